@@ -1,0 +1,219 @@
+import type { Socket } from "node:net";
+import { connect, type Channel, type ChannelModel, type Connection, type ConsumeMessage, type Options } from "amqplib";
+import { Errors, Transporters, type Packet } from "moleculer";
+
+/** Moleculer's own type says no more than that it can be called. */
+type Lost = Parameters<Transporters.Base["connect"]>[0];
+type Outgoing = { balanced?: boolean; packet: Packet.Packet<Packet.PacketRequestPayload> };
+type SocketOptions = { noDelay: boolean; timeout: number };
+type AmqpOptions = Transporters.AMQP.AmqpTransporterOptions & { socketOptions?: SocketOptions };
+/** amqplib's types hide the socket. */
+type Link = ChannelModel & { connection: Connection & { stream: Socket } };
+
+const REQUEST = "REQ";
+const HEARTBEAT_S = 5;
+const CONNECT_TIMEOUT_MS = 5_000;
+/** Shorter than Moleculer's 5 s between two attempts: the old connection is gone before a new one is made. */
+const CLOSE_TIMEOUT_MS = 3_000;
+
+/** Retryable. It has a message of its own and ignores what its types ask for. */
+const disconnected = () => new Errors.BrokerDisconnectedError("");
+
+/**
+ * Moleculer's AMQP transporter with requests that run at most once, and a node that never stays deaf: whatever ends a
+ * channel ends its connection, and a closed connection is the one thing that starts Moleculer's reconnect.
+ * (Stock: a request that ran across a reconnect is acknowledged on the new channel. RabbitMQ closes that for its
+ * unknown tag and runs the request again, and the node looks alive but hears nothing. moleculer#692)
+ */
+export class AmqpTransporter extends Transporters.AMQP {
+  declare connection: Link | null;
+  declare channel: Channel | null;
+  declare opts: AmqpOptions;
+  private attempts = 0;
+  private blocked = false;
+  private left = false;
+
+  /** @param lost called when the connection made here ends; a rejection instead says that it was never made */
+  override async connect(lost: Lost = () => undefined): Promise<void> {
+    const urls = [this.opts.url ?? ""].flat();
+    const url = urls[this.attempts++ % urls.length] ?? "";
+    const address = url.replace(/\/\/.*@/, "//"); // no password in the log
+    let connection: Link | undefined;
+    try {
+      connection = await this.dial(url);
+      const closed = this.watch(connection);
+      await Promise.race([closed, this.open(connection)]);
+      this.logger.info(`AMQP is connected to ${address}.`);
+      closed.catch((reason: unknown) => {
+        if (!this.left) (lost as (reason: unknown) => void)(reason);
+      });
+    } catch (err) {
+      // without this a connection that can't be used stays open beside the next one
+      if (connection) this.close(connection);
+      if (this.left) return;
+      const { message, code } = err as NodeJS.ErrnoException; // where a name has several addresses there is no message
+      this.logger.error(`AMQP can't be used at ${address}: ${message || String(code)}`);
+      throw err;
+    }
+  }
+
+  /** Takes CLOSE_TIMEOUT_MS at most. RabbitMQ confirms the channel's end only after all that was sent on it. */
+  override async disconnect(): Promise<void> {
+    this.left = true;
+    const { connection } = this;
+    if (!connection) return;
+    this.cut(connection);
+    const closed = new Promise((resolve) => connection.once("close", resolve));
+    // amqplib's close() never settles if the connection dies meanwhile
+    await Promise.race([super.disconnect(), closed]);
+    this.close(connection);
+    await closed;
+  }
+
+  /** Rejects what can't be sent, so that the caller may try again; stock resolves, and its caller waits in vain. */
+  override async send(topic: string, data: Buffer, { balanced, packet }: Outgoing): Promise<void> {
+    const { channel } = this;
+    const isRequest = packet.type === REQUEST;
+    // a request that waits in this node's memory would run when RabbitMQ reads again, its caller long gone
+    if (!channel || (isRequest && this.blocked)) throw disconnected();
+    const options: Options.Publish = { ...this.opts.messageOptions };
+    const { timeout } = packet.payload;
+    // RabbitMQ closes the channel unless it gets a 32-bit integer, and what is left of a nested call's time is a fraction
+    if (isRequest && timeout > 0) options.expiration = Math.min(Math.ceil(timeout), 0xffff_ffff);
+    try {
+      if (packet.type === "DISCONNECT") await this.letAnswersPass(channel);
+      if (packet.target || balanced) channel.sendToQueue(topic, data, options);
+      else channel.publish(topic, "", data, options);
+    } catch (err) {
+      // thrown between the start of a close and its end
+      if (err instanceof Error && err.name === "IllegalOperationError") throw disconnected();
+      throw err;
+    }
+  }
+
+  /** Moleculer keeps a failed promise until the next attempt and answers every call in between with its reason. */
+  override makeSubscriptions(topics: Record<string, unknown>[]): Promise<void> {
+    return super.makeSubscriptions(topics).catch((err: unknown) => {
+      this.logger.error(`AMQP subscriptions failed: ${String(err)}`);
+      throw disconnected();
+    });
+  }
+
+  /** Acknowledges on receipt and on the delivering channel: on a later one the tag is another delivery's, or nobody's. */
+  override _consumeCB(cmd: string, needAck = false): (msg: ConsumeMessage | null) => Promise<void> {
+    const { channel } = this;
+    return async (msg) => {
+      try {
+        if (msg === null) {
+          this.logger.warn(`RabbitMQ cancelled the consumer of ${cmd} packets.`);
+          if (this.connection) this.close(this.connection);
+          return;
+        }
+        if (needAck) channel?.ack(msg);
+        if (cmd === REQUEST && msg.fields.redelivered) {
+          const { action, sender } = this.deserialize(cmd, msg.content).payload as Packet.PacketRequestPayload;
+          this.logger.warn(`'${action}' request from '${sender}' is dropped: delivered before, it may have run.`);
+          return;
+        }
+        await this.receive(cmd, msg.content);
+      } catch (err) {
+        this.logger.error(`AMQP ${cmd} packet could not be handled.`, err);
+      }
+    };
+  }
+
+  private async dial(url: string): Promise<Link> {
+    // Moleculer's retry timer outlives broker.stop(): without this it would bring a stopped node back
+    if (this.left) throw disconnected();
+    const clientProperties = { connection_name: this.nodeID };
+    return (await connect(url, { ...this.opts.socketOptions, clientProperties })) as Link;
+  }
+
+  private async open(connection: Link): Promise<void> {
+    if (this.left) throw disconnected(); // stopped while it dialled: disconnect() saw no connection to close
+    this.connection = connection;
+    this.bindings = [];
+    const channel = await connection.createChannel();
+    this.channel = channel;
+    channel.on("error", (err: Error) => this.logger.error(`AMQP channel: ${err.message}`)); // "close" follows
+    channel.on("close", () => {
+      this.down();
+      // a dying connection closes its channels first: let it finish before it is closed for their sake
+      if (!this.left) setImmediate(() => this.close(connection));
+    });
+    await channel.prefetch(this.opts.prefetch ?? 1);
+    const again = ++this.connectionCount > 1;
+    if (again) await this.transit.makeSubscriptions(); // the first time afterConnect() does it
+    // stock's subscribe() does nothing, and tells nobody, if the channel has closed
+    if (this.channel !== channel) throw disconnected();
+    await this.onConnected(again);
+  }
+
+  /** @returns a promise that is rejected when the connection is closed, whoever closed it */
+  private watch(connection: Link): Promise<never> {
+    connection.on("error", (err: Error) => this.logger.error(`AMQP connection: ${err.message}`)); // "close" follows
+    connection.on("blocked", (reason: string) => {
+      this.blocked = true;
+      this.logger.warn(`RabbitMQ takes no messages, requests are refused: ${reason}.`);
+    });
+    connection.on("unblocked", () => {
+      this.blocked = false;
+      this.logger.info("RabbitMQ takes messages again.");
+    });
+    return new Promise((_resolve, reject) => {
+      connection.on("close", (reason: Error = new Error("closed by this node")) => {
+        this.logger[this.left ? "info" : "error"](`AMQP connection is closed: ${reason.message}`);
+        this.cut(connection); // a silent peer leaves the socket half open
+        this.connection = null;
+        this.blocked = false;
+        reject(reason);
+        this.down();
+      });
+    });
+  }
+
+  private down(): void {
+    const wasConnected = this.connected;
+    this.channel = null;
+    this.connected = false;
+    // Moleculer itself tells of a graceful end only
+    if (wasConnected && !this.left) void this.broker.broadcastLocal("$transporter.disconnected", { graceFul: false });
+  }
+
+  /**
+   * Who hears DISCONNECT rejects all that it waits for from this node, and through a queue of its own DISCONNECT
+   * overtakes the answers (31 of 480, when tried). A round trip to RabbitMQ gives those a start.
+   */
+  private async letAnswersPass(channel: Channel): Promise<void> {
+    this.left = true;
+    if (this.connection) this.cut(this.connection); // a dead one does not answer
+    await channel.prefetch(this.opts.prefetch ?? 1);
+  }
+
+  private close(connection: Link): void {
+    connection.close().catch(() => undefined); // refused if it is closed or closing, which is as good
+    this.cut(connection);
+  }
+
+  /** Ends the socket of a connection whose peer doesn't confirm the close; amqplib would wait for ever. */
+  private cut({ connection }: Link): void {
+    const destroy = () => connection.stream.destroy(new Error("RabbitMQ did not confirm the close"));
+    setTimeout(destroy, CLOSE_TIMEOUT_MS).unref();
+  }
+}
+
+/** @param url amqp:// or amqps://, or several with ";" between them, which a node tries in turn */
+export function amqpTransporter(url: string): AmqpTransporter {
+  const options: AmqpOptions = {
+    url: url.split(";").filter(Boolean).map(withHeartbeat),
+    prefetch: 64,
+    socketOptions: { noDelay: true, timeout: CONNECT_TIMEOUT_MS },
+  };
+  return new AmqpTransporter(options);
+}
+
+/** Two silent intervals end a connection. RabbitMQ's own default is 60 s; amqplib takes it from the URL only. */
+function withHeartbeat(url: string): string {
+  if (/[?&]heartbeat=/.test(url)) return url;
+  return `${url}${url.includes("?") ? "&" : "?"}heartbeat=${HEARTBEAT_S}`;
+}

@@ -1,0 +1,74 @@
+import type { Static, TSchema } from "@sinclair/typebox";
+import type { ActionSchema, CallingOptions, Context, EventSchema, ServiceBroker, ServiceSchema, ServiceSettingSchema } from "moleculer";
+import type { ActionContract, EventContract, Params, Result } from "../contracts/contract";
+import type { Caller } from "../contracts/users";
+import { problem } from "./errors";
+
+export interface Meta {
+  user?: Caller;
+}
+
+/** The context of an action or event whose params have passed its contract. */
+export type ContractContext<P extends TSchema> = Context<Static<P>, Meta>;
+
+/** A schema whose handlers have a `this` of their service's own shape. */
+export type SchemaFor<This> = ServiceSchema<
+  ServiceSettingSchema & Record<string, unknown>,
+  Record<string, unknown>,
+  Record<string, unknown>,
+  This
+>;
+
+/** Options that Moleculer honours but does not declare. */
+type ActionOptions = Pick<ActionSchema, "bulkhead">;
+
+/**
+ * Makes a Moleculer action of its contract. It can be called by other nodes and in the REPL; whether the world can
+ * reach it is said by the gateway's routes alone.
+ */
+export function implement<C extends ActionContract, This>(
+  contract: C,
+  handler: (this: This, ctx: ContractContext<C["params"]>) => Promise<Result<C>>,
+  options: ActionOptions = {},
+): ActionSchema<This> {
+  const schema = {
+    ...options,
+    visibility: "public",
+    params: contract.params,
+    result: contract.result,
+    timeout: contract.timeout,
+    // For callers that name no number of retries, the REPL and other nodes among them.
+    retryPolicy: { enabled: true, retries: contract.repeatable ? 1 : 0 },
+    handler,
+  };
+  return schema as ActionSchema<This>; // TypeBox' types are interfaces, Moleculer's ask for index signatures
+}
+
+/** Makes a Moleculer event handler of its contract. */
+export function subscribe<P extends TSchema, This>(
+  contract: EventContract<P>,
+  handler: (this: This, ctx: ContractContext<P>) => Promise<void>,
+): EventSchema {
+  return { params: contract.params, handler }; // as above
+}
+
+/** Calls an action by its contract, from inside a request (its id and time limit are handed on) or from a broker. */
+export function call<C extends ActionContract>(
+  from: Context<unknown, object> | ServiceBroker,
+  contract: C,
+  params: Params<C>,
+  options: CallingOptions = {},
+): Promise<Result<C>> {
+  return from.call<Result<C>, Params<C>>(contract.name, params, { timeout: contract.timeout, ...options });
+}
+
+export function emit<P extends TSchema>(broker: ServiceBroker, contract: EventContract<P>, payload: Static<P>): Promise<void> {
+  return broker.emit(contract.name, payload);
+}
+
+/** The caller of an action that needs one. A user id without a role, as typed in the REPL, is a `user`. */
+export function callerOf(ctx: Context<unknown, Meta>): Caller {
+  const user = ctx.meta.user;
+  if (!user || !Number.isSafeInteger(user.id)) throw problem("UNAUTHENTICATED", "this needs a user");
+  return { id: user.id, role: user.role === "admin" ? "admin" : "user" };
+}

@@ -1,0 +1,50 @@
+import { Errors } from "moleculer";
+import { ERRORS, isErrorCode, type ErrorCode, type FieldError } from "../contracts/errors";
+
+/**
+ * An expected refusal: a stable code, and a sentence for a person that may be shown to anyone.
+ * Between nodes it becomes a plain Error with the same `type`, `code` and `data`: match `type`, never `instanceof`.
+ */
+export class Problem extends Errors.MoleculerError {
+  constructor(code: ErrorCode, detail: string, options: { errors?: FieldError[]; cause?: unknown } = {}) {
+    super(detail, ERRORS[code].status, code, options.errors && { errors: options.errors });
+    this.name = "Problem";
+    if (options.cause !== undefined) this.cause = options.cause;
+  }
+}
+
+export const problem = (code: ErrorCode, detail: string, options?: { errors?: FieldError[]; cause?: unknown }): Problem =>
+  new Problem(code, detail, options);
+
+/** A 422 for one field, for rules that no schema can say. */
+export const invalid = (field: string, message: string): Problem =>
+  problem("VALIDATION_ERROR", `${field} ${message}`, { errors: [{ field, message }] });
+
+/** The `type` of an error that came from anywhere, another node too. */
+export function errorType(error: unknown): string | undefined {
+  if (!(error instanceof Error) || !("type" in error)) return undefined;
+  return typeof error.type === "string" ? error.type : undefined;
+}
+
+/** What Moleculer itself says when a call could not be made or answered in time. */
+const UNREACHABLE = new Set([
+  "SERVICE_NOT_FOUND",
+  "SERVICE_NOT_AVAILABLE",
+  "REQUEST_TIMEOUT",
+  "REQUEST_SKIPPED",
+  "REQUEST_REJECTED",
+  "QUEUE_FULL",
+  "BAD_GATEWAY",
+]);
+
+/**
+ * The code that a client is told for an error from anywhere in the system. What is neither a refusal of ours nor a
+ * service that is away is our fault: INTERNAL_ERROR.
+ */
+export function errorCode(error: unknown): ErrorCode {
+  const type = errorType(error);
+  if (isErrorCode(type)) return type;
+  return type !== undefined && UNREACHABLE.has(type) ? "SERVICE_UNAVAILABLE" : "INTERNAL_ERROR";
+}
+
+export const isUnreachable = (error: unknown): boolean => errorCode(error) === "SERVICE_UNAVAILABLE";

@@ -1,0 +1,79 @@
+import { AsyncLocalStorage } from "node:async_hooks";
+import { inspect } from "node:util";
+import type { BrokerOptions, LoggerConfig, Middleware } from "moleculer";
+import { errorCode } from "./errors";
+
+/** The request that the running code works for. Moleculer carries its id from node to node in the context. */
+const request = new AsyncLocalStorage<{ id: string }>();
+
+export const withRequestId = <T>(id: string | null | undefined, work: () => T): T => (id ? request.run({ id }, work) : work());
+
+/** Remembers the request id of every action and event, so that each log line written for it bears it. */
+export const requestIds: Middleware = {
+  name: "RequestIds",
+  localAction: (next) =>
+    function (ctx) {
+      return withRequestId(ctx.requestID, () => next.call(this, ctx) as unknown);
+    },
+  localEvent: (next) => (ctx) => withRequestId(ctx.requestID, () => next(ctx)),
+};
+
+const logged = new WeakSet<Error>();
+
+/**
+ * The broker's error handler. Logs what is no expected refusal once, where it arose, with its cause and request id.
+ * A failed event is logged and done with: nobody waits for it, and its sender asks again.
+ */
+export const logUnexpected: NonNullable<BrokerOptions["errorHandler"]> = function (error, info) {
+  const code = errorCode(error);
+  const elsewhere = "nodeID" in error && error.nodeID !== this.nodeID;
+  const isEvent = "event" in info;
+  if (!logged.has(error) && !elsewhere && (isEvent || code === "INTERNAL_ERROR" || error.cause !== undefined)) {
+    logged.add(error);
+    const ctx = "ctx" in info ? info.ctx : undefined;
+    const what = isEvent ? ctx?.eventName : ctx?.action?.name;
+    withRequestId(ctx?.requestID, () => this.logger[code === "INTERNAL_ERROR" ? "error" : "warn"](`${what ?? "a call"} failed:`, error));
+  }
+  if (!isEvent) throw error;
+};
+
+/** An error as its stack, code and causes; its other fields may hold what was submitted. */
+function printError(error: Error, depth = 0): string {
+  const code = "code" in error && error.code !== undefined ? ` [${String(error.code)}]` : "";
+  const cause = "original" in error ? error.original : error.cause;
+  const because = cause instanceof Error && depth < 4 ? `\n  caused by ${printError(cause, depth + 1)}` : "";
+  return `${error.stack ?? error.message}${code}${because}`;
+}
+
+function print(value: unknown): string {
+  if (value instanceof Error) return printError(value);
+  return typeof value === "string" ? value : inspect(value, { depth: 3, breakLength: Infinity });
+}
+
+interface Bindings {
+  nodeID: string;
+  mod: string;
+}
+
+/** `short` for people, `json` (one object a line) for machines. */
+export function logger(level: string, format: "short" | "json"): LoggerConfig {
+  const json = (type: string, args: unknown[], { nodeID, mod }: Bindings) => [
+    JSON.stringify({
+      time: new Date().toISOString(),
+      level: type,
+      node: nodeID,
+      module: mod,
+      request_id: request.getStore()?.id,
+      message: args.map(print).join(" "),
+    }),
+  ];
+  const short = (type: string, args: unknown[], { mod }: Bindings) => {
+    const id = request.getStore()?.id;
+    return [
+      `[${new Date().toISOString().slice(11)}] ${type.toUpperCase().padEnd(5)} ${mod}:`,
+      ...args.map(print),
+      ...(id ? [`(${id})`] : []),
+    ];
+  };
+  return { type: "Console", options: { level, formatter: format === "json" ? json : short } };
+}

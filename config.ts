@@ -1,0 +1,218 @@
+import { randomBytes } from "node:crypto";
+import path from "node:path";
+
+export const SERVICES = ["api", "users", "products", "orders"] as const;
+export type ServiceName = (typeof SERVICES)[number];
+/** The services that own a database, and the variable that says where it is. */
+export const DATABASES = {
+  users: "USERS_DATABASE_URL",
+  products: "PRODUCTS_DATABASE_URL",
+  orders: "ORDERS_DATABASE_URL",
+} as const;
+export type DatabaseName = keyof typeof DATABASES;
+
+export type Config = ReturnType<typeof read>;
+type Env = Readonly<Record<string, string | undefined>>;
+
+/** All that is wrong with the environment, told at once. */
+export class ConfigError extends Error {
+  constructor(readonly mistakes: readonly string[]) {
+    super(
+      `The configuration has ${mistakes.length === 1 ? "a mistake" : `${mistakes.length} mistakes`}:\n` +
+        mistakes.map((m) => `  - ${m}`).join("\n"),
+    );
+    this.name = "ConfigError";
+  }
+}
+
+/**
+ * Reads the environment; the only reader of it.
+ * @throws ConfigError with every mistake and what to set instead
+ */
+export function loadConfig(env: Env = process.env): Config {
+  const mistakes: string[] = [];
+  const config = read(new Reader(env, mistakes));
+  checkTogether(config, mistakes);
+  if (mistakes.length > 0) throw new ConfigError(mistakes);
+  return config;
+}
+
+function read(env: Reader) {
+  const production = env.choice("NODE_ENV", ["development", "test", "production"], "development") === "production";
+  const services = env.list("SERVICES", SERVICES);
+  const hosted: readonly ServiceName[] = services.length > 0 ? services : SERVICES;
+  return {
+    production,
+    /** Hosts every service: only then may a missing database be an embedded one. */
+    whole: hosted.length === SERVICES.length,
+    services: hosted,
+    port: env.integer("PORT", 8000, 0, 65_535),
+    host: env.text("HOST", "127.0.0.1"),
+    transporter: env.url("TRANSPORTER", ["amqp:", "amqps:"]),
+    databases: {
+      users: env.url(DATABASES.users, ["postgres:", "postgresql:"]),
+      products: env.url(DATABASES.products, ["postgres:", "postgresql:"]),
+      orders: env.url(DATABASES.orders, ["postgres:", "postgresql:"]),
+    },
+    dataDir: path.resolve(env.text("DATA_DIR", ".data")),
+    namespace: env.match("NAMESPACE", /^[A-Za-z0-9_-]{1,64}$/, "shop", "letters, digits, - and _"),
+    nodeId: env.match(
+      "NODE_ID",
+      /^[A-Za-z0-9_.+-]{1,128}$/,
+      `${services.length > 0 ? services.join("+") : "shop"}-${randomBytes(4).toString("hex")}`,
+      "letters, digits, - _ . and +",
+    ),
+    log: {
+      level: env.choice("LOG_LEVEL", ["fatal", "error", "warn", "info", "debug", "trace"], "info"),
+      format: env.choice("LOG_FORMAT", ["short", "json"], production ? "json" : "short"),
+    },
+    /** Seconds. */
+    accessTokenTtl: env.integer("ACCESS_TOKEN_TTL", 900, 1, 86_400),
+    refreshTokenTtl: env.integer("REFRESH_TOKEN_TTL", 2_592_000, 1, 31_536_000),
+    bcryptCost: env.integer("BCRYPT_COST", 12, production ? 10 : 4, 16),
+    admin: env.admin(),
+    corsOrigins: env.origins("CORS_ORIGINS"),
+    rateLimit: {
+      auth: env.integer("RATE_LIMIT_AUTH", 10, 0, 1_000_000),
+      address: env.integer("RATE_LIMIT_ADDRESS", 100, 0, 1_000_000),
+      requests: env.integer("RATE_LIMIT", 0, 0, 1_000_000),
+    },
+    trustProxy: env.words("TRUST_PROXY"),
+    ops: { port: env.optionalInteger("OPS_PORT", 0, 65_535), host: env.text("OPS_HOST", "127.0.0.1") },
+    /** Milliseconds. */
+    outbox: {
+      retryMs: env.integer("OUTBOX_RETRY_MS", 5_000, 10, 3_600_000),
+      retryMaxMs: env.integer("OUTBOX_RETRY_MAX_MS", 60_000, 10, 3_600_000),
+    },
+  };
+}
+
+/** Passwords that everyone knows; the last two are those of docker-compose.yml and .env.example. */
+const KNOWN_PASSWORDS = new Set(["", "guest", "postgres", "password", "admin", "secret", "shop-dev", "change-me"]);
+
+function checkTogether(config: Config, mistakes: string[]): void {
+  if (!config.whole && config.transporter === undefined) {
+    mistakes.push(
+      "SERVICES names a part of the shop: set TRANSPORTER (amqp://user:password@host:5672), so that the parts can meet, or unset SERVICES",
+    );
+  }
+  for (const [service, variable] of databaseNames()) {
+    if (config.databases[service] !== undefined || !config.services.includes(service)) continue;
+    if (config.production) mistakes.push(`${variable} is missing: production has no embedded PostgreSQL`);
+    else if (!config.whole) mistakes.push(`${variable} is missing: a node with SERVICES set needs the database of each service it hosts`);
+  }
+  const [first, ...others] = databaseNames().flatMap(([service]) => config.databases[service] ?? []);
+  if (first !== undefined && new Set([first, ...others]).size <= others.length)
+    mistakes.push("two services share one database URL: each has a database of its own");
+  if (config.outbox.retryMaxMs < config.outbox.retryMs) mistakes.push("OUTBOX_RETRY_MAX_MS must not be below OUTBOX_RETRY_MS");
+  if (!config.production) return;
+  if (config.transporter === undefined)
+    mistakes.push("TRANSPORTER is missing: production joins its nodes by RabbitMQ, set amqp://user:password@host:5672");
+  const urls: [string, string | undefined][] = [
+    ["TRANSPORTER", config.transporter],
+    ...databaseNames().map(([s, v]): [string, string | undefined] => [v, config.databases[s]]),
+  ];
+  for (const [variable, url] of urls) {
+    if (url !== undefined && KNOWN_PASSWORDS.has(decodeURIComponent(new URL(url).password))) {
+      mistakes.push(`${variable} has a default password or none: production needs one of its own`);
+    }
+  }
+  if (config.admin && KNOWN_PASSWORDS.has(config.admin.password))
+    mistakes.push("ADMIN_PASSWORD is a default one: production needs one of its own");
+}
+
+export function databaseNames(): [DatabaseName, string][] {
+  return [
+    ["users", DATABASES.users],
+    ["products", DATABASES.products],
+    ["orders", DATABASES.orders],
+  ];
+}
+
+/** Reads single variables; notes a mistake and goes on with the default. An empty variable counts as unset. */
+class Reader {
+  constructor(
+    private readonly env: Env,
+    private readonly mistakes: string[],
+  ) {}
+
+  private value(name: string): string | undefined {
+    const value = this.env[name]?.trim();
+    return value === "" ? undefined : value;
+  }
+
+  text(name: string, fallback: string): string {
+    return this.value(name) ?? fallback;
+  }
+
+  integer(name: string, fallback: number, min: number, max: number): number {
+    return this.optionalInteger(name, min, max) ?? fallback;
+  }
+
+  optionalInteger(name: string, min: number, max: number): number | undefined {
+    const value = this.value(name);
+    if (value === undefined) return undefined;
+    const number = Number(value);
+    if (/^\d+$/.test(value) && number >= min && number <= max) return number;
+    this.mistakes.push(`${name} is "${value}": set a whole number from ${min} to ${max}`);
+    return undefined;
+  }
+
+  choice<T extends string>(name: string, choices: readonly T[], fallback: T): T {
+    const value = this.value(name);
+    if (value === undefined) return fallback;
+    const choice = choices.find((known) => known === value);
+    if (choice === undefined) this.mistakes.push(`${name} is "${value}": set one of ${choices.join(", ")}`);
+    return choice ?? fallback;
+  }
+
+  match(name: string, form: RegExp, fallback: string, allowed: string): string {
+    const value = this.value(name);
+    if (value === undefined || form.test(value)) return value ?? fallback;
+    this.mistakes.push(`${name} is "${value}": only ${allowed} may stand in it`);
+    return fallback;
+  }
+
+  words(name: string): string[] {
+    return (this.value(name) ?? "").split(",").flatMap((word) => word.trim() || []);
+  }
+
+  list<T extends string>(name: string, choices: readonly T[]): T[] {
+    return [...new Set(this.words(name))].flatMap((word) => {
+      const choice = choices.find((known) => known === word);
+      if (choice === undefined) this.mistakes.push(`${name} names "${word}": the services are ${choices.join(", ")}`);
+      return choice ?? [];
+    });
+  }
+
+  /** A URL's password never gets into the message. */
+  url(name: string, protocols: readonly string[]): string | undefined {
+    const value = this.value(name);
+    if (value === undefined) return undefined;
+    if (URL.canParse(value) && protocols.includes(new URL(value).protocol) && new URL(value).hostname !== "") return value;
+    this.mistakes.push(`${name} is not a URL of the form ${protocols[0] ?? ""}//user:password@host:port/…`);
+    return undefined;
+  }
+
+  origins(name: string): string[] {
+    return this.words(name).flatMap((word) => {
+      if (URL.canParse(word) && new URL(word).origin === word) return word;
+      this.mistakes.push(`${name} has "${word}": set exact origins such as https://shop.example.com, without a path or *`);
+      return [];
+    });
+  }
+
+  admin(): { email: string; password: string } | undefined {
+    const email = this.value("ADMIN_EMAIL");
+    const password = this.value("ADMIN_PASSWORD");
+    if (email === undefined && password === undefined) return undefined;
+    if (email === undefined || password === undefined) {
+      this.mistakes.push("ADMIN_EMAIL and ADMIN_PASSWORD go together: set both or neither");
+      return undefined;
+    }
+    if (!/^\S+@\S+$/.test(email)) this.mistakes.push("ADMIN_EMAIL is not an e-mail address");
+    if (password.length < 8 || Buffer.byteLength(password) > 72)
+      this.mistakes.push("ADMIN_PASSWORD must have at least 8 characters and at most 72 bytes");
+    return { email, password };
+  }
+}

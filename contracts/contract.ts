@@ -1,0 +1,71 @@
+import { Type, type Static, type TProperties, type TSchema } from "@sinclair/typebox";
+
+/** What one action takes and gives. Types, validation, typed calls and the REST documentation come from here. */
+export interface ActionContract<P extends TSchema = TSchema, R extends TSchema = TSchema> {
+  /** Full name, `service.action`. */
+  readonly name: string;
+  readonly params: P;
+  readonly result: R;
+  /** Doing it twice is the same as doing it once, so a caller may repeat it after a failure of the transport. */
+  readonly repeatable: boolean;
+  /** Milliseconds a caller waits for it; a call made inside another never outlives that one. */
+  readonly timeout: number;
+}
+
+/** What one event says. */
+export interface EventContract<P extends TSchema = TSchema> {
+  readonly name: string;
+  readonly params: P;
+}
+
+export type Params<C extends { readonly params: TSchema }> = Static<C["params"]>;
+export type Result<C extends ActionContract> = Static<C["result"]>;
+
+/** Default time-out of a call, in ms: with one repeat the client still has its answer within 5 s. */
+export const CALL_TIMEOUT = 2_000;
+
+export function action<P extends TSchema, R extends TSchema>(
+  name: string,
+  contract: { params: P; result: R; repeatable?: boolean; timeout?: number },
+): ActionContract<P, R> {
+  return { repeatable: false, timeout: CALL_TIMEOUT, ...contract, name };
+}
+
+export function event<P extends TSchema>(name: string, params: P): EventContract<P> {
+  return { name, params };
+}
+
+/** An object that knows all its fields: an unknown one is refused, so that a typing error never passes in silence. */
+export const closed = <T extends TProperties>(properties: T) => Type.Object(properties, { additionalProperties: false });
+
+export const nullable = <T extends TSchema>(schema: T) => Type.Union([schema, Type.Null()]);
+
+/** Ids are bigint identity columns; below 2^53 they are exact in JavaScript and JSON. */
+export const Id = Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER });
+
+/** Text that PostgreSQL can hold: anything without NUL. */
+export const Text = (options: { minLength?: number; maxLength: number; pattern?: string }) => Type.String({ format: "text", ...options });
+
+/** RFC 3339, UTC, milliseconds. */
+export const Timestamp = Type.String({ format: "date-time" });
+
+/** An amount as clients see it: a JSON number with at most two decimals. A third is refused, never rounded. */
+export const Money = (maximum: number) => Type.Number({ minimum: 0, maximum, format: "money" });
+
+/** An amount inside: an integer number of cents. */
+export const Cents = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER });
+
+export const Limit = Type.Integer({ minimum: 1, maximum: 100, default: 20 });
+export const Cursor = Type.String({ minLength: 1, maxLength: 1024 });
+
+/** One page of a list; `next_cursor` is null on the last one. */
+export const Page = <T extends TSchema>(item: T) => closed({ items: Type.Array(item), next_cursor: nullable(Cursor) });
+
+/** Whether a service and its database can answer now. Every service with a database has this action. */
+export const health = (service: string) =>
+  action(`${service}.health`, {
+    params: closed({}),
+    result: closed({ database: Type.Boolean() }),
+    repeatable: true,
+    timeout: 1_500,
+  });

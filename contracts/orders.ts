@@ -1,0 +1,109 @@
+import { Type, type Static } from "@sinclair/typebox";
+import { action, closed, Cursor, event, health, Id, Limit, Money, nullable, Page, Timestamp } from "./contract";
+import { AuditCheck, MAX_BATCH } from "./products";
+
+export const Status = Type.Union([Type.Literal("PENDING"), Type.Literal("CONFIRMED"), Type.Literal("REJECTED"), Type.Literal("CANCELLED")]);
+export type Status = Static<typeof Status>;
+
+export const Line = closed({ product_id: Id, quantity: Type.Integer({ minimum: 1, maximum: 10_000 }) });
+export type Line = Static<typeof Line>;
+
+/** Names and prices are those of the moment of ordering; `version` grows with every change and is the ETag. */
+export const Order = closed({
+  id: Id,
+  user_id: Id,
+  status: Status,
+  total_price: Money(Number.MAX_SAFE_INTEGER),
+  items: Type.Array(
+    closed({
+      product_id: Id,
+      name: Type.String(),
+      unit_price: Money(9_999_999.99),
+      quantity: Type.Integer({ minimum: 1 }),
+    }),
+  ),
+  reason: nullable(Type.String()),
+  history: Type.Array(closed({ status: Status, at: Timestamp })),
+  created_at: Timestamp,
+  updated_at: Timestamp,
+  version: Type.Integer({ minimum: 1 }),
+});
+export type Order = Static<typeof Order>;
+
+/** 1–255 visible ASCII characters; draft-ietf-httpapi-idempotency-key-header. */
+export const IdempotencyKey = Type.String({ pattern: "^[\\x21-\\x7e]{1,255}$" });
+
+/**
+ * Takes an order: PENDING, before any stock is touched. With a key that was used before, the first answer is given
+ * again (`replayed`), whatever has become of the order since; a key with other lines is IDEMPOTENCY_KEY_REUSED.
+ * Without a key one is made, so that a repeat inside the system never makes a second order; only a caller's own key
+ * lets the caller repeat.
+ */
+export const create = action("orders.create", {
+  params: closed({
+    items: Type.Array(Line, { minItems: 1, maxItems: 100 }),
+    idempotency_key: Type.Optional(IdempotencyKey),
+  }),
+  result: closed({ order: Order, replayed: Type.Boolean() }),
+  repeatable: true,
+  timeout: 2_300,
+});
+
+/** ORDER_NOT_FOUND also for another person's order: its existence is not told. */
+export const get = action("orders.get", { params: closed({ id: Id }), result: Order, repeatable: true });
+
+/** One's own orders, newest first; an admin may ask for another person's (`user_id`) or for `all`. */
+export const list = action("orders.list", {
+  params: closed({
+    status: Type.Optional(Status),
+    user_id: Type.Optional(Id),
+    all: Type.Optional(Type.Boolean()),
+    limit: Type.Optional(Limit),
+    cursor: Type.Optional(Cursor),
+  }),
+  result: Page(Order),
+  repeatable: true,
+});
+
+/** From PENDING or CONFIRMED; the stock comes back by itself. Cancelling again gives the same order. */
+export const cancel = action("orders.cancel", { params: closed({ id: Id }), result: Order, repeatable: true });
+
+/** These orders wait for stock. Each is validated by itself, so that one broken order can't hold up the others. */
+export const orderCreated = event(
+  "order.created",
+  closed({ orders: Type.Array(Type.Object({ order_id: Id }), { minItems: 1, maxItems: MAX_BATCH }) }),
+);
+/** One order of `order.created`. */
+export const CreatedOrder = closed({
+  order_id: Id,
+  lines: Type.Array(closed({ product_id: Id, quantity: Type.Integer({ minimum: 1 }) }), { minItems: 1 }),
+});
+export type CreatedOrder = Static<typeof CreatedOrder>;
+
+/** These orders give their stock back. */
+export const orderCancelled = event(
+  "order.cancelled",
+  closed({ orders: Type.Array(Type.Object({ order_id: Id }), { minItems: 1, maxItems: MAX_BATCH }) }),
+);
+/** One order of `order.cancelled`. */
+export const CancelledOrder = closed({ order_id: Id });
+
+/**
+ * Compares orders with reservations and each database with itself. What is still on its way (an order with an
+ * unsettled outbox row) is counted in `in_flight` and is no violation; `oldest_in_flight` is its greatest age, seconds.
+ */
+export const audit = action("orders.audit", {
+  params: closed({}),
+  result: closed({
+    ok: Type.Boolean(),
+    checked_at: Timestamp,
+    in_flight: Type.Integer({ minimum: 0 }),
+    oldest_in_flight: nullable(Type.Number()),
+    parked: Type.Integer({ minimum: 0 }),
+    checks: Type.Array(AuditCheck),
+  }),
+  repeatable: true,
+  timeout: 120_000,
+});
+
+export const ordersHealth = health("orders");

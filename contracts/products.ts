@@ -1,0 +1,167 @@
+import { Type, type Static } from "@sinclair/typebox";
+import { action, Cents, closed, Cursor, event, health, Id, Limit, Money, nullable, Page, Text, Timestamp } from "./contract";
+
+/** Most units of one product, on the shelf and reserved together, that an adjustment may lead to. */
+export const MAX_QUANTITY = 1_000_000_000;
+/** Orders that travel in one event. */
+export const MAX_BATCH = 128;
+
+const Name = Text({ minLength: 1, maxLength: 200, pattern: "\\S" });
+const Price = Money(9_999_999.99);
+const Quantity = Type.Integer({ minimum: 0, maximum: MAX_QUANTITY });
+const details = {
+  description: Type.Optional(nullable(Text({ maxLength: 5_000 }))),
+  category: Type.Optional(nullable(Text({ minLength: 1, maxLength: 100 }))),
+  sku: Type.Optional(nullable(Text({ minLength: 1, maxLength: 64 }))),
+};
+
+/** `quantity` is what can be sold now; `version` grows with every change and is the ETag. */
+export const Product = closed({
+  id: Id,
+  name: Type.String(),
+  price: Price,
+  quantity: Quantity,
+  description: nullable(Type.String()),
+  category: nullable(Type.String()),
+  sku: nullable(Type.String()),
+  seller_id: Id,
+  created_at: Timestamp,
+  updated_at: Timestamp,
+  version: Type.Integer({ minimum: 1 }),
+});
+export type Product = Static<typeof Product>;
+
+/** A line of the ledger: how a quantity changed, why, and what it was afterwards. */
+export const Movement = closed({
+  id: Id,
+  delta: Type.Integer(),
+  balance: Quantity,
+  reason: Type.String(),
+  order_id: nullable(Id),
+  created_at: Timestamp,
+});
+
+export const SORTS = ["name", "-name", "price", "-price", "created_at", "-created_at"] as const;
+
+export const create = action("products.create", {
+  params: closed({ name: Name, price: Price, quantity: Quantity, ...details }),
+  result: Product,
+});
+
+export const get = action("products.get", { params: closed({ id: Id }), result: Product, repeatable: true });
+
+export const list = action("products.list", {
+  params: closed({
+    q: Type.Optional(Text({ minLength: 1, maxLength: 200 })),
+    category: Type.Optional(Text({ maxLength: 100 })),
+    seller_id: Type.Optional(Id),
+    min_price: Type.Optional(Price),
+    max_price: Type.Optional(Price),
+    in_stock: Type.Optional(Type.Boolean()),
+    sort: Type.Optional(Type.Union(SORTS.map((sort) => Type.Literal(sort)))),
+    limit: Type.Optional(Limit),
+    cursor: Type.Optional(Cursor),
+  }),
+  result: Page(Product),
+  repeatable: true,
+});
+
+/** Where `versions` are given, the product's must be one of them, else PRECONDITION_FAILED (RFC 9110, 13.1.1). */
+export const update = action("products.update", {
+  params: closed({
+    id: Id,
+    versions: Type.Optional(Type.Array(Type.Integer(), { maxItems: 100 })),
+    name: Type.Optional(Name),
+    price: Type.Optional(Price),
+    ...details,
+  }),
+  result: Product,
+});
+
+/** Gone from reads and new orders, kept for old ones. */
+export const archive = action("products.archive", { params: closed({ id: Id }), result: closed({}) });
+
+/** Adds `delta` units, or takes them away; INSUFFICIENT_STOCK where that would be below zero. */
+export const adjust = action("products.adjust", {
+  params: closed({
+    id: Id,
+    delta: Type.Union([Type.Integer({ minimum: 1, maximum: MAX_QUANTITY }), Type.Integer({ minimum: -MAX_QUANTITY, maximum: -1 })]),
+    reason: Type.Optional(Text({ minLength: 1, maxLength: 200 })),
+  }),
+  result: Product,
+});
+
+/** The stock movements of a product, newest first. */
+export const ledger = action("products.ledger", {
+  params: closed({ id: Id, limit: Type.Optional(Limit), cursor: Type.Optional(Cursor) }),
+  result: Page(Movement),
+  repeatable: true,
+});
+
+/** Name, price and stock of the products that an order wants, for the orders service; unknown and archived ones are left out. */
+export const quote = action("products.quote", {
+  params: closed({ ids: Type.Array(Id, { minItems: 1, maxItems: 100 * MAX_BATCH }) }),
+  result: Type.Array(closed({ id: Id, name: Type.String(), price_cents: Cents, quantity: Quantity })),
+  repeatable: true,
+  timeout: 1_500,
+});
+export type Quote = Static<typeof quote.result>[number];
+
+export const Shortage = closed({ product_id: Id, wanted: Type.Integer(), available: Type.Integer() });
+export type Shortage = Static<typeof Shortage>;
+
+/** What became of an order's stock. It is stored with the reservation, and told again when asked again. */
+export const Outcome = Type.Union([
+  closed({ order_id: Id, outcome: Type.Literal("RESERVED") }),
+  closed({ order_id: Id, outcome: Type.Literal("REJECTED"), shortages: Type.Array(Shortage) }),
+  closed({ order_id: Id, outcome: Type.Literal("RELEASED") }),
+]);
+export type Outcome = Static<typeof Outcome>;
+
+/** The answer to `order.created` and `order.cancelled`, and the only thing that settles them. */
+export const stockSettled = event("stock.settled", closed({ orders: Type.Array(Outcome, { minItems: 1, maxItems: MAX_BATCH }) }));
+
+const Refusal = closed({
+  order_id: Id,
+  event: Type.String(),
+  /** Asking again can't help: the event breaks its contract. */
+  permanent: Type.Boolean(),
+  message: Type.String(),
+});
+export type Refusal = Static<typeof Refusal>;
+
+/** These could not be processed, and why. Ten refusals, or one permanent one, park the event. */
+export const stockRefused = event("stock.refused", closed({ orders: Type.Array(Refusal, { minItems: 1, maxItems: MAX_BATCH }) }));
+
+const Reservation = closed({
+  order_id: Id,
+  state: Type.Union([Type.Literal("RESERVED"), Type.Literal("REJECTED"), Type.Literal("RELEASED")]),
+  lines: Type.Array(closed({ product_id: Id, quantity: Type.Integer() })),
+});
+export type Reservation = Static<typeof Reservation>;
+
+/** The reservations of the orders after one id, up to and with another, for the audit; at most 10,000. */
+export const reservations = action("products.reservations", {
+  params: closed({ after: Type.Integer({ minimum: 0 }), upto: Type.Integer({ minimum: 0 }) }),
+  result: Type.Array(Reservation, { maxItems: 10_000 }),
+  repeatable: true,
+  timeout: 10_000,
+});
+
+export const AuditCheck = closed({
+  name: Type.String(),
+  ok: Type.Boolean(),
+  violations: Type.Integer({ minimum: 0 }),
+  sample: Type.Array(Type.String()),
+});
+export type AuditCheck = Static<typeof AuditCheck>;
+
+/** The invariants that product_db can check by itself, in one snapshot of it. */
+export const productsAudit = action("products.audit", {
+  params: closed({}),
+  result: Type.Array(AuditCheck),
+  repeatable: true,
+  timeout: 60_000,
+});
+
+export const productsHealth = health("products");

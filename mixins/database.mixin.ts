@@ -1,0 +1,137 @@
+import { setTimeout as delay } from "node:timers/promises";
+import DbService from "moleculer-db";
+import SqlAdapter from "moleculer-db-adapter-sequelize";
+import type { Service, ServiceSchema } from "moleculer";
+import type { FindOptions, Model, ModelAttributes, ModelStatic, Options, Sequelize, WhereOptions } from "sequelize";
+import { implement } from "../broker/contract";
+import { problem } from "../broker/errors";
+import { health } from "../contracts/contract";
+import { Database } from "./database";
+import { migrate } from "./migrations";
+import { isDatabaseAway } from "./sql-state";
+
+/** The part of moleculer-db-adapter-sequelize that is used here; its own declarations forget the types. */
+interface Adapter {
+  db: Sequelize;
+  model: ModelStatic<Model>;
+  connect(): Promise<void>;
+  disconnect(): Promise<void>;
+  insert(entity: Record<string, unknown>): Promise<Model>;
+  findOne(options: FindOptions): Promise<unknown>;
+  updateMany(where: WhereOptions, update: Record<string, unknown>): Promise<number>;
+}
+
+/** What a service with this mixin has. */
+export interface WithDatabase {
+  /** moleculer-db's adapter on Sequelize, for plain reads and writes. */
+  adapter: Adapter;
+  /** Hot and batch statements, on the same pool. */
+  db: Database;
+}
+
+export interface DatabaseOptions {
+  service: string;
+  /** Undefined only while nothing connects: in tests of a schema, or a node that was configured wrongly. */
+  url: string | undefined;
+  /** Folder of numbered SQL files. */
+  migrations: string;
+  model: { name: string; define: ModelAttributes };
+  /** Most connections of this service on this node. */
+  poolSize?: number;
+}
+
+/** The actions of moleculer-db let a client choose any column, sort and search: none of them is offered. */
+const NO_ACTIONS = {
+  find: false,
+  count: false,
+  list: false,
+  create: false,
+  insert: false,
+  get: false,
+  update: false,
+  remove: false,
+};
+
+/**
+ * A service's own PostgreSQL database: one pool, migrated before the service is ready. Nothing here outlives the
+ * cloning of the schema: Sequelize and the models are built in `connect`, so that services can be made from one
+ * schema any number of times in one process.
+ */
+export function databaseMixin(options: DatabaseOptions): Partial<ServiceSchema> {
+  const schema = {
+    mixins: [DbService],
+    settings: { idField: "id" },
+    // Without noSync the adapter would create tables from the model.
+    adapter: new SqlAdapter({ ...sequelizeOptions(options), noSync: true }),
+    model: { ...options.model, options: { timestamps: false, freezeTableName: true } },
+    actions: {
+      ...NO_ACTIONS,
+      health: implement(health(options.service), async function (this: Service & WithDatabase) {
+        await this.db.query("select 1");
+        return { database: true };
+      }),
+    },
+    hooks: {
+      error: {
+        "*": (_ctx: unknown, error: Error) => {
+          throw isDatabaseAway(error) ? problem("SERVICE_UNAVAILABLE", "the database can't answer now", { cause: error }) : error;
+        },
+      },
+    },
+    methods: {
+      /** In place of moleculer-db's: migrates first, and gives up when the node stops. */
+      async connect(this: Service & WithDatabase): Promise<void> {
+        if (options.url === undefined) throw new Error(`the ${options.service} service has no database URL`);
+        const directory = options.migrations;
+        for (let pause = 250; !this.broker.stopping; pause = Math.min(pause * 2, 5_000)) {
+          try {
+            await migrate({
+              url: options.url,
+              directory,
+              log: (line) => {
+                this.logger.info(line);
+              },
+            });
+            await this.adapter.connect();
+            this.db = new Database(this.adapter.db);
+            return;
+          } catch (error) {
+            this.logger.error(`the database is not ready, next try in ${pause} ms:`, error instanceof Error ? error.message : error);
+            await this.adapter.disconnect();
+            await delay(pause);
+          }
+        }
+        await new Promise(() => undefined); // stopped before it was ready: nothing that needs the database may run now
+      },
+    },
+  };
+  return schema as unknown as Partial<ServiceSchema>; // `adapter` and `model` are moleculer-db's additions to a schema
+}
+
+function sequelizeOptions({ service, url, poolSize = 10 }: DatabaseOptions): Options & { keepDefaultTimezone: boolean } {
+  const { hostname, port, pathname, username, password, searchParams } = new URL(url ?? "postgres://unset");
+  const sslmode = searchParams.get("sslmode") ?? "disable";
+  return {
+    dialect: "postgres",
+    host: hostname,
+    port: Number(port || 5432),
+    database: decodeURIComponent(pathname.slice(1)),
+    username: decodeURIComponent(username),
+    password: decodeURIComponent(password),
+    logging: false,
+    keepDefaultTimezone: true,
+    pool: { max: poolSize, min: 0, acquire: 1_500, idle: 30_000 },
+    dialectOptions: {
+      application_name: service,
+      ...(sslmode !== "disable" && { ssl: { rejectUnauthorized: sslmode.startsWith("verify") } }),
+      keepAlive: true,
+      connectionTimeoutMillis: 1_500,
+      clientMinMessages: "ignore",
+      // The client has its answer within 5 s; and a node that was stopped in mid-transaction frees its rows.
+      statement_timeout: 3_000,
+      lock_timeout: 2_000,
+      idle_in_transaction_session_timeout: 5_000,
+      query_timeout: 4_000,
+    },
+  };
+}

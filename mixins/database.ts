@@ -1,0 +1,94 @@
+import type { Client, QueryResultRow } from "pg";
+import { types } from "pg";
+import type { Sequelize } from "sequelize";
+import { isRolledBack, sqlState } from "./sql-state";
+
+// bigint and numeric sums come as strings by default; our ids, cents and counts stay below 2^53.
+types.setTypeParser(types.builtins.INT8, Number);
+
+/** Runs one bound statement; `Row` is what its column list promises. */
+export type Query = <Row extends QueryResultRow>(text: string, values?: readonly unknown[]) => Promise<Row[]>;
+
+const REPEATS = 5;
+const names = new Map<string, string>();
+
+/** A statement's name on each connection: it is parsed and planned once there (3× less work for the database). */
+function prepared(text: string): { name: string } {
+  let name = names.get(text);
+  if (name === undefined) names.set(text, (name = `s${names.size + 1}`));
+  return { name };
+}
+
+/** SQL on the pool that the service's moleculer-db adapter uses too. */
+export class Database {
+  constructor(private readonly sequelize: Sequelize) {}
+
+  /** One statement, prepared: for texts that never vary. */
+  query: Query = (text, values) => this.connected((client) => run(client, text, values, prepared(text)));
+
+  /** One statement put together from fixed fragments, planned for these very values. */
+  adhoc: Query = (text, values) => this.connected((client) => run(client, text, values));
+
+  /**
+   * All of `work` or nothing, READ COMMITTED. After a deadlock or serialization failure, which surely rolled back,
+   * the whole is done again, at most 5 times; so `work` must have no effect outside the database.
+   */
+  async transaction<T>(work: (query: Query) => Promise<T>): Promise<T> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await this.connected((client) => once(client, work));
+      } catch (error) {
+        if (!isRolledBack(error) || attempt === REPEATS) throw error;
+        await new Promise((resolve) => setTimeout(resolve, Math.random() * 10 * 2 ** attempt)); // full jitter
+      }
+    }
+  }
+
+  /** Reads that see one moment of the database, each of which may take `timeout` ms. */
+  snapshot<T>(timeout: number, work: (query: Query) => Promise<T>): Promise<T> {
+    return this.connected((client) =>
+      once(client, async () => {
+        await run(client, "set transaction isolation level repeatable read, read only");
+        await run(client, `set local statement_timeout = ${timeout}`);
+        return work((text, values) => run(client, text, values, { query_timeout: timeout }));
+      }),
+    );
+  }
+
+  private async connected<T>(work: (client: Client) => Promise<T>): Promise<T> {
+    const connection = await this.sequelize.connectionManager.getConnection({ type: "write" });
+    try {
+      return await work(connection as Client); // what the postgres dialect pools
+    } finally {
+      this.sequelize.connectionManager.releaseConnection(connection);
+    }
+  }
+}
+
+async function run<Row extends QueryResultRow>(
+  client: Client,
+  text: string,
+  values: readonly unknown[] = [],
+  how: { name?: string; query_timeout?: number } = {},
+): Promise<Row[]> {
+  try {
+    const result = await client.query<Row>({ text, values: [...values], ...how });
+    return result.rows;
+  } catch (error) {
+    // Not an answer of the server: nobody knows in which state this connection is. The pool drops an ended one.
+    if (sqlState(error) === undefined) client.end().catch(() => undefined /* it is lost already */);
+    throw error;
+  }
+}
+
+async function once<T>(client: Client, work: (query: Query) => Promise<T>): Promise<T> {
+  await run(client, "begin");
+  try {
+    const result = await work((text, values) => run(client, text, values, prepared(text)));
+    await run(client, "commit");
+    return result;
+  } catch (error) {
+    await run(client, "rollback").catch(() => undefined /* the connection is lost, and the server rolls back by itself */);
+    throw error;
+  }
+}

@@ -1,0 +1,104 @@
+import { readFile, readdir } from "node:fs/promises";
+import path from "node:path";
+import { Client, escapeIdentifier } from "pg";
+import { Umzug } from "umzug";
+import { sqlState } from "./sql-state";
+
+/** Any number that is the same on all nodes: whoever holds it migrates, the others wait and find nothing left to do. */
+const ADVISORY_LOCK = 7_205_759;
+
+export interface MigrationOptions {
+  url: string;
+  /** A folder of numbered SQL files; each runs once, in the order of their names, in a transaction of its own. */
+  directory: string;
+  log?: (line: string) => void;
+}
+
+/** Brings a database to its newest schema; creates the database where it is missing and the role may do so. */
+export async function migrate({ url, directory, log = () => undefined }: MigrationOptions): Promise<void> {
+  const client = await connectOrCreate(url, log);
+  try {
+    // Migrations may take long; only the wait for another node's is bounded.
+    await client.query("set statement_timeout = 0; set lock_timeout = '60s'");
+    await client.query("select pg_advisory_lock($1)", [ADVISORY_LOCK]);
+    await client.query(
+      "create table if not exists schema_migrations (name text primary key, applied_at timestamptz not null default now())",
+    );
+    await umzug(client, await sqlFiles(directory), log).up();
+  } finally {
+    await client.end(); // and with the session goes its lock
+  }
+}
+
+function umzug(client: Client, files: string[], log: (line: string) => void): Umzug<Client> {
+  return new Umzug({
+    context: client,
+    logger: undefined,
+    storage: {
+      executed: async () =>
+        (await client.query<{ name: string }>("select name from schema_migrations order by name")).rows.map((row) => row.name),
+      logMigration: () => Promise.resolve(), // written with the migration itself, below
+      unlogMigration: () => Promise.reject(new Error("migrations only go forward: write a new one")),
+    },
+    migrations: files.map((file) => ({
+      name: path.basename(file),
+      up: async ({ name }) => {
+        const sql = await readFile(file, "utf8");
+        try {
+          // A node that dies in between leaves either both or neither.
+          await client.query(`begin; ${sql}`);
+          await client.query("insert into schema_migrations (name) values ($1)", [name]);
+          await client.query("commit");
+        } catch (error) {
+          await client.query("rollback");
+          throw error;
+        }
+        log(`applied migration ${name}`);
+      },
+    })),
+  });
+}
+
+async function sqlFiles(directory: string): Promise<string[]> {
+  const files = (await readdir(directory)).filter((file) => /^\d+.*\.sql$/.test(file)).sort();
+  return files.map((file) => path.join(directory, file));
+}
+
+const connect = async (url: string): Promise<Client> => {
+  const client = new Client({ connectionString: url, connectionTimeoutMillis: 5_000, application_name: "migrations" });
+  client.on("error", () => undefined); // a lost connection fails the statement that runs, which says so
+  await client.connect();
+  return client;
+};
+
+const MISSING_DATABASE = "3D000";
+const NO_PRIVILEGE = "42501";
+const DUPLICATE_DATABASE = ["42P04", "23505"];
+
+/** A volume from before, or a server set up by hand, may lack the database: init scripts run on an empty one only. */
+async function connectOrCreate(url: string, log: (line: string) => void): Promise<Client> {
+  try {
+    return await connect(url);
+  } catch (error) {
+    if (sqlState(error) !== MISSING_DATABASE) throw error;
+  }
+  const name = decodeURIComponent(new URL(url).pathname.slice(1));
+  const maintenance = new URL(url);
+  maintenance.pathname = "/postgres";
+  const admin = await connect(maintenance.href);
+  try {
+    await admin.query(`create database ${escapeIdentifier(name)}`);
+    log(`created database ${name}`);
+  } catch (error) {
+    if (sqlState(error) === NO_PRIVILEGE) {
+      throw new Error(
+        `database "${name}" is missing and this role may not create it: run, as a superuser, create database ${escapeIdentifier(name)} owner ${escapeIdentifier(new URL(url).username)}`,
+        { cause: error },
+      );
+    }
+    if (!DUPLICATE_DATABASE.includes(sqlState(error) ?? "")) throw error; // another node was faster
+  } finally {
+    await admin.end();
+  }
+  return connect(url);
+}

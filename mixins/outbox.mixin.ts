@@ -1,0 +1,121 @@
+import type { Service, ServiceSchema } from "moleculer";
+import type { SchemaFor } from "../broker/contract";
+import { canDeliver, isConnected } from "../broker/listeners";
+import type { WithDatabase } from "./database.mixin";
+import { claim, makeDue, type OutboxLimits, type OutboxRow } from "./outbox";
+
+/** What a service with this mixin has. */
+export interface WithOutbox {
+  /** Rows may be due: emits them soon. Called after every commit that wrote some. Never fails and never waits. */
+  relay(): void;
+  /** Answers came in: where too many were outstanding, there is room again. */
+  relayHeldBack(): void;
+}
+
+interface RelayState {
+  timer?: NodeJS.Timeout;
+  running?: Promise<void> | undefined;
+  again: boolean;
+  full: boolean;
+  reachable: boolean;
+}
+
+type Relay = Service &
+  WithDatabase &
+  WithOutbox & {
+    relayState: RelayState;
+    emitDue(): Promise<void>;
+    emitRows(rows: OutboxRow[]): Promise<void>;
+    reconsider(): Promise<void>;
+  };
+
+/** An idle node asks its database once a second, so that rows of a node that died are found. */
+const SWEEP_MS = 1_000;
+
+/**
+ * The relay of a transactional outbox: emits what has been committed, again and again, until an answer settles it.
+ * `emit` proves nothing, for events get lost with the node or the connection that carries them. Safe on any number of
+ * nodes side by side.
+ * @param events those that are relayed; while nobody listens to one, nothing is claimed
+ */
+export function outboxMixin(events: readonly string[], limits: OutboxLimits): Partial<ServiceSchema> {
+  const schema: Omit<SchemaFor<Relay>, "name"> = {
+    created(this: Relay) {
+      this.relayState = { again: false, full: false, reachable: false };
+    },
+
+    started(this: Relay) {
+      this.relayState.timer = setInterval(() => {
+        this.relay();
+      }, SWEEP_MS);
+      return this.reconsider();
+    },
+
+    async stopped(this: Relay) {
+      clearInterval(this.relayState.timer);
+      delete this.relayState.timer;
+      await this.relayState.running;
+    },
+
+    events: {
+      // Somebody listens again, or the transporter is back: what was emitted before is lost, ask again at once.
+      async "$services.changed"(this: Relay) {
+        await this.reconsider();
+      },
+      async "$transporter.connected"(this: Relay) {
+        this.relayState.reachable = false;
+        await this.reconsider();
+      },
+    },
+
+    methods: {
+      relay(this: Relay) {
+        const state = this.relayState;
+        state.again = true;
+        if (state.running !== undefined || state.timer === undefined) return;
+        state.running = this.emitDue()
+          .catch((error: unknown) => {
+            this.logger.warn("the relay failed, the next sweep tries again:", error);
+          })
+          .finally(() => {
+            state.running = undefined;
+          });
+      },
+
+      relayHeldBack(this: Relay) {
+        if (this.relayState.full) this.relay();
+      },
+
+      async emitDue(this: Relay) {
+        const state = this.relayState;
+        while (state.again && events.every((event) => canDeliver(this.broker, event))) {
+          state.again = false;
+          const { rows, full } = await claim(this.db, limits);
+          state.full = full;
+          if (rows.length > 0) await this.emitRows(rows);
+          if (rows.length === limits.batch) state.again = true;
+        }
+      },
+
+      async emitRows(this: Relay, rows: OutboxRow[]) {
+        for (const event of events) {
+          // The id comes from its column: a payload that is broken can still be refused and parked.
+          const orders = rows.filter((row) => row.event === event).map((row) => ({ ...row.payload, order_id: row.order_id }));
+          if (orders.length > 0) await this.broker.emit(event, { orders });
+        }
+      },
+
+      /** When listeners have come (back), everything unanswered falls due. */
+      async reconsider(this: Relay) {
+        const state = this.relayState;
+        const reachable = isConnected(this.broker) && events.every((event) => canDeliver(this.broker, event));
+        const back = reachable && !state.reachable;
+        state.reachable = reachable;
+        if (!back || state.timer === undefined) return;
+        await makeDue(this.db);
+        this.relay();
+      },
+    },
+  };
+  return schema as unknown as Partial<ServiceSchema>; // mixins are declared for a plain `this`
+}

@@ -1,0 +1,111 @@
+import type { Database, Query } from "./database";
+
+/** An announcement that waits for its answer. */
+export interface OutboxRow {
+  id: number;
+  order_id: number;
+  event: string;
+  payload: Record<string, unknown>;
+}
+
+export interface OutboxLimits {
+  /** First wait for an answer, doubled with each attempt. */
+  retryMs: number;
+  retryMaxMs: number;
+  /** Most rows that are emitted and unanswered at one time, over all nodes: events have no other back-pressure. */
+  outstanding: number;
+  /** Most rows that travel in one event. */
+  batch: number;
+}
+
+export const REFUSALS_BEFORE_PARKING = 10;
+
+/**
+ * Takes due rows for this node and puts off their next attempt, in one statement, so that no transaction is held while
+ * emitting and no row is taken by two nodes. An emitted row's next attempt lies ahead: that is how the outstanding
+ * ones are counted, in the database, since the answer may reach another node.
+ */
+const CLAIM = `
+  with outstanding as (
+    select count(*)::int as n
+    from (select from outbox where state = 'PENDING' and next_attempt_at > now() limit $3) as waiting
+  ), due as (
+    select id from outbox
+    where state = 'PENDING' and next_attempt_at <= now()
+    order by id
+    limit greatest(0, least($4, $3 - (select n from outstanding)))
+    for update skip locked
+  ), claimed as (
+    update outbox as o
+    set attempts = attempts + 1,
+        next_attempt_at = now() + make_interval(secs => least($2, $1 * power(2, least(attempts, 20))) / 1000.0)
+    from due where o.id = due.id
+    returning o.id, o.order_id, o.event, o.payload
+  )
+  select claimed.*, outstanding.n as waiting from outstanding left join claimed on true order by claimed.id`;
+
+/** @returns the rows to emit, oldest first, and whether the limit of outstanding ones is reached */
+export async function claim(
+  db: Database,
+  { retryMs, retryMaxMs, outstanding, batch }: OutboxLimits,
+): Promise<{ rows: OutboxRow[]; full: boolean }> {
+  const found = await db.query<{ [K in keyof OutboxRow]: OutboxRow[K] | null } & { waiting: number }>(CLAIM, [
+    retryMs,
+    retryMaxMs,
+    outstanding,
+    batch,
+  ]);
+  const rows = found.flatMap(({ id, order_id, event, payload }) =>
+    id === null || order_id === null || event === null ? [] : { id, order_id, event, payload: payload ?? {} },
+  );
+  return { rows, full: (found[0]?.waiting ?? 0) + rows.length >= outstanding };
+}
+
+/** Makes every waiting row due now, since the answers of the meantime are lost. Rows that others hold are not waited for. */
+export async function makeDue(db: Database): Promise<void> {
+  await db.query(`
+    update outbox set next_attempt_at = now()
+    where id in (select id from outbox where state = 'PENDING' and next_attempt_at > now() order by id for update skip locked)`);
+}
+
+/**
+ * These orders' announcements are answered: of the given event, or every one. An answer wins over a row that was parked
+ * meanwhile. The caller holds the orders' rows.
+ */
+export async function settle(query: Query, answers: readonly { order_id: number; event: string | null }[]): Promise<void> {
+  await query(
+    `update outbox set state = 'SETTLED', settled_at = now()
+     where id in (
+       select o.id from outbox as o
+       join unnest($1::bigint[], $2::text[]) as answer (order_id, event) on o.order_id = answer.order_id
+       where o.state <> 'SETTLED' and (answer.event is null or o.event = answer.event)
+       order by o.id for update of o)`,
+    [answers.map((a) => a.order_id), answers.map((a) => a.event)],
+  );
+}
+
+/**
+ * Counts a refusal; parks a row whose refusal is permanent, or that was refused ten times.
+ * @returns the parked rows
+ */
+export async function refuse(
+  query: Query,
+  refusals: readonly { order_id: number; event: string; permanent: boolean; message: string }[],
+): Promise<{ order_id: number; last_error: string }[]> {
+  const rows = await query<{ order_id: number; state: string; last_error: string }>(
+    `update outbox as o
+     set refusals = o.refusals + 1, last_error = left(r.message, 500),
+         state = case when r.permanent or o.refusals + 1 >= $5 then 'PARKED' else 'PENDING' end
+     from (select distinct on (order_id, event) * from unnest($1::bigint[], $2::text[], $3::boolean[], $4::text[]) as x (order_id, event, permanent, message)) as r
+     where o.order_id = r.order_id and o.event = r.event and o.state = 'PENDING'
+     returning o.order_id, o.state, o.last_error`,
+    [
+      refusals.map((r) => r.order_id),
+      refusals.map((r) => r.event),
+      refusals.map((r) => r.permanent),
+      refusals.map((r) => r.message),
+      REFUSALS_BEFORE_PARKING,
+    ],
+  );
+  return rows.filter((row) => row.state === "PARKED");
+}

@@ -1,0 +1,44 @@
+/** What a database error means for us, by its SQLSTATE (PostgreSQL manual, appendix A). */
+
+function link(error: Error): unknown {
+  // Sequelize wraps the driver's error
+  return "original" in error ? error.original : error.cause;
+}
+
+/** The five characters, wherever in the chain of causes they stand; undefined where the error is not of the database. */
+export function sqlState(error: unknown): string | undefined {
+  for (let e = error, depth = 0; e instanceof Error && depth < 5; e = link(e), depth++) {
+    if ("code" in e && typeof e.code === "string" && /^[0-9A-Z]{5}$/.test(e.code)) return e.code;
+  }
+  return undefined;
+}
+
+const inClass = (error: unknown, ...classes: string[]): boolean => classes.includes(sqlState(error)?.slice(0, 2) ?? "");
+
+/** The transaction was surely rolled back and may be done again: serialization failure or deadlock. */
+export const isRolledBack = (error: unknown): boolean => inClass(error, "40");
+
+/** The data themselves are refused: out of range or malformed, or against a constraint. Repeating can't help. */
+export const isDataError = (error: unknown): boolean => inClass(error, "22", "23");
+
+export const isUniqueViolation = (error: unknown): boolean => sqlState(error) === "23505";
+
+/** A row was locked by someone for longer than lock_timeout. */
+export const isLockTimeout = (error: unknown): boolean => sqlState(error) === "55P03";
+
+const CONNECTION_LOST =
+  /^(ECONN|EPIPE|ETIMEDOUT|EHOSTUNREACH|ENOTFOUND|EAI_AGAIN)|Connection terminated|timeout exceeded when trying to connect|not queryable/;
+
+/** The database can't answer now: away, starting or stopping, out of connections, or too slow. */
+export function isDatabaseAway(error: unknown): boolean {
+  if (inClass(error, "08", "40", "53", "55", "57")) return true;
+  for (let e = error, depth = 0; e instanceof Error && depth < 5; e = link(e), depth++) {
+    if (
+      e.name.startsWith("SequelizeConnection") ||
+      CONNECTION_LOST.test("code" in e ? String(e.code) : "") ||
+      CONNECTION_LOST.test(e.message)
+    )
+      return true;
+  }
+  return false;
+}

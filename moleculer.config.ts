@@ -1,0 +1,54 @@
+import { Errors, type BrokerOptions } from "moleculer";
+import { amqpTransporter } from "./broker/amqp.transporter";
+import { drainFirst } from "./broker/drain";
+import { logger, logUnexpected, requestIds } from "./broker/logger";
+import { ContractValidator } from "./broker/validator";
+import { loadConfig, type Config } from "./config";
+
+const TIMEOUT = 504;
+
+/** The options of every node, whichever services it hosts. */
+export function brokerOptions(config: Config): BrokerOptions {
+  return {
+    namespace: config.namespace,
+    nodeID: config.nodeId,
+    logger: logger(config.log.level, config.log.format),
+    transporter: config.transporter === undefined ? null : amqpTransporter(config.transporter),
+    validator: new ContractValidator({}),
+    middlewares: [requestIds, drainFirst],
+    errorHandler: logUnexpected,
+
+    // Each contract has its own; this is for the few calls without one.
+    requestTimeout: 5_000,
+    // Only what a contract calls repeatable is repeated, and only when it failed to reach its service or its answer us.
+    retryPolicy: {
+      enabled: false,
+      retries: 0,
+      delay: 50,
+      maxDelay: 500,
+      factor: 2,
+      check: (error) => error instanceof Errors.MoleculerError && error.retryable,
+    },
+    // Requests are acknowledged on receipt: this is their only back-pressure.
+    bulkhead: { enabled: true, concurrency: 64, maxQueueSize: 1_024 },
+    // Refusals and a database that is down are answers. A node that gives none is left alone for a while.
+    circuitBreaker: {
+      enabled: true,
+      threshold: 0.5,
+      minRequestCount: 20,
+      windowTime: 10,
+      halfOpenTime: 2_000,
+      check: (error) => error instanceof Errors.MoleculerError && error.code === TIMEOUT,
+    },
+    // A killed node is noticed by its missing heartbeat alone.
+    heartbeatInterval: 3,
+    heartbeatTimeout: 10,
+    registry: { preferLocal: true, stopDelay: config.transporter === undefined ? 0 : 500 },
+    tracking: { enabled: true, shutdownTimeout: 10_000 },
+    // scripts/start handles the signals: it has a database to stop after the broker.
+    skipProcessEventRegistration: true,
+  };
+}
+
+/** For moleculer-runner. */
+export default (): BrokerOptions => brokerOptions(loadConfig());

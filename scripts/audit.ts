@@ -1,0 +1,28 @@
+import { call } from "../broker/contract";
+import { audit } from "../contracts/orders";
+import { logger } from "../broker/logger";
+import { startNode } from "./node";
+import { run } from "./run";
+
+/**
+ * `npm run audit`: checks the invariants within and between the databases. Joins the running nodes over TRANSPORTER, or
+ * hosts the services it needs where there is none. Exit code 1 on any violation.
+ */
+run(async (config, onStop) => {
+  const services = config.transporter === undefined ? (["products", "orders"] as const) : [];
+  const node = await startNode({ config, services, onStop, broker: { logger: logger("warn", config.log.format) } });
+  try {
+    await node.broker.waitForServices(["products", "orders"], 15_000);
+    const report = await call(node.broker, audit, {});
+    console.log(
+      `Checked at ${report.checked_at}: ${report.in_flight} orders on their way (the oldest for ${Math.round(report.oldest_in_flight ?? 0)} s), ${report.parked} parked`,
+    );
+    for (const { name, ok, violations, sample } of report.checks) {
+      console.log(`  ${ok ? "ok  " : "FAIL"}  ${name}${ok ? "" : `: ${violations}`}`);
+      for (const line of sample) console.log(`          ${line}`);
+    }
+    return report.ok ? 0 : 1;
+  } finally {
+    await node.stop();
+  }
+});

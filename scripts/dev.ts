@@ -1,0 +1,9 @@
+import { startNode } from "./node";
+import { run } from "./run";
+
+/** `npm run dev`: as `npm start`, with services that are loaded anew when their files change, and a REPL. */
+run(async (config, onStop) => {
+  const { broker } = await startNode({ config, services: config.services, onStop, broker: { hotReload: true } });
+  broker.repl();
+  return undefined;
+});

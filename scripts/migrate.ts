@@ -1,0 +1,32 @@
+import path from "node:path";
+import { databaseNames } from "../config";
+import { migrate } from "../mixins/migrations";
+import { loadConfig } from "../config";
+import { provideDatabases, serviceFile } from "./node";
+import { run } from "./run";
+
+/** `npm run migrate`: brings every configured database to its newest schema. Starting a service does the same for its own. */
+run(async (config) => {
+  const services = databaseNames()
+    .map(([service]) => service)
+    .filter((service) => config.services.includes(service));
+  const stop = await provideDatabases(config, services);
+  const { databases } = loadConfig(); // with the embedded ones
+  try {
+    for (const service of services) {
+      const url = databases[service];
+      if (url === undefined) continue;
+      await migrate({
+        url,
+        directory: path.join(path.dirname(serviceFile(service)), "migrations"),
+        log: (line) => {
+          console.log(`${service}: ${line}`);
+        },
+      });
+      console.log(`${service}: up to date`);
+    }
+  } finally {
+    await stop();
+  }
+  return 0;
+});

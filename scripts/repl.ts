@@ -1,0 +1,14 @@
+import { SERVICES } from "../config";
+import { startNode } from "./node";
+import { run } from "./run";
+
+/**
+ * `npm run repl`: Moleculer's console. With TRANSPORTER it joins the running nodes and hosts nothing; without, it hosts
+ * every service but the gateway, beside a running `npm start` too.
+ */
+run(async (config, onStop) => {
+  const services = config.transporter === undefined ? SERVICES.filter((name) => name !== "api") : [];
+  const { broker } = await startNode({ config, services, onStop });
+  broker.repl();
+  return undefined;
+});

@@ -1,0 +1,37 @@
+import { ConfigError, loadConfig, type Config } from "../config";
+
+/** How to stop what a script has started. */
+export type Stop = () => Promise<void>;
+
+/**
+ * Runs a script: with the configuration, with SIGTERM and SIGINT as a wish to stop, and with an exit code that tells.
+ * @param main returns an exit code where it is done, or nothing where what it started goes on. It says by `onStop` how
+ *   to stop that, as soon as there is something to stop: a database that is away can make a start last for ever.
+ */
+export function run(main: (config: Config, onStop: (stop: Stop) => void) => Promise<number | undefined>): void {
+  let stop: Stop | undefined;
+  let stopping = false;
+  const leave = (): void => {
+    if (stopping) return; // Ctrl-C reaches us from the terminal and from npm
+    stopping = true;
+    (stop?.() ?? Promise.resolve()).then(() => process.exit(0), fail);
+  };
+  process.on("SIGTERM", leave);
+  process.on("SIGINT", leave);
+
+  Promise.resolve()
+    .then(() => main(loadConfig(), (how) => (stop = how)))
+    .then(
+      (code) => {
+        if (code !== undefined && !stopping) process.exit(code);
+      },
+      (error: unknown) => {
+        if (!stopping) fail(error);
+      },
+    );
+}
+
+function fail(error: unknown): never {
+  console.error(error instanceof ConfigError ? error.message : error);
+  process.exit(1);
+}

@@ -1,0 +1,60 @@
+import { once } from "node:events";
+import { createServer } from "node:net";
+import { databaseNames, type Config } from "../config";
+import { startNode } from "./node";
+import { run } from "./run";
+
+/** `npm start`: one node, with the services that the configuration names. */
+run(async (config, onStop) => {
+  if (config.services.includes("api")) await checkPort(config);
+  const since = performance.now();
+  await startNode({ config, services: config.services, onStop });
+  console.log(welcome(config, performance.now() - since));
+  return undefined;
+});
+
+/** Better said before a database has been started for nothing. */
+async function checkPort({ port, host }: Config): Promise<void> {
+  const probe = createServer().listen(port, host);
+  try {
+    await once(probe, "listening");
+  } catch (error) {
+    const code = error instanceof Error && "code" in error ? String(error.code) : "unknown";
+    throw new Error(`the gateway can't listen on ${host}:${port} (${code}): set PORT or HOST, or stop what listens there`, {
+      cause: error,
+    });
+  }
+  probe.close();
+  await once(probe, "close");
+}
+
+function welcome(config: Config, took: number): string {
+  const where = databaseNames()
+    .filter(([service]) => config.services.includes(service))
+    .map(([service]) => `  ${service.padEnd(9)}${describeDatabase(config.databases[service], config)}`);
+  const url = `http://${config.host === "0.0.0.0" ? "localhost" : config.host}:${config.port}`;
+  const gateway = config.services.includes("api");
+  return [
+    "",
+    `The shop is ready after ${(took / 1000).toFixed(1)} s: ${config.services.join(", ")} on node ${config.nodeId}`,
+    ...(gateway ? [`  gateway  ${url}`] : []),
+    ...where,
+    `  nodes    ${config.transporter === undefined ? "one process" : `joined by RabbitMQ at ${new URL(config.transporter).host}`}`,
+    ...(gateway
+      ? [
+          "",
+          "Try next:",
+          `  curl ${url}/health`,
+          `  curl ${url}/products`,
+          "and the walk through the shop in README.md. Ctrl-C stops everything; the data stay.",
+        ]
+      : []),
+    "",
+  ].join("\n");
+}
+
+function describeDatabase(url: string | undefined, { dataDir }: Config): string {
+  if (url === undefined) return `embedded PostgreSQL, data in ${dataDir}`;
+  const { host, pathname } = new URL(url);
+  return `PostgreSQL at ${host}${pathname}`;
+}

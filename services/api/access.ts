@@ -1,0 +1,87 @@
+import { createPublicKey, type KeyObject } from "node:crypto";
+import jwt from "jsonwebtoken";
+import { LRUCache } from "lru-cache";
+import { problem } from "../../broker/errors";
+import { matches } from "../../broker/validator";
+import { AUDIENCE, Claims, ISSUER, type Caller, type Jwk } from "../../contracts/users";
+
+/** Seconds that clocks may differ by. */
+const LEEWAY = 5;
+/** Keys are asked for again at most this often, in ms: tokens with made-up key ids must not become load on users. */
+const REFETCH_MS = 5_000;
+const MAX_REMEMBERED = 10_000;
+
+type FetchKeys = () => Promise<readonly Jwk[]>;
+
+/**
+ * Verifies access tokens by the public keys of users, which are fetched once and again on an unknown key id: no call a
+ * request. A token that has passed is remembered until it expires, since verifying costs 30 times as much.
+ */
+export class TokenVerifier {
+  private keys = new Map<string, KeyObject>();
+  private fetched = -Infinity;
+  private fetching: Promise<void> | undefined;
+  private readonly passed = new LRUCache<string, { caller: Caller; exp: number }>({ max: MAX_REMEMBERED });
+
+  constructor(
+    private readonly fetchKeys: FetchKeys,
+    private readonly now: () => number = Date.now,
+  ) {}
+
+  /** @throws UNAUTHENTICATED, or SERVICE_UNAVAILABLE while no keys can be had */
+  async verify(token: string): Promise<Caller> {
+    const known = this.passed.get(token);
+    if (known !== undefined && known.exp + LEEWAY > this.now() / 1000) return known.caller;
+
+    const header = jwt.decode(token, { complete: true })?.header;
+    if (header?.alg !== "RS256" || header.kid === undefined) throw unauthenticated();
+    const key = await this.key(header.kid);
+    if (key === undefined) throw unauthenticated();
+    const claims = this.claims(token, key);
+    const caller: Caller = { id: Number(claims.sub), role: claims.role };
+    this.passed.set(token, { caller, exp: claims.exp });
+    return caller;
+  }
+
+  private claims(token: string, key: KeyObject) {
+    let claims: unknown;
+    try {
+      // One algorithm and no other: a public key must never be taken for an HMAC secret (RFC 8725, 3.1).
+      claims = jwt.verify(token, key, {
+        algorithms: ["RS256"],
+        issuer: ISSUER,
+        audience: AUDIENCE,
+        clockTolerance: LEEWAY,
+      });
+    } catch (error) {
+      if (error instanceof jwt.JsonWebTokenError) throw unauthenticated();
+      throw error;
+    }
+    // jsonwebtoken takes a token that never expires, or names nobody.
+    if (!matches(Claims, claims)) throw unauthenticated();
+    return claims;
+  }
+
+  private async key(kid: string): Promise<KeyObject | undefined> {
+    if (!this.keys.has(kid) && this.now() - this.fetched >= REFETCH_MS) {
+      this.fetching ??= this.fetch().finally(() => (this.fetching = undefined));
+      await this.fetching;
+    }
+    return this.keys.get(kid);
+  }
+
+  private async fetch(): Promise<void> {
+    const keys = await this.fetchKeys();
+    // A key that is no longer told has been withdrawn, and with it what it signed.
+    this.keys = new Map(keys.map((jwk) => [jwk.kid, createPublicKey({ key: jwk, format: "jwk" })]));
+    this.fetched = this.now();
+    this.passed.clear();
+  }
+}
+
+/** The token of an `Authorization: Bearer` header (RFC 6750, section 2.1); undefined where there is none. */
+export function bearerToken(header: string | undefined): string | undefined {
+  return /^Bearer +([A-Za-z0-9._~+/-]+=*) *$/i.exec(header ?? "")?.[1];
+}
+
+export const unauthenticated = () => problem("UNAUTHENTICATED", "a valid access token is needed");

@@ -1,0 +1,318 @@
+import { randomUUID } from "node:crypto";
+import type { IncomingMessage, Server, ServerResponse } from "node:http";
+import type { Socket } from "node:net";
+import type { Context, Service, ServiceBroker } from "moleculer";
+import ApiGateway from "moleculer-web";
+import { call, type Meta, type SchemaFor } from "../../broker/contract";
+import { problem } from "../../broker/errors";
+import { withRequestId } from "../../broker/logger";
+import { loadConfig, type Config } from "../../config";
+import { jwks, type Caller } from "../../contracts/users";
+import { bearerToken, TokenVerifier, unauthenticated } from "./access";
+import { healthRoutes } from "./health";
+import { problemDetails, RETRY_AFTER, toProblem, translated, type ProblemDetails } from "./problem";
+import { ROUTES, type Reply, type Route } from "./routes";
+
+/** A request as moleculer-web hands it on. */
+type Request = IncomingMessage & {
+  $ctx: Context<unknown, Meta>;
+  $params: { params?: Record<string, string>; query?: Record<string, unknown> };
+  body?: unknown;
+  originalUrl?: string;
+};
+
+/** The part of a moleculer-web alias that is used here; `spec` is ours. */
+interface Alias {
+  method: string;
+  spec: Route;
+  match(url: string): Record<string, string> | false;
+}
+
+type Api = Service & {
+  server: Server;
+  aliases: Alias[];
+  verifier: TokenVerifier;
+  send(req: IncomingMessage, res: ServerResponse, reply: Reply): void;
+  send404(req: IncomingMessage, res: ServerResponse): void;
+  methodsOf(path: string): string[];
+  sendProblem(req: IncomingMessage, res: ServerResponse, details: ProblemDetails, headers?: Record<string, string>): void;
+};
+
+const BODY_LIMIT = "100kb";
+/** A client that does not finish its headers or its request in this time is cut off, in ms. */
+const REQUEST_TIMEOUT = 30_000;
+const REQUEST_ID = /^[A-Za-z0-9._~+/=:-]{1,128}$/;
+
+/** What is extended below; a mixin's method can't be called by its name once it is overridden. */
+const web = ApiGateway.methods as Record<"httpHandler" | "resolveAlias" | "writeCorsHeaders", (...args: unknown[]) => unknown>;
+
+/** The gateway: the single public entry. Routes, authenticates, authorises; knows no business. */
+export default function api(broker: ServiceBroker, config: Config = loadConfig()): SchemaFor<Api> {
+  const routes = { ...ROUTES, ...healthRoutes(broker) };
+  const isAllowed = (origin: string): boolean => config.corsOrigins.includes(origin);
+  return {
+    name: "api",
+    mixins: [ApiGateway],
+
+    settings: {
+      $secureSettings: ["routes", "cors"], // not for the other nodes
+      port: config.port,
+      ip: config.host,
+      etag: false,
+      logRequest: null,
+      logRequestParams: null,
+      logResponse: null,
+      logRouteRegistration: null,
+      requestTimeout: REQUEST_TIMEOUT,
+      debounceTime: 1,
+      // Query strings stay flat: `?a[b]=1` is a parameter of that name, and no object.
+      qsOptions: { depth: 0, parameterLimit: 100 },
+      cors: config.corsOrigins.length > 0 && {
+        origin: isAllowed, // a string would be matched by substring
+        methods: ["GET", "HEAD", "POST", "PATCH", "DELETE"],
+        allowedHeaders: ["Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "X-Request-Id"],
+        exposedHeaders: ["ETag", "Link", "Location", "Retry-After", "X-Request-Id", "Idempotent-Replayed"],
+        maxAge: 600,
+      },
+      routes: [
+        {
+          path: "/",
+          mappingPolicy: "restrict",
+          mergeParams: false,
+          authentication: true,
+          authorization: true,
+          bodyParsers: {
+            json: { limit: BODY_LIMIT, type: ["application/json", "application/*+json"], strict: false },
+            urlencoded: { limit: BODY_LIMIT, extended: false },
+          },
+          aliases: Object.fromEntries(Object.entries(routes).map(([path, spec]) => [path, { spec, handler: respond }])),
+        },
+      ],
+    },
+
+    actions: {
+      // Open connections are the gateway's own limit, and a service that is away must not shut the door to the others.
+      rest: { bulkhead: { enabled: false }, circuitBreaker: { enabled: false } },
+      listAliases: false,
+      addRoute: false,
+      removeRoute: false,
+    },
+
+    hooks: {
+      error: {
+        rest(_ctx: unknown, error: Error) {
+          throw translated(error);
+        },
+      },
+    },
+
+    methods: {
+      /** Every request passes here first, whatever becomes of it. */
+      async httpHandler(this: Api, req: IncomingMessage, res: ServerResponse): Promise<void> {
+        const id = requestId(req);
+        const since = performance.now();
+        res.setHeader("X-Request-Id", id);
+        res.setHeader("X-Content-Type-Options", "nosniff");
+        if (!this.broker.started) res.setHeader("Connection", "close"); // drains keep-alive clients
+        res.once("finish", () => {
+          withRequestId(id, () => {
+            this.logger.info(req.method, pathOf(req), res.statusCode, `${(performance.now() - since).toFixed(1)} ms`);
+          });
+        });
+        await withRequestId(id, () => {
+          // moleculer-web would take the method that a preflight asks about for the request's own.
+          if (req.method !== "OPTIONS" || isPreflight(req, config)) return web.httpHandler.call(this, req, res);
+          const methods = this.methodsOf(pathOf(req));
+          if (methods.length === 0) this.send404(req, res);
+          else this.send(req, res, { status: 204, headers: { Allow: [...methods, "OPTIONS"].join(", ") } });
+          return undefined;
+        });
+      },
+
+      /** HEAD is GET without the body (RFC 9110, 9.3.2). */
+      resolveAlias(this: Api, url: string, method: string): unknown {
+        return web.resolveAlias.call(this, url, method === "HEAD" ? "GET" : method);
+      },
+
+      /** A foreign origin gets its answer without CORS headers: its browser keeps it from reading it. */
+      writeCorsHeaders(this: Api, route: unknown, req: IncomingMessage, res: ServerResponse, isPreFlight: boolean): void {
+        res.setHeader("Vary", "Origin");
+        if (req.headers.origin !== undefined && isAllowed(req.headers.origin))
+          web.writeCorsHeaders.call(this, route, req, res, isPreFlight);
+      },
+
+      async authenticate(
+        this: Api,
+        _ctx: unknown,
+        _route: unknown,
+        req: IncomingMessage,
+        _res: unknown,
+        alias: Alias,
+      ): Promise<Caller | null> {
+        if (alias.spec.auth === "public") return null;
+        const token = bearerToken(req.headers.authorization);
+        return token === undefined ? null : this.verifier.verify(token);
+      },
+
+      authorize(ctx: Context<unknown, Meta>, _route: unknown, _req: unknown, _res: unknown, alias: Alias): Promise<void> {
+        const { auth } = alias.spec;
+        if (auth !== "public" && !ctx.meta.user) return Promise.reject(unauthenticated());
+        if (auth === "admin" && ctx.meta.user?.role !== "admin") return Promise.reject(problem("FORBIDDEN", "this is for admins"));
+        return Promise.resolve();
+      },
+
+      send(this: Api, req: IncomingMessage, res: ServerResponse, { status, body, headers = {} }: Reply): void {
+        if (res.headersSent || res.destroyed) return;
+        for (const [name, value] of Object.entries(headers)) res.setHeader(name, value);
+        if (!res.hasHeader("Cache-Control"))
+          res.setHeader("Cache-Control", req.headers.authorization === undefined ? "no-cache" : "no-store");
+        if (body === undefined) {
+          res.writeHead(status).end();
+          return;
+        }
+        const text = JSON.stringify(body);
+        if (!res.hasHeader("Content-Type")) res.setHeader("Content-Type", "application/json; charset=utf-8");
+        res.setHeader("Content-Length", Buffer.byteLength(text));
+        res.writeHead(status).end(req.method === "HEAD" ? undefined : text);
+      },
+
+      sendProblem(
+        this: Api,
+        req: IncomingMessage,
+        res: ServerResponse,
+        details: ProblemDetails,
+        headers: Record<string, string> = {},
+      ): void {
+        this.send(req, res, {
+          status: details.status,
+          body: details,
+          headers: {
+            "Content-Type": "application/problem+json",
+            "Cache-Control": "no-store",
+            ...problemHeaders(details),
+            ...headers,
+          },
+        });
+      },
+
+      methodsOf(this: Api, path: string): string[] {
+        const url = path.length > 1 && path.endsWith("/") ? path.slice(0, -1) : path;
+        return this.aliases
+          .filter((alias) => alias.match(url) !== false)
+          .flatMap(({ method }) => (method === "GET" ? ["GET", "HEAD"] : method));
+      },
+
+      /** An unknown path, or a known one with a method that it does not know. */
+      send404(this: Api, req: IncomingMessage, res: ServerResponse): void {
+        const path = pathOf(req);
+        const methods = this.methodsOf(path);
+        const id = String(res.getHeader("X-Request-Id"));
+        if (methods.length === 0) this.sendProblem(req, res, problemDetails("NOT_FOUND", id, "there is nothing here"));
+        else
+          this.sendProblem(req, res, problemDetails("METHOD_NOT_ALLOWED", id, `${req.method ?? "this method"} is not possible here`), {
+            Allow: methods.join(", "),
+          });
+      },
+
+      /** Every error of every route, as problem+json. Those that are our fault have been logged where they arose. */
+      errorHandler(this: Api, req: IncomingMessage, res: ServerResponse, error: unknown): void {
+        const details = toProblem(error, String(res.getHeader("X-Request-Id")));
+        if (details.code === "INTERNAL_ERROR")
+          withRequestId(details.request_id, () => {
+            this.logger.error(`${req.method ?? ""} ${pathOf(req)} failed:`, error);
+          });
+        this.sendProblem(req, res, details);
+      },
+
+      /** No new connections; ends when the last request is answered. Called before any service of this node stops. */
+      async drain(this: Api): Promise<void> {
+        if (!this.server.listening) return;
+        const closed = new Promise((resolve) => this.server.close(resolve));
+        const timer = setInterval(() => {
+          this.server.closeIdleConnections();
+        }, 50);
+        await closed;
+        clearInterval(timer);
+      },
+    },
+
+    created(this: Api) {
+      this.verifier = new TokenVerifier(async () => (await call(this.broker, jwks, {})).keys);
+      this.server.headersTimeout = REQUEST_TIMEOUT;
+      this.server.on("clientError", answerUnreadable);
+    },
+  };
+}
+
+/** Calls the action of a route; moleculer-web has authenticated and authorised by then. */
+function respond(
+  this: Api & { aliases: unknown },
+  req: Request & { $alias: Alias },
+  res: ServerResponse,
+  next: (error: unknown) => void,
+): void {
+  const { spec } = req.$alias;
+  if (spec.body !== "none" && !isAcceptable(req, spec.body)) {
+    next(
+      problem(
+        "UNSUPPORTED_MEDIA_TYPE",
+        spec.body === "json" ? "the body must be application/json" : "the body must be application/json or a form",
+      ),
+    );
+    return;
+  }
+  const input = {
+    path: req.$params.params ?? {},
+    query: req.$params.query ?? {},
+    body: req.body,
+    headers: req.headers,
+  };
+  // Inside an async function, so that a mistake in the input rejects as well.
+  void (async () => spec.handle(req.$ctx, input))().then((reply) => {
+    this.send(req, res, reply);
+  }, next);
+}
+
+function isAcceptable(req: IncomingMessage, body: Route["body"]): boolean {
+  const type = (req.headers["content-type"] ?? "").split(";")[0]?.trim().toLowerCase() ?? "";
+  if (/^application\/([\w.-]+\+)?json$/.test(type)) return true;
+  return body === "json or form" && type === "application/x-www-form-urlencoded";
+}
+
+/** The client's own id where it is a token of at most 128 characters: it gets into logs and headers. */
+function requestId(req: IncomingMessage): string {
+  const given = req.headers["x-request-id"];
+  const id = typeof given === "string" && REQUEST_ID.test(given) ? given : randomUUID();
+  req.headers["x-request-id"] = id; // where moleculer-web takes it for the context
+  delete req.headers["x-correlation-id"];
+  return id;
+}
+
+/** Without the query, in which anything may stand. */
+const pathOf = (req: IncomingMessage): string => ((req as Request).originalUrl ?? req.url ?? "/").split("?")[0] ?? "/";
+
+const isPreflight = (req: IncomingMessage, config: Config): boolean =>
+  config.corsOrigins.length > 0 && req.headers.origin !== undefined && req.headers["access-control-request-method"] !== undefined;
+
+function problemHeaders({ status, code }: ProblemDetails): Record<string, string> {
+  if (status === 401) return { "WWW-Authenticate": code === "UNAUTHENTICATED" ? 'Bearer error="invalid_token"' : "Bearer" };
+  return status === 503 || status === 429 ? { "Retry-After": String(RETRY_AFTER) } : {};
+}
+
+/** What is no HTTP at all gets an answer too, where the socket still takes one. */
+function answerUnreadable(_error: Error, socket: Socket): void {
+  if (!socket.writable) {
+    socket.destroy();
+    return;
+  }
+  const id = randomUUID();
+  const body = JSON.stringify(problemDetails("BAD_REQUEST", id));
+  const head = [
+    "HTTP/1.1 400 Bad Request",
+    "Connection: close",
+    "Content-Type: application/problem+json",
+    `Content-Length: ${Buffer.byteLength(body)}`,
+    `X-Request-Id: ${id}`,
+  ];
+  socket.end(`${head.join("\r\n")}\r\n\r\n${body}`);
+}

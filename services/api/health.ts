@@ -1,0 +1,70 @@
+import type { Context, ServiceBroker } from "moleculer";
+import { call, type Meta } from "../../broker/contract";
+import { errorType } from "../../broker/errors";
+import { isConnected } from "../../broker/listeners";
+import type { ActionContract } from "../../contracts/contract";
+import { ordersHealth } from "../../contracts/orders";
+import { productsHealth } from "../../contracts/products";
+import { usersHealth } from "../../contracts/users";
+import type { Reply, Route } from "./routes";
+
+interface Check {
+  name: string;
+  ok: boolean;
+  detail?: string;
+}
+
+const SERVICES: Readonly<Record<string, ActionContract>> = {
+  users: usersHealth,
+  products: productsHealth,
+  orders: ordersHealth,
+};
+
+function report(checks: Check[]): Reply {
+  const ok = checks.every((check) => check.ok);
+  return {
+    status: ok ? 200 : 503,
+    body: { status: ok ? "ok" : "unavailable", checks },
+    headers: { "Cache-Control": "no-store" },
+  };
+}
+
+/** Whether this gateway can serve: connected, and not about to stop. */
+function readiness(broker: ServiceBroker): Check[] {
+  const draining = !broker.started;
+  return [
+    { name: "gateway", ok: !draining, ...(draining && { detail: "starting or stopping" }) },
+    { name: "transporter", ok: isConnected(broker), ...(!isConnected(broker) && { detail: "not connected" }) },
+  ];
+}
+
+async function checkService(ctx: Context<unknown, Meta>, name: string, contract: ActionContract): Promise<Check[]> {
+  try {
+    await call(ctx, contract, {}, { retries: 0 });
+    return [
+      { name, ok: true },
+      { name: `${name} database`, ok: true },
+    ];
+  } catch (error) {
+    // The service itself says that its database is away; anything else says that the service is.
+    const answered = errorType(error) === "SERVICE_UNAVAILABLE";
+    return [
+      { name, ok: answered, ...(!answered && { detail: "does not answer" }) },
+      { name: `${name} database`, ok: false, detail: answered ? "can't answer now" : "not known" },
+    ];
+  }
+}
+
+/** For load balancers and people; the only answers of 400 and above that are no problem+json. */
+export const healthRoutes = (broker: ServiceBroker): Readonly<Record<string, Route>> => ({
+  "GET /health/live": { auth: "public", body: "none", handle: () => Promise.resolve(report([])) },
+  "GET /health/ready": { auth: "public", body: "none", handle: () => Promise.resolve(report(readiness(broker))) },
+  "GET /health": {
+    auth: "public",
+    body: "none",
+    handle: async (ctx) => {
+      const services = await Promise.all(Object.entries(SERVICES).map(([name, contract]) => checkService(ctx, name, contract)));
+      return report([...readiness(broker), ...services.flat()]);
+    },
+  },
+});

@@ -1,0 +1,85 @@
+import { invalid, problem } from "../../broker/errors";
+import { coerce } from "../../broker/validator";
+import type { ActionContract } from "../../contracts/contract";
+import type { ErrorCode } from "../../contracts/errors";
+
+/** What a request brings, before anything of it is believed. */
+export interface Input {
+  path: Readonly<Record<string, string>>;
+  query: Readonly<Record<string, unknown>>;
+  body: unknown;
+  headers: Readonly<Record<string, string | string[] | undefined>>;
+}
+
+/** An id in a path. What is no positive integer names nothing: 404. */
+export function pathId(input: Input, code: ErrorCode): number {
+  const text = input.path["id"] ?? "";
+  const id = Number(text);
+  if (!/^[1-9][0-9]*$/.test(text) || !Number.isSafeInteger(id)) throw problem(code, "there is nothing with this id");
+  return id;
+}
+
+/**
+ * A JSON object as params of an action, together with what the route itself supplies (an id from the path, a header).
+ * A body can't supply those, nor override them.
+ */
+export function bodyParams(input: Input, supplied: Readonly<Record<string, unknown>> = {}): Record<string, unknown> {
+  const { body } = input;
+  if (typeof body !== "object" || body === null || Array.isArray(body)) throw invalid("body", "must be a JSON object");
+  for (const name of Object.keys(supplied)) if (Object.hasOwn(body, name)) throw invalid(name, "is not a known field");
+  return { ...body, ...present(supplied) };
+}
+
+/**
+ * Query parameters as params of an action.
+ * @param unknown whether a parameter that the action does not know is refused or left out
+ */
+export function queryParams(
+  input: Input,
+  contract: ActionContract,
+  unknown: "refuse" | "ignore",
+  supplied: Readonly<Record<string, unknown>> = {},
+) {
+  const known: unknown = contract.params["properties"];
+  const isKnown = (name: string) =>
+    typeof known === "object" && known !== null && Object.hasOwn(known, name) && !Object.hasOwn(supplied, name);
+  const params: Record<string, unknown> = {};
+  for (const [name, value] of Object.entries(input.query)) {
+    if (isKnown(name)) params[name] = value;
+    else if (unknown === "refuse") throw problem("BAD_REQUEST", `there is no query parameter ${JSON.stringify(name.slice(0, 50))}`);
+  }
+  Object.assign(params, present(supplied));
+  const [wrong] = coerce(contract.params, params);
+  if (wrong !== undefined) throw problem("BAD_REQUEST", `the query parameter ${wrong.field} ${wrong.message}`);
+  return params;
+}
+
+const present = (values: Readonly<Record<string, unknown>>): Record<string, unknown> =>
+  Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined));
+
+/** The Idempotency-Key of a request; undefined where there is none. */
+export function idempotencyKey(input: Input): string | undefined {
+  const key = input.headers["idempotency-key"];
+  if (key === undefined) return undefined;
+  if (typeof key !== "string" || !/^[\x21-\x7e]{1,255}$/.test(key))
+    throw problem("BAD_REQUEST", "the Idempotency-Key must be 1 to 255 visible ASCII characters");
+  return key;
+}
+
+/** The entity tags of a list header (RFC 9110, 8.8.3); undefined where there is none, or it is `*`. */
+function entityTags(header: string | string[] | undefined): { weak: boolean; tag: string }[] | undefined {
+  const text = Array.isArray(header) ? header.join(",") : header;
+  if (text === undefined || text.trim() === "*") return undefined;
+  return [...text.matchAll(/(W\/)?"([^"]*)"/g)].slice(0, 100).map(([, weak, tag = ""]) => ({ weak: weak !== undefined, tag }));
+}
+
+/** The versions that `If-Match` allows, by strong comparison (RFC 9110, 13.1.1). */
+export const ifMatch = (input: Input): number[] | undefined =>
+  entityTags(input.headers["if-match"])?.flatMap(({ weak, tag }) => (!weak && /^[0-9]{1,15}$/.test(tag) ? Number(tag) : []));
+
+/** Whether the client has this version already, by weak comparison (RFC 9110, 13.1.2). */
+export function isNotModified(input: Input, version: number): boolean {
+  const header = input.headers["if-none-match"];
+  if (header === undefined) return false;
+  return entityTags(header)?.some(({ tag }) => tag === String(version)) ?? true;
+}

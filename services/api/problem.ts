@@ -1,0 +1,85 @@
+import { errorCode, errorType, problem } from "../../broker/errors";
+import { ERRORS, isErrorCode, type ErrorCode, type FieldError } from "../../contracts/errors";
+
+/** RFC 9457 problem details, with a stable code. */
+export interface ProblemDetails {
+  type: "about:blank";
+  title: string;
+  status: number;
+  code: ErrorCode;
+  detail: string;
+  request_id: string;
+  errors?: FieldError[];
+}
+
+/** Seconds a client should wait before it tries again. */
+export const RETRY_AFTER = 2;
+
+/** What a body parser says (http-errors), as our codes. */
+const PARSER_ERRORS: Readonly<Record<string, ErrorCode>> = {
+  "entity.parse.failed": "MALFORMED_JSON",
+  "entity.too.large": "BODY_TOO_LARGE",
+  "encoding.unsupported": "UNSUPPORTED_MEDIA_TYPE",
+  "charset.unsupported": "UNSUPPORTED_MEDIA_TYPE",
+  "parameters.too.many": "BAD_REQUEST",
+  "request.aborted": "BAD_REQUEST",
+  "request.size.invalid": "BAD_REQUEST",
+  ERR_UNABLE_DECODE_PARAM: "BAD_REQUEST",
+};
+
+const DETAILS: Partial<Record<ErrorCode, string>> = {
+  MALFORMED_JSON: "the body is not JSON",
+  BODY_TOO_LARGE: "the body has more than 100 KiB",
+  UNSUPPORTED_MEDIA_TYPE: "the body must be application/json",
+  BAD_REQUEST: "the request can't be read",
+  SERVICE_UNAVAILABLE: "this part of the shop can't answer now; try again soon",
+  INTERNAL_ERROR: "something went wrong on our side; the request id helps to find out what",
+};
+
+/** The same error, or where a body could not be read, a refusal that says so. */
+export function translated(error: unknown): unknown {
+  const type = errorType(error) ?? "";
+  const code = Object.hasOwn(PARSER_ERRORS, type) ? PARSER_ERRORS[type] : isZlibError(error) ? "BAD_REQUEST" : undefined;
+  return code === undefined ? error : problem(code, DETAILS[code] ?? ERRORS[code].title);
+}
+
+/** Any error there is as what a client may see: nothing of its stack, SQL, nodes or data gets out. */
+export function toProblem(error: unknown, requestId: string): ProblemDetails {
+  const code = errorCode(error);
+  const errors = code === "VALIDATION_ERROR" ? fieldErrors(error) : undefined;
+  return {
+    ...problemDetails(code, requestId, errors?.map((e) => `${e.field} ${e.message}`.trim()).join("; ") ?? sentence(error, code)),
+    ...(errors && { errors }),
+  };
+}
+
+export function problemDetails(code: ErrorCode, requestId: string, detail = DETAILS[code] ?? ERRORS[code].title): ProblemDetails {
+  return {
+    type: "about:blank",
+    title: ERRORS[code].title,
+    status: ERRORS[code].status,
+    code,
+    detail,
+    request_id: requestId,
+  };
+}
+
+/** The message of a refusal of ours was written for everyone; any other message was not. */
+function sentence(error: unknown, code: ErrorCode): string | undefined {
+  const ours = isErrorCode(errorType(error)) && code !== "INTERNAL_ERROR" && code !== "SERVICE_UNAVAILABLE";
+  return ours && error instanceof Error ? error.message : undefined;
+}
+
+/** Moleculer adds node, action and more to each: field and message alone are for clients. */
+function fieldErrors(error: unknown): FieldError[] {
+  const data: unknown = error instanceof Error && "data" in error ? error.data : undefined;
+  const list: unknown = typeof data === "object" && data !== null && "errors" in data ? data.errors : data;
+  if (!Array.isArray(list)) return [];
+  return list.flatMap((item: unknown) => {
+    if (typeof item !== "object" || item === null || !("field" in item) || !("message" in item)) return [];
+    return { field: String(item.field), message: String(item.message) };
+  });
+}
+
+const isZlibError = (error: unknown): boolean =>
+  error instanceof Error && "code" in error && typeof error.code === "string" && /^Z_/.test(error.code);

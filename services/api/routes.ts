@@ -1,0 +1,178 @@
+import { call, type Meta } from "../../broker/contract";
+import type { Context } from "moleculer";
+import type { ActionContract, Result } from "../../contracts/contract";
+import type { Order } from "../../contracts/orders";
+import * as orders from "../../contracts/orders";
+import type { Product } from "../../contracts/products";
+import * as products from "../../contracts/products";
+import * as users from "../../contracts/users";
+import { bodyParams, idempotencyKey, ifMatch, isNotModified, pathId, queryParams, type Input } from "./input";
+
+export interface Reply {
+  status: number;
+  body?: unknown;
+  headers?: Readonly<Record<string, string>>;
+}
+
+/** One way into the shop. What is not listed below can't be reached from outside. */
+export interface Route {
+  auth: "public" | "user" | "admin";
+  /** What kind of body it takes, if any. */
+  body: "none" | "json" | "json or form";
+  handle(ctx: Context<unknown, Meta>, input: Input): Promise<Reply>;
+}
+
+interface Spec<C extends ActionContract> {
+  action: C;
+  auth?: Route["auth"];
+  body?: Route["body"];
+  params?: (input: Input) => Record<string, unknown>;
+  reply: (result: Result<C>, input: Input) => Reply;
+}
+
+/** The params of a route come from outside: the action's contract judges them, where the action runs. */
+function route<C extends ActionContract>({ action, auth = "public", body = "none", params = () => ({}), reply }: Spec<C>): Route {
+  return { auth, body, handle: async (ctx, input) => reply(await call(ctx, action, params(input)), input) };
+}
+
+const ok = (body: unknown, headers: Record<string, string> = {}): Reply => ({ status: 200, body, headers });
+const created = (location: string, body: unknown, headers: Record<string, string> = {}): Reply => ({
+  status: 201,
+  body,
+  headers: { Location: location, ...headers },
+});
+const noContent = (): Reply => ({ status: 204 });
+
+/** The version goes into the ETag and not into the body. */
+function entity<T extends { version: number }>({ version, ...body }: T): { body: Omit<T, "version">; headers: { ETag: string } } {
+  return { body, headers: { ETag: `"${version}"` } };
+}
+const show = <T extends { version: number }>(thing: T, input: Input): Reply =>
+  isNotModified(input, thing.version) ? { status: 304, headers: entity(thing).headers } : ok(entity(thing).body, entity(thing).headers);
+
+function list<T extends { version: number }>(
+  path: string,
+  { items, next_cursor }: { items: T[]; next_cursor: string | null },
+  input: Input,
+): Reply {
+  return ok({ items: items.map((item) => entity(item).body), next_cursor }, nextLink(path, input, next_cursor));
+}
+
+/** RFC 8288: the same list, from the cursor on. */
+function nextLink(path: string, input: Input, cursor: string | null): Record<string, string> {
+  if (cursor === null) return {};
+  const query = new URLSearchParams(Object.entries(input.query).map(([name, value]): [string, string] => [name, String(value)]));
+  query.set("cursor", cursor);
+  return { Link: `<${path}?${query.toString()}>; rel="next"` };
+}
+
+const showProduct = (product: Product): Reply => ok(entity(product).body, entity(product).headers);
+const showOrder = (order: Order): Reply => ok(entity(order).body, entity(order).headers);
+
+/** RFC 6749, section 4.3.2: the password grant's form, beside the JSON that everyone else sends. */
+function credentials(input: Input): Record<string, unknown> {
+  const params = bodyParams(input);
+  if (!("grant_type" in params) && !("username" in params)) return params;
+  const { grant_type, username, scope: _scope, client_id: _client, ...rest } = params;
+  return {
+    ...(grant_type !== "password" && { grant_type }),
+    ...(username !== undefined && { email: username }),
+    ...rest,
+  };
+}
+
+export const ROUTES: Readonly<Record<string, Route>> = {
+  "POST /register": route({
+    action: users.register,
+    body: "json",
+    params: bodyParams,
+    reply: (user) => created("/me", user, { "Cache-Control": "no-store" }),
+  }),
+  "POST /token": route({
+    action: users.token,
+    body: "json or form",
+    params: credentials,
+    reply: (token) => ok(token, { "Cache-Control": "no-store", Pragma: "no-cache" }),
+  }),
+  "GET /me": route({ action: users.me, auth: "user", reply: (user) => ok(user) }),
+  "GET /.well-known/jwks.json": route({
+    action: users.jwks,
+    reply: (keys) => ok(keys, { "Cache-Control": "public, max-age=300" }),
+  }),
+
+  "POST /products": route({
+    action: products.create,
+    auth: "user",
+    body: "json",
+    params: bodyParams,
+    reply: (product) => created(`/products/${product.id}`, entity(product).body, entity(product).headers),
+  }),
+  "GET /products": route({
+    action: products.list,
+    params: (input) => queryParams(input, products.list, "refuse"),
+    reply: (page, input) => list("/products", page, input),
+  }),
+  "GET /products/:id": route({
+    action: products.get,
+    params: (input) => ({ id: pathId(input, "PRODUCT_NOT_FOUND") }),
+    reply: show,
+  }),
+  "PATCH /products/:id": route({
+    action: products.update,
+    auth: "user",
+    body: "json",
+    params: (input) => bodyParams(input, { id: pathId(input, "PRODUCT_NOT_FOUND"), versions: ifMatch(input) }),
+    reply: showProduct,
+  }),
+  "DELETE /products/:id": route({
+    action: products.archive,
+    auth: "user",
+    params: (input) => ({ id: pathId(input, "PRODUCT_NOT_FOUND") }),
+    reply: noContent,
+  }),
+  "POST /products/:id/stock": route({
+    action: products.adjust,
+    auth: "user",
+    body: "json",
+    params: (input) => bodyParams(input, { id: pathId(input, "PRODUCT_NOT_FOUND") }),
+    reply: showProduct,
+  }),
+  "GET /products/:id/stock": route({
+    action: products.ledger,
+    auth: "user",
+    params: (input) => queryParams(input, products.ledger, "ignore", { id: pathId(input, "PRODUCT_NOT_FOUND") }),
+    reply: (page, input) => ok(page, nextLink(`/products/${pathId(input, "PRODUCT_NOT_FOUND")}/stock`, input, page.next_cursor)),
+  }),
+
+  "POST /orders": route({
+    action: orders.create,
+    auth: "user",
+    body: "json",
+    params: (input) => bodyParams(input, { idempotency_key: idempotencyKey(input) ?? crypto.randomUUID() }),
+    reply: ({ order, replayed }) =>
+      created(`/orders/${order.id}`, entity(order).body, {
+        ...entity(order).headers,
+        ...(replayed && { "Idempotent-Replayed": "true" }),
+      }),
+  }),
+  "GET /orders": route({
+    action: orders.list,
+    auth: "user",
+    params: (input) => queryParams(input, orders.list, "ignore"),
+    reply: (page, input) => list("/orders", page, input),
+  }),
+  "GET /orders/:id": route({
+    action: orders.get,
+    auth: "user",
+    params: (input) => ({ id: pathId(input, "ORDER_NOT_FOUND") }),
+    reply: show,
+  }),
+  "POST /orders/:id/cancel": route({
+    action: orders.cancel,
+    auth: "user",
+    params: (input) => ({ id: pathId(input, "ORDER_NOT_FOUND") }),
+    reply: showOrder,
+  }),
+
+  "GET /admin/consistency": route({ action: orders.audit, auth: "admin", reply: (report) => ok(report) }),
+};

@@ -1,0 +1,75 @@
+import type { Line, Status } from "../../contracts/orders";
+import type { Database } from "../../mixins/database";
+import { NEXT } from "./order";
+
+/** `('PENDING', 'CONFIRMED'), …`: the moves of the state machine, from its one source. */
+const MOVES = Object.entries(NEXT)
+  .flatMap(([from, tos]) => tos.map((to) => `('${from}', '${to}')`))
+  .join(", ");
+
+/** Each finds what breaks an invariant that order_db can check by itself. */
+export const CHECKS: Readonly<Record<string, string>> = {
+  "every order has its lines and its history": `
+    select 'order ' || o.id as what from orders o
+    where not exists (select from order_lines l where l.order_id = o.id) or not exists (select from order_history h where h.order_id = o.id)`,
+  "a pending order has its unsettled announcement": `
+    select 'order ' || o.id as what from orders o
+    where o.status = 'PENDING' and not exists (
+      select from outbox x where x.order_id = o.id and x.event = 'order.created' and x.state <> 'SETTLED')`,
+  "the total is the sum of its lines": `
+    select 'order ' || o.id || ': ' || o.total_cents || ', lines ' || l.total as what
+    from orders o join (select order_id, sum(unit_price_cents * quantity) as total from order_lines group by order_id) l on l.order_id = o.id
+    where l.total <> o.total_cents`,
+  "history follows the state machine and ends in the status": `
+    select 'order ' || o.id || ': ' || string_agg(coalesce(h.before, '') || '>' || h.status, ' ' order by h.id) || ' is ' || o.status as what
+    from orders o join (
+      select id, order_id, status,
+        lag(status) over w as before, lag(at) over w as earlier, at, lead(id) over w is null as is_last
+      from order_history window w as (partition by order_id order by id)
+    ) h on h.order_id = o.id
+    group by o.id
+    having not bool_and(
+      case when h.before is null then h.status = 'PENDING' else (h.before, h.status) in (${MOVES}) and h.earlier <= h.at end
+      and (not h.is_last or h.status = o.status))`,
+};
+
+export interface AuditedOrder {
+  id: number;
+  status: Status;
+  /** Its announcement is not settled: what products knows may differ for now. */
+  unsettled: boolean;
+  lines: Line[];
+}
+
+/** The orders after one id, up to and with another. */
+export function ordersBetween(db: Database, after: number, upto: number): Promise<AuditedOrder[]> {
+  return db.query<AuditedOrder>(
+    `select o.id, o.status,
+       exists (select from outbox x where x.order_id = o.id and x.state <> 'SETTLED') as unsettled,
+       (select json_agg(json_build_object('product_id', product_id, 'quantity', quantity) order by product_id) from order_lines l where l.order_id = o.id) as lines
+     from orders o where o.id > $1 and o.id <= $2 order by o.id`,
+    [after, upto],
+  );
+}
+
+export interface Watermark {
+  last_id: number;
+  checked_at: Date;
+  in_flight: number;
+  parked: number;
+  /** Seconds. */
+  oldest: number | null;
+}
+
+/** How far the audit goes, and what is on its way at its start. */
+export async function watermark(db: Database): Promise<Watermark> {
+  const [row] = await db.query<Watermark>(
+    `select coalesce((select max(id) from orders), 0) as last_id, now() as checked_at,
+       count(distinct order_id) filter (where state = 'PENDING') as in_flight,
+       count(*) filter (where state = 'PARKED') as parked,
+       extract(epoch from now() - min(created_at) filter (where state = 'PENDING'))::float8 as oldest
+     from outbox where state <> 'SETTLED'`,
+  );
+  if (row === undefined) throw new Error("an aggregate gave no row");
+  return row;
+}

@@ -1,0 +1,87 @@
+import type { Line, Status } from "../../contracts/orders";
+import type { Outcome, Quote, Shortage } from "../../contracts/products";
+
+/** A line as ordered: name and price are those of the moment. */
+export interface OrderLine {
+  product_id: number;
+  name: string;
+  unit_price_cents: number;
+  quantity: number;
+}
+
+/** Why an order can't be placed now. */
+export type Refusal = { kind: "unknown"; product_ids: number[] } | { kind: "short"; shortages: Shortage[] };
+
+export type Placement = { ok: true; lines: OrderLine[]; total_cents: number } | { ok: false; refusal: Refusal };
+
+/** Lines of one product are added up; sorted by product, so that the same wish always looks the same. */
+export function mergeLines(lines: readonly Line[]): Line[] {
+  const units = new Map<number, number>();
+  for (const { product_id, quantity } of lines) units.set(product_id, (units.get(product_id) ?? 0) + quantity);
+  return [...units].map(([product_id, quantity]) => ({ product_id, quantity })).sort((a, b) => a.product_id - b.product_id);
+}
+
+/** Places merged lines at the quoted names and prices. That the stock suffices now promises nothing: products decides later. */
+export function place(lines: readonly Line[], quotes: readonly Quote[]): Placement {
+  const quoted = new Map(quotes.map((quote) => [quote.id, quote]));
+  const unknown = lines.filter((line) => !quoted.has(line.product_id)).map((line) => line.product_id);
+  if (unknown.length > 0) return { ok: false, refusal: { kind: "unknown", product_ids: unknown } };
+
+  const placed: OrderLine[] = [];
+  const shortages: Shortage[] = [];
+  for (const { product_id, quantity } of lines) {
+    const quote = quoted.get(product_id);
+    if (quote === undefined) continue; // told above
+    if (quote.quantity < quantity) shortages.push({ product_id, wanted: quantity, available: quote.quantity });
+    placed.push({ product_id, name: quote.name, unit_price_cents: quote.price_cents, quantity });
+  }
+  if (shortages.length > 0) return { ok: false, refusal: { kind: "short", shortages } };
+  return { ok: true, lines: placed, total_cents: total(placed) };
+}
+
+export const total = (lines: readonly OrderLine[]): number => lines.reduce((sum, line) => sum + line.unit_price_cents * line.quantity, 0);
+
+export const describeShortages = (shortages: readonly Shortage[]): string =>
+  `not enough stock: ${shortages.map((s) => `product ${s.product_id}: ${s.wanted} wanted, ${s.available} left`).join("; ")}`;
+
+/*
+ *  PENDING ──stock reserved──▶ CONFIRMED ──cancel──▶ CANCELLED
+ *     │ └────stock short─────▶ REJECTED
+ *     └──────cancel──────────▶ CANCELLED
+ */
+
+/** What may follow each state; for the audit, and the reason why nothing else is written below. */
+export const NEXT: Readonly<Record<Status, readonly Status[]>> = {
+  PENDING: ["CONFIRMED", "REJECTED", "CANCELLED"],
+  CONFIRMED: ["CANCELLED"],
+  REJECTED: [],
+  CANCELLED: [],
+};
+
+/** @returns the state after a cancel, or undefined where the order can't be cancelled; cancelling twice changes nothing */
+export function cancel(status: Status): "CANCELLED" | undefined {
+  return status === "REJECTED" ? undefined : "CANCELLED";
+}
+
+/**
+ * The state after products has told an outcome. A decided order stays as it is: a late or repeated RESERVED does not
+ * bring a cancelled one back, for its cancel is on its way and will release the stock.
+ */
+export function settle(status: Status, outcome: Outcome["outcome"]): Status {
+  if (status !== "PENDING") return status;
+  switch (outcome) {
+    case "RESERVED":
+      return "CONFIRMED";
+    case "REJECTED":
+      return "REJECTED";
+    case "RELEASED":
+      return "PENDING"; // told only after a cancel, which has left PENDING before it was told
+    default:
+      return outcome satisfies never;
+  }
+}
+
+/** The announcement that an outcome answers; null for all, since nothing is left to ask. */
+export function answeredEvent(outcome: Outcome["outcome"]): "order.created" | null {
+  return outcome === "RESERVED" ? "order.created" : null;
+}

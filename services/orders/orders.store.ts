@@ -1,0 +1,225 @@
+import { fromCents } from "../../contracts/money";
+import type { Order, Status } from "../../contracts/orders";
+import type { Outcome, Refusal } from "../../contracts/products";
+import type { Database, Query } from "../../mixins/database";
+import { decodeCursor, encodeCursor, page } from "../../mixins/keyset";
+import * as outbox from "../../mixins/outbox";
+import { answeredEvent, describeShortages, settle, type OrderLine } from "./order";
+
+/** An order that is about to be. */
+export interface Draft {
+  user_id: number;
+  idempotency_key: string;
+  request_hash: string;
+  total_cents: number;
+  lines: OrderLine[];
+}
+
+export interface OrderRow {
+  id: number;
+  user_id: number;
+  request_hash: string;
+  status: Status;
+  total_cents: number;
+  reason: string | null;
+  version: number;
+  created_at: Date;
+  updated_at: Date;
+  lines: OrderLine[];
+  history: { status: Status; at: string }[];
+}
+
+const SELECT = `
+  select o.id, o.user_id, o.request_hash, o.status, o.total_cents, o.reason, o.version, o.created_at, o.updated_at,
+    (select json_agg(json_build_object('product_id', l.product_id, 'name', l.name, 'unit_price_cents', l.unit_price_cents, 'quantity', l.quantity)
+       order by l.product_id) from order_lines l where l.order_id = o.id) as lines,
+    (select json_agg(json_build_object('status', h.status, 'at', h.at) order by h.id) from order_history h where h.order_id = o.id) as history
+  from orders o`;
+
+export function present(row: OrderRow): Order {
+  return {
+    id: row.id,
+    user_id: row.user_id,
+    status: row.status,
+    total_price: fromCents(row.total_cents),
+    items: row.lines.map((line) => ({
+      product_id: line.product_id,
+      name: line.name,
+      unit_price: fromCents(line.unit_price_cents),
+      quantity: line.quantity,
+    })),
+    reason: row.reason,
+    history: row.history.map(({ status, at }) => ({ status, at: new Date(at).toISOString() })),
+    created_at: row.created_at.toISOString(),
+    updated_at: row.updated_at.toISOString(),
+    version: row.version,
+  };
+}
+
+/** An order as its first answer told it, whatever has become of it: what a repeated request is answered. */
+export function presentAsCreated(row: OrderRow): Order {
+  return present({
+    ...row,
+    status: "PENDING",
+    reason: null,
+    version: 1,
+    updated_at: row.created_at,
+    history: [{ status: "PENDING", at: row.created_at.toISOString() }],
+  });
+}
+
+/**
+ * Writes orders with their lines, history and announcements: one statement, so all of it or nothing. Rows go in sorted
+ * by key, so that two batches with the same keys can't deadlock; a key that is taken is left out.
+ * @returns the orders that are new
+ */
+export async function insertOrders(db: Database, drafts: readonly Draft[]): Promise<OrderRow[]> {
+  const rows = await db.query<{ id: number; n: number; created_at: Date }>(
+    `with input as (
+       select * from unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::jsonb[]) with ordinality as i (user_id, key, hash, total, lines, n)
+     ), created as (
+       insert into orders (user_id, idempotency_key, request_hash, total_cents)
+       select user_id, key, hash, total from input order by user_id, key
+       on conflict (user_id, idempotency_key) do nothing
+       returning id, user_id, idempotency_key, created_at
+     ), placed as (
+       select c.id, c.created_at, i.lines, i.n from created c join input i on (i.user_id, i.key) = (c.user_id, c.idempotency_key)
+     ), lines as (
+       insert into order_lines (order_id, product_id, name, unit_price_cents, quantity)
+       select p.id, l.product_id, l.name, l.unit_price_cents, l.quantity
+       from placed p cross join jsonb_to_recordset(p.lines) as l (product_id bigint, name text, unit_price_cents bigint, quantity bigint)
+     ), history as (
+       insert into order_history (order_id, status, at) select id, 'PENDING', created_at from placed
+     ), announcements as (
+       insert into outbox (order_id, event, payload)
+       select p.id, 'order.created', jsonb_build_object('lines',
+         (select jsonb_agg(jsonb_build_object('product_id', l -> 'product_id', 'quantity', l -> 'quantity')) from jsonb_array_elements(p.lines) as l))
+       from placed p order by p.id
+     )
+     select id, n, created_at from placed`,
+    [
+      drafts.map((d) => d.user_id),
+      drafts.map((d) => d.idempotency_key),
+      drafts.map((d) => d.request_hash),
+      drafts.map((d) => d.total_cents),
+      drafts.map((d) => JSON.stringify(d.lines)),
+    ],
+  );
+  return rows.flatMap(({ id, n, created_at }) => {
+    const draft = drafts[n - 1];
+    if (draft === undefined) return [];
+    const history = [{ status: "PENDING" as const, at: created_at.toISOString() }];
+    return {
+      ...draft,
+      id,
+      status: "PENDING" as const,
+      reason: null,
+      version: 1,
+      created_at,
+      updated_at: created_at,
+      history,
+    };
+  });
+}
+
+export async function findByKey(db: Database, userId: number, key: string): Promise<OrderRow | undefined> {
+  return (await db.query<OrderRow>(`${SELECT} where o.user_id = $1 and o.idempotency_key = $2`, [userId, key]))[0];
+}
+
+export async function findOrder(query: Query, id: number): Promise<OrderRow | undefined> {
+  return (await query<OrderRow>(`${SELECT} where o.id = $1`, [id]))[0];
+}
+
+export interface ListFilter {
+  userId: number | undefined;
+  status: Status | undefined;
+  limit: number;
+  cursor: string | undefined;
+}
+
+/** One page of orders, newest first. */
+export async function listOrders(
+  db: Database,
+  { userId, status, limit, cursor }: ListFilter,
+): Promise<{ items: Order[]; next_cursor: string | null }> {
+  const [before] = cursor === undefined ? [] : decodeCursor("orders", cursor, ["number"]);
+  const values: unknown[] = [];
+  const bind = (value: unknown): string => `$${values.push(value)}`;
+  const where = ["true"];
+  if (userId !== undefined) where.push(`o.user_id = ${bind(userId)}`);
+  if (status !== undefined) where.push(`o.status = ${bind(status)}`);
+  if (before !== undefined) where.push(`o.id < ${bind(before)}`);
+  const rows = await db.adhoc<OrderRow>(`${SELECT} where ${where.join(" and ")} order by o.id desc limit ${bind(limit + 1)}`, values);
+  return page(rows, limit, present, (last) => encodeCursor("orders", [last.id]));
+}
+
+/** Locks an order until the transaction ends. Orders are locked in the order of their ids, and before their outbox rows. */
+export async function lockOrder(query: Query, id: number): Promise<{ user_id: number; status: Status } | undefined> {
+  return (await query<{ user_id: number; status: Status }>("select user_id, status from orders where id = $1 for update", [id]))[0];
+}
+
+/** Writes a cancel and its announcement. The caller holds the order's row. */
+export async function writeCancelled(query: Query, id: number): Promise<void> {
+  await query(
+    `with changed as (
+       update orders set status = 'CANCELLED', reason = null, version = version + 1, updated_at = now() where id = $1 returning id, updated_at
+     ), history as (
+       insert into order_history (order_id, status, at) select id, 'CANCELLED', updated_at from changed
+     )
+     insert into outbox (order_id, event, payload) select id, 'order.cancelled', '{}' from changed`,
+    [id],
+  );
+}
+
+/** Brings outcomes to their orders and settles what they answer, in one transaction; an outcome that was told before changes nothing. */
+export function settleOrders(db: Database, outcomes: readonly Outcome[]): Promise<void> {
+  return db.transaction(async (query) => {
+    const ids = [...new Set(outcomes.map((outcome) => outcome.order_id))];
+    const rows = await query<{ id: number; status: Status }>("select id, status from orders where id = any($1) order by id for update", [
+      ids,
+    ]);
+    const status = new Map(rows.map((row) => [row.id, row.status]));
+    const changed = new Map<number, { status: Status; reason: string | null }>();
+    for (const outcome of outcomes) {
+      const before = changed.get(outcome.order_id)?.status ?? status.get(outcome.order_id);
+      if (before === undefined) continue; // no order of ours
+      const after = settle(before, outcome.outcome);
+      const reason = outcome.outcome === "REJECTED" ? describeShortages(outcome.shortages) : null;
+      if (after !== before) changed.set(outcome.order_id, { status: after, reason });
+    }
+    await writeStates(query, changed);
+    await outbox.settle(
+      query,
+      outcomes.map(({ order_id, outcome }) => ({ order_id, event: answeredEvent(outcome) })),
+    );
+  });
+}
+
+/** Counts refusals; an order whose announcement is parked says so in its reason. @returns the parked ones */
+export function refuseOrders(db: Database, refusals: readonly Refusal[]): Promise<{ order_id: number; last_error: string }[]> {
+  return db.transaction(async (query) => {
+    const ids = [...new Set(refusals.map((refusal) => refusal.order_id))];
+    await query("select id from orders where id = any($1) order by id for update", [ids]);
+    const parked = await outbox.refuse(query, refusals);
+    // The error itself is for operators: it stays in the outbox.
+    await query(
+      `update orders set reason = 'parked: it could not be processed and waits for an operator', version = version + 1, updated_at = now()
+       where id = any($1) and status = 'PENDING'`,
+      [parked.map((row) => row.order_id)],
+    );
+    return parked;
+  });
+}
+
+async function writeStates(query: Query, changed: ReadonlyMap<number, { status: Status; reason: string | null }>): Promise<void> {
+  if (changed.size === 0) return;
+  await query(
+    `with changed as (
+       update orders as o set status = x.status, reason = x.reason, version = o.version + 1, updated_at = now()
+       from unnest($1::bigint[], $2::text[], $3::text[]) as x (id, status, reason) where o.id = x.id
+       returning o.id, o.status, o.updated_at
+     )
+     insert into order_history (order_id, status, at) select id, status, updated_at from changed order by id`,
+    [[...changed.keys()], [...changed.values()].map((c) => c.status), [...changed.values()].map((c) => c.reason)],
+  );
+}

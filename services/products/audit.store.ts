@@ -1,0 +1,36 @@
+import type { AuditCheck, Reservation } from "../../contracts/products";
+import { runChecks } from "../../mixins/audit";
+import type { Database } from "../../mixins/database";
+
+/** Each finds what breaks an invariant. */
+const CHECKS: Record<string, string> = {
+  "quantity is the sum of its movements": `
+    select 'product ' || p.id || ': quantity ' || p.quantity || ', movements ' || coalesce(m.total, 0) as what
+    from products p left join (select product_id, sum(delta) as total from stock_movements group by product_id) m on m.product_id = p.id
+    where p.quantity <> coalesce(m.total, 0)`,
+  "quantity is never below zero": `
+    select 'product ' || id || ': ' || quantity as what from products where quantity < 0
+    union all select 'movement ' || id || ': balance ' || balance from stock_movements where balance < 0`,
+  "a reservation's movements are its lines": `
+    select 'order ' || coalesce(e.order_id, m.order_id) || ', product ' || coalesce(e.product_id, m.product_id) as what
+    from (
+      select r.order_id, l.product_id, k.kind, l.quantity * k.sign as delta
+      from reservations r
+      cross join jsonb_to_recordset(r.lines) as l (product_id bigint, quantity bigint)
+      join (values ('RESERVE', -1), ('RELEASE', 1)) as k (kind, sign)
+        on r.state = 'RESERVED' and k.kind = 'RESERVE' or r.state = 'RELEASED'
+    ) e
+    full join (select order_id, product_id, kind, delta from stock_movements where order_id is not null) m
+      on (m.order_id, m.product_id, m.kind) = (e.order_id, e.product_id, e.kind)
+    where e.delta is distinct from m.delta`,
+};
+
+/** Every invariant that product_db can check by itself. */
+export const auditProducts = (db: Database): Promise<AuditCheck[]> => runChecks(db, CHECKS);
+
+export function reservationsOf(db: Database, after: number, upto: number): Promise<Reservation[]> {
+  return db.query("select order_id, state, lines from reservations where order_id > $1 and order_id <= $2 order by order_id limit 10000", [
+    after,
+    upto,
+  ]);
+}

@@ -1,0 +1,156 @@
+import path from "node:path";
+import type { Context, Service, ServiceBroker } from "moleculer";
+import { DataTypes, literal } from "sequelize";
+import { callerOf, implement, subscribe, type Meta, type SchemaFor } from "../../broker/contract";
+import { invalid, problem } from "../../broker/errors";
+import { loadConfig, type Config } from "../../config";
+import { toCents } from "../../contracts/money";
+import { CancelledOrder, CreatedOrder, orderCancelled, orderCreated } from "../../contracts/orders";
+import * as contract from "../../contracts/products";
+import { databaseMixin, type WithDatabase } from "../../mixins/database.mixin";
+import { answer } from "./answers";
+import { auditProducts, reservationsOf } from "./audit.store";
+import { adjustStock, insertProduct, listMovements, listProducts, present, quoteProducts, type ProductRow } from "./products.store";
+import { releaseStock, reserveStock } from "./reservations.store";
+
+type Products = Service &
+  WithDatabase & {
+    find(id: number): Promise<ProductRow>;
+    findOwn(ctx: Context<unknown, Meta>, id: number): Promise<ProductRow>;
+  };
+
+const MODEL = {
+  name: "products",
+  define: {
+    id: { type: DataTypes.BIGINT, primaryKey: true, autoIncrement: true },
+    name: DataTypes.TEXT,
+    description: DataTypes.TEXT,
+    category: DataTypes.TEXT,
+    sku: DataTypes.TEXT,
+    price_cents: DataTypes.BIGINT,
+    quantity: DataTypes.BIGINT,
+    seller_id: DataTypes.BIGINT,
+    version: DataTypes.BIGINT,
+    created_at: DataTypes.DATE,
+    updated_at: DataTypes.DATE,
+    archived_at: DataTypes.DATE,
+  },
+};
+
+/** The catalogue and the inventory. */
+export default function products(_broker: ServiceBroker, config: Config = loadConfig()): SchemaFor<Products> {
+  return {
+    name: "products",
+    mixins: [
+      databaseMixin({
+        service: "products",
+        url: config.databases.products,
+        migrations: path.join(__dirname, "migrations"),
+        model: MODEL,
+      }),
+    ],
+
+    actions: {
+      create: implement(contract.create, async function (this: Products, ctx) {
+        return insertProduct(this.db, ctx.params, callerOf(ctx).id);
+      }),
+
+      get: implement(contract.get, async function (this: Products, ctx) {
+        return present(await this.find(ctx.params.id));
+      }),
+
+      list: implement(contract.list, async function (this: Products, ctx) {
+        return listProducts(this.db, ctx.params);
+      }),
+
+      update: implement(contract.update, async function (this: Products, ctx) {
+        const { id, versions, price, ...rest } = ctx.params;
+        const product = await this.findOwn(ctx, id);
+        if (versions !== undefined && !versions.includes(product.version)) throw stale();
+        const [, [updated]] = await this.adapter.model.update(
+          {
+            ...rest,
+            ...(price !== undefined && { price_cents: toCents(price) }),
+            version: literal("version + 1"),
+            updated_at: literal("now()"),
+          },
+          { where: { id, archived_at: null, ...(versions && { version: product.version }) }, returning: true },
+        );
+        if (updated === undefined) throw versions === undefined ? notFound() : stale();
+        return present(updated.get({ plain: true }) as ProductRow); // the model's columns
+      }),
+
+      archive: implement(contract.archive, async function (this: Products, ctx) {
+        await this.findOwn(ctx, ctx.params.id);
+        await this.adapter.updateMany(
+          { id: ctx.params.id, archived_at: null },
+          { archived_at: literal("now()"), version: literal("version + 1") },
+        );
+        return {};
+      }),
+
+      adjust: implement(contract.adjust, async function (this: Products, ctx) {
+        const { id, delta, reason = "adjusted by hand" } = ctx.params;
+        await this.findOwn(ctx, id);
+        const adjusted = await adjustStock(this.db, id, delta, reason, contract.MAX_QUANTITY);
+        if (adjusted !== undefined) return adjusted;
+        const { quantity } = await this.find(id);
+        if (quantity + delta < 0) throw problem("INSUFFICIENT_STOCK", `there are ${quantity} units, ${-delta} can't be taken away`);
+        throw invalid("delta", `would lead to more than ${contract.MAX_QUANTITY} units, those held by orders included`);
+      }),
+
+      ledger: implement(contract.ledger, async function (this: Products, ctx) {
+        await this.findOwn(ctx, ctx.params.id);
+        return listMovements(this.db, ctx.params.id, ctx.params.limit ?? 20, ctx.params.cursor);
+      }),
+
+      quote: implement(contract.quote, async function (this: Products, ctx) {
+        return quoteProducts(this.db, ctx.params.ids);
+      }),
+
+      reservations: implement(contract.reservations, async function (this: Products, ctx) {
+        return reservationsOf(this.db, ctx.params.after, ctx.params.upto);
+      }),
+
+      audit: implement(contract.productsAudit, async function (this: Products) {
+        return auditProducts(this.db);
+      }),
+    },
+
+    events: {
+      /** The inventory handler: reserves each order's stock, all lines or none, and answers with the outcome. */
+      "order.created": subscribe(orderCreated, async function (this: Products, ctx) {
+        await answer(this.broker, orderCreated, CreatedOrder, ctx.params.orders, (orders) => reserveStock(this.db, orders));
+      }),
+
+      /** Gives the stock of cancelled orders back. */
+      "order.cancelled": subscribe(orderCancelled, async function (this: Products, ctx) {
+        await answer(this.broker, orderCancelled, CancelledOrder, ctx.params.orders, (orders) =>
+          releaseStock(
+            this.db,
+            orders.map((order) => order.order_id),
+          ),
+        );
+      }),
+    },
+
+    methods: {
+      async find(this: Products, id: number): Promise<ProductRow> {
+        const product = await this.adapter.findOne({ where: { id, archived_at: null }, raw: true });
+        if (!product) throw notFound();
+        return product as ProductRow; // a raw row of the columns in MODEL
+      },
+
+      async findOwn(this: Products, ctx: Context<unknown, Meta>, id: number): Promise<ProductRow> {
+        const caller = callerOf(ctx);
+        const product = await this.find(id);
+        if (product.seller_id !== caller.id && caller.role !== "admin")
+          throw problem("FORBIDDEN", "only its seller or an admin may do this");
+        return product;
+      },
+    },
+  };
+}
+
+const notFound = () => problem("PRODUCT_NOT_FOUND", "there is no such product");
+const stale = () => problem("PRECONDITION_FAILED", "the product has changed since it was read");

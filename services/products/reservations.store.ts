@@ -1,0 +1,141 @@
+import type { CreatedOrder, Line } from "../../contracts/orders";
+import type { Outcome, Shortage } from "../../contracts/products";
+import type { Database, Query } from "../../mixins/database";
+import { netChanges, release, reserve, type Shelf, type StockMovement } from "./stock";
+
+interface Reservation {
+  order_id: number;
+  state: Outcome["outcome"];
+  lines: Line[];
+  shortages: Shortage[];
+}
+
+/*
+ * Both transactions lock reservations by order id first and products by id then, as all code here does: two batches
+ * with the same rows wait for each other, and never in a circle.
+ */
+
+/** Reserves stock for orders; those that were asked for before get the outcome that was stored then. */
+export function reserveStock(db: Database, orders: readonly CreatedOrder[]): Promise<Outcome[]> {
+  const asked = new Map(orders.map((order) => [order.order_id, order]));
+  return db.transaction(async (query) => {
+    // Inserting and reading the winner back are two statements: one alone could not see a row that was committed after it began.
+    const inserted = await insertReservations(query, [...asked.values()], "RESERVED");
+    const fresh = [...asked.values()].filter(({ order_id }) => inserted.has(order_id));
+    const stored = await readReservations(
+      query,
+      [...asked.keys()].filter((id) => !inserted.has(id)),
+    );
+    if (fresh.length === 0) return stored.map(storedOutcome);
+
+    const shelf = await lockShelf(
+      query,
+      fresh.flatMap((order) => order.lines.map((line) => line.product_id)),
+    );
+    const { outcomes, movements } = reserve(fresh, sellable(shelf));
+    await writeMovements(query, movements);
+    const rejected = outcomes.flatMap((o) => (o.outcome === "REJECTED" ? o : []));
+    if (rejected.length > 0) {
+      await query(
+        `update reservations as r set state = 'REJECTED', shortages = x.shortages
+         from unnest($1::bigint[], $2::jsonb[]) as x (order_id, shortages) where r.order_id = x.order_id`,
+        [rejected.map((o) => o.order_id), rejected.map((o) => JSON.stringify(o.shortages))],
+      );
+    }
+    return [...stored.map(storedOutcome), ...outcomes];
+  });
+}
+
+/** Gives the stock of cancelled orders back. A cancel that overtakes its create leaves a tombstone, so that a late create reserves nothing. */
+export function releaseStock(db: Database, orderIds: readonly number[]): Promise<Outcome[]> {
+  const asked = [...new Set(orderIds)];
+  return db.transaction(async (query) => {
+    await insertReservations(
+      query,
+      asked.map((order_id) => ({ order_id, lines: [] })),
+      "RELEASED",
+    );
+    const found = await query<Reservation>(
+      "select order_id, state, lines, shortages from reservations where order_id = any($1) order by order_id for update",
+      [asked],
+    );
+    const holding = found.filter((r) => r.state === "RESERVED");
+    if (holding.length === 0) return found.map(storedOutcome);
+
+    const shelf = await lockShelf(
+      query,
+      holding.flatMap((r) => r.lines.map((line) => line.product_id)),
+    );
+    const { outcomes, movements } = release(holding, new Map(shelf.map((row) => [row.id, row.quantity])));
+    await writeMovements(query, movements);
+    await query("update reservations set state = 'RELEASED', updated_at = now() where order_id = any($1)", [
+      holding.map((r) => r.order_id),
+    ]);
+    return [...found.filter((r) => r.state !== "RESERVED").map(storedOutcome), ...outcomes];
+  });
+}
+
+/** @returns the ids of those that were not there before */
+async function insertReservations(
+  query: Query,
+  orders: readonly { order_id: number; lines: readonly Line[] }[],
+  state: string,
+): Promise<Set<number>> {
+  const rows = await query<{ order_id: number }>(
+    `insert into reservations (order_id, state, lines)
+     select order_id, $3, lines from unnest($1::bigint[], $2::jsonb[]) as x (order_id, lines) order by order_id
+     on conflict (order_id) do nothing
+     returning order_id`,
+    [orders.map((o) => o.order_id), orders.map((o) => JSON.stringify(o.lines)), state],
+  );
+  return new Set(rows.map((row) => row.order_id));
+}
+
+async function readReservations(query: Query, orderIds: readonly number[]): Promise<Reservation[]> {
+  if (orderIds.length === 0) return [];
+  return query<Reservation>("select order_id, state, lines, shortages from reservations where order_id = any($1)", [orderIds]);
+}
+
+function storedOutcome({ order_id, state, shortages }: Reservation): Outcome {
+  return state === "REJECTED" ? { order_id, outcome: state, shortages } : { order_id, outcome: state };
+}
+
+interface ShelfRow {
+  id: number;
+  quantity: number;
+  archived: boolean;
+}
+
+const lockShelf = (query: Query, productIds: readonly number[]): Promise<ShelfRow[]> =>
+  query<ShelfRow>("select id, quantity, archived_at is not null as archived from products where id = any($1) order by id for update", [
+    [...new Set(productIds)],
+  ]);
+
+/** What is archived can't be sold any more, but can be given back. */
+const sellable = (rows: readonly ShelfRow[]): Shelf => new Map(rows.flatMap((row) => (row.archived ? [] : [[row.id, row.quantity]])));
+
+async function writeMovements(query: Query, movements: readonly StockMovement[]): Promise<void> {
+  if (movements.length === 0) return;
+  const changes = [...netChanges(movements)];
+  await query(
+    `with changed as (
+       update products as p
+       set quantity = p.quantity + c.delta, reserved = p.reserved - c.delta, version = p.version + 1, updated_at = now()
+       from unnest($1::bigint[], $2::bigint[]) as c (id, delta) where p.id = c.id
+     )
+     insert into stock_movements (product_id, order_id, kind, delta, balance, reason)
+     select product_id, order_id, kind, delta, balance, 'order ' || order_id || case kind when 'RESERVE' then ' reserved' else ' released' end
+     from unnest($3::bigint[], $4::bigint[], $5::text[], $6::bigint[], $7::bigint[])
+       with ordinality as m (product_id, order_id, kind, delta, balance, n)
+     order by n`,
+    [
+      changes.map(([id]) => id),
+      changes.map(([, delta]) => delta),
+      movements.map((m) => m.product_id),
+      movements.map((m) => m.order_id),
+      movements.map((m) => m.kind),
+      movements.map((m) => m.delta),
+      movements.map((m) => m.balance),
+    ],
+  );
+}

@@ -1,0 +1,66 @@
+import type { CreatedOrder, Line } from "../../contracts/orders";
+import type { Outcome, Shortage } from "../../contracts/products";
+
+/** Units that can be sold now, by product; an unknown or archived product is not on the shelf. */
+export type Shelf = ReadonlyMap<number, number>;
+
+/** One line of the ledger. */
+export interface StockMovement {
+  order_id: number;
+  product_id: number;
+  kind: "RESERVE" | "RELEASE";
+  delta: number;
+  balance: number;
+}
+
+export interface Decision {
+  outcomes: Outcome[];
+  movements: StockMovement[];
+}
+
+/**
+ * Who gets what: order by order as they came, each all of its lines or none. The shelf never goes below zero, and what
+ * one order takes the next one does not see.
+ */
+export function reserve(orders: readonly CreatedOrder[], shelf: Shelf): Decision {
+  const left = new Map(shelf);
+  const outcomes: Outcome[] = [];
+  const movements: StockMovement[] = [];
+  for (const { order_id, lines } of orders) {
+    const shortages = lines.flatMap((line) => shortage(line, left));
+    if (shortages.length > 0) {
+      outcomes.push({ order_id, outcome: "REJECTED", shortages });
+      continue;
+    }
+    for (const line of lines) movements.push(move(left, order_id, "RESERVE", line.product_id, -line.quantity));
+    outcomes.push({ order_id, outcome: "RESERVED" });
+  }
+  return { outcomes, movements };
+}
+
+/** Gives back what these orders hold. */
+export function release(orders: readonly { order_id: number; lines: readonly Line[] }[], shelf: Shelf): Decision {
+  const left = new Map(shelf);
+  const movements = orders.flatMap(({ order_id, lines }) =>
+    lines.map((line) => move(left, order_id, "RELEASE", line.product_id, line.quantity)),
+  );
+  return { outcomes: orders.map(({ order_id }) => ({ order_id, outcome: "RELEASED" })), movements };
+}
+
+/** What a product changes by in all. */
+export function netChanges(movements: readonly StockMovement[]): Map<number, number> {
+  const changes = new Map<number, number>();
+  for (const { product_id, delta } of movements) changes.set(product_id, (changes.get(product_id) ?? 0) + delta);
+  return changes;
+}
+
+function shortage(line: Line, left: Shelf): Shortage[] {
+  const available = left.get(line.product_id) ?? 0;
+  return available < line.quantity ? [{ product_id: line.product_id, wanted: line.quantity, available }] : [];
+}
+
+function move(left: Map<number, number>, order_id: number, kind: StockMovement["kind"], product_id: number, delta: number): StockMovement {
+  const balance = (left.get(product_id) ?? 0) + delta;
+  left.set(product_id, balance);
+  return { order_id, product_id, kind, delta, balance };
+}

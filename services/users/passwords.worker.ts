@@ -1,0 +1,6 @@
+import bcrypt from "bcryptjs";
+
+/** Runs in a worker thread: one hash takes up to half a second of CPU, which no event loop can spare. */
+export const hash = ({ password, cost }: { password: string; cost: number }): Promise<string> => bcrypt.hash(password, cost);
+
+export const compare = ({ password, hashed }: { password: string; hashed: string }): Promise<boolean> => bcrypt.compare(password, hashed);

@@ -1,0 +1,42 @@
+import { createHash, createPublicKey, createPrivateKey, generateKeyPair, randomUUID, type KeyObject } from "node:crypto";
+import { promisify } from "node:util";
+import jwt from "jsonwebtoken";
+import { AUDIENCE, ISSUER, type Caller, type Jwk } from "../../contracts/users";
+
+/** RFC 8725 section 3.5 asks for 2048 bits at least. */
+const MODULUS_LENGTH = 2048;
+
+export interface SigningKey {
+  kid: string;
+  privateKey: KeyObject;
+}
+
+/** @returns a new private key as PEM, and its id: the key's thumbprint (RFC 7638), so that it names this key alone */
+export async function generateSigningKey(): Promise<{ kid: string; pem: string }> {
+  const { privateKey, publicKey } = await promisify(generateKeyPair)("rsa", { modulusLength: MODULUS_LENGTH });
+  const { e, kty, n } = publicKey.export({ format: "jwk" });
+  const kid = createHash("sha256").update(JSON.stringify({ e, kty, n })).digest("base64url");
+  return { kid, pem: privateKey.export({ type: "pkcs8", format: "pem" }).toString() };
+}
+
+/** Parsed once: parsing a PEM takes longer than signing. */
+export const signingKey = (kid: string, pem: string): SigningKey => ({ kid, privateKey: createPrivateKey(pem) });
+
+export function publicJwk({ kid, privateKey }: SigningKey): Jwk {
+  const { n, e } = createPublicKey(privateKey).export({ format: "jwk" });
+  if (n === undefined || e === undefined) throw new Error(`signing key ${kid} is not an RSA key`);
+  return { kty: "RSA", n, e, kid, alg: "RS256", use: "sig" };
+}
+
+/** An access token: a JWT (RFC 7519) with iss, aud, sub, role, jti, iat and exp, signed RS256 under a key id. @param ttl seconds */
+export function issueToken({ kid, privateKey }: SigningKey, user: Caller, ttl: number): string {
+  return jwt.sign({ role: user.role }, privateKey, {
+    algorithm: "RS256",
+    keyid: kid,
+    issuer: ISSUER,
+    audience: AUDIENCE,
+    subject: String(user.id),
+    jwtid: randomUUID(),
+    expiresIn: ttl,
+  });
+}

@@ -1,0 +1,310 @@
+import { randomUUID } from "node:crypto";
+import { ServiceBroker, type Context } from "moleculer";
+import { amqpTransporter, type AmqpTransporter } from "../../broker/amqp.transporter";
+import { amqpUrl, closeConnection, connectionPids, forget, Line, until, withChannel } from "../support/amqp";
+
+const RECONNECT_MS = 5_000; // Moleculer's, fixed
+const RETRYABLE = { type: "BAD_GATEWAY", retryable: true };
+
+/** A node with its own line to RabbitMQ. */
+class Node {
+  readonly transporter: AmqpTransporter;
+  readonly broker: ServiceBroker;
+
+  constructor(
+    namespace: string,
+    readonly id: string,
+    readonly line: Line,
+  ) {
+    this.transporter = amqpTransporter(line.url);
+    this.broker = new ServiceBroker({
+      namespace,
+      nodeID: id,
+      transporter: this.transporter,
+      logger: false,
+      requestTimeout: 10_000,
+      registry: { stopDelay: 0 },
+      transit: { serviceChangedDebounceTime: 0 } as object,
+    });
+  }
+
+  get connected(): boolean {
+    return this.transporter.connected;
+  }
+
+  breakSocket(): void {
+    this.transporter.connection?.connection.stream.destroy(new Error("broken by the test"));
+  }
+
+  async back(connections: number): Promise<void> {
+    await until(`${this.id} is back`, () => this.line.accepted.length === connections && this.connected);
+  }
+}
+
+/** Node a calls the worker on node b. */
+class World {
+  readonly ran: string[] = [];
+  readonly heard: unknown[] = [];
+  release: () => void = () => undefined;
+  private readonly gate = new Promise<void>((resolve) => (this.release = resolve));
+
+  private constructor(
+    readonly url: string,
+    readonly namespace: string,
+    readonly a: Node,
+    readonly b: Node,
+  ) {
+    a.broker.createService({
+      name: "front",
+      actions: { relay: (ctx: Context<object>) => ctx.call("worker.work", ctx.params) },
+    });
+    b.broker.createService({
+      name: "worker",
+      actions: {
+        work: async ({ params }: Context<{ label: string; held?: boolean; size?: number }>) => {
+          this.ran.push(params.label);
+          if (params.held) await this.gate;
+          return params.label.repeat(params.size ?? 1);
+        },
+      },
+      events: { "thing.happened": (ctx: Context) => void this.heard.push(ctx.params) },
+    });
+  }
+
+  static async build(url: string): Promise<World> {
+    const id = randomUUID().slice(0, 8);
+    const namespace = `test-${id}`;
+    const a = new Node(namespace, `a-${id}`, await Line.to(url));
+    const b = new Node(namespace, `b-${id}`, await Line.to(url));
+    const world = new World(url, namespace, a, b);
+    await Promise.all([a.broker.start(), b.broker.start()]);
+    await a.broker.waitForServices("worker", 10_000, 20);
+    return world;
+  }
+
+  ask(label: string, options: { held?: boolean; size?: number; timeout?: number } = {}): Promise<string> {
+    const { timeout = 10_000, ...params } = options;
+    return this.a.broker.call<string, object>("worker.work", { label, ...params }, { timeout });
+  }
+
+  queue(kind: "REQ" | "EVENT"): string {
+    return `MOL-${this.namespace}.${kind}.${this.b.id}`;
+  }
+
+  async end(): Promise<void> {
+    this.release();
+    await Promise.all([this.a.broker.stop(), this.b.broker.stop()]);
+    await Promise.all([this.a.line.close(), this.b.line.close()]);
+    await forget(this.url, this.namespace, [this.a.id, this.b.id]);
+  }
+}
+
+/** Most of a situation is waiting for a reconnect, so they run at the same time. */
+function situation(name: string, play: (world: World) => Promise<void>): void {
+  test.concurrent(name, async () => {
+    const url = await amqpUrl();
+    if (!url) return;
+    const world = await World.build(url);
+    try {
+      await play(world);
+    } finally {
+      await world.end();
+    }
+  });
+}
+
+situation("calls, nested calls and events reach another node", async (world) => {
+  expect(await world.ask("plain")).toBe("plain");
+  // what is left of its time is no integer
+  expect(await world.b.broker.call("front.relay", { label: "nested" }, { timeout: 5_000 })).toBe("nested");
+  await world.a.broker.emit("thing.happened", { n: 1 });
+  await until("the event arrives", () => world.heard.length > 0);
+  expect(world.heard).toEqual([{ n: 1 }]);
+  expect(world.ran).toEqual(["plain", "nested"]);
+  expect(world.b.line.accepted).toHaveLength(1);
+});
+
+/** Each says how many connections the node needs afterwards: 2, or 1 where it can't be brought about here. */
+const losses: [string, (world: World) => number | Promise<number>][] = [
+  [
+    "its socket breaks",
+    ({ b }) => {
+      b.breakSocket();
+      return 2;
+    },
+  ],
+  [
+    "RabbitMQ closes its connection",
+    async ({ b }) => {
+      const pids = await connectionPids(b.id);
+      if (!pids) {
+        console.warn("skipped: rabbitmqctl can't be used here");
+        return 1;
+      }
+      expect(pids).toHaveLength(1);
+      for (const pid of pids) await closeConnection(pid);
+      return 2;
+    },
+  ],
+  [
+    "an error closes its channel",
+    async ({ b }) => {
+      await expect(b.transporter.channel?.checkQueue("missing")).rejects.toThrow("NOT_FOUND");
+      return 2;
+    },
+  ],
+  [
+    "RabbitMQ cancels its consumer",
+    async (world) => {
+      await withChannel(world.url, (channel) => channel.deleteQueue(world.queue("REQ")));
+      return 2;
+    },
+  ],
+];
+
+for (const [loss, lose] of losses)
+  situation(`a node answers again after ${loss}, and what ran meanwhile ran once`, async (world) => {
+    const { b } = world;
+    // deliveries are numbered from 1: after these, the number of the next means nothing on a new channel
+    for (let n = 0; n < 20; n++) await world.ask("before");
+    const held = world.ask("held", { held: true, timeout: 30_000 });
+    await until("the action runs", () => world.ran.includes("held"));
+    world.ran.length = 0;
+    const connections = await lose(world);
+    await b.back(connections);
+    world.release();
+    expect(await held).toBe("held");
+    // one after the other: the first may slip through before RabbitMQ refuses a stale acknowledgement
+    for (const label of ["1", "2", "3"]) expect(await world.ask(label)).toBe(label);
+    expect(world.ran).toEqual(["1", "2", "3"]);
+    expect(b.line.open).toBe(1);
+    expect(b.line.accepted).toHaveLength(connections);
+    expect(b.transporter.bindings).toHaveLength(5);
+  });
+
+situation("while RabbitMQ is away calls are refused as retryable, and pending ones end with their time-out", async (world) => {
+  const { a, b } = world;
+  const lost = jest.fn();
+  a.broker.localBus.on("$transporter.disconnected", lost);
+  const pending = world.ask("pending", { held: true, timeout: 1_000 });
+  await until("the action runs", () => world.ran.length === 1);
+  for (const { line } of [a, b]) line.refuse();
+  await expect(pending).rejects.toMatchObject({ type: "REQUEST_TIMEOUT" });
+  await until("both nodes know", () => !a.connected && !b.connected);
+  const from = Date.now();
+  await expect(world.ask("refused")).rejects.toMatchObject(RETRYABLE);
+  await expect(a.broker.emit("thing.happened", {}, { throwError: true })).rejects.toMatchObject(RETRYABLE);
+  expect(Date.now() - from).toBeLessThan(500);
+  await until("a has tried again, in vain", () => a.line.accepted.length > 1);
+  await expect(world.ask("refused")).rejects.toMatchObject(RETRYABLE);
+  for (const { line } of [a, b]) line.restore();
+  await until("both nodes are back", () => a.connected && b.connected);
+  expect(await world.ask("answered")).toBe("answered");
+  expect(world.ran).toEqual(["pending", "answered"]);
+  expect(lost.mock.calls).toEqual([[{ graceFul: false }]]);
+});
+
+situation("a call on a closing channel, or while RabbitMQ takes nothing, is refused as retryable", async (world) => {
+  const { connection, channel } = world.a.transporter;
+  connection?.emit("blocked", "as in a memory alarm");
+  await expect(world.ask("blocked")).rejects.toMatchObject(RETRYABLE);
+  connection?.emit("unblocked");
+  expect(await world.ask("unblocked")).toBe("unblocked");
+  const closing = channel?.close();
+  await expect(world.ask("closing")).rejects.toMatchObject(RETRYABLE);
+  await closing;
+  await expect(world.ask("closed")).rejects.toMatchObject(RETRYABLE);
+  expect(world.ran).toEqual(["unblocked"]);
+});
+
+situation("a request that outlived its time-out in the queue never runs, one that waits in time does", async (world) => {
+  const { b } = world;
+  b.breakSocket();
+  await until("b is away", () => !b.connected);
+  const stale = world.ask("stale", { timeout: 1_500 });
+  const patient = world.ask("patient", { timeout: 30_000 });
+  const inQueue = () => withChannel(world.url, (channel) => channel.checkQueue(world.queue("REQ")));
+  await until("both wait in the queue", async () => (await inQueue()).messageCount === 2, 3_000);
+  await expect(stale).rejects.toMatchObject({ type: "REQUEST_TIMEOUT" });
+  expect(b.connected).toBe(false);
+  expect(await patient).toBe("patient");
+  expect(await world.ask("next")).toBe("next");
+  expect(world.ran).toEqual(["patient", "next"]);
+});
+
+situation("a redelivered request never runs", async (world) => {
+  const { b } = world;
+  const request = {
+    ver: world.a.broker.PROTOCOL_VERSION,
+    sender: world.a.id,
+    id: randomUUID(),
+    action: "worker.work",
+    meta: {},
+    level: 1,
+  };
+  b.breakSocket();
+  await until("b is away", () => !b.connected);
+  await withChannel(world.url, async (channel) => {
+    for (const label of ["redelivered", "new"]) {
+      const content = JSON.stringify({ ...request, params: { label } });
+      channel.sendToQueue(world.queue("REQ"), Buffer.from(content));
+    }
+    // delivered, not acknowledged: RabbitMQ gives it to the next consumer when this channel ends
+    await until("the request is delivered", async () => Boolean(await channel.get(world.queue("REQ"))));
+  });
+  expect(b.connected).toBe(false);
+  await b.back(2);
+  expect(await world.ask("next")).toBe("next");
+  expect(world.ran).toEqual(["new", "next"]);
+});
+
+situation("a connect that fails half-way is closed and tried again once", async (world) => {
+  const { b, url } = world;
+  const queue = world.queue("EVENT");
+  const CHANNEL_OPEN = Buffer.from([0, 20, 0, 10]); // class and method
+  b.line.cutsAt = (chunk) => chunk.includes(CHANNEL_OPEN);
+  b.breakSocket();
+  await until("no channel can be opened", () => b.line.accepted.length === 2 && b.line.open === 0);
+  b.line.cutsAt = () => false;
+  await withChannel(url, async (channel) => {
+    await channel.deleteQueue(queue);
+    await channel.assertQueue(queue, { durable: false }); // not as a node declares it
+  });
+  await until("no subscription can be made", () => b.line.accepted.length === 3 && b.line.open === 0);
+  await withChannel(url, (channel) => channel.deleteQueue(queue));
+  await b.back(4);
+  expect(await world.ask("after")).toBe("after");
+  expect(b.line.open).toBe(1);
+  const [, second = 0, third = 0, fourth = 0] = b.line.accepted;
+  expect(Math.min(third - second, fourth - third)).toBeGreaterThan(RECONNECT_MS - 100);
+});
+
+situation("a node that stops sends the answers it has given", async (world) => {
+  const answer = world.ask("x", { held: true, size: 8_000_000 });
+  await until("the action runs", () => world.ran.length === 1);
+  const send = jest.spyOn(world.b.broker.transit!, "sendResponse");
+  world.release();
+  await until("the answer is given", () => send.mock.calls.length === 1);
+  await world.b.broker.stop();
+  expect(await answer).toHaveLength(8_000_000);
+  await until("its connection is closed", () => world.b.line.open === 0);
+});
+
+situation("a node whose connection is dead stops all the same", async ({ b }) => {
+  const socket = b.transporter.connection?.connection.stream;
+  b.line.freeze();
+  const from = Date.now();
+  await b.broker.stop();
+  expect(Date.now() - from).toBeLessThan(5_000);
+  expect(socket?.destroyed).toBe(true);
+});
+
+situation("a node that stops while RabbitMQ is away does not come back", async ({ a, b }) => {
+  b.breakSocket();
+  await until("b is away", () => !b.connected);
+  await b.broker.stop();
+  a.breakSocket(); // later than b: when a is back, b's turn has passed
+  await a.back(2);
+  expect(b.line.accepted).toHaveLength(1);
+  expect(b.connected).toBe(false);
+});

@@ -1,0 +1,77 @@
+import { randomBytes } from "node:crypto";
+
+export interface Answer<T = Record<string, any>> {
+  status: number;
+  headers: Headers;
+  body: T;
+}
+
+export interface RequestOptions {
+  headers?: Record<string, string>;
+  /** Sent as it is; for bodies that are no JSON. */
+  raw?: string | Buffer;
+  token?: string | undefined;
+}
+
+/** A client of the public API: knows HTTP, and the token of whoever has logged in. */
+export class Client {
+  token: string | undefined;
+
+  constructor(readonly url: string) {}
+
+  async request<T = Record<string, any>>(method: string, path: string, body?: unknown, { headers = {}, raw, token = this.token }: RequestOptions = {}): Promise<Answer<T>> {
+    const response = await fetch(this.url + path, {
+      method,
+      headers: {
+        ...((body !== undefined || raw !== undefined) && { "Content-Type": "application/json" }),
+        ...(token !== undefined && { Authorization: `Bearer ${token}` }),
+        ...headers,
+      },
+      ...(raw !== undefined ? { body: raw } : body !== undefined && { body: JSON.stringify(body) }),
+    });
+    const text = await response.text();
+    return { status: response.status, headers: response.headers, body: (text === "" ? {} : JSON.parse(text)) as T };
+  }
+
+  get = <T = Record<string, any>>(path: string, options?: RequestOptions) => this.request<T>("GET", path, undefined, options);
+  post = <T = Record<string, any>>(path: string, body?: unknown, options?: RequestOptions) => this.request<T>("POST", path, body, options);
+  patch = <T = Record<string, any>>(path: string, body?: unknown, options?: RequestOptions) => this.request<T>("PATCH", path, body, options);
+  delete = <T = Record<string, any>>(path: string, options?: RequestOptions) => this.request<T>("DELETE", path, undefined, options);
+
+  /** A real login; every later request bears its token. */
+  async login(email: string, password: string): Promise<this> {
+    const { status, body } = await this.post("/token", { email, password });
+    if (status !== 200) throw new Error(`login failed: ${status} ${JSON.stringify(body)}`);
+    this.token = String(body["access_token"]);
+    return this;
+  }
+
+  /** Registers somebody new, and logs in. @returns their id */
+  async signUp(): Promise<number> {
+    const credentials = { email: `${randomBytes(8).toString("hex")}@shop.test`, password: "correct horse battery" };
+    const { status, body } = await this.post("/register", credentials);
+    if (status !== 201) throw new Error(`registration failed: ${status} ${JSON.stringify(body)}`);
+    await this.login(credentials.email, credentials.password);
+    return Number(body["id"]);
+  }
+
+  async createProduct(product: Record<string, unknown> = {}): Promise<number> {
+    const { status, body } = await this.post("/products", { name: "Lamp", price: 19.99, quantity: 50, ...product });
+    if (status !== 201) throw new Error(`no product: ${status} ${JSON.stringify(body)}`);
+    return Number(body["id"]);
+  }
+
+  order = (productId: number, quantity: number, options?: RequestOptions) => this.post("/orders", { items: [{ product_id: productId, quantity }] }, options);
+
+  quantityOf = async (productId: number): Promise<number> => Number((await this.get(`/products/${productId}`)).body["quantity"]);
+
+  /** The order once it is decided. */
+  async decided(orderId: number, ms = 20_000): Promise<Record<string, any>> {
+    for (const deadline = Date.now() + ms; ; ) {
+      const { body } = await this.get(`/orders/${orderId}`);
+      if (body["status"] !== "PENDING") return body;
+      if (Date.now() > deadline) throw new Error(`order ${orderId} is still pending after ${ms} ms`);
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  }
+}

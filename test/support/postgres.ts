@@ -1,0 +1,83 @@
+import { randomUUID } from "node:crypto";
+import { mkdtemp, readdir, rm, stat } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Client } from "pg";
+import { startEmbeddedPostgres } from "../../scripts/embedded-postgres";
+
+export interface TestPostgres {
+  url(database: string): string;
+  /** Stops the server and removes its data. */
+  stop(): Promise<void>;
+}
+
+export interface TestDatabase {
+  readonly url: string;
+  /** Drops the database, disconnecting whoever still uses it. */
+  drop(): Promise<void>;
+}
+
+const PREFIX = "shop-test-postgres-";
+
+/** Starts a server of our own that trades safety in a crash for speed. */
+export async function startTestPostgres(): Promise<TestPostgres> {
+  await removeAbandoned();
+  const dataDir = await mkdtemp(join(tmpdir(), `${PREFIX}${process.pid}-`));
+  const remove = (): Promise<void> => rm(dataDir, { recursive: true, force: true });
+  const settings = { fsync: "off", synchronous_commit: "off", full_page_writes: "off", max_connections: "300" };
+  try {
+    const server = await startEmbeddedPostgres({ dataDir, databases: [], settings });
+    return { url: server.url, stop: () => server.stop().then(remove) };
+  } catch (error) {
+    await remove();
+    throw error;
+  }
+}
+
+/** Creates a database of a unique name on the server of TEST_POSTGRES_URL, the URL of its database postgres. */
+export async function createDatabase(prefix = "test"): Promise<TestDatabase> {
+  const admin = process.env.TEST_POSTGRES_URL;
+  if (!admin) throw new Error("TEST_POSTGRES_URL is not set: run the test by jest with its global setup");
+  const name = `${prefix}_${randomUUID().replaceAll("-", "")}`;
+  await execute(admin, (quoted) => `create database ${quoted}`, name);
+  const url = new URL(admin);
+  url.pathname = `/${encodeURIComponent(name)}`;
+  return {
+    url: url.href,
+    drop: () => execute(admin, (quoted) => `drop database if exists ${quoted} with (force)`, name),
+  };
+}
+
+async function execute(url: string, statement: (quoted: string) => string, name: string): Promise<void> {
+  const client = new Client({ connectionString: url });
+  await client.connect();
+  try {
+    await client.query(statement(client.escapeIdentifier(name)));
+  } finally {
+    await client.end();
+  }
+}
+
+// An interrupted run has no teardown and leaves its server running. The directory's name tells whose it was.
+async function removeAbandoned(): Promise<void> {
+  for (const name of await readdir(tmpdir())) {
+    const dataDir = join(tmpdir(), name);
+    if (!name.startsWith(PREFIX) || isRunning(Number.parseInt(name.slice(PREFIX.length)))) continue;
+    if ((await stat(dataDir)).uid !== process.getuid?.()) continue;
+    try {
+      const abandoned = await startEmbeddedPostgres({ dataDir, databases: [] });
+      await abandoned.stop();
+    } catch (error) {
+      console.warn(`${dataDir} is removed although its server cannot be stopped: ${String(error)}`);
+    }
+    await rm(dataDir, { recursive: true, force: true });
+  }
+}
+
+function isRunning(pid: number): boolean {
+  try {
+    return process.kill(pid, 0);
+  } catch {
+    return false; // no such process; or another user's, whose directories are not touched anyway
+  }
+}

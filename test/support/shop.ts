@@ -1,0 +1,111 @@
+import { randomBytes } from "node:crypto";
+import type { AddressInfo, Server } from "node:net";
+import { ServiceBroker, type BrokerOptions, type Middleware, type ServiceSchema } from "moleculer";
+import type { TSchema } from "@sinclair/typebox";
+import { check } from "../../broker/validator";
+import { databaseNames, loadConfig, SERVICES, type Config, type ServiceName } from "../../config";
+import { brokerOptions } from "../../moleculer.config";
+import api from "../../services/api/api.service";
+import orders from "../../services/orders/orders.service";
+import products from "../../services/products/products.service";
+import users from "../../services/users/users.service";
+import { Client } from "./client";
+import { createDatabase, type TestDatabase } from "./postgres";
+
+const FACTORIES: Readonly<Record<ServiceName, (broker: ServiceBroker, config: Config) => unknown>> = { api, users, products, orders };
+
+export const ADMIN = { email: "admin@shop.test", password: "an admin's password" };
+
+/** An action's result that breaks its contract fails the call: in tests, every result is checked. */
+const checkedResults: Middleware = {
+  name: "CheckedResults",
+  localAction: (next, action) =>
+    async function (ctx) {
+      const result: unknown = await next.call(this, ctx);
+      const wrong = "result" in action ? check(action.result as TSchema, result) : [];
+      if (wrong.length > 0) throw new Error(`${action.name ?? ""} breaks its contract: ${JSON.stringify(wrong)}`);
+      return result;
+    },
+};
+
+export interface Shop {
+  readonly url: string;
+  readonly nodes: readonly ServiceBroker[];
+  readonly databases: Readonly<Record<"users" | "products" | "orders", TestDatabase>>;
+  readonly config: Config;
+  /** The first node that hosts a service. */
+  node(service: ServiceName): ServiceBroker;
+  client(): Client;
+  stop(): Promise<void>;
+}
+
+export interface ShopOptions {
+  /** The services of each node; one node with all of them where not said. Several nodes are joined by the Fake transporter. */
+  nodes?: readonly (readonly ServiceName[])[];
+  env?: Readonly<Record<string, string>>;
+  broker?: Partial<BrokerOptions>;
+}
+
+export const uniqueNamespace = (): string => `test-${randomBytes(6).toString("hex")}`;
+
+export async function createDatabases(): Promise<Shop["databases"]> {
+  const [ofUsers, ofProducts, ofOrders] = await Promise.all(["users", "products", "orders"].map((name) => createDatabase(name)));
+  return { users: ofUsers!, products: ofProducts!, orders: ofOrders! };
+}
+
+/** The whole shop, or a part of it, in this process, on databases, a namespace and a port of its own. */
+export async function startShop({ nodes: groups = [SERVICES], env = {}, broker: over = {} }: ShopOptions = {}): Promise<Shop> {
+  const databases = await createDatabases();
+  const config: Config = {
+    ...loadConfig({
+      PORT: "0",
+      BCRYPT_COST: "4",
+      NAMESPACE: uniqueNamespace(),
+      LOG_LEVEL: "fatal",
+      OUTBOX_RETRY_MS: "200",
+      OUTBOX_RETRY_MAX_MS: "1000",
+      ADMIN_EMAIL: ADMIN.email,
+      ADMIN_PASSWORD: ADMIN.password,
+      ...env,
+    }),
+    databases: { users: databases.users.url, products: databases.products.url, orders: databases.orders.url },
+  };
+  const nodes = groups.map((services, i) => startable(config, services, i, { ...(groups.length > 1 && { transporter: "Fake" }), ...over }));
+  const node = (service: ServiceName): ServiceBroker => {
+    const found = nodes.find((candidate) => candidate.getLocalService(service));
+    if (found === undefined) throw new Error(`no node hosts ${service}`);
+    return found;
+  };
+  await Promise.all(nodes.map((broker) => broker.start()));
+  await Promise.all(nodes.map((broker) => broker.waitForServices(groups.flat(), 20_000, 5)));
+  const url = groups.flat().includes("api") ? gatewayUrl(node("api")) : "";
+  return {
+    url,
+    nodes,
+    databases,
+    config,
+    node,
+    client: () => new Client(url),
+    stop: async () => {
+      await Promise.all(nodes.map((broker) => broker.stop()));
+      await Promise.all(databaseNames().map(([name]) => databases[name].drop()));
+    },
+  };
+}
+
+function startable(config: Config, services: readonly ServiceName[], i: number, over: Partial<BrokerOptions>): ServiceBroker {
+  const options = brokerOptions({ ...config, nodeId: `${config.namespace}-${i}` });
+  const broker = new ServiceBroker({
+    ...options,
+    transit: { serviceChangedDebounceTime: 0 } as BrokerOptions["transit"] & object,
+    ...over,
+    middlewares: [...(options.middlewares ?? []), checkedResults, ...(over.middlewares ?? [])],
+  });
+  for (const name of services) broker.createService(FACTORIES[name](broker, config) as ServiceSchema);
+  return broker;
+}
+
+function gatewayUrl(broker: ServiceBroker): string {
+  const { server } = broker.getLocalService("api") as unknown as { server: Server };
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+}

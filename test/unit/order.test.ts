@@ -1,0 +1,350 @@
+import fc from "fast-check";
+import { check } from "../../broker/validator";
+import { Money } from "../../contracts/contract";
+import { fromCents, toCents } from "../../contracts/money";
+import type { Line, Status } from "../../contracts/orders";
+import type { Outcome, Quote, Reservation } from "../../contracts/products";
+import { decodeCursor, encodeCursor, page } from "../../mixins/keyset";
+import { disagreement } from "../../services/orders/audit";
+import { answeredEvent, cancel, describeShortages, mergeLines, NEXT, place, settle, total } from "../../services/orders/order";
+import { release, reserve } from "../../services/products/stock";
+
+const STATUSES = ["PENDING", "CONFIRMED", "REJECTED", "CANCELLED"] as const;
+const OUTCOMES = ["RESERVED", "REJECTED", "RELEASED"] as const;
+
+const line = (product_id: number, quantity: number): Line => ({ product_id, quantity });
+const units = fc.integer({ min: 1, max: 10_000 });
+const lines = fc.array(fc.record({ product_id: fc.integer({ min: 1, max: 6 }), quantity: units }), { minLength: 1 });
+
+describe("mergeLines", () => {
+  it("adds up the lines of one product, sorts by product, and gives the same for every order of the same wish", () => {
+    fc.assert(
+      fc.property(
+        lines.chain((l) => fc.tuple(fc.constant(l), fc.shuffledSubarray(l, { minLength: l.length }))),
+        ([wish, shuffled]) => {
+          const merged = mergeLines(wish);
+          const wanted = new Map<number, number>();
+          for (const l of wish) wanted.set(l.product_id, (wanted.get(l.product_id) ?? 0) + l.quantity);
+          expect(new Map(merged.map((l) => [l.product_id, l.quantity]))).toEqual(wanted);
+          expect(merged.map((l) => l.product_id)).toEqual([...wanted.keys()].sort((a, b) => a - b));
+          expect(mergeLines(shuffled)).toEqual(merged);
+          expect(mergeLines(merged)).toEqual(merged);
+        },
+      ),
+    );
+  });
+
+  it("sorts by number, not by text", () => {
+    expect(mergeLines([line(10, 1), line(9, 1), line(10, 2)])).toEqual([line(9, 1), line(10, 3)]);
+  });
+});
+
+describe("place", () => {
+  const quotes = fc
+    .array(fc.record({ price_cents: fc.nat(999_999_999), quantity: fc.nat(20_000) }), { minLength: 6, maxLength: 6 })
+    .map((all) => all.map((quote, i): Quote => ({ id: i + 1, name: `product ${i + 1}`, ...quote })));
+
+  it("places every line at its quoted name and price, or names every short line; the total is their sum", () => {
+    fc.assert(
+      fc.property(lines.map(mergeLines), quotes, (wanted, all) => {
+        const placement = place(wanted, all);
+        const by = (id: number): Quote => all[id - 1]!;
+        const short = wanted.filter((l) => by(l.product_id).quantity < l.quantity);
+        if (!placement.ok) {
+          const shortages = short.map((l) => ({
+            product_id: l.product_id,
+            wanted: l.quantity,
+            available: by(l.product_id).quantity,
+          }));
+          expect(shortages.length).toBeGreaterThan(0);
+          expect(placement.refusal).toEqual({ kind: "short", shortages });
+          return;
+        }
+        expect(short).toEqual([]);
+        expect(placement.lines).toEqual(
+          wanted.map((l) => ({ ...l, name: by(l.product_id).name, unit_price_cents: by(l.product_id).price_cents })),
+        );
+        expect(placement.total_cents).toBe(total(placement.lines));
+        const exact = wanted.reduce((sum, l) => sum + BigInt(by(l.product_id).price_cents) * BigInt(l.quantity), 0n);
+        expect(BigInt(placement.total_cents)).toBe(exact);
+      }),
+    );
+  });
+
+  it("an unknown product is told before any shortage, every one of them", () => {
+    const quoted = [{ id: 1, name: "lamp", price_cents: 100, quantity: 0 }];
+    const refusal = { kind: "unknown", product_ids: [2, 3] };
+    expect(place([line(1, 5), line(2, 1), line(3, 1)], quoted)).toEqual({ ok: false, refusal });
+  });
+
+  it("the very last units can be ordered, and one more is a shortage that a person can read", () => {
+    const quoted = [{ id: 1, name: "lamp", price_cents: 100, quantity: 5 }];
+    expect(place([line(1, 5)], quoted)).toMatchObject({ ok: true, total_cents: 500 });
+    const placement = place([line(1, 6)], quoted);
+    const shortages = [{ product_id: 1, wanted: 6, available: 5 }];
+    expect(placement).toEqual({ ok: false, refusal: { kind: "short", shortages } });
+    expect(describeShortages(shortages)).toBe("not enough stock: product 1: 6 wanted, 5 left");
+  });
+});
+
+describe("the state machine", () => {
+  it.each([
+    ["PENDING", "RESERVED", "CONFIRMED"],
+    ["PENDING", "REJECTED", "REJECTED"],
+    ["PENDING", "RELEASED", "PENDING"],
+    ...STATUSES.slice(1).flatMap((status) => OUTCOMES.map((outcome) => [status, outcome, status] as const)),
+  ] as const)("%s that is told %s is %s, told once or twice", (before, outcome, after) => {
+    expect(settle(before, outcome)).toBe(after);
+    expect(settle(after, outcome)).toBe(after);
+  });
+
+  it.each([
+    ["PENDING", "CANCELLED"],
+    ["CONFIRMED", "CANCELLED"],
+    ["CANCELLED", "CANCELLED"],
+    ["REJECTED", undefined],
+  ] as const)("a cancel of %s gives %s", (before, after) => {
+    expect(cancel(before)).toBe(after);
+  });
+
+  it("RESERVED answers the creation alone, for a cancel is asked on; REJECTED and RELEASED answer everything", () => {
+    expect(OUTCOMES.map(answeredEvent)).toEqual(["order.created", null, null]);
+  });
+
+  it("outcomes and cancels in any order, late and repeated: only moves of NEXT, and what is decided stays, but for a cancel", () => {
+    fc.assert(
+      fc.property(fc.array(fc.constantFrom(...OUTCOMES, "cancel" as const)), (told) => {
+        let status: Status = "PENDING";
+        for (const what of told) {
+          const before: Status = status;
+          status = what === "cancel" ? (cancel(before) ?? before) : settle(before, what);
+          if (status !== before) expect(NEXT[before]).toContain(status);
+          if (before !== "PENDING" && what !== "cancel") expect(status).toBe(before);
+        }
+      }),
+    );
+  });
+});
+
+/**
+ * Both decisions joined by a transport that loses, repeats and reorders: one order, its two announcements, the shelf
+ * and the stored answer, each as its database keeps it.
+ */
+class OneOrder {
+  status: Status = "PENDING";
+  readonly outbox = new Map<string, "PENDING" | "SETTLED">([["order.created", "PENDING"]]);
+  readonly wire: (() => void)[] = [];
+  reservation: Reservation | undefined;
+  readonly history: Status[] = ["PENDING"];
+
+  constructor(
+    readonly wanted: Line[],
+    public shelf: Map<number, number>,
+  ) {}
+
+  cancel(): void {
+    const after = cancel(this.status);
+    if (after === undefined || after === this.status) return;
+    this.move(after);
+    this.outbox.set("order.cancelled", "PENDING");
+  }
+
+  relay(): void {
+    for (const [event, state] of this.outbox) if (state === "PENDING") this.wire.push(() => this.ask(event));
+  }
+
+  private ask(event: string): void {
+    if (this.reservation === undefined) {
+      const decision = reserve([{ order_id: 1, lines: this.wanted }], this.shelf);
+      if (event === "order.cancelled") this.reservation = { order_id: 1, state: "RELEASED", lines: [] };
+      else this.book(decision.outcomes[0]!.outcome, this.wanted, decision.movements);
+    } else if (event === "order.cancelled" && this.reservation.state === "RESERVED") {
+      const { lines: held } = this.reservation;
+      this.book("RELEASED", held, release([{ order_id: 1, lines: held }], this.shelf).movements);
+    }
+    const { state } = this.reservation!;
+    this.wire.push(() => this.told(state));
+  }
+
+  private book(state: Outcome["outcome"], held: Line[], movements: { product_id: number; balance: number }[]): void {
+    this.reservation = { order_id: 1, state, lines: held };
+    for (const { product_id, balance } of movements) this.shelf.set(product_id, balance);
+  }
+
+  private told(outcome: Outcome["outcome"]): void {
+    this.move(settle(this.status, outcome));
+    const answered = answeredEvent(outcome);
+    for (const event of this.outbox.keys()) if (answered === null || answered === event) this.outbox.set(event, "SETTLED");
+  }
+
+  private move(after: Status): void {
+    if (after !== this.status) this.history.push(after);
+    this.status = after;
+  }
+}
+
+describe("an order and its stock over a lossy transport", () => {
+  const fault = fc.record({
+    what: fc.constantFrom("relay", "deliver", "deliver", "repeat", "lose", "cancel"),
+    which: fc.nat(),
+  });
+
+  it("once every announcement is answered both sides agree, the moves were legal, and only a confirmed order holds stock", () => {
+    fc.assert(
+      fc.property(fc.array(fault, { maxLength: 30 }), fc.integer({ min: 0, max: 3 }), (faults, stock) => {
+        const one = new OneOrder([line(1, 2), line(2, 1)], new Map([[1, stock], [2, 5]])); // prettier-ignore
+        for (const { what, which } of faults) {
+          const i = one.wire.length > 0 ? which % one.wire.length : 0;
+          if (what === "relay") one.relay();
+          else if (what === "cancel") one.cancel();
+          else if (what === "repeat") one.wire[i]?.();
+          else one.wire.splice(i, 1).forEach((message) => what === "deliver" && message());
+        }
+        const drain = () => {
+          for (let message = one.wire.pop(); message; message = one.wire.pop()) message();
+        };
+        for (let i = 0; [...one.outbox.values()].includes("PENDING"); i++) {
+          expect(i).toBeLessThan(5); // each round of asking gets answers
+          one.relay();
+          drain();
+        }
+        drain();
+        expect(disagreement({ id: 1, status: one.status, unsettled: false, lines: one.wanted }, one.reservation)).toBeUndefined();
+        one.history.slice(1).forEach((to, i) => expect(NEXT[one.history[i]!]).toContain(to));
+        const held = one.status === "CONFIRMED" ? 1 : 0;
+        expect([...one.shelf]).toEqual([[1, stock - 2 * held], [2, 5 - held]]); // prettier-ignore
+      }),
+      { numRuns: 2_000 },
+    );
+  });
+});
+
+describe("disagreement", () => {
+  const audited = (status: Status, over = {}) => ({ id: 1, status, unsettled: false, lines: [line(1, 2), line(3, 4)], ...over });
+  const held = (state: Outcome["outcome"], of = [line(1, 2), line(3, 4)]): Reservation => ({ order_id: 1, state, lines: of });
+  const AGREEING = ["CONFIRMED RESERVED", "REJECTED REJECTED", "CANCELLED RELEASED", "CANCELLED REJECTED", "CANCELLED none"];
+
+  it.each(STATUSES.flatMap((status) => [...OUTCOMES, "none" as const].map((state) => [status, state] as const)))(
+    "%s and %s agree only where the house says so, and never matter while an announcement is unsettled",
+    (status, state) => {
+      const reservation = state === "none" ? undefined : held(state);
+      const said = disagreement(audited(status), reservation);
+      expect(said === undefined).toBe(AGREEING.includes(`${status} ${state}`));
+      if (said !== undefined) expect(said).toBe(`${status}, its reservation ${state}`);
+      expect(disagreement(audited(status, { unsettled: true }), reservation)).toBeUndefined();
+    },
+  );
+
+  it("a reservation without an order is told, settled or not", () => {
+    expect(disagreement(undefined, held("RESERVED"))).toBe("a reservation (RESERVED) without an order");
+  });
+
+  it("other units, another product, one line more or less: the lines differ; their order does not matter", () => {
+    const differ = "its lines and those of its reservation differ";
+    const cases = [[line(1, 2), line(3, 5)], [line(1, 2), line(2, 4)], [line(1, 2)], [line(1, 2), line(3, 4), line(5, 1)]];
+    for (const of of cases) expect(disagreement(audited("CONFIRMED"), held("RESERVED", of))).toBe(differ);
+    expect(disagreement(audited("CONFIRMED"), held("RESERVED", [line(3, 4), line(1, 2)]))).toBeUndefined();
+  });
+
+  it("a tombstone without lines is fine for a cancelled order, but a confirmed one must hold something", () => {
+    expect(disagreement(audited("CANCELLED"), held("RELEASED", []))).toBeUndefined();
+    expect(disagreement(audited("CONFIRMED"), held("RESERVED", []))).toBe("confirmed with nothing reserved");
+  });
+});
+
+describe("money", () => {
+  it("every price in cents comes back from its amount exactly", () => {
+    // All of the first 100,000.00, then every 97th up to 9,999,999.99: a prime, so that every ending occurs.
+    const wrong: number[] = [];
+    for (let cents = 0; cents <= 999_999_999; cents += cents < 10_000_000 ? 1 : 97)
+      if (toCents(fromCents(cents)) !== cents) wrong.push(cents);
+    expect(wrong).toEqual([]);
+    expect(toCents(fromCents(999_999_999))).toBe(999_999_999);
+  });
+
+  it("an amount passes the contract, and JSON prints it with at most two decimals and reads it back", () => {
+    fc.assert(
+      fc.property(fc.integer({ min: 0, max: 999_999_999 }), (cents) => {
+        const amount = fromCents(cents);
+        expect(check(Money(9_999_999.99), amount)).toEqual([]);
+        expect(JSON.stringify(amount)).toMatch(/^\d+(\.\d{1,2})?$/);
+        expect(toCents(Number(JSON.stringify(amount)))).toBe(cents);
+      }),
+      { numRuns: 2_000 },
+    );
+  });
+});
+
+describe("keyset paging", () => {
+  const value = fc.oneof(
+    fc.maxSafeInteger(),
+    fc.string({ unit: "binary" }).filter((text) => !text.includes("\0")),
+  );
+  const typesOf = (values: (string | number)[]) => values.map((v) => (typeof v === "string" ? "string" : "number"));
+  const BAD_REQUEST = expect.objectContaining({ type: "BAD_REQUEST" });
+
+  it("a cursor gives back its values; to another list, or as other types, it is a bad request", () => {
+    fc.assert(
+      fc.property(fc.string(), fc.array(value, { minLength: 1, maxLength: 3 }), (list, values) => {
+        const cursor = encodeCursor(list, values);
+        expect(cursor).toMatch(/^[\w-]+$/);
+        const types = typesOf(values);
+        expect(decodeCursor(list, cursor, types)).toEqual(values.map((v) => (v === 0 ? 0 : v))); // JSON has no -0
+        const others = types.map((type) => (type === "string" ? ("number" as const) : ("string" as const)));
+        for (const wrong of [others, types.slice(1), [...types, "number" as const]])
+          expect(() => decodeCursor(list, cursor, wrong)).toThrow(BAD_REQUEST);
+        expect(() => decodeCursor(`${list}:other`, cursor, types)).toThrow(BAD_REQUEST);
+      }),
+    );
+  });
+
+  it("whatever a client makes up is a cursor or a bad request, never another error", () => {
+    const made = fc.oneof(
+      fc.string(),
+      fc.json(),
+      fc.jsonValue().map((v) => JSON.stringify(["list", v])),
+    );
+    fc.assert(
+      fc.property(made, fc.boolean(), (text, encoded) => {
+        const cursor = encoded ? Buffer.from(text).toString("base64url") : text;
+        try {
+          const [only] = decodeCursor("list", cursor, ["number"]);
+          expect(Number.isSafeInteger(only)).toBe(true);
+        } catch (error) {
+          expect(error).toEqual(BAD_REQUEST);
+        }
+      }),
+      { numRuns: 500 },
+    );
+  });
+
+  it.each([1.5, 2 ** 53, "a\0b", null, true, [1]])("%j is no sort value: the cursor is a bad request", (bad) => {
+    const cursor = Buffer.from(JSON.stringify(["list", bad])).toString("base64url");
+    expect(() => decodeCursor("list", cursor, ["number"])).toThrow(BAD_REQUEST);
+    expect(() => decodeCursor("list", cursor, ["string"])).toThrow(BAD_REQUEST);
+  });
+
+  it("page after page gives every row once, in order, and the last page says so", () => {
+    fc.assert(
+      fc.property(fc.uniqueArray(fc.nat(1_000), { maxLength: 40 }), fc.integer({ min: 1, max: 10 }), (ids, limit) => {
+        const rows = ids.sort((a, b) => a - b);
+        const seen: number[] = [];
+        for (let after: string | null | undefined; after !== null;) {
+          const [from] = after === undefined ? [-1] : decodeCursor("rows", after, ["number"]);
+          const found = rows.filter((id) => id > Number(from)).slice(0, limit + 1);
+          const { items, next_cursor } = page(
+            found,
+            limit,
+            (id) => id,
+            (last) => encodeCursor("rows", [last]),
+          );
+          expect(items.length).toBe(Math.min(limit, rows.length - seen.length));
+          seen.push(...items);
+          expect(next_cursor === null).toBe(seen.length === rows.length);
+          after = next_cursor;
+        }
+        expect(seen).toEqual(rows);
+      }),
+    );
+  });
+});

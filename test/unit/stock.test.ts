@@ -1,0 +1,210 @@
+import fc from "fast-check";
+import type { CreatedOrder, Line } from "../../contracts/orders";
+import type { Outcome } from "../../contracts/products";
+import { netChanges, release, reserve, type StockMovement } from "../../services/products/stock";
+
+const PRODUCTS = [1, 2, 3, 4];
+const UNKNOWN = 9;
+
+const line = (product_id: number, quantity: number): Line => ({ product_id, quantity });
+const lines = fc.uniqueArray(fc.record({ product_id: fc.constantFrom(...PRODUCTS, UNKNOWN), quantity: fc.integer({ min: 1, max: 5 }) }), {
+  minLength: 1,
+  maxLength: 5,
+  selector: (l) => l.product_id,
+});
+/** Most lines are of known products, else nearly every order would be refused. */
+const order = (order_id: number) =>
+  fc
+    .oneof(
+      { weight: 4, arbitrary: lines.map((all) => all.filter((l) => l.product_id !== UNKNOWN)).filter((l) => l.length > 0) },
+      { weight: 1, arbitrary: lines },
+    )
+    .map((wanted): CreatedOrder => ({ order_id, lines: wanted }));
+const orders = (n: number) => fc.tuple(...Array.from({ length: n }, (_, i) => order(i + 1)));
+const shelf = fc
+  .tuple(...PRODUCTS.map(() => fc.integer({ min: 0, max: 12 })))
+  .map((quantities) => new Map(PRODUCTS.map((id, i) => [id, quantities[i] ?? 0])));
+
+const add = (from: ReadonlyMap<number, number>, movements: readonly StockMovement[]): Map<number, number> => {
+  const sums = new Map(from);
+  for (const { product_id, delta } of movements) sums.set(product_id, (sums.get(product_id) ?? 0) + delta);
+  return sums;
+};
+const linesOf = (movements: readonly StockMovement[], id: number, kind: StockMovement["kind"]) =>
+  movements.filter((m) => m.order_id === id && m.kind === kind).map((m) => line(m.product_id, kind === "RESERVE" ? -m.delta : m.delta));
+
+/** The inventory as the store keeps it, in memory: reservations are the inbox, and what was decided stays decided. */
+class Inventory {
+  readonly reservations = new Map<number, { state: Outcome["outcome"]; lines: readonly Line[] }>();
+  readonly movements: StockMovement[] = [];
+  now: Map<number, number>;
+
+  constructor(readonly initial: ReadonlyMap<number, number>) {
+    this.now = new Map(initial);
+  }
+
+  reserve(batch: readonly CreatedOrder[]): void {
+    const fresh = [...new Map(batch.map((o) => [o.order_id, o])).values()].filter((o) => !this.reservations.has(o.order_id));
+    const { outcomes, movements } = reserve(fresh, this.now);
+    outcomes.forEach(({ order_id, outcome }, i) => {
+      this.reservations.set(order_id, { state: outcome, lines: fresh[i]?.lines ?? [] });
+    });
+    this.book(movements);
+  }
+
+  release(ids: readonly number[]): void {
+    const asked = [...new Set(ids)];
+    const holding = asked.flatMap((order_id) => {
+      const held = this.reservations.get(order_id);
+      if (held === undefined) this.reservations.set(order_id, { state: "RELEASED", lines: [] });
+      return held?.state === "RESERVED" ? { order_id, lines: held.lines } : [];
+    });
+    const { outcomes, movements } = release(holding, this.now);
+    outcomes.forEach(({ order_id, outcome }, i) => {
+      this.reservations.set(order_id, { state: outcome, lines: holding[i]?.lines ?? [] });
+    });
+    this.book(movements);
+  }
+
+  private book(movements: readonly StockMovement[]): void {
+    for (const movement of movements) {
+      this.now = add(this.now, [movement]);
+      expect(movement.balance).toBe(this.now.get(movement.product_id));
+      expect(movement.balance).toBeGreaterThanOrEqual(0);
+    }
+    this.movements.push(...movements);
+  }
+}
+
+const N = 8;
+const ids = fc.array(fc.integer({ min: 1, max: N }), { minLength: 1, maxLength: 6 });
+const step = fc.record({ what: fc.constantFrom("reserve", "release"), ids });
+
+describe("the inventory", () => {
+  it("reserves, repeats and cancels in any order: stock is what it was plus its movements, and never below zero", () => {
+    fc.assert(
+      fc.property(shelf, orders(N), fc.array(step, { maxLength: 20 }), (initial, all, steps) => {
+        const inventory = new Inventory(initial);
+        for (const { what, ids: asked } of steps) {
+          const before = new Map(inventory.reservations);
+          if (what === "reserve") inventory.reserve(asked.flatMap((id) => all[id - 1] ?? []));
+          else inventory.release(asked);
+          expect(inventory.now).toEqual(add(initial, inventory.movements));
+          for (const [id, { state, lines: wanted }] of inventory.reservations) {
+            // All lines or none, taken once and given back once.
+            const took = state !== "REJECTED" ? wanted : [];
+            expect(linesOf(inventory.movements, id, "RESERVE")).toEqual(took);
+            expect(linesOf(inventory.movements, id, "RELEASE")).toEqual(state === "RELEASED" ? took : []);
+            const was = before.get(id)?.state ?? state;
+            expect([was, "RELEASED"]).toContain(state);
+            if (was === "REJECTED") expect(state).toBe("REJECTED");
+          }
+        }
+      }),
+      { numRuns: 500 },
+    );
+  });
+
+  it("whatever was reserved, when all of it is cancelled the shelf is as it was", () => {
+    fc.assert(
+      fc.property(shelf, orders(N), fc.array(ids), (initial, all, batches) => {
+        const inventory = new Inventory(initial);
+        for (const batch of batches) inventory.reserve(batch.flatMap((id) => all[id - 1] ?? []));
+        inventory.release(all.map((o) => o.order_id));
+        inventory.release(all.map((o) => o.order_id));
+        expect(inventory.now).toEqual(initial);
+      }),
+    );
+  });
+});
+
+describe("reserve", () => {
+  it("a batch decides as its orders would one by one, in the order they came, and leaves the shelf it was given alone", () => {
+    fc.assert(
+      fc.property(shelf, orders(N), (initial, batch) => {
+        const given = new Map(initial);
+        const together = reserve(batch, given);
+        let now = new Map(initial);
+        const alone = batch.map((one) => {
+          const decision = reserve([one], now);
+          now = add(now, decision.movements);
+          return decision;
+        });
+        expect(together.outcomes).toEqual(alone.flatMap((d) => d.outcomes));
+        expect(together.movements).toEqual(alone.flatMap((d) => d.movements));
+        expect(given).toEqual(initial);
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  it("who comes later takes nothing from who came before", () => {
+    fc.assert(
+      fc.property(shelf, orders(N), fc.nat(N), (initial, batch, n) => {
+        expect(reserve(batch.slice(0, n), initial).outcomes).toEqual(reserve(batch, initial).outcomes.slice(0, n));
+      }),
+    );
+  });
+
+  it("an order is refused if and only if a line is short, and is told each short line with what was left", () => {
+    fc.assert(
+      fc.property(shelf, orders(N), (initial, batch) => {
+        const { outcomes, movements } = reserve(batch, initial);
+        expect(outcomes.map((o) => o.order_id)).toEqual(batch.map((o) => o.order_id));
+        batch.forEach(({ order_id, lines: wanted }, i) => {
+          const left = add(
+            initial,
+            movements.filter((m) => m.order_id < order_id),
+          );
+          const short = wanted
+            .map((l) => ({ product_id: l.product_id, wanted: l.quantity, available: left.get(l.product_id) ?? 0 }))
+            .filter((s) => s.available < s.wanted);
+          expect(outcomes[i]).toEqual(
+            short.length > 0 ? { order_id, outcome: "REJECTED", shortages: short } : { order_id, outcome: "RESERVED" },
+          );
+        });
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  it("of two orders for the last unit the first gets it and the second is told that none is left", () => {
+    const batch = [7, 3].map((order_id) => ({ order_id, lines: [line(1, 1)] }));
+    expect(reserve(batch, new Map([[1, 1]]))).toEqual({
+      outcomes: [
+        { order_id: 7, outcome: "RESERVED" },
+        { order_id: 3, outcome: "REJECTED", shortages: [{ product_id: 1, wanted: 1, available: 0 }] },
+      ],
+      movements: [{ order_id: 7, product_id: 1, kind: "RESERVE", delta: -1, balance: 0 }],
+    });
+  });
+
+  it("an order that is short of its last line leaves the stock of the others to the next order", () => {
+    const batch = [
+      { order_id: 1, lines: [line(1, 2), line(2, 1), line(UNKNOWN, 1)] },
+      { order_id: 2, lines: [line(1, 2), line(2, 1)] },
+    ];
+    const { outcomes } = reserve(batch, new Map([[1, 2], [2, 1]])); // prettier-ignore
+    expect(outcomes).toEqual([
+      { order_id: 1, outcome: "REJECTED", shortages: [{ product_id: UNKNOWN, wanted: 1, available: 0 }] },
+      { order_id: 2, outcome: "RESERVED" },
+    ]);
+  });
+});
+
+describe("release and netChanges", () => {
+  it("orders give back exactly their lines, and each product changes once by their sum", () => {
+    fc.assert(
+      fc.property(shelf, orders(N), (now, held) => {
+        const { outcomes, movements } = release(held, now);
+        expect(outcomes).toEqual(held.map(({ order_id }) => ({ order_id, outcome: "RELEASED" })));
+        for (const { order_id, lines: wanted } of held) expect(linesOf(movements, order_id, "RELEASE")).toEqual(wanted);
+        expect(netChanges(movements)).toEqual(add(new Map(), movements));
+        for (const [id, quantity] of add(now, movements)) {
+          const last = movements.filter((m) => m.product_id === id).at(-1);
+          expect(last?.balance ?? now.get(id)).toBe(quantity);
+        }
+      }),
+    );
+  });
+});
