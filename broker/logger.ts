@@ -39,7 +39,7 @@ export const logUnexpected: NonNullable<BrokerOptions["errorHandler"]> = functio
 
 /** An error as its stack, code and causes; its other fields may hold what was submitted. */
 function printError(error: Error, depth = 0): string {
-  const code = "code" in error && error.code !== undefined ? ` [${String(error.code)}]` : "";
+  const code = "code" in error && (typeof error.code === "string" || typeof error.code === "number") ? ` [${error.code}]` : "";
   const cause = "original" in error ? error.original : error.cause;
   const because = cause instanceof Error && depth < 4 ? `\n  caused by ${printError(cause, depth + 1)}` : "";
   return `${error.stack ?? error.message}${code}${because}`;

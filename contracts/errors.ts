@@ -16,6 +16,7 @@ export const ERRORS = {
   INSUFFICIENT_STOCK: { status: 409, title: "Conflict" },
   ORDER_NOT_CANCELLABLE: { status: 409, title: "Conflict" },
   IDEMPOTENCY_IN_FLIGHT: { status: 409, title: "Conflict" },
+  NOT_PARKED: { status: 409, title: "Conflict" },
   PRECONDITION_FAILED: { status: 412, title: "Precondition Failed" },
   BODY_TOO_LARGE: { status: 413, title: "Content Too Large" },
   UNSUPPORTED_MEDIA_TYPE: { status: 415, title: "Unsupported Media Type" },

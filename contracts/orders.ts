@@ -106,4 +106,31 @@ export const audit = action("orders.audit", {
   timeout: 120_000,
 });
 
+const OutboxState = Type.Union([Type.Literal("PENDING"), Type.Literal("SETTLED"), Type.Literal("PARKED")]);
+
+/** What waits, oldest first: announcements without an answer, and those that were given up. For admins. */
+export const outbox = action("orders.outbox", {
+  params: closed({
+    state: Type.Optional(Type.String({ pattern: "^(pending|parked|settled)(,(pending|parked|settled))*$", default: "pending,parked" })),
+    limit: Type.Optional(Limit),
+    cursor: Type.Optional(Cursor),
+  }),
+  result: Page(
+    closed({
+      id: Id,
+      order_id: Id,
+      event: Type.String(),
+      state: OutboxState,
+      attempts: Type.Integer({ minimum: 0 }),
+      next_attempt_at: Timestamp,
+      last_error: nullable(Type.String()),
+      created_at: Timestamp,
+    }),
+  ),
+  repeatable: true,
+});
+
+/** A parked announcement tries again, as if it were new; NOT_PARKED for any other. For admins. */
+export const replay = action("orders.replay", { params: closed({ id: Id }), result: closed({}) });
+
 export const ordersHealth = health("orders");

@@ -2,7 +2,7 @@ import type { Service, ServiceSchema } from "moleculer";
 import type { SchemaFor } from "../broker/contract";
 import { canDeliver, isConnected } from "../broker/listeners";
 import type { WithDatabase } from "./database.mixin";
-import { claim, makeDue, type OutboxLimits, type OutboxRow } from "./outbox";
+import { claim, deleteSettled, makeDue, type OutboxLimits, type OutboxRow } from "./outbox";
 
 /** What a service with this mixin has. */
 export interface WithOutbox {
@@ -14,6 +14,7 @@ export interface WithOutbox {
 
 interface RelayState {
   timer?: NodeJS.Timeout;
+  retention?: NodeJS.Timeout;
   running?: Promise<void> | undefined;
   again: boolean;
   full: boolean;
@@ -25,12 +26,14 @@ type Relay = Service &
   WithOutbox & {
     relayState: RelayState;
     emitDue(): Promise<void>;
+    forgetSettled(): Promise<void>;
     emitRows(rows: OutboxRow[]): Promise<void>;
     reconsider(): Promise<void>;
   };
 
 /** An idle node asks its database once a second, so that rows of a node that died are found. */
 const SWEEP_MS = 1_000;
+const RETENTION_MS = 3_600_000;
 
 /**
  * The relay of a transactional outbox: emits what has been committed, again and again, until an answer settles it.
@@ -48,11 +51,14 @@ export function outboxMixin(events: readonly string[], limits: OutboxLimits): Pa
       this.relayState.timer = setInterval(() => {
         this.relay();
       }, SWEEP_MS);
+      this.relayState.retention = setInterval(() => void this.forgetSettled(), RETENTION_MS);
+      void this.forgetSettled();
       return this.reconsider();
     },
 
     async stopped(this: Relay) {
       clearInterval(this.relayState.timer);
+      clearInterval(this.relayState.retention);
       delete this.relayState.timer;
       await this.relayState.running;
     },
@@ -80,6 +86,16 @@ export function outboxMixin(events: readonly string[], limits: OutboxLimits): Pa
           .finally(() => {
             state.running = undefined;
           });
+      },
+
+      async forgetSettled(this: Relay) {
+        try {
+          let deleted: number;
+          do deleted = await deleteSettled(this.db);
+          while (deleted > 0 && !this.broker.stopping);
+        } catch (error) {
+          this.logger.warn("old settled announcements could not be deleted, tried again later:", error);
+        }
       },
 
       relayHeldBack(this: Relay) {

@@ -84,6 +84,52 @@ export async function settle(query: Query, answers: readonly { order_id: number;
   );
 }
 
+export interface OutboxEntry extends Omit<OutboxRow, "payload"> {
+  state: "PENDING" | "SETTLED" | "PARKED";
+  attempts: number;
+  next_attempt_at: Date;
+  last_error: string | null;
+  created_at: Date;
+}
+
+/** Rows in the given states after an id, oldest first. */
+export function list(db: Database, states: readonly string[], after: number, limit: number): Promise<OutboxEntry[]> {
+  return db.adhoc<OutboxEntry>(
+    `select id, order_id, event, state, attempts, next_attempt_at, last_error, created_at from outbox
+     where state = any($1) and id > $2 order by id limit $3`,
+    [states, after, limit],
+  );
+}
+
+/** Makes a parked row new again. The caller holds the order's row. @returns whether it was parked */
+export async function revive(query: Query, id: number): Promise<boolean> {
+  const revived = await query(
+    `update outbox set state = 'PENDING', attempts = 0, refusals = 0, next_attempt_at = now(), last_error = null
+     where id = $1 and state = 'PARKED' returning id`,
+    [id],
+  );
+  return revived.length > 0;
+}
+
+/** Rows that are settled for longer than this are of no more use; orders and their history stay for ever. */
+const KEPT = "7 days";
+const SWEEP_LOCK = 7_205_761;
+
+/** Deletes old settled rows, a batch at a time, by one node at a time. @returns how many */
+export function deleteSettled(db: Database, batch = 1_000): Promise<number> {
+  return db.transaction(async (query) => {
+    const [lock] = await query<{ mine: boolean }>("select pg_try_advisory_xact_lock($1) as mine", [SWEEP_LOCK]);
+    if (lock?.mine !== true) return 0;
+    const deleted = await query(
+      `delete from outbox where id in (
+         select id from outbox where state = 'SETTLED' and settled_at < now() - interval '${KEPT}' order by settled_at limit $1)
+       returning id`,
+      [batch],
+    );
+    return deleted.length;
+  });
+}
+
 /**
  * Counts a refusal; parks a row whose refusal is permanent, or that was refused ten times.
  * @returns the parked rows

@@ -174,5 +174,17 @@ export const ROUTES: Readonly<Record<string, Route>> = {
     reply: showOrder,
   }),
 
+  "GET /admin/outbox": route({
+    action: orders.outbox,
+    auth: "admin",
+    params: (input) => queryParams(input, orders.outbox, "ignore"),
+    reply: (page, input) => ok(page, nextLink("/admin/outbox", input, page.next_cursor)),
+  }),
+  "POST /admin/outbox/:id/replay": route({
+    action: orders.replay,
+    auth: "admin",
+    params: (input) => ({ id: pathId(input, "NOT_FOUND") }),
+    reply: () => ({ status: 202 }),
+  }),
   "GET /admin/consistency": route({ action: orders.audit, auth: "admin", reply: (report) => ok(report) }),
 };

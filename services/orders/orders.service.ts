@@ -113,6 +113,19 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
         return store.present(cancelled);
       }),
 
+      outbox: implement(contract.outbox, async function (this: Orders, ctx) {
+        const { state = "pending,parked", limit = 20, cursor } = ctx.params;
+        return store.listOutbox(this.db, state.toUpperCase().split(","), limit, cursor);
+      }),
+
+      replay: implement(contract.replay, async function (this: Orders, ctx) {
+        const replayed = await store.replayAnnouncement(this.db, ctx.params.id);
+        if (replayed === undefined) throw problem("NOT_FOUND", "there is no such announcement");
+        if (!replayed) throw problem("NOT_PARKED", "this announcement is not parked");
+        this.relay();
+        return {};
+      }),
+
       audit: implement(contract.audit, async function (this: Orders, ctx) {
         return auditShop(this.db, {
           audit: () => call(ctx, productsAudit, {}),

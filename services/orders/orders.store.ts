@@ -195,6 +195,36 @@ export function settleOrders(db: Database, outcomes: readonly Outcome[]): Promis
   });
 }
 
+/** A parked announcement tries again, and its order no longer says that it is parked. @returns undefined where there is no such row */
+export function replayAnnouncement(db: Database, id: number): Promise<boolean | undefined> {
+  return db.transaction(async (query) => {
+    // the order first, as everywhere
+    const [order] = await query<{ id: number }>("select id from orders where id = (select order_id from outbox where id = $1) for update", [
+      id,
+    ]);
+    if (order === undefined) return undefined;
+    const revived = await outbox.revive(query, id);
+    if (revived)
+      await query("update orders set reason = null, version = version + 1, updated_at = now() where id = $1 and status = 'PENDING'", [
+        order.id,
+      ]);
+    return revived;
+  });
+}
+
+/** One page of the outbox, oldest first. */
+export async function listOutbox(db: Database, states: readonly string[], limit: number, cursor: string | undefined) {
+  const name = `outbox:${states.join()}`;
+  const [after] = cursor === undefined ? [] : decodeCursor(name, cursor, ["number"]);
+  const rows = await outbox.list(db, states, Number(after ?? 0), limit + 1);
+  const present = (row: outbox.OutboxEntry) => ({
+    ...row,
+    next_attempt_at: row.next_attempt_at.toISOString(),
+    created_at: row.created_at.toISOString(),
+  });
+  return page(rows, limit, present, (last) => encodeCursor(name, [last.id]));
+}
+
 /** Counts refusals; an order whose announcement is parked says so in its reason. @returns the parked ones */
 export function refuseOrders(db: Database, refusals: readonly Refusal[]): Promise<{ order_id: number; last_error: string }[]> {
   return db.transaction(async (query) => {

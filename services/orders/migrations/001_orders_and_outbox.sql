@@ -52,4 +52,5 @@ create table outbox (
 );
 
 create index outbox_due on outbox (next_attempt_at, id) where state = 'PENDING';
+create index outbox_settled on outbox (settled_at) where state = 'SETTLED';
 create index outbox_parked on outbox (id) where state = 'PARKED';
