@@ -65,8 +65,9 @@ export async function initialise(programs: Programs, cluster: string, passwordFi
     });
     let output = "";
     for (const stream of [initdb.stdout, initdb.stderr]) stream?.on("data", (text) => (output += String(text)));
-    const [code, signal]: unknown[] = await once(initdb, "close");
-    if (code !== 0) throw new Error(`initdb ended with ${String(signal ?? code)}: ${lastLines(output)}`);
+    await once(initdb, "close");
+    const end = initdb.signalCode ?? initdb.exitCode;
+    if (end !== 0) throw new Error(`initdb ended with ${String(end)}: ${lastLines(output)}`);
   } finally {
     await password.close();
   }
