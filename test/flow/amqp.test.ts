@@ -91,6 +91,16 @@ class World {
     return `MOL-${this.namespace}.${kind}.${this.b.id}`;
   }
 
+  waiting(): Promise<{ messageCount: number; consumerCount: number }> {
+    return withChannel(this.url, (channel) => channel.checkQueue(this.queue("REQ")));
+  }
+
+  /** Until RabbitMQ knows too, it still delivers to the broken connection, and again as redelivered. */
+  async loseB(): Promise<void> {
+    this.b.breakSocket();
+    await until("b is away", async () => !this.b.connected && (await this.waiting()).consumerCount === 0, 4_000);
+  }
+
   async end(): Promise<void> {
     this.release();
     await Promise.all([this.a.broker.stop(), this.b.broker.stop()]);
@@ -218,15 +228,12 @@ situation("a call on a closing channel, or while RabbitMQ takes nothing, is refu
 });
 
 situation("a request that outlived its time-out in the queue never runs, one that waits in time does", async (world) => {
-  const { b } = world;
-  b.breakSocket();
-  await until("b is away", () => !b.connected);
+  await world.loseB();
   const stale = world.ask("stale", { timeout: 1_500 });
   const patient = world.ask("patient", { timeout: 30_000 });
-  const inQueue = () => withChannel(world.url, (channel) => channel.checkQueue(world.queue("REQ")));
-  await until("both wait in the queue", async () => (await inQueue()).messageCount === 2, 3_000);
+  await until("both wait in the queue", async () => (await world.waiting()).messageCount === 2, 3_000);
   await expect(stale).rejects.toMatchObject({ type: "REQUEST_TIMEOUT" });
-  expect(b.connected).toBe(false);
+  expect(world.b.connected).toBe(false);
   expect(await patient).toBe("patient");
   expect(await world.ask("next")).toBe("next");
   expect(world.ran).toEqual(["patient", "next"]);
@@ -242,8 +249,7 @@ situation("a redelivered request never runs", async (world) => {
     meta: {},
     level: 1,
   };
-  b.breakSocket();
-  await until("b is away", () => !b.connected);
+  await world.loseB();
   await withChannel(world.url, async (channel) => {
     for (const label of ["redelivered", "new"]) {
       const content = JSON.stringify({ ...request, params: { label } });
