@@ -1,4 +1,4 @@
-import type { Line, Status } from "../../contracts/orders";
+import type { Status } from "../../contracts/orders";
 import type { Database } from "../../mixins/database";
 import { NEXT } from "./order";
 
@@ -38,16 +38,23 @@ export interface AuditedOrder {
   status: Status;
   /** Its announcement is not settled: what products knows may differ for now. */
   unsettled: boolean;
-  lines: Line[];
+  /** `product:quantity`, by product, with commas between. */
+  lines: string;
 }
 
-/** The orders after one id, up to and with another. */
+/** The orders after one id, up to and with another. Joined by range: a subquery for each order takes eight times as long. */
 export function ordersBetween(db: Database, after: number, upto: number): Promise<AuditedOrder[]> {
   return db.query<AuditedOrder>(
-    `select o.id, o.status,
-       exists (select from outbox x where x.order_id = o.id and x.state <> 'SETTLED') as unsettled,
-       (select json_agg(json_build_object('product_id', product_id, 'quantity', quantity) order by product_id) from order_lines l where l.order_id = o.id) as lines
-     from orders o where o.id > $1 and o.id <= $2 order by o.id`,
+    `select o.id, o.status, x.order_id is not null as unsettled, coalesce(l.lines, '') as lines
+     from orders o
+     left join (
+       select distinct order_id from outbox where order_id > $1 and order_id <= $2 and state <> 'SETTLED'
+     ) x on x.order_id = o.id
+     left join (
+       select order_id, string_agg(product_id || ':' || quantity, ',' order by product_id) as lines
+       from order_lines where order_id > $1 and order_id <= $2 group by order_id
+     ) l on l.order_id = o.id
+     where o.id > $1 and o.id <= $2`,
     [after, upto],
   );
 }

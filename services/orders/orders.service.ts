@@ -42,14 +42,10 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
   const limits = { ...config.outbox, outstanding: MAX_OUTSTANDING, batch: MAX_BATCH };
   return {
     name: "orders",
+    // The last one starts first and stops last: the relay needs the database.
     mixins: [
-      databaseMixin({
-        service: "orders",
-        url: config.databases.orders,
-        migrations: path.join(__dirname, "migrations"),
-        model: MODEL,
-      }),
       outboxMixin([contract.orderCreated.name, contract.orderCancelled.name], limits),
+      databaseMixin({ service: "orders", url: config.databases.orders, migrations: path.join(__dirname, "migrations"), model: MODEL }),
     ],
 
     actions: {
