@@ -1,5 +1,7 @@
 import { randomBytes } from "node:crypto";
 import path from "node:path";
+import { check } from "./broker/validator";
+import { register } from "./contracts/users";
 
 export const SERVICES = ["api", "users", "products", "orders"] as const;
 export type ServiceName = (typeof SERVICES)[number];
@@ -129,6 +131,16 @@ export function databaseNames(): [DatabaseName, string][] {
   ];
 }
 
+/** Whether the escapes in a URL's user, password and path mean something. */
+function isDecodable(url: string): boolean {
+  try {
+    const { username, password, pathname } = new URL(url);
+    return decodeURIComponent(username + password + pathname) !== "";
+  } catch {
+    return false; // a percent sign that encodes nothing
+  }
+}
+
 /** Reads single variables; notes a mistake and goes on with the default. An empty variable counts as unset. */
 class Reader {
   constructor(
@@ -189,30 +201,33 @@ class Reader {
   url(name: string, protocols: readonly string[]): string | undefined {
     const value = this.value(name);
     if (value === undefined) return undefined;
-    if (URL.canParse(value) && protocols.includes(new URL(value).protocol) && new URL(value).hostname !== "") return value;
+    if (URL.canParse(value) && protocols.includes(new URL(value).protocol) && new URL(value).hostname !== "" && isDecodable(value))
+      return value;
     this.mistakes.push(`${name} is not a URL of the form ${protocols[0] ?? ""}//user:password@host:port/…`);
     return undefined;
   }
 
   origins(name: string): string[] {
     return this.words(name).flatMap((word) => {
-      if (URL.canParse(word) && new URL(word).origin === word) return word;
-      this.mistakes.push(`${name} has "${word}": set exact origins such as https://shop.example.com, without a path or *`);
+      if (URL.canParse(word) && new URL(word).origin === word && !word.includes("*")) return word;
+      this.mistakes.push(
+        `${name} has "${word.replace(/\/\/.*@/, "//")}": set exact origins such as https://shop.example.com, without a path or *`,
+      );
       return [];
     });
   }
 
   admin(): { email: string; password: string } | undefined {
     const email = this.value("ADMIN_EMAIL");
-    const password = this.value("ADMIN_PASSWORD");
+    const password = this.env["ADMIN_PASSWORD"] || undefined; // spaces around it are its own
     if (email === undefined && password === undefined) return undefined;
     if (email === undefined || password === undefined) {
       this.mistakes.push("ADMIN_EMAIL and ADMIN_PASSWORD go together: set both or neither");
       return undefined;
     }
-    if (!/^\S+@\S+$/.test(email)) this.mistakes.push("ADMIN_EMAIL is not an e-mail address");
-    if (password.length < 8 || Buffer.byteLength(password) > 72)
-      this.mistakes.push("ADMIN_PASSWORD must have at least 8 characters and at most 72 bytes");
+    const wrong = new Set(check(register.params, { email, password }).map((error) => error.field));
+    if (wrong.has("email")) this.mistakes.push("ADMIN_EMAIL is not an e-mail address");
+    if (wrong.has("password")) this.mistakes.push("ADMIN_PASSWORD must have at least 8 characters and at most 72 bytes");
     return { email, password };
   }
 }

@@ -56,7 +56,8 @@ export const Money = (maximum: number) => Type.Number({ minimum: 0, maximum, for
 export const Cents = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER });
 
 export const Limit = Type.Integer({ minimum: 1, maximum: 100, default: 20 });
-export const Cursor = Type.String({ minLength: 1, maxLength: 1024 });
+/** Opaque; long enough for a name of 200 characters that JSON escapes. */
+export const Cursor = Type.String({ minLength: 1, maxLength: 4096 });
 
 /** One page of a list; `next_cursor` is null on the last one. */
 export const Page = <T extends TSchema>(item: T) => closed({ items: Type.Array(item), next_cursor: nullable(Cursor) });

@@ -68,6 +68,11 @@ export function outboxMixin(events: readonly string[], limits: OutboxLimits): Pa
       async "$services.changed"(this: Relay) {
         await this.reconsider();
       },
+      // What was on its way to that node, or from it, is lost with it; another one may be there still.
+      async "$node.disconnected"(this: Relay) {
+        this.relayState.reachable = false;
+        await this.reconsider();
+      },
       async "$transporter.connected"(this: Relay) {
         this.relayState.reachable = false;
         await this.reconsider();

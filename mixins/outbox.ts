@@ -21,25 +21,27 @@ export interface OutboxLimits {
 export const REFUSALS_BEFORE_PARKING = 10;
 
 /**
- * Takes due rows for this node and puts off their next attempt, in one statement, so that no transaction is held while
- * emitting and no row is taken by two nodes. An emitted row's next attempt lies ahead: that is how the outstanding
- * ones are counted, in the database, since the answer may reach another node.
+ * Takes rows for this node and puts off their next attempt, in one statement, so that no transaction is held while
+ * emitting and no row is taken by two nodes. First those that were not answered in time, then new ones, as long as the
+ * rows that were emitted and are unanswered are not too many; give or take a batch for each node that claims at the same
+ * moment. They are counted in the database, since the answer may reach another node.
  */
 const CLAIM = `
   with outstanding as (
-    select count(*)::int as n
-    from (select from outbox where state = 'PENDING' and next_attempt_at > now() limit $3) as waiting
-  ), due as (
+    select count(*)::int as n from outbox where state = 'PENDING' and attempts > 0
+  ), again as (
     select id from outbox
-    where state = 'PENDING' and next_attempt_at <= now()
-    order by id
-    limit greatest(0, least($4, $3 - (select n from outstanding)))
-    for update skip locked
+    where state = 'PENDING' and attempts > 0 and next_attempt_at <= now()
+    order by next_attempt_at limit $4 for update skip locked
+  ), fresh as (
+    select id from outbox
+    where state = 'PENDING' and attempts = 0
+    order by id limit greatest(0, least($4 - (select count(*) from again), $3 - (select n from outstanding))) for update skip locked
   ), claimed as (
     update outbox as o
     set attempts = attempts + 1,
         next_attempt_at = now() + make_interval(secs => least($2, $1 * power(2, least(attempts, 20))) / 1000.0)
-    from due where o.id = due.id
+    where o.id in (select id from again union all select id from fresh)
     returning o.id, o.order_id, o.event, o.payload
   )
   select claimed.*, outstanding.n as waiting from outstanding left join claimed on true order by claimed.id`;
@@ -61,11 +63,11 @@ export async function claim(
   return { rows, full: (found[0]?.waiting ?? 0) + rows.length >= outstanding };
 }
 
-/** Makes every waiting row due now, since the answers of the meantime are lost. Rows that others hold are not waited for. */
+/** Makes every unanswered row due now, since the answers of the meantime are lost. Rows that others hold are not waited for. */
 export async function makeDue(db: Database): Promise<void> {
   await db.query(`
     update outbox set next_attempt_at = now()
-    where id in (select id from outbox where state = 'PENDING' and next_attempt_at > now() order by id for update skip locked)`);
+    where id in (select id from outbox where state = 'PENDING' and attempts > 0 and next_attempt_at > now() order by id for update skip locked)`);
 }
 
 /**

@@ -27,7 +27,7 @@ export const isUniqueViolation = (error: unknown): boolean => sqlState(error) ==
 export const isLockTimeout = (error: unknown): boolean => sqlState(error) === "55P03";
 
 const CONNECTION_LOST =
-  /^(ECONN|EPIPE|ETIMEDOUT|EHOSTUNREACH|ENOTFOUND|EAI_AGAIN)|Connection terminated|timeout exceeded when trying to connect|not queryable/;
+  /^(ECONN|EPIPE|ETIMEDOUT|EHOSTUNREACH|ENOTFOUND|EAI_AGAIN)|Connection terminated|timeout exceeded when trying to connect|not queryable|Query read timeout/;
 
 /** The database can't answer now: away, starting or stopping, out of connections, or too slow. */
 export function isDatabaseAway(error: unknown): boolean {

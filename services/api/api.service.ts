@@ -29,7 +29,8 @@ interface Alias {
 }
 
 type Api = Service & {
-  server: Server;
+  server: Server & { requireHostHeader: boolean };
+  httpHandler(req: IncomingMessage, res: ServerResponse): Promise<void>;
   aliases: Alias[];
   verifier: TokenVerifier;
   send(req: IncomingMessage, res: ServerResponse, reply: Reply): void;
@@ -65,8 +66,6 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
       logRouteRegistration: null,
       requestTimeout: REQUEST_TIMEOUT,
       debounceTime: 1,
-      // Query strings stay flat: `?a[b]=1` is a parameter of that name, and no object.
-      qsOptions: { depth: 0, parameterLimit: 100 },
       cors: config.corsOrigins.length > 0 && {
         origin: isAllowed, // a string would be matched by substring
         methods: ["GET", "HEAD", "POST", "PATCH", "DELETE"],
@@ -120,6 +119,10 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
           });
         });
         await withRequestId(id, () => {
+          if (req.headers.host === undefined && req.httpVersion === "1.1") {
+            this.sendProblem(req, res, problemDetails("BAD_REQUEST", id, "a Host header is needed")); // RFC 9112, 3.2
+            return undefined;
+          }
           // moleculer-web would take the method that a preflight asks about for the request's own.
           if (req.method !== "OPTIONS" || isPreflight(req, config)) return web.httpHandler.call(this, req, res);
           const methods = this.methodsOf(pathOf(req));
@@ -127,6 +130,14 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
           else this.send(req, res, { status: 204, headers: { Allow: [...methods, "OPTIONS"].join(", ") } });
           return undefined;
         });
+      },
+
+      /** Flat, and into an object without a prototype: `constructor` and `__proto__` are names like others. */
+      parseQueryString(req: IncomingMessage): { url: string; query: Record<string, unknown> } {
+        const [url = "/", ...rest] = (req.url ?? "/").split("?");
+        const query = Object.create(null) as Record<string, unknown>;
+        for (const [name, value] of new URLSearchParams(rest.join("?"))) query[name] = name in query ? [query[name], value] : value;
+        return { url, query };
       },
 
       /** HEAD is GET without the body (RFC 9110, 9.3.2). */
@@ -240,6 +251,9 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
       this.verifier = new TokenVerifier(async () => (await call(this.broker, jwks, {})).keys);
       this.server.headersTimeout = REQUEST_TIMEOUT;
       this.server.on("clientError", answerUnreadable);
+      // Node would answer these by itself, and not with a problem.
+      this.server.requireHostHeader = false;
+      this.server.on("checkExpectation", (req: IncomingMessage, res: ServerResponse) => void this.httpHandler(req, res));
     },
   };
 }

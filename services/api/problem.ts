@@ -24,7 +24,7 @@ const PARSER_ERRORS: Readonly<Record<string, ErrorCode>> = {
   "parameters.too.many": "BAD_REQUEST",
   "request.aborted": "BAD_REQUEST",
   "request.size.invalid": "BAD_REQUEST",
-  ERR_UNABLE_DECODE_PARAM: "BAD_REQUEST",
+  UNABLE_DECODE_PARAM: "BAD_REQUEST",
 };
 
 const DETAILS: Partial<Record<ErrorCode, string>> = {
@@ -82,4 +82,4 @@ function fieldErrors(error: unknown): FieldError[] {
 }
 
 const isZlibError = (error: unknown): boolean =>
-  error instanceof Error && "code" in error && typeof error.code === "string" && /^Z_/.test(error.code);
+  error instanceof Error && "code" in error && typeof error.code === "string" && /^(Z_|ERR__ERROR_|ERR_BROTLI)/.test(error.code);

@@ -1,4 +1,6 @@
 import { call, type Meta } from "../../broker/contract";
+import { problem } from "../../broker/errors";
+import { check } from "../../broker/validator";
 import type { Context } from "moleculer";
 import type { ActionContract, Result } from "../../contracts/contract";
 import type { Order } from "../../contracts/orders";
@@ -30,9 +32,18 @@ interface Spec<C extends ActionContract> {
   reply: (result: Result<C>, input: Input) => Reply;
 }
 
-/** The params of a route come from outside: the action's contract judges them, where the action runs. */
+/** What comes from outside is judged by the action's contract, here as well as there: what breaks it is not even sent. */
 function route<C extends ActionContract>({ action, auth = "public", body = "none", params = () => ({}), reply }: Spec<C>): Route {
-  return { auth, body, handle: async (ctx, input) => reply(await call(ctx, action, params(input)), input) };
+  return {
+    auth,
+    body,
+    handle: async (ctx, input) => {
+      const given = params(input);
+      const errors = check(action.params, given);
+      if (errors.length > 0) throw problem("VALIDATION_ERROR", "the request breaks its contract", { errors });
+      return reply(await call(ctx, action, given), input);
+    },
+  };
 }
 
 const ok = (body: unknown, headers: Record<string, string> = {}): Reply => ({ status: 200, body, headers });

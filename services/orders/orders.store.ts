@@ -158,11 +158,15 @@ export async function lockOrder(query: Query, id: number): Promise<{ user_id: nu
   return (await query<{ user_id: number; status: Status }>("select user_id, status from orders where id = $1 for update", [id]))[0];
 }
 
+/*
+ * The time of a change is the clock's, not the transaction's: one that began earlier may get the order later.
+ */
+
 /** Writes a cancel and its announcement. The caller holds the order's row. */
 export async function writeCancelled(query: Query, id: number): Promise<void> {
   await query(
     `with changed as (
-       update orders set status = 'CANCELLED', reason = null, version = version + 1, updated_at = now() where id = $1 returning id, updated_at
+       update orders set status = 'CANCELLED', reason = null, version = version + 1, updated_at = clock_timestamp() where id = $1 returning id, updated_at
      ), history as (
        insert into order_history (order_id, status, at) select id, 'CANCELLED', updated_at from changed
      )
@@ -245,7 +249,7 @@ async function writeStates(query: Query, changed: ReadonlyMap<number, { status: 
   if (changed.size === 0) return;
   await query(
     `with changed as (
-       update orders as o set status = x.status, reason = x.reason, version = o.version + 1, updated_at = now()
+       update orders as o set status = x.status, reason = x.reason, version = o.version + 1, updated_at = clock_timestamp()
        from unnest($1::bigint[], $2::text[], $3::text[]) as x (id, status, reason) where o.id = x.id
        returning o.id, o.status, o.updated_at
      )

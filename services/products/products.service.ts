@@ -8,6 +8,7 @@ import { toCents } from "../../contracts/money";
 import { CancelledOrder, CreatedOrder, orderCancelled, orderCreated } from "../../contracts/orders";
 import * as contract from "../../contracts/products";
 import { databaseMixin, type WithDatabase } from "../../mixins/database.mixin";
+import { isDataError } from "../../mixins/sql-state";
 import { answer } from "./answers";
 import { auditProducts, reservationsOf } from "./audit.store";
 import { adjustStock, insertProduct, listMovements, listProducts, present, quoteProducts, type ProductRow } from "./products.store";
@@ -60,7 +61,10 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
       }),
 
       list: implement(contract.list, async function (this: Products, ctx) {
-        return listProducts(this.db, ctx.params);
+        return listProducts(this.db, ctx.params).catch((error: unknown) => {
+          // The contract bounds all else: what is out of range for the database came in a cursor that nobody was given.
+          throw isDataError(error) ? problem("BAD_REQUEST", "the cursor can't be read") : error;
+        });
       }),
 
       update: implement(contract.update, async function (this: Products, ctx) {
@@ -94,8 +98,7 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
         await this.findOwn(ctx, id);
         const adjusted = await adjustStock(this.db, id, delta, reason, contract.MAX_QUANTITY);
         if (adjusted !== undefined) return adjusted;
-        const { quantity } = await this.find(id);
-        if (quantity + delta < 0) throw problem("INSUFFICIENT_STOCK", `there are ${quantity} units, ${-delta} can't be taken away`);
+        if (delta < 0) throw problem("INSUFFICIENT_STOCK", `there are less than ${-delta} units to take away`);
         throw invalid("delta", `would lead to more than ${contract.MAX_QUANTITY} units, those held by orders included`);
       }),
 

@@ -83,11 +83,11 @@ export function quoteProducts(db: Database, ids: readonly number[]): Promise<Quo
 
 /** The column that each sort compares, the type of its cursor, and how a row's value gets into one. */
 const SORT_COLUMNS = {
-  name: { sql: "name", cast: "text", type: "string", of: (row: ProductRow) => row.name },
-  price: { sql: "price_cents", cast: "bigint", type: "number", of: (row: ProductRow) => row.price_cents },
+  name: { sql: "name", bound: (value: string) => value, type: "string", of: (row: ProductRow) => row.name },
+  price: { sql: "price_cents", bound: (value: string) => `${value}::bigint`, type: "number", of: (row: ProductRow) => row.price_cents },
   created_at: {
     sql: "created_at",
-    cast: "timestamptz",
+    bound: (value: string) => `to_timestamp(${value}::float8 / 1000)`,
     type: "number",
     of: (row: ProductRow) => row.created_at.getTime(),
   },
@@ -116,8 +116,7 @@ export async function listProducts(
   if (params.in_stock !== undefined) where.push(params.in_stock ? "quantity > 0" : "quantity = 0");
   if (params.cursor !== undefined) {
     const [value, id] = decodeCursor(list, params.cursor, [column.type, "number"]);
-    const bound = key === "created_at" ? new Date(Number(value)) : value;
-    where.push(`(${column.sql}, id) ${descending ? "<" : ">"} (${bind(bound)}::${column.cast}, ${bind(id)}::bigint)`);
+    where.push(`(${column.sql}, id) ${descending ? "<" : ">"} (${column.bound(bind(value))}, ${bind(id)}::bigint)`);
   }
   const rows = await db.adhoc<ProductRow>(
     `select * from products where ${where.join(" and ")} order by ${column.sql} ${direction}, id ${direction} limit ${bind(limit + 1)}`,

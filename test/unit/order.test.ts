@@ -1,7 +1,4 @@
 import fc from "fast-check";
-import { check } from "../../broker/validator";
-import { Money } from "../../contracts/contract";
-import { fromCents, toCents } from "../../contracts/money";
 import type { Line, Status } from "../../contracts/orders";
 import type { Outcome, Quote, Reservation } from "../../contracts/products";
 import { decodeCursor, encodeCursor, page } from "../../mixins/keyset";
@@ -209,7 +206,8 @@ describe("an order and its stock over a lossy transport", () => {
           drain();
         }
         drain();
-        expect(disagreement({ id: 1, status: one.status, unsettled: false, lines: one.wanted }, one.reservation)).toBeUndefined();
+        const audited = { id: 1, status: one.status, unsettled: false, lines: "1:2,2:1" };
+        expect(disagreement(audited, one.reservation)).toBeUndefined();
         one.history.slice(1).forEach((to, i) => expect(NEXT[one.history[i]!]).toContain(to));
         const held = one.status === "CONFIRMED" ? 1 : 0;
         expect([...one.shelf]).toEqual([[1, stock - 2 * held], [2, 5 - held]]); // prettier-ignore
@@ -220,8 +218,8 @@ describe("an order and its stock over a lossy transport", () => {
 });
 
 describe("disagreement", () => {
-  const audited = (status: Status, over = {}) => ({ id: 1, status, unsettled: false, lines: [line(1, 2), line(3, 4)], ...over });
-  const held = (state: Outcome["outcome"], of = [line(1, 2), line(3, 4)]): Reservation => ({ order_id: 1, state, lines: of });
+  const audited = (status: Status, over = {}) => ({ id: 1, status, unsettled: false, lines: "9:2,10:4", ...over });
+  const held = (state: Outcome["outcome"], of = [line(9, 2), line(10, 4)]): Reservation => ({ order_id: 1, state, lines: of });
   const AGREEING = ["CONFIRMED RESERVED", "REJECTED REJECTED", "CANCELLED RELEASED", "CANCELLED REJECTED", "CANCELLED none"];
 
   it.each(STATUSES.flatMap((status) => [...OUTCOMES, "none" as const].map((state) => [status, state] as const)))(
@@ -235,43 +233,16 @@ describe("disagreement", () => {
     },
   );
 
-  it("a reservation without an order is told, settled or not", () => {
-    expect(disagreement(undefined, held("RESERVED"))).toBe("a reservation (RESERVED) without an order");
-  });
-
   it("other units, another product, one line more or less: the lines differ; their order does not matter", () => {
     const differ = "its lines and those of its reservation differ";
-    const cases = [[line(1, 2), line(3, 5)], [line(1, 2), line(2, 4)], [line(1, 2)], [line(1, 2), line(3, 4), line(5, 1)]];
+    const cases = [[line(9, 2), line(10, 5)], [line(9, 2), line(8, 4)], [line(9, 2)], [line(9, 2), line(10, 4), line(11, 1)], []]; // prettier-ignore
     for (const of of cases) expect(disagreement(audited("CONFIRMED"), held("RESERVED", of))).toBe(differ);
-    expect(disagreement(audited("CONFIRMED"), held("RESERVED", [line(3, 4), line(1, 2)]))).toBeUndefined();
+    expect(disagreement(audited("CONFIRMED"), held("RESERVED", [line(10, 4), line(9, 2)]))).toBeUndefined();
   });
 
-  it("a tombstone without lines is fine for a cancelled order, but a confirmed one must hold something", () => {
+  it("a tombstone without lines is fine for a cancelled order, but a released one had the lines of its order", () => {
     expect(disagreement(audited("CANCELLED"), held("RELEASED", []))).toBeUndefined();
-    expect(disagreement(audited("CONFIRMED"), held("RESERVED", []))).toBe("confirmed with nothing reserved");
-  });
-});
-
-describe("money", () => {
-  it("every price in cents comes back from its amount exactly", () => {
-    // All of the first 100,000.00, then every 97th up to 9,999,999.99: a prime, so that every ending occurs.
-    const wrong: number[] = [];
-    for (let cents = 0; cents <= 999_999_999; cents += cents < 10_000_000 ? 1 : 97)
-      if (toCents(fromCents(cents)) !== cents) wrong.push(cents);
-    expect(wrong).toEqual([]);
-    expect(toCents(fromCents(999_999_999))).toBe(999_999_999);
-  });
-
-  it("an amount passes the contract, and JSON prints it with at most two decimals and reads it back", () => {
-    fc.assert(
-      fc.property(fc.integer({ min: 0, max: 999_999_999 }), (cents) => {
-        const amount = fromCents(cents);
-        expect(check(Money(9_999_999.99), amount)).toEqual([]);
-        expect(JSON.stringify(amount)).toMatch(/^\d+(\.\d{1,2})?$/);
-        expect(toCents(Number(JSON.stringify(amount)))).toBe(cents);
-      }),
-      { numRuns: 2_000 },
-    );
+    expect(disagreement(audited("CANCELLED"), held("RELEASED", [line(9, 2)]))).toBe("its lines and those of its reservation differ");
   });
 });
 
@@ -280,15 +251,14 @@ describe("keyset paging", () => {
     fc.maxSafeInteger(),
     fc.string({ unit: "binary" }).filter((text) => !text.includes("\0")),
   );
-  const typesOf = (values: (string | number)[]) => values.map((v) => (typeof v === "string" ? "string" : "number"));
-  const BAD_REQUEST = expect.objectContaining({ type: "BAD_REQUEST" });
+  const BAD_REQUEST = expect.objectContaining({ type: "BAD_REQUEST" }) as Error;
 
   it("a cursor gives back its values; to another list, or as other types, it is a bad request", () => {
     fc.assert(
       fc.property(fc.string(), fc.array(value, { minLength: 1, maxLength: 3 }), (list, values) => {
         const cursor = encodeCursor(list, values);
         expect(cursor).toMatch(/^[\w-]+$/);
-        const types = typesOf(values);
+        const types = values.map((v) => (typeof v === "string" ? "string" : "number"));
         expect(decodeCursor(list, cursor, types)).toEqual(values.map((v) => (v === 0 ? 0 : v))); // JSON has no -0
         const others = types.map((type) => (type === "string" ? ("number" as const) : ("string" as const)));
         for (const wrong of [others, types.slice(1), [...types, "number" as const]])

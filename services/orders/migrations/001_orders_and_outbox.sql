@@ -51,6 +51,8 @@ create table outbox (
   unique (order_id, event)
 );
 
-create index outbox_due on outbox (next_attempt_at, id) where state = 'PENDING';
+-- For the relay: what is new, and what was emitted and waits for its answer.
+create index outbox_new on outbox (id) where state = 'PENDING' and attempts = 0;
+create index outbox_unanswered on outbox (next_attempt_at) where state = 'PENDING' and attempts > 0;
 create index outbox_settled on outbox (settled_at) where state = 'SETTLED';
 create index outbox_parked on outbox (id) where state = 'PARKED';

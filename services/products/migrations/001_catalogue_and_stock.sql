@@ -48,7 +48,8 @@ create table stock_movements (
   delta      bigint not null check (delta <> 0),
   balance    bigint not null check (balance >= 0),
   reason     text not null,
-  created_at timestamptz not null default now(),
+  -- when it was written, which is under the product's lock: now() is when its transaction began
+  created_at timestamptz not null default clock_timestamp(),
   check ((order_id is not null) = (kind in ('RESERVE', 'RELEASE')))
 );
 

@@ -1,0 +1,24 @@
+-- Gives each service a role and a database of its own, as its URL names them; no role gets into another's database.
+-- Runs by itself on an empty volume only. Run by hand it adds what is missing and sets the passwords anew:
+--   docker compose exec postgres psql -U postgres -f /docker-entrypoint-initdb.d/shop.sql
+\set ON_ERROR_STOP on
+\getenv users USERS_DATABASE_URL
+\getenv products PRODUCTS_DATABASE_URL
+\getenv orders ORDERS_DATABASE_URL
+
+create temporary table service as
+select part[1] as role, part[2] as password, part[3] as database
+from unnest(array[:'users', :'products', :'orders']) as url,
+  regexp_match(url, '^postgres(?:ql)?://([^:]+):(.+)@[^@/]+/([^/?]+)') as part;
+
+select format('create role %I login', role) from service where role not in (select rolname from pg_roles)
+\gexec
+select format('alter role %I password %L', role, password) from service
+\gexec
+select format('create database %I owner %I', database, role) from service where database not in (select datname from pg_database)
+\gexec
+select format('revoke all on database %I from public', database) from service
+\gexec
+
+-- The superuser needs no password that could be guessed: it logs in by the container's own socket, as above.
+alter role current_user password null;

@@ -1,0 +1,349 @@
+import { connect } from "node:net";
+import type { Middleware } from "moleculer";
+import { Client as Postgres } from "pg";
+import type { Answer, Client } from "../support/client";
+import { ADMIN, startShop, type Shop, type ShopOptions } from "../support/shop";
+
+/*
+ * The table "Errors" of the API, and under each code who asks what: person, method, path, a header between @, body. In
+ * each line one thing is wrong. "<a|b>" makes a line for each; :1 is the seller's product, :2 the buyer's order, :cursor=
+ * takes JSON; other words with a colon are SPECIAL. What is called canary must not be read again.
+ */
+const ROWS = String.raw`
+404 Not Found: NOT_FOUND
+  admin GET /<nowhere?x=canary|?x=canary|$node/list|~node/list|$node/actions|api/rest|api/$node.list|list-aliases|users/health|orders.audit>
+  admin POST /<$node/list|orders/1/audit|users/token|products/1/reserve> {}
+404 Not Found: PRODUCT_NOT_FOUND
+  nobody GET /products/<abc|0|-1|1.5|9223372036854775808|9007199254740993|1e3|01|%00|1%20|1'--|99|constructor>
+  admin GET /products/<quote|reservations|audit|health>
+  seller <PATCH|DELETE> /products/<abc|99> {}
+  seller POST /products/<abc|99>/stock {"delta":1}
+  buyer POST /orders {"items":[{"product_id":99,"quantity":1}]}
+404 Not Found: ORDER_NOT_FOUND
+  buyer GET /orders/<abc|0|-1|1.5|9223372036854775808|9007199254740993|1e3|01|%00|1%20|1'--|99|constructor>
+  buyer POST /orders/<abc|0|-1|1.5|9223372036854775808|1e3|01|99>/cancel
+  admin GET /orders/<audit|health>
+  seller GET /orders/:2
+  seller POST /orders/:2/cancel
+405 Method Not Allowed: METHOD_NOT_ALLOWED
+  nobody <PUT|PATCH|DELETE> /products<|/> {}
+  nobody <POST|PUT> /products/:1 {}
+  admin POST /products/<quote|adjust> {}
+  admin <PATCH|DELETE> /orders/:2
+401 Unauthorized: UNAUTHENTICATED
+  nobody GET /<me|orders|orders/:2|products/:1/stock|admin/consistency>
+  nobody POST /<products|orders|products/:1/stock|orders/:2/cancel> {}
+  nobody <PATCH|DELETE> /products/:1 {}
+401 Unauthorized: INVALID_CREDENTIALS
+  nobody POST /token {"email":"<admin|canary>@shop.test","password":"canary"}
+403 Forbidden: FORBIDDEN
+  <buyer|seller> GET /admin/consistency
+  buyer <PATCH|DELETE> /products/:1 {"name":"canary"}
+  buyer POST /products/:1/stock {"delta":1}
+  buyer GET /<products/:1/stock|orders?user_id=1|orders?all=true>
+409 Conflict: EMAIL_TAKEN
+  nobody POST /register {"email":"<admin|Admin>@shop.test","password":"canary canary"}
+409 Conflict: INSUFFICIENT_STOCK
+  buyer POST /orders {"items":[{"product_id":1,"quantity":<1000|26},{"product_id":1,"quantity":26>}]}
+  seller POST /products/:1/stock {"delta":-1000}
+412 Precondition Failed: PRECONDITION_FAILED
+  seller PATCH /products/:1 @If-Match:<"99"|W/"1"|1|"canary">@ {"name":"x"}
+422 Unprocessable Content: IDEMPOTENCY_KEY_REUSED
+  buyer POST /orders @Idempotency-Key:once@ {"items":[{"product_id":1,"quantity":2}]}
+400 Bad Request: MALFORMED_JSON
+  seller POST /products <canary|{"name": canary|{"name":"canary"|{"name":"canary",}>
+413 Content Too Large: BODY_TOO_LARGE
+  seller POST /products {"name":":KiB"}
+415 Unsupported Media Type: UNSUPPORTED_MEDIA_TYPE
+  seller POST /<products|products/:1/stock|orders>
+  seller POST /products @Content-Encoding:canary@ {}
+  seller POST /products @Content-Type:<text/plain|application/x-www-form-urlencoded|application/json; charset=latin1|x/json|>@ {}
+  nobody POST /token @Content-Type:<text/plain|multipart/form-data>@ {}
+422 Unprocessable Content: VALIDATION_ERROR
+  buyer POST /<products|orders|products/:1/stock|token|register> <null|[]|7|"canary"|{}|:nested|{"items":[:nested]}|{"items":[]}|{"items":{}}>
+  nobody POST /register {"email":"canary@shop.test","password":"canary canary","<role|id|user_id|created_at|email_key>":"admin"}
+  nobody POST /token {"email":"canary@shop.test","password":"canary","<role|refresh_token|username>":"x"}
+  seller POST /products {"name":"x","price":1,"quantity":1,"<id|seller_id|version|user_id|status|created_at>":7}
+  seller PATCH /products/:1 {"<id":7|quantity":7|seller_id":7|version":7|versions":[1]|status":7|name":null|price":null>}
+  seller POST /products/:1/stock {"delta":1,"<id|order_id|quantity|balance>":7}
+  buyer POST /orders {"items":[{"product_id":1,"quantity":1}],"<id|user_id|status|total|price|version|idempotency_key>":7}
+  buyer POST /orders {"items":[{"product_id":1,"quantity":1,"<price|unit_price|name|id>":1}]}
+  seller POST /products {"name":"x","price":1,"quantity":1,<"__proto__":{"role":"admin"}|"constructor":{"prototype":{"role":"admin"}}>}
+  buyer POST /orders {"items":[{"product_id":1,"quantity":1,<"__proto__":{"role":"admin"}|"constructor":{"prototype":{"role":"admin"}}>}]}
+  nobody POST /token {"email":"a@b.co","password":"canary",<"__proto__":{"role":"admin"}|"constructor":{"prototype":{"role":"admin"}}>}
+  seller POST /products {"name":"x","price":1,"quantity":1,"<description|category|sku>":"canary\u0000"}
+  seller PATCH /products/:1 {"<name|description|category|sku>":"\u0000canary"}
+  seller POST /products/:1/stock {"delta":1,"reason":"\u0000canary"}
+  nobody POST /register {"email":"canary<\u0000|\ud800>@shop.test","password":"canary canary"}
+  nobody POST /<register|token> {"email":"canary@shop.test","password":"canary\u0000canary"}
+  seller POST /products {"name":"x","quantity":1,"price":<0.001|10.000000001|1e308|-1|"1"|1e7|null|true>}
+  seller POST /products {"name":"x","price":1,"quantity":<1.5|2147483648|-1|"1"|null|1e308>}
+  seller POST /products/:1/stock {"delta":<0|1.5|2147483648|-2147483648|"1"|null|1e308>}
+  buyer POST /orders {"items":[{"product_id":1,"quantity":<0|1.5|-1|10001|2147483648|"1">}]}
+  buyer POST /orders {"items":[{"product_id":<0|1.5|-1|9223372036854775808|"1"|null>,"quantity":1}]}
+400 Bad Request: BAD_REQUEST
+  nobody GET /products/%E0%A4%A
+  seller POST /products @Content-Encoding:<gzip|deflate|br>@ canary
+  buyer POST /orders @Idempotency-Key:<|é|a b|a,b c|:256>@ {"items":[{"product_id":1,"quantity":1}]}
+  nobody GET /products?<page=2|constructor=1|__proto__=1|q[a]=1|limit=0|limit=101|limit=x|limit=|limit=1&limit=2|q=a&q=b>
+  nobody GET /products?<sort=canary|sort=name;drop%20table%20products|sort=name&sort=price|in_stock=maybe|cursor=|q=|q=%00canary>
+  nobody GET /products?<min_price=1.001|max_price=-1|max_price=1e308|seller_id=0|seller_id=2%20or%201=1|category=%00canary>
+  nobody GET /products?:100&page=2
+  admin GET /orders?<status=canary|status=pending|limit=101|user_id=x|all=7|cursor=canary|status=PENDING&status=PENDING>
+  seller GET /products/:1/stock?<limit=0|limit=x|cursor=canary|:cursor=["ledger:2",1]>
+  nobody GET /products?<cursor=canary|cursor=:2000|:cursor=null|:cursor=7|:cursor={}|:cursor=[]|:cursor=["orders",1]>
+  nobody GET /products?:cursor=["products:created_at"<|,1|,"x",1|,null,1|,1,1.5|,1,1,1|,1.5,1|,1e300,1|,-8e15,1>]
+  nobody GET /products?sort=<name&:cursor=["products:name","\u0000",1]|-name&:cursor=["products:name","a",1]|price&:cursor=["products:name","a",1]>
+  buyer GET /orders?:cursor=["<products:created_at",1|orders","1"|orders",1,1>]
+409 Conflict: ORDER_NOT_CANCELLABLE
+409 Conflict: IDEMPOTENCY_IN_FLIGHT
+500 Internal Server Error: INTERNAL_ERROR
+503 Service Unavailable: SERVICE_UNAVAILABLE
+`;
+const SPECIAL: Readonly<Record<string, string>> = {
+  ":nested": "[".repeat(10_000) + "]".repeat(10_000),
+  ":KiB": "x".repeat(101 * 1024),
+  ":256": "x".repeat(256),
+  ":2000": "x".repeat(2_000),
+  ":100&": "&".repeat(100),
+};
+const LEAKS = /stack|node_modules|\.[jt]s\b|\\n|select |insert |update |violates|sqlstate|sequelize|nodeID|"action"|canary/i;
+
+type Person = "nobody" | "seller" | "buyer" | "admin";
+
+const expand = (line: string): string[] => {
+  const [all, choices] = /<([^<>]*)>/.exec(line) ?? [];
+  if (all === undefined || choices === undefined) return [line];
+  return choices.split("|").flatMap((choice) => expand(line.replace(all, () => choice)));
+};
+const SECTIONS = ROWS.trim()
+  .split(/\n(?! )/)
+  .map((section) => {
+    const [head, ...lines] = section.split("\n  ");
+    const [, status, title, code] = /^(\d+) ([\w ]+): (\w+)$/.exec(head!)!;
+    return { status: Number(status), title, code: code!, rows: lines.flatMap(expand) };
+  });
+
+let shop: Shop;
+let people: Record<Person, Client>;
+
+/** Sends a row. */
+function ask(row: string, orderId: number): Promise<Answer> {
+  const [, who, method, path, name, value, raw] = /^(\w+) (\w+) (\S+)(?: @([\w-]+):(.*)@)?(?: (.*))?$/.exec(row) ?? [];
+  const special = (text: string): string => text.replace(/:(nested|KiB|256|2000|100&)/, (word) => SPECIAL[word]!);
+  const target = special(path!)
+    .replace("/:1", "/1")
+    .replace("/:2", `/${orderId}`)
+    .replace(/:cursor=(.*)$/, (_all, content: string) => `cursor=${Buffer.from(content).toString("base64url")}`);
+  return people[who as Person].request(method!, target, undefined, {
+    ...(name !== undefined && { headers: { [name]: special(value!) } }),
+    ...(raw !== undefined && { raw: special(raw) }),
+  });
+}
+
+/** An answer as the contract has it for this code: status, members and headers, and nothing of our insides. */
+function expectProblem({ status, headers, body }: Answer, code: string): void {
+  const { detail, errors, request_id, ...rest } = body;
+  const expected = SECTIONS.find((section) => section.code === code)!;
+  expect({ status, ...rest }).toEqual({ type: "about:blank", title: expected.title, status: expected.status, code });
+  expect(headers.get("content-type")).toBe("application/problem+json");
+  expect(headers.get("x-request-id")).toBe(request_id);
+  expect(detail).toMatch(/^\S.+/);
+  expect(JSON.stringify(body)).not.toMatch(LEAKS);
+  expect(JSON.stringify(body)).not.toContain(shop.config.namespace); // node ids begin with it
+  expect((errors ?? []).length > 0).toBe(code === "VALIDATION_ERROR");
+  for (const error of errors ?? []) expect(error).toEqual({ field: expect.any(String), message: expect.any(String) });
+  expect(headers.get("www-authenticate") ?? "").toMatch(status === 401 ? /^Bearer/ : /^$/);
+  expect(headers.get("allow") ?? "").toMatch(status === 405 ? /^[A-Z]+(, [A-Z]+)*$/ : /^$/);
+  expect(headers.get("retry-after") ?? "").toMatch(status === 503 ? /^[1-9]\d*$/ : /^$/);
+}
+
+/** Sends what no HTTP client would send, and reads until the other side closes. */
+function overSocket(...head: string[]): Promise<Answer> {
+  const { hostname, port } = new URL(shop.url);
+  return new Promise((resolve, reject) => {
+    let answer = "";
+    const socket = connect(Number(port), hostname, () => socket.write(`${head.join("\r\n")}\r\n\r\n`, "latin1"));
+    socket.on("data", (chunk) => (answer += chunk.toString()));
+    socket.on("error", reject);
+    socket.on("close", () => {
+      const [top = "", content = ""] = answer.split("\r\n\r\n");
+      const [line = "", ...lines] = top.split("\r\n");
+      const headers = new Headers(lines.map((header) => header.split(/: (.*)/, 2) as [string, string]));
+      resolve({ status: Number(line.split(" ")[1]), headers, body: content.startsWith("{") ? JSON.parse(content) : {} });
+    });
+  });
+}
+
+async function open(options?: ShopOptions): Promise<void> {
+  shop = await startShop(options);
+  people = { nobody: shop.client(), seller: shop.client(), buyer: shop.client(), admin: shop.client() };
+  await Promise.all([people.seller.signUp(), people.buyer.signUp(), people.admin.login(ADMIN.email, ADMIN.password)]);
+  expect(await people.seller.createProduct()).toBe(1);
+}
+
+async function inDatabase(name: keyof Shop["databases"], work: (database: Postgres) => Promise<unknown>): Promise<void> {
+  const database = new Postgres(shop.databases[name].url);
+  await database.connect();
+  await work(database).finally(() => database.end());
+}
+
+describe("in one process", () => {
+  const failure: { cause?: Error } = {};
+  const failing: Middleware = {
+    name: "Failing",
+    localAction: (next, action) =>
+      function (ctx) {
+        const fails = failure.cause !== undefined && action.name === "products.get";
+        return fails ? Promise.reject(failure.cause!) : (next.call(this, ctx) as unknown);
+      },
+  };
+  let orderId: number;
+
+  beforeAll(async () => {
+    await open({ broker: { middlewares: [failing] } });
+    orderId = Number((await people.buyer.order(1, 1, { headers: { "Idempotency-Key": "once" } })).body["id"]);
+  });
+  afterAll(() => shop.stop());
+
+  it.each(SECTIONS.flatMap(({ code, rows }) => rows.map((row) => [row, code] as const)))("%s → %s", async (row, code) => {
+    expectProblem(await ask(row, orderId), code);
+  });
+
+  it("an order whose key is being written by another → IDEMPOTENCY_IN_FLIGHT", async () => {
+    await inDatabase("orders", async (other) => {
+      await other.query(
+        "begin; insert into orders (user_id, idempotency_key, request_hash, total_cents) select user_id, 'held', '', 0 from orders limit 1",
+      );
+      expectProblem(await people.buyer.order(1, 1, { headers: { "Idempotency-Key": "held" } }), "IDEMPOTENCY_IN_FLIGHT");
+    });
+  });
+
+  it("a REJECTED order that is cancelled → ORDER_NOT_CANCELLABLE", async () => {
+    await people.buyer.decided(orderId);
+    await inDatabase("orders", (database) => database.query("update orders set status = 'REJECTED'"));
+    expectProblem(await people.buyer.post(`/orders/${orderId}/cancel`), "ORDER_NOT_CANCELLABLE");
+  });
+
+  it("an error of our own → INTERNAL_ERROR, and nothing of it is told", async () => {
+    failure.cause = new Error("select canary from users");
+    const answer = await people.nobody.get("/products/1");
+    delete failure.cause;
+    expectProblem(answer, "INTERNAL_ERROR");
+  });
+
+  it.each([
+    ["no HTTP", "BAD_REQUEST", "canary"],
+    ["two lengths", "BAD_REQUEST", "POST /token HTTP/1.1|Host: a|Content-Length: 3|Transfer-Encoding: chunked||0"],
+    ["24 KB of headers", "BAD_REQUEST", `GET / HTTP/1.1|Host: a|X-Canary: ${"canary".repeat(4_000)}`],
+    ["no Host", "BAD_REQUEST", "GET /me HTTP/1.1|Connection: close"],
+    ["an unknown expectation", "NOT_FOUND", "GET /nowhere HTTP/1.1|Host: a|Expect: canary|Connection: close"],
+    ["a rare method", "METHOD_NOT_ALLOWED", "TRACE /products HTTP/1.1|Host: a|Connection: close"],
+  ])("%s over a raw socket → %s", async (_what, code, head) => {
+    expectProblem(await overSocket(...head.split("|")), code);
+  });
+
+  it.each([128, 32, 1])("a request id of %i characters is kept", async (length) => {
+    const id = "Aa0-_.~".repeat(20).slice(0, length);
+    for (const path of ["/products", "/nowhere"])
+      expect((await people.nobody.get(path, { headers: { "X-Request-Id": id } })).headers.get("x-request-id")).toBe(id);
+  });
+
+  const ODD_IDS = `a b|canary;x|"canary"|<canary>|é|a,canary|a\rSet-Cookie: b|a\nSet-Cookie: b|a\r\n Set-Cookie: b|a\r\nX-Request-Id: b|:129|:3000`;
+  it.each(ODD_IDS.split("|"))("the request id %j is replaced", async (odd) => {
+    const id = odd.replace(/^:(\d+)$/, (_all, length: string) => "x".repeat(Number(length)));
+    const head = ["GET /nowhere HTTP/1.1", "Host: a", `X-Request-Id: ${id}`, "X-Correlation-Id: canary", "Connection: close"];
+    const answer = await overSocket(...head);
+    expectProblem(answer, answer.status === 400 ? "BAD_REQUEST" : "NOT_FOUND"); // some of them are no HTTP
+    expect(answer.headers.get("x-request-id")).toMatch(/^[0-9a-f-]{36}$/);
+    expect(answer.headers.has("set-cookie")).toBe(false);
+  });
+
+  it.each(["GET ", "POST /cancel"])("%s of another's order is answered byte for byte like that of a missing one", async (line) => {
+    const [method, action] = line.split(" ");
+    const [other, missing] = await Promise.all(
+      [orderId, 99_999].map(async (id) => {
+        const headers = { Authorization: `Bearer ${people.seller.token!}`, "X-Request-Id": "same" };
+        const response = await fetch(`${shop.url}/orders/${id}${action!}`, { method: method!, headers });
+        return [response.status, [...response.headers].filter(([name]) => name !== "date"), await response.text()];
+      }),
+    );
+    expect(other).toEqual(missing);
+  });
+
+  it("a query beside a body is ignored, and no body above has polluted an object", async () => {
+    const { body } = await people.seller.post("/products?quantity=99&price=5&seller_id=9", { name: "x", price: 1, quantity: 5 });
+    expect(body).toMatchObject({ quantity: 5, price: 1 });
+    expect((await people.seller.post(`/products/${body["id"]}/stock?delta=99`, { delta: 1 })).body["quantity"]).toBe(6);
+    expect(({} as { role?: string }).role).toBeUndefined();
+  });
+});
+
+describe("when a part is away", () => {
+  afterAll(() => shop.stop());
+  const ASKED = ["GET /me", "GET /products/1", "GET /orders", 'POST /orders {"items":[{"product_id":1,"quantity":1}]}'];
+  /** Asks for one thing of users, products, orders, and of orders and products together. @returns the status of each */
+  const each = (): Promise<number[]> =>
+    Promise.all(
+      ASKED.map(async (line) => {
+        const since = performance.now();
+        const answer = await ask(`buyer ${line}`, 0);
+        expect(performance.now() - since).toBeLessThan(5_000);
+        if (answer.status >= 400) expectProblem(answer, "SERVICE_UNAVAILABLE");
+        return answer.status;
+      }),
+    );
+
+  /** What /health says is down. */
+  async function down(): Promise<string[]> {
+    const { status, headers, body } = await people.nobody.get("/health");
+    const checks = body["checks"] as { name: string; ok: boolean; detail?: string }[];
+    const names = ["gateway", "transporter", "users", "users database", "products", "products database", "orders", "orders database"];
+    expect(checks.map(({ name }) => name)).toEqual(names);
+    for (const { ok, detail } of checks) expect(detail === undefined).toBe(ok);
+    const bad = checks.filter((check) => !check.ok).map(({ name }) => name);
+    expect([status, body["status"]]).toEqual(bad.length > 0 ? [503, "unavailable"] : [200, "ok"]);
+    expect(headers.get("content-type")).toMatch(/^application\/json/);
+    expect((await people.nobody.get("/health/live")).body).toEqual({ status: "ok", checks: [] });
+    expect((await people.nobody.get("/health/ready")).status).toBe(200);
+    return bad;
+  }
+
+  it("10,000 nested arrays on their way to another node → VALIDATION_ERROR", async () => {
+    await open({ nodes: [["api"], ["users"], ["products"], ["orders"]] });
+    expectProblem(await ask('buyer POST /orders {"items":[:nested]}', 0), "VALIDATION_ERROR");
+  });
+
+  it("services stop one by one: their routes → 503 in 5 s, those of the others go on, and /health names them", async () => {
+    expect(await down()).toEqual([]);
+    expect(await each()).toEqual([200, 200, 200, 201]);
+    await shop.node("products").stop();
+    expect(await down()).toEqual(["products", "products database"]);
+    expect(await each()).toEqual([200, 503, 200, 503]);
+    await shop.node("orders").stop();
+    expect(await each()).toEqual([200, 503, 503, 503]);
+    await shop.node("users").stop();
+    expect(await each()).toEqual([503, 503, 503, 503]);
+    expect(await down()).toHaveLength(6);
+    expectProblem(await ask('nobody POST /token {"email":"canary","password":"canary"}', 0), "SERVICE_UNAVAILABLE");
+  });
+
+  it("databases stall, then go one by one: as with services, and /health tells the one from the other", async () => {
+    await shop.stop();
+    await open();
+    const stall = (name: keyof Shop["databases"], work: () => Promise<unknown>) =>
+      inDatabase(name, async (other) => {
+        await other.query(`begin; lock table ${name} in access exclusive mode`);
+        await work();
+      });
+    const allAway = [503, 503, 503, 503];
+    await stall("users", () => stall("products", () => stall("orders", async () => expect(await each()).toEqual(allAway))));
+    expect(await each()).toEqual([200, 200, 200, 201]);
+    await shop.databases.products.drop();
+    expect(await each()).toEqual([200, 503, 200, 503]);
+    expect(await down()).toEqual(["products database"]);
+    await Promise.all([shop.databases.users.drop(), shop.databases.orders.drop()]);
+    expect(await each()).toEqual(allAway);
+    expect(await down()).toEqual(["users database", "products database", "orders database"]);
+  });
+});

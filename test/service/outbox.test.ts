@@ -1,0 +1,349 @@
+import fc from "fast-check";
+import { ServiceBroker, type Context } from "moleculer";
+import { call } from "../../broker/contract";
+import { audit, cancel, create } from "../../contracts/orders";
+import type { Outcome, Quote, Refusal } from "../../contracts/products";
+import { runChecks } from "../../mixins/audit";
+import type { Database } from "../../mixins/database";
+import type { WithDatabase } from "../../mixins/database.mixin";
+import { claim, type OutboxLimits } from "../../mixins/outbox";
+import type { WithOutbox } from "../../mixins/outbox.mixin";
+import { brokerOptions } from "../../moleculer.config";
+import { CHECKS } from "../../services/orders/audit.store";
+import { lockOrder, writeCancelled } from "../../services/orders/orders.store";
+import { until } from "../support/amqp";
+import { startShop, type Shop } from "../support/shop";
+
+type OrdersService = WithDatabase & WithOutbox & { relayState: { running?: Promise<void> } };
+
+/** Nothing is repeated by itself in these tests: they make rows due when they want it. */
+const PATIENT = { OUTBOX_RETRY_MS: "3600000", OUTBOX_RETRY_MAX_MS: "3600000" };
+const USER = { meta: { user: { id: 1, role: "user" as const } } };
+
+/** Hears the events and says nothing: the tests do. */
+class SilentProducts {
+  readonly asked: number[] = [];
+  times = (order_id: number) => this.asked.filter((id) => id === order_id).length;
+
+  on(broker: ServiceBroker): this {
+    const hear = (ctx: Context<{ orders: { order_id: number }[] }>) =>
+      void this.asked.push(...ctx.params.orders.map((order) => order.order_id));
+    broker.createService({
+      name: "products",
+      actions: {
+        quote: (ctx: Context<{ ids: number[] }>) =>
+          ctx.params.ids.map((id): Quote => ({ id, name: "Lamp", price_cents: 100, quantity: 1_000 })),
+      },
+      events: { "order.created": hear, "order.cancelled": hear },
+    });
+    return this;
+  }
+}
+
+let shop: Shop;
+let broker: ServiceBroker;
+let orders: OrdersService;
+let db: Database;
+const start = (options: Parameters<typeof startShop>[0]) => async () => {
+  shop = await startShop({ env: PATIENT, ...options });
+  broker = shop.node("orders");
+  orders = broker.getLocalService("orders") as unknown as OrdersService;
+  db = orders.db;
+};
+const stop = () => shop.stop();
+
+/** Orders as a node leaves them that dies right after the commit: announced, but never emitted. @returns their ids */
+async function committed(n: number, payload: unknown = { lines: [{ product_id: 1, quantity: 1 }] }): Promise<number[]> {
+  const rows = await db.query<{ order_id: number }>(
+    `with created as (
+       insert into orders (user_id, idempotency_key, request_hash, total_cents) select 1, gen_random_uuid(), '-', 100 from generate_series(1, $1) returning id
+     ), lines as (insert into order_lines select id, 1, 'Lamp', 100, 1 from created
+     ), history as (insert into order_history (order_id, status) select id, 'PENDING' from created)
+     insert into outbox (order_id, event, payload) select id, 'order.created', $2 from created order by id returning order_id`,
+    [n, JSON.stringify(payload)],
+  );
+  return rows.map((row) => row.order_id);
+}
+const place = async (): Promise<number> => (await call(broker, create, { items: [{ product_id: 1, quantity: 1 }] }, USER)).order.id;
+const cancelled = (id: number) => call(broker, cancel, { id }, USER);
+const settled = (...outcomes: Outcome[]) => broker.emit("stock.settled", { orders: outcomes });
+const refused = (order_id: number, permanent: boolean) =>
+  broker.emit("stock.refused", { orders: [{ order_id, event: "order.created", permanent, message: "no such thing" } satisfies Refusal] });
+const outcome = (order_id: number, what: Outcome["outcome"]): Outcome =>
+  what === "REJECTED" ? { order_id, outcome: what, shortages: [{ product_id: 1, wanted: 1, available: 0 }] } : { order_id, outcome: what };
+
+/** An order as it stands, and the state of each of its announcements. */
+type State = { status: string; reason: string | null; version: number; outbox: Record<string, string> };
+const STATE =
+  "select status, reason, version, (select jsonb_object_agg(event, state) from outbox where order_id = $1) as outbox from orders where id = $1";
+const stateOf = async (id: number) => (await db.query<State>(STATE, [id]))[0]!;
+/** One whole turn of the relay. */
+const turn = async () => {
+  await orders.relayState.running;
+  orders.relay();
+  await orders.relayState.running;
+};
+const turnWhenAllIsDue = () => db.query("update outbox set next_attempt_at = now() where state = 'PENDING'").then(turn);
+const attemptsOf = async (ids: number[]) =>
+  (await db.query<{ attempts: number }>("select attempts from outbox where order_id = any($1)", [ids])).map((row) => row.attempts);
+const soundBooks = async () => expect((await runChecks(db, CHECKS)).filter((check) => !check.ok)).toEqual([]);
+
+describe("claiming, while nobody listens to the relay's own events", () => {
+  beforeAll(start({ nodes: [["orders"]] }));
+  afterAll(stop);
+  beforeEach(() => db.query("update outbox set state = 'SETTLED'"));
+  const limits = (over: Partial<OutboxLimits>) => ({ retryMs: 1_000, retryMaxMs: 1e9, outstanding: 1_000, batch: 1_000, ...over });
+
+  it("each attempt waits twice as long as the one before, up to the cap, after a thousand attempts too", async () => {
+    const waits = fc.record({ retryMs: fc.integer({ min: 10, max: 60_000 }), retryMaxMs: fc.integer({ min: 10, max: 3_600_000 }) });
+    const [id] = await committed(1);
+    await fc.assert(
+      fc.asyncProperty(waits, async ({ retryMs, retryMaxMs }) => {
+        await db.transaction(async (query) => {
+          const inside = Object.assign(Object.create(db), { query }) as Database; // one transaction has one now()
+          for (const attempt of [0, 1, 2, 3, 4, 5, 19, 20, 1_000]) {
+            await query("update outbox set next_attempt_at = now(), attempts = $2 where order_id = $1", [id, attempt]);
+            expect((await claim(inside, limits({ retryMs, retryMaxMs }))).rows).toHaveLength(1);
+            const [row] = await query("select attempts, extract(epoch from next_attempt_at - now()) * 1000 as wait from outbox where order_id = $1", [id]); // prettier-ignore
+            expect(row!["attempts"]).toBe(attempt + 1);
+            expect(Number(row!["wait"])).toBeCloseTo(Math.min(retryMaxMs, retryMs * 2 ** Math.min(attempt, 20)), 1);
+            expect((await claim(inside, limits({}))).rows).toEqual([]); // not due any more
+          }
+        });
+      }),
+      { numRuns: 10 },
+    );
+  });
+
+  it("the oldest go first, a batch at a time, until the cap of unanswered ones; each answer makes room for one", async () => {
+    const ids = await committed(10);
+    const take = async () => {
+      const { rows, full } = await claim(db, limits({ outstanding: 5, batch: 3 }));
+      return [rows.map((row) => row.order_id), full];
+    };
+    expect([await take(), await take(), await take()]).toEqual([[ids.slice(0, 3), false], [ids.slice(3, 5), true], [[], true]]); // prettier-ignore
+    await settled(outcome(ids[1]!, "RESERVED"));
+    expect([await take(), await take()]).toEqual([[[ids[5]], true], [[], true]]); // prettier-ignore
+    await refused(ids[0]!, true);
+    expect(await take()).toEqual([[ids[6]], true]);
+  });
+
+  it("eight relays side by side take every row, and none of them twice", async () => {
+    const ids = await committed(300);
+    const relay = async (batch: number): Promise<number[]> => {
+      const { rows } = await claim(db, limits({ batch }));
+      return rows.length === 0 ? [] : [...rows.map((row) => row.order_id), ...(await relay(batch))];
+    };
+    const taken = (await Promise.all([1, 2, 3, 5, 7, 11, 13, 17].map(relay))).flat();
+    const late = (await claim(db, limits({}))).rows.map((row) => row.order_id); // a relay may find nothing but locked rows
+    expect([...taken, ...late].sort((a, b) => a - b)).toEqual(ids);
+    expect(new Set(await attemptsOf(ids))).toEqual(new Set([1]));
+  });
+
+  it("nothing is claimed until somebody listens; then every waiting row falls due, whatever its next attempt was", async () => {
+    const ids = await committed(200);
+    await db.query("update outbox set next_attempt_at = now() + interval '1 hour' where order_id = any($1)", [ids.slice(0, 100)]);
+    await turn();
+    expect(new Set(await attemptsOf(ids))).toEqual(new Set([0]));
+    const products = new SilentProducts().on(broker);
+    await until("all are asked for", () => products.asked.length >= ids.length);
+    expect(products.asked.toSorted((a, b) => a - b)).toEqual(ids);
+    expect(new Set(await attemptsOf(ids))).toEqual(new Set([1]));
+  });
+});
+
+describe("over a network", () => {
+  const joined: ServiceBroker[] = [];
+  beforeAll(start({ nodes: [["orders"]], broker: { transporter: "Fake" } }));
+  afterAll(() => Promise.all([stop(), ...joined.map((node) => node.stop())]));
+
+  it("when products leaves nothing is claimed; a new node of it is asked at once for what the old one left unanswered", async () => {
+    const join = async (nodeId: string) => {
+      const node = new ServiceBroker({ ...brokerOptions({ ...shop.config, nodeId }), transporter: "Fake" });
+      joined.push(node);
+      const products = new SilentProducts().on(node);
+      return node.start().then(() => products);
+    };
+    const first = await join("first");
+    await broker.waitForServices("products", 5_000, 5);
+    const heard = await place();
+    await until("the first node is asked", () => first.times(heard) === 1);
+    await joined.pop()?.stop();
+    const [unheard] = await committed(1);
+    await turnWhenAllIsDue();
+    expect((await attemptsOf([heard, unheard!])).sort()).toEqual([0, 1]);
+    const second = await join("second");
+    await until("the second node is asked", () => second.times(heard) + second.times(unheard!) === 2);
+  });
+});
+
+describe("an order and the answers to its announcements", () => {
+  let products: SilentProducts;
+  beforeAll(async () => {
+    await start({ nodes: [["orders"]] })();
+    products = new SilentProducts().on(broker);
+    await broker.waitForServices("products", 5_000, 5);
+  });
+  afterAll(stop);
+
+  it("an order is announced again each time it falls due, until it is answered, and never after that", async () => {
+    const id = await place();
+    await turn();
+    for (const n of [1, 2, 3]) {
+      expect(products.times(id)).toBe(n);
+      await turn();
+      expect(products.times(id)).toBe(n); // not before it is due
+      await turnWhenAllIsDue();
+    }
+    await settled(outcome(id, "RESERVED"));
+    await turnWhenAllIsDue();
+    expect(products.times(id)).toBe(4);
+    expect((await stateOf(id)).outbox).toEqual({ "order.created": "SETTLED" });
+  });
+
+  it.each([
+    ["RESERVED", { "order.created": "SETTLED", "order.cancelled": "PENDING" }],
+    ["REJECTED", { "order.created": "SETTLED", "order.cancelled": "SETTLED" }],
+    ["RELEASED", { "order.created": "SETTLED", "order.cancelled": "SETTLED" }],
+  ] as const)("%s to a cancelled order settles %j, and the order stays CANCELLED", async (what, states) => {
+    const id = await place();
+    const { version } = await cancelled(id);
+    await settled(outcome(id, what), outcome(id, what));
+    expect(await stateOf(id)).toEqual({ status: "CANCELLED", reason: null, version, outbox: states });
+  });
+
+  it.each([
+    ["RESERVED", "CONFIRMED", null],
+    ["REJECTED", "REJECTED", "not enough stock: product 1: 1 wanted, 0 left"],
+  ] as const)("%s makes a pending order %s; told again in any number, it changes nothing", async (what, status, reason) => {
+    const id = await place();
+    const told = outcome(id, what);
+    await Promise.all(Array.from({ length: 10 }, () => settled(told, told)));
+    const after = { status, reason, version: 2, outbox: { "order.created": "SETTLED" } };
+    expect(await stateOf(id)).toEqual(after);
+    await settled(outcome(id, what === "RESERVED" ? "REJECTED" : "RESERVED"));
+    expect(await stateOf(id)).toEqual(after);
+  });
+
+  it("outcomes and cancels of the same orders at once: every order makes legal moves only, each counted once", async () => {
+    const act = fc.record({ order: fc.nat(2), what: fc.constantFrom("cancel", "settle", "settle" as const), twin: fc.boolean() });
+    await fc.assert(
+      fc.asyncProperty(fc.array(fc.boolean(), { minLength: 3, maxLength: 3 }), fc.array(act, { maxLength: 10 }), async (inStock, acts) => {
+        const ids = await committed(3);
+        const first = (i: number) => outcome(ids[i]!, inStock[i] ? "RESERVED" : "REJECTED");
+        await Promise.all(
+          acts.map(({ order, what, twin }) => {
+            if (what === "cancel")
+              return cancelled(ids[order]!).catch((error: unknown) => expect(error).toMatchObject({ type: "ORDER_NOT_CANCELLABLE" }));
+            return twin ? settled(first(order), first((order + 1) % 3)) : settled(first(order));
+          }),
+        );
+        await settled(...ids.map((_, i) => first(i)));
+        for (const [i, id] of ids.entries()) {
+          const { status, outbox } = await stateOf(id);
+          expect(["CANCELLED", inStock[i] ? "CONFIRMED" : "REJECTED"]).toContain(status);
+          const release = status === "CANCELLED" && { "order.cancelled": inStock[i] ? "PENDING" : "SETTLED" };
+          expect(outbox).toEqual({ "order.created": "SETTLED", ...release });
+        }
+        const moves = "(select count(*) from order_history h where h.order_id = o.id)";
+        expect(await db.query(`select id from orders o where id = any($1) and version <> ${moves}`, [ids])).toEqual([]);
+        await soundBooks();
+      }),
+      { numRuns: 25, endOnFailure: true },
+    );
+  });
+
+  it("a cancel that began before the confirmation, but got the order after it, stands later in the history", async () => {
+    const id = await place();
+    await db.transaction(async (query) => {
+      const later = () => query("select where clock_timestamp() > now() + interval '3 ms'");
+      await until("the clock has moved on", async () => (await later()).length > 0);
+      await settled(outcome(id, "RESERVED"));
+      await lockOrder(query, id);
+      await writeCancelled(query, id);
+    });
+    const rows = "select status from order_history where order_id = $1 order by";
+    const [written, told] = await Promise.all(["id", "at, id"].map((by) => db.query(`${rows} ${by}`, [id])));
+    expect(written).toEqual(["PENDING", "CONFIRMED", "CANCELLED"].map((status) => ({ status })));
+    expect(told).toEqual(written);
+  });
+
+  it("what was committed by a node that died before it emitted is found by the sweep", async () => {
+    const [id] = await committed(1);
+    await until("it is emitted", () => products.times(id!) === 1);
+  });
+
+  const reason = expect.stringMatching(/^parked: /) as string;
+  const WAITING = { status: "PENDING", reason: null, version: 1, outbox: { "order.created": "PENDING" } };
+  const PARKED = { status: "PENDING", reason, version: 2, outbox: { "order.created": "PARKED" } };
+  const park = async (): Promise<number> => {
+    const id = await place();
+    await refused(id, true);
+    return id;
+  };
+
+  it("nine refusals are counted, the tenth parks the announcement and the order says so; nothing is emitted any more", async () => {
+    const id = await place();
+    for (let i = 1; i <= 9; i++) await refused(id, false);
+    expect(await stateOf(id)).toEqual(WAITING);
+    await refused(id, false);
+    expect(await stateOf(id)).toEqual(PARKED);
+    await turn();
+    const asked = products.times(id);
+    await turnWhenAllIsDue();
+    expect(products.times(id)).toBe(asked);
+  });
+
+  it("one permanent refusal parks at once; its repeat changes nothing", async () => {
+    const id = await park();
+    await refused(id, true);
+    expect(await stateOf(id)).toEqual(PARKED);
+  });
+
+  it("a parked order can be cancelled: its reason goes, the cancel is announced, and its answer settles the parked row too", async () => {
+    const id = await park();
+    await cancelled(id);
+    const after = { status: "CANCELLED", reason: null, version: 3 };
+    expect(await stateOf(id)).toEqual({ ...after, outbox: { "order.created": "PARKED", "order.cancelled": "PENDING" } });
+    await settled(outcome(id, "RELEASED"));
+    expect(await stateOf(id)).toEqual({ ...after, outbox: { "order.created": "SETTLED", "order.cancelled": "SETTLED" } });
+  });
+
+  it.each([
+    ["RESERVED", "CONFIRMED", null],
+    ["REJECTED", "REJECTED", expect.stringMatching(/^not enough/)],
+  ] as const)("%s that comes after the parking wins: the order is %s", async (what, status, why) => {
+    const id = await park();
+    await settled(outcome(id, what));
+    expect(await stateOf(id)).toEqual({ status, reason: why, version: 3, outbox: { "order.created": "SETTLED" } });
+  });
+
+  it("a refusal that comes after the answer, or for an order that nobody knows, changes nothing", async () => {
+    const id = await place();
+    await settled(outcome(id, "RESERVED"), outcome(1e9, "RESERVED"));
+    await refused(id, true);
+    await refused(1e9, true);
+    expect(await stateOf(id)).toEqual({ status: "CONFIRMED", reason: null, version: 2, outbox: { "order.created": "SETTLED" } });
+  });
+});
+
+describe("in a whole shop", () => {
+  beforeAll(start({ env: {} }));
+  afterAll(stop);
+
+  it("broken payloads are refused and parked, while the orders around them flow", async () => {
+    const client = shop.client();
+    await client.signUp();
+    const product = await client.createProduct({ quantity: 10 });
+    const fraction = { lines: [{ product_id: product, quantity: 1.5 }] };
+    const payloads = [{ lines: "none" }, {}, [], "text", null, 7, fraction, { order_id: 1, lines: [] }];
+    const broken = (await Promise.all(payloads.map((payload) => committed(1, payload)))).flat();
+    const sound = await Promise.all(Array.from({ length: 5 }, async () => Number((await client.order(product, 1)).body["id"])));
+    for (const id of sound) expect((await client.decided(id))["status"]).toBe("CONFIRMED");
+    const parked = () => db.query("select from outbox where state = 'PARKED'");
+    await until("the broken ones are parked", async () => (await parked()).length === broken.length);
+    for (const id of broken) expect(await stateOf(id)).toMatchObject({ status: "PENDING", reason: expect.stringMatching(/^parked/) });
+    expect(await client.quantityOf(product)).toBe(5);
+    expect(await call(broker, audit, {})).toMatchObject({ ok: true, parked: broken.length, in_flight: 0 });
+  });
+});

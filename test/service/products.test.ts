@@ -1,0 +1,348 @@
+import fc from "fast-check";
+import type { ServiceBroker } from "moleculer";
+import { Client as Postgres } from "pg";
+import { call } from "../../broker/contract";
+import type { Params, Result } from "../../contracts/contract";
+import * as orders from "../../contracts/orders";
+import * as products from "../../contracts/products";
+import type { Role } from "../../contracts/users";
+import { until } from "../support/amqp";
+import type { Client } from "../support/client";
+import { startShop, type Shop } from "../support/shop";
+
+let shop: Shop, broker: ServiceBroker, database: Postgres, client: Client;
+
+const as = (id: number, role: Role = "user") => ({ meta: { user: { id, role } } });
+const SELLER = as(1_000_001);
+const ADMIN = as(1_000_002, "admin");
+/** Nobody else's id: what is his is a list of its own. */
+let lastUser = 2_000_000;
+const somebody = (): number => ++lastUser;
+
+type NewProduct = Partial<Params<typeof products.create>>;
+const make = (product: NewProduct = {}, caller = SELLER) =>
+  call(broker, products.create, { name: "Lamp", price: 19.99, quantity: 50, ...product }, caller);
+const read = (id: number) => call(broker, products.get, { id });
+const adjust = (id: number, delta: number, caller = SELLER) => call(broker, products.adjust, { id, delta }, caller);
+const ledger = async (id: number) => (await call(broker, products.ledger, { id, limit: 100 }, SELLER)).items;
+const patch = (changes: Params<typeof products.update>, caller = SELLER) => call(broker, products.update, changes, caller);
+
+beforeAll(async () => {
+  shop = await startShop();
+  broker = shop.node("products");
+  client = shop.client();
+  await client.signUp();
+  database = new Postgres(shop.databases.products.url);
+  await database.connect();
+});
+afterAll(async () => {
+  await database.end();
+  await shop.stop();
+});
+
+/** All pages of a list, from the first to the last. */
+async function pages(params: Params<typeof products.list>, between: () => Promise<unknown> = () => Promise.resolve()) {
+  const items: Result<typeof products.list>["items"] = [];
+  for (let cursor: string | undefined; ;) {
+    const page = await call(broker, products.list, { ...params, ...(cursor !== undefined && { cursor }) });
+    items.push(...page.items);
+    if (page.next_cursor === null) return items;
+    cursor = page.next_cursor;
+    await between();
+  }
+}
+
+describe("a product", () => {
+  it("that says no more than it must has null for the rest, is its maker's, and starts its ledger", async () => {
+    const { created_at, updated_at, ...product } = await make({ quantity: 7 });
+    const rest = { description: null, category: null, sku: null, seller_id: 1_000_001, version: 1 };
+    expect(product).toEqual({ id: expect.any(Number), name: "Lamp", price: 19.99, quantity: 7, ...rest });
+    expect(created_at).toBe(updated_at);
+    expect(await ledger(product.id)).toMatchObject([{ delta: 7, balance: 7, order_id: null }]);
+    expect(await ledger((await make({ quantity: 0 })).id)).toEqual([]);
+  });
+
+  it("is told to everybody as it was made, under its Location, without its version", async () => {
+    const body = { name: "Ünï 😀", price: 9_999_999.99, quantity: 1e9, description: "d\n\t", category: "c", sku: "s" };
+    const created = await client.post("/products", body);
+    expect([created.status, created.headers.get("etag")]).toEqual([201, '"1"']);
+    expect(created.body).toMatchObject(body);
+    expect(Object.keys(created.body)).not.toContain("version");
+    const location = created.headers.get("location")!;
+    for (const path of [location, `${location}/`]) expect((await shop.client().get(path)).body).toEqual(created.body);
+  });
+
+  const MOST = { name: 200, description: 5_000, category: 100, sku: 64 } as const;
+  it.each(Object.entries(MOST))("has a %s of at most %i characters, however many bytes they take", async (field, most) => {
+    expect((await make({ [field]: "😀".repeat(most) }))[field as keyof typeof MOST]).toBe("😀".repeat(most));
+    await expect(make({ [field]: "x".repeat(most + 1) })).rejects.toMatchObject({ type: "VALIDATION_ERROR" });
+  });
+
+  const WRONG = [{ name: " \t\n" }, { name: "" }, { price: 10_000_000 }, { quantity: 1_000_000_001 }, { category: "" }, { sku: "" }];
+  it.each<NewProduct>(WRONG)("with %j is refused", async (product) => {
+    await expect(make(product)).rejects.toMatchObject({ type: "VALIDATION_ERROR", code: 422 });
+  });
+
+  it("costs to the cent what was said, whatever that is", async () => {
+    const price = (cents: number): string => `${Math.floor(cents / 100)}.${String(cents % 100).padStart(2, "0")}`;
+    const everyCent = fc.asyncProperty(fc.integer({ min: 0, max: 999_999_999 }), async (cents) => {
+      const { body } = await client.post("/products", undefined, { raw: `{"name":"x","quantity":1,"price":${price(cents)}}` });
+      expect(Number(body["price"]).toFixed(2)).toBe(price(cents));
+      const { rows } = await database.query("select price_cents::int from products where id = $1", [body["id"]]);
+      expect(rows).toEqual([{ price_cents: cents }]);
+    });
+    await fc.assert(everyCent, { numRuns: 100, examples: [[435], [1005], [129999], [999_999_999], [1]] });
+  });
+
+  it("never has its price rounded: a third decimal is refused", async () => {
+    const mills = fc.integer({ min: 1, max: 99_999_999 }).filter((mills) => mills % 10 !== 0);
+    const thirds = fc.asyncProperty(mills, async (mills) => {
+      await expect(make({ price: mills / 1_000 })).rejects.toMatchObject({ type: "VALIDATION_ERROR" });
+    });
+    await fc.assert(thirds, { numRuns: 100 });
+  });
+
+  it("whose name has a lone surrogate is refused, or kept as answered", async () => {
+    const raw = String.raw`{"name":"\ud800","price":1,"quantity":1}`;
+    const { status, body } = await client.post("/products", undefined, { raw });
+    expect([201, 422]).toContain(status);
+    if (status === 201) expect((await client.get(`/products/${body["id"]}`)).body["name"]).toBe(body["name"]);
+  });
+});
+
+describe("a patch", () => {
+  it("changes what it names, clears what is null, leaves the rest, and makes a new version", async () => {
+    const before = await make({ description: "d", category: "c", sku: "s" });
+    const after = await patch({ id: before.id, price: 5.05, description: null, category: "k" });
+    expect(after).toMatchObject({ name: "Lamp", price: 5.05, description: null, category: "k", sku: "s", quantity: 50, version: 2 });
+    expect(after.updated_at >= before.updated_at).toBe(true);
+    expect(await read(before.id)).toEqual(after);
+  });
+
+  const REFUSED = [{ name: null }, { price: null }, { price: 0.001 }, { name: " " }, { quantity: 1 }];
+  it.each(REFUSED)("%j is refused and changes nothing", async (changes) => {
+    const before = await make();
+    await expect(patch({ id: before.id, ...(changes as object) })).rejects.toMatchObject({ type: "VALIDATION_ERROR" });
+    expect(await read(before.id)).toEqual(before);
+  });
+
+  it("of twenty at once on one version: one passes, the others are told that it is stale", async () => {
+    const { id } = await make();
+    const tried = await Promise.allSettled(Array.from({ length: 20 }, (_, i) => patch({ id, versions: [1], price: i })));
+    expect(tried.filter(({ status }) => status === "fulfilled")).toHaveLength(1);
+    for (const one of tried) if (one.status === "rejected") expect(one.reason).toMatchObject({ type: "PRECONDITION_FAILED" });
+    expect((await read(id)).version).toBe(2);
+  });
+
+  it.each([
+    ['"7", "1"', 200],
+    ["*", 200],
+    ['"2"', 412],
+    ['W/"1"', 412],
+    ["1", 412],
+  ])("with If-Match %s on version 1 → %i", async (tag, expected) => {
+    const path = `/products/${await client.createProduct()}`;
+    const { status, headers } = await client.patch(path, { price: 2 }, { headers: { "If-Match": tag } });
+    expect([status, headers.get("etag")]).toEqual([expected, expected === 200 ? '"2"' : null]);
+    expect((await client.get(path)).body["price"]).toBe(expected === 200 ? 2 : 19.99);
+  });
+});
+
+describe("a change", () => {
+  const CHANGES = {
+    patch: (id: number, who: typeof SELLER) => patch({ id, price: 1 }, who),
+    adjust: (id: number, who: typeof SELLER) => adjust(id, 1, who),
+    ledger: (id: number, who: typeof SELLER) => call(broker, products.ledger, { id }, who),
+    archive: (id: number, who: typeof SELLER) => call(broker, products.archive, { id }, who),
+  };
+  it.each(Object.entries(CHANGES))("(%s) is for the seller and an admin, for nobody else", async (_what, change) => {
+    const [mine, his] = [(await make()).id, (await make()).id];
+    await expect(change(mine, as(somebody()))).rejects.toMatchObject({ type: "FORBIDDEN" });
+    await expect(change(mine, { meta: {} } as typeof SELLER)).rejects.toMatchObject({ type: "UNAUTHENTICATED" });
+    await expect(change(mine, SELLER)).resolves.toBeDefined();
+    await expect(change(his, ADMIN)).resolves.toBeDefined();
+  });
+
+  it("of an archived product is impossible; it is gone from reads, lists and new orders, and its ledger stays", async () => {
+    const seller = somebody();
+    const { id } = await make({}, as(seller));
+    await call(broker, products.archive, { id }, as(seller));
+    const gone = { type: "PRODUCT_NOT_FOUND", code: 404 };
+    await expect(read(id)).rejects.toMatchObject(gone);
+    for (const change of Object.values(CHANGES)) await expect(change(id, as(seller))).rejects.toMatchObject(gone);
+    const order = { items: [{ product_id: id, quantity: 1 }] };
+    await expect(call(broker, orders.create, order, SELLER)).rejects.toMatchObject(gone);
+    expect((await call(broker, products.list, { seller_id: seller })).items).toEqual([]);
+    expect((await database.query("select from stock_movements where product_id = $1", [id])).rowCount).toBe(1);
+  });
+});
+
+describe("the list", () => {
+  const FILTERED: [Params<typeof products.list>, names: string][] = [
+    [{}, "Red lamp|Blue lamp|Rug|Empty"],
+    [{ q: "LAMP" }, "Red lamp|Blue lamp"],
+    [{ q: "wool" }, "Rug"],
+    [{ q: "d l" }, "Red lamp"],
+    [{ category: "light" }, "Red lamp|Blue lamp"],
+    [{ min_price: 10 }, "Blue lamp|Rug"],
+    [{ max_price: 10 }, "Red lamp|Blue lamp|Empty"],
+    [{ min_price: 9.99, max_price: 10 }, "Red lamp|Blue lamp"],
+    [{ in_stock: true }, "Red lamp|Blue lamp|Rug"],
+    [{ in_stock: false }, "Empty"],
+    [{ q: "lamp", category: "light", min_price: 10, in_stock: true }, "Blue lamp"],
+  ];
+  let seller: number;
+  beforeAll(async () => {
+    seller = somebody();
+    await make({ name: "Red lamp", price: 9.99, category: "light" }, as(seller));
+    await make({ name: "Blue lamp", price: 10, category: "light" }, as(seller));
+    await make({ name: "Rug", price: 99.5, description: "of Wool" }, as(seller));
+    await make({ name: "Empty", price: 0, quantity: 0 }, as(seller));
+  });
+
+  it.each(FILTERED)("by %j has %s", async (filter, names) => {
+    const items = await pages({ seller_id: seller, sort: "created_at", ...filter });
+    expect(items.map(({ name }) => name).join("|")).toBe(names);
+  });
+
+  it.each(products.SORTS)("by %s has every row once and in order, though many share the value and others come between", async (sort) => {
+    const seller_id = somebody();
+    const insert = (count: number) =>
+      database.query(
+        `insert into products (name, price_cents, quantity, seller_id, created_at)
+         select 'Name ' || n % 3, n % 3, 1, $2, timestamptz '2026-01-01' + n % 3 * interval '1 ms' from generate_series(1, $1) n`,
+        [count, seller_id],
+      );
+    await insert(60);
+    expect((await call(broker, products.list, { seller_id, sort })).items).toHaveLength(20); // where no limit is said
+    const { rows } = await database.query<{ id: number }>("select id from products where seller_id = $1", [seller_id]);
+    const items = await pages({ seller_id, sort, limit: 7 }, () => insert(3));
+    const ids = items.map(({ id }) => id);
+    expect(new Set(ids).size).toBe(ids.length);
+    expect(rows.filter(({ id }) => !ids.includes(id))).toEqual([]);
+    const column = sort.replace("-", "") as "name" | "price" | "created_at";
+    const direction = sort.startsWith("-") ? -1 : 1;
+    const before = (a: (typeof items)[0], b: (typeof items)[0]) =>
+      direction * (a[column] < b[column] ? -1 : a[column] > b[column] ? 1 : a.id - b.id);
+    expect(ids).toEqual([...items].sort(before).map(({ id }) => id));
+  });
+
+  it.each(["😀", "\u0001", '"', "語"])("by name goes on behind a name of 200 times %j", async (sign) => {
+    const seller_id = somebody();
+    for (const quantity of [1, 2]) await make({ name: sign.repeat(200), quantity }, as(seller_id));
+    expect(await pages({ seller_id, sort: "name", limit: 1 })).toHaveLength(2);
+  });
+
+  it("over HTTP links each page to the next, filters and all, and the last to none", async () => {
+    const seen: number[] = [];
+    for (let path = `/products?seller_id=${seller}&sort=-price&limit=2&in_stock=true&q=%20`; path !== "";) {
+      const { headers, body } = await client.get<Result<typeof products.list>>(path);
+      seen.push(...body.items.map(({ price }) => price));
+      path = /^<(\/products\?.+)>; rel="next"$/.exec(headers.get("link") ?? "")?.[1] ?? "";
+      expect(new URLSearchParams(path.split("?")[1]).get("cursor")).toBe(body.next_cursor);
+    }
+    expect(seen).toEqual([99.5, 10, 9.99]);
+  });
+
+  const LITERAL = ["%25", "_", "%5c", "%5c%25", "a%25' or 1=1 --", "'; drop table products; --", "(a+)%2b$", "(a|a)*b"];
+  it.each(LITERAL)("for %s takes it literally and is empty", async (text) => {
+    for (const name of ["q", "category"])
+      expect(await client.get(`/products?${name}=${text}`)).toMatchObject({ status: 200, body: { items: [], next_cursor: null } });
+  });
+
+  it.each(["0%25_", "_w", "%5c", "l\\"])("for %s has the name with these very signs", async (text) => {
+    const id = await client.createProduct({ name: "100%_wool\\" });
+    expect((await client.get(`/products?q=${text}`)).body["items"]).toMatchObject([{ id }]);
+    await client.delete(`/products/${id}`);
+  });
+});
+
+describe("stock", () => {
+  it("follows its adjustments, and the ledger tells each, newest first, page by page", async () => {
+    const { id } = await make({ quantity: 5 });
+    await call(broker, products.adjust, { id, delta: 3, reason: "delivery" }, SELLER);
+    expect(await adjust(id, -8)).toMatchObject({ quantity: 0, version: 3 });
+    const first = await call(broker, products.ledger, { id, limit: 2 }, SELLER);
+    expect(first.items).toMatchObject([
+      { delta: -8, balance: 0 },
+      { delta: 3, balance: 8, reason: "delivery" },
+    ]);
+    await adjust(id, 1); // between the pages
+    const second = await call(broker, products.ledger, { id, limit: 2, cursor: first.next_cursor! }, SELLER);
+    expect(second).toMatchObject({ items: [{ delta: 5, balance: 5 }], next_cursor: null });
+  });
+
+  it("over HTTP: the product as the answer, and a ledger that links its pages", async () => {
+    const path = `/products/${await client.createProduct({ quantity: 1 })}/stock`;
+    const adjusted = await client.post(path, { delta: 2 });
+    expect([adjusted.status, adjusted.headers.get("etag"), adjusted.body["quantity"]]).toEqual([200, '"2"', 3]);
+    const { body, headers } = await client.get(`${path}?limit=1`);
+    expect(body["items"]).toMatchObject([{ delta: 2, balance: 3, order_id: null }]);
+    expect(headers.get("link")).toBe(`<${path}?limit=1&cursor=${body["next_cursor"]}>; rel="next"`);
+  });
+
+  it("never falls below zero and is the sum of its ledger, however many adjust it at once", async () => {
+    const { id } = await make({ quantity: 20 });
+    const deltas = Array.from({ length: 120 }, (_, i) => (i % 4 === 0 ? 2 : -3));
+    const tried = await Promise.allSettled(deltas.map((delta) => adjust(id, delta)));
+    const done = deltas.filter((_, i) => tried[i]!.status === "fulfilled");
+    const rows = (await ledger(id)).reverse();
+    expect(rows.map(({ delta }) => delta).sort()).toEqual([20, ...done].sort());
+    rows.forEach((row, i) => expect(row.balance).toBe((rows[i - 1]?.balance ?? 0) + row.delta));
+    expect(Math.min(...rows.map(({ balance }) => balance))).toBeGreaterThanOrEqual(0);
+    expect((await read(id)).quantity).toBe(rows.at(-1)!.balance);
+  });
+
+  it("that is too low → INSUFFICIENT_STOCK, also while others put some back", async () => {
+    const { id } = await make({ quantity: 0 });
+    const deltas = Array.from({ length: 120 }, (_, i) => (i % 2 === 0 ? 1 : -2));
+    const tried = await Promise.allSettled(deltas.map((delta) => adjust(id, delta)));
+    const types = tried.flatMap((one) => (one.status === "rejected" ? (one.reason as { type: string }).type : []));
+    expect(new Set(types)).toEqual(new Set(["INSUFFICIENT_STOCK"]));
+  });
+
+  it("and what orders hold of it are a billion at most, so that what comes back always fits", async () => {
+    const { id } = await make({ quantity: 1_000_000_000 });
+    const buyer = as(somebody());
+    const { order } = await call(broker, orders.create, { items: [{ product_id: id, quantity: 10_000 }] }, buyer);
+    await until("the stock is reserved", async () => (await read(id)).quantity === 999_990_000);
+    await expect(adjust(id, 1)).rejects.toMatchObject({ type: "VALIDATION_ERROR" });
+    await adjust(id, -1);
+    await adjust(id, 1);
+    await call(broker, orders.cancel, { id: order.id }, buyer);
+    await until("the stock is back", async () => (await read(id)).quantity === 1_000_000_000);
+    expect((await ledger(id)).slice(0, 1)).toMatchObject([{ delta: 10_000, balance: 1_000_000_000, order_id: order.id }]);
+  });
+});
+
+describe("HTTP", () => {
+  it.each(['"1"', 'W/"1"', '"7", W/"1"', "*"])("If-None-Match %s of an unchanged product → 304 without a body", async (tag) => {
+    const path = `/products/${await client.createProduct()}`;
+    const ask = (headers: Record<string, string>) => client.get(path, { headers });
+    const { status, headers, body } = await ask({ "If-None-Match": tag });
+    expect([status, headers.get("etag"), body]).toEqual([304, '"1"', {}]);
+    expect((await ask({ "If-None-Match": '"7"' })).status).toBe(200);
+    await client.patch(path, { price: 1 });
+    expect((await ask({ "If-None-Match": tag })).status).toBe(tag === "*" ? 304 : 200);
+  });
+
+  it.each(["/products", "/health", "/nowhere", "/me"])("HEAD %s has the headers of GET and no body", async (path) => {
+    const ask = async (method: string) => {
+      const response = await fetch(shop.url + path, { method, headers: { "X-Request-Id": "same" } });
+      const hopByHop = ["date", "connection", "keep-alive"];
+      return { head: [response.status, [...response.headers].filter(([name]) => !hopByHop.includes(name))], text: await response.text() };
+    };
+    const [get, head] = [await ask("GET"), await ask("HEAD")];
+    expect(head).toEqual({ head: get.head, text: "" });
+    expect(get.text).not.toBe("");
+  });
+
+  it.each([
+    ["/products", "GET, HEAD, OPTIONS, POST"],
+    ["/products/1/", "DELETE, GET, HEAD, OPTIONS, PATCH"],
+    ["/token", "OPTIONS, POST"],
+  ])("OPTIONS %s → 204, and Allow: %s", async (path, methods) => {
+    const { status, headers } = await client.request("OPTIONS", path);
+    expect([status, headers.get("allow")?.split(", ").sort().join(", ")]).toEqual([204, methods]);
+  });
+});

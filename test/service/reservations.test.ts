@@ -1,0 +1,346 @@
+import fc from "fast-check";
+import { ServiceBroker, type Context, type ServiceSchema } from "moleculer";
+import { Client } from "pg";
+import { loadConfig } from "../../config";
+import type { CreatedOrder, Line as OrderLine } from "../../contracts/orders";
+import type { Outcome, Refusal } from "../../contracts/products";
+import type { Database } from "../../mixins/database";
+import type { WithDatabase } from "../../mixins/database.mixin";
+import { brokerOptions } from "../../moleculer.config";
+import { auditProducts } from "../../services/products/audit.store";
+import products from "../../services/products/products.service";
+import { adjustStock, insertProduct } from "../../services/products/products.store";
+import { releaseStock, reserveStock } from "../../services/products/reservations.store";
+import { reserve } from "../../services/products/stock";
+import { Line, until } from "../support/amqp";
+import { createDatabase } from "../support/postgres";
+import { uniqueNamespace } from "../support/shop";
+
+/** The products service alone on a database of its own; `told` is what an orders service would hear. */
+async function startProducts(url: string) {
+  const config = loadConfig({ NAMESPACE: uniqueNamespace(), LOG_LEVEL: "fatal", PRODUCTS_DATABASE_URL: url });
+  const broker = new ServiceBroker(brokerOptions(config));
+  const told: { settled: Outcome[]; refused: Refusal[] } = { settled: [], refused: [] };
+  broker.createService(products(broker, config) as unknown as ServiceSchema);
+  broker.createService({
+    name: "orders",
+    events: {
+      "stock.settled": (ctx: Context<{ orders: Outcome[] }>) => void told.settled.push(...ctx.params.orders),
+      "stock.refused": (ctx: Context<{ orders: Refusal[] }>) => void told.refused.push(...ctx.params.orders),
+    },
+  });
+  await broker.start();
+  return { broker, told, db: (broker.getLocalService("products") as unknown as WithDatabase).db };
+}
+
+let lastOrder = 0;
+const newOrder = (...lines: OrderLine[]): CreatedOrder => ({ order_id: ++lastOrder, lines });
+const line = (product_id: number, quantity: number): OrderLine => ({ product_id, quantity });
+const UNKNOWN = 1_000_000_000;
+
+let database: Awaited<ReturnType<typeof createDatabase>>;
+let node: Awaited<ReturnType<typeof startProducts>>;
+let db: Database;
+beforeAll(async () => {
+  database = await createDatabase("products");
+  node = await startProducts(database.url);
+  db = node.db;
+});
+afterAll(async () => {
+  await node.broker.stop();
+  await database.drop();
+});
+beforeEach(() => Object.assign(node.told, { settled: [], refused: [] }));
+
+const newProduct = async (quantity: number, on = db): Promise<number> =>
+  (await insertProduct(on, { name: "Lamp", price: 1, quantity }, 1)).id;
+const archive = (id: number) => db.query("update products set archived_at = now() where id = $1", [id]);
+const quantityOf = async (id: number): Promise<number> =>
+  (await db.query<{ quantity: number }>("select quantity from products where id = $1", [id]))[0]!.quantity;
+const everything = () =>
+  db.query(`select (select jsonb_agg(p order by id) from products p) as products,
+    (select jsonb_agg(r order by order_id) from reservations r) as reservations, (select jsonb_agg(m order by id) from stock_movements m) as ledger`);
+const byOrder = (outcomes: readonly Outcome[]) => [...outcomes].sort((a, b) => a.order_id - b.order_id);
+const soundAudit = async () => expect((await auditProducts(db)).filter((check) => !check.ok)).toEqual([]);
+
+/** Quantities, units held and the ledger's running balance, each computed from the rows they are made of. */
+async function stockAddsUp(ids: number[]): Promise<void> {
+  const rows = await db.query<{ quantity: number; reserved: number; booked: number; held: number }>(
+    `select p.quantity, p.reserved, coalesce((select sum(delta) from stock_movements m where m.product_id = p.id), 0)::bigint as booked,
+       coalesce((select sum(l.quantity) from reservations r cross join jsonb_to_recordset(r.lines) as l (product_id bigint, quantity bigint)
+         where r.state = 'RESERVED' and l.product_id = p.id), 0)::bigint as held
+     from products p where p.id = any($1)`,
+    [ids],
+  );
+  expect(rows).toHaveLength(ids.length);
+  for (const { quantity, reserved, booked, held } of rows) {
+    expect({ quantity, reserved }).toEqual({ quantity: booked, reserved: held });
+    expect(quantity).toBeGreaterThanOrEqual(0);
+  }
+  const totals =
+    "select balance, sum(delta) over (partition by product_id order by id) as total from stock_movements where product_id = any($1)";
+  expect(await db.query(`select * from (${totals}) as m where balance <> total`, [ids])).toEqual([]);
+  await soundAudit();
+}
+
+const ORDERS = 8;
+/** Lines name products by index: three of the shelf, one that may be archived, one that nobody knows. */
+const wish = fc.uniqueArray(
+  fc.record({
+    product: fc.oneof({ weight: 9, arbitrary: fc.nat(3) }, { weight: 1, arbitrary: fc.constant(4) }),
+    quantity: fc.integer({ min: 1, max: 4 }),
+  }),
+  { minLength: 1, maxLength: 4, selector: (l) => l.product },
+);
+const wishes = fc.array(wish, { minLength: ORDERS, maxLength: ORDERS });
+const stock = fc.array(fc.nat(8), { minLength: 4, maxLength: 4 });
+const someOrders = fc.array(fc.nat(ORDERS - 1), { minLength: 1, maxLength: 6 });
+const delta = fc.integer({ min: -4, max: 4 }).filter((units) => units !== 0);
+const operation = fc.oneof(
+  { weight: 5, arbitrary: fc.record({ what: fc.constant("reserve" as const), orders: someOrders }) },
+  { weight: 3, arbitrary: fc.record({ what: fc.constant("release" as const), orders: someOrders }) },
+  { weight: 1, arbitrary: fc.record({ what: fc.constant("adjust" as const), product: fc.nat(3), delta }) },
+  { weight: 1, arbitrary: fc.record({ what: fc.constant("archive" as const) }) },
+);
+
+async function shop(quantities: number[], wanted: { product: number; quantity: number }[][]) {
+  const ids = await Promise.all(quantities.map((quantity) => newProduct(quantity)));
+  const orders = wanted.map((lines) => newOrder(...lines.map((l) => line(ids[l.product] ?? UNKNOWN, l.quantity))));
+  return { ids, orders };
+}
+
+describe("batches that meet in the database", () => {
+  it("reserves, cancels, repeats and adjustments at once: stock adds up, and each order has one outcome, told the same on every repeat", async () => {
+    const waves = fc.array(fc.array(operation, { minLength: 1, maxLength: 8 }), { minLength: 1, maxLength: 4 });
+    await fc.assert(
+      fc.asyncProperty(stock, wishes, waves, async (quantities, wanted, all) => {
+        const { ids, orders } = await shop(quantities, wanted);
+        const perform = (op: (typeof all)[number][number]): Promise<unknown> => {
+          if (op.what === "reserve") return reserveStock(db, op.orders.map((i) => orders[i]!)); // prettier-ignore
+          if (op.what === "release") return releaseStock(db, op.orders.map((i) => orders[i]!.order_id)); // prettier-ignore
+          return op.what === "adjust" ? adjustStock(db, ids[op.product]!, op.delta, "counted", 1e9) : archive(ids[3]!);
+        };
+        const told = new Map<number, Set<Outcome["outcome"]>>();
+        for (const wave of all) {
+          const results = await Promise.all(wave.map(perform)); // an error that escapes fails the run
+          const before = new Map([...told].map(([id, outcomes]) => [id, new Set(outcomes)]));
+          wave.forEach((op, i) => {
+            if (!("orders" in op)) return;
+            const outcomes = results[i] as Outcome[];
+            const asked = [...new Set(op.orders.map((o) => orders[o]!.order_id))].sort((a, b) => a - b);
+            expect(byOrder(outcomes).map((o) => o.order_id)).toEqual(asked);
+            for (const { order_id, outcome } of outcomes) {
+              if (op.what === "release") expect(outcome).not.toBe("RESERVED");
+              // What an earlier wave was told is past: RELEASED and REJECTED are for ever.
+              for (const final of ["RELEASED", "REJECTED"] as const) if (before.get(order_id)?.has(final)) expect(outcome).toBe(final);
+              told.set(order_id, (told.get(order_id) ?? new Set()).add(outcome));
+            }
+          });
+        }
+        for (const outcomes of told.values()) if (outcomes.has("REJECTED")) expect([...outcomes]).toEqual(["REJECTED"]);
+        await stockAddsUp(ids);
+
+        const known = orders.filter((o) => told.has(o.order_id));
+        const at = await everything();
+        const repeats = await Promise.all([1, 2].map(() => reserveStock(db, known)));
+        const asked = known.map((o) => o.order_id);
+        const stored = await db.query("select state from reservations where order_id = any($1) order by order_id", [asked]);
+        for (const repeat of repeats) expect(byOrder(repeat).map((o) => ({ state: o.outcome }))).toEqual(stored);
+        expect(await everything()).toEqual(at);
+        await releaseStock(db, orders.map((o) => o.order_id)); // prettier-ignore
+        await stockAddsUp(ids);
+        expect(await db.query("select id from products where id = any($1) and reserved <> 0", [ids])).toEqual([]);
+      }),
+      { numRuns: 30, endOnFailure: true },
+    );
+  });
+
+  it("one batch decides as the pure decision does, order by order as they came, and as batches of one would", async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        stock,
+        wishes,
+        fc.shuffledSubarray([...Array(ORDERS).keys()], { minLength: ORDERS }),
+        async (quantities, wanted, arrival) => {
+          const [together, alone] = [await shop(quantities, wanted), await shop(quantities, wanted)];
+          const batch = arrival.map((i) => together.orders[i]!);
+          const outcomes = byOrder(await reserveStock(db, batch));
+          expect(outcomes).toEqual(byOrder(reserve(batch, new Map(together.ids.map((id, i) => [id, quantities[i]!]))).outcomes));
+          const one: Outcome[] = [];
+          for (const i of arrival) one.push(...(await reserveStock(db, [alone.orders[i]!])));
+          expect(byOrder(one).map((o) => o.outcome)).toEqual(outcomes.map((o) => o.outcome));
+        },
+      ),
+      { numRuns: 20, endOnFailure: true },
+    );
+  });
+
+  it("batches with the same orders and products, each in another order: the database sees no deadlock, not even one that is repeated", async () => {
+    const own = await createDatabase("products");
+    const storm = await startProducts(own.url);
+    const ids = await Promise.all(Array.from({ length: 10 }, () => newProduct(1_000, storm.db)));
+    const all = Array.from({ length: 40 }, (_, i) => newOrder(...(i % 2 ? ids : ids.toReversed()).map((id) => line(id, 1))));
+    const rotated = (n: number) => [...all.slice(n), ...all.slice(0, n)];
+    const batches = await Promise.allSettled(
+      Array.from({ length: 40 }, (_, i) => {
+        const batch = (i % 4 < 2 ? rotated(i) : rotated(i).reverse()).slice(0, 25);
+        return i % 2 ? releaseStock(storm.db, batch.map((o) => o.order_id)) : reserveStock(storm.db, batch); // prettier-ignore
+      }),
+    );
+    const checks = await auditProducts(storm.db);
+    await storm.broker.stop();
+    const client = new Client({ connectionString: own.url });
+    await client.connect();
+    // A session writes its counts at its end.
+    const sessions = "select from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()";
+    await until("all sessions are over", async () => (await client.query(sessions)).rowCount === 0);
+    const { rows } = await client.query("select deadlocks from pg_stat_database where datname = current_database()");
+    await client.end();
+    await own.drop();
+    expect(rows).toEqual([{ deadlocks: 0 }]);
+    expect(batches.filter((batch) => batch.status === "rejected")).toEqual([]);
+    expect(checks.filter((check) => !check.ok)).toEqual([]);
+  });
+});
+
+const created = (orders: object[]) => node.broker.emit("order.created", { orders });
+const cancelled = (...orders: CreatedOrder[]) =>
+  node.broker.emit("order.cancelled", { orders: orders.map(({ order_id }) => ({ order_id })) });
+const ROWS = "select state, lines, (select count(*) from stock_movements m where m.order_id = r.order_id) as movements from reservations r";
+const rowsOf = (order: CreatedOrder) => db.query(`${ROWS} where order_id = $1`, [order.order_id]);
+
+describe("the events of the products service", () => {
+  it("one order.created that comes 100 times at once takes stock once and is answered RESERVED each time", async () => {
+    const id = await newProduct(50);
+    const order = newOrder(line(id, 3));
+    await Promise.all(Array.from({ length: 100 }, () => created([order])));
+    expect(await rowsOf(order)).toEqual([{ state: "RESERVED", lines: order.lines, movements: 1 }]);
+    expect(await quantityOf(id)).toBe(47);
+    expect(node.told.refused).toEqual([]);
+    expect(node.told.settled.length).toBeGreaterThan(0);
+    expect(new Set(node.told.settled.map((o) => JSON.stringify(o)))).toEqual(
+      new Set([`{"order_id":${order.order_id},"outcome":"RESERVED"}`]),
+    );
+    await soundAudit();
+  });
+
+  it("200 orders in 25 events want the last unit: one gets it, 199 are told that none is left", async () => {
+    const id = await newProduct(1);
+    const all = Array.from({ length: 200 }, () => newOrder(line(id, 1)));
+    await Promise.all(Array.from({ length: 25 }, (_, i) => created(all.slice(i * 8, i * 8 + 8))));
+    await created(all.slice(0, 128));
+    await created(all.slice(128));
+    const outcomes = new Map(node.told.settled.map((o) => [o.order_id, o]));
+    expect(outcomes.size).toBe(200);
+    const rejected = [...outcomes.values()].flatMap((o) => (o.outcome === "REJECTED" ? o.shortages : []));
+    expect(rejected).toEqual(Array.from({ length: 199 }, () => ({ product_id: id, wanted: 1, available: 0 })));
+    expect([...outcomes.values()].filter((o) => o.outcome === "RESERVED")).toHaveLength(1);
+    await stockAddsUp([id]);
+  });
+
+  it("a cancel that comes before its order leaves a tombstone: the late order takes nothing and is told RELEASED", async () => {
+    const id = await newProduct(5);
+    const order = newOrder(line(id, 2));
+    await cancelled(order);
+    expect(await rowsOf(order)).toEqual([{ state: "RELEASED", lines: [], movements: 0 }]);
+    await created([order]);
+    expect(await rowsOf(order)).toEqual([{ state: "RELEASED", lines: [], movements: 0 }]);
+    expect(await quantityOf(id)).toBe(5);
+    expect(node.told.settled.map((o) => o.outcome)).toEqual(["RELEASED", "RELEASED"]);
+  });
+
+  it("a cancel of a rejected order changes nothing and is told the rejection again, with its shortages", async () => {
+    const id = await newProduct(1);
+    const order = newOrder(line(id, 2));
+    await created([order]);
+    const at = await everything();
+    await cancelled(order, order);
+    const rejected = { order_id: order.order_id, outcome: "REJECTED", shortages: [{ product_id: id, wanted: 2, available: 1 }] };
+    expect(node.told.settled).toEqual([rejected, rejected]);
+    expect(await everything()).toEqual(at);
+  });
+
+  it("an archived product is a shortage for a new order, and takes back what an old order held", async () => {
+    const id = await newProduct(9);
+    const [old, late] = [newOrder(line(id, 4)), newOrder(line(id, 1))];
+    await created([old]);
+    await archive(id);
+    await created([late]);
+    await cancelled(old);
+    expect(node.told.settled[1]).toEqual({
+      order_id: late.order_id,
+      outcome: "REJECTED",
+      shortages: [{ product_id: id, wanted: 1, available: 0 }],
+    });
+    expect(await quantityOf(id)).toBe(9);
+    await stockAddsUp([id]);
+  });
+
+  it("broken orders among good ones are refused for good, each with its reason, and hold up no other", async () => {
+    const id = await newProduct(10);
+    const [first, last] = [newOrder(line(id, 1)), newOrder(line(id, 2))];
+    const broken = [
+      { lines: [] },
+      {},
+      { lines: [line(id, 0)] },
+      { lines: [line(id, 1)], coupon: "X" },
+      { lines: [{ product_id: "1", quantity: 1 }] },
+    ];
+    const wrong = broken.map((rest) => ({ ...rest, order_id: ++lastOrder }));
+    await created([wrong[0]!, first, ...wrong.slice(1), last]);
+    expect(node.told.settled).toEqual([first, last].map(({ order_id }) => ({ order_id, outcome: "RESERVED" })));
+    expect(node.told.refused.map(({ message: _message, ...rest }) => rest)).toEqual(
+      wrong.map(({ order_id }) => ({ order_id, event: "order.created", permanent: true })),
+    );
+    const fields = [/^lines /, /^lines is required/, /^lines\[0\]\.quantity /, /^coupon is not a known/, /^lines\[0\]\.product_id /];
+    node.told.refused.forEach(({ message }, i) => expect(message).toMatch(fields[i]!));
+    expect(await quantityOf(id)).toBe(7);
+  });
+
+  it("an order that only the database refuses is refused alone and not for good; the others of its event settle", async () => {
+    const id = await newProduct(10);
+    const [first, twice, last] = [newOrder(line(id, 1)), newOrder(line(id, 1), line(id, 1)), newOrder(line(id, 2))];
+    await created([first, twice, last]);
+    expect(node.told.settled).toEqual([first, last].map(({ order_id }) => ({ order_id, outcome: "RESERVED" })));
+    expect(node.told.refused).toMatchObject([{ order_id: twice.order_id, event: "order.created", permanent: false }]);
+    expect(await rowsOf(twice)).toEqual([]);
+    await stockAddsUp([id]);
+  });
+});
+
+describe("a database that is away", () => {
+  let away: Line;
+  let remote: Awaited<ReturnType<typeof startProducts>>;
+  let id: number;
+  beforeAll(async () => {
+    away = await Line.to(database.url);
+    remote = await startProducts(away.url);
+    id = await newProduct(10);
+  });
+  afterAll(async () => {
+    away.cut(); // what hangs would not let the pool close
+    await remote.broker.stop();
+    await away.close();
+  });
+
+  it.each([
+    ["refuses connections", () => away.refuse()],
+    ["hangs, so that its answers never come", () => away.freeze()],
+  ])("%s: nothing is said, for silence is no refusal; when it is back the repeated event is answered", async (_how, fail) => {
+    const order = newOrder(line(id, 1));
+    Object.assign(remote.told, { settled: [], refused: [] });
+    await remote.broker.emit("order.cancelled", { orders: [{ order_id: ++lastOrder }] }); // now a connection is open
+    expect(remote.told.settled).toHaveLength(1);
+    Object.assign(remote.told, { settled: [], refused: [] });
+    fail();
+    await remote.broker.emit("order.created", { orders: [order, { order_id: ++lastOrder }] });
+    expect(remote.told).toEqual({ settled: [], refused: [] });
+    away.cut();
+    away.restore();
+    await until("the order is settled", async () => {
+      await remote.broker.emit("order.created", { orders: [order] });
+      return remote.told.settled.length > 0;
+    });
+    expect(remote.told).toEqual({ settled: [{ order_id: order.order_id, outcome: "RESERVED" }], refused: [] });
+  });
+});

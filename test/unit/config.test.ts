@@ -1,0 +1,321 @@
+import path from "node:path";
+import fc from "fast-check";
+import { ConfigError, loadConfig, SERVICES } from "../../config";
+
+type Env = Readonly<Record<string, string>>;
+
+/** The mistakes that are told about an environment; none where it is accepted. */
+function mistakes(env: Env): readonly string[] {
+  try {
+    loadConfig(env);
+    return [];
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    for (const mistake of error.mistakes) expect(error.message).toContain(`\n  - ${mistake}`);
+    return error.mistakes;
+  }
+}
+
+const DATABASES = {
+  USERS_DATABASE_URL: "postgres://u:a-secret@db:5432/user_db",
+  PRODUCTS_DATABASE_URL: "postgres://p:b-secret@db:5432/product_db",
+  ORDERS_DATABASE_URL: "postgresql://o:c-secret@db:5432/order_db",
+};
+const TRANSPORTER = { TRANSPORTER: "amqp://shop:d-secret@mq:5672" };
+const PRODUCTION = { NODE_ENV: "production", ...DATABASES, ...TRANSPORTER };
+
+it("an empty environment is one whole shop on this machine, with the documented defaults", () => {
+  expect(loadConfig({})).toEqual({
+    production: false,
+    whole: true,
+    services: ["api", "users", "products", "orders"],
+    port: 8000,
+    host: "127.0.0.1",
+    transporter: undefined,
+    databases: { users: undefined, products: undefined, orders: undefined },
+    dataDir: path.resolve(".data"),
+    namespace: "shop",
+    nodeId: expect.stringMatching(/^shop-[0-9a-f]{8}$/),
+    log: { level: "info", format: "short" },
+    accessTokenTtl: 900,
+    refreshTokenTtl: 2_592_000,
+    bcryptCost: 12,
+    admin: undefined,
+    corsOrigins: [],
+    rateLimit: { auth: 10, address: 100, requests: 0 },
+    trustProxy: [],
+    ops: { port: undefined, host: "127.0.0.1" },
+    outbox: { retryMs: 5_000, retryMaxMs: 60_000 },
+  });
+});
+
+it("every variable gets to its place, with the spaces around it cut off", () => {
+  const env = {
+    ...DATABASES,
+    ...TRANSPORTER,
+    SERVICES: "orders, api,orders",
+    PORT: " 0 ",
+    HOST: "::",
+    DATA_DIR: "/var/shop",
+    NAMESPACE: "a_B-1",
+    NODE_ID: "n.1+x",
+    LOG_LEVEL: "trace",
+    LOG_FORMAT: "json",
+    ACCESS_TOKEN_TTL: "1",
+    REFRESH_TOKEN_TTL: "2",
+    BCRYPT_COST: "4",
+    ADMIN_EMAIL: "a@b.co",
+    ADMIN_PASSWORD: "long enough",
+    CORS_ORIGINS: "https://a.example, http://b.example:81",
+    RATE_LIMIT_AUTH: "0",
+    RATE_LIMIT_ADDRESS: "5",
+    RATE_LIMIT: "6",
+    TRUST_PROXY: "10.0.0.1, 10.0.0.2",
+    OPS_PORT: "0",
+    OPS_HOST: "0.0.0.0",
+    OUTBOX_RETRY_MS: "10",
+    OUTBOX_RETRY_MAX_MS: "10",
+  };
+  expect(loadConfig(env)).toEqual({
+    production: false,
+    whole: false,
+    services: ["orders", "api"],
+    port: 0,
+    host: "::",
+    transporter: TRANSPORTER.TRANSPORTER,
+    databases: { users: DATABASES.USERS_DATABASE_URL, products: DATABASES.PRODUCTS_DATABASE_URL, orders: DATABASES.ORDERS_DATABASE_URL },
+    dataDir: "/var/shop",
+    namespace: "a_B-1",
+    nodeId: "n.1+x",
+    log: { level: "trace", format: "json" },
+    accessTokenTtl: 1,
+    refreshTokenTtl: 2,
+    bcryptCost: 4,
+    admin: { email: "a@b.co", password: "long enough" },
+    corsOrigins: ["https://a.example", "http://b.example:81"],
+    rateLimit: { auth: 0, address: 5, requests: 6 },
+    trustProxy: ["10.0.0.1", "10.0.0.2"],
+    ops: { port: 0, host: "0.0.0.0" },
+    outbox: { retryMs: 10, retryMaxMs: 10 },
+  });
+});
+
+it("an empty or blank variable counts as unset", () => {
+  const names = [
+    "PORT",
+    "TRANSPORTER",
+    "SERVICES",
+    "ADMIN_EMAIL",
+    "ADMIN_PASSWORD",
+    "CORS_ORIGINS",
+    "LOG_LEVEL",
+    "OPS_PORT",
+    "NODE_ID",
+    "HOST",
+  ];
+  const { nodeId, ...blank } = loadConfig(Object.fromEntries(names.map((name, i) => [name, i % 2 === 0 ? "" : "  "])));
+  expect(nodeId).toMatch(/^shop-/);
+  expect(loadConfig({})).toMatchObject(blank);
+});
+
+it("a node is named after the services that it hosts, and twice not the same", () => {
+  const env = { ...TRANSPORTER, SERVICES: "api" };
+  const [a, b] = [loadConfig(env).nodeId, loadConfig(env).nodeId];
+  expect([/^api-[0-9a-f]{8}$/.test(a), a === b]).toEqual([true, false]);
+  expect(loadConfig({ ...TRANSPORTER, ...DATABASES, SERVICES: "users,orders" }).nodeId).toMatch(/^users\+orders-/);
+});
+
+const INTEGERS: [name: string, min: number, max: number][] = [
+  ["PORT", 0, 65_535],
+  ["OPS_PORT", 0, 65_535],
+  ["ACCESS_TOKEN_TTL", 1, 86_400],
+  ["REFRESH_TOKEN_TTL", 1, 31_536_000],
+  ["BCRYPT_COST", 4, 16],
+  ["RATE_LIMIT_AUTH", 0, 1_000_000],
+  ["RATE_LIMIT_ADDRESS", 0, 1_000_000],
+  ["RATE_LIMIT", 0, 1_000_000],
+  ["OUTBOX_RETRY_MS", 10, 3_600_000],
+  ["OUTBOX_RETRY_MAX_MS", 10, 3_600_000],
+];
+
+it.each(INTEGERS)("%s is a whole number from %i to %i, and nothing like one", (name, min, max) => {
+  const roomy = { OUTBOX_RETRY_MS: "10", OUTBOX_RETRY_MAX_MS: "3600000" };
+  for (const value of [min, max]) expect(mistakes({ ...roomy, [name]: String(value) })).toEqual([]);
+  for (const value of [String(min - 1), String(max + 1), "1e1", "0x10", "1.5", "+1", "12px", "x", "Infinity", "١"])
+    expect(mistakes({ ...roomy, [name]: value })).toEqual([`${name} is "${value}": set a whole number from ${min} to ${max}`]);
+});
+
+it.each<[string, string, told: string]>([
+  ["NODE_ENV", "prod", "development, test, production"],
+  ["LOG_LEVEL", "verbose", "fatal, error, warn, info, debug, trace"],
+  ["LOG_FORMAT", "JSON", "short, json"],
+  ["SERVICES", "api,payments", "api, users, products, orders"],
+  ["NAMESPACE", "a b", "letters"],
+  ["NAMESPACE", "x".repeat(65), "letters"],
+  ["NODE_ID", "a/b", "letters"],
+  ["NODE_ID", "x".repeat(129), "letters"],
+  ["TRANSPORTER", "nats://a", "amqp://user:password@host:port"],
+  ["TRANSPORTER", "mq:5672", "amqp://"],
+  ["TRANSPORTER", "amqp://", "amqp://"],
+  ["USERS_DATABASE_URL", "mysql://a/b", "postgres://user:password@host:port"],
+  ["PRODUCTS_DATABASE_URL", "not a url", "postgres://"],
+  ["ORDERS_DATABASE_URL", "postgres:///order_db", "postgres://"],
+  ["CORS_ORIGINS", "*", "exact origins"],
+  ["CORS_ORIGINS", "https://a.example/", "exact origins"],
+  ["CORS_ORIGINS", "https://*.example", "exact origins"],
+  ["CORS_ORIGINS", "a.example", "exact origins"],
+  ["CORS_ORIGINS", "null", "exact origins"],
+  ["ADMIN_EMAIL", "a@b.co", "both or neither"],
+  ["ADMIN_PASSWORD", "long enough", "both or neither"],
+])("%s=%s is refused, and what to set instead is told: %s", (name, value, told) => {
+  expect(mistakes({ ...TRANSPORTER, ...DATABASES, [name]: value })).toEqual([
+    expect.stringMatching(new RegExp(`^${name === "ADMIN_PASSWORD" ? "ADMIN_EMAIL" : name}\\b`)),
+  ]);
+  expect(mistakes({ ...TRANSPORTER, ...DATABASES, [name]: value })[0]).toContain(told);
+});
+
+it.each<[email: string, password: string, told: string]>([
+  ["nobody", "long enough", "ADMIN_EMAIL"],
+  ["a b@c.de", "long enough", "ADMIN_EMAIL"],
+  ["a@b.co", "1234567", "ADMIN_PASSWORD"],
+  ["a@b.co", "😀".repeat(7), "ADMIN_PASSWORD"],
+  ["a@b.co", "x".repeat(73), "ADMIN_PASSWORD"],
+  ["a@b.co", "😀".repeat(19), "ADMIN_PASSWORD"],
+])("an admin %s with the password %s is refused for the %s, as at a registration", (email, password, told) => {
+  expect(mistakes({ ADMIN_EMAIL: email, ADMIN_PASSWORD: password })).toEqual([expect.stringMatching(`^${told} `)]);
+});
+
+it.each(["12345678", "x".repeat(72), "😀".repeat(8), "😀".repeat(18), " spaces around "])(
+  "an admin may have the password %j",
+  (password) => {
+    expect(loadConfig({ ADMIN_EMAIL: "a@b.co", ADMIN_PASSWORD: password }).admin).toEqual({ email: "a@b.co", password });
+  },
+);
+
+describe("a part of the shop", () => {
+  it("needs a transporter and the database of each service that it hosts, and no other", () => {
+    expect(mistakes({ SERVICES: "orders,users", PRODUCTS_DATABASE_URL: DATABASES.PRODUCTS_DATABASE_URL })).toEqual([
+      expect.stringContaining("set TRANSPORTER"),
+      expect.stringContaining("USERS_DATABASE_URL is missing"),
+      expect.stringContaining("ORDERS_DATABASE_URL is missing"),
+    ]);
+    expect(mistakes({ SERVICES: "api", ...TRANSPORTER })).toEqual([]);
+    expect(mistakes({ SERVICES: "orders", ...TRANSPORTER, ORDERS_DATABASE_URL: DATABASES.ORDERS_DATABASE_URL })).toEqual([]);
+  });
+
+  it("that names every service is the whole one", () => {
+    expect(loadConfig({ SERVICES: SERVICES.join() })).toMatchObject({ whole: true });
+  });
+});
+
+it.each(["USERS_DATABASE_URL", "ORDERS_DATABASE_URL"])("%s must not be that of products", (name) => {
+  expect(mistakes({ ...DATABASES, [name]: DATABASES.PRODUCTS_DATABASE_URL })).toEqual([expect.stringContaining("share one database")]);
+});
+
+it("the longest wait of the relay is no shorter than its first", () => {
+  expect(mistakes({ OUTBOX_RETRY_MS: "100", OUTBOX_RETRY_MAX_MS: "99" })).toEqual([expect.stringContaining("must not be below")]);
+  expect(mistakes({ OUTBOX_RETRY_MS: "60001" })).toHaveLength(1);
+});
+
+it("all mistakes are told at once, each on a line of its own", () => {
+  const env = {
+    NODE_ENV: "prod",
+    PORT: "x",
+    SERVICES: "pay",
+    TRANSPORTER: "x",
+    USERS_DATABASE_URL: "x",
+    NAMESPACE: "!",
+    NODE_ID: "!",
+    LOG_LEVEL: "x",
+    LOG_FORMAT: "x",
+    BCRYPT_COST: "99",
+    ADMIN_EMAIL: "x",
+    CORS_ORIGINS: "*,x",
+    OUTBOX_RETRY_MS: "0",
+    OPS_PORT: "-1",
+  };
+  expect(mistakes(env)).toHaveLength(15);
+  expect(() => loadConfig(env)).toThrow("The configuration has 15 mistakes:");
+  expect(() => loadConfig({ PORT: "x" })).toThrow("The configuration has a mistake:");
+});
+
+describe("production", () => {
+  it("with all that it needs is accepted, and logs JSON", () => {
+    const admin = { ADMIN_EMAIL: "a@b.co", ADMIN_PASSWORD: "one of its own" };
+    expect(loadConfig({ ...PRODUCTION, ...admin })).toMatchObject({ production: true, log: { format: "json" }, bcryptCost: 12 });
+  });
+
+  it("lacks nothing in silence: the transporter and each database", () => {
+    expect(mistakes({ NODE_ENV: "production" })).toEqual([
+      expect.stringContaining("USERS_DATABASE_URL is missing"),
+      expect.stringContaining("PRODUCTS_DATABASE_URL is missing"),
+      expect.stringContaining("ORDERS_DATABASE_URL is missing"),
+      expect.stringContaining("TRANSPORTER is missing"),
+    ]);
+  });
+
+  const KNOWN = ["guest", "postgres", "password", "admin", "secret", "shop-dev", "change-me", "gu%65st", ""];
+  it.each(Object.keys({ ...TRANSPORTER, ...DATABASES }))("refuses a default password or none in %s", (name) => {
+    const url = (password: string): string =>
+      `${name === "TRANSPORTER" ? "amqp" : "postgres"}://x:${password}@${name.toLowerCase().replaceAll("_", "-")}/x`;
+    for (const password of KNOWN) {
+      expect(mistakes({ ...PRODUCTION, [name]: url(password) })).toEqual([
+        expect.stringMatching(`^${name} has a default password or none`),
+      ]);
+      expect(mistakes({ ...DATABASES, [name]: url(password) })).toEqual([]); // outside production
+    }
+    expect(mistakes({ ...PRODUCTION, [name]: url("one-of-its-own") })).toEqual([]);
+  });
+
+  it.each(["password", "postgres", "shop-dev", "change-me"])("refuses the admin's password %s", (password) => {
+    const admin = { ADMIN_EMAIL: "a@b.co", ADMIN_PASSWORD: password };
+    expect(mistakes({ ...PRODUCTION, ...admin })).toEqual([expect.stringContaining("ADMIN_PASSWORD is a default one")]);
+  });
+
+  it("hashes at a cost of 10 at least", () => {
+    expect(mistakes({ ...PRODUCTION, BCRYPT_COST: "9" })).toEqual(['BCRYPT_COST is "9": set a whole number from 10 to 16']);
+    expect(mistakes({ ...PRODUCTION, BCRYPT_COST: "10" })).toEqual([]);
+  });
+});
+
+describe("a password is told in no message", () => {
+  const SECRET = "canary-5c1e";
+  it.each<Env>([
+    { TRANSPORTER: `amqp:/u:${SECRET}@mq` },
+    { TRANSPORTER: `nats://u:${SECRET}@mq` },
+    { TRANSPORTER: `amqp://u:${SECRET}@mq:99999999` },
+    { USERS_DATABASE_URL: `postgres//u:${SECRET}@db/x` },
+    { ORDERS_DATABASE_URL: `mysql://u:${SECRET}@db/x`, PORT: "x" },
+    { ADMIN_PASSWORD: SECRET },
+    { ADMIN_EMAIL: "x", ADMIN_PASSWORD: SECRET.repeat(9) },
+    { USERS_DATABASE_URL: `postgres://u:${SECRET}@db/x`, ORDERS_DATABASE_URL: `postgres://u:${SECRET}@db/x` },
+    { SERVICES: "orders", ORDERS_DATABASE_URL: `postgres://u:${SECRET}@db/x` },
+    { CORS_ORIGINS: `https://u:${SECRET}@shop.example` },
+  ])("%j", (env) => {
+    expect(mistakes(env)).not.toEqual([]);
+    expect(mistakes(env).join()).not.toContain(SECRET);
+  });
+
+  it("a password with a percent sign that encodes nothing is a mistake like others, not a crash", () => {
+    expect(mistakes({ ...PRODUCTION, TRANSPORTER: `amqp://u:100%${SECRET}@mq` }).join()).not.toContain(SECRET);
+  });
+
+  it("whatever the environment, it is accepted or refused with a ConfigError", () => {
+    const names = [
+      "NODE_ENV",
+      "SERVICES",
+      "PORT",
+      "NAMESPACE",
+      "CORS_ORIGINS",
+      "ADMIN_EMAIL",
+      "ADMIN_PASSWORD",
+      ...Object.keys(PRODUCTION),
+    ];
+    const value = fc.oneof(fc.string(), fc.webUrl(), fc.constantFrom("production", "api", ...Object.values(PRODUCTION)));
+    const anything = fc.dictionary(fc.constantFrom(...names), value);
+    fc.assert(
+      fc.property(anything, (env) => void mistakes(env)),
+      { numRuns: 500 },
+    );
+  });
+});
