@@ -135,7 +135,8 @@ export function databaseNames(): [DatabaseName, string][] {
 function isDecodable(url: string): boolean {
   try {
     const { username, password, pathname } = new URL(url);
-    return decodeURIComponent(username + password + pathname) !== "";
+    for (const part of [username, password, pathname]) decodeURIComponent(part);
+    return true;
   } catch {
     return false; // a percent sign that encodes nothing
   }

@@ -10,9 +10,10 @@ const EMAIL = /^[^\s@\p{C}"(),:;<>[\\\]]{1,64}@(?:[\p{L}\p{N}](?:[\p{L}\p{N}\p{M
 function formats(ajv: Ajv): Ajv {
   addFormats(ajv, ["date-time"]);
   ajv.addFormat("idn-email", EMAIL);
-  ajv.addFormat("text", (text) => !text.includes("\0"));
+  // A lone surrogate is no character: it would be stored as another one.
+  ajv.addFormat("text", (text) => !text.includes("\0") && text.isWellFormed());
   // NUL ends a C string: what stands behind it would not count in other implementations of bcrypt.
-  ajv.addFormat("password", (text) => Buffer.byteLength(text) <= UTF8_LIMIT_OF_BCRYPT && !text.includes("\0"));
+  ajv.addFormat("password", (text) => Buffer.byteLength(text) <= UTF8_LIMIT_OF_BCRYPT && !text.includes("\0") && text.isWellFormed());
   // multipleOf 0.01 fails on binary fractions such as 1299.99, and a tolerance would let a third decimal pass.
   ajv.addFormat("money", { type: "number", validate: (amount: number) => Math.round(amount * 100) / 100 === amount });
   return ajv;
@@ -20,8 +21,8 @@ function formats(ajv: Ajv): Ajv {
 
 const MESSAGES: Record<string, string> = {
   "idn-email": "must be an e-mail address",
-  password: "must have at most 72 bytes and no NUL",
-  text: "must not contain NUL",
+  password: "must have at most 72 bytes, no NUL and no half a character",
+  text: "must not contain NUL or half a character",
   money: "must have at most two decimals",
   "date-time": "must be a date and time of RFC 3339",
 };

@@ -68,5 +68,5 @@ export const health = (service: string) =>
     params: closed({}),
     result: closed({ database: Type.Boolean() }),
     repeatable: true,
-    timeout: 1_500,
+    timeout: 2_500,
   });

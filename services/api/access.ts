@@ -69,6 +69,8 @@ export class TokenVerifier {
   }
 
   private async fetch(): Promise<void> {
+    // Noted before it is known to work, but for the first time: made-up key ids must not become load where users is away.
+    if (this.keys.size > 0) this.fetched = this.now();
     const keys = await this.fetchKeys();
     // A key that is no longer told has been withdrawn, and with it what it signed.
     this.keys = new Map(keys.map((jwk) => [jwk.kid, createPublicKey({ key: jwk, format: "jwk" })]));

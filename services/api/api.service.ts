@@ -42,7 +42,8 @@ type Api = Service & {
 const BODY_LIMIT = "100kb";
 /** A client that does not finish its headers or its request in this time is cut off, in ms. */
 const REQUEST_TIMEOUT = 30_000;
-const REQUEST_ID = /^[A-Za-z0-9._~+/=:-]{1,128}$/;
+/** A token of RFC 9110, section 5.6.2. */
+const REQUEST_ID = /^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$/;
 
 /** What is extended below; a mixin's method can't be called by its name once it is overridden. */
 const web = ApiGateway.methods as Record<"httpHandler" | "resolveAlias" | "writeCorsHeaders", (...args: unknown[]) => unknown>;
@@ -76,6 +77,7 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
       routes: [
         {
           path: "/",
+          pathToRegexpOptions: { sensitive: true },
           mappingPolicy: "restrict",
           mergeParams: false,
           authentication: true,

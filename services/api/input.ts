@@ -49,9 +49,21 @@ export function queryParams(
     else if (unknown === "refuse") throw problem("BAD_REQUEST", `there is no query parameter ${JSON.stringify(name.slice(0, 50))}`);
   }
   Object.assign(params, present(supplied));
+  for (const [name, value] of Object.entries(params)) {
+    // Ajv would take "0x10" and " 5" for numbers.
+    if (isNumeric(contract, name) && typeof value === "string" && !/^-?\d{1,16}(\.\d{1,16})?$/.test(value))
+      throw problem("BAD_REQUEST", `the query parameter ${name} must be a number`);
+  }
   const [wrong] = coerce(contract.params, params);
   if (wrong !== undefined) throw problem("BAD_REQUEST", `the query parameter ${wrong.field} ${wrong.message}`);
   return params;
+}
+
+function isNumeric(contract: ActionContract, name: string): boolean {
+  const properties: unknown = contract.params["properties"];
+  const schema: unknown =
+    typeof properties === "object" && properties !== null ? Object.entries(properties).find(([key]) => key === name)?.[1] : undefined;
+  return typeof schema === "object" && schema !== null && "type" in schema && (schema.type === "integer" || schema.type === "number");
 }
 
 const present = (values: Readonly<Record<string, unknown>>): Record<string, unknown> =>

@@ -49,7 +49,7 @@ describe.each([
     const client = shop.client();
     await client.signUp();
     const product = await client.createProduct({ quantity: 100 });
-    const placed = await Promise.all(Array.from({ length: 200 }, () => client.order(product, 1)));
+    const placed = await Promise.all(Array.from({ length: 200 }, () => client.buy(product, 1)));
     const accepted = placed.filter((answer) => answer.status === 201);
     // Whoever comes when the stock is already short is told so at once.
     expect(placed.every(({ status, body }) => status === 201 || (status === 409 && body["code"] === "INSUFFICIENT_STOCK"))).toBe(true);

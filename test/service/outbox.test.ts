@@ -94,14 +94,14 @@ describe("claiming, while nobody listens to the relay's own events", () => {
   beforeEach(() => db.query("update outbox set state = 'SETTLED'"));
   const limits = (over: Partial<OutboxLimits>) => ({ retryMs: 1_000, retryMaxMs: 1e9, outstanding: 1_000, batch: 1_000, ...over });
 
-  it("each attempt waits twice as long as the one before, up to the cap, after a thousand attempts too", async () => {
+  it("each attempt waits twice as long as the one before, up to the cap, after ten thousand attempts too", async () => {
     const waits = fc.record({ retryMs: fc.integer({ min: 10, max: 60_000 }), retryMaxMs: fc.integer({ min: 10, max: 3_600_000 }) });
     const [id] = await committed(1);
     await fc.assert(
       fc.asyncProperty(waits, async ({ retryMs, retryMaxMs }) => {
         await db.transaction(async (query) => {
           const inside = Object.assign(Object.create(db), { query }) as Database; // one transaction has one now()
-          for (const attempt of [0, 1, 2, 3, 4, 5, 19, 20, 1_000]) {
+          for (const attempt of [0, 1, 2, 3, 4, 5, 19, 20, 10_000]) {
             await query("update outbox set next_attempt_at = now(), attempts = $2 where order_id = $1", [id, attempt]);
             expect((await claim(inside, limits({ retryMs, retryMaxMs }))).rows).toHaveLength(1);
             const [row] = await query("select attempts, extract(epoch from next_attempt_at - now()) * 1000 as wait from outbox where order_id = $1", [id]); // prettier-ignore
@@ -340,7 +340,7 @@ describe("in a whole shop", () => {
     const broken = (await Promise.all(payloads.map((payload) => committed(1, payload)))).flat();
     const sound = await Promise.all(Array.from({ length: 5 }, async () => Number((await client.order(product, 1)).body["id"])));
     for (const id of sound) expect((await client.decided(id))["status"]).toBe("CONFIRMED");
-    const parked = () => db.query("select from outbox where state = 'PARKED'");
+    const parked = () => db.query("select from outbox where state = 'PARKED' and refusals = 1");
     await until("the broken ones are parked", async () => (await parked()).length === broken.length);
     for (const id of broken) expect(await stateOf(id)).toMatchObject({ status: "PENDING", reason: expect.stringMatching(/^parked/) });
     expect(await client.quantityOf(product)).toBe(5);

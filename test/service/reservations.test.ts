@@ -176,27 +176,30 @@ describe("batches that meet in the database", () => {
   });
 
   it("batches with the same orders and products, each in another order: the database sees no deadlock, not even one that is repeated", async () => {
-    const own = await createDatabase("products");
-    const storm = await startProducts(own.url);
-    const ids = await Promise.all(Array.from({ length: 10 }, () => newProduct(1_000, storm.db)));
-    const all = Array.from({ length: 40 }, (_, i) => newOrder(...(i % 2 ? ids : ids.toReversed()).map((id) => line(id, 1))));
-    const rotated = (n: number) => [...all.slice(n), ...all.slice(0, n)];
-    const batches = await Promise.allSettled(
-      Array.from({ length: 40 }, (_, i) => {
-        const batch = (i % 4 < 2 ? rotated(i) : rotated(i).reverse()).slice(0, 25);
-        return i % 2 ? releaseStock(storm.db, batch.map((o) => o.order_id)) : reserveStock(storm.db, batch); // prettier-ignore
-      }),
-    );
+    const calm = await createDatabase("products");
+    const storm = await startProducts(calm.url);
+    const ids = await Promise.all(Array.from({ length: 10 }, () => newProduct(1_000_000, storm.db)));
+    const batches: PromiseSettledResult<Outcome[]>[] = [];
+    for (let round = 0; round < 8; round++) {
+      const fresh = (n: number) =>
+        Array.from({ length: n }, (_, i) => newOrder(...(i % 2 ? ids : ids.toReversed()).map((id) => line(id, 1))));
+      const shared = fresh(200);
+      const cancels = shared.filter((_, i) => i % 3 === 0).map((o) => o.order_id);
+      const own = [fresh(2), fresh(3).slice(1)].map((batch) => reserveStock(storm.db, batch));
+      const same = [shared, shared.toReversed()].map((batch) => reserveStock(storm.db, batch));
+      const back = [cancels, cancels.toReversed()].map((batch) => releaseStock(storm.db, batch));
+      batches.push(...(await Promise.allSettled([...own, ...same, ...back])));
+    }
     const checks = await auditProducts(storm.db);
     await storm.broker.stop();
-    const client = new Client({ connectionString: own.url });
+    const client = new Client({ connectionString: calm.url });
     await client.connect();
     // A session writes its counts at its end.
     const sessions = "select from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()";
     await until("all sessions are over", async () => (await client.query(sessions)).rowCount === 0);
     const { rows } = await client.query("select deadlocks from pg_stat_database where datname = current_database()");
     await client.end();
-    await own.drop();
+    await calm.drop();
     expect(rows).toEqual([{ deadlocks: 0 }]);
     expect(batches.filter((batch) => batch.status === "rejected")).toEqual([]);
     expect(checks.filter((check) => !check.ok)).toEqual([]);

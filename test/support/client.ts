@@ -19,7 +19,12 @@ export class Client {
 
   constructor(readonly url: string) {}
 
-  async request<T = Record<string, any>>(method: string, path: string, body?: unknown, { headers = {}, raw, token = this.token }: RequestOptions = {}): Promise<Answer<T>> {
+  async request<T = Record<string, any>>(
+    method: string,
+    path: string,
+    body?: unknown,
+    { headers = {}, raw, token = this.token }: RequestOptions = {},
+  ): Promise<Answer<T>> {
     const response = await fetch(this.url + path, {
       method,
       headers: {
@@ -35,7 +40,8 @@ export class Client {
 
   get = <T = Record<string, any>>(path: string, options?: RequestOptions) => this.request<T>("GET", path, undefined, options);
   post = <T = Record<string, any>>(path: string, body?: unknown, options?: RequestOptions) => this.request<T>("POST", path, body, options);
-  patch = <T = Record<string, any>>(path: string, body?: unknown, options?: RequestOptions) => this.request<T>("PATCH", path, body, options);
+  patch = <T = Record<string, any>>(path: string, body?: unknown, options?: RequestOptions) =>
+    this.request<T>("PATCH", path, body, options);
   delete = <T = Record<string, any>>(path: string, options?: RequestOptions) => this.request<T>("DELETE", path, undefined, options);
 
   /** A real login; every later request bears its token. */
@@ -61,13 +67,24 @@ export class Client {
     return Number(body["id"]);
   }
 
-  order = (productId: number, quantity: number, options?: RequestOptions) => this.post("/orders", { items: [{ product_id: productId, quantity }] }, options);
+  order = (productId: number, quantity: number, options?: RequestOptions) =>
+    this.post("/orders", { items: [{ product_id: productId, quantity }] }, options);
+
+  /** As a careful buyer: with a key, and again while the shop says that it can't answer now. */
+  async buy(productId: number, quantity: number): Promise<Answer> {
+    const headers = { "Idempotency-Key": randomBytes(8).toString("hex") };
+    for (let tries = 1; ; tries++) {
+      const answer = await this.order(productId, quantity, { headers });
+      if (answer.status !== 503 || tries === 20) return answer;
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+  }
 
   quantityOf = async (productId: number): Promise<number> => Number((await this.get(`/products/${productId}`)).body["quantity"]);
 
   /** The order once it is decided. */
   async decided(orderId: number, ms = 20_000): Promise<Record<string, any>> {
-    for (const deadline = Date.now() + ms; ; ) {
+    for (const deadline = Date.now() + ms; ;) {
       const { body } = await this.get(`/orders/${orderId}`);
       if (body["status"] !== "PENDING") return body;
       if (Date.now() > deadline) throw new Error(`order ${orderId} is still pending after ${ms} ms`);

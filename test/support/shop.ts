@@ -72,7 +72,7 @@ export async function startShop({ nodes: groups = [SERVICES], env = {}, broker: 
   };
   const nodes = groups.map((services, i) => startable(config, services, i, { ...(groups.length > 1 && { transporter: "Fake" }), ...over }));
   const node = (service: ServiceName): ServiceBroker => {
-    const found = nodes.find((candidate) => candidate.getLocalService(service));
+    const found = nodes.find((candidate) => candidate.services.some(({ name }) => name === service));
     if (found === undefined) throw new Error(`no node hosts ${service}`);
     return found;
   };

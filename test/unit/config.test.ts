@@ -174,6 +174,18 @@ it.each<[string, string, told: string]>([
   expect(mistakes({ ...TRANSPORTER, ...DATABASES, [name]: value })[0]).toContain(told);
 });
 
+it.each(["amqp://mq", "amqp://mq:5672", "amqp://mq/", "amqps://mq/vhost", "amqp://u:p%40%25@mq"])("TRANSPORTER may be %s", (url) => {
+  expect(loadConfig({ TRANSPORTER: url }).transporter).toBe(url);
+});
+
+it.each(["postgres://db/x", "postgres://u@db/x", "postgresql://u:p%2F@db:5433/x?sslmode=verify-full"])("a database may be at %s", (url) => {
+  expect(loadConfig({ USERS_DATABASE_URL: url }).databases.users).toBe(url);
+});
+
+it.each(["postgres://a%:41x@db/x", "postgres://a:b%@db/41", "postgres://a:b@db/%zz"])("a database may not be at %s", (url) => {
+  expect(mistakes({ USERS_DATABASE_URL: url })).toHaveLength(1); // an escape that means nothing in the part where it stands
+});
+
 it.each<[email: string, password: string, told: string]>([
   ["nobody", "long enough", "ADMIN_EMAIL"],
   ["a b@c.de", "long enough", "ADMIN_EMAIL"],

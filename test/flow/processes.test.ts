@@ -1,0 +1,109 @@
+import type { ServiceName } from "../../config";
+import { databaseNames, DATABASES } from "../../config";
+import { amqpUrl, connectionPids, forget, until } from "../support/amqp";
+import { Client } from "../support/client";
+import { killProcesses, startProcess, type NodeProcess } from "../support/processes";
+import { ADMIN, createDatabases, uniqueNamespace, type Shop } from "../support/shop";
+
+const NODES: readonly ServiceName[] = ["api", "users", "products", "products", "orders", "orders"];
+
+/** Six processes over RabbitMQ, as in production. */
+describe("the shop as processes over RabbitMQ: two of products and orders each, one of the others", () => {
+  const namespace = uniqueNamespace();
+  const ids: string[] = [];
+  const nodes: { service: ServiceName; process: NodeProcess }[] = [];
+  let databases: Shop["databases"] | undefined;
+  let amqp: string | undefined;
+  let client: Client;
+
+  const start = async (service: ServiceName): Promise<void> => {
+    const env = {
+      TRANSPORTER: amqp ?? "",
+      NAMESPACE: namespace,
+      OUTBOX_RETRY_MS: "500",
+      ...(service === "users" && { ADMIN_EMAIL: ADMIN.email, ADMIN_PASSWORD: ADMIN.password }),
+      ...Object.fromEntries(
+        databaseNames().flatMap(([name]) => (name === service ? [[DATABASES[name], databases?.[name].url ?? ""]] : [])),
+      ),
+    };
+    const process = await startProcess({ services: [service], env });
+    ids.push(process.nodeId);
+    nodes.push({ service, process });
+  };
+  const processes = (service: ServiceName): NodeProcess[] => nodes.filter((node) => node.service === service).map((node) => node.process);
+  const auditIsClean = async (): Promise<boolean> => {
+    const admin = await new Client(client.url).login(ADMIN.email, ADMIN.password);
+    const { body } = await admin.get("/admin/consistency");
+    expect(body["checks"].filter((check: { ok: boolean }) => !check.ok)).toEqual([]);
+    return body["in_flight"] === 0;
+  };
+
+  beforeAll(async () => {
+    amqp = await amqpUrl();
+    if (amqp === undefined) return; // said why
+    databases = await createDatabases();
+    await Promise.all(NODES.map(start));
+    client = new Client(processes("api")[0]?.url ?? "");
+    await until("the whole shop answers", async () => (await client.get("/health")).status === 200, 30_000);
+    await client.signUp();
+  }, 90_000);
+
+  afterAll(async () => {
+    await killProcesses();
+    if (amqp !== undefined) await forget(amqp, namespace, ids);
+    if (databases !== undefined) await Promise.all(Object.values(databases).map((database) => database.drop()));
+  });
+
+  it("RabbitMQ knows each node by its id", async () => {
+    for (const id of amqp === undefined ? [] : ids) {
+      const connections = await connectionPids(id);
+      if (connections !== undefined) expect(connections).toHaveLength(1);
+    }
+  });
+
+  it("an order is confirmed, and the stock falls by itself from 50 to 47", async () => {
+    if (amqp === undefined) return;
+    const product = await client.createProduct({ quantity: 50 });
+    const placed = await client.order(product, 3);
+    expect(placed.body).toMatchObject({ status: "PENDING" });
+    expect(await client.decided(Number(placed.body["id"]))).toMatchObject({ status: "CONFIRMED" });
+    expect(await client.quantityOf(product)).toBe(47);
+  });
+
+  it("200 buyers of 100 units: exactly 100 are confirmed, and nothing is left", async () => {
+    if (amqp === undefined) return;
+    const product = await client.createProduct({ quantity: 100 });
+    const placed = await Promise.all(Array.from({ length: 200 }, () => client.buy(product, 1)));
+    const accepted = placed.filter(({ status }) => status === 201).map(({ body }) => Number(body["id"]));
+    const decided = await Promise.all(accepted.map((id) => client.decided(id)));
+    expect(decided.filter((order) => order["status"] === "CONFIRMED")).toHaveLength(100);
+    expect(await client.quantityOf(product)).toBe(0);
+    await until("everything is settled", auditIsClean);
+  });
+
+  it("every products node is killed while 50 orders come in: after its return all that were accepted are final, and the audit is clean", async () => {
+    if (amqp === undefined) return;
+    const product = await client.createProduct({ quantity: 1_000 });
+    const accepted: number[] = [];
+    const ordering = Promise.all(
+      Array.from({ length: 50 }, async (_, i) => {
+        const { status, body } = await client.order(product, 1, { headers: { "Idempotency-Key": `buyer-${i}` } });
+        if (status === 201) accepted.push(Number(body["id"]));
+        else expect(status).toBe(503);
+      }),
+    );
+    await until("some were accepted", () => accepted.length > 0);
+    await Promise.all(processes("products").map((process) => process.kill()));
+    await ordering;
+    for (const node of nodes.splice(0)) if (node.service !== "products") nodes.push(node);
+    await start("products");
+
+    for (const id of accepted) expect(await client.decided(id, 40_000)).toMatchObject({ status: "CONFIRMED" });
+    expect(await client.quantityOf(product)).toBe(1_000 - accepted.length);
+    await until("everything is settled", auditIsClean);
+  }, 90_000);
+
+  it("SIGTERM ends every node with exit code 0", async () => {
+    expect(await Promise.all(nodes.map(({ process }) => process.stop()))).toEqual(nodes.map(() => 0));
+  });
+});
