@@ -72,6 +72,7 @@ const connect = async (url: string): Promise<Client> => {
 };
 
 const MISSING_DATABASE = "3D000";
+const NO_SUCH_LOGIN = "28P01";
 const NO_PRIVILEGE = "42501";
 const DUPLICATE_DATABASE = ["42P04", "23505"];
 
@@ -80,6 +81,11 @@ async function connectOrCreate(url: string, log: (line: string) => void): Promis
   try {
     return await connect(url);
   } catch (error) {
+    if (sqlState(error) === NO_SUCH_LOGIN) {
+      throw new Error("the role of the database URL is missing, or its password is another one; with compose see .env.example", {
+        cause: error,
+      });
+    }
     if (sqlState(error) !== MISSING_DATABASE) throw error;
   }
   const name = decodeURIComponent(new URL(url).pathname.slice(1));

@@ -3,7 +3,7 @@ import { run } from "./run";
 
 /** `npm run dev`: as `npm start`, with services that are loaded anew when their files change, and a REPL. */
 run(async (config, onStop) => {
-  const { broker } = await startNode({ config, services: config.services, onStop, broker: { hotReload: true } });
+  const { broker } = await startNode({ config, services: config.services, onStop, ops: true, broker: { hotReload: true } });
   broker.repl();
   return undefined;
 });

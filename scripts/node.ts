@@ -23,12 +23,14 @@ interface NodeOptions {
   services: readonly ServiceName[];
   /** Hears how to stop, before the start has ended. */
   onStop?: (stop: () => Promise<void>) => void;
+  /** Serves OPS_PORT, where that is set: for nodes that run on, and not for a script beside one. */
+  ops?: boolean;
   /** Over the options of moleculer.config. */
   broker?: BrokerOptions;
 }
 
 /** Starts one node with the given services, and an embedded PostgreSQL where it needs one. */
-export async function startNode({ config, services, onStop, broker: options = {} }: NodeOptions): Promise<RunningNode> {
+export async function startNode({ config, services, onStop, ops = false, broker: options = {} }: NodeOptions): Promise<RunningNode> {
   const stopDatabases = await provideDatabases(config, services);
   // As the broker's own last step, so that it is taken too where the REPL's `exit` stops the broker.
   const broker = new ServiceBroker({ ...brokerOptions(config), stopped: stopDatabases, ...options });
@@ -37,7 +39,7 @@ export async function startNode({ config, services, onStop, broker: options = {}
   onStop?.(stop);
   try {
     for (const name of services) broker.loadService(serviceFile(name));
-    if (config.ops.port !== undefined) await serveOps(broker, config.ops.port, config.ops.host);
+    if (ops && config.ops.port !== undefined) await serveOps(broker, config.ops.port, config.ops.host);
     await broker.start();
   } catch (error) {
     await stop();

@@ -8,7 +8,7 @@ import { run } from "./run";
 run(async (config, onStop) => {
   if (config.services.includes("api")) await checkPort(config);
   const since = performance.now();
-  await startNode({ config, services: config.services, onStop });
+  await startNode({ config, services: config.services, onStop, ops: true });
   console.log(welcome(config, performance.now() - since));
   return undefined;
 });
