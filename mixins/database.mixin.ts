@@ -40,6 +40,8 @@ export interface DatabaseOptions {
   poolSize?: number;
 }
 
+const CLOSE_TIMEOUT_MS = 3_000;
+
 /** The actions of moleculer-db let a client choose any column, sort and search: none of them is offered. */
 const NO_ACTIONS = {
   find: false,
@@ -79,6 +81,11 @@ export function databaseMixin(options: DatabaseOptions): Partial<ServiceSchema> 
       },
     },
     methods: {
+      /** In place of moleculer-db's: a pool whose database hangs does not close, and a node must stop all the same. */
+      async disconnect(this: Service & WithDatabase): Promise<void> {
+        await Promise.race([this.adapter.disconnect(), delay(CLOSE_TIMEOUT_MS, undefined, { ref: false })]);
+      },
+
       /** In place of moleculer-db's: migrates first, and gives up when the node stops. */
       async connect(this: Service & WithDatabase): Promise<void> {
         if (options.url === undefined) throw new Error(`the ${options.service} service has no database URL`);

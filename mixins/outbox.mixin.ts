@@ -48,9 +48,12 @@ export function outboxMixin(events: readonly string[], limits: OutboxLimits): Pa
     },
 
     started(this: Relay) {
-      this.relayState.timer = setInterval(() => {
-        this.relay();
-      }, SWEEP_MS);
+      this.relayState.timer = setInterval(
+        () => {
+          this.relay();
+        },
+        Math.min(SWEEP_MS, limits.retryMs),
+      );
       this.relayState.retention = setInterval(() => void this.forgetSettled(), RETENTION_MS);
       void this.forgetSettled();
       return this.reconsider();

@@ -144,7 +144,8 @@ export async function refuse(
     `update outbox as o
      set refusals = o.refusals + 1, last_error = left(r.message, 500),
          state = case when r.permanent or o.refusals + 1 >= $5 then 'PARKED' else 'PENDING' end
-     from (select distinct on (order_id, event) * from unnest($1::bigint[], $2::text[], $3::boolean[], $4::text[]) as x (order_id, event, permanent, message)) as r
+     from (select distinct on (order_id, event) * from unnest($1::bigint[], $2::text[], $3::boolean[], $4::text[]) as x (order_id, event, permanent, message)
+       order by order_id, event, permanent desc) as r
      where o.order_id = r.order_id and o.event = r.event and o.state = 'PENDING'
      returning o.order_id, o.state, o.last_error`,
     [

@@ -159,14 +159,15 @@ export async function lockOrder(query: Query, id: number): Promise<{ user_id: nu
 }
 
 /*
- * The time of a change is the clock's, not the transaction's: one that began earlier may get the order later.
+ * The time of a change is the clock's, not the transaction's: one that began earlier may get the order
+ * later. And it never runs backwards, even where the clock does.
  */
 
 /** Writes a cancel and its announcement. The caller holds the order's row. */
 export async function writeCancelled(query: Query, id: number): Promise<void> {
   await query(
     `with changed as (
-       update orders set status = 'CANCELLED', reason = null, version = version + 1, updated_at = clock_timestamp() where id = $1 returning id, updated_at
+       update orders set status = 'CANCELLED', reason = null, version = version + 1, updated_at = greatest(clock_timestamp(), updated_at) where id = $1 returning id, updated_at
      ), history as (
        insert into order_history (order_id, status, at) select id, 'CANCELLED', updated_at from changed
      )
@@ -209,9 +210,10 @@ export function replayAnnouncement(db: Database, id: number): Promise<boolean | 
     if (order === undefined) return undefined;
     const revived = await outbox.revive(query, id);
     if (revived)
-      await query("update orders set reason = null, version = version + 1, updated_at = now() where id = $1 and status = 'PENDING'", [
-        order.id,
-      ]);
+      await query(
+        "update orders set reason = null, version = version + 1, updated_at = greatest(clock_timestamp(), updated_at) where id = $1 and status = 'PENDING'",
+        [order.id],
+      );
     return revived;
   });
 }
@@ -237,7 +239,7 @@ export function refuseOrders(db: Database, refusals: readonly Refusal[]): Promis
     const parked = await outbox.refuse(query, refusals);
     // The error itself is for operators: it stays in the outbox.
     await query(
-      `update orders set reason = 'parked: it could not be processed and waits for an operator', version = version + 1, updated_at = now()
+      `update orders set reason = 'parked: it could not be processed and waits for an operator', version = version + 1, updated_at = greatest(clock_timestamp(), updated_at)
        where id = any($1) and status = 'PENDING'`,
       [parked.map((row) => row.order_id)],
     );
@@ -249,7 +251,7 @@ async function writeStates(query: Query, changed: ReadonlyMap<number, { status: 
   if (changed.size === 0) return;
   await query(
     `with changed as (
-       update orders as o set status = x.status, reason = x.reason, version = o.version + 1, updated_at = clock_timestamp()
+       update orders as o set status = x.status, reason = x.reason, version = o.version + 1, updated_at = greatest(clock_timestamp(), updated_at)
        from unnest($1::bigint[], $2::text[], $3::text[]) as x (id, status, reason) where o.id = x.id
        returning o.id, o.status, o.updated_at
      )

@@ -127,9 +127,12 @@ describe("claiming, while nobody listens to the relay's own events", () => {
     expect([await take(), await take()]).toEqual([[[ids[5]], true], [[], true]]); // prettier-ignore
     await refused(ids[0]!, true);
     expect(await take()).toEqual([[ids[6]], true]);
-    // What is asked again is under way already: no cap holds it back, nor does it let new ones pass.
-    await db.query("update outbox set next_attempt_at = now() - interval '1 day' + id * interval '1 s' where attempts > 0");
+    const again = () => db.query("update outbox set next_attempt_at = now() - interval '1 day' + id * interval '1 s' where attempts > 0");
+    await again(); // under way already: no cap holds it back, nor does it let new ones pass
     expect([await take(), await take(), await take()]).toEqual([[ids.slice(2, 5), true], [ids.slice(5, 7), true], [[], true]]); // prettier-ignore
+    await settled(...ids.slice(2, 5).map((id) => outcome(id, "RESERVED")));
+    await again();
+    expect((await take())[0]).toEqual(ids.slice(5, 8)); // two again and one new make a batch
   });
 
   it("eight relays side by side take every row, new ones and unanswered ones, and none of them twice", async () => {
@@ -288,22 +291,20 @@ describe("an order and the answers to its announcements", () => {
     return id;
   };
 
-  it("nine refusals are counted, the tenth parks the announcement and the order says so; nothing is emitted any more", async () => {
+  it.each([
+    ["ten refusals", 10, false],
+    ["one permanent refusal", 1, true],
+  ])("after %s, not earlier, the announcement is parked: the order says so, and nothing is emitted any more", async (_, n, permanent) => {
     const id = await place();
-    for (let i = 1; i <= 9; i++) await refused(id, false);
+    for (let i = 1; i < n; i++) await refused(id, false);
     expect(await stateOf(id)).toEqual(WAITING);
-    await refused(id, false);
+    await refused(id, permanent);
     expect(await stateOf(id)).toEqual(PARKED);
+    await refused(id, permanent);
     await turn();
     const asked = products.times(id);
     await turnWhenAllIsDue();
-    expect(products.times(id)).toBe(asked);
-  });
-
-  it("one permanent refusal parks at once; its repeat changes nothing", async () => {
-    const id = await park();
-    await refused(id, true);
-    expect(await stateOf(id)).toEqual(PARKED);
+    expect([products.times(id), await stateOf(id)]).toEqual([asked, PARKED]);
   });
 
   it("a parked order can be cancelled: its reason goes, the cancel is announced, and its answer settles the parked row too", async () => {
