@@ -1,0 +1,505 @@
+import { execFileSync } from "node:child_process";
+import type { DatabaseName, ServiceName } from "../../config";
+import { orderCreated } from "../../contracts/orders";
+import { stockSettled } from "../../contracts/products";
+import type { Failpoint } from "./failpoints";
+import type { Load, OrderRecord } from "./load";
+import type { NodeProcess } from "./node";
+import { loneNode } from "./lone";
+import type { Cut, Proxy } from "./proxy";
+import type { System, Topology } from "./system";
+import { pause, until } from "./wait";
+
+export interface Chaos {
+  readonly system: System;
+  readonly load: Load;
+  readonly quick: boolean;
+  readonly random: () => number;
+  /** Notes a violation where it does not hold. */
+  expect(holds: boolean, what: string): void;
+}
+
+export interface Fault {
+  readonly number: number;
+  readonly name: string;
+  /** more than one node of a service */
+  readonly nodes?: Topology;
+  /** ms from the end of the fault until all is settled and an order is confirmed again */
+  readonly within?: number;
+  /** may come at any time, as often as it likes */
+  readonly random?: true;
+  readonly quick?: true;
+  /** @returns why it can't be done here */
+  readonly impossible?: () => string | undefined;
+  /** Does it and ends it; under load. */
+  inject(chaos: Chaos): Promise<void>;
+  /** Once all is quiet again. */
+  after?(chaos: Chaos): Promise<void>;
+}
+
+const TWO: Topology = { api: 2, users: 2, orders: 2, products: 2 };
+const NEW_ORDER = "insert into orders";
+const die = (point: Failpoint["point"], match: string): Failpoint => ({ point, match, does: "die", times: 1 });
+
+/** A node dies at a failpoint under load, and another process takes its place. */
+const diesAt =
+  (service: ServiceName, ...points: Failpoint[]) =>
+  async ({ system }: Chaos): Promise<void> => {
+    const slot = system.slots.find((one) => one.process === system.node(service));
+    await slot?.process?.arm(...points);
+    await slot?.process?.ended(20_000);
+    if (slot) await system.launch(slot);
+  };
+
+/** Waits until orders are accepted again, from now on. */
+const accepting = ({ load }: Chaos, ms = 40_000): Promise<void> => {
+  const now = Date.now();
+  return until("orders are accepted", () => [...load.orders.values()].slice(-500).some(({ at, status }) => at > now && status === 201), ms);
+};
+
+/** The one value of the one row. */
+const ask = async <T>({ system }: Chaos, database: DatabaseName, text: string, ...values: unknown[]): Promise<T | undefined> =>
+  Object.values((await system.sql<Record<string, T>>(database, text, values))[0] ?? {})[0];
+
+const statusOf = (chaos: Chaos, order: OrderRecord) => ask<string>(chaos, "orders", "select status from orders where id = $1", order.id);
+
+const becomes = (chaos: Chaos, order: OrderRecord, status: string): Promise<void> =>
+  until(`order ${order.id ?? ""} is ${status}`, async () => (await statusOf(chaos, order)) === status, 40_000);
+
+const anyProduct = ({ load }: Chaos): number => [...load.products.keys()][0] ?? 0;
+
+const orderMany = ({ load }: Chaos, count: number, product: number): Promise<OrderRecord[]> =>
+  Promise.all(Array.from({ length: count }, () => load.order([{ product_id: product, quantity: 1 }])));
+
+/** Orders that no client has placed: as many, with a given payload. @returns the ids of their outbox rows */
+const insertOrders = ({ system }: Chaos, count: number, product: number, payload: unknown): Promise<{ id: string }[]> =>
+  system.sql(
+    "orders",
+    `with o as (
+       insert into orders (user_id, idempotency_key, request_hash, total_cents)
+       select 1, gen_random_uuid()::text, 'chaos', 100 from generate_series(1, $1) returning id
+     ), l as (insert into order_lines select id, $2, 'Lamp', 100, 1 from o),
+     h as (insert into order_history (order_id, status) select id, 'PENDING' from o)
+     insert into outbox (order_id, event, payload) select id, 'order.created', $3 from o returning id`,
+    [count, product, JSON.stringify(payload)],
+  );
+
+/** Each connection's next commit ends it, in turn before the server has heard of it and before we hear of it. */
+function cutCommits(line: Proxy, sign: string): { cuts: () => number; stop: () => void } {
+  let cuts = 0;
+  line.cutsAt = (chunk): Cut => (chunk.includes(sign) && chunk.length > 0 ? (++cuts % 2 === 0 ? "request" : "answer") : undefined);
+  return { cuts: () => cuts, stop: () => (line.cutsAt = () => undefined) };
+}
+
+let tombstones: OrderRecord[] = [];
+let lastUnit = 0;
+
+export const FAULTS: readonly Fault[] = [
+  { number: 1, name: "orders dies before commit", random: true, inject: diesAt("orders", die("before query", NEW_ORDER)) },
+  {
+    number: 2,
+    name: "orders dies after commit, before emitting",
+    nodes: { orders: 2 },
+    random: true,
+    quick: true,
+    async inject(chaos) {
+      const { system } = chaos;
+      const slot = system.slots.find((one) => one.process === system.node("orders"));
+      await slot?.process?.arm(die("after query", NEW_ORDER));
+      await slot?.process?.ended(20_000);
+      const dead = Date.now();
+      const left = () =>
+        system.sql("orders", "select 1 from outbox where state = 'PENDING' and created_at < to_timestamp($1) limit 1", [dead / 1000]);
+      await until("the other node relays what the dead one left", async () => (await left()).length === 0, 40_000);
+      if (slot) await system.launch(slot);
+    },
+  },
+  {
+    number: 3,
+    name: "orders dies after emitting, before the answer",
+    random: true,
+    quick: true,
+    // the answer is held until the sweep has emitted
+    inject: diesAt(
+      "orders",
+      { point: "after query", match: NEW_ORDER, does: "delay", ms: 1_800 },
+      { point: "after emit", match: orderCreated.name, does: "delay", times: 1 },
+      die("after emit", orderCreated.name),
+    ),
+  },
+  {
+    number: 4,
+    name: "products dies inside its transaction",
+    random: true,
+    quick: true,
+    inject: diesAt("products", die("before query", "stock_movements (product_id, order_id")),
+  },
+  {
+    number: 5,
+    name: "products dies after commit, before answering",
+    random: true,
+    quick: true,
+    inject: diesAt("products", die("before emit", stockSettled.name)),
+  },
+  {
+    number: 6,
+    name: "all products nodes away for a minute",
+    async inject({ system, quick }) {
+      const slots = system.running("products");
+      await Promise.all(slots.map(({ process }) => process.kill()));
+      await pause(quick ? 15_000 : 60_000);
+      await Promise.all(slots.map((slot) => system.launch(slot)));
+    },
+  },
+  {
+    number: 7,
+    name: "orders restarts while products is down",
+    async inject({ system }) {
+      const [slot] = system.running("products");
+      await slot?.process.arm(die("before query", "insert into reservations"));
+      await slot?.process.ended(20_000);
+      for (const orders of system.running("orders")) {
+        await orders.process.kill();
+        await system.launch(orders);
+      }
+      if (slot) await system.launch(slot);
+    },
+  },
+  {
+    number: 8,
+    name: "the gateway dies in the middle of a POST",
+    nodes: { api: 2 },
+    random: true,
+    async inject(chaos) {
+      const { system, load } = chaos;
+      const [slot] = system.running("api");
+      const orders = system.node("orders");
+      await orders.arm({ point: "after query", match: NEW_ORDER, does: "delay", ms: 500 });
+      const waiting = () => [...load.orders.values()].slice(-20).filter(({ status }) => status === undefined).length;
+      await until("several POSTs are under way", () => waiting() >= 3, 20_000, 5);
+      await slot?.process.kill();
+      await orders.arm();
+      if (slot) await system.launch(slot);
+    },
+  },
+  {
+    number: 9,
+    name: "RabbitMQ stopped and started",
+    within: 15_000,
+    random: true,
+    quick: true,
+    async inject({ system, quick }) {
+      await system.rabbit.ctl("stop_app");
+      await pause(quick ? 3_000 : 8_000);
+      await system.rabbit.ctl("start_app");
+      await system.rabbit.answers();
+    },
+  },
+  {
+    number: 10,
+    name: "RabbitMQ killed",
+    within: 15_000,
+    random: true,
+    async inject({ system }) {
+      await system.rabbit.kill();
+      await system.rabbit.launch();
+    },
+  },
+  {
+    number: 11,
+    name: "every AMQP connection closed",
+    within: 10_000,
+    random: true,
+    quick: true,
+    inject: ({ system }) => system.rabbit.ctl("close_all_connections", "chaos"),
+  },
+  {
+    number: 12,
+    name: "a channel error",
+    within: 15_000,
+    random: true,
+    quick: true,
+    async inject({ system }) {
+      const broken: NodeProcess[] = [system.node("orders"), system.node("products")];
+      await Promise.all(broken.map((node) => node.arm({ point: "now", does: "channel error" })));
+    },
+  },
+  {
+    number: 13,
+    name: "a 9 s action with its connection closed",
+    async inject(chaos) {
+      const { system, load, expect } = chaos;
+      const [slot] = system.running("products");
+      const reason = `nine seconds ${Date.now()}`;
+      await slot?.process.arm({ point: "before query", match: reason, does: "delay", ms: 9_000 });
+      void load.adjust(anyProduct(chaos), 1, reason);
+      await pause(1_000); // it is running by then; its caller gives up after 2 s
+      slot?.amqp.reset();
+      const applied = () => ask(chaos, "products", "select true from stock_movements where reason = $1", reason);
+      await until("the long action has ended", applied, 20_000);
+      expect(slot?.process.running === true, "the node with the long action has ended");
+    },
+  },
+  {
+    number: 14,
+    name: "network frozen for 8 s, then reset",
+    random: true,
+    quick: true,
+    async inject(chaos) {
+      const { system, quick } = chaos;
+      for (const lines of [system.lines, [system.databases.orders, system.databases.products]]) {
+        for (const line of lines) line.freeze();
+        await pause(quick ? 4_000 : 8_000);
+        for (const line of lines) line.thaw();
+        await accepting(chaos);
+        for (const line of lines) line.reset();
+        await accepting(chaos);
+      }
+    },
+  },
+  {
+    number: 15,
+    name: "latency and throttling",
+    async inject(chaos) {
+      const { system, load, expect } = chaos;
+      const lines = [...system.lines, system.databases.orders, system.databases.products];
+      for (const line of lines) line.slowDown(40, 40_000);
+      const before = load.window.accepted;
+      await pause(20_000);
+      for (const line of lines) line.slowDown(0, Infinity);
+      expect(load.window.accepted > before, "no order was accepted over a slow network");
+      const most = (await ask<number>(chaos, "orders", "select max(attempts) from outbox where created_at > now() - interval '20 s'")) ?? 0;
+      expect(most <= 6, `an announcement was sent ${most} times within 20 s`);
+    },
+  },
+  { number: 16, name: "PostgreSQL restarted at once", random: true, quick: true, inject: ({ system }) => system.restartPostgres() },
+  {
+    number: 17,
+    name: "connection cut during COMMIT",
+    random: true,
+    async inject({ system }) {
+      // an order is one statement, and these are its bound values; products commits in so many words
+      const cuts = [cutCommits(system.databases.orders, '"unit_price_cents'), cutCommits(system.databases.products, "commit\0")];
+      try {
+        await until("commits were cut", () => cuts.every((one) => one.cuts() >= 8), 60_000);
+      } finally {
+        for (const one of cuts) one.stop();
+      }
+    },
+  },
+  {
+    number: 18,
+    name: "pool exhausted",
+    async inject(chaos) {
+      const { system, load, expect } = chaos;
+      await system.relaunch("orders", { env: { CHAOS_POOL: "1" } });
+      await accepting(chaos);
+      load.openWindow();
+      const node = system.node("orders");
+      await node.arm({ point: "before query", match: NEW_ORDER, does: "sleep in the database", ms: 2_500, times: 4 });
+      await until("requests are refused", () => load.window.failures >= 5, 30_000);
+      await node.arm();
+      await accepting(chaos);
+      expect(load.window.failures >= 5, "nothing was refused by a pool of one");
+    },
+    after: ({ system }) => system.relaunch("orders"),
+  },
+  {
+    number: 19,
+    name: "one event 100 times at once",
+    random: true,
+    quick: true,
+    inject: (chaos) =>
+      chaos.system.asNode(async (broker) => {
+        const [order] = await orderMany(chaos, 1, anyProduct(chaos));
+        if (order === undefined) return;
+        const event = { orders: [{ order_id: order.id, lines: order.items }] };
+        await Promise.all(Array.from({ length: 100 }, () => broker.emit(orderCreated.name, event)));
+        await becomes(chaos, order, "CONFIRMED");
+        const moved = await ask<number>(chaos, "products", "select count(*)::int from stock_movements where order_id = $1", order.id);
+        chaos.expect(moved === 1, `one event sent 100 times moved stock ${moved ?? 0} times`);
+      }),
+  },
+  {
+    number: 20,
+    name: "cancel overtakes create",
+    quick: true,
+    async inject(chaos) {
+      const node = chaos.system.node("orders");
+      await node.arm({ point: "before emit", match: orderCreated.name, does: "postpone", ms: 3_000 });
+      tombstones = await orderMany(chaos, 5, anyProduct(chaos));
+      await Promise.all(tombstones.map((order) => chaos.load.cancel(order)));
+      await node.arm();
+      await pause(3_500); // until the last postponed event has left
+    },
+    async after(chaos) {
+      const early = "select count(*)::int from reservations where order_id = any($1) and state = 'RELEASED' and lines = '[]'";
+      const ids = tombstones.map((order) => order.id);
+      const left = await ask<number>(chaos, "products", early, ids);
+      chaos.expect(left === ids.length, `${left ?? 0} of ${ids.length} early cancels left a tombstone`);
+    },
+  },
+  {
+    number: 21,
+    name: "a stale RESERVED after a cancel",
+    random: true,
+    async inject(chaos) {
+      const [order] = await orderMany(chaos, 1, anyProduct(chaos));
+      if (order === undefined) return;
+      await becomes(chaos, order, "CONFIRMED");
+      await chaos.load.cancel(order);
+      await chaos.system.asNode((broker) => broker.emit(stockSettled.name, { orders: [{ order_id: order.id, outcome: "RESERVED" }] }));
+      await accepting(chaos);
+      chaos.expect((await statusOf(chaos, order)) === "CANCELLED", "a stale RESERVED brought a cancelled order back");
+    },
+  },
+  {
+    number: 22,
+    name: "poison payload in the outbox",
+    async inject(chaos) {
+      const { system, load, expect } = chaos;
+      const product = anyProduct(chaos);
+      const [poison] = await insertOrders(chaos, 1, product, { lines: "nonsense" });
+      const is = (state: string) => async () =>
+        (await ask(chaos, "orders", "select state from outbox where id = $1", poison?.id)) === state;
+      await until("the poison is parked", is("PARKED"), 30_000);
+      await accepting(chaos); // the others flow
+      const mended = { lines: [{ product_id: product, quantity: 1 }] };
+      await system.sql("orders", "update outbox set payload = $2 where id = $1", [poison?.id, mended]);
+      const replayed = await load.asAdmin("POST", `/admin/outbox/${poison?.id ?? ""}/replay`);
+      expect(replayed?.status === 202, `the replay was answered ${replayed?.status ?? "nothing"}`);
+      await until("the mended one is settled", is("SETTLED"), 30_000);
+    },
+  },
+  {
+    number: 23,
+    name: "a handler always throws, then is mended",
+    async inject(chaos) {
+      const { system, load, expect } = chaos;
+      await system.relaunch("orders", { env: { OUTBOX_RETRY_MS: "200", OUTBOX_RETRY_MAX_MS: "500" } });
+      const lemon = await load.createProduct(100);
+      const products = system.node("products");
+      await products.arm({ point: "before query", match: `\\"product_id\\":${lemon}}`, does: "throw" });
+      const orders = await orderMany(chaos, 5, lemon);
+      const find = "select id from outbox where state = 'PARKED' and order_id = any($1)";
+      const parked = () => system.sql<{ id: string }>("orders", find, [orders.map((order) => order.id)]);
+      await until("all five are parked", async () => (await parked()).length === 5, 60_000);
+      await accepting(chaos);
+      await products.arm();
+      for (const { id } of await parked()) {
+        const replayed = await load.asAdmin("POST", `/admin/outbox/${id}/replay`);
+        expect(replayed?.status === 202 || replayed?.status === 409, `a replay was answered ${replayed?.status ?? "nothing"}`);
+      }
+      for (const order of orders) await becomes(chaos, order, "CONFIRMED");
+    },
+    after: ({ system }) => system.relaunch("orders"),
+  },
+  {
+    number: 24,
+    name: "slow products and 3,000 waiting orders",
+    within: 90_000,
+    async inject(chaos) {
+      const { system, expect } = chaos;
+      const products = system.node("products");
+      await products.arm({ point: "before query", match: "begin", does: "delay", ms: 2_000 });
+      const before = products.memory;
+      const product = anyProduct(chaos);
+      await insertOrders(chaos, 3_000, product, { lines: [{ product_id: product, quantity: 1 }] });
+      const waiting = "select count(*)::int from outbox where state = 'PENDING' and attempts > 0";
+      let most = 0;
+      for (const end = Date.now() + 12_000; Date.now() < end;) most = Math.max(most, (await ask<number>(chaos, "orders", waiting)) ?? 0);
+      const after = products.memory;
+      await products.arm();
+      expect(most > 500 && most <= 1_024, `${most} events were outstanding at one time`);
+      expect(after < before + 150, `the products node grew from ${before.toFixed(0)} to ${after.toFixed(0)} MB`);
+    },
+  },
+  {
+    number: 25,
+    name: "the last unit, 200 buyers",
+    random: true,
+    quick: true,
+    async inject(chaos) {
+      lastUnit = await chaos.load.createProduct(1);
+      await orderMany(chaos, 200, lastUnit);
+    },
+    async after(chaos) {
+      const buyers =
+        "select count(*)::int from orders o join order_lines l on l.order_id = o.id where l.product_id = $1 and o.status = 'CONFIRMED'";
+      const got = await ask<number>(chaos, "orders", buyers, lastUnit);
+      chaos.expect(got === 1, `${got ?? 0} buyers got the last unit`);
+    },
+  },
+  {
+    number: 26,
+    name: "baskets in opposite order",
+    random: true,
+    quick: true,
+    async inject({ load }) {
+      const products = [...load.products.keys()].slice(0, 4);
+      const baskets = [products, products.toReversed()].map((ids) => ids.map((product_id) => ({ product_id, quantity: 1 })));
+      const orders = await Promise.all(Array.from({ length: 100 }, (_, n) => load.order(baskets[n % 2] ?? [])));
+      await Promise.all(orders.filter((_, n) => n % 3 === 0).map((order) => load.cancel(order)));
+    },
+    after: ({ system, expect }) => {
+      expect(!system.logsSay("deadlock detected"), "a deadlock was told in a node's log");
+      return Promise.resolve();
+    },
+  },
+  {
+    number: 27,
+    name: "rolling restart by SIGTERM under load",
+    nodes: TWO,
+    async inject({ system, load, expect }) {
+      load.openWindow();
+      for (const service of ["orders", "products", "users", "api"] as const)
+        for (const slot of system.running(service)) {
+          const before = load.window.failures;
+          const code = await system.leave(slot);
+          expect(code === 0, `${slot.name} left with ${code ?? "a signal"}`);
+          await system.launch(slot);
+          expect(load.window.failures === before, `${load.window.failures - before} requests failed while ${slot.name} restarted`);
+        }
+    },
+  },
+  {
+    number: 28,
+    name: "clocks an hour off",
+    impossible: () => (hasFaketime() ? undefined : "faketime is not installed"),
+    async inject(chaos) {
+      const wrapper = (offset: string) => ["faketime", "-m", "--exclude-monotonic", "-f", offset];
+      await chaos.system.relaunch("orders", { wrapper: wrapper("+3600s") });
+      await chaos.system.relaunch("products", { wrapper: wrapper("-3600s") });
+      await accepting(chaos);
+      await pause(8_000);
+    },
+    after: async ({ system }) => {
+      await system.relaunch("orders");
+      await system.relaunch("products");
+    },
+  },
+  {
+    number: 29,
+    name: "SIGSTOP of a node for 60 s",
+    nodes: { orders: 2, products: 2 },
+    random: true,
+    async inject({ system, load, quick, random, expect }) {
+      const nodes = random() < 0.5 ? [system.node("orders")] : [system.node("orders"), system.node("products")];
+      for (const node of nodes) node.signal("SIGSTOP");
+      await pause(quick ? 15_000 : 60_000);
+      const silence = load.window.silence;
+      for (const node of nodes) node.signal("SIGCONT");
+      expect(silence < 15_000, `nothing was answered for ${silence} ms while peers were running`);
+    },
+  },
+  { number: 30, name: "a whole node and its database killed", inject: loneNode },
+];
+
+function hasFaketime(): boolean {
+  try {
+    execFileSync("faketime", ["-m", "-f", "+1s", "true"], { stdio: "ignore" });
+    return true;
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,55 @@
+import { readFileSync } from "node:fs";
+import path from "node:path";
+import { DATABASE_NAMES } from "../../scripts/node";
+import { readPidFile } from "../../scripts/postgres-binaries";
+import type { Chaos } from "./faults";
+import { Load } from "./load";
+import { NodeProcess } from "./node";
+import { NODE_ENV, sql, type Shop } from "./system";
+import { freePorts, until } from "./wait";
+import { verify } from "./verdict";
+
+/** One process with everything and its own PostgreSQL: all of it killed at once, twice, and started again. */
+export async function loneNode({ system, random, expect }: Chaos): Promise<void> {
+  const dataDir = path.join(system.folder, "lone");
+  const [port = 0] = await freePorts(1);
+  const shop: Shop = {
+    url: `http://127.0.0.1:${port}`,
+    sql: (database, text, values) => {
+      const password = readFileSync(path.join(dataDir, "postgres.password"), "utf8");
+      const { port } = readPidFile(path.join(dataDir, "postgres"));
+      return sql(`postgres://postgres:${password}@127.0.0.1:${port}/${DATABASE_NAMES[database]}`, text, values);
+    },
+  };
+  const launch = async (): Promise<NodeProcess> => {
+    const env = { ...NODE_ENV, PORT: String(port), HOST: "127.0.0.1", DATA_DIR: dataDir };
+    const node = new NodeProcess({
+      build: system.buildFolder,
+      logFile: path.join(system.folder, "logs", "lone.log"),
+      readyUrl: `${shop.url}/health/ready`,
+      env,
+    });
+    await node.ready();
+    return node;
+  };
+
+  let node = await launch();
+  try {
+    const load = new Load(shop, random);
+    await load.setUp();
+    load.start(30);
+    for (let time = 0; time < 2; time++) {
+      const enough = load.orders.size + 60;
+      await until("orders are under way", () => load.orders.size >= enough, 20_000);
+      await node.killTree();
+      node = await launch();
+    }
+    const enough = load.orders.size + 30;
+    await until("orders are accepted again", () => load.orders.size >= enough, 20_000);
+    await load.stop();
+    for (const violation of [...(await verify(shop, load, 60_000)), ...load.violations]) expect(false, violation);
+  } finally {
+    node.signal("SIGTERM"); // takes its PostgreSQL along
+    await node.ended(20_000).catch(() => node.killTree());
+  }
+}

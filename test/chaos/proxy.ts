@@ -1,0 +1,130 @@
+import { once } from "node:events";
+import { connect, createServer, type AddressInfo, type Server, type Socket } from "node:net";
+
+/** What becomes of the connection that a chunk came on: the chunk is lost with it, or only the answer to it is. */
+export type Cut = "request" | "answer" | undefined;
+
+interface Pair {
+  near: Socket;
+  far: Socket | undefined;
+  /** the next thing the server says ends the connection */
+  answerLost: boolean;
+}
+
+/** A line between nodes and a server that can be frozen, reset, slowed down, and cut at a certain chunk. */
+export class Proxy {
+  /** for each chunk from the node */
+  cutsAt: (chunk: Buffer) => Cut = () => undefined;
+  /** added to each way, ms */
+  latency = 0;
+  /** bytes a second on each connection and way */
+  throughput = Infinity;
+  private readonly pairs = new Set<Pair>();
+  private frozen = false;
+
+  private constructor(
+    private target: URL,
+    private readonly defaultPort: number,
+    private readonly server: Server,
+  ) {}
+
+  static async to(target: string, defaultPort: number): Promise<Proxy> {
+    const server = createServer((near) => proxy.accept(near));
+    const proxy = new Proxy(new URL(target), defaultPort, server);
+    await once(server.listen(0, "127.0.0.1"), "listening");
+    return proxy;
+  }
+
+  /** The target's URL through this proxy. */
+  get url(): string {
+    const url = new URL(this.target);
+    url.host = `127.0.0.1:${(this.server.address() as AddressInfo).port}`;
+    return url.href;
+  }
+
+  /** The server came back elsewhere. */
+  retarget(url: string): void {
+    this.target = new URL(url);
+  }
+
+  /** Nothing passes and nothing is closed, as when a cable is pulled. */
+  freeze(): void {
+    this.frozen = true;
+    for (const { near, far } of this.pairs) for (const socket of [near, far]) socket?.pause();
+  }
+
+  thaw(): void {
+    this.frozen = false;
+    for (const pair of this.pairs) {
+      if (pair.far === undefined) this.dial(pair);
+      else for (const socket of [pair.near, pair.far]) socket.resume();
+    }
+  }
+
+  /** TCP RST to both ends. */
+  reset(): void {
+    for (const { near, far } of this.pairs) for (const socket of [near, far]) socket?.resetAndDestroy();
+  }
+
+  slowDown(latency: number, throughput: number): void {
+    Object.assign(this, { latency, throughput });
+  }
+
+  close(): void {
+    this.reset();
+    this.server.close();
+  }
+
+  private accept(near: Socket): void {
+    const pair: Pair = { near, far: undefined, answerLost: false };
+    this.pairs.add(pair);
+    this.tend(pair, near);
+    if (this.frozen) near.pause();
+    else this.dial(pair);
+  }
+
+  private dial(pair: Pair): void {
+    const { near } = pair;
+    const far = (pair.far = connect(Number(this.target.port || this.defaultPort), this.target.hostname));
+    this.tend(pair, far);
+    this.pump(near, far, (chunk) => {
+      const cut = this.cutsAt(chunk);
+      if (cut === "answer") pair.answerLost = true;
+      if (cut === "request") near.destroy();
+      return cut !== "request";
+    });
+    this.pump(far, near, () => {
+      if (pair.answerLost) near.destroy();
+      return !pair.answerLost;
+    });
+  }
+
+  private tend(pair: Pair, socket: Socket): void {
+    socket.setNoDelay(true);
+    socket.on("error", () => undefined); // "close" follows
+    socket.on("close", () => {
+      this.pairs.delete(pair);
+      pair.near.destroy();
+      pair.far?.destroy();
+    });
+  }
+
+  private pump(from: Socket, to: Socket, passes: (chunk: Buffer) => boolean): void {
+    let free = 0; // when the line has sent all that came before
+    from.on("data", (chunk: Buffer) => {
+      if (!passes(chunk)) return;
+      const now = performance.now();
+      free = Math.max(now, free) + (chunk.length / this.throughput) * 1000;
+      const wait = free + this.latency - now;
+      if (wait < 1 && !this.frozen) to.write(chunk);
+      else this.later(to, chunk, wait);
+    });
+  }
+
+  private later(to: Socket, chunk: Buffer, wait: number): void {
+    setTimeout(() => {
+      if (this.frozen) this.later(to, chunk, 20);
+      else to.write(chunk);
+    }, wait);
+  }
+}

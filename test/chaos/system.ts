@@ -1,0 +1,286 @@
+import { execFile } from "node:child_process";
+import { chmodSync, mkdirSync, readlinkSync, realpathSync, symlinkSync, writeFileSync } from "node:fs";
+import { cp } from "node:fs/promises";
+import path from "node:path";
+import { promisify } from "node:util";
+import { ServiceBroker } from "moleculer";
+import { Client, type QueryResultRow } from "pg";
+import { amqpTransporter } from "../../broker/amqp.transporter";
+import { DATABASES, databaseNames, SERVICES, type DatabaseName, type ServiceName } from "../../config";
+import { startEmbeddedPostgres, type EmbeddedPostgres } from "../../scripts/embedded-postgres";
+import { DATABASE_NAMES } from "../../scripts/node";
+import { readIfThere, readPidFile } from "../../scripts/postgres-binaries";
+import { startBalancer } from "./balancer";
+import { NodeProcess, type Launch } from "./node";
+import { Proxy } from "./proxy";
+import { RabbitMQ } from "./rabbitmq";
+import { freePorts, pause, until } from "./wait";
+
+const run = promisify(execFile);
+const ROOT = path.join(__dirname, "..", "..");
+export const ADMIN = { email: "admin@shop.test", password: "an admin's password" };
+export const NAMESPACE = "chaos";
+
+/** What a load and a verdict need to know of a shop. */
+export interface Shop {
+  readonly url: string;
+  /** Straight to its database, past all proxies. */
+  sql<Row extends QueryResultRow>(database: DatabaseName, text: string, values?: unknown[]): Promise<Row[]>;
+}
+
+export async function sql<Row extends QueryResultRow>(url: string, text: string, values?: unknown[]): Promise<Row[]> {
+  const client = new Client({ connectionString: url, connectionTimeoutMillis: 5_000, statement_timeout: 30_000 });
+  client.on("error", () => undefined); // fails the statement as well
+  await client.connect();
+  try {
+    return (await client.query<Row>(text, values)).rows;
+  } finally {
+    await client.end();
+  }
+}
+
+/** The environment that all nodes of the fault runs share. */
+export const NODE_ENV = {
+  BCRYPT_COST: "4",
+  ACCESS_TOKEN_TTL: "86400",
+  RATE_LIMIT_AUTH: "0",
+  RATE_LIMIT_ADDRESS: "0",
+  ADMIN_EMAIL: ADMIN.email,
+  ADMIN_PASSWORD: ADMIN.password,
+  NAMESPACE,
+};
+
+/** A build of its own: starts are quick, and edits of the tree during a run change nothing. */
+export async function build(folder: string): Promise<string> {
+  const out = path.join(folder, "build");
+  mkdirSync(out);
+  const include = ["config.ts", "moleculer.config.ts", "contracts", "broker", "mixins", "services", "scripts", "test/chaos/failpoints.ts"];
+  const compilerOptions = {
+    noCheck: true,
+    types: ["node"],
+    typeRoots: [path.join(ROOT, "node_modules/@types")],
+    rootDir: ROOT,
+    outDir: out,
+  };
+  const tsconfig = {
+    extends: path.join(ROOT, "tsconfig.json"),
+    compilerOptions,
+    include: include.map((name) => path.join(ROOT, name)),
+    exclude: [],
+  };
+  writeFileSync(path.join(folder, "tsconfig.json"), JSON.stringify(tsconfig));
+  await run(process.execPath, [path.join(ROOT, "node_modules/typescript/bin/tsc"), "-p", path.join(folder, "tsconfig.json")]);
+  for (const [service] of databaseNames()) {
+    const migrations = path.join("services", service, "migrations");
+    await cp(path.join(ROOT, migrations), path.join(out, migrations), { recursive: true });
+  }
+  symlinkSync(path.join(ROOT, "node_modules"), path.join(out, "node_modules"));
+  return out;
+}
+
+/** A place for one node: its line to RabbitMQ and its ports stay, its processes come and go. */
+interface Slot {
+  service: ServiceName;
+  name: string;
+  amqp: Proxy;
+  port: number;
+  opsPort: number;
+  incarnation: number;
+  process: NodeProcess | undefined;
+}
+
+export type Topology = Readonly<Partial<Record<ServiceName, number>>>;
+
+/** RabbitMQ, PostgreSQL, proxies, nodes and a balancer. */
+export class System implements Shop {
+  readonly slots: Slot[] = [];
+  private balancer: { url: string; close: () => void } | undefined;
+
+  private constructor(
+    readonly folder: string,
+    readonly buildFolder: string,
+    readonly rabbit: RabbitMQ,
+    private postgres: EmbeddedPostgres,
+    readonly databases: Readonly<Record<DatabaseName, Proxy>>,
+    private readonly env: Record<string, string>,
+  ) {}
+
+  /** @param env for every node, over the usual */
+  static async start(folder: string, env: Record<string, string>, onStop: (stop: () => Promise<void>) => void): Promise<System> {
+    chmodSync(folder, 0o755); // PostgreSQL runs as another user where we are root
+    mkdirSync(path.join(folder, "logs"), { recursive: true });
+    const buildFolder = await build(folder);
+    const rabbit = await RabbitMQ.start(path.join(folder, "rabbitmq"));
+    onStop(() => rabbit.end());
+    const postgres = await startPostgres(folder);
+    onStop(() => system.postgres.stop());
+    const proxy = (service: DatabaseName) => Proxy.to(postgres.url(DATABASE_NAMES[service]), 5432);
+    const databases = { users: await proxy("users"), products: await proxy("products"), orders: await proxy("orders") };
+    const system = new System(folder, buildFolder, rabbit, postgres, databases, env);
+    onStop(() => system.stop());
+    system.balancer = await startBalancer(() =>
+      system.running("api").map(({ port, process }) => ({ port, isReady: () => isReady(port, process) })),
+    );
+    return system;
+  }
+
+  get url(): string {
+    return this.balancer?.url ?? "";
+  }
+
+  sql<Row extends QueryResultRow>(database: DatabaseName, text: string, values?: unknown[]): Promise<Row[]> {
+    return sql<Row>(this.postgres.url(DATABASE_NAMES[database]), text, values);
+  }
+
+  running(service?: ServiceName): (Slot & { process: NodeProcess })[] {
+    return this.slots.filter(
+      (slot): slot is Slot & { process: NodeProcess } => (!service || slot.service === service) && slot.process?.running === true,
+    );
+  }
+
+  /** The first running node of a service. */
+  node(service: ServiceName): NodeProcess {
+    const [slot] = this.running(service);
+    if (slot === undefined) throw new Error(`no ${service} node is running`);
+    return slot.process;
+  }
+
+  /** Starts what is missing, and asks what is too many to leave. */
+  async scale(topology: Topology): Promise<void> {
+    const changes: Promise<unknown>[] = [];
+    for (const service of SERVICES) {
+      const wanted = topology[service] ?? 1;
+      for (const slot of this.running(service).slice(wanted)) changes.push(this.leave(slot));
+      for (let n = this.slots.filter((slot) => slot.service === service).length; n < wanted; n++)
+        this.slots.push(await this.place(service, n));
+      const down = this.slots.filter((slot) => slot.service === service && slot.process?.running !== true);
+      for (const slot of down.slice(0, Math.max(0, wanted - this.running(service).length))) changes.push(this.launch(slot));
+    }
+    await Promise.all(changes);
+  }
+
+  private async place(service: ServiceName, n: number): Promise<Slot> {
+    const [port = 0, opsPort = 0] = await freePorts(2);
+    const amqp = await Proxy.to(this.rabbit.url, 5672);
+    return { service, name: `${service}-${n + 1}`, amqp, port, opsPort, incarnation: 0, process: undefined };
+  }
+
+  /** SIGTERM. @returns its exit code */
+  async leave(slot: Slot): Promise<number | null> {
+    slot.process?.signal("SIGTERM");
+    await slot.process?.ended(30_000);
+    return slot.process?.exitCode ?? null;
+  }
+
+  /** A new process, under a new node id, in a place. */
+  async launch(slot: Slot, how: Pick<Launch, "wrapper"> & { env?: Record<string, string> } = {}): Promise<NodeProcess> {
+    const { service } = slot;
+    const id = `${slot.name}.${++slot.incarnation}`;
+    const database = service === "api" ? {} : { [DATABASES[service]]: this.databases[service].url };
+    slot.process = new NodeProcess({
+      build: this.buildFolder,
+      logFile: path.join(this.folder, "logs", `${id}.log`),
+      readyUrl: `http://127.0.0.1:${slot.opsPort}/ready`,
+      ...(how.wrapper && { wrapper: how.wrapper }),
+      env: {
+        ...NODE_ENV,
+        NODE_COMPILE_CACHE: path.join(this.folder, "compile-cache"),
+        SERVICES: service,
+        NODE_ID: id,
+        TRANSPORTER: slot.amqp.url,
+        PORT: String(slot.port),
+        OPS_PORT: String(slot.opsPort),
+        ...database,
+        ...this.env,
+        ...how.env,
+      },
+    });
+    await slot.process.ready();
+    return slot.process;
+  }
+
+  /** Kills the nodes of a service and starts them differently. */
+  async relaunch(service: ServiceName, how: Parameters<System["launch"]>[1] = {}): Promise<void> {
+    await Promise.all(
+      this.running(service).map(async (slot) => {
+        await this.leave(slot);
+        await this.launch(slot, how);
+      }),
+    );
+  }
+
+  /** As `pg_ctl -m immediate restart`: no checkpoint, no goodbye, then recovery. */
+  async restartPostgres(): Promise<void> {
+    const cluster = path.join(this.folder, "postgres", "postgres");
+    const { pid } = readPidFile(cluster);
+    // only what works in our own folder is ours, whatever a pid file says
+    if (!(pid > 1) || readlinkSync(`/proc/${pid}/cwd`) !== realpathSync(cluster)) throw new Error("our PostgreSQL is not running");
+    process.kill(pid, "SIGQUIT");
+    await until("PostgreSQL has ended", () => !isAlive(pid), 20_000);
+    this.postgres = await startPostgres(this.folder);
+    for (const [service] of databaseNames()) this.databases[service].retarget(this.postgres.url(DATABASE_NAMES[service]));
+  }
+
+  get lines(): Proxy[] {
+    return this.running().map((slot) => slot.amqp);
+  }
+
+  /** Speaks as one more node, past all proxies. */
+  async asNode<T>(speak: (broker: ServiceBroker) => Promise<T>, services: string[] = ["orders", "products"]): Promise<T> {
+    const broker = new ServiceBroker({
+      namespace: NAMESPACE,
+      nodeID: `chaos-${Date.now()}`,
+      transporter: amqpTransporter(this.rabbit.url),
+      logger: false,
+    });
+    try {
+      await broker.start();
+      await broker.waitForServices(services, 15_000);
+      return await speak(broker);
+    } finally {
+      await pause(200); // what was emitted is on its way by then; stopping waits for nothing
+      await broker.stop();
+    }
+  }
+
+  /** After a fault that nothing recovered from: so that the next one meets a sound system. */
+  async startAfresh(): Promise<void> {
+    await Promise.all(
+      this.running().map(async (slot) => {
+        await slot.process.kill();
+        await this.launch(slot);
+      }),
+    );
+  }
+
+  logsSay(text: string): boolean {
+    return this.running().some(({ process }) => readIfThere(process.logFile).includes(text));
+  }
+
+  /** Nobody waits for anything: kills what still runs. */
+  async stop(): Promise<void> {
+    this.balancer?.close();
+    await Promise.all(this.running().map(({ process }) => process.kill()));
+    for (const proxy of [...this.slots.map((slot) => slot.amqp), ...Object.values(this.databases)]) proxy.close();
+  }
+}
+
+const startPostgres = (folder: string): Promise<EmbeddedPostgres> =>
+  startEmbeddedPostgres({
+    dataDir: path.join(folder, "postgres"),
+    databases: Object.values(DATABASE_NAMES),
+    settings: { max_connections: "200" },
+  });
+
+/** What the public door says; a node that is stopping closes it. */
+async function isReady(port: number, node: NodeProcess): Promise<boolean> {
+  return node.running && (await fetch(`http://127.0.0.1:${port}/health/ready`, { signal: AbortSignal.timeout(1_000) })).ok;
+}
+
+export function isAlive(pid: number): boolean {
+  try {
+    return process.kill(pid, 0);
+  } catch {
+    return false;
+  }
+}

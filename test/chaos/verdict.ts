@@ -1,0 +1,106 @@
+import type { Load, OrderRecord } from "./load";
+import type { Shop } from "./system";
+import { messageOf, until } from "./wait";
+
+interface Report {
+  ok: boolean;
+  checks: { name: string; ok: boolean; violations: number; sample: string[] }[];
+}
+
+const AGAIN = 15; // keys of a fault that are sent once more at its end
+
+export const pendingRows = (shop: Shop): Promise<{ id: number }[]> =>
+  shop.sql("orders", "select id from outbox where state = 'PENDING' limit 1");
+
+/** All that was accepted before the end of the fault is decided, and an order that came after it is confirmed. */
+export async function recovered(shop: Shop, load: Load, end: number, ms: number): Promise<number> {
+  await until(
+    "the shop has settled what the fault left, and confirms new orders",
+    async () => {
+      const [row] = await shop.sql<{ left: number; confirmed: boolean }>(
+        "orders",
+        `select (select count(*)::int from outbox where state = 'PENDING' and created_at < to_timestamp($1)) as left,
+           exists (select from orders where status = 'CONFIRMED' and created_at > to_timestamp($1)) as confirmed`,
+        [end / 1000],
+      );
+      return row?.left === 0 && row.confirmed && [...load.orders.values()].some((order) => order.at > end && order.status === 201);
+    },
+    ms,
+    100,
+  );
+  return Date.now() - end;
+}
+
+/** After a quiet spell: every invariant of the shop's own audit, and all that the clients know. */
+export async function verify(shop: Shop, load: Load, quietMs: number): Promise<string[]> {
+  const violations: string[] = [];
+  await until("no announcement is pending", async () => (await pendingRows(shop)).length === 0, quietMs, 100).catch((error: unknown) =>
+    violations.push(`no quiet: ${messageOf(error)}`),
+  );
+  const asked = [...load.orders.values()].filter((order) => order.status !== undefined);
+  const mostRepeated = asked
+    .slice(-400)
+    .sort((a, b) => b.attempts - a.attempts)
+    .slice(0, AGAIN);
+  await Promise.all(mostRepeated.filter((order) => order.status === 201).map((order) => load.repeat(order)));
+  violations.push(...(await audit(load)), ...(await compareOrders(shop, [...load.orders.values()])), ...(await compareStock(shop, load)));
+  return violations;
+}
+
+async function audit(load: Load): Promise<string[]> {
+  const answer = await load.asAdmin("GET", "/admin/consistency");
+  if (answer?.status !== 200) return [`the audit can't be had: ${answer?.status ?? "no answer"} ${answer?.body ?? ""}`];
+  const report = JSON.parse(answer.body) as Report;
+  return report.checks
+    .filter((check) => !check.ok)
+    .map(({ name, violations, sample }) => `audit: ${name}: ${violations}, ${sample.slice(0, 3).join("; ")}`);
+}
+
+/** Every 201 exists and is final; every refusal has no order; every cancel that was promised is done. */
+async function compareOrders(shop: Shop, records: OrderRecord[]): Promise<string[]> {
+  const rows = await shop.sql<{ id: string; idempotency_key: string; status: string; parked: boolean }>(
+    "orders",
+    `select id, idempotency_key, status, exists (select from outbox x where x.order_id = o.id and x.state = 'PARKED') as parked from orders o`,
+  );
+  const orders = new Map(rows.map((row) => [row.idempotency_key, row]));
+  return records.flatMap((record) => {
+    const order = orders.get(record.key);
+    const name = `order ${record.id ?? "?"} (key ${record.key})`;
+    if (record.status === undefined) return [];
+    if (record.status !== 201) return order ? [`${name} was refused with ${record.status}, but exists as ${order.id}`] : [];
+    if (order === undefined) return [`${name} was answered 201 and does not exist`];
+    if (Number(order.id) !== record.id) return [`${name} exists as ${order.id}`];
+    if (order.status === "PENDING") return order.parked ? [] : [`${name} is still PENDING`];
+    if (record.cancel?.status === 200 && order.status !== "CANCELLED") return [`${name} was cancelled with 200 and is ${order.status}`];
+    if (record.cancel?.status === 409 && order.status !== "REJECTED")
+      return [`the cancel of ${name} was refused, and it is ${order.status}`];
+    return [];
+  });
+}
+
+/** For each product: initial + adjustments = what is there + what confirmed orders hold. */
+async function compareStock(shop: Shop, load: Load): Promise<string[]> {
+  const violations: string[] = [];
+  const movements = await shop.sql<{ reason: string; product_id: string; delta: string }>(
+    "products",
+    "select reason, product_id, delta from stock_movements where kind = 'ADJUSTMENT'",
+  );
+  for (const { reason, status, delta } of load.adjustments) {
+    const times = movements.filter((movement) => movement.reason === reason).length;
+    const right = status === undefined ? times <= 1 : times === (status === 200 ? 1 : 0);
+    if (!right) violations.push(`an adjustment of ${delta} was answered ${status ?? "nothing"} and applied ${times} times`);
+  }
+  const shelf = await shop.sql<{ id: string; quantity: string }>("products", "select id, quantity from products");
+  const held = await shop.sql<{ id: string; units: string }>(
+    "orders",
+    "select l.product_id as id, sum(l.quantity) as units from order_lines l join orders o on o.id = l.order_id where o.status = 'CONFIRMED' group by 1",
+  );
+  for (const [id, initial] of load.products) {
+    const adjusted = movements.filter((movement) => Number(movement.product_id) === id).reduce((sum, { delta }) => sum + Number(delta), 0);
+    const quantity = Number(shelf.find((row) => Number(row.id) === id)?.quantity ?? NaN);
+    const sold = Number(held.find((row) => Number(row.id) === id)?.units ?? 0);
+    if (quantity < 0 || initial + adjusted !== quantity + sold)
+      violations.push(`product ${id}: ${initial} at first, ${adjusted} adjusted, ${sold} sold, but ${quantity} left`);
+  }
+  return violations;
+}
