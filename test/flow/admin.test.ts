@@ -1,0 +1,92 @@
+import { Client as Postgres } from "pg";
+import { until } from "../support/amqp";
+import type { Client } from "../support/client";
+import { ADMIN, startShop, type Shop } from "../support/shop";
+
+const ORIGIN = "https://shop.example.com";
+let shop: Shop;
+let admin: Client;
+
+beforeAll(async () => {
+  shop = await startShop({ env: { CORS_ORIGINS: ORIGIN } });
+  admin = await shop.client().login(ADMIN.email, ADMIN.password);
+});
+afterAll(() => shop.stop());
+
+describe("an announcement that breaks its contract", () => {
+  let id: number;
+  let order: number;
+
+  it("is parked and told to an admin, its order says so, and others flow", async () => {
+    const product = await admin.createProduct({ quantity: 5 });
+    const db = new Postgres(shop.databases.orders.url);
+    await db.connect();
+    const { rows } = await db.query<{ order_id: number; id: number }>(
+      `with o as (
+         insert into orders (user_id, idempotency_key, request_hash, total_cents) values (1, 'broken', 'x', 1999) returning id, created_at
+       ), l as (
+         insert into order_lines (order_id, product_id, name, unit_price_cents, quantity) select id, $1, 'Lamp', 1999, 1 from o
+       ), h as (
+         insert into order_history (order_id, status, at) select id, 'PENDING', created_at from o
+       )
+       insert into outbox (order_id, event, payload) select id, 'order.created', '{"lines": "none"}' from o returning id, order_id`,
+      [product],
+    );
+    await db.end();
+    id = Number(rows[0]?.id);
+    order = Number(rows[0]?.order_id);
+
+    const sound = Number((await admin.order(product, 1)).body["id"]);
+    expect(await admin.decided(sound)).toMatchObject({ status: "CONFIRMED" });
+    await until("it is parked", async () => (await admin.get("/admin/outbox?state=parked")).body["items"].length === 1);
+    const [item] = (await admin.get("/admin/outbox")).body["items"];
+    expect(item).toMatchObject({ id, order_id: order, event: "order.created", state: "PARKED", last_error: "lines must be array" });
+    expect((await admin.get(`/orders/${order}`)).body).toMatchObject({ status: "PENDING", reason: expect.stringContaining("parked") });
+    expect((await admin.get("/admin/consistency")).body).toMatchObject({ ok: true, parked: 1 });
+  });
+
+  it("is asked again when an admin replays it once it is mended, and its order is confirmed", async () => {
+    const db = new Postgres(shop.databases.orders.url);
+    await db.connect();
+    await db.query(
+      `update outbox set payload = (select jsonb_build_object('lines', jsonb_agg(jsonb_build_object('product_id', product_id, 'quantity', quantity)))
+         from order_lines where order_id = $1) where order_id = $1`,
+      [order],
+    );
+    await db.end();
+    expect((await admin.post(`/admin/outbox/${id}/replay`)).status).toBe(202);
+    expect(await admin.decided(order)).toMatchObject({ status: "CONFIRMED", reason: null });
+  });
+
+  it.each([
+    ["that is not parked any more", () => id, 409, "NOT_PARKED"],
+    ["that nobody knows", () => 999_999, 404, "NOT_FOUND"],
+  ])("%s can't be replayed", async (_which, which, status, code) => {
+    expect(await admin.post(`/admin/outbox/${which()}/replay`)).toMatchObject({ status, body: { code } });
+  });
+
+  it("is no business of a user", async () => {
+    const client = shop.client();
+    await client.signUp();
+    expect(await client.get("/admin/outbox")).toMatchObject({ status: 403, body: { code: "FORBIDDEN" } });
+    expect(await client.post(`/admin/outbox/${id}/replay`)).toMatchObject({ status: 403, body: { code: "FORBIDDEN" } });
+  });
+});
+
+describe("a page of another origin", () => {
+  const preflight = (origin: string) =>
+    fetch(`${shop.url}/orders`, { method: "OPTIONS", headers: { Origin: origin, "Access-Control-Request-Method": "POST" } });
+
+  it("that is allowed may send an order", async () => {
+    const { status, headers } = await preflight(ORIGIN);
+    expect(status).toBe(204);
+    expect(headers.get("access-control-allow-origin")).toBe(ORIGIN);
+    expect(headers.get("access-control-allow-methods")).toContain("POST");
+    expect((await fetch(`${shop.url}/products`, { headers: { Origin: ORIGIN } })).headers.get("access-control-allow-origin")).toBe(ORIGIN);
+  });
+
+  it.each(["https://shop.example.co", "https://evil.example", "null"])("%s gets no CORS header", async (origin) => {
+    expect((await preflight(origin)).headers.get("access-control-allow-origin")).toBeNull();
+    expect((await fetch(`${shop.url}/products`, { headers: { Origin: origin } })).headers.get("access-control-allow-origin")).toBeNull();
+  });
+});
