@@ -132,11 +132,13 @@ export function outboxMixin(events: readonly string[], limits: OutboxLimits): Pa
       /** When listeners have come (back), everything unanswered falls due. */
       async reconsider(this: Relay) {
         const state = this.relayState;
+        if (state.timer === undefined) return; // not started: what is heard now must not count as known then
         const reachable = isConnected(this.broker) && events.every((event) => canDeliver(this.broker, event));
         const back = reachable && !state.reachable;
-        state.reachable = reachable;
-        if (!back || state.timer === undefined) return;
+        state.reachable = reachable && !back;
+        if (!back) return;
         await makeDue(this.db);
+        state.reachable = true;
         this.relay();
       },
     },

@@ -1,7 +1,6 @@
 import path from "node:path";
-import { databaseNames } from "../config";
+import { databaseNames, loadConfig } from "../config";
 import { migrate } from "../mixins/migrations";
-import { loadConfig } from "../config";
 import { provideDatabases, serviceFile } from "./node";
 import { run } from "./run";
 

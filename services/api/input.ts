@@ -1,3 +1,4 @@
+import type { TSchema } from "@sinclair/typebox";
 import { invalid, problem } from "../../broker/errors";
 import { coerce } from "../../broker/validator";
 import type { ActionContract } from "../../contracts/contract";
@@ -40,9 +41,7 @@ export function queryParams(
   unknown: "refuse" | "ignore",
   supplied: Readonly<Record<string, unknown>> = {},
 ) {
-  const known: unknown = contract.params["properties"];
-  const isKnown = (name: string) =>
-    typeof known === "object" && known !== null && Object.hasOwn(known, name) && !Object.hasOwn(supplied, name);
+  const isKnown = (name: string) => schemaOf(contract, name) !== undefined && !Object.hasOwn(supplied, name);
   const params: Record<string, unknown> = {};
   for (const [name, value] of Object.entries(input.query)) {
     if (isKnown(name)) params[name] = value;
@@ -51,7 +50,8 @@ export function queryParams(
   Object.assign(params, present(supplied));
   for (const [name, value] of Object.entries(params)) {
     // Ajv would take "0x10" and " 5" for numbers.
-    if (isNumeric(contract, name) && typeof value === "string" && !/^-?\d{1,16}(\.\d{1,16})?$/.test(value))
+    const isNumber = /^(integer|number)$/.test(String(schemaOf(contract, name)?.["type"]));
+    if (isNumber && typeof value === "string" && !/^-?\d{1,16}(\.\d{1,16})?$/.test(value))
       throw problem("BAD_REQUEST", `the query parameter ${name} must be a number`);
   }
   const [wrong] = coerce(contract.params, params);
@@ -59,11 +59,10 @@ export function queryParams(
   return params;
 }
 
-function isNumeric(contract: ActionContract, name: string): boolean {
-  const properties: unknown = contract.params["properties"];
-  const schema: unknown =
-    typeof properties === "object" && properties !== null ? Object.entries(properties).find(([key]) => key === name)?.[1] : undefined;
-  return typeof schema === "object" && schema !== null && "type" in schema && (schema.type === "integer" || schema.type === "number");
+/** What an action's contract says of one of its params; undefined where it does not know it. */
+function schemaOf(contract: ActionContract, name: string): TSchema | undefined {
+  const properties = contract.params["properties"] as Record<string, TSchema>; // every contract is an object
+  return Object.hasOwn(properties, name) ? properties[name] : undefined;
 }
 
 const present = (values: Readonly<Record<string, unknown>>): Record<string, unknown> =>
