@@ -1,8 +1,18 @@
 import type { Static, TSchema } from "@sinclair/typebox";
-import type { ActionSchema, CallingOptions, Context, EventSchema, ServiceBroker, ServiceSchema, ServiceSettingSchema } from "moleculer";
-import type { ActionContract, EventContract, Params, Result } from "../contracts/contract";
+import type {
+  ActionSchema,
+  CallingOptions,
+  Context,
+  EventSchema,
+  Service,
+  ServiceBroker,
+  ServiceSchema,
+  ServiceSettingSchema,
+} from "moleculer";
+import type { ActionContract, EventContract, FailedItem, Params, Result } from "../contracts/contract";
 import type { Caller } from "../contracts/users";
-import { problem } from "./errors";
+import { failedItem, problem } from "./errors";
+import { currentRequestId, logFailure, withRequestId } from "./logger";
 
 export interface Meta {
   user?: Caller;
@@ -44,6 +54,26 @@ export function implement<C extends ActionContract, This>(
   return schema as ActionSchema<This>; // TypeBox' types are interfaces, Moleculer's ask for index signatures
 }
 
+/**
+ * Answers many items that travelled together, each by itself: with its result, or with the error that it would have met alone.
+ * @param work gets each item with its request's id in place
+ */
+export function answerEach<Item extends { request_id?: string }, R>(
+  service: Service,
+  what: string,
+  items: readonly Item[],
+  work: (item: Item) => Promise<R>,
+): Promise<(R | FailedItem)[]> {
+  return Promise.all(
+    items.map((item) =>
+      withRequestId(item.request_id, () => work(item)).catch((error: unknown) => {
+        logFailure(service.logger, what, error, item.request_id);
+        return failedItem(error);
+      }),
+    ),
+  );
+}
+
 /** Makes a Moleculer event handler of its contract. */
 export function subscribe<P extends TSchema, This>(
   contract: EventContract<P>,
@@ -59,7 +89,12 @@ export function call<C extends ActionContract>(
   params: Params<C>,
   options: CallingOptions = {},
 ): Promise<Result<C>> {
-  return from.call<Result<C>, Params<C>>(contract.name, params, { timeout: contract.timeout, ...options });
+  const requestID = currentRequestId(); // a broker, unlike a context, does not know for whom it works
+  return from.call<Result<C>, Params<C>>(contract.name, params, {
+    timeout: contract.timeout,
+    ...(requestID !== undefined && { requestID }),
+    ...options,
+  });
 }
 
 export function emit<P extends TSchema>(broker: ServiceBroker, contract: EventContract<P>, payload: Static<P>): Promise<void> {

@@ -1,4 +1,5 @@
 import { Errors } from "moleculer";
+import type { FailedItem } from "../contracts/contract";
 import { ERRORS, isErrorCode, type ErrorCode, type FieldError } from "../contracts/errors";
 
 /**
@@ -48,3 +49,12 @@ export function errorCode(error: unknown): ErrorCode {
 }
 
 export const isUnreachable = (error: unknown): boolean => errorCode(error) === "SERVICE_UNAVAILABLE";
+
+/** The error of one item of many, as it travels. The message of what is no refusal of ours is for nobody outside. */
+export function failedItem(error: unknown): FailedItem {
+  const code = errorCode(error);
+  const isOurs = isErrorCode(errorType(error)) && error instanceof Error;
+  return { error: { code, detail: isOurs ? error.message : "" } };
+}
+
+export const itemError = ({ error: { code, detail } }: FailedItem): Problem => problem(isErrorCode(code) ? code : "INTERNAL_ERROR", detail);

@@ -1,10 +1,12 @@
 import { AsyncLocalStorage } from "node:async_hooks";
 import { inspect } from "node:util";
-import type { BrokerOptions, LoggerConfig, Middleware } from "moleculer";
+import type { BrokerOptions, LoggerConfig, Middleware, Service } from "moleculer";
 import { errorCode } from "./errors";
 
 /** The request that the running code works for. Moleculer carries its id from node to node in the context. */
 const request = new AsyncLocalStorage<{ id: string }>();
+
+export const currentRequestId = (): string | undefined => request.getStore()?.id;
 
 export const withRequestId = <T>(id: string | null | undefined, work: () => T): T => (id ? request.run({ id }, work) : work());
 
@@ -20,20 +22,27 @@ export const requestIds: Middleware = {
 
 const logged = new WeakSet<Error>();
 
+/** Logs an error once, with its cause and request id, unless it is an expected refusal that has no cause to tell. */
+export function logFailure(log: Service["logger"], what: string, error: unknown, requestId: string | undefined, expected = true): void {
+  if (!(error instanceof Error) || logged.has(error)) return;
+  const isOurFault = errorCode(error) === "INTERNAL_ERROR";
+  if (expected && !isOurFault && error.cause === undefined) return;
+  logged.add(error);
+  withRequestId(requestId, () => {
+    log[isOurFault ? "error" : "warn"](`${what} failed:`, error);
+  });
+}
+
 /**
  * The broker's error handler. Logs what is no expected refusal once, where it arose, with its cause and request id.
  * A failed event is logged and done with: nobody waits for it, and its sender asks again.
  */
 export const logUnexpected: NonNullable<BrokerOptions["errorHandler"]> = function (error, info) {
-  const code = errorCode(error);
   const elsewhere = "nodeID" in error && error.nodeID !== this.nodeID;
   const isEvent = "event" in info;
-  if (!logged.has(error) && !elsewhere && (isEvent || code === "INTERNAL_ERROR" || error.cause !== undefined)) {
-    logged.add(error);
-    const ctx = "ctx" in info ? info.ctx : undefined;
-    const what = isEvent ? ctx?.eventName : ctx?.action?.name;
-    withRequestId(ctx?.requestID, () => this.logger[code === "INTERNAL_ERROR" ? "error" : "warn"](`${what ?? "a call"} failed:`, error));
-  }
+  const ctx = "ctx" in info ? info.ctx : undefined;
+  const what = isEvent ? ctx?.eventName : ctx?.action?.name;
+  if (!elsewhere) logFailure(this.logger, what ?? "a call", error, ctx?.requestID ?? undefined, !isEvent);
   if (!isEvent) throw error;
 };
 

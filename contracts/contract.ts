@@ -21,6 +21,9 @@ export interface EventContract<P extends TSchema = TSchema> {
 export type Params<C extends { readonly params: TSchema }> = Static<C["params"]>;
 export type Result<C extends ActionContract> = Static<C["result"]>;
 
+/** Most items that travel in one call or event. */
+export const MAX_BATCH = 128;
+
 /** Default time-out of a call, in ms: with one repeat the client still has its answer within 5 s. */
 export const CALL_TIMEOUT = 2_000;
 
@@ -61,6 +64,10 @@ export const Cursor = Type.String({ minLength: 1, maxLength: 4096 });
 
 /** One page of a list; `next_cursor` is null on the last one. */
 export const Page = <T extends TSchema>(item: T) => closed({ items: Type.Array(item), next_cursor: nullable(Cursor) });
+
+/** What became of one item of many: the error that it would have met alone. */
+export const FailedItem = closed({ error: closed({ code: Type.String(), detail: Type.String() }) });
+export type FailedItem = Static<typeof FailedItem>;
 
 /** Whether a service and its database can answer now. Every service with a database has this action. */
 export const health = (service: string) =>

@@ -1,11 +1,8 @@
 import { Type, type Static } from "@sinclair/typebox";
-import { action, Cents, closed, Cursor, event, health, Id, Limit, Money, nullable, Page, Text, Timestamp } from "./contract";
+import { action, Cents, closed, Cursor, event, health, Id, Limit, MAX_BATCH, Money, nullable, Page, Text, Timestamp } from "./contract";
 
 /** Most units of one product, on the shelf and reserved together, that an adjustment may lead to. */
 export const MAX_QUANTITY = 1_000_000_000;
-/** Orders that travel in one event. */
-export const MAX_BATCH = 128;
-
 const Name = Text({ minLength: 1, maxLength: 200, pattern: "\\S" });
 const Price = Money(9_999_999.99);
 const Quantity = Type.Integer({ minimum: 0, maximum: MAX_QUANTITY });
@@ -49,6 +46,13 @@ export const create = action("products.create", {
 });
 
 export const get = action("products.get", { params: closed({ id: Id }), result: Product, repeatable: true });
+
+/** Several at once, in the order asked; null for what is unknown or archived. What waits in a gateway at the same moment travels so. */
+export const getMany = action("products.getMany", {
+  params: closed({ ids: Type.Array(Id, { minItems: 1, maxItems: MAX_BATCH }) }),
+  result: Type.Array(nullable(Product)),
+  repeatable: true,
+});
 
 export const list = action("products.list", {
   params: closed({
@@ -98,12 +102,12 @@ export const ledger = action("products.ledger", {
   repeatable: true,
 });
 
-/** Name, price and stock of the products that an order wants, for the orders service; unknown and archived ones are left out. */
+/** Name, price and stock of the products that orders want, for the orders service; unknown and archived ones are left out. */
 export const quote = action("products.quote", {
   params: closed({ ids: Type.Array(Id, { minItems: 1, maxItems: 100 * MAX_BATCH }) }),
   result: Type.Array(closed({ id: Id, name: Type.String(), price_cents: Cents, quantity: Quantity })),
   repeatable: true,
-  timeout: 1_500,
+  timeout: 900, // with one repeat within the time of the create that asks
 });
 export type Quote = Static<typeof quote.result>[number];
 

@@ -42,6 +42,10 @@ export interface DatabaseOptions {
 
 const CLOSE_TIMEOUT_MS = 3_000;
 
+/** The same error, or where the database can't answer now, a refusal that says so. */
+export const explained = (error: unknown): unknown =>
+  isDatabaseAway(error) ? problem("SERVICE_UNAVAILABLE", "the database can't answer now", { cause: error }) : error;
+
 /** The actions of moleculer-db let a client choose any column, sort and search: none of them is offered. */
 const NO_ACTIONS = {
   find: false,
@@ -76,7 +80,7 @@ export function databaseMixin(options: DatabaseOptions): Partial<ServiceSchema> 
     hooks: {
       error: {
         "*": (_ctx: unknown, error: Error) => {
-          throw isDatabaseAway(error) ? problem("SERVICE_UNAVAILABLE", "the database can't answer now", { cause: error }) : error;
+          throw explained(error);
         },
       },
     },

@@ -9,6 +9,7 @@ import { withRequestId } from "../../broker/logger";
 import { loadConfig, type Config } from "../../config";
 import { jwks, type Caller } from "../../contracts/users";
 import { bearerToken, TokenVerifier, unauthenticated } from "./access";
+import { gather, type Gather } from "./gather";
 import { healthRoutes } from "./health";
 import { problemDetails, RETRY_AFTER, toProblem, translated, type ProblemDetails } from "./problem";
 import { ROUTES, type Reply, type Route } from "./routes";
@@ -33,6 +34,7 @@ type Api = Service & {
   httpHandler(req: IncomingMessage, res: ServerResponse): Promise<void>;
   aliases: Alias[];
   verifier: TokenVerifier;
+  gather: Gather;
   send(req: IncomingMessage, res: ServerResponse, reply: Reply): void;
   send404(req: IncomingMessage, res: ServerResponse): void;
   methodsOf(path: string): string[];
@@ -250,6 +252,7 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
     },
 
     created(this: Api) {
+      this.gather = gather(this.broker);
       this.verifier = new TokenVerifier(async () => (await call(this.broker, jwks, {})).keys);
       this.server.headersTimeout = REQUEST_TIMEOUT;
       this.server.on("clientError", answerUnreadable);
@@ -284,7 +287,7 @@ function respond(
     headers: req.headers,
   };
   // Inside an async function, so that a mistake in the input rejects as well.
-  void (async () => spec.handle(req.$ctx, input))().then((reply) => {
+  void (async () => spec.handle(req.$ctx, input, this.gather))().then((reply) => {
     this.send(req, res, reply);
   }, next);
 }

@@ -1,13 +1,14 @@
-import { call, type Meta } from "../../broker/contract";
+import { call, callerOf, type Meta } from "../../broker/contract";
 import { problem } from "../../broker/errors";
 import { check } from "../../broker/validator";
 import type { Context } from "moleculer";
-import type { ActionContract, Result } from "../../contracts/contract";
+import type { ActionContract, Params, Result } from "../../contracts/contract";
 import type { Order } from "../../contracts/orders";
 import * as orders from "../../contracts/orders";
 import type { Product } from "../../contracts/products";
 import * as products from "../../contracts/products";
 import * as users from "../../contracts/users";
+import type { Gather } from "./gather";
 import { bodyParams, idempotencyKey, ifMatch, isNotModified, pathId, queryParams, type Input } from "./input";
 
 export interface Reply {
@@ -21,7 +22,7 @@ export interface Route {
   auth: "public" | "user" | "admin";
   /** What kind of body it takes, if any. */
   body: "none" | "json" | "json or form";
-  handle(ctx: Context<unknown, Meta>, input: Input): Promise<Reply>;
+  handle(ctx: Context<unknown, Meta>, input: Input, gather: Gather): Promise<Reply>;
 }
 
 interface Spec<C extends ActionContract> {
@@ -29,19 +30,21 @@ interface Spec<C extends ActionContract> {
   auth?: Route["auth"];
   body?: Route["body"];
   params?: (input: Input) => Record<string, unknown>;
+  /** How it is called, where not by itself. */
+  perform?: (gather: Gather, params: Params<C>, ctx: Context<unknown, Meta>) => Promise<Result<C>>;
   reply: (result: Result<C>, input: Input) => Reply;
 }
 
 /** What comes from outside is judged by the action's contract, here as well as there: what breaks it is not even sent. */
-function route<C extends ActionContract>({ action, auth = "public", body = "none", params = () => ({}), reply }: Spec<C>): Route {
+function route<C extends ActionContract>({ action, auth = "public", body = "none", params = () => ({}), perform, reply }: Spec<C>): Route {
   return {
     auth,
     body,
-    handle: async (ctx, input) => {
+    handle: async (ctx, input, gather) => {
       const given = params(input);
       const errors = check(action.params, given);
       if (errors.length > 0) throw problem("VALIDATION_ERROR", "the request breaks its contract", { errors });
-      return reply(await call(ctx, action, given), input);
+      return reply(await (perform ? perform(gather, given, ctx) : call(ctx, action, given)), input);
     },
   };
 }
@@ -126,6 +129,7 @@ export const ROUTES: Readonly<Record<string, Route>> = {
   "GET /products/:id": route({
     action: products.get,
     params: (input) => ({ id: pathId(input, "PRODUCT_NOT_FOUND") }),
+    perform: (gather, { id }) => gather.product(id),
     reply: show,
   }),
   "PATCH /products/:id": route({
@@ -160,6 +164,7 @@ export const ROUTES: Readonly<Record<string, Route>> = {
     auth: "user",
     body: "json",
     params: (input) => bodyParams(input, { idempotency_key: idempotencyKey(input) ?? crypto.randomUUID() }),
+    perform: (gather, order, ctx) => gather.createOrder(order, callerOf(ctx)),
     reply: ({ order, replayed }) =>
       created(`/orders/${order.id}`, entity(order).body, {
         ...entity(order).headers,
@@ -176,6 +181,7 @@ export const ROUTES: Readonly<Record<string, Route>> = {
     action: orders.get,
     auth: "user",
     params: (input) => ({ id: pathId(input, "ORDER_NOT_FOUND") }),
+    perform: (gather, { id }, ctx) => gather.order(id, callerOf(ctx)),
     reply: show,
   }),
   "POST /orders/:id/cancel": route({

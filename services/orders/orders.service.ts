@@ -1,29 +1,40 @@
 import { createHash, randomUUID } from "node:crypto";
 import path from "node:path";
-import type { Context, Service, ServiceBroker } from "moleculer";
+import type { Service, ServiceBroker } from "moleculer";
 import { DataTypes } from "sequelize";
-import { call, callerOf, implement, subscribe, type Meta, type SchemaFor } from "../../broker/contract";
+import { answerEach, call, callerOf, implement, subscribe, type SchemaFor } from "../../broker/contract";
 import { isUnreachable, problem } from "../../broker/errors";
 import { loadConfig, type Config } from "../../config";
-import type { Result } from "../../contracts/contract";
+import { MAX_BATCH } from "../../contracts/contract";
 import * as contract from "../../contracts/orders";
-import type { Line } from "../../contracts/orders";
-import { MAX_BATCH, productsAudit, quote, reservations, stockRefused, stockSettled } from "../../contracts/products";
-import { databaseMixin, type WithDatabase } from "../../mixins/database.mixin";
+import type { Created, Line } from "../../contracts/orders";
+import { productsAudit, quote, reservations, stockRefused, stockSettled, type Outcome, type Quote } from "../../contracts/products";
+import type { Caller } from "../../contracts/users";
+import { batch } from "../../mixins/batching";
+import { databaseMixin, explained, type WithDatabase } from "../../mixins/database.mixin";
 import { outboxMixin, type WithOutbox } from "../../mixins/outbox.mixin";
-import { isLockTimeout } from "../../mixins/sql-state";
+import { isDatabaseAway, isLockTimeout } from "../../mixins/sql-state";
 import { auditShop } from "./audit";
 import { cancel, describeShortages, mergeLines, place, type Refusal } from "./order";
 import * as store from "./orders.store";
 
-type Created = Result<typeof contract.create>;
 type Orders = Service &
   WithDatabase &
   WithOutbox & {
-    place(ctx: Context<unknown, Meta>, lines: Line[], key: OrderKey): Promise<store.Draft>;
-    insert(draft: store.Draft): Promise<store.OrderRow | undefined>;
-    replay(key: OrderKey): Promise<Created | undefined>;
+    takeOrder(wish: Wish): Promise<Created>;
+    firstAnswer(key: OrderKey): Promise<Created | undefined>;
+    /** Each of these does together what is asked at the same moment. */
+    quote(productIds: number[]): Promise<Quote[]>;
+    commit(draft: store.Draft): Promise<store.OrderRow | undefined>;
+    findByKey(key: OrderKey): Promise<store.OrderRow | undefined>;
+    settle(outcome: Outcome): Promise<void>;
   };
+
+interface Wish {
+  user_id: number;
+  items: Line[];
+  idempotency_key?: string;
+}
 
 /** What makes an order this order: asked again with the same three, it is the same one. */
 interface OrderKey {
@@ -50,39 +61,29 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
 
     actions: {
       create: implement(contract.create, async function (this: Orders, ctx) {
-        const lines = mergeLines(ctx.params.items);
-        const key: OrderKey = {
-          user_id: callerOf(ctx).id,
-          idempotency_key: ctx.params.idempotency_key ?? randomUUID(),
-          request_hash: createHash("sha256").update(JSON.stringify(lines)).digest("base64url"),
-        };
-        const before = await this.replay(key);
-        if (before !== undefined) return before;
+        return this.takeOrder({ user_id: callerOf(ctx).id, ...ctx.params });
+      }),
 
-        let draft: store.Draft;
-        try {
-          draft = await this.place(ctx, lines, key);
-        } catch (refusal) {
-          // Its twin may have been committed meanwhile: a repeat never turns into 404, 409 or 503.
-          const twin = await this.replay(key);
-          if (twin !== undefined) return twin;
-          throw refusal;
-        }
-        const order = await this.insert(draft);
-        if (order !== undefined) {
-          this.relay();
-          return { order: store.present(order), replayed: false };
-        }
-        const twin = await this.replay(key);
-        if (twin === undefined) throw new Error("a key was taken and then was not there");
-        return twin;
+      createMany: implement(contract.createMany, async function (this: Orders, ctx) {
+        return answerEach(this, contract.create.name, ctx.params.orders, (wish) => this.takeOrder(wish));
       }),
 
       get: implement(contract.get, async function (this: Orders, ctx) {
-        const caller = callerOf(ctx);
-        const order = await store.findOrder(this.db.query, ctx.params.id);
-        if (order === undefined || (order.user_id !== caller.id && caller.role !== "admin")) throw notFound();
+        const [order] = await store.findOrders(this.db.query, [ctx.params.id]);
+        if (!isSeenBy(order, callerOf(ctx))) throw notFound();
         return store.present(order);
+      }),
+
+      getMany: implement(contract.getMany, async function (this: Orders, ctx) {
+        const rows = await store.findOrders(
+          this.db.query,
+          ctx.params.orders.map((wanted) => wanted.id),
+        );
+        const found = new Map(rows.map((row) => [row.id, row]));
+        return ctx.params.orders.map(({ id, user_id, role }) => {
+          const order = found.get(id);
+          return isSeenBy(order, { id: user_id, role }) ? store.present(order) : null;
+        });
       }),
 
       list: implement(contract.list, async function (this: Orders, ctx) {
@@ -98,11 +99,11 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
         const { id } = ctx.params;
         const cancelled = await this.db.transaction(async (query) => {
           const order = await store.lockOrder(query, id);
-          if (order === undefined || (order.user_id !== caller.id && caller.role !== "admin")) throw notFound();
+          if (!isSeenBy(order, caller)) throw notFound();
           const after = cancel(order.status);
           if (after === undefined) throw problem("ORDER_NOT_CANCELLABLE", `the order is ${order.status}`);
           if (after !== order.status) await store.writeCancelled(query, id);
-          return store.findOrder(query, id);
+          return (await store.findOrders(query, [id]))[0];
         });
         if (cancelled === undefined) throw notFound();
         this.relay();
@@ -133,7 +134,7 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
     events: {
       /** The answer of products: what became of each order's stock. */
       "stock.settled": subscribe(stockSettled, async function (this: Orders, ctx) {
-        await store.settleOrders(this.db, ctx.params.orders);
+        await Promise.all(ctx.params.orders.map((outcome) => this.settle(outcome)));
         this.relayHeldBack();
       }),
 
@@ -146,36 +147,76 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
     },
 
     methods: {
-      /** Asks for names, prices and stock, and makes a draft of them. */
-      async place(this: Orders, ctx: Context<unknown, Meta>, lines: Line[], key: OrderKey): Promise<store.Draft> {
-        const quotes = await call(ctx, quote, { ids: lines.map((line) => line.product_id) }).catch((error: unknown) => {
-          throw isUnreachable(error) ? problem("SERVICE_UNAVAILABLE", "the catalogue can't answer now") : error;
-        });
-        const placement = place(lines, quotes);
-        if (!placement.ok) throw refused(placement.refusal);
-        return { ...key, lines: placement.lines, total_cents: placement.total_cents };
-      },
-
-      /** @returns undefined where the key is taken: its order can be read now */
-      async insert(this: Orders, draft: store.Draft): Promise<store.OrderRow | undefined> {
+      /** The way of one order; what many orders do at the same moment is done together, by the methods made in `created`. */
+      async takeOrder(this: Orders, { user_id, items, idempotency_key = randomUUID() }: Wish): Promise<Created> {
+        const wanted = mergeLines(items);
+        const request_hash = createHash("sha256").update(JSON.stringify(wanted)).digest("base64url");
+        const key: OrderKey = { user_id, idempotency_key, request_hash };
+        let refusal: unknown;
         try {
-          return (await store.insertOrders(this.db, [draft]))[0];
+          const placement = place(wanted, await this.quote(wanted.map((line) => line.product_id)));
+          if (!placement.ok) throw refused(placement.refusal);
+          const order = await this.commit({ ...key, lines: placement.lines, total_cents: placement.total_cents });
+          if (order !== undefined) return { order: store.present(order), replayed: false };
+          refusal = new Error("a key was taken and then was not there");
         } catch (error) {
-          if (isLockTimeout(error)) throw problem("IDEMPOTENCY_IN_FLIGHT", "the first request with this key is still under way");
-          throw error;
+          refusal = isLockTimeout(error)
+            ? problem("IDEMPOTENCY_IN_FLIGHT", "the first request with this key is still under way")
+            : explained(error);
         }
+        // The key was used before, or by a twin meanwhile: a repeat never turns into 404, 409 or 503.
+        const first = await this.firstAnswer(key);
+        if (first === undefined) throw refusal;
+        return first;
       },
 
       /** The first answer to a key, where there was one. */
-      async replay(this: Orders, key: OrderKey): Promise<Created | undefined> {
-        const order = await store.findByKey(this.db, key.user_id, key.idempotency_key);
+      async firstAnswer(this: Orders, key: OrderKey): Promise<Created | undefined> {
+        const order = await this.findByKey(key).catch((error: unknown) => {
+          throw explained(error);
+        });
         if (order === undefined) return undefined;
         if (order.request_hash !== key.request_hash) throw problem("IDEMPOTENCY_KEY_REUSED", "this key came with another body before");
         return { order: store.presentAsCreated(order), replayed: true };
       },
     },
+
+    created(this: Orders) {
+      this.quote = batch(async (wanted) => {
+        const quotes = await call(this.broker, quote, { ids: [...new Set(wanted.flat())] }).catch((error: unknown) => {
+          throw isUnreachable(error) ? problem("SERVICE_UNAVAILABLE", "the catalogue can't answer now") : error;
+        });
+        const byId = new Map(quotes.map((one) => [one.id, one]));
+        return wanted.map((ids) => ids.flatMap((id) => byId.get(id) ?? []));
+      });
+
+      this.commit = batch(
+        async (drafts) => {
+          const orders = await store.insertOrders(this.db, drafts);
+          this.relay();
+          return orders;
+        },
+        // A key whose first request is under way elsewhere makes wait: the others must not do so a second time.
+        { mayBeOnes: (error) => isLockTimeout(error) || !isDatabaseAway(error), sideBySide: true },
+      );
+      this.findByKey = batch((keys) => store.findByKeys(this.db, keys));
+
+      this.settle = batch(
+        async (outcomes) => {
+          await store.settleOrders(this.db, outcomes);
+          return outcomes.map(() => undefined);
+        },
+        { queue: 4 * MAX_OUTSTANDING, mayBeOnes: (error) => !isDatabaseAway(error) },
+      );
+    },
   };
 }
+
+type Found = Pick<store.OrderRow, "user_id">;
+
+/** Whether there is such an order, and this caller may know of it. */
+const isSeenBy = <O extends Found>(order: O | undefined, { id, role }: Caller): order is O =>
+  order !== undefined && (order.user_id === id || role === "admin");
 
 const notFound = () => problem("ORDER_NOT_FOUND", "there is no such order");
 

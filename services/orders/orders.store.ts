@@ -70,10 +70,12 @@ export function presentAsCreated(row: OrderRow): Order {
 
 /**
  * Writes orders with their lines, history and announcements: one statement, so all of it or nothing. Rows go in sorted
- * by key, so that two batches with the same keys can't deadlock; a key that is taken is left out.
- * @returns the orders that are new
+ * by key, so that two batches with the same keys can't deadlock.
+ * @returns for each draft its order; undefined where its key is taken, be it by a twin in the same batch
  */
-export async function insertOrders(db: Database, drafts: readonly Draft[]): Promise<OrderRow[]> {
+export async function insertOrders(db: Database, drafts: readonly Draft[]): Promise<(OrderRow | undefined)[]> {
+  // Twice in one statement, `on conflict do nothing` would drop the twin and the join below bring it back.
+  const firsts = [...new Map(drafts.toReversed().map((draft) => [`${draft.user_id} ${draft.idempotency_key}`, draft])).values()];
   const rows = await db.query<{ id: number; n: number; created_at: Date }>(
     `with input as (
        select * from unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::jsonb[]) with ordinality as i (user_id, key, hash, total, lines, n)
@@ -98,37 +100,48 @@ export async function insertOrders(db: Database, drafts: readonly Draft[]): Prom
      )
      select id, n, created_at from placed`,
     [
-      drafts.map((d) => d.user_id),
-      drafts.map((d) => d.idempotency_key),
-      drafts.map((d) => d.request_hash),
-      drafts.map((d) => d.total_cents),
-      drafts.map((d) => JSON.stringify(d.lines)),
+      firsts.map((d) => d.user_id),
+      firsts.map((d) => d.idempotency_key),
+      firsts.map((d) => d.request_hash),
+      firsts.map((d) => d.total_cents),
+      firsts.map((d) => JSON.stringify(d.lines)),
     ],
   );
-  return rows.flatMap(({ id, n, created_at }) => {
-    const draft = drafts[n - 1];
-    if (draft === undefined) return [];
-    const history = [{ status: "PENDING" as const, at: created_at.toISOString() }];
-    return {
-      ...draft,
-      id,
-      status: "PENDING" as const,
-      reason: null,
-      version: 1,
-      created_at,
-      updated_at: created_at,
-      history,
-    };
+  const placed = new Map(rows.map(({ id, n, created_at }) => [firsts[n - 1], { id, created_at }]));
+  return drafts.map((draft) => {
+    const row = placed.get(draft);
+    return row && newOrder(draft, row.id, row.created_at);
   });
 }
 
-export async function findByKey(db: Database, userId: number, key: string): Promise<OrderRow | undefined> {
-  return (await db.query<OrderRow>(`${SELECT} where o.user_id = $1 and o.idempotency_key = $2`, [userId, key]))[0];
+const newOrder = (draft: Draft, id: number, created_at: Date): OrderRow => ({
+  ...draft,
+  id,
+  status: "PENDING",
+  reason: null,
+  version: 1,
+  created_at,
+  updated_at: created_at,
+  history: [{ status: "PENDING", at: created_at.toISOString() }],
+});
+
+/** The orders that these keys have made; undefined for those that have made none. */
+export async function findByKeys(
+  db: Database,
+  keys: readonly { user_id: number; idempotency_key: string }[],
+): Promise<(OrderRow | undefined)[]> {
+  const rows = await db.query<OrderRow & { n: number }>(
+    `select found.*, k.n from unnest($1::bigint[], $2::text[]) with ordinality as k (user_id, idempotency_key, n)
+     cross join lateral (${SELECT} where o.user_id = k.user_id and o.idempotency_key = k.idempotency_key) as found`,
+    [keys.map((k) => k.user_id), keys.map((k) => k.idempotency_key)],
+  );
+  const found = new Map(rows.map(({ n, ...row }) => [n, row]));
+  return keys.map((_, i) => found.get(i + 1));
 }
 
-export async function findOrder(query: Query, id: number): Promise<OrderRow | undefined> {
-  return (await query<OrderRow>(`${SELECT} where o.id = $1`, [id]))[0];
-}
+/** @returns those that are there, in no order */
+export const findOrders = (query: Query, ids: readonly number[]): Promise<OrderRow[]> =>
+  query<OrderRow>(`${SELECT} where o.id = any($1)`, [ids]);
 
 export interface ListFilter {
   userId: number | undefined;

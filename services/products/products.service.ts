@@ -7,15 +7,28 @@ import { loadConfig, type Config } from "../../config";
 import { toCents } from "../../contracts/money";
 import { CancelledOrder, CreatedOrder, orderCancelled, orderCreated } from "../../contracts/orders";
 import * as contract from "../../contracts/products";
+import { batch } from "../../mixins/batching";
 import { databaseMixin, type WithDatabase } from "../../mixins/database.mixin";
-import { isDataError } from "../../mixins/sql-state";
+import { isDatabaseAway, isDataError } from "../../mixins/sql-state";
 import { answer } from "./answers";
 import { auditProducts, reservationsOf } from "./audit.store";
-import { adjustStock, insertProduct, listMovements, listProducts, present, quoteProducts, type ProductRow } from "./products.store";
+import {
+  adjustStock,
+  findProducts,
+  insertProduct,
+  listMovements,
+  listProducts,
+  present,
+  quoteProducts,
+  type ProductRow,
+} from "./products.store";
 import { releaseStock, reserveStock } from "./reservations.store";
 
 type Products = Service &
   WithDatabase & {
+    /** Each settles what is asked at the same moment in one transaction. */
+    reserve(order: CreatedOrder): Promise<contract.Outcome>;
+    release(orderId: number): Promise<contract.Outcome>;
     find(id: number): Promise<ProductRow>;
     findOwn(ctx: Context<unknown, Meta>, id: number): Promise<ProductRow>;
   };
@@ -58,6 +71,11 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
 
       get: implement(contract.get, async function (this: Products, ctx) {
         return present(await this.find(ctx.params.id));
+      }),
+
+      getMany: implement(contract.getMany, async function (this: Products, ctx) {
+        const found = new Map((await findProducts(this.db, ctx.params.ids)).map((row) => [row.id, present(row)]));
+        return ctx.params.ids.map((id) => found.get(id) ?? null);
       }),
 
       list: implement(contract.list, async function (this: Products, ctx) {
@@ -123,25 +141,20 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
     events: {
       /** The inventory handler: reserves each order's stock, all lines or none, and answers with the outcome. */
       "order.created": subscribe(orderCreated, async function (this: Products, ctx) {
-        await answer(this.broker, orderCreated, CreatedOrder, ctx.params.orders, (orders) => reserveStock(this.db, orders));
+        await answer(this.broker, orderCreated, CreatedOrder, ctx.params.orders, (order) => this.reserve(order));
       }),
 
       /** Gives the stock of cancelled orders back. */
       "order.cancelled": subscribe(orderCancelled, async function (this: Products, ctx) {
-        await answer(this.broker, orderCancelled, CancelledOrder, ctx.params.orders, (orders) =>
-          releaseStock(
-            this.db,
-            orders.map((order) => order.order_id),
-          ),
-        );
+        await answer(this.broker, orderCancelled, CancelledOrder, ctx.params.orders, (order) => this.release(order.order_id));
       }),
     },
 
     methods: {
       async find(this: Products, id: number): Promise<ProductRow> {
-        const product = await this.adapter.findOne({ where: { id, archived_at: null }, raw: true });
-        if (!product) throw notFound();
-        return product as ProductRow; // a raw row of the columns in MODEL
+        const [product] = await findProducts(this.db, [id]);
+        if (product === undefined) throw notFound();
+        return product;
       },
 
       async findOwn(this: Products, ctx: Context<unknown, Meta>, id: number): Promise<ProductRow> {
@@ -152,7 +165,23 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
         return product;
       },
     },
+
+    created(this: Products) {
+      this.reserve = batch(async (orders) => inOrder(await reserveStock(this.db, orders), orders.map(idOf)), SETTLING);
+      this.release = batch(async (ids) => inOrder(await releaseStock(this.db, ids), ids), SETTLING);
+    },
   };
+}
+
+/** As many as the relay lets be outstanding, and some; anything but an absent database may be one order's own fault. */
+const SETTLING = { queue: 4_096, mayBeOnes: (error: unknown) => !isDatabaseAway(error) };
+
+const idOf = (order: CreatedOrder): number => order.order_id;
+
+/** The outcome of each order asked for, also where one was asked for twice. */
+function inOrder(outcomes: readonly contract.Outcome[], orderIds: readonly number[]): (contract.Outcome | Error)[] {
+  const byId = new Map(outcomes.map((outcome) => [outcome.order_id, outcome]));
+  return orderIds.map((id) => byId.get(id) ?? new Error(`order ${id} has no outcome`));
 }
 
 const notFound = () => problem("PRODUCT_NOT_FOUND", "there is no such product");

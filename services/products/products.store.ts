@@ -77,6 +77,15 @@ export async function adjustStock(db: Database, id: number, delta: number, reaso
   return row && present(row);
 }
 
+/** @returns those that are there, in no order */
+export function findProducts(db: Database, ids: readonly number[]): Promise<ProductRow[]> {
+  return db.query<ProductRow>(
+    `select id, name, description, category, sku, price_cents, quantity, seller_id, version, created_at, updated_at
+     from products where id = any($1) and archived_at is null`,
+    [ids],
+  );
+}
+
 export function quoteProducts(db: Database, ids: readonly number[]): Promise<Quote[]> {
   return db.query<Quote>("select id, name, price_cents, quantity from products where id = any($1) and archived_at is null", [ids]);
 }

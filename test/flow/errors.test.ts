@@ -194,7 +194,7 @@ describe("in one process", () => {
     name: "Failing",
     localAction: (next, action) =>
       function (ctx) {
-        const fails = failure.cause !== undefined && action.name === "products.get";
+        const fails = failure.cause !== undefined && action.name === "products.getMany";
         return fails ? Promise.reject(failure.cause!) : (next.call(this, ctx) as unknown);
       },
   };

@@ -1,0 +1,78 @@
+import DataLoader from "dataloader";
+import { problem } from "../broker/errors";
+import { MAX_BATCH } from "../contracts/contract";
+
+export interface BatchOptions {
+  /** Most items in one batch. */
+  size?: number;
+  /** Most batches at work at one time: what comes meanwhile gathers. */
+  underWay?: number;
+  /** Most items that are waiting or at work; one more is refused at once. */
+  queue?: number;
+  /** Whether an error may be one item's alone: then each is done again by itself, which must be harmless. */
+  mayBeOnes?: (error: unknown) => boolean;
+  /** Those that are done by themselves run side by side: for work that may wait for another's lock. */
+  sideBySide?: boolean;
+}
+
+/**
+ * Work that arrives together travels together: gathers the items that wait at the same moment into one call of `work`,
+ * which answers each, in their order, with a result or an error of its own. The cost of an item falls as load rises,
+ * and nothing is remembered, so nothing goes stale. No timer: a lone item starts as soon as what the same sockets brought
+ * has been read (`setImmediate`; dataloader's own schedule would never gather anything from sockets).
+ * @throws SERVICE_UNAVAILABLE at once where too much is waiting
+ */
+export function batch<Item, Result>(
+  work: (items: readonly Item[]) => Promise<readonly (Result | Error)[]>,
+  { size = MAX_BATCH, underWay = 2, queue = 1_024, mayBeOnes = () => false, sideBySide = false }: BatchOptions = {},
+): (item: Item) => Promise<Result> {
+  let waiting = 0;
+  let running = 0;
+  const ready: (() => void)[] = [];
+
+  const startNext = (): void => {
+    while (running < underWay) {
+      const start = ready.shift();
+      if (start === undefined) return;
+      running++;
+      start();
+    }
+  };
+  const alone = (item: Item): Promise<readonly (Result | Error)[]> => work([item]).catch((error: unknown) => [toError(error)]);
+  const perform = async (items: readonly Item[]): Promise<readonly (Result | Error)[]> => {
+    try {
+      return await work(items);
+    } catch (error) {
+      if (items.length === 1 || !mayBeOnes(error)) throw error;
+      if (sideBySide) return (await Promise.all(items.map(alone))).flat();
+      const results: (Result | Error)[] = [];
+      for (const item of items) results.push(...(await alone(item)));
+      return results;
+    }
+  };
+  const loader = new DataLoader<Item, Result>(
+    (items) =>
+      perform(items).finally(() => {
+        running--;
+        startNext();
+      }),
+    {
+      cache: false,
+      maxBatchSize: size,
+      batchScheduleFn: (start) => {
+        setImmediate(() => {
+          ready.push(start);
+          startNext();
+        });
+      },
+    },
+  );
+
+  return (item) => {
+    if (waiting >= queue) return Promise.reject(problem("SERVICE_UNAVAILABLE", "too much is waiting"));
+    waiting++;
+    return loader.load(item).finally(() => waiting--);
+  };
+}
+
+const toError = (error: unknown): Error => (error instanceof Error ? error : new Error(String(error)));

@@ -1,0 +1,47 @@
+import type { ServiceBroker } from "moleculer";
+import { call } from "../../broker/contract";
+import { itemError, problem } from "../../broker/errors";
+import { currentRequestId } from "../../broker/logger";
+import type { Params } from "../../contracts/contract";
+import * as orders from "../../contracts/orders";
+import * as products from "../../contracts/products";
+import type { Caller } from "../../contracts/users";
+import { batch } from "../../mixins/batching";
+
+/** The calls that most requests make; those that wait in this gateway at the same moment travel as one. */
+export interface Gather {
+  product(id: number): Promise<products.Product>;
+  order(id: number, caller: Caller): Promise<orders.Order>;
+  createOrder(order: Params<typeof orders.create>, caller: Caller): Promise<orders.Created>;
+}
+
+type Wish = Params<typeof orders.createMany>["orders"][number];
+type Wanted = Params<typeof orders.getMany>["orders"][number];
+
+/** Most orders that wait in one gateway: more would only wait for longer than a client does. */
+const MAX_WAITING_ORDERS = 512;
+
+export function gather(broker: ServiceBroker): Gather {
+  const order = batch<Wanted, orders.Order>(async (wanted) =>
+    (await call(broker, orders.getMany, { orders: [...wanted] })).map(
+      (found) => found ?? problem("ORDER_NOT_FOUND", "there is no such order"),
+    ),
+  );
+  const create = batch<Wish, orders.Created>(
+    async (wishes) =>
+      (await call(broker, orders.createMany, { orders: [...wishes] })).map((made) => ("error" in made ? itemError(made) : made)),
+    { queue: MAX_WAITING_ORDERS },
+  );
+  return {
+    product: batch<number, products.Product>(async (ids) =>
+      (await call(broker, products.getMany, { ids: [...ids] })).map(
+        (found) => found ?? problem("PRODUCT_NOT_FOUND", "there is no such product"),
+      ),
+    ),
+    order: (id, { id: user_id, role }) => order({ id, user_id, role }),
+    createOrder: (wish, { id: user_id }) => {
+      const request_id = currentRequestId();
+      return create({ ...wish, user_id, ...(request_id !== undefined && { request_id }) });
+    },
+  };
+}
