@@ -9,7 +9,7 @@ export interface BatchOptions {
   underWay?: number;
   /** Most items that are waiting or at work; one more is refused at once. */
   queue?: number;
-  /** Whether an error may be one item's alone: then each is done again by itself, which must be harmless. */
+  /** Whether an error may be one item's alone: then each is done once more by itself, which must be harmless. */
   mayBeOnes?: (error: unknown) => boolean;
   /** Those that are done by themselves run side by side: for work that may wait for another's lock. */
   sideBySide?: boolean;
@@ -43,7 +43,7 @@ export function batch<Item, Result>(
     try {
       return await work(items);
     } catch (error) {
-      if (items.length === 1 || !mayBeOnes(error)) throw error;
+      if (!mayBeOnes(error)) throw error;
       if (sideBySide) return (await Promise.all(items.map(alone))).flat();
       const results: (Result | Error)[] = [];
       for (const item of items) results.push(...(await alone(item)));

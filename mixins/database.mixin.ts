@@ -38,6 +38,8 @@ export interface DatabaseOptions {
   model: { name: string; define: ModelAttributes };
   /** Most connections of this service on this node. */
   poolSize?: number;
+  /** Milliseconds that a statement waits for a row which another holds. */
+  lockTimeout?: number;
 }
 
 const CLOSE_TIMEOUT_MS = 3_000;
@@ -119,7 +121,12 @@ export function databaseMixin(options: DatabaseOptions): Partial<ServiceSchema> 
   return schema as unknown as Partial<ServiceSchema>; // `adapter` and `model` are moleculer-db's additions to a schema
 }
 
-function sequelizeOptions({ service, url, poolSize = 10 }: DatabaseOptions): Options & { keepDefaultTimezone: boolean } {
+function sequelizeOptions({
+  service,
+  url,
+  poolSize = 10,
+  lockTimeout = 2_000,
+}: DatabaseOptions): Options & { keepDefaultTimezone: boolean } {
   const { hostname, port, pathname, username, password, searchParams } = new URL(url ?? "postgres://unset");
   const sslmode = searchParams.get("sslmode") ?? "disable";
   return {
@@ -140,7 +147,7 @@ function sequelizeOptions({ service, url, poolSize = 10 }: DatabaseOptions): Opt
       clientMinMessages: "ignore",
       // The client has its answer within 5 s; and a node that was stopped in mid-transaction frees its rows.
       statement_timeout: 3_000,
-      lock_timeout: 2_000,
+      lock_timeout: lockTimeout,
       idle_in_transaction_session_timeout: 5_000,
       query_timeout: 4_000,
     },

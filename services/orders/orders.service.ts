@@ -48,6 +48,12 @@ const MODEL = { name: "orders", define: { id: { type: DataTypes.BIGINT, primaryK
 /** Most events that wait for an answer at one time: more would only fill the memory of a slow products node. */
 const MAX_OUTSTANDING = 1_024;
 
+/**
+ * Milliseconds that a repeat waits for the first request with its key to end; tried once more, that is the 2 s which are
+ * promised, and leaves the create time to answer.
+ */
+const LOCK_TIMEOUT = 950;
+
 /** Orders and their business rules. */
 export default function orders(_broker: ServiceBroker, config: Config = loadConfig()): SchemaFor<Orders> {
   const limits = { ...config.outbox, outstanding: MAX_OUTSTANDING, batch: MAX_BATCH };
@@ -56,7 +62,13 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
     // The last one starts first and stops last: the relay needs the database.
     mixins: [
       outboxMixin([contract.orderCreated.name, contract.orderCancelled.name], limits),
-      databaseMixin({ service: "orders", url: config.databases.orders, migrations: path.join(__dirname, "migrations"), model: MODEL }),
+      databaseMixin({
+        service: "orders",
+        url: config.databases.orders,
+        migrations: path.join(__dirname, "migrations"),
+        model: MODEL,
+        lockTimeout: LOCK_TIMEOUT,
+      }),
     ],
 
     actions: {
@@ -196,7 +208,7 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
           this.relay();
           return orders;
         },
-        // A key whose first request is under way elsewhere makes wait: the others must not do so a second time.
+        // A key whose first request is under way elsewhere makes wait: the others must not do so twice.
         { mayBeOnes: (error) => isLockTimeout(error) || !isDatabaseAway(error), sideBySide: true },
       );
       this.findByKey = batch((keys) => store.findByKeys(this.db, keys));

@@ -1,0 +1,149 @@
+import type { ServiceBroker } from "moleculer";
+import { Client as Postgres } from "pg";
+import { call } from "../../broker/contract";
+import type { Result } from "../../contracts/contract";
+import * as orders from "../../contracts/orders";
+import * as products from "../../contracts/products";
+import { until } from "../support/amqp";
+import type { Client } from "../support/client";
+import { startShop, type Shop } from "../support/shop";
+
+let shop: Shop, broker: ServiceBroker, database: Postgres, seller: Client;
+let lastUser = 2_000_000;
+
+type Made = Result<typeof orders.createMany>[number];
+const codes = (made: Made[]) => made.map((one) => ("error" in one ? one.error.code : one.replayed ? "replayed" : "new"));
+const wish = (product_id: number, more: { user_id?: number; key?: string; quantity?: number } = {}) => ({
+  user_id: more.user_id ?? ++lastUser,
+  items: [{ product_id, quantity: more.quantity ?? 1 }],
+  ...(more.key !== undefined && { idempotency_key: more.key }),
+});
+const createMany = (wishes: ReturnType<typeof wish>[]) => call(broker, orders.createMany, { orders: wishes });
+const idsOf = (made: Made[]) => made.map((one) => ("order" in one ? one.order.id : undefined));
+
+// Gateway and services on nodes of their own: what travels is JSON.
+beforeAll(async () => {
+  shop = await startShop({ nodes: [["api", "users"], ["products"], ["orders"]] });
+  broker = shop.node("api");
+  seller = shop.client();
+  await seller.signUp();
+  database = new Postgres(shop.databases.orders.url);
+  await database.connect();
+});
+afterAll(async () => {
+  await database.end();
+  await shop.stop();
+});
+
+describe("orders that travel together", () => {
+  it("one bad order among 128 gets its error, and the 127 others are made, in the order asked", async () => {
+    const product = await seller.createProduct({ quantity: 1_000 });
+    const wishes = Array.from({ length: 128 }, (_, i) => wish(i === 77 ? 999_999 : product));
+    const made = await createMany(wishes);
+    expect(codes(made)).toEqual(wishes.map((_, i) => (i === 77 ? "PRODUCT_NOT_FOUND" : "new")));
+    expect(made.map((one) => ("order" in one ? one.order.user_id : undefined))).toEqual(
+      wishes.map(({ user_id }, i) => (i === 77 ? undefined : user_id)),
+    );
+  });
+
+  it("one that the database refuses gets its error, and the others are made", async () => {
+    const product = await seller.createProduct();
+    const unlucky = wish(product);
+    await database.query(`alter table orders add constraint for_a_test check (user_id <> ${unlucky.user_id})`);
+    const made = await createMany([wish(product), unlucky, wish(product)]);
+    await database.query("alter table orders drop constraint for_a_test");
+    expect(codes(made)).toEqual(["new", "INTERNAL_ERROR", "new"]);
+  });
+
+  it("twins with one key make one order; one with another body is refused; keys of different people have nothing in common", async () => {
+    const product = await seller.createProduct({ quantity: 10 });
+    const user_id = ++lastUser;
+    const made = await createMany([
+      wish(product, { user_id, key: "k" }),
+      wish(product, { user_id, key: "k" }),
+      wish(product, { user_id, key: "k", quantity: 2 }),
+      wish(product, { key: "k" }),
+    ]);
+    expect(codes(made)).toEqual(["new", "replayed", "IDEMPOTENCY_KEY_REUSED", "new"]);
+    const [first, twin, , other] = idsOf(made);
+    expect(twin).toBe(first);
+    expect(other).not.toBe(first);
+    const { rowCount } = await database.query("select from orders where user_id = $1", [user_id]);
+    expect(rowCount).toBe(1);
+  });
+
+  it("a repeat among new ones is answered as before, also when its product is gone", async () => {
+    const [stays, goes] = [await seller.createProduct(), await seller.createProduct()];
+    const first = wish(goes, { key: "again" });
+    const [before] = await createMany([first]);
+    await seller.delete(`/products/${goes}`);
+    const made = await createMany([wish(stays), first, wish(goes)]);
+    expect(codes(made)).toEqual(["new", "replayed", "PRODUCT_NOT_FOUND"]);
+    expect(made[1]).toEqual({ ...before, replayed: true });
+  });
+
+  it("one whose key is being written elsewhere is told so; the others do not share its fate", async () => {
+    const product = await seller.createProduct({ quantity: 1_000 });
+    const held = wish(product, { key: "held" });
+    await database.query("begin");
+    await database.query("insert into orders (user_id, idempotency_key, request_hash, total_cents) values ($1, 'held', '', 0)", [
+      held.user_id,
+    ]);
+    const made = await createMany([held, ...Array.from({ length: 30 }, () => wish(product))]);
+    expect(codes(made)).toEqual(["IDEMPOTENCY_IN_FLIGHT", ...Array.from({ length: 30 }, () => "new")]);
+    await database.query("rollback");
+  });
+
+  it("100 that arrive at once are written by few statements, and every one is confirmed", async () => {
+    const product = await seller.createProduct({ quantity: 100 });
+    const buyer = shop.client();
+    await buyer.signUp();
+    const answers = await Promise.all(Array.from({ length: 100 }, () => buyer.order(product, 1)));
+    expect(answers.filter(({ status }) => status === 201)).toHaveLength(100);
+    const ids = answers.map(({ body }) => Number(body["id"]));
+    await until("all are confirmed", async () => {
+      const { rowCount } = await database.query("select from orders where id = any($1) and status = 'CONFIRMED'", [ids]);
+      return rowCount === 100;
+    });
+    const { rows } = await database.query<{ n: number }>(
+      "select count(distinct xmin::text)::int as n from order_lines where order_id = any($1)",
+      [ids],
+    );
+    expect(rows[0]!.n).toBeLessThan(50);
+  });
+});
+
+describe("reads that travel together", () => {
+  it("products come in the order asked, twice where asked twice, and null for those that are not there", async () => {
+    const [a, b, gone] = [await seller.createProduct(), await seller.createProduct(), await seller.createProduct()];
+    await seller.delete(`/products/${gone}`);
+    const found = await call(broker, products.getMany, { ids: [b, gone, a, 999_999, b] });
+    expect(found.map((product) => product?.id)).toEqual([b, undefined, a, undefined, b]);
+  });
+
+  it("a read sees what was written before it was asked, however many are under way", async () => {
+    const id = await seller.createProduct({ quantity: 5 });
+    const crowd = shop.client();
+    for (let quantity = 6; quantity < 16; quantity++) {
+      const others = Array.from({ length: 20 }, () => crowd.get(`/products/${id}`));
+      await seller.post(`/products/${id}/stock`, { delta: 1 });
+      const { body } = await crowd.get(`/products/${id}`);
+      expect(body["quantity"]).toBe(quantity);
+      await Promise.all(others);
+    }
+  });
+
+  it("each sees its own orders and no other's, an admin all", async () => {
+    const product = await seller.createProduct({ quantity: 10 });
+    const [mine, theirs] = [wish(product), wish(product)];
+    const [a, b] = idsOf(await createMany([mine, theirs]));
+    const wanted = [
+      { id: a!, user_id: mine.user_id, role: "user" as const },
+      { id: b!, user_id: mine.user_id, role: "user" as const },
+      { id: b!, user_id: mine.user_id, role: "admin" as const },
+      { id: 999_999, user_id: mine.user_id, role: "admin" as const },
+    ];
+    const found = await call(broker, orders.getMany, { orders: wanted });
+    expect(found.map((order) => order?.id)).toEqual([a, undefined, b, undefined]);
+  });
+});
