@@ -35,6 +35,7 @@ type Api = Service & {
   aliases: Alias[];
   verifier: TokenVerifier;
   gather: Gather;
+  underWay: number;
   send(req: IncomingMessage, res: ServerResponse, reply: Reply): void;
   send404(req: IncomingMessage, res: ServerResponse): void;
   methodsOf(path: string): string[];
@@ -42,6 +43,8 @@ type Api = Service & {
 };
 
 const BODY_LIMIT = "100kb";
+/** Most requests that one gateway has under way: more would only wait for longer than their clients do. */
+const MAX_UNDER_WAY = 768;
 /** A client that does not finish its headers or its request in this time is cut off, in ms. */
 const REQUEST_TIMEOUT = 30_000;
 /** A token of RFC 9110, section 5.6.2. */
@@ -116,6 +119,13 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
         const since = performance.now();
         res.setHeader("X-Request-Id", id);
         res.setHeader("X-Content-Type-Options", "nosniff");
+        // Refused before any work is put into it: what is served under overload is worth as much as at the peak.
+        if (this.underWay >= MAX_UNDER_WAY && !pathOf(req).startsWith("/health/")) {
+          this.sendProblem(req, res, problemDetails("SERVICE_UNAVAILABLE", id));
+          return;
+        }
+        this.underWay++;
+        res.once("close", () => this.underWay--);
         if (!this.broker.started) res.setHeader("Connection", "close"); // drains keep-alive clients
         res.once("finish", () => {
           withRequestId(id, () => {
@@ -253,6 +263,7 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
 
     created(this: Api) {
       this.gather = gather(this.broker);
+      this.underWay = 0;
       this.verifier = new TokenVerifier(async () => (await call(this.broker, jwks, {})).keys);
       this.server.headersTimeout = REQUEST_TIMEOUT;
       this.server.on("clientError", answerUnreadable);
