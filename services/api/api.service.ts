@@ -12,7 +12,7 @@ import { bearerToken, TokenVerifier, unauthenticated } from "./access";
 import { gather, type Gather } from "./gather";
 import { healthRoutes } from "./health";
 import { problemDetails, RETRY_AFTER, toProblem, translated, type ProblemDetails } from "./problem";
-import { ROUTES, type Reply, type Route } from "./routes";
+import { PRODUCT, ROUTES, type Reply, type Route } from "./routes";
 
 /** A request as moleculer-web hands it on. */
 type Request = IncomingMessage & {
@@ -39,6 +39,8 @@ type Api = Service & {
   send(req: IncomingMessage, res: ServerResponse, reply: Reply): void;
   send404(req: IncomingMessage, res: ServerResponse): void;
   methodsOf(path: string): string[];
+  readProduct(req: IncomingMessage, res: ServerResponse, id: string): Promise<void>;
+  errorHandler(req: IncomingMessage, res: ServerResponse, error: unknown): void;
   sendProblem(req: IncomingMessage, res: ServerResponse, details: ProblemDetails, headers?: Record<string, string>): void;
 };
 
@@ -125,14 +127,17 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
           return;
         }
         this.underWay++;
-        res.once("close", () => this.underWay--);
-        if (!this.broker.started) res.setHeader("Connection", "close"); // drains keep-alive clients
-        res.once("finish", () => {
-          withRequestId(id, () => {
-            this.logger.info(req.method, pathOf(req), res.statusCode, `${(performance.now() - since).toFixed(1)} ms`);
-          });
+        res.once("close", () => {
+          this.underWay--;
+          if (res.writableFinished)
+            withRequestId(id, () => {
+              this.logger.info(req.method, pathOf(req), res.statusCode, `${(performance.now() - since).toFixed(1)} ms`);
+            });
         });
+        if (!this.broker.started) res.setHeader("Connection", "close"); // drains keep-alive clients
         await withRequestId(id, () => {
+          const product = hotProduct(req);
+          if (product !== undefined) return this.readProduct(req, res, product);
           if (req.headers.host === undefined && req.httpVersion === "1.1") {
             this.sendProblem(req, res, problemDetails("BAD_REQUEST", id, "a Host header is needed")); // RFC 9112, 3.2
             return undefined;
@@ -144,6 +149,19 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
           else this.send(req, res, { status: 204, headers: { Allow: [...methods, "OPTIONS"].join(", ") } });
           return undefined;
         });
+      },
+
+      /**
+       * The hottest read, past the machinery of moleculer-web, which would take half of its time: it has no body, no caller
+       * and no CORS, and is the same route otherwise.
+       */
+      async readProduct(this: Api, req: IncomingMessage, res: ServerResponse, id: string): Promise<void> {
+        const ctx = this.broker.ContextFactory.create(this.broker);
+        try {
+          this.send(req, res, await PRODUCT.handle(ctx, { path: { id }, query: {}, body: undefined, headers: req.headers }, this.gather));
+        } catch (error) {
+          this.errorHandler(req, res, error);
+        }
       },
 
       /** Flat, and into an object without a prototype: `constructor` and `__proto__` are names like others. */
@@ -320,6 +338,12 @@ function requestId(req: IncomingMessage): string {
 
 /** Without the query, in which anything may stand. */
 const pathOf = (req: IncomingMessage): string => ((req as Request).originalUrl ?? req.url ?? "/").split("?")[0] ?? "/";
+
+/** The id of `GET /products/{id}`, where nothing about the request asks for more than that. */
+function hotProduct({ method, url = "", headers }: IncomingMessage): string | undefined {
+  if (method !== "GET" || headers.origin !== undefined || headers.host === undefined) return undefined;
+  return /^\/products\/([1-9]\d{0,15})$/.exec(url)?.[1];
+}
 
 const isPreflight = (req: IncomingMessage, config: Config): boolean =>
   config.corsOrigins.length > 0 && req.headers.origin !== undefined && req.headers["access-control-request-method"] !== undefined;

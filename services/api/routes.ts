@@ -95,6 +95,13 @@ function credentials(input: Input): Record<string, unknown> {
   };
 }
 
+export const PRODUCT = route({
+  action: products.get,
+  params: (input) => ({ id: pathId(input, "PRODUCT_NOT_FOUND") }),
+  perform: (gather, { id }) => gather.product(id),
+  reply: show,
+});
+
 export const ROUTES: Readonly<Record<string, Route>> = {
   "POST /register": route({
     action: users.register,
@@ -126,12 +133,7 @@ export const ROUTES: Readonly<Record<string, Route>> = {
     params: (input) => queryParams(input, products.list, "refuse"),
     reply: (page, input) => list("/products", page, input),
   }),
-  "GET /products/:id": route({
-    action: products.get,
-    params: (input) => ({ id: pathId(input, "PRODUCT_NOT_FOUND") }),
-    perform: (gather, { id }) => gather.product(id),
-    reply: show,
-  }),
+  "GET /products/:id": PRODUCT,
   "PATCH /products/:id": route({
     action: products.update,
     auth: "user",
