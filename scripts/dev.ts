@@ -1,9 +1,11 @@
+import { REPL } from "./commands";
 import { startNode } from "./node";
 import { run } from "./run";
 
 /** `npm run dev`: as `npm start`, with services that are loaded anew when their files change, and a REPL. */
 run(async (config, onStop) => {
-  const { broker } = await startNode({ config, services: config.services, onStop, ops: true, broker: { hotReload: true } });
+  const options = { hotReload: true, replOptions: REPL };
+  const { broker } = await startNode({ config, services: config.services, onStop, ops: true, broker: options });
   broker.repl();
   return undefined;
 });

@@ -1,14 +1,15 @@
 import { SERVICES } from "../config";
+import { REPL } from "./commands";
 import { startNode } from "./node";
 import { run } from "./run";
 
 /**
- * `npm run repl`: Moleculer's console. With TRANSPORTER it joins the running nodes and hosts nothing; without, it hosts
+ * `npm run repl`: Moleculer's console, with commands of our own. With TRANSPORTER it joins the running nodes and hosts nothing; without, it hosts
  * every service but the gateway, beside a running `npm start` too.
  */
 run(async (config, onStop) => {
   const services = config.transporter === undefined ? SERVICES.filter((name) => name !== "api") : [];
-  const { broker } = await startNode({ config, services, onStop });
+  const { broker } = await startNode({ config, services, onStop, broker: { replOptions: REPL } });
   broker.repl();
   return undefined;
 });

@@ -19,6 +19,9 @@ export interface Chaos {
   expect(holds: boolean, what: string): void;
 }
 
+/** What a fault acts on, or counts on to work; it fights with another that holds it too. */
+type Part = "api" | "orders" | "products" | "rabbitmq" | "databases";
+
 export interface Fault {
   readonly number: number;
   readonly name: string;
@@ -26,8 +29,8 @@ export interface Fault {
   readonly nodes?: Topology;
   /** ms from the end of the fault until all is settled and an order is confirmed again */
   readonly within?: number;
-  /** may come at any time, as often as it likes */
-  readonly random?: true;
+  /** may come at any time, as often as it likes, beside any that holds none of the same parts */
+  readonly random?: readonly Part[];
   readonly quick?: true;
   /** @returns why it can't be done here */
   readonly impossible?: () => string | undefined;
@@ -47,7 +50,7 @@ const diesAt =
   async ({ system }: Chaos): Promise<void> => {
     const slot = system.slots.find((one) => one.process === system.node(service));
     await slot?.process?.arm(...points);
-    await slot?.process?.ended(20_000);
+    await slot?.process?.ended(40_000);
     if (slot) await system.launch(slot);
   };
 
@@ -91,22 +94,26 @@ function cutCommits(line: Proxy, sign: string): { cuts: () => number; stop: () =
   return { cuts: () => cuts, stop: () => (line.cutsAt = () => undefined) };
 }
 
+/** Whether two of a random run may be on at one time. */
+export const areCompatible = (one: Fault, other: Fault): boolean =>
+  one !== other && one.random?.some((part) => other.random?.includes(part)) === false;
+
 let tombstones: OrderRecord[] = [];
 let lastUnit = 0;
 
 export const FAULTS: readonly Fault[] = [
-  { number: 1, name: "orders dies before commit", random: true, inject: diesAt("orders", die("before query", NEW_ORDER)) },
+  { number: 1, name: "orders dies before commit", random: ["orders"], inject: diesAt("orders", die("before query", NEW_ORDER)) },
   {
     number: 2,
     name: "orders dies after commit, before emitting",
     nodes: { orders: 2 },
-    random: true,
+    random: ["orders"],
     quick: true,
     async inject(chaos) {
       const { system } = chaos;
       const slot = system.slots.find((one) => one.process === system.node("orders"));
       await slot?.process?.arm(die("after query", NEW_ORDER));
-      await slot?.process?.ended(20_000);
+      await slot?.process?.ended(40_000);
       const dead = Date.now();
       const left = () =>
         system.sql("orders", "select 1 from outbox where state = 'PENDING' and created_at < to_timestamp($1) limit 1", [dead / 1000]);
@@ -117,7 +124,7 @@ export const FAULTS: readonly Fault[] = [
   {
     number: 3,
     name: "orders dies after emitting, before the answer",
-    random: true,
+    random: ["orders"],
     quick: true,
     // the answer is held until the sweep has emitted
     inject: diesAt(
@@ -130,14 +137,14 @@ export const FAULTS: readonly Fault[] = [
   {
     number: 4,
     name: "products dies inside its transaction",
-    random: true,
+    random: ["products"],
     quick: true,
     inject: diesAt("products", die("before query", "stock_movements (product_id, order_id")),
   },
   {
     number: 5,
     name: "products dies after commit, before answering",
-    random: true,
+    random: ["products"],
     quick: true,
     inject: diesAt("products", die("before emit", stockSettled.name)),
   },
@@ -169,7 +176,7 @@ export const FAULTS: readonly Fault[] = [
     number: 8,
     name: "the gateway dies in the middle of a POST",
     nodes: { api: 2 },
-    random: true,
+    random: ["api", "orders"],
     async inject(chaos) {
       const { system, load } = chaos;
       const [slot] = system.running("api");
@@ -186,7 +193,7 @@ export const FAULTS: readonly Fault[] = [
     number: 9,
     name: "RabbitMQ stopped and started",
     within: 15_000,
-    random: true,
+    random: ["rabbitmq"],
     quick: true,
     async inject({ system, quick }) {
       await system.rabbit.ctl("stop_app");
@@ -199,7 +206,7 @@ export const FAULTS: readonly Fault[] = [
     number: 10,
     name: "RabbitMQ killed",
     within: 15_000,
-    random: true,
+    random: ["rabbitmq"],
     async inject({ system }) {
       await system.rabbit.kill();
       await system.rabbit.launch();
@@ -209,7 +216,7 @@ export const FAULTS: readonly Fault[] = [
     number: 11,
     name: "every AMQP connection closed",
     within: 10_000,
-    random: true,
+    random: ["rabbitmq"],
     quick: true,
     inject: ({ system }) => system.rabbit.ctl("close_all_connections", "chaos"),
   },
@@ -217,7 +224,7 @@ export const FAULTS: readonly Fault[] = [
     number: 12,
     name: "a channel error",
     within: 15_000,
-    random: true,
+    random: ["orders", "products"],
     quick: true,
     async inject({ system }) {
       const broken: NodeProcess[] = [system.node("orders"), system.node("products")];
@@ -243,7 +250,7 @@ export const FAULTS: readonly Fault[] = [
   {
     number: 14,
     name: "network frozen for 8 s, then reset",
-    random: true,
+    random: ["rabbitmq", "databases"],
     quick: true,
     async inject(chaos) {
       const { system, quick } = chaos;
@@ -272,11 +279,17 @@ export const FAULTS: readonly Fault[] = [
       expect(most <= 6, `an announcement was sent ${most} times within 20 s`);
     },
   },
-  { number: 16, name: "PostgreSQL restarted at once", random: true, quick: true, inject: ({ system }) => system.restartPostgres() },
+  {
+    number: 16,
+    name: "PostgreSQL restarted at once",
+    random: ["databases"],
+    quick: true,
+    inject: ({ system }) => system.restartPostgres(),
+  },
   {
     number: 17,
     name: "connection cut during COMMIT",
-    random: true,
+    random: ["databases"],
     async inject({ system }) {
       // an order is one statement, and these are its bound values; products commits in so many words
       const cuts = [cutCommits(system.databases.orders, '"unit_price_cents'), cutCommits(system.databases.products, "commit\0")];
@@ -307,7 +320,7 @@ export const FAULTS: readonly Fault[] = [
   {
     number: 19,
     name: "one event 100 times at once",
-    random: true,
+    random: ["rabbitmq", "databases"],
     quick: true,
     inject: (chaos) =>
       chaos.system.asNode(async (broker) => {
@@ -342,7 +355,7 @@ export const FAULTS: readonly Fault[] = [
   {
     number: 21,
     name: "a stale RESERVED after a cancel",
-    random: true,
+    random: ["rabbitmq", "databases"],
     async inject(chaos) {
       const [order] = await orderMany(chaos, 1, anyProduct(chaos));
       if (order === undefined) return;
@@ -417,7 +430,7 @@ export const FAULTS: readonly Fault[] = [
   {
     number: 25,
     name: "the last unit, 200 buyers",
-    random: true,
+    random: [],
     quick: true,
     async inject(chaos) {
       lastUnit = await chaos.load.createProduct(1);
@@ -433,7 +446,7 @@ export const FAULTS: readonly Fault[] = [
   {
     number: 26,
     name: "baskets in opposite order",
-    random: true,
+    random: [],
     quick: true,
     async inject({ load }) {
       const products = [...load.products.keys()].slice(0, 4);
@@ -482,7 +495,7 @@ export const FAULTS: readonly Fault[] = [
     number: 29,
     name: "SIGSTOP of a node for 60 s",
     nodes: { orders: 2, products: 2 },
-    random: true,
+    random: ["orders", "products", "rabbitmq", "databases"],
     async inject({ system, load, quick, random, expect }) {
       const nodes = random() < 0.5 ? [system.node("orders")] : [system.node("orders"), system.node("products")];
       for (const node of nodes) node.signal("SIGSTOP");

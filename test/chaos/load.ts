@@ -32,6 +32,12 @@ export interface Adjustment {
   status?: number;
 }
 
+export interface LoadOptions {
+  clients?: number;
+  /** how long a client repeats what is not answered; nobody waits long for a shop that must fail */
+  giveUpMs?: number;
+}
+
 interface Answer {
   status: number;
   body: string;
@@ -48,7 +54,6 @@ export class Window {
 }
 
 const CLIENT_TIMEOUT_MS = 8_000;
-const GIVE_UP_MS = 120_000;
 const MOST_UNDER_WAY = 48;
 export const PLENTY = 100_000;
 const SCARCE = 40;
@@ -68,12 +73,17 @@ export class Load {
   private timer: NodeJS.Timeout | undefined;
   private readonly underWay = new Set<Promise<unknown>>();
   private lastAnswer = 0;
+  private readonly clients: number;
+  private readonly giveUpMs: number;
 
   constructor(
     private readonly shop: Shop,
     private readonly random: () => number,
-    private readonly clients = 4,
-  ) {}
+    { clients = 4, giveUpMs = 120_000 }: LoadOptions = {},
+  ) {
+    this.clients = clients;
+    this.giveUpMs = giveUpMs;
+  }
 
   async setUp(): Promise<void> {
     await until("the whole shop answers", async () => (await fetch(`${this.shop.url}/health`)).ok, 30_000);
@@ -94,9 +104,11 @@ export class Load {
   }
 
   async createProduct(quantity: number): Promise<number> {
-    const { status, body } = await this.request("POST", "/products", { name: "Lamp", price: 19.99, quantity }, this.tokens[0]);
-    if (status !== 201) throw new Error(`no product: ${status} ${body}`);
-    const { id } = JSON.parse(body) as { id: number };
+    const product = { name: "Lamp", price: 19.99, quantity };
+    // one that was made without an answer stays nobody's
+    const answer = await this.insist(() => this.request("POST", "/products", product, this.tokens[0]));
+    if (answer?.status !== 201) throw new Error(`no product: ${answer?.status ?? "no answer"} ${answer?.body ?? ""}`);
+    const { id } = JSON.parse(answer.body) as { id: number };
     this.products.set(id, quantity);
     return id;
   }
@@ -199,7 +211,7 @@ export class Load {
 
   /** As the admin, until there is a definite answer. */
   asAdmin(method: string, path: string): Promise<Answer | undefined> {
-    return this.insist(() => this.request(method, path, undefined, this.admin, 60_000));
+    return this.insist(() => this.request(method, path, undefined, this.admin, Math.min(60_000, this.giveUpMs)));
   }
 
   private post({ key, client, items }: OrderRecord): Promise<Answer> {
@@ -208,7 +220,7 @@ export class Load {
 
   /** Repeats after a 5xx, a time-out or a broken connection, and where the first attempt is still under way. */
   private async insist(attempt: () => Promise<Answer>): Promise<Answer | undefined> {
-    const deadline = Date.now() + GIVE_UP_MS;
+    const deadline = Date.now() + this.giveUpMs;
     for (let repeats = 0; Date.now() < deadline; repeats++) {
       if (repeats > 0) this.window.repeats++;
       const answer = await attempt();

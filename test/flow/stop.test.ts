@@ -1,0 +1,66 @@
+import { once } from "node:events";
+import { request, type IncomingMessage } from "node:http";
+import { databaseNames } from "../../config";
+import { Proxy } from "../chaos/proxy";
+import { Client } from "../support/client";
+import { killProcesses, startProcess, type NodeProcess } from "../support/processes";
+import { createDatabases, uniqueNamespace, type Shop } from "../support/shop";
+
+/** The limit is that of `stop()`: 20 s, less than the 30 s that compose grants. */
+describe("SIGTERM to a node whose databases hang", () => {
+  let databases: Shop["databases"] | undefined;
+  let lines: Proxy[] = [];
+  let node: NodeProcess;
+  let client: Client;
+  let product: number;
+
+  beforeEach(async () => {
+    const made = (databases = await createDatabases());
+    lines = await Promise.all(databaseNames().map(([name]) => Proxy.to(made[name].url, 5432)));
+    const urls = databaseNames().map(([, variable], i) => [variable, lines[i]?.url ?? ""]);
+    node = await startProcess({ env: { NAMESPACE: uniqueNamespace(), ...Object.fromEntries(urls) } });
+    client = new Client(node.url ?? "");
+    await client.signUp();
+    product = await client.createProduct();
+    const { body, status } = await client.order(product, 1);
+    expect({ status, body }).toMatchObject({ status: 201 });
+    expect(await client.decided(Number(body["id"]))).toMatchObject({ status: "CONFIRMED" });
+  });
+
+  afterEach(async () => {
+    await killProcesses();
+    for (const line of lines) line.close();
+    if (databases !== undefined) await Promise.all(Object.values(databases).map((database) => database.drop()));
+  });
+
+  const hang = (): void => {
+    for (const line of lines) line.freeze();
+  };
+
+  /** An order that the gateway is known to have begun with: it has read the head, and said 100. */
+  async function underWay(): Promise<{ finish: () => void; status: Promise<number | undefined> }> {
+    const headers = { Authorization: `Bearer ${client.token ?? ""}`, "Content-Type": "application/json", Expect: "100-continue" };
+    const order = request(`${client.url}/orders`, { method: "POST", headers });
+    const answered = once(order, "response") as Promise<[IncomingMessage]>;
+    order.flushHeaders();
+    await once(order, "continue");
+    return {
+      finish: () => order.end(JSON.stringify({ items: [{ product_id: product, quantity: 1 }] })),
+      status: answered.then(([response]) => response.resume().statusCode),
+    };
+  }
+
+  it("ends it in time, with exit code 0", async () => {
+    hang();
+    expect(await node.stop()).toBe(0);
+  });
+
+  it("is followed by answers to all that is under way, 503, and exit code 0 in time", async () => {
+    const orders = await Promise.all(Array.from({ length: 20 }, underWay));
+    hang();
+    for (const { finish } of orders) finish();
+    const [code, ...statuses] = await Promise.all([node.stop(), ...orders.map(({ status }) => status)]);
+    expect(statuses).toEqual(orders.map(() => 503));
+    expect(code).toBe(0);
+  });
+});

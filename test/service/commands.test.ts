@@ -1,0 +1,81 @@
+import type { ServiceBroker } from "moleculer";
+import { Client } from "pg";
+import { COMMANDS } from "../../scripts/commands";
+import { startShop, type Shop } from "../support/shop";
+
+const table = (rows: string[][]): string => rows.map((row) => row.join(" | ")).join("\n");
+
+let shop: Shop;
+let parked: number;
+
+/** What the console prints for a command, with its arguments as moleculer-repl reads them. */
+async function typed(
+  name: string,
+  args: { options?: Record<string, unknown>; id?: string },
+  broker = shop.node("orders"),
+): Promise<string> {
+  const print = jest.spyOn(console, "log").mockImplementation();
+  try {
+    const command = COMMANDS.find((one) => one.command.split(" ")[0] === name);
+    const action = command?.action as ((broker: ServiceBroker, args: object, helpers: object) => Promise<void>) | undefined;
+    await action?.(broker, { options: {}, ...args }, { table });
+    return print.mock.calls.flat().join("\n");
+  } finally {
+    print.mockRestore();
+  }
+}
+
+beforeAll(async () => {
+  // Two nodes: the console is one among others, and asks the one that hosts orders. Nobody listens: what is replayed waits.
+  shop = await startShop({ nodes: [["orders"], ["users"]] });
+  const db = new Client(shop.databases.orders.url);
+  await db.connect();
+  const { rows } = await db.query<{ id: string }>(
+    `with o as (
+       insert into orders (user_id, idempotency_key, request_hash, total_cents) select 1, n, 'x', 100 from unnest(array['new', 'broken']) n
+       returning id, idempotency_key = 'broken' as broken
+     )
+     insert into outbox (order_id, event, payload, state, attempts, last_error)
+     select id, 'order.created', '{"lines": "nonsense"}',
+       case when broken then 'PARKED' else 'PENDING' end, case when broken then 1 else 0 end, case when broken then 'lines must be array' end
+     from o order by broken returning id`,
+  );
+  await db.end();
+  parked = Number(rows[1]?.id);
+});
+afterAll(() => shop.stop());
+
+describe("the console's outbox", () => {
+  it("lists what waits and what is parked, with its order and why, from any node", async () => {
+    const lines = (await typed("outbox", {}, shop.node("users"))).split("\n");
+    expect(lines).toHaveLength(3);
+    expect(lines[0]).toBe("id | order | event | state | attempts | next attempt | last error");
+    expect(lines[1]).toMatch(/^\d+ \| \d+ \| order\.created \| PENDING \| 0 \| 2\d{3}-.*Z \| -$/);
+    expect(lines[2]).toMatch(new RegExp(`^${parked} \\| \\d+ \\| order\\.created \\| PARKED \\| 1 \\| - \\| lines must be array$`));
+  });
+
+  it.each([
+    [{ state: "parked" }, /\| PARKED \|/],
+    [{ state: "settled" }, /^None\.$/],
+    [{ limit: "1" }, /The oldest 1; there are more: see --limit\.$/],
+    [{ state: "lost" }, /^VALIDATION_ERROR: state has/],
+    [{ limit: "many" }, /^VALIDATION_ERROR: limit must be integer$/],
+  ])("with %j says %s", async (options, answer) => {
+    expect(await typed("outbox", { options })).toMatch(answer);
+  });
+});
+
+describe("the console's replay", () => {
+  it("makes a parked announcement wait again, once", async () => {
+    expect(await typed("replay", { id: String(parked) })).toBe(`Announcement ${parked} is asked again.`);
+    expect(await typed("outbox", { options: { state: "parked" } })).toBe("None.");
+    expect(await typed("replay", { id: String(parked) })).toBe("NOT_PARKED: this announcement is not parked");
+  });
+
+  it.each([
+    ["999999", "NOT_FOUND: there is no such announcement"],
+    ["soon", "VALIDATION_ERROR: id must be integer"],
+  ])("of %s is refused with its reason", async (id, answer) => {
+    expect(await typed("replay", { id })).toBe(answer);
+  });
+});
