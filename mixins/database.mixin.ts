@@ -145,6 +145,9 @@ function sequelizeOptions({
       keepAlive: true,
       connectionTimeoutMillis: 1_500,
       clientMinMessages: "ignore",
+      // Statements are planned once on each connection: a plan that reads a whole table, since it was small then, would be kept
+      // while the table grows. And no statement here is worth a compilation.
+      options: "-c enable_seqscan=off -c jit=off",
       // The client has its answer within 5 s; and a node that was stopped in mid-transaction frees its rows.
       statement_timeout: 3_000,
       lock_timeout: lockTimeout,

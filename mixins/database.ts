@@ -50,6 +50,7 @@ export class Database {
       once(client, async () => {
         await run(client, "set transaction isolation level repeatable read, read only");
         await run(client, `set local statement_timeout = ${timeout}`);
+        await run(client, "set local enable_seqscan = on"); // these may read all
         return work((text, values) => run(client, text, values, { query_timeout: timeout }));
       }),
     );

@@ -2,12 +2,16 @@ import type { Service, ServiceSchema } from "moleculer";
 import type { SchemaFor } from "../broker/contract";
 import { canDeliver, isConnected } from "../broker/listeners";
 import type { WithDatabase } from "./database.mixin";
-import { claim, deleteSettled, makeDue, type OutboxLimits, type OutboxRow } from "./outbox";
+import { claim, deleteSettled, makeDue, type Announcement, type OutboxLimits, type Room } from "./outbox";
 
 /** What a service with this mixin has. */
 export interface WithOutbox {
   /** Rows may be due: emits them soon. Called after every commit that wrote some. Never fails and never waits. */
   relay(): void;
+  /** For rows that are claimed as they are written; none may be while nobody can be reached. */
+  room(): Room;
+  /** Emits rows that were claimed as they were written, soon. Never fails and never waits. */
+  announce(claimed: readonly Announcement[]): void;
   /** Answers came in: where too many were outstanding, there is room again. */
   relayHeldBack(): void;
 }
@@ -27,7 +31,7 @@ type Relay = Service &
     relayState: RelayState;
     emitDue(): Promise<void>;
     forgetSettled(): Promise<void>;
-    emitRows(rows: OutboxRow[]): Promise<void>;
+    emitRows(rows: readonly Announcement[]): Promise<void>;
     reconsider(): Promise<void>;
   };
 
@@ -96,6 +100,18 @@ export function outboxMixin(events: readonly string[], limits: OutboxLimits): Pa
           });
       },
 
+      room(this: Relay): Room {
+        const reachable = events.every((event) => canDeliver(this.broker, event));
+        return { outstanding: reachable ? limits.outstanding : 0, retryMs: limits.retryMs };
+      },
+
+      announce(this: Relay, claimed: readonly Announcement[]) {
+        if (claimed.length === 0) return;
+        this.emitRows(claimed).catch((error: unknown) => {
+          this.logger.warn("announcements could not be emitted, they are asked again:", error);
+        });
+      },
+
       async forgetSettled(this: Relay) {
         try {
           let deleted: number;
@@ -121,7 +137,7 @@ export function outboxMixin(events: readonly string[], limits: OutboxLimits): Pa
         }
       },
 
-      async emitRows(this: Relay, rows: OutboxRow[]) {
+      async emitRows(this: Relay, rows: readonly Announcement[]) {
         for (const event of events) {
           // The id comes from its column: a payload that is broken can still be refused and parked.
           const orders = rows.filter((row) => row.event === event).map((row) => ({ ...row.payload, order_id: row.order_id }));

@@ -1,11 +1,15 @@
 import type { Database, Query } from "./database";
 
-/** An announcement that waits for its answer. */
-export interface OutboxRow {
-  id: number;
+/** What is emitted for one order. */
+export interface Announcement {
   order_id: number;
   event: string;
   payload: Record<string, unknown>;
+}
+
+/** An announcement that waits for its answer. */
+export interface OutboxRow extends Announcement {
+  id: number;
 }
 
 export interface OutboxLimits {
@@ -17,6 +21,9 @@ export interface OutboxLimits {
   /** Most rows that travel in one event. */
   batch: number;
 }
+
+/** How many announcements may be outstanding, those that are included; and when one that gets no answer is due again. */
+export type Room = Pick<OutboxLimits, "outstanding" | "retryMs">;
 
 export const REFUSALS_BEFORE_PARKING = 10;
 

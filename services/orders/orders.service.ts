@@ -204,8 +204,9 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
 
       this.commit = batch(
         async (drafts) => {
-          const orders = await store.insertOrders(this.db, drafts);
-          this.relay();
+          const { orders, claimed } = await store.insertOrders(this.db, drafts, this.room());
+          this.announce(claimed);
+          if (claimed.length < orders.length) this.relay();
           return orders;
         },
         // A key whose first request is under way elsewhere makes wait: the others must not do so twice.

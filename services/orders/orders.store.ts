@@ -70,14 +70,21 @@ export function presentAsCreated(row: OrderRow): Order {
 
 /**
  * Writes orders with their lines, history and announcements: one statement, so all of it or nothing. Rows go in sorted
- * by key, so that two batches with the same keys can't deadlock.
- * @returns for each draft its order; undefined where its key is taken, be it by a twin in the same batch
+ * by key, so that two batches with the same keys can't deadlock. Announcements that there is room for are claimed as
+ * they are written: the caller emits them, and saves the database a second write of each.
+ * @returns for each draft its order; undefined where its key is taken, be it by a twin in the same batch. And the claimed
  */
-export async function insertOrders(db: Database, drafts: readonly Draft[]): Promise<(OrderRow | undefined)[]> {
+export async function insertOrders(
+  db: Database,
+  drafts: readonly Draft[],
+  { outstanding, retryMs }: outbox.Room,
+): Promise<{ orders: (OrderRow | undefined)[]; claimed: outbox.Announcement[] }> {
   // Twice in one statement, `on conflict do nothing` would drop the twin and the join below bring it back.
   const firsts = [...new Map(drafts.toReversed().map((draft) => [`${draft.user_id} ${draft.idempotency_key}`, draft])).values()];
-  const rows = await db.query<{ id: number; n: number; created_at: Date }>(
-    `with input as (
+  const rows = await db.query<{ id: number; n: number; created_at: Date; claimed: boolean }>(
+    `with room as (
+       select $6 - count(*) as n from outbox where state = 'PENDING' and attempts > 0
+     ), input as (
        select * from unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::jsonb[]) with ordinality as i (user_id, key, hash, total, lines, n)
      ), created as (
        insert into orders (user_id, idempotency_key, request_hash, total_cents)
@@ -85,7 +92,8 @@ export async function insertOrders(db: Database, drafts: readonly Draft[]): Prom
        on conflict (user_id, idempotency_key) do nothing
        returning id, user_id, idempotency_key, created_at
      ), placed as (
-       select c.id, c.created_at, i.lines, i.n from created c join input i on (i.user_id, i.key) = (c.user_id, c.idempotency_key)
+       select c.id, c.created_at, i.lines, i.n, row_number() over (order by c.id) <= room.n as claimed
+       from room cross join created c join input i on (i.user_id, i.key) = (c.user_id, c.idempotency_key)
      ), lines as (
        insert into order_lines (order_id, product_id, name, unit_price_cents, quantity)
        select p.id, l.product_id, l.name, l.unit_price_cents, l.quantity
@@ -93,26 +101,37 @@ export async function insertOrders(db: Database, drafts: readonly Draft[]): Prom
      ), history as (
        insert into order_history (order_id, status, at) select id, 'PENDING', created_at from placed
      ), announcements as (
-       insert into outbox (order_id, event, payload)
+       insert into outbox (order_id, event, payload, attempts, next_attempt_at)
        select p.id, 'order.created', jsonb_build_object('lines',
-         (select jsonb_agg(jsonb_build_object('product_id', l -> 'product_id', 'quantity', l -> 'quantity')) from jsonb_array_elements(p.lines) as l))
+         (select jsonb_agg(jsonb_build_object('product_id', l -> 'product_id', 'quantity', l -> 'quantity')) from jsonb_array_elements(p.lines) as l)),
+         p.claimed::int, case when p.claimed then now() + make_interval(secs => $7 / 1000.0) else now() end
        from placed p order by p.id
      )
-     select id, n, created_at from placed`,
+     select id, n, created_at, claimed from placed`,
     [
       firsts.map((d) => d.user_id),
       firsts.map((d) => d.idempotency_key),
       firsts.map((d) => d.request_hash),
       firsts.map((d) => d.total_cents),
       firsts.map((d) => JSON.stringify(d.lines)),
+      outstanding,
+      retryMs,
     ],
   );
-  const placed = new Map(rows.map(({ id, n, created_at }) => [firsts[n - 1], { id, created_at }]));
-  return drafts.map((draft) => {
+  const placed = new Map(rows.map((row) => [firsts[row.n - 1], row]));
+  const orders = drafts.map((draft) => {
     const row = placed.get(draft);
     return row && newOrder(draft, row.id, row.created_at);
   });
+  const claimed = orders.flatMap((order, i) => (order && placed.get(drafts[i])?.claimed ? announcement(order) : []));
+  return { orders, claimed };
 }
+
+const announcement = ({ id, lines }: OrderRow): outbox.Announcement => ({
+  order_id: id,
+  event: "order.created",
+  payload: { lines: lines.map(({ product_id, quantity }) => ({ product_id, quantity })) },
+});
 
 const newOrder = (draft: Draft, id: number, created_at: Date): OrderRow => ({
   ...draft,
@@ -150,7 +169,10 @@ export interface ListFilter {
   cursor: string | undefined;
 }
 
-/** One page of orders, newest first. */
+/**
+ * One page of orders, newest first. What they have in common is put as a range and leads the order, so that only the
+ * index that begins with it gives that order: else the planner might walk through everybody's orders, the newest first.
+ */
 export async function listOrders(
   db: Database,
   { userId, status, limit, cursor }: ListFilter,
@@ -158,11 +180,15 @@ export async function listOrders(
   const [before] = cursor === undefined ? [] : decodeCursor("orders", cursor, ["number"]);
   const values: unknown[] = [];
   const bind = (value: unknown): string => `$${values.push(value)}`;
+  const common: [string, string][] = [];
+  if (userId !== undefined) common.push(["o.user_id", bind(userId)]);
+  if (status !== undefined) common.push(["o.status", bind(status)]);
+  const [columns, bounds] = [common.map(([column]) => column), common.map(([, bound]) => bound)];
   const where = ["true"];
-  if (userId !== undefined) where.push(`o.user_id = ${bind(userId)}`);
-  if (status !== undefined) where.push(`o.status = ${bind(status)}`);
-  if (before !== undefined) where.push(`o.id < ${bind(before)}`);
-  const rows = await db.adhoc<OrderRow>(`${SELECT} where ${where.join(" and ")} order by o.id desc limit ${bind(limit + 1)}`, values);
+  if (common.length > 0) where.push(...[">=", "<="].map((sign) => `(${columns.join()}) ${sign} (${bounds.join()})`));
+  if (before !== undefined) where.push(`(${[...columns, "o.id"].join()}) < (${[...bounds, bind(before)].join()})`);
+  const order = [...columns, "o.id"].map((column) => `${column} desc`).join();
+  const rows = await db.adhoc<OrderRow>(`${SELECT} where ${where.join(" and ")} order by ${order} limit ${bind(limit + 1)}`, values);
   return page(rows, limit, present, (last) => encodeCursor("orders", [last.id]));
 }
 

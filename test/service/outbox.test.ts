@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { ServiceBroker, type Context } from "moleculer";
 import { call } from "../../broker/contract";
+import { canDeliver } from "../../broker/listeners";
 import { audit, cancel, create } from "../../contracts/orders";
 import type { Outcome, Quote, Refusal } from "../../contracts/products";
 import { runChecks } from "../../mixins/audit";
@@ -177,6 +178,7 @@ describe("over a network", () => {
     const heard = await place();
     await until("the first node is asked", () => first.times(heard) === 1);
     await joined.pop()?.stop();
+    await until("orders knows that it has left", () => !canDeliver(broker, "order.created"));
     const [unheard] = await committed(1);
     await turnWhenAllIsDue();
     expect(await attemptsOf([heard, unheard!])).toEqual([0, 1]);
