@@ -1,0 +1,85 @@
+/** JSON schemas: what comes in is validated by them, what goes out is serialized by them. */
+const text = { type: "string" };
+const integer = { type: "integer" };
+const nullable = { type: ["string", "null"] };
+const object = (properties: Record<string, unknown>) => ({ type: "object", properties, required: Object.keys(properties) });
+
+export const PRODUCT = object({
+  id: integer,
+  name: text,
+  price: { type: "number" },
+  quantity: integer,
+  description: nullable,
+  category: nullable,
+  sku: nullable,
+  seller_id: integer,
+  created_at: text,
+  updated_at: text,
+});
+export const PRODUCTS = object({ items: { type: "array", items: PRODUCT }, next_cursor: nullable });
+
+export const QUOTES = { type: "array", items: object({ id: integer, name: text, price_cents: integer, quantity: integer }) };
+
+export const ORDER = object({
+  id: integer,
+  user_id: integer,
+  status: text,
+  total_price: { type: "number" },
+  items: { type: "array", items: object({ product_id: integer, name: text, unit_price: { type: "number" }, quantity: integer }) },
+  reason: nullable,
+  history: { type: "array", items: object({ status: text, at: text }) },
+  created_at: text,
+  updated_at: text,
+});
+
+const id = { type: "integer", minimum: 1, maximum: Number.MAX_SAFE_INTEGER };
+export const NEW_ORDER = {
+  ...object({
+    items: {
+      type: "array",
+      minItems: 1,
+      maxItems: 100,
+      items: { ...object({ product_id: id, quantity: { type: "integer", minimum: 1, maximum: 10_000 } }), additionalProperties: false },
+    },
+  }),
+  additionalProperties: false,
+};
+export const PAGE_QUERY = {
+  type: "object",
+  additionalProperties: false,
+  properties: {
+    limit: { type: "string", pattern: "^([1-9][0-9]?|100)$" },
+    q: { type: "string", minLength: 1, maxLength: 200 },
+    cursor: { type: "string", minLength: 1, maxLength: 4096 },
+  },
+};
+
+export interface Line {
+  product_id: number;
+  quantity: number;
+}
+export interface Quote {
+  id: number;
+  name: string;
+  price_cents: number;
+  quantity: number;
+}
+export interface Shortage {
+  product_id: number;
+  wanted: number;
+  available: number;
+}
+/** `order.created`: this order waits for stock. */
+export interface OrderCreated {
+  order_id: number;
+  lines: Line[];
+}
+/** `stock.settled`: what became of it. */
+export interface StockSettled {
+  order_id: number;
+  outcome: "RESERVED" | "REJECTED";
+  shortages: Shortage[];
+}
+
+export const describeShortages = (shortages: readonly Shortage[]): string =>
+  `not enough stock: ${shortages.map((s) => `product ${s.product_id}: ${s.wanted} wanted, ${s.available} left`).join("; ")}`;
