@@ -1,0 +1,111 @@
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { pause } from "../test/chaos/wait";
+
+/** Processes whose cost is told together, by their role. */
+export type Roles = Readonly<Record<string, readonly number[]>>;
+
+/** CPU seconds since their start, by role. */
+export type Cpu = Record<string, number>;
+
+/** Of `sysconf(_SC_CLK_TCK)`, which Linux fixes at 100 for all that /proc tells. */
+const TICKS = 100;
+const LISTENS = "0A";
+
+interface Stat {
+  ppid: number;
+  own: number;
+  /** with the children that have ended and were waited for */
+  all: number;
+}
+
+function stat(pid: number): Stat | undefined {
+  try {
+    const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ").at(-1)?.split(" ").map(Number) ?? [];
+    const [, ppid = 0, , , , , , , , , , utime = 0, stime = 0, cutime = 0, cstime = 0] = fields;
+    return { ppid, own: (utime + stime) / TICKS, all: (utime + stime + cutime + cstime) / TICKS };
+  } catch {
+    return undefined; // it has ended
+  }
+}
+
+const pids = (): number[] =>
+  readdirSync("/proc")
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number);
+
+export const childrenOf = (parent: number): number[] => pids().filter((pid) => stat(pid)?.ppid === parent);
+
+/** CPU of a postmaster, its children, and those that it had: none is missed, whenever connections come and go. */
+export function treeSeconds(root: number): number {
+  let seconds = stat(root)?.all ?? 0;
+  for (const pid of pids()) {
+    const child = stat(pid);
+    if (child?.ppid === root) seconds += child.all;
+  }
+  return seconds;
+}
+
+export function cpuOf(roles: Roles, postmaster?: number): Cpu {
+  const cpu: Cpu = {};
+  for (const [role, members] of Object.entries(roles)) cpu[role] = members.reduce((sum, pid) => sum + (stat(pid)?.own ?? 0), 0);
+  if (postmaster !== undefined) cpu.postgres = treeSeconds(postmaster);
+  return cpu;
+}
+
+export const difference = (before: Cpu, after: Cpu): Cpu =>
+  Object.fromEntries(Object.entries(after).map(([role, seconds]) => [role, seconds - (before[role] ?? 0)]));
+
+/** Resident memory, MB. */
+export function rssOf(pid: number): number {
+  try {
+    return Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1] ?? 0) / 1024;
+  } catch {
+    return 0; // it has ended
+  }
+}
+
+export const memoryOf = (roles: Roles): Record<string, number> =>
+  Object.fromEntries(Object.entries(roles).map(([role, members]) => [role, members.reduce((sum, pid) => sum + rssOf(pid), 0)]));
+
+/** Waits until processes have nothing left to do. @returns how long that took, ms */
+export async function untilQuiet(members: readonly number[], ms = 30_000): Promise<number> {
+  const every = 400;
+  const since = performance.now();
+  const seconds = (): number => members.reduce((sum, pid) => sum + (stat(pid)?.own ?? 0), 0);
+  for (let before = seconds(); performance.now() - since < ms;) {
+    await pause(every);
+    const now = seconds();
+    if (now - before < 1.5 / TICKS) return Math.max(0, performance.now() - since - every);
+    before = now;
+  }
+  return performance.now() - since;
+}
+
+/** The process that listens on a local port; undefined where it is not here, or not ours to see. */
+export function listenerOf(port: number): number | undefined {
+  const suffix = `:${port.toString(16).toUpperCase().padStart(4, "0")}`;
+  const inodes = new Set(
+    ["tcp", "tcp6"].flatMap((table) =>
+      readFileSync(`/proc/net/${table}`, "utf8")
+        .split("\n")
+        .map((line) => line.trim().split(/\s+/))
+        .filter(([, local = "", , state]) => local.endsWith(suffix) && state === LISTENS)
+        .map((fields) => `socket:[${fields[9] ?? ""}]`),
+    ),
+  );
+  return pids().find((pid) => {
+    try {
+      return readdirSync(`/proc/${pid}/fd`).some((fd) => inodes.has(linkOf(`/proc/${pid}/fd/${fd}`)));
+    } catch {
+      return false; // ended, or another user's
+    }
+  });
+}
+
+function linkOf(file: string): string {
+  try {
+    return readlinkSync(file);
+  } catch {
+    return ""; // closed meanwhile
+  }
+}

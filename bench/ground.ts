@@ -1,0 +1,93 @@
+import { chmodSync, existsSync, mkdirSync, mkdtempSync } from "node:fs";
+import { rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { connect } from "amqplib";
+import { startEmbeddedPostgres, type EmbeddedPostgres } from "../scripts/embedded-postgres";
+import { readPidFile } from "../scripts/postgres-binaries";
+import { build, ROOT } from "./build";
+import { listenerOf } from "./cost";
+
+/** What every target stands on. */
+export interface Ground {
+  readonly folder: string;
+  readonly build: string;
+  readonly logs: string;
+  readonly postgres: EmbeddedPostgres;
+  readonly postmaster: number;
+  readonly amqp: string;
+  /** RabbitMQ's process, where it runs on this machine. */
+  readonly rabbit: number | undefined;
+  /** Whether the tree has mixins/batching.ts, which the comparison without batching replaces. */
+  readonly batches: boolean;
+  /** Called last first. */
+  onStop(stop: () => Promise<unknown>): void;
+  stop(): Promise<void>;
+}
+
+export function progress(line: string): void {
+  process.stderr.write(`${new Date().toISOString().slice(11, 19)}  ${line}\n`);
+}
+
+/** The durability that PostgreSQL has by itself; only room for all the connections, and its usual share of memory. */
+const SETTINGS = { max_connections: "300", shared_buffers: "256MB" };
+
+export async function prepare(): Promise<Ground> {
+  const stops: (() => Promise<unknown>)[] = [];
+  let stopping: Promise<void> | undefined;
+  const stop = (): Promise<void> => (stopping ??= stopAll(stops));
+  const leave = (why: string, code: number): void => {
+    progress(`${why}: stopping everything`);
+    void stop().finally(() => process.exit(code));
+  };
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => leave(signal, 130));
+  for (const stream of [process.stdout, process.stderr]) stream.on("error", () => undefined); // `| head` has seen enough
+  process.on("uncaughtException", (error) => leave(error.stack ?? error.message, 1));
+  try {
+    const folder = mkdtempSync(path.join(tmpdir(), "shop-bench-"));
+    stops.push(() => rm(folder, { recursive: true, force: true, maxRetries: 3 }));
+    chmodSync(folder, 0o755); // PostgreSQL runs as another user where we are root
+    const logs = path.join(folder, "logs");
+    mkdirSync(logs);
+    progress(`building into ${folder}`);
+    const built = await build(folder);
+    const amqp = process.env.BENCH_AMQP_URL ?? "amqp://guest:guest@127.0.0.1:5672";
+    await expectRabbit(amqp);
+    const { hostname, port } = new URL(amqp);
+    const dataDir = path.join(folder, "postgres");
+    const postgres = await startEmbeddedPostgres({ dataDir, databases: [], settings: SETTINGS });
+    stops.push(() => postgres.stop());
+    return {
+      folder,
+      build: built,
+      logs,
+      postgres,
+      postmaster: readPidFile(path.join(dataDir, "postgres")).pid,
+      amqp,
+      rabbit: ["127.0.0.1", "localhost"].includes(hostname) ? listenerOf(Number(port || 5672)) : undefined,
+      batches: existsSync(path.join(ROOT, "mixins/batching.ts")),
+      onStop: (one) => void stops.push(one),
+      stop,
+    };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+async function expectRabbit(url: string): Promise<void> {
+  try {
+    await (await connect(url, { timeout: 5_000 })).close();
+  } catch (cause) {
+    throw new Error(`no RabbitMQ at ${new URL(url).host}: start one, or set BENCH_AMQP_URL`, { cause });
+  }
+}
+
+/** One that fails keeps no other from being stopped. */
+async function stopAll(stops: (() => Promise<unknown>)[]): Promise<void> {
+  for (let one = stops.pop(); one !== undefined; one = stops.pop()) {
+    await one().catch((error: unknown) => {
+      progress(`could not be stopped: ${String(error)}`);
+    });
+  }
+}

@@ -1,0 +1,114 @@
+import { setTimeout as pause } from "node:timers/promises";
+import autocannon, { type Client } from "autocannon";
+import type { ClosedJob, ClosedResult, Job, Request, ToParent } from "./load";
+import { openLoop } from "./open";
+import { quantiles } from "./statistics";
+
+const tell = (message: ToParent): void => void process.send?.(message);
+
+process.on("message", (job: Job) => {
+  const work = job.kind === "closed" ? closedLoop(job) : openLoop(job);
+  work.then(
+    (result) => {
+      tell({ result });
+    },
+    (error: unknown) => {
+      tell({ error: error instanceof Error ? (error.stack ?? error.message) : String(error) });
+    },
+  );
+});
+process.once("disconnect", () => process.exit(0));
+
+/** Requests that a connection goes through before it begins anew; together the connections have these. */
+const PREPARED = 8_192;
+
+/** Each connection draws its own. */
+function draw(requests: readonly Request[], connections: number): Request[] {
+  const count = Math.max(64, Math.ceil(PREPARED / connections));
+  return Array.from({ length: count }, () => ({ ...requests[Math.floor(Math.random() * requests.length)] }) as Request);
+}
+
+async function closedLoop({ url, connections, warmUp, seconds, requests, logins }: ClosedJob): Promise<ClosedResult> {
+  const latencies: number[] = [];
+  const failures: Record<string, number> = {};
+  const fail = (what: string): void => void (failures[what] = (failures[what] ?? 0) + 1);
+  let measuring = false;
+
+  const instance = autocannon(
+    {
+      url,
+      connections,
+      duration: warmUp + seconds + 60, // it is stopped before
+      timeout: 10,
+      sampleInt: 100,
+      setupClient: (client: Client) => {
+        client.setRequests(draw(requests, connections));
+      },
+    },
+    () => undefined,
+  );
+  instance.on("response", (_client, status, _bytes, ms) => {
+    if (status >= 200 && status < 300) {
+      if (measuring) latencies.push(ms);
+    } else fail(String(status));
+  });
+  instance.on("reqError", (error: Error) => {
+    fail(error.message);
+  });
+  const background = new Background(url, logins);
+
+  await pause(warmUp * 1_000);
+  tell({ edge: "begin" });
+  const since = performance.now();
+  measuring = true;
+  background.reset();
+  await pause(seconds * 1_000);
+  measuring = false;
+  const took = (performance.now() - since) / 1_000;
+  tell({ edge: "end" });
+  const { count, refused } = background;
+
+  const done = new Promise((resolve) => instance.once("done", resolve));
+  instance.stop();
+  await Promise.all([done, background.stop()]);
+  const [p50 = 0, p99 = 0] = quantiles(latencies, [0.5, 0.99]);
+  return { rate: latencies.length / took, p50, p99, requests: latencies.length, failures, logins: count, refusedLogins: refused };
+}
+
+/** Logins, a fixed number of which is under way. */
+class Background {
+  count = 0;
+  refused = 0;
+  private stopped = false;
+  private readonly all: Promise<unknown>;
+
+  constructor(
+    private readonly url: string,
+    logins: ClosedJob["logins"],
+  ) {
+    this.all = Promise.all(Array.from({ length: logins?.concurrency ?? 0 }, () => this.loop(logins?.body ?? "")));
+  }
+
+  reset(): void {
+    this.count = 0;
+    this.refused = 0;
+  }
+
+  private async loop(body: string): Promise<void> {
+    while (!this.stopped) {
+      try {
+        const response = await fetch(`${this.url}/token`, { method: "POST", headers: { "Content-Type": "application/json" }, body });
+        await response.arrayBuffer();
+        if (response.ok) this.count++;
+        else this.refused++;
+      } catch {
+        this.refused++;
+      }
+    }
+  }
+
+  async stop(): Promise<void> {
+    this.stopped = true;
+    await this.all;
+  }
+}

@@ -1,0 +1,122 @@
+/** A machine of so many cores in virtual time: work waits for a core, and a process with one thread for itself as well. */
+export class Machine {
+  now = 0;
+  private readonly events: { at: number; run: () => void }[] = [];
+  private readonly waiting: { process: Process | undefined; cost: number; done: () => void }[] = [];
+  private busy = 0;
+
+  constructor(private readonly cores: number) {}
+
+  /** Runs `done` so many µs later, without using a core: a disk, a network, a thought. */
+  after(delay: number, done: () => void): void {
+    const event = { at: this.now + delay, run: done };
+    // a binary heap by time
+    let n = this.events.push(event) - 1;
+    for (let parent = (n - 1) >> 1; n > 0 && (this.events[parent]?.at ?? 0) > event.at; n = parent, parent = (n - 1) >> 1)
+      this.swap(n, parent);
+  }
+
+  /** Uses a core for so many µs. @param process runs one piece of work at a time; undefined for a server of many processes */
+  work(process: Process | undefined, cost: number, done: () => void): void {
+    this.waiting.push({ process, cost, done });
+    this.start();
+  }
+
+  run(until: number): void {
+    for (;;) {
+      const event = this.events[0];
+      if (event === undefined || event.at > until) return;
+      const last = this.events.pop();
+      if (last !== undefined && this.events.length > 0) {
+        this.events[0] = last;
+        this.sink();
+      }
+      this.now = event.at;
+      event.run();
+    }
+  }
+
+  private start(): void {
+    for (let n = 0; n < this.waiting.length && this.busy < this.cores;) {
+      const task = this.waiting[n];
+      if (task === undefined || task.process?.busy === true) {
+        n++;
+        continue;
+      }
+      this.waiting.splice(n, 1);
+      this.busy++;
+      const { process, cost, done } = task;
+      if (process) process.busy = true;
+      this.after(cost, () => {
+        this.busy--;
+        if (process) {
+          process.busy = false;
+          process.used += cost;
+        }
+        done();
+        this.start();
+      });
+    }
+  }
+
+  private swap(a: number, b: number): void {
+    const [x, y] = [this.events[a], this.events[b]];
+    if (x && y) [this.events[a], this.events[b]] = [y, x];
+  }
+
+  private sink(): void {
+    for (let n = 0; ;) {
+      let least = n;
+      for (const child of [2 * n + 1, 2 * n + 2])
+        if ((this.events[child]?.at ?? Infinity) < (this.events[least]?.at ?? Infinity)) least = child;
+      if (least === n) return;
+      this.swap(n, least);
+      n = least;
+    }
+  }
+}
+
+/** A process with one thread, such as a node of the shop. */
+export interface Process {
+  busy: boolean;
+  /** µs of CPU so far */
+  used: number;
+}
+
+export const newProcess = (): Process => ({ busy: false, used: 0 });
+
+/** As mixins/batching.ts: gathers while so many batches are under way. */
+export class Batcher {
+  private readonly gathered: (() => void)[] = [];
+  private underWay = 0;
+  batches = 0;
+  items = 0;
+
+  constructor(
+    private readonly perform: (size: number, done: () => void) => void,
+    private readonly size = 128,
+    private readonly most = 2,
+  ) {}
+
+  add(done: () => void): void {
+    this.gathered.push(done);
+    this.start();
+  }
+
+  get meanSize(): number {
+    return this.items / Math.max(1, this.batches);
+  }
+
+  private start(): void {
+    if (this.underWay >= this.most || this.gathered.length === 0) return;
+    const items = this.gathered.splice(0, this.size);
+    this.underWay++;
+    this.batches++;
+    this.items += items.length;
+    this.perform(items.length, () => {
+      this.underWay--;
+      for (const done of items) done();
+      this.start();
+    });
+  }
+}

@@ -1,0 +1,188 @@
+import { connect, type Socket } from "node:net";
+import { setTimeout as pause } from "node:timers/promises";
+import type { OpenJob, OpenResult, Request, Second } from "./load";
+import { quantiles } from "./statistics";
+
+/*
+ * An open loop as cheap as can be, so that the load of an overload costs the shop no CPU that it needs: prepared bytes,
+ * and of an answer nothing is read but its status, its length and, of an order, its id.
+ */
+const TICK_MS = 2;
+const ANSWER_MS = 5_000;
+/** A server may close a connection that it has not heard of for five seconds: one is not trusted as long as that. */
+const IDLE_MS = 4_000;
+
+interface Pending {
+  due: number;
+  sent: number;
+}
+
+/** What happened in one second, before it is summed up. */
+class Tally {
+  due = 0;
+  unsent = 0;
+  other = 0;
+  broken = 0;
+  readonly ok: number[] = [];
+  readonly refused: number[] = [];
+
+  sum(): Second {
+    const [okP50 = 0, okP99 = 0] = quantiles(this.ok, [0.5, 0.99]);
+    const [refusedP99 = 0] = quantiles(this.refused, [0.99]);
+    const { due, unsent, other, broken, ok, refused } = this;
+    return { due, unsent, ok: ok.length, refused: refused.length, other, broken, okP50, okP99, refusedP99 };
+  }
+}
+
+export async function openLoop({ url, phases, connections, requests }: OpenJob): Promise<OpenResult> {
+  const { hostname, port, host } = new URL(url);
+  const prepared = requests.map((request) => bytesOf(request, host));
+  const failures: Record<string, number> = {};
+  const orders: [number, number][] = [];
+  const tallies: Tally[] = [];
+  const free = new Queue();
+  const lines: Line[] = [];
+  const epoch = Date.now() - performance.now();
+  const since = performance.now();
+  const tally = (at: number): Tally => (tallies[Math.floor((at - since) / 1_000)] ??= new Tally());
+
+  const answered = (line: Line, { due, sent }: Pending, status: number, id: number | undefined): void => {
+    const now = performance.now();
+    const second = tally(now);
+    if (status >= 200 && status < 300) {
+      second.ok.push(now - due);
+      if (id !== undefined) orders.push([id, epoch + due]);
+    } else {
+      if (status === 503) second.refused.push(now - sent);
+      else if (status === 0) second.broken++;
+      else second.other++;
+      const what = status === 0 ? "no answer" : String(status);
+      failures[what] = (failures[what] ?? 0) + 1;
+    }
+    free.push(line);
+  };
+  for (let n = 0; n < connections; n++) lines.push(new Line(hostname, Number(port), answered));
+  for (const line of lines) free.push(line);
+
+  let due = since;
+  for (const { rate, seconds } of phases) {
+    const end = due + seconds * 1_000;
+    while (due < end) {
+      for (const now = performance.now(); due <= now && due < end; due += 1_000 / rate) {
+        tally(due).due++;
+        const line = free.take();
+        if (line === undefined) tally(due).unsent++;
+        else line.send(prepared[Math.floor(Math.random() * prepared.length)] ?? Buffer.alloc(0), due);
+      }
+      const before = performance.now() - ANSWER_MS;
+      for (const line of lines) line.giveUp(before);
+      await pause(TICK_MS);
+    }
+    due = end;
+  }
+  for (let n = 0; n < ANSWER_MS / 20 && free.length < lines.length; n++) await pause(20);
+  for (const line of lines) line.close();
+  const sums = Array.from({ length: Math.floor((due - since) / 1_000) }, (_, n) => (tallies[n] ?? new Tally()).sum());
+  return { seconds: sums, orders, failures };
+}
+
+/** First in, first out: so all connections are opened by and by, before an overload, and none is forgotten and closed. */
+class Queue {
+  private lines: Line[] = [];
+  private head = 0;
+
+  get length(): number {
+    return this.lines.length - this.head;
+  }
+
+  push(line: Line): void {
+    this.lines.push(line);
+  }
+
+  take(): Line | undefined {
+    if (this.head > 10_000) {
+      this.lines = this.lines.slice(this.head);
+      this.head = 0;
+    }
+    return this.head < this.lines.length ? this.lines[this.head++] : undefined;
+  }
+}
+
+function bytesOf({ method, path, headers = {}, body }: Request, host: string): Buffer {
+  const all = { Host: host, ...headers, ...(body !== undefined && { "Content-Length": Buffer.byteLength(body) }) };
+  const lines = Object.entries(all).map(([name, value]) => `${name}: ${value}\r\n`);
+  return Buffer.from(`${method} ${path} HTTP/1.1\r\n${lines.join("")}\r\n${body ?? ""}`);
+}
+
+type Answered = (line: Line, pending: Pending, status: number, id: number | undefined) => void;
+
+/** One connection, with one request under way at a time. */
+class Line {
+  private socket: Socket | undefined;
+  private pending: Pending | undefined;
+  private text = "";
+  private used = 0;
+
+  constructor(
+    private readonly host: string,
+    private readonly port: number,
+    private readonly answered: Answered,
+  ) {}
+
+  send(bytes: Buffer, due: number): void {
+    const now = performance.now();
+    if (now - this.used > IDLE_MS) this.close();
+    this.used = now;
+    this.pending = { due, sent: now };
+    this.text = "";
+    this.socket ??= this.open();
+    this.socket.write(bytes);
+  }
+
+  giveUp(before: number): void {
+    if (this.pending !== undefined && this.pending.sent < before) this.close();
+  }
+
+  close(): void {
+    this.socket?.destroy();
+    this.drop();
+  }
+
+  private open(): Socket {
+    const socket = connect({ host: this.host, port: this.port, noDelay: true });
+    socket.setEncoding("latin1");
+    socket.on("data", (chunk: string) => {
+      this.read(chunk);
+    });
+    socket.on("error", () => undefined); // "close" follows
+    socket.on("close", () => {
+      if (this.socket === socket) this.drop();
+    });
+    return socket;
+  }
+
+  private drop(): void {
+    this.socket = undefined;
+    this.finish(0);
+  }
+
+  private read(chunk: string): void {
+    this.text += chunk;
+    const head = this.text.indexOf("\r\n\r\n");
+    if (head < 0) return;
+    const length = Number(/\r\ncontent-length: *(\d+)/i.exec(this.text)?.[1] ?? 0);
+    if (this.text.length < head + 4 + length) return;
+    const status = Number(this.text.slice(9, 12));
+    if (/\r\nconnection: *close/i.test(this.text.slice(0, head))) {
+      this.socket?.destroy();
+      this.socket = undefined;
+    }
+    this.finish(status, status === 201 ? Number(/"id":(\d+)/.exec(this.text.slice(head))?.[1] ?? NaN) : undefined);
+  }
+
+  private finish(status: number, id?: number): void {
+    const { pending } = this;
+    this.pending = undefined;
+    if (pending !== undefined) this.answered(this, pending, status, id);
+  }
+}

@@ -1,0 +1,116 @@
+import { execFile } from "node:child_process";
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import path from "node:path";
+import { promisify } from "node:util";
+import type { Database, Query } from "../mixins/database";
+import { migrate } from "../mixins/migrations";
+import { insertOrders } from "../services/orders/orders.store";
+import { ROOT } from "./build";
+import { difference, treeSeconds, type Cpu } from "./cost";
+import type { Ground } from "./ground";
+import type { Measured } from "./load";
+import { PRODUCTS } from "./seed";
+import { USERS } from "./shop";
+import { quantiles } from "./statistics";
+
+const CLIENTS = 32;
+const THREADS = 2;
+/** Seconds. */
+const WARM_UP = 1;
+
+/** What an order of one line is bound to, by pgbench instead of by us. */
+const VALUES = [
+  "array[:user]",
+  "array[gen_random_uuid()::text]",
+  "array['RBNvo1WzZ4oRRq0W9-hknpT7T8If536DEMBg9hyq_4o']",
+  "array[1999]",
+  `array[jsonb_build_array(jsonb_build_object('product_id', :product::bigint, 'name', 'Desk lamp', 'unit_price_cents', 1999, 'quantity', 1))]`,
+];
+
+/** Debian's, where it is installed. */
+export function findPgbench(): string | undefined {
+  const folders = (process.env.PATH ?? "").split(path.delimiter);
+  const debian = "/usr/lib/postgresql";
+  if (existsSync(debian)) folders.push(...readdirSync(debian).map((version) => path.join(debian, version, "bin")));
+  return folders.map((folder) => path.join(folder, "pgbench")).find((file) => existsSync(file));
+}
+
+/** No announcement is claimed: nobody would settle it, and those that wait are counted by the statement. */
+const ROOM = { outstanding: 0, retryMs: 5_000 };
+
+/** The very statement of the store: it is asked for by a database that only listens. */
+async function statement(): Promise<string> {
+  const found: { text: string; values: readonly unknown[] } = { text: "", values: [] };
+  const query: Query = (text, values = []) => {
+    Object.assign(found, { text, values });
+    return Promise.resolve([]);
+  };
+  const listener = { query, adhoc: query } as unknown as Database;
+  await insertOrders(listener, [{ user_id: 1, idempotency_key: "", request_hash: "", total_cents: 0, lines: [] }], ROOM);
+  const bound = (_: string, n: string): string => VALUES[Number(n) - 1] ?? String(Number(found.values[Number(n) - 1]));
+  const text = found.text.replaceAll(/\$(\d+)/g, bound).replaceAll(/\s*\n\s*/g, " ");
+  if (!text.includes("insert into orders") || text.includes("NaN"))
+    throw new Error("the statement of insertOrders is not what bench/pgbench.ts knows");
+  return `\\set user random(1, ${USERS})\n\\set product random(1, ${PRODUCTS})\n${text};\n`;
+}
+
+/** How many orders the database itself takes, one at a time on each of 32 connections: the limit of all that write them. */
+export class Pgbench {
+  private constructor(
+    private readonly program: string,
+    private readonly ground: Ground,
+    private readonly script: string,
+  ) {}
+
+  static async prepare(program: string, ground: Ground): Promise<Pgbench> {
+    await migrate({ url: ground.postgres.url("limit_orders"), directory: path.join(ROOT, "services/orders/migrations") });
+    const script = path.join(ground.folder, "order.sql");
+    writeFileSync(script, await statement());
+    return new Pgbench(program, ground, script);
+  }
+
+  async measure(seconds: number): Promise<Measured> {
+    const { hostname, port, username, password, pathname } = new URL(this.ground.postgres.url("limit_orders"));
+    const log = path.join(this.ground.folder, "pgbench");
+    const whole = WARM_UP + Math.ceil(seconds);
+    const args = ["-h", hostname, "-p", port, "-U", username, "-n", "-M", "prepared", "-f", this.script, "-T", String(whole)];
+    args.push("-c", String(CLIENTS), "-j", String(THREADS), "-l", "--log-prefix", log, pathname.slice(1));
+    const before: Cpu = { postgres: treeSeconds(this.ground.postmaster) };
+    const env = { PATH: process.env.PATH, PGPASSWORD: decodeURIComponent(password) };
+    const { stdout } = await promisify(execFile)(this.program, args, { env });
+    const cpu = difference(before, { postgres: treeSeconds(this.ground.postmaster) });
+    const failed = Number(/number of failed transactions: (\d+)/.exec(stdout)?.[1] ?? 0);
+
+    const all = this.takeLogs();
+    const begin = (all[0]?.end ?? 0) + WARM_UP;
+    const latencies = all.filter(({ end }) => end >= begin && end < begin + seconds).map(({ ms }) => ms);
+    if (latencies.length === 0) throw new Error(`pgbench said:\n${stdout}`);
+    const [p50 = 0, p99 = 0] = quantiles(latencies, [0.5, 0.99]);
+    return {
+      rate: latencies.length / seconds,
+      p50,
+      p99,
+      requests: latencies.length,
+      failures: failed > 0 ? { transactions: failed } : {},
+      logins: 0,
+      refusedLogins: 0,
+      cpu: { postgres: (1_000 * (cpu.postgres ?? 0)) / all.length },
+      rss: {},
+    };
+  }
+
+  /** A line a transaction: client, number, microseconds, script, second and microsecond of its end. Sorted by the end. */
+  private takeLogs(): { end: number; ms: number }[] {
+    const files = readdirSync(this.ground.folder).filter((name) => /^pgbench\.\d/.test(name));
+    const all = files.flatMap((name) => {
+      const file = path.join(this.ground.folder, name);
+      const lines = readFileSync(file, "utf8").trimEnd().split("\n");
+      rmSync(file);
+      return lines.map((line) => {
+        const [, , us = 0, , second = 0, microsecond = 0] = line.split(" ").map(Number);
+        return { end: second + microsecond / 1e6, ms: us / 1_000 };
+      });
+    });
+    return all.sort((a, b) => a.end - b.end);
+  }
+}

@@ -1,0 +1,282 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { cpus, tmpdir, totalmem } from "node:os";
+import path from "node:path";
+import { parseArgs } from "node:util";
+import { Client } from "pg";
+import { startEmbeddedPostgres } from "../scripts/embedded-postgres";
+import { startProcess, type NodeProcess } from "../test/support/processes";
+import { fill, type Databases } from "./scale/fill";
+import { Visitor } from "./scale/http";
+import { PLAN_SETTINGS, plansSince, sizeOf, tellPlans, type Plan } from "./scale/plans";
+import { figure, markdown, write, type Figure, type Measured } from "./scale/report";
+import { findPlaces, probes, type Probe, type Tokens } from "./scale/routes";
+
+export interface ScaleOptions {
+  /** Products and orders at each step, ascending; 1,000 at least. */
+  readonly sizes?: readonly number[];
+  /** Folder of scale.json and scale.md. */
+  readonly out?: string;
+  /** Requests to each route that reads; those that write get a third. */
+  readonly requests?: number;
+}
+
+const SIZES = [1_000, 100_000, 1_000_000];
+const ROUNDS = 10;
+/** A route that takes long is asked less often in a round. */
+const MOST_MS = 500;
+const ADMIN = { email: "admin@shop.test", password: "an admin's password" };
+/** A prepared statement may get another plan at its sixth run; that one is told. */
+const REPEATS_FOR_PLAN = 7;
+
+/** Durable as by default; only the memory is that of a machine that holds a million orders. */
+const SETTINGS = { ...PLAN_SETTINGS, shared_buffers: "1GB", max_wal_size: "8GB" };
+
+const say = (line: string): void => void process.stderr.write(`${line}\n`);
+
+/** How each route's time grows from a thousand products and orders to a million, and why: with its plans. */
+export async function scale({ sizes = SIZES, out = path.resolve("bench/results"), requests = 300 }: ScaleOptions = {}): Promise<void> {
+  const dataDir = await mkdtemp(path.join(tmpdir(), "shop-scale-"));
+  const names = ["user_db", "product_db", "order_db"] as const;
+  const stops: (() => Promise<unknown>)[] = [() => rm(dataDir, { recursive: true, force: true })];
+  const measureAll = async (): Promise<void> => {
+    const server = await startEmbeddedPostgres({ dataDir, databases: names, settings: SETTINGS });
+    stops.push(() => server.stop());
+    const connect = async (name: (typeof names)[number]): Promise<Client> => {
+      const client = new Client({ connectionString: server.url(name), application_name: "bench" });
+      client.on("error", () => undefined); // the statement that runs then fails, which says so
+      await client.connect();
+      stops.push(() => client.end());
+      return client;
+    };
+    const env = {
+      USERS_DATABASE_URL: server.url("user_db"),
+      PRODUCTS_DATABASE_URL: server.url("product_db"),
+      ORDERS_DATABASE_URL: server.url("order_db"),
+      ADMIN_EMAIL: ADMIN.email,
+      ADMIN_PASSWORD: ADMIN.password,
+      ACCESS_TOKEN_TTL: "86400",
+      LOG_LEVEL: "warn",
+      RATE_LIMIT: "0",
+      RATE_LIMIT_AUTH: "0",
+      RATE_LIMIT_ADDRESS: "0",
+    };
+    const databases = { users: await connect("user_db"), products: await connect("product_db"), orders: await connect("order_db") };
+    const bench = new Bench(databases, path.join(dataDir, "postgres.log"), env, requests);
+    stops.push(() => bench.stop());
+
+    const measured: Measured[] = [];
+    for (const size of sizes) {
+      measured.push(await bench.measure(size));
+      await write(out, measured, MACHINE);
+    }
+    process.stdout.write(markdown(measured, MACHINE));
+    say(`written to ${out}`);
+  };
+  const interrupted = new Promise<never>((_resolve, reject) => {
+    for (const signal of ["SIGINT", "SIGTERM"] as const) {
+      const end = (): void => {
+        reject(new Error(`ended by ${signal}`));
+      };
+      process.once(signal, end);
+      stops.unshift(() => Promise.resolve(process.off(signal, end))); // last of all
+    }
+  });
+  try {
+    await Promise.race([measureAll(), interrupted]);
+  } finally {
+    for (const stop of stops.reverse()) await stop();
+  }
+}
+
+const MACHINE = `Node ${process.version}, ${cpus().length} × ${cpus()[0]?.model ?? "?"}, ${Math.round(totalmem() / 2 ** 30)} GiB; the shop is one process, PostgreSQL beside it.`;
+
+class Bench {
+  private shop: NodeProcess | undefined;
+  private people: { tokens: Tokens; buyer: number; seller: number } | undefined;
+  /** Never the same twice: no e-mail address or row is used again. */
+  private turn = 0;
+
+  constructor(
+    private readonly databases: Databases,
+    private readonly logFile: string,
+    private readonly env: Readonly<Record<string, string>>,
+    private readonly requests: number,
+  ) {}
+
+  async measure(size: number): Promise<Measured> {
+    say(`\n${size} products and orders`);
+    // The first start makes the tables.
+    const people = (this.people ??= await this.within((visitor) => signUp(visitor)));
+    await fill(this.databases, size, people, (line) => {
+      say(`  ${line}`);
+    });
+    const before = await this.updates();
+    const { figures, audit } = await this.within(async (visitor) => {
+      const routes = probes(await findPlaces(this.databases, people), people.tokens, people);
+      return { figures: await this.time(visitor, routes), audit: await timeAudit(visitor, people.tokens) };
+    });
+    const after = await this.updates();
+    const { plans, background } = await this.explain();
+    return {
+      size,
+      figures,
+      plans,
+      background,
+      audit,
+      hot: (after.hot - before.hot) / Math.max(1, after.all - before.all),
+      bytes: await this.bytes(),
+    };
+  }
+
+  async stop(): Promise<void> {
+    const { shop } = this;
+    this.shop = undefined;
+    await shop?.stop();
+  }
+
+  private async within<T>(work: (visitor: Visitor) => Promise<T>): Promise<T> {
+    const shop = (this.shop = await startProcess({ env: this.env }));
+    const visitor = new Visitor(shop.url ?? "");
+    try {
+      return await work(visitor);
+    } catch (error) {
+      say(shop.output());
+      throw error;
+    } finally {
+      visitor.close();
+      await this.stop();
+    }
+  }
+
+  /** In rounds over all routes, so that what else the machine does meets each of them. */
+  private async time(visitor: Visitor, routes: readonly Probe[]): Promise<Record<string, Figure>> {
+    const times = new Map<Probe, number[]>(routes.map((route) => [route, []]));
+    const failed = new Map<Probe, number>();
+    for (let round = -1; round < ROUNDS; round++) {
+      for (const [route, taken] of times) {
+        const n = Math.ceil(this.requests / ROUNDS / (route.writes ? 3 : 1));
+        const enough = performance.now() + MOST_MS;
+        for (let i = 0; i < n && (i === 0 || performance.now() < enough); i++) {
+          const ask = route.ask(++this.turn);
+          const { status, took, text } = await visitor.ask(ask);
+          if (status === 503) failed.set(route, (failed.get(route) ?? 0) + 1);
+          else if (status >= 400) throw new Error(`${ask.method} ${ask.path}: ${status} ${text}`);
+          if (round >= 0) taken.push(took);
+        }
+        if (route.writes) await settled(this.databases.orders);
+      }
+      if (round < 0) say("  warm");
+    }
+    return Object.fromEntries([...times].map(([route, taken]) => [route.name, { ...figure(taken), failed: failed.get(route) ?? 0 }]));
+  }
+
+  /** A run of its own, since telling plans takes time; the start is told too. */
+  private async explain(): Promise<Pick<Measured, "plans" | "background">> {
+    const { databases, logFile, people } = this;
+    if (people === undefined) throw new Error("nothing was measured before");
+    await tellPlans(databases.orders, true);
+    const start = await sizeOf(logFile);
+    const plans: Record<string, Plan[]> = {};
+    try {
+      await this.within(async (visitor) => {
+        for (const route of probes(await findPlaces(databases, people), people.tokens, people)) {
+          let place = 0;
+          for (let i = 0; i < REPEATS_FOR_PLAN; i++) {
+            if (route.writes) await settled(databases.orders);
+            place = await sizeOf(logFile);
+            await visitor.ask(route.ask(++this.turn));
+          }
+          if (route.writes) await settled(databases.orders);
+          plans[route.name] = (await plansSince(logFile, place)).filter((plan) => isOurs(plan) && !isBackground(plan));
+        }
+      });
+    } finally {
+      await tellPlans(databases.orders, false);
+    }
+    const background = new Map<string, Plan>();
+    for (const plan of await plansSince(logFile, start)) if (isOurs(plan) && isBackground(plan)) background.set(plan.sql, plan);
+    return { plans, background: [...background.values()] };
+  }
+
+  private async updates(): Promise<{ all: number; hot: number }> {
+    await this.databases.products.query("select pg_stat_clear_snapshot()");
+    const { rows } = await this.databases.products.query<{ all: string; hot: string }>(
+      `select n_tup_upd as "all", n_tup_hot_upd as hot from pg_stat_user_tables where relname = 'products'`,
+    );
+    return { all: Number(rows[0]?.all), hot: Number(rows[0]?.hot) };
+  }
+
+  private async bytes(): Promise<Record<string, number>> {
+    const sizes: Record<string, number> = {};
+    for (const client of [this.databases.products, this.databases.orders]) {
+      const { rows } = await client.query<{ name: string; bytes: string }>(
+        `select c.relname as name, pg_relation_size(c.oid) as bytes from pg_class c
+         where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'i') and c.relname <> 'schema_migrations' order by c.relkind desc, c.relname`,
+      );
+      for (const { name, bytes } of rows) sizes[name] = Number(bytes);
+    }
+    return sizes;
+  }
+}
+
+const isOurs = ({ service }: Plan): boolean => ["users", "products", "orders"].includes(service);
+/** The relay, retention and makeDue; what else happens after an answer is told with its route. */
+const isBackground = ({ sql }: Plan): boolean =>
+  /^with outstanding|^delete from outbox|^update outbox set next_attempt_at|^select 1$/.test(sql);
+
+async function signUp(visitor: Visitor): Promise<{ tokens: Tokens; buyer: number; seller: number }> {
+  const login = async (credentials: { email: string; password: string }): Promise<string> =>
+    (await visitor.json<{ access_token: string }>({ method: "POST", path: "/token", body: credentials })).access_token;
+  const register = async (name: string): Promise<{ id: number; token: string }> => {
+    const credentials = { email: `${name}@shop.test`, password: "correct horse battery" };
+    const { id } = await visitor.json<{ id: number }>({ method: "POST", path: "/register", body: credentials });
+    return { id, token: await login(credentials) };
+  };
+  const seller = await register("seller");
+  const buyer = await register("buyer");
+  return { tokens: { buyer: buyer.token, seller: seller.token, admin: await login(ADMIN) }, buyer: buyer.id, seller: seller.id };
+}
+
+/** Until nothing is on its way: what was written before is not measured with what comes next. */
+async function settled(orders: Client): Promise<void> {
+  for (let tries = 0; tries < 1_000; tries++) {
+    const { rowCount } = await orders.query(
+      "select from outbox where state = 'PENDING' and attempts = 0 or state = 'PENDING' and attempts > 0 limit 1",
+    );
+    if (rowCount === 0) return;
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  throw new Error("orders are not settled after 10 s");
+}
+
+async function timeAudit(visitor: Visitor, { admin }: Tokens): Promise<Measured["audit"]> {
+  const since = performance.now();
+  const report = await visitor.json<{ ok: boolean; checks: { name: string; ok: boolean; sample: string[] }[] }>({
+    method: "GET",
+    path: "/admin/consistency",
+    token: admin,
+  });
+  const seconds = (performance.now() - since) / 1000;
+  say(`  audit: ${seconds.toFixed(1)} s, ${report.ok ? "all is right" : "BROKEN"}`);
+  return { seconds, ok: report.ok, broken: report.checks.flatMap((c) => (c.ok ? [] : `${c.name}: ${c.sample.slice(0, 3).join(", ")}`)) };
+}
+
+/** `node --import tsx bench/scale.ts --sizes 1000,100000 --out DIR --requests 300` */
+async function main(): Promise<void> {
+  const { values } = parseArgs({ options: { sizes: { type: "string" }, out: { type: "string" }, requests: { type: "string" } } });
+  const sizes = values.sizes?.split(",").map(Number);
+  if (sizes?.some((size, i) => !Number.isSafeInteger(size) || size < 1_000 || size <= (sizes[i - 1] ?? 0)))
+    throw new Error("--sizes takes ascending whole numbers from 1000 on, comma separated");
+  await scale({
+    ...(sizes && { sizes }),
+    ...(values.out !== undefined && { out: path.resolve(values.out) }),
+    ...(values.requests !== undefined && { requests: Number(values.requests) }),
+  });
+}
+
+if (require.main === module) {
+  main().catch((error: unknown) => {
+    console.error(error);
+    process.exitCode = 1;
+  });
+}

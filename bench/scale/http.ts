@@ -1,0 +1,60 @@
+import { Agent, request } from "node:http";
+
+/** One request of the public API. */
+export interface Ask {
+  readonly method: string;
+  readonly path: string;
+  readonly token?: string | undefined;
+  readonly body?: unknown;
+}
+
+export interface Told {
+  readonly status: number;
+  readonly text: string;
+  /** From the first byte sent to the last one read, in ms. */
+  readonly took: number;
+}
+
+/** One connection that is kept: the figures are of the shop, not of handshakes. */
+export class Visitor {
+  private readonly agent = new Agent({ keepAlive: true, maxSockets: 1 });
+
+  constructor(private readonly url: string) {}
+
+  ask({ method, path, token, body }: Ask): Promise<Told> {
+    const text = body === undefined ? undefined : JSON.stringify(body);
+    const headers = {
+      ...(token !== undefined && { Authorization: `Bearer ${token}` }),
+      ...(text !== undefined && { "Content-Type": "application/json", "Content-Length": Buffer.byteLength(text) }),
+    };
+    return new Promise((resolve, reject) => {
+      const since = performance.now();
+      const sent = request(this.url + path, { method, headers, agent: this.agent }, (response) => {
+        const chunks: Buffer[] = [];
+        response.on("data", (chunk: Buffer) => chunks.push(chunk));
+        response.on("error", reject);
+        response.on("end", () => {
+          const took = performance.now() - since;
+          resolve({ status: response.statusCode ?? 0, text: Buffer.concat(chunks).toString(), took });
+        });
+      });
+      sent.on("error", reject);
+      sent.end(text);
+    });
+  }
+
+  /** @throws what the shop said, where it is no success */
+  async expect(ask: Ask): Promise<Told> {
+    const told = await this.ask(ask);
+    if (told.status >= 400) throw new Error(`${ask.method} ${ask.path}: ${told.status} ${told.text.slice(0, 300)}`);
+    return told;
+  }
+
+  async json<T>(ask: Ask): Promise<T> {
+    return JSON.parse((await this.expect(ask)).text) as T; // the caller knows the contract of what it asks
+  }
+
+  close(): void {
+    this.agent.destroy();
+  }
+}

@@ -1,0 +1,197 @@
+import { encodeCursor } from "../../mixins/keyset";
+import { CATEGORY, HOT, RARE_PAIR, WORDS, type Databases } from "./fill";
+import type { Ask } from "./http";
+
+/** One measured way into the shop. */
+export interface Probe {
+  readonly name: string;
+  /** Changes something: asked less often, since it uses up what was filled. */
+  readonly writes?: boolean;
+  ask(i: number): Ask;
+}
+
+export interface Tokens {
+  readonly buyer: string;
+  readonly seller: string;
+  readonly admin: string;
+}
+
+interface Ids {
+  readonly buyer: number;
+  readonly seller: number;
+}
+
+/** The mid of each list, as cursors; and what the requests name. */
+interface Places {
+  readonly products: number;
+  readonly orders: number;
+  readonly cancellable: readonly number[];
+  readonly sellers: readonly number[];
+  readonly buyers: readonly number[];
+  readonly cursors: Readonly<
+    Record<"created_at" | "-created_at" | "price" | "-price" | "name" | "-name" | "orders" | "mine" | "ledger", string>
+  >;
+}
+
+/** Looks up what exists at this size. The n-th hundred of cancellable orders is for the n-th caller. */
+export async function findPlaces({ products, orders }: Databases, { buyer, seller }: Ids): Promise<Places> {
+  const one = async <T>(client: Databases["products"], sql: string, values: unknown[] = []): Promise<T> => {
+    const { rows } = await client.query<{ it: T }>(`select (${sql}) as it`, values);
+    if (rows[0] === undefined) throw new Error("a select without a table gave no row");
+    return rows[0].it;
+  };
+  const mid = `select id from products order by id offset (select count(*) / 2 from products) limit 1`;
+  const middle = await one<{ id: number; name: string; price_cents: number; at: number }>(
+    products,
+    `select json_build_object('id', id, 'name', name, 'price_cents', price_cents, 'at', (extract(epoch from created_at) * 1000)::bigint) from products where id = (${mid})`,
+  );
+  const ids = async (client: Databases["products"], sql: string, values: unknown[]): Promise<number[]> =>
+    (await client.query<{ id: string }>(sql, values)).rows.map((row) => Number(row.id));
+  const middleOrder = Number(
+    await one<string>(orders, "select id from orders order by id offset (select count(*) / 2 from orders) limit 1"),
+  );
+  const ledger = await ids(
+    products,
+    "select id from stock_movements where product_id = $1 order by id desc offset (select count(*) / 2 from stock_movements where product_id = $1) limit 1",
+    [HOT],
+  );
+  const mine = await ids(
+    orders,
+    "select id from orders where user_id = $1 order by id desc offset (select count(*) / 2 from orders where user_id = $1) limit 1",
+    [buyer],
+  );
+  const cursor = (sort: string, value: string | number): string => encodeCursor(`products:${sort}`, [value, middle.id]);
+  return {
+    products: Number(await one<string>(products, "select max(id) from products")),
+    orders: Number(await one<string>(orders, "select max(id) from orders")),
+    cancellable: await ids(orders, "select id from orders where status = 'CONFIRMED' order by hashint8(id) limit 700", []),
+    sellers: await ids(products, "select id from products where seller_id = $1 order by hashint8(id) limit 1000", [seller]),
+    buyers: await ids(orders, "select id from orders where user_id = $1 order by hashint8(id) limit 1000", [buyer]),
+    cursors: {
+      created_at: cursor("created_at", middle.at),
+      "-created_at": cursor("-created_at", middle.at),
+      price: cursor("price", middle.price_cents),
+      "-price": cursor("-price", middle.price_cents),
+      name: cursor("name", middle.name),
+      "-name": cursor("-name", middle.name),
+      orders: encodeCursor("orders", [middleOrder]),
+      mine: encodeCursor("orders", [mine[0] ?? 0]),
+      ledger: encodeCursor(`ledger:${HOT}`, [ledger[0] ?? 0]),
+    },
+  };
+}
+
+const SORTS = ["created_at", "-created_at", "price", "-price", "name", "-name"] as const;
+
+/** Every route whose work could grow with the shop, and one that asks no database: the noise of the machine. */
+export function probes(places: Places, tokens: Tokens, { buyer, seller }: Ids): Probe[] {
+  const spread = (i: number, n: number): number => 1 + ((i * 7_919 + 13) % n);
+  const at = (of: readonly number[], i: number): number => of[i % of.length] ?? 1;
+  const sellable = (i: number): number => {
+    const id = spread(i, places.products);
+    return id % 50 === 0 ? id - 1 : id;
+  };
+  const get = (path: string, token?: string): Probe => ({ name: `GET ${shown(path)}`, ask: () => ({ method: "GET", path, token }) });
+  const catalogue = (query: Record<string, string | number | boolean>): Probe =>
+    get(`/products?${new URLSearchParams(entries(query)).toString()}`);
+  const { admin } = tokens;
+  let cancelled = 0;
+  let registered = 0;
+
+  return [
+    get("/.well-known/jwks.json"),
+    { name: "GET /products/:id", ask: (i) => ({ method: "GET", path: `/products/${spread(i, places.products)}` }) },
+    ...SORTS.map((sort) => catalogue({ sort })),
+    ...SORTS.map((sort) => catalogue({ sort, cursor: places.cursors[sort] })),
+    ...SORTS.map((sort) => catalogue({ category: CATEGORY, sort })),
+    ...SORTS.map((sort) => catalogue({ seller_id: seller, sort })),
+    catalogue({ category: "category 4", seller_id: seller, sort: "price" }),
+    catalogue({ min_price: 500, max_price: 600 }),
+    catalogue({ min_price: 990, sort: "-created_at" }),
+    catalogue({ max_price: 100, sort: "price" }),
+    catalogue({ in_stock: true }),
+    catalogue({ in_stock: false }),
+    catalogue({ in_stock: false, sort: "price" }),
+    ...Object.values(WORDS).flatMap((q) => ["created_at", "-price", "name"].map((sort) => catalogue({ q, sort }))),
+    catalogue({ q: WORDS.half, sort: "price", cursor: places.cursors.price }),
+    catalogue({ q: WORDS.tenth, sort: "-created_at", cursor: places.cursors["-created_at"] }),
+    catalogue({ q: WORDS.tenth, category: CATEGORY, sort: "price", in_stock: true }),
+    catalogue({ q: WORDS.hundredth, seller_id: seller, sort: "-created_at" }),
+    catalogue({ q: "la" }),
+    catalogue({ q: "la", sort: "name" }),
+    catalogue({ q: RARE_PAIR }),
+    catalogue({ q: RARE_PAIR, sort: "price" }),
+    catalogue({ q: "no such thing at all" }),
+    catalogue({ q: "?!" }),
+    get(`/products/${HOT}/stock`, admin),
+    get(`/products/${HOT}/stock?cursor=${places.cursors.ledger}`, admin),
+    get("/me", tokens.buyer),
+    get("/orders", tokens.buyer),
+    get(`/orders?cursor=${places.cursors.mine}`, tokens.buyer),
+    get("/orders?status=CONFIRMED", tokens.buyer),
+    get("/orders?status=REJECTED", tokens.buyer),
+    get("/orders?all=true", admin),
+    get("/orders?all=true&status=CANCELLED", admin),
+    get("/orders?all=true&status=PENDING", admin),
+    get(`/orders?all=true&cursor=${places.cursors.orders}`, admin),
+    { ...get(`/orders?user_id=${buyer + 1}`, admin), name: "GET /orders?user_id=" },
+    { name: "GET /orders/:id", ask: (i) => ({ method: "GET", path: `/orders/${at(places.buyers, i)}`, token: tokens.buyer }) },
+    get("/admin/outbox", admin),
+    get("/admin/outbox?state=parked", admin),
+    get("/admin/outbox?state=settled", admin),
+    {
+      name: "POST /orders",
+      writes: true,
+      ask: (i) => ({
+        method: "POST",
+        path: "/orders",
+        token: tokens.buyer,
+        body: { items: [{ product_id: sellable(i), quantity: 1 }] },
+      }),
+    },
+    {
+      name: "POST /orders/:id/cancel",
+      writes: true,
+      ask: () => ({ method: "POST", path: `/orders/${at(places.cancellable, cancelled++)}/cancel`, token: admin }),
+    },
+    {
+      name: "POST /products",
+      writes: true,
+      ask: (i) => ({
+        method: "POST",
+        path: "/products",
+        token: tokens.seller,
+        body: { name: `New Oak Lamp ${i}`, price: 12.5, quantity: 1_000, category: CATEGORY, description: "sato ribe kolo made vifi lune" },
+      }),
+    },
+    {
+      name: "PATCH /products/:id",
+      writes: true,
+      ask: (i) => ({ method: "PATCH", path: `/products/${at(places.sellers, i)}`, token: tokens.seller, body: { price: 10 + (i % 900) } }),
+    },
+    {
+      name: "POST /products/:id/stock",
+      writes: true,
+      ask: (i) => ({ method: "POST", path: `/products/${at(places.sellers, i)}/stock`, token: tokens.seller, body: { delta: 1 } }),
+    },
+    {
+      name: "POST /register",
+      writes: true,
+      ask: () => ({
+        method: "POST",
+        path: "/register",
+        body: { email: `new-${process.pid}-${Date.now()}-${registered++}@shop.test`, password: "correct horse battery" },
+      }),
+    },
+  ];
+}
+
+const entries = (query: Record<string, string | number | boolean>): [string, string][] =>
+  Object.entries(query).map(([name, value]) => [name, String(value)]);
+
+/** A path as the table has it: without what differs from size to size. */
+const shown = (path: string): string =>
+  decodeURIComponent(path)
+    .replace(/cursor=[^&]+/, "cursor=…")
+    .replace(/seller_id=\d+/, "seller_id=")
+    .replaceAll("+", " ");

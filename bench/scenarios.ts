@@ -1,0 +1,63 @@
+import { sql } from "../test/chaos/system";
+import type { Request } from "./load";
+import { PRODUCTS, WORDS } from "./seed";
+import type { Target } from "./targets";
+
+export interface Scenario {
+  name: string;
+  connections: readonly number[];
+  /** The requests from which each connection draws; made before it is measured. */
+  requests(target: Target): Request[] | Promise<Request[]>;
+}
+
+const every = Array.from({ length: PRODUCTS }, (_, n) => n + 1);
+
+const bearer = (target: Target, user: number): Record<string, string> => {
+  const token = target.tokens[(user - 1) % Math.max(1, target.tokens.length)];
+  return token === undefined ? {} : { Authorization: `Bearer ${token}` };
+};
+
+const getProduct = (id: number): Request => ({ method: "GET", path: `/products/${id}` });
+
+/** One line, one unit, no key: the shop makes one. */
+const postOrder = (target: Target, product: number, user: number): Request => ({
+  method: "POST",
+  path: "/orders",
+  headers: { "Content-Type": "application/json", ...bearer(target, user) },
+  body: JSON.stringify({ items: [{ product_id: product, quantity: 1 }] }),
+});
+
+export const gets = (): Request[] => every.map(getProduct);
+export const posts = (target: Target): Request[] => every.map((id) => postOrder(target, id, id));
+
+/** 60 % product, 20 % list, 10 % an order that is there, 10 % a new order. */
+export async function mixture(target: Target): Promise<Request[]> {
+  const orders =
+    target.ordersDatabase === undefined
+      ? []
+      : await sql<{ id: number; user_id: number }>(target.ordersDatabase, "select id, user_id from orders order by id desc limit 100");
+  if (orders.length === 0) throw new Error(`${target.name} has no orders to read yet`);
+  const some = (count: number): number[] => Array.from({ length: count }, () => 1 + Math.floor(Math.random() * PRODUCTS));
+  return [
+    ...every.slice(0, 600).map(getProduct),
+    ...Array<Request>(200).fill({ method: "GET", path: "/products?limit=20" }),
+    ...Array.from({ length: 100 }, (_, n): Request => {
+      const order = orders[n % orders.length] ?? { id: 0, user_id: 0 };
+      return { method: "GET", path: `/orders/${order.id}`, headers: bearer(target, order.user_id) };
+    }),
+    ...some(100).map((id) => postOrder(target, id, id)),
+  ];
+}
+
+export const SCENARIOS: readonly Scenario[] = [
+  { name: "get", connections: [1, 32, 128], requests: gets },
+  { name: "post", connections: [1, 32, 128], requests: posts },
+  { name: "list", connections: [32], requests: () => [{ method: "GET", path: "/products?limit=20" }] },
+  {
+    name: "search",
+    connections: [32],
+    requests: () => WORDS.map((word) => ({ method: "GET", path: `/products?q=${word}` })),
+  },
+  { name: "mixed", connections: [32], requests: mixture },
+  { name: "hot", connections: [32], requests: (target) => every.map((user) => postOrder(target, 1, user)) },
+];

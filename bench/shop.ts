@@ -1,0 +1,129 @@
+import { randomBytes } from "node:crypto";
+import path from "node:path";
+import { DATABASES, SERVICES, databaseNames, type DatabaseName, type ServiceName } from "../config";
+import { issueToken, signingKey, type SigningKey } from "../services/users/tokens";
+import { sql } from "../test/chaos/system";
+import { freePorts, until } from "../test/chaos/wait";
+import { forget } from "../test/support/amqp";
+import type { Ground } from "./ground";
+import { isOk, startProcess, type Started } from "./processes";
+import { seedProducts } from "./seed";
+
+export interface ShopOptions {
+  key: string;
+  /** How many nodes of each service; undefined for one process with all of them. */
+  topology?: Readonly<Record<ServiceName, number>> | undefined;
+  /** Loaded into each node before anything else. */
+  preload?: string | undefined;
+  env?: Readonly<Record<string, string>>;
+  /** What is different on each node. */
+  nodeEnv?: (name: string) => Readonly<Record<string, string>>;
+}
+
+export interface Shop {
+  url: string;
+  namespace: string;
+  nodes: Started[];
+  databases: Readonly<Record<DatabaseName, string>>;
+  tokens: string[];
+  adminToken: string;
+}
+
+export const USERS = 100;
+const TOKEN_SECONDS = 86_400;
+
+const ENV = {
+  NODE_ENV: "test",
+  HOST: "127.0.0.1",
+  LOG_LEVEL: "warn",
+  LOG_FORMAT: "json",
+  ACCESS_TOKEN_TTL: String(TOKEN_SECONDS),
+  BCRYPT_COST: "12",
+  RATE_LIMIT_AUTH: "0",
+  RATE_LIMIT_ADDRESS: "0",
+};
+
+/** The nodes of one shop as processes, its databases seeded. */
+export async function startShop(ground: Ground, options: ShopOptions): Promise<Shop> {
+  const { key, topology } = options;
+  const namespace = `bench-${key}-${randomBytes(3).toString("hex")}`;
+  const databases = {
+    users: ground.postgres.url(`${key}_users`),
+    products: ground.postgres.url(`${key}_products`),
+    orders: ground.postgres.url(`${key}_orders`),
+  };
+  const env: Record<string, string> = { ...ENV, NAMESPACE: namespace };
+  for (const [service] of databaseNames()) env[DATABASES[service]] = databases[service];
+  if (topology !== undefined) env.TRANSPORTER = ground.amqp;
+
+  const places = topology === undefined ? [undefined] : SERVICES.flatMap((service) => Array<ServiceName>(topology[service]).fill(service));
+  const names = places.map((service, n) => `${key}-${service ?? "all"}-${n}`);
+  const url = { gateway: "" };
+  const launch = async (service: ServiceName | undefined, n: number): Promise<Started> => {
+    const [port = 0, opsPort = 0] = await freePorts(2);
+    const name = names[n] ?? "";
+    if (service === undefined || service === "api") url.gateway = `http://127.0.0.1:${port}`;
+    const own = { NODE_ID: name, PORT: String(port), OPS_PORT: String(opsPort), ...(service !== undefined && { SERVICES: service }) };
+    const node = await startProcess({
+      name,
+      cwd: ground.build,
+      logs: ground.logs,
+      args: [...(options.preload === undefined ? [] : ["--require", options.preload]), "scripts/start.js"],
+      env: {
+        NODE_COMPILE_CACHE: path.join(ground.folder, "compile-cache"),
+        ...env,
+        ...options.env,
+        ...options.nodeEnv?.(name),
+        ...own,
+      },
+      ready: () => isOk(`http://127.0.0.1:${opsPort}/ready`),
+    });
+    ground.onStop(() => node.stop());
+    return node;
+  };
+  if (topology !== undefined) ground.onStop(() => forget(ground.amqp, namespace, names));
+  const nodes = await Promise.all(places.map(launch));
+  await until(`${key} answers`, () => isOk(`${url.gateway}/health`), 30_000);
+  await seedProducts(databases.products);
+  const signer = await shopKey(databases.users);
+  return { url: url.gateway, namespace, nodes, databases, tokens: tokensOf(signer), adminToken: issueToken(signer, ADMIN, TOKEN_SECONDS) };
+}
+
+const ADMIN = { id: USERS + 1, role: "admin" } as const;
+
+/** Tokens of a hundred users: signed here, since logging in takes a third of a second of CPU each. */
+export const tokensOf = (signer: SigningKey): string[] =>
+  Array.from({ length: USERS }, (_, n) => issueToken(signer, { id: n + 1, role: "user" }, TOKEN_SECONDS));
+
+async function shopKey(usersDatabase: string): Promise<SigningKey> {
+  const [row] = await sql<{ kid: string; private_key: string }>(
+    usersDatabase,
+    "select kid, private_key from signing_keys order by created_at desc, kid limit 1",
+  );
+  if (row === undefined) throw new Error("the shop has no signing key");
+  return signingKey(row.kid, row.private_key);
+}
+
+interface Report {
+  ok: boolean;
+  in_flight: number;
+  parked: number;
+  checks: { name: string; ok: boolean; violations: number; sample: string[] }[];
+}
+
+/** `npm run audit` over HTTP, when all orders are settled. @returns what is wrong */
+export async function auditShop({ url, adminToken }: Pick<Shop, "url" | "adminToken">): Promise<string[]> {
+  let report: Report | undefined;
+  const settled = async (): Promise<boolean> => {
+    const response = await fetch(`${url}/admin/consistency`, { headers: { Authorization: `Bearer ${adminToken}` } });
+    if (!response.ok) throw new Error(`the audit was answered ${response.status}: ${await response.text()}`);
+    report = (await response.json()) as Report;
+    return report.in_flight === 0;
+  };
+  const wrong: string[] = [];
+  await until("all orders are settled", settled, 120_000, 1_000).catch((error: unknown) => wrong.push(String(error)));
+  if (report !== undefined && report.parked > 0) wrong.push(`${report.parked} announcements are parked`);
+  for (const { name, ok, violations, sample } of report?.checks ?? [])
+    if (!ok) wrong.push(`${name}: ${violations}, such as ${sample.join("; ")}`);
+  return wrong;
+}

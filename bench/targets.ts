@@ -1,0 +1,173 @@
+import { createPublicKey, randomBytes } from "node:crypto";
+import path from "node:path";
+import { migrate } from "../mixins/migrations";
+import { readIfThere } from "../scripts/postgres-binaries";
+import { generateSigningKey, signingKey } from "../services/users/tokens";
+import { sql } from "../test/chaos/system";
+import { freePorts, until } from "../test/chaos/wait";
+import { forget } from "../test/support/amqp";
+import { ROOT } from "./build";
+import type { Roles } from "./cost";
+import type { Ground } from "./ground";
+import { startPeer } from "./peer/start";
+import { isOk, startProcess, type Started } from "./processes";
+import { seedProducts, seedStock } from "./seed";
+import { startShop, tokensOf, type Shop } from "./shop";
+
+/** What is measured, running. */
+export interface Target {
+  key: string;
+  name: string;
+  url: string;
+  roles: Roles;
+  /** A token each for user 1, 2, … */
+  tokens: string[];
+  ordersDatabase?: string;
+  shop?: Shop;
+}
+
+/** What can be measured. */
+export interface TargetKind {
+  key: string;
+  name: string;
+  /** Which scenarios it knows; all where not said. */
+  only?: readonly string[];
+  /** With how many connections; all where not said. */
+  connections?: readonly number[];
+  /** Why it can't be had here. */
+  missing?: (ground: Ground) => string | undefined;
+  start: (ground: Ground) => Promise<Omit<Target, "key" | "name">>;
+}
+
+const pidsOf = (started: readonly Started[]): Roles => Object.fromEntries(started.map(({ name, pid }) => [name, [pid]]));
+
+async function startRaw(ground: Ground): Promise<Omit<Target, "key" | "name">> {
+  const database = ground.postgres.url("raw_products");
+  await migrate({ url: database, directory: path.join(ROOT, "services/products/migrations") });
+  await seedProducts(database);
+  const [port = 0] = await freePorts(1);
+  const url = `http://127.0.0.1:${port}`;
+  const raw = await startProcess({
+    name: "raw",
+    cwd: ground.build,
+    logs: ground.logs,
+    args: ["bench/raw.js"],
+    env: { PORT: String(port), DATABASE_URL: database },
+    ready: () => isOk(`${url}/products/1`),
+  });
+  ground.onStop(() => raw.stop());
+  return { url, roles: { raw: [raw.pid] }, tokens: [] };
+}
+
+async function startFastify(ground: Ground): Promise<Omit<Target, "key" | "name">> {
+  for (const name of ["peer_products", "peer_orders"]) await sql(ground.postgres.url("postgres"), `create database ${name}`); // a name of ours, and names can't be bound
+  const { kid, pem } = await generateSigningKey();
+  const signer = signingKey(kid, pem);
+  const products = ground.postgres.url("peer_products");
+  const log = path.join(ground.logs, "peer.log");
+  const peer = await startPeer({
+    productsDatabaseUrl: products,
+    ordersDatabaseUrl: ground.postgres.url("peer_orders"),
+    amqpUrl: ground.amqp,
+    publicKeyPem: createPublicKey(pem).export({ type: "spki", format: "pem" }).toString(),
+    log,
+  }).catch((cause: unknown) => {
+    throw new Error(`no peer; it wrote:\n${readIfThere(log).slice(-3_000)}`, { cause });
+  });
+  ground.onStop(() => peer.stop());
+  await seedProducts(products);
+  const roles = Object.fromEntries(Object.entries(peer.pids).map(([name, pid]) => [name, [pid]]));
+  return { url: peer.url, roles, tokens: tokensOf(signer), ordersDatabase: ground.postgres.url("peer_orders") };
+}
+
+async function startStock(ground: Ground): Promise<Omit<Target, "key" | "name">> {
+  const namespace = `bench-stock-${randomBytes(3).toString("hex")}`;
+  for (const name of ["stock_products", "stock_orders"]) await sql(ground.postgres.url("postgres"), `create database ${name}`);
+  const [port = 0] = await freePorts(1);
+  const url = `http://127.0.0.1:${port}`;
+  const launch = async (service: string, database: string | undefined, ready: () => Promise<boolean>): Promise<Started> => {
+    const node = await startProcess({
+      name: `stock-${service}`,
+      cwd: ground.build,
+      logs: ground.logs,
+      args: ["bench/stock.js"],
+      env: {
+        SERVICE: service,
+        NAMESPACE: namespace,
+        NODE_ID: service,
+        TRANSPORTER: ground.amqp,
+        PORT: String(port),
+        ...(database !== undefined && { DATABASE_URL: database }),
+      },
+      ready,
+    });
+    ground.onStop(() => node.stop());
+    return node;
+  };
+  const hasTable = (database: string, table: string) => async (): Promise<boolean> =>
+    (await sql<{ there: boolean }>(database, "select to_regclass($1) is not null as there", [table]))[0]?.there === true;
+  const products = ground.postgres.url("stock_products");
+  const orders = ground.postgres.url("stock_orders");
+  ground.onStop(() => forget(ground.amqp, namespace, ["api", "products", "orders"]));
+  const nodes = await Promise.all([
+    launch("products", products, hasTable(products, "products")),
+    launch("orders", orders, hasTable(orders, "orders")),
+    launch("api", undefined, () => isListening(url)),
+  ]);
+  await seedStock(products);
+  const body = JSON.stringify({ items: [{ product_id: 1, quantity: 1 }] });
+  const order = async (): Promise<boolean> =>
+    (await fetch(`${url}/orders`, { method: "POST", headers: { "Content-Type": "application/json" }, body })).ok;
+  await until("stock answers", async () => (await isOk(`${url}/products/1`)) && (await order()), 30_000);
+  return { url, roles: pidsOf(nodes), tokens: [] };
+}
+
+async function isListening(url: string): Promise<boolean> {
+  await fetch(url, { signal: AbortSignal.timeout(1_000) });
+  return true;
+}
+
+type Topology = NonNullable<Parameters<typeof startShop>[1]["topology"]>;
+
+/** A shop as a target. */
+export const targetOf = (started: Shop): Omit<Target, "key" | "name"> => ({
+  url: started.url,
+  roles: pidsOf(started.nodes),
+  tokens: started.tokens,
+  ordersDatabase: started.databases.orders,
+  shop: started,
+});
+
+const shop = (key: string, topology: Topology | undefined, preload?: string) => async (ground: Ground) =>
+  targetOf(await startShop(ground, { key, topology, preload }));
+
+export const ONE_EACH: Topology = { api: 1, users: 1, products: 1, orders: 1 };
+const TWO: Topology = { api: 1, users: 1, products: 2, orders: 2 };
+const UNBATCHED = "./bench/unbatched.js";
+const ONLY_ONE = [1];
+const noBatching = ({ batches }: Ground) => (batches ? undefined : "this tree has no mixins/batching.ts");
+
+export const TARGETS: readonly TargetKind[] = [
+  { key: "raw", name: "raw", only: ["get"], start: startRaw },
+  { key: "peer", name: "peer (Fastify)", start: startFastify },
+  { key: "stock", name: "stock Moleculer", only: ["get", "post"], start: startStock },
+  { key: "shop", name: "shop 1+1+1+1", start: shop("shop", ONE_EACH) },
+  { key: "shop2", name: "shop 1+1+2+2", start: shop("shop2", TWO) },
+  { key: "one", name: "shop, one process", start: shop("one", undefined) },
+  {
+    key: "unbatched",
+    name: "unbatched 1+1+1+1",
+    only: ["get", "post"],
+    connections: ONLY_ONE,
+    missing: noBatching,
+    start: shop("unbatched", ONE_EACH, UNBATCHED),
+  },
+  {
+    key: "unbatched1",
+    name: "unbatched, one process",
+    only: ["get", "post"],
+    connections: ONLY_ONE,
+    missing: noBatching,
+    start: shop("unbatched1", undefined, UNBATCHED),
+  },
+];
