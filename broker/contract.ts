@@ -56,21 +56,22 @@ export function implement<C extends ActionContract, This>(
 
 /**
  * Answers many items that travelled together, each by itself: with its result, or with the error that it would have met alone.
- * @param work gets each item with its request's id in place
+ * @param work gets each item with its own request's id in place, where it has one
  */
-export function answerEach<Item extends { request_id?: string }, R>(
+export function answerEach<Item extends object, R>(
   service: Service,
   what: string,
   items: readonly Item[],
   work: (item: Item) => Promise<R>,
 ): Promise<(R | FailedItem)[]> {
   return Promise.all(
-    items.map((item) =>
-      withRequestId(item.request_id, () => work(item)).catch((error: unknown) => {
-        logFailure(service.logger, what, error, item.request_id);
+    items.map((item) => {
+      const id = "request_id" in item && typeof item.request_id === "string" ? item.request_id : currentRequestId();
+      return withRequestId(id, () => work(item)).catch((error: unknown) => {
+        logFailure(service.logger, what, error, id);
         return failedItem(error);
-      }),
-    ),
+      });
+    }),
   );
 }
 

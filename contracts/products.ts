@@ -1,5 +1,21 @@
 import { Type, type Static } from "@sinclair/typebox";
-import { action, Cents, closed, Cursor, event, health, Id, Limit, MAX_BATCH, Money, nullable, Page, Text, Timestamp } from "./contract";
+import {
+  action,
+  Cents,
+  closed,
+  Cursor,
+  event,
+  FailedItem,
+  health,
+  Id,
+  Limit,
+  MAX_BATCH,
+  Money,
+  nullable,
+  Page,
+  Text,
+  Timestamp,
+} from "./contract";
 
 /** Most units of one product, on the shelf and reserved together, that an adjustment may lead to. */
 export const MAX_QUANTITY = 1_000_000_000;
@@ -54,19 +70,25 @@ export const getMany = action("products.getMany", {
   repeatable: true,
 });
 
-export const list = action("products.list", {
-  params: closed({
-    q: Type.Optional(Text({ minLength: 1, maxLength: 200 })),
-    category: Type.Optional(Text({ maxLength: 100 })),
-    seller_id: Type.Optional(Id),
-    min_price: Type.Optional(Price),
-    max_price: Type.Optional(Price),
-    in_stock: Type.Optional(Type.Boolean()),
-    sort: Type.Optional(Type.Union(SORTS.map((sort) => Type.Literal(sort)))),
-    limit: Type.Optional(Limit),
-    cursor: Type.Optional(Cursor),
-  }),
-  result: Page(Product),
+const List = closed({
+  q: Type.Optional(Text({ minLength: 1, maxLength: 200 })),
+  category: Type.Optional(Text({ maxLength: 100 })),
+  seller_id: Type.Optional(Id),
+  min_price: Type.Optional(Price),
+  max_price: Type.Optional(Price),
+  in_stock: Type.Optional(Type.Boolean()),
+  sort: Type.Optional(Type.Union(SORTS.map((sort) => Type.Literal(sort)))),
+  limit: Type.Optional(Limit),
+  cursor: Type.Optional(Cursor),
+});
+
+/** One page of the catalogue. */
+export const list = action("products.list", { params: List, result: Page(Product), repeatable: true });
+
+/** Several pages at once, in the order asked; each succeeds or fails by itself. */
+export const listMany = action("products.listMany", {
+  params: closed({ lists: Type.Array(List, { minItems: 1, maxItems: MAX_BATCH }) }),
+  result: Type.Array(Type.Union([Page(Product), FailedItem])),
   repeatable: true,
 });
 

@@ -204,19 +204,19 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
         return Promise.resolve();
       },
 
-      send(this: Api, req: IncomingMessage, res: ServerResponse, { status, body, headers = {} }: Reply): void {
+      send(this: Api, req: IncomingMessage, res: ServerResponse, { status, body, text, headers = {} }: Reply): void {
         if (res.headersSent || res.destroyed) return;
         for (const [name, value] of Object.entries(headers)) res.setHeader(name, value);
         if (!res.hasHeader("Cache-Control"))
           res.setHeader("Cache-Control", req.headers.authorization === undefined ? "no-cache" : "no-store");
-        if (body === undefined) {
+        const json = body === undefined ? text : JSON.stringify(body);
+        if (json === undefined) {
           res.writeHead(status).end();
           return;
         }
-        const text = JSON.stringify(body);
         if (!res.hasHeader("Content-Type")) res.setHeader("Content-Type", "application/json; charset=utf-8");
-        res.setHeader("Content-Length", Buffer.byteLength(text));
-        res.writeHead(status).end(req.method === "HEAD" ? undefined : text);
+        res.setHeader("Content-Length", Buffer.byteLength(json));
+        res.writeHead(status).end(req.method === "HEAD" ? undefined : json);
       },
 
       sendProblem(

@@ -2,7 +2,7 @@ import type { ServiceBroker } from "moleculer";
 import { call } from "../../broker/contract";
 import { itemError, problem } from "../../broker/errors";
 import { currentRequestId } from "../../broker/logger";
-import type { Params } from "../../contracts/contract";
+import type { Params, Result } from "../../contracts/contract";
 import * as orders from "../../contracts/orders";
 import * as products from "../../contracts/products";
 import type { Caller } from "../../contracts/users";
@@ -11,10 +11,16 @@ import { batch } from "../../mixins/batching";
 /** The calls that most requests make; those that wait in this gateway at the same moment travel as one. */
 export interface Gather {
   product(id: number): Promise<products.Product>;
+  /** Those that ask for the same page at the same moment share one answer. */
+  products(list: Params<typeof products.list>): Promise<Result<typeof products.list>>;
   order(id: number, caller: Caller): Promise<orders.Order>;
   createOrder(order: Params<typeof orders.create>, caller: Caller): Promise<orders.Created>;
 }
 
+/** A list may take long: not too many others wait for it. */
+const SMALL = { size: 16, underWay: 8 };
+
+type List = Params<typeof products.list>;
 type Wish = Params<typeof orders.createMany>["orders"][number];
 type Wanted = Params<typeof orders.getMany>["orders"][number];
 
@@ -38,6 +44,16 @@ export function gather(broker: ServiceBroker): Gather {
         (found) => found ?? problem("PRODUCT_NOT_FOUND", "there is no such product"),
       ),
     ),
+    products: batch<List, Result<typeof products.list>>(async (lists) => {
+      const keys = lists.map((list) => JSON.stringify(list));
+      const distinct = new Map(keys.map((key, i) => [key, lists[i]]));
+      const pages = await call(broker, products.listMany, { lists: [...distinct.values()].flatMap((list) => list ?? []) });
+      const answers = new Map([...distinct.keys()].map((key, i) => [key, pages[i]]));
+      return keys.map((key) => {
+        const page = answers.get(key);
+        return page === undefined ? new Error("a page was not answered") : "error" in page ? itemError(page) : page;
+      });
+    }, SMALL),
     order: (id, { id: user_id, role }) => order({ id, user_id, role }),
     createOrder: (wish, { id: user_id }) => {
       const request_id = currentRequestId();

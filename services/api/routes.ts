@@ -14,6 +14,8 @@ import { bodyParams, idempotencyKey, ifMatch, isNotModified, pathId, queryParams
 export interface Reply {
   status: number;
   body?: unknown;
+  /** JSON, in place of a body. */
+  text?: string;
   headers?: Readonly<Record<string, string>>;
 }
 
@@ -69,8 +71,13 @@ function list<T extends { version: number }>(
   { items, next_cursor }: { items: T[]; next_cursor: string | null },
   input: Input,
 ): Reply {
-  return ok({ items: items.map((item) => entity(item).body), next_cursor }, nextLink(path, input, next_cursor));
+  let text = texts.get(items);
+  if (text === undefined) texts.set(items, (text = JSON.stringify({ items: items.map((item) => entity(item).body), next_cursor })));
+  return { status: 200, text, headers: nextLink(path, input, next_cursor) };
 }
+
+/** Requests that share a page share its text. */
+const texts = new WeakMap<object, string>();
 
 /** RFC 8288: the same list, from the cursor on. */
 function nextLink(path: string, input: Input, cursor: string | null): Record<string, string> {
@@ -131,6 +138,7 @@ export const ROUTES: Readonly<Record<string, Route>> = {
   "GET /products": route({
     action: products.list,
     params: (input) => queryParams(input, products.list, "refuse"),
+    perform: (gather, params) => gather.products(params),
     reply: (page, input) => list("/products", page, input),
   }),
   "GET /products/:id": PRODUCT,

@@ -1,14 +1,15 @@
 import path from "node:path";
 import type { Context, Service, ServiceBroker } from "moleculer";
 import { DataTypes, literal } from "sequelize";
-import { callerOf, implement, subscribe, type Meta, type SchemaFor } from "../../broker/contract";
+import { answerEach, callerOf, implement, subscribe, type Meta, type SchemaFor } from "../../broker/contract";
 import { invalid, problem } from "../../broker/errors";
 import { loadConfig, type Config } from "../../config";
+import type { Params, Result } from "../../contracts/contract";
 import { toCents } from "../../contracts/money";
 import { CancelledOrder, CreatedOrder, orderCancelled, orderCreated } from "../../contracts/orders";
 import * as contract from "../../contracts/products";
 import { batch } from "../../mixins/batching";
-import { databaseMixin, type WithDatabase } from "../../mixins/database.mixin";
+import { databaseMixin, explained, type WithDatabase } from "../../mixins/database.mixin";
 import { isDatabaseAway, isDataError } from "../../mixins/sql-state";
 import { answer } from "./answers";
 import { auditProducts, reservationsOf } from "./audit.store";
@@ -29,6 +30,7 @@ type Products = Service &
     /** Each settles what is asked at the same moment in one transaction. */
     reserve(order: CreatedOrder): Promise<contract.Outcome>;
     release(orderId: number): Promise<contract.Outcome>;
+    list(list: Params<typeof contract.list>): Promise<Result<typeof contract.list>>;
     find(id: number): Promise<ProductRow>;
     findOwn(ctx: Context<unknown, Meta>, id: number): Promise<ProductRow>;
   };
@@ -79,10 +81,11 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
       }),
 
       list: implement(contract.list, async function (this: Products, ctx) {
-        return listProducts(this.db, ctx.params).catch((error: unknown) => {
-          // The contract bounds all else: what is out of range for the database came in a cursor that nobody was given.
-          throw isDataError(error) ? problem("BAD_REQUEST", "the cursor can't be read") : error;
-        });
+        return this.list(ctx.params);
+      }),
+
+      listMany: implement(contract.listMany, async function (this: Products, ctx) {
+        return answerEach(this, contract.list.name, ctx.params.lists, (list) => this.list(list));
       }),
 
       update: implement(contract.update, async function (this: Products, ctx) {
@@ -151,6 +154,13 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
     },
 
     methods: {
+      async list(this: Products, list: Params<typeof contract.list>): Promise<Result<typeof contract.list>> {
+        return listProducts(this.db, list).catch((error: unknown) => {
+          // The contract bounds all else: what is out of range for the database came in a cursor that nobody was given.
+          throw isDataError(error) ? problem("BAD_REQUEST", "the cursor can't be read") : explained(error);
+        });
+      },
+
       async find(this: Products, id: number): Promise<ProductRow> {
         const [product] = await findProducts(this.db, [id]);
         if (product === undefined) throw notFound();

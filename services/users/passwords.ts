@@ -1,3 +1,4 @@
+import { availableParallelism } from "node:os";
 import path from "node:path";
 import { Piscina } from "piscina";
 import { problem } from "../../broker/errors";
@@ -5,6 +6,7 @@ import type { compare, hash } from "./passwords.worker";
 
 /** Waiting logins beyond this are refused at once: at the usual cost they would not be served in time anyway. */
 const MAX_QUEUE = 32;
+const MAX_THREADS = 4;
 
 /** Hashes and compares passwords by bcrypt, off the event loop. */
 export class Passwords {
@@ -16,7 +18,7 @@ export class Passwords {
     this.pool = new Piscina({
       filename: path.join(__dirname, `passwords.worker${path.extname(__filename)}`),
       minThreads: 1,
-      maxThreads: 2,
+      maxThreads: Math.max(1, Math.min(MAX_THREADS, availableParallelism() - 1)), // a core stays free for the event loop
       maxQueue: MAX_QUEUE,
       execArgv: process.execArgv, // the TypeScript loader among them
     });

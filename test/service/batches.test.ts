@@ -1,7 +1,7 @@
-import type { ServiceBroker } from "moleculer";
+import type { Middleware, ServiceBroker } from "moleculer";
 import { Client as Postgres } from "pg";
 import { call } from "../../broker/contract";
-import type { Result } from "../../contracts/contract";
+import type { Params, Result } from "../../contracts/contract";
 import * as orders from "../../contracts/orders";
 import * as products from "../../contracts/products";
 import { until } from "../support/amqp";
@@ -21,9 +21,20 @@ const wish = (product_id: number, more: { user_id?: number; key?: string; quanti
 const createMany = (wishes: ReturnType<typeof wish>[]) => call(broker, orders.createMany, { orders: wishes });
 const idsOf = (made: Made[]) => made.map((one) => ("order" in one ? one.order.id : undefined));
 
+/** The lists that products was asked for. */
+const lists: unknown[] = [];
+const counting: Middleware = {
+  name: "Counting",
+  localAction: (next, action) =>
+    function (ctx) {
+      if (action.name === products.listMany.name) lists.push(...(ctx.params as Params<typeof products.listMany>).lists);
+      return next.call(this, ctx) as unknown;
+    },
+};
+
 // Gateway and services on nodes of their own: what travels is JSON.
 beforeAll(async () => {
-  shop = await startShop({ nodes: [["api", "users"], ["products"], ["orders"]] });
+  shop = await startShop({ nodes: [["api", "users"], ["products"], ["orders"]], broker: { middlewares: [counting] } });
   broker = shop.node("api");
   seller = shop.client();
   await seller.signUp();
@@ -131,6 +142,21 @@ describe("reads that travel together", () => {
       expect(body["quantity"]).toBe(quantity);
       await Promise.all(others);
     }
+  });
+
+  it("those that ask for the same page at the same moment share one reading of it; a bad cursor among them is refused by itself", async () => {
+    const crowd = shop.client();
+    await crowd.get("/products"); // its connection is open now
+    lists.length = 0;
+    const asked = Array.from({ length: 60 }, (_, i) =>
+      i % 3 === 2 ? "/products?limit=2&cursor=nonsense" : `/products?limit=${1 + (i % 3)}`,
+    );
+    const answers = await Promise.all(asked.map((path) => crowd.get(path)));
+    expect(answers.map(({ status }) => status)).toEqual(asked.map((_, i) => (i % 3 === 2 ? 400 : 200)));
+    expect(answers.map(({ body }) => (body["items"] as unknown[] | undefined)?.length)).toEqual(
+      asked.map((_, i) => (i % 3 === 2 ? undefined : 1 + (i % 3))),
+    );
+    expect(lists.length).toBeLessThan(45);
   });
 
   it("each sees its own orders and no other's, an admin all", async () => {
