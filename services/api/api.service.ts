@@ -45,8 +45,8 @@ type Api = Service & {
 };
 
 const BODY_LIMIT = "100kb";
-/** Most requests that one gateway has under way: more would only wait for longer than their clients do. */
-const MAX_UNDER_WAY = 768;
+/** Most requests that one gateway has under way. Twice what fills its batches: more would wait longer, and none be served sooner. */
+const MAX_UNDER_WAY = 512;
 /** A client that does not finish its headers or its request in this time is cut off, in ms. */
 const REQUEST_TIMEOUT = 30_000;
 /** A token of RFC 9110, section 5.6.2. */
@@ -118,14 +118,13 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
       /** Every request passes here first, whatever becomes of it. */
       async httpHandler(this: Api, req: IncomingMessage, res: ServerResponse): Promise<void> {
         const id = requestId(req);
+        if (this.underWay >= MAX_UNDER_WAY && !pathOf(req).startsWith("/health/")) {
+          refuseAtOnce(res, id);
+          return;
+        }
         const since = performance.now();
         res.setHeader("X-Request-Id", id);
         res.setHeader("X-Content-Type-Options", "nosniff");
-        // Refused before any work is put into it: what is served under overload is worth as much as at the peak.
-        if (this.underWay >= MAX_UNDER_WAY && !pathOf(req).startsWith("/health/")) {
-          this.sendProblem(req, res, problemDetails("SERVICE_UNAVAILABLE", id));
-          return;
-        }
         this.underWay++;
         res.once("close", () => {
           this.underWay--;
@@ -352,6 +351,19 @@ function problemHeaders({ status, code }: ProblemDetails): Record<string, string
   if (status === 401) return { "WWW-Authenticate": code === "UNAUTHENTICATED" ? 'Bearer error="invalid_token"' : "Bearer" };
   return status === 503 || status === 429 ? { "Retry-After": String(RETRY_AFTER) } : {};
 }
+
+/** Before any work is put into it, so that what is served under overload stays near the peak. */
+function refuseAtOnce(res: ServerResponse, id: string): void {
+  const body = JSON.stringify(problemDetails("SERVICE_UNAVAILABLE", id));
+  res.writeHead(503, { ...REFUSAL, "X-Request-Id": id, "Content-Length": Buffer.byteLength(body) }).end(body);
+}
+
+const REFUSAL = {
+  "Content-Type": "application/problem+json",
+  "Cache-Control": "no-store",
+  "Retry-After": String(RETRY_AFTER),
+  "X-Content-Type-Options": "nosniff",
+};
 
 /** What is no HTTP at all gets an answer too, where the socket still takes one. */
 function answerUnreadable(_error: Error, socket: Socket): void {

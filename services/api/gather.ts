@@ -24,19 +24,14 @@ type List = Params<typeof products.list>;
 type Wish = Params<typeof orders.createMany>["orders"][number];
 type Wanted = Params<typeof orders.getMany>["orders"][number];
 
-/** Most orders that wait in one gateway: more would only wait for longer than a client does. */
-const MAX_WAITING_ORDERS = 512;
-
 export function gather(broker: ServiceBroker): Gather {
   const order = batch<Wanted, orders.Order>(async (wanted) =>
     (await call(broker, orders.getMany, { orders: [...wanted] })).map(
       (found) => found ?? problem("ORDER_NOT_FOUND", "there is no such order"),
     ),
   );
-  const create = batch<Wish, orders.Created>(
-    async (wishes) =>
-      (await call(broker, orders.createMany, { orders: [...wishes] })).map((made) => ("error" in made ? itemError(made) : made)),
-    { queue: MAX_WAITING_ORDERS },
+  const create = batch<Wish, orders.Created>(async (wishes) =>
+    (await call(broker, orders.createMany, { orders: [...wishes] })).map((made) => ("error" in made ? itemError(made) : made)),
   );
   return {
     product: batch<number, products.Product>(async (ids) =>

@@ -102,7 +102,19 @@ const SORT_COLUMNS = {
   },
 } as const;
 
-/** One page of the catalogue. The statement is put together from fixed fragments; every value is bound. */
+/** What is searched, as the indexes have it. */
+const TEXT = "(name || ' ' || coalesce(description, ''))";
+
+/** How many products are looked through, in the order of the list, for a text that trigrams can't find. */
+const LOOKED_THROUGH = 500;
+/** What pg_trgm needs: three letters or digits in a row. */
+const TRIGRAM = /[\p{L}\p{N}]{3}/u;
+
+/**
+ * One page of the catalogue. The statement is put together from fixed fragments; every value is bound. A seller, or else
+ * a category, is put as a range and leads the order, so that only the index that begins with it gives that order: else
+ * the planner might walk through everybody's products until it has met enough of these.
+ */
 export async function listProducts(
   db: Database,
   params: Params<typeof contract.list>,
@@ -117,21 +129,40 @@ export async function listProducts(
   const values: unknown[] = [];
   const bind = (value: unknown): string => `$${values.push(value)}`;
   const where = ["archived_at is null"];
-  if (params.q !== undefined) where.push(`(name || ' ' || coalesce(description, '')) ilike ${bind(`%${escapeLike(params.q)}%`)}`);
-  if (params.category !== undefined) where.push(`category = ${bind(params.category)}`);
-  if (params.seller_id !== undefined) where.push(`seller_id = ${bind(params.seller_id)}`);
+  const keys: string[] = [];
+  const bounds: string[] = [];
+  const lead = params.seller_id !== undefined ? "seller_id" : params.category !== undefined ? "category" : undefined;
+  if (lead !== undefined) {
+    const bound = bind(params[lead]);
+    where.push(`${lead} >= ${bound}`, `${lead} <= ${bound}`);
+    keys.push(lead);
+    bounds.push(bound);
+  }
+  keys.push(column.sql, "id");
+  if (params.category !== undefined && lead !== "category") where.push(`category = ${bind(params.category)}`);
   if (params.min_price !== undefined) where.push(`price_cents >= ${bind(toCents(params.min_price))}`);
   if (params.max_price !== undefined) where.push(`price_cents <= ${bind(toCents(params.max_price))}`);
-  if (params.in_stock !== undefined) where.push(params.in_stock ? "quantity > 0" : "quantity = 0");
+  if (params.in_stock !== undefined) where.push(params.in_stock ? "not sold_out" : "sold_out");
   if (params.cursor !== undefined) {
     const [value, id] = decodeCursor(list, params.cursor, [column.type, "number"]);
-    where.push(`(${column.sql}, id) ${descending ? "<" : ">"} (${column.bound(bind(value))}, ${bind(id)}::bigint)`);
+    bounds.push(column.bound(bind(value)), `${bind(id)}::bigint`);
+    where.push(`(${keys.join()}) ${descending ? "<" : ">"} (${bounds.join()})`);
   }
-  const rows = await db.adhoc<ProductRow>(
-    `select * from products where ${where.join(" and ")} order by ${column.sql} ${direction}, id ${direction} limit ${bind(limit + 1)}`,
-    values,
-  );
-  return page(rows, limit, present, (last) => encodeCursor(list, [column.of(last), last.id]));
+  const order = `order by ${keys.map((key) => `${key} ${direction}`).join()}`;
+  const most = bind(limit + 1);
+  const select = (from: string, conditions: readonly string[]) =>
+    db.adhoc<ProductRow>(`select * from ${from} where ${conditions.join(" and ")} ${order} limit ${most}`, values);
+  const give = (rows: ProductRow[]) => page(rows, limit, present, (last) => encodeCursor(list, [column.of(last), last.id]));
+
+  if (params.q === undefined) return give(await select("products", where));
+  const matches = `${TEXT} ilike ${bind(`%${escapeLike(params.q)}%`)}`;
+  // By the index of trigrams or that of the sort, whichever is shorter: the planner knows how frequent a word is.
+  if (TRIGRAM.test(params.q)) return give(await select("products", [...where, matches]));
+  // Most texts of one or two characters are everywhere: the first products have them. The others have an index of their own.
+  const first = `(select * from products where ${where.join(" and ")} ${order} limit ${LOOKED_THROUGH}) as first`;
+  const rows = await select(first, [matches]);
+  if (rows.length > limit) return give(rows);
+  return give(await select("products", [...where, matches, `letter_pairs(${TEXT}) @> letter_pairs(${bind(params.q)})`]));
 }
 
 /** `%` and `_` in a search mean themselves. */
