@@ -1,6 +1,3 @@
--- What waits or was given up, for operators: found among a million settled rows.
-create index outbox_open on outbox (id) where state <> 'SETTLED';
-
 -- Each order leaves dead entries in the small indexes that the relay reads, and by default they would be cleared away
 -- after a fifth of all rows have changed: at a million rows a claim reads a hundred times as many pages by then. And a
 -- backlog must soon be known to the planner, or it might count what is unanswered by way of everything that waits.

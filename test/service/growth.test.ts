@@ -1,0 +1,207 @@
+import fc from "fast-check";
+import { Client as Postgres } from "pg";
+import type { Params } from "../../contracts/contract";
+import * as products from "../../contracts/products";
+import type { Database } from "../../mixins/database";
+import * as outbox from "../../mixins/outbox";
+import { encodeCursor } from "../../mixins/keyset";
+import { listOrders } from "../../services/orders/orders.store";
+import { listProducts } from "../../services/products/products.store";
+import { startShop, type Shop } from "../support/shop";
+
+/** Enough that a walk through all of them shows. */
+const MANY = 20_000;
+
+let shop: Shop, catalogue: Postgres, orders: Postgres;
+
+beforeAll(async () => {
+  shop = await startShop({ nodes: [["products", "orders"]] });
+  [catalogue, orders] = [new Postgres(shop.databases.products.url), new Postgres(shop.databases.orders.url)];
+  await Promise.all([catalogue.connect(), orders.connect()]);
+});
+afterAll(async () => {
+  await Promise.all([catalogue.end(), orders.end()]);
+  await shop.stop();
+});
+
+interface Node {
+  "Node Type": string;
+  "Relation Name"?: string;
+  "Actual Rows": number;
+  "Actual Loops": number;
+  "Rows Removed by Filter"?: number;
+  "Rows Removed by Index Recheck"?: number;
+  Plans?: Node[];
+}
+
+/** Rows that a plan took from tables, those that it dropped included. */
+function rowsOf(node: Node): number {
+  const taken = node["Actual Rows"] + (node["Rows Removed by Filter"] ?? 0) + (node["Rows Removed by Index Recheck"] ?? 0);
+  const below = (node.Plans ?? []).reduce((sum, plan) => sum + rowsOf(plan), 0);
+  return below + (node["Relation Name"] === undefined ? 0 : Math.ceil(taken * node["Actual Loops"]));
+}
+
+/** A database that explains each statement in place of answering it. */
+class Explainer {
+  rows = 0;
+
+  constructor(private readonly client: Postgres) {}
+
+  adhoc = async (text: string, values: unknown[]): Promise<unknown[]> => {
+    const { rows } = await this.client.query<{ "QUERY PLAN": { Plan: Node }[] }>(`explain (analyze, format json) ${text}`, values);
+    this.rows += rowsOf(rows[0]!["QUERY PLAN"][0]!.Plan);
+    return [];
+  };
+}
+
+/** How many rows are read for a list. */
+async function reads(client: Postgres, list: (db: Database) => Promise<unknown>): Promise<number> {
+  const explainer = new Explainer(client);
+  await list(explainer as unknown as Database); // lists use nothing else of it
+  return explainer.rows;
+}
+
+describe("a search for what has no three letters in a row", () => {
+  const search = async (params: Params<typeof products.list>) =>
+    (await shop.node("products").call<{ items: { id: number; name: string }[] }, object>("products.list", params)).items;
+
+  afterEach(() => catalogue.query("truncate products cascade"));
+
+  it.each(["XL", "4k", "台灯", "台", "?!", "\u0001", "z\n", "%_", "\\", "a😀", "ab c", "- -"])(
+    "%j is found behind a thousand others",
+    async (q) => {
+      await catalogue.query(
+        "insert into products (name, price_cents, quantity, seller_id) select 'Lamp', 1, 1, 1 from generate_series(1, 1000)",
+      );
+      const text = `Rug ${q.toLowerCase()}.`;
+      await catalogue.query(
+        "insert into products (name, description, price_cents, quantity, seller_id) values ($1, null, 2, 1, 1), ('Rug', $1, 2, 1, 1)",
+        [text],
+      );
+      for (const sort of products.SORTS.filter((sort) => !sort.startsWith("-"))) expect(await search({ q, sort })).toHaveLength(2);
+      expect(await search({ q, max_price: 0.01 })).toEqual([]);
+    },
+  );
+
+  it("finds what a search through every text finds", async () => {
+    const character = fc.constantFrom(...Array.from("abAB0 .?\\%_\n\t\u0001éÉ台灯😀"));
+    const text = fc.string({ unit: character, minLength: 1, maxLength: 12 }).map((rest) => `x${rest}`);
+    const query = fc.string({ unit: character, minLength: 1, maxLength: 3 });
+    const small = (s: string): string => s.replace(/[A-Z]/g, (c) => c.toLowerCase());
+    await fc.assert(
+      fc.asyncProperty(fc.array(text, { minLength: 1, maxLength: 15 }), query, async (names, q) => {
+        await catalogue.query("truncate products cascade");
+        await catalogue.query(
+          "insert into products (name, price_cents, quantity, seller_id) select n, 1, 1, 1 from unnest($1::text[]) as n",
+          [names],
+        );
+        const expected = names.filter((name) => small(`${name} `).includes(small(q)));
+        expect((await search({ q })).map(({ name }) => name).sort()).toEqual(expected.sort());
+      }),
+      { numRuns: 150 },
+    );
+  });
+});
+
+describe("stock", () => {
+  it("moves without touching an index, but for the last unit that goes and the first that comes", async () => {
+    const id = Number(
+      (await catalogue.query("insert into products (name, price_cents, quantity, seller_id) values ('Lamp', 1, 3, 1) returning id")).rows[0]
+        .id,
+    );
+    const counted = async () =>
+      Number((await catalogue.query("select pg_stat_get_xact_tuples_hot_updated('products'::regclass) as n")).rows[0].n);
+    const hot = async (delta: number) => {
+      await catalogue.query("begin");
+      const before = await counted();
+      const { rows } = await catalogue.query(
+        "update products set quantity = quantity + $2, version = version + 1, updated_at = now() where id = $1 returning sold_out",
+        [id, delta],
+      );
+      const after = await counted();
+      await catalogue.query("commit");
+      return [after - before, Boolean(rows[0].sold_out)];
+    };
+    expect([await hot(-1), await hot(-1), await hot(-1), await hot(2)]).toEqual([
+      [1, false],
+      [1, false],
+      [0, true],
+      [0, false],
+    ]);
+  });
+});
+
+describe(`a list of ${MANY} products`, () => {
+  beforeAll(async () => {
+    await catalogue.query(
+      `insert into products (name, description, category, price_cents, quantity, seller_id, created_at)
+       select 'Lamp ' || hashint4(i), case when i % 2 = 0 then 'everyday' end || case when i = 77 then ' zephyrine' else '' end,
+         'c' || abs(hashint4(i)) % 20, abs(hashint4(i + 1)) % 10000, i % 10, abs(hashint4(i + 2)) % 20, now() + interval '1 second' * i
+       from generate_series(1, $1::int) as i`,
+      [MANY],
+    );
+    await catalogue.query("vacuum analyze products");
+  });
+
+  const FILTERS = [
+    {},
+    { category: "c7" },
+    { seller_id: 7 },
+    { in_stock: false },
+    { in_stock: true },
+    { q: "everyday" },
+    { q: "ever", category: "c7" },
+  ];
+  const cases = FILTERS.flatMap((filter) => products.SORTS.map((sort) => ({ ...filter, sort })));
+  it.each<Params<typeof products.list>>(cases)("%j reads little more than it shows", async (params) => {
+    expect(await reads(catalogue, (db) => listProducts(db, params))).toBeLessThan(150);
+  });
+
+  it.each(products.SORTS)("by %s reads as little in its midst as at its start", async (sort) => {
+    const { rows } = await catalogue.query(
+      "select id::int, name, price_cents::int as price, (extract(epoch from created_at) * 1000)::float8 as created_at from products order by id offset 10000 limit 1",
+    );
+    const cursor = encodeCursor(`products:${sort}`, [rows[0][sort.replace("-", "")], rows[0].id]);
+    expect(await reads(catalogue, (db) => listProducts(db, { sort, cursor }))).toBeLessThan(50);
+  });
+
+  it.each(["zephyrine", "no such thing"])("finds what is rare without looking through all: %s", async (q) => {
+    for (const sort of products.SORTS) expect(await reads(catalogue, (db) => listProducts(db, { q, sort }))).toBeLessThan(50);
+  });
+
+  it.each(["zq", "?!", "ж"])("looks through few for what hardly any has, though no trigram helps: %s", async (q) => {
+    for (const sort of products.SORTS) expect(await reads(catalogue, (db) => listProducts(db, { q, sort }))).toBeLessThan(1_100);
+  });
+});
+
+describe(`a list of ${MANY} orders`, () => {
+  beforeAll(async () => {
+    await orders.query(
+      `insert into orders (user_id, idempotency_key, request_hash, status, total_cents)
+       select case when i <= 500 then 1 else 2 + i % 10 end, i, '-', case when i % 50 = 0 then 'REJECTED' else 'CONFIRMED' end, 1 from generate_series(1, $1::int) as i`,
+      [MANY],
+    );
+    await orders.query(
+      "insert into outbox (order_id, event, payload, state, attempts, settled_at) select id, 'order.created', '{}', case id % 5000 when 0 then 'PARKED' else 'SETTLED' end, 1, now() from orders",
+    );
+    await orders.query("vacuum analyze");
+  });
+
+  const CASES = [
+    { userId: 1 },
+    { userId: 5 },
+    { userId: 1, status: "REJECTED" },
+    { status: "REJECTED" },
+    { status: "PENDING" },
+    {},
+  ] as const;
+  it.each(CASES)("%j reads those alone, however old they are", async (filter) => {
+    const params = { userId: undefined, status: undefined, limit: 20, cursor: undefined, ...filter };
+    for (const cursor of [undefined, encodeCursor("orders", [MANY / 2])])
+      expect(await reads(orders, (db) => listOrders(db, { ...params, cursor }))).toBeLessThan(100);
+  });
+
+  it("what waits or was given up is found among what is settled", async () => {
+    expect(await reads(orders, (db) => outbox.list(db, ["PENDING", "PARKED"], 0, 21))).toBeLessThan(30);
+  });
+});
