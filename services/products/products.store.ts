@@ -143,6 +143,8 @@ export async function listProducts(
   if (params.min_price !== undefined) where.push(`price_cents >= ${bind(toCents(params.min_price))}`);
   if (params.max_price !== undefined) where.push(`price_cents <= ${bind(toCents(params.max_price))}`);
   if (params.in_stock !== undefined) where.push(params.in_stock ? "not sold_out" : "sold_out");
+  // Without a filter the plan is the same for all values; with one it depends on how many products pass.
+  const run = where.length === 1 && params.q === undefined ? db.query : db.adhoc;
   if (params.cursor !== undefined) {
     const [value, id] = decodeCursor(list, params.cursor, [column.type, "number"]);
     bounds.push(column.bound(bind(value)), `${bind(id)}::bigint`);
@@ -151,7 +153,7 @@ export async function listProducts(
   const order = `order by ${keys.map((key) => `${key} ${direction}`).join()}`;
   const most = bind(limit + 1);
   const select = (from: string, conditions: readonly string[]) =>
-    db.adhoc<ProductRow>(`select * from ${from} where ${conditions.join(" and ")} ${order} limit ${most}`, values);
+    run<ProductRow>(`select * from ${from} where ${conditions.join(" and ")} ${order} limit ${most}`, values);
   const give = (rows: ProductRow[]) => page(rows, limit, present, (last) => encodeCursor(list, [column.of(last), last.id]));
 
   if (params.q === undefined) return give(await select("products", where));

@@ -47,11 +47,16 @@ class Explainer {
 
   constructor(private readonly client: Postgres) {}
 
-  adhoc = async (text: string, values: unknown[]): Promise<unknown[]> => {
+  adhoc = (text: string, values: unknown[]): Promise<unknown[]> => this.explain(text, values, "force_custom_plan");
+  /** A prepared statement has the same plan for all values, sooner or later. */
+  query = (text: string, values: unknown[]): Promise<unknown[]> => this.explain(text, values, "force_generic_plan");
+
+  private async explain(text: string, values: unknown[], plan: string): Promise<unknown[]> {
+    await this.client.query(`set plan_cache_mode = ${plan}; set enable_seqscan = off; set jit = off`); // as the shop's own connections
     const { rows } = await this.client.query<{ "QUERY PLAN": { Plan: Node }[] }>(`explain (analyze, format json) ${text}`, values);
     this.rows += rowsOf(rows[0]!["QUERY PLAN"][0]!.Plan);
     return [];
-  };
+  }
 }
 
 /** How many rows are read for a list. */
