@@ -12,7 +12,7 @@ import { bearerToken, TokenVerifier, unauthenticated } from "./access";
 import { gather, type Gather } from "./gather";
 import { healthRoutes } from "./health";
 import { problemDetails, RETRY_AFTER, toProblem, translated, type ProblemDetails } from "./problem";
-import { PRODUCT, ROUTES, type Reply, type Route } from "./routes";
+import { readProduct, ROUTES, type Reply, type Route } from "./routes";
 
 /** A request as moleculer-web hands it on. */
 type Request = IncomingMessage & {
@@ -155,9 +155,8 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
        * and no CORS, and is the same route otherwise.
        */
       async readProduct(this: Api, req: IncomingMessage, res: ServerResponse, id: string): Promise<void> {
-        const ctx = this.broker.ContextFactory.create(this.broker);
         try {
-          this.send(req, res, await PRODUCT.handle(ctx, { path: { id }, query: {}, body: undefined, headers: req.headers }, this.gather));
+          this.send(req, res, await readProduct({ path: { id }, query: {}, body: undefined, headers: req.headers }, this.gather));
         } catch (error) {
           this.errorHandler(req, res, error);
         }
