@@ -45,8 +45,12 @@ export function simulate(costs: Costs, layout: Layout, seconds = 3): Prediction 
   const nodes = (count: number): Process[] => Array.from({ length: count }, newProcess);
   const [gateways, orders, products] = [nodes(layout.gateways), nodes(layout.orders), nodes(layout.products)];
   const generator = newProcess();
-  let turn = 0;
-  const next = (of: readonly Process[]): Process | undefined => of[turn++ % of.length];
+  const turns = new Map<readonly Process[], number>();
+  const next = (of: readonly Process[]): Process | undefined => {
+    const turn = turns.get(of) ?? 0;
+    turns.set(of, turn + 1);
+    return of[turn % of.length];
+  };
   const price = ({ batch, item }: Cost, size: number, part: number): number => (batch + item * size) * part;
 
   /** The components that a batch passes on its way, now or after the answer. */

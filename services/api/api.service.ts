@@ -39,6 +39,7 @@ type Api = Service & {
   send(req: IncomingMessage, res: ServerResponse, reply: Reply): void;
   send404(req: IncomingMessage, res: ServerResponse): void;
   methodsOf(path: string): string[];
+  baseHeaders(req: IncomingMessage): Record<string, string>;
   readProduct(req: IncomingMessage, res: ServerResponse, id: string): Promise<void>;
   errorHandler(req: IncomingMessage, res: ServerResponse, error: unknown): void;
   sendProblem(req: IncomingMessage, res: ServerResponse, details: ProblemDetails, headers?: Record<string, string>): void;
@@ -123,8 +124,6 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
           return;
         }
         const since = performance.now();
-        res.setHeader("X-Request-Id", id);
-        res.setHeader("X-Content-Type-Options", "nosniff");
         this.underWay++;
         res.once("close", () => {
           this.underWay--;
@@ -133,10 +132,10 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
               this.logger.info(req.method, pathOf(req), res.statusCode, `${(performance.now() - since).toFixed(1)} ms`);
             });
         });
-        if (!this.broker.started) res.setHeader("Connection", "close"); // drains keep-alive clients
         await withRequestId(id, () => {
           const product = hotProduct(req);
           if (product !== undefined) return this.readProduct(req, res, product);
+          for (const [name, value] of Object.entries(this.baseHeaders(req))) res.setHeader(name, value);
           if (req.headers.host === undefined && req.httpVersion === "1.1") {
             this.sendProblem(req, res, problemDetails("BAD_REQUEST", id, "a Host header is needed")); // RFC 9112, 3.2
             return undefined;
@@ -202,19 +201,23 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
         return Promise.resolve();
       },
 
-      send(this: Api, req: IncomingMessage, res: ServerResponse, { status, body, text, headers = {} }: Reply): void {
+      /** On every answer. */
+      baseHeaders(this: Api, req: IncomingMessage): Record<string, string> {
+        const headers = { "X-Request-Id": String(req.headers["x-request-id"]), "X-Content-Type-Options": "nosniff" };
+        return this.broker.started ? headers : { ...headers, Connection: "close" }; // drains keep-alive clients
+      },
+
+      send(this: Api, req: IncomingMessage, res: ServerResponse, { status, body, text, headers }: Reply): void {
         if (res.headersSent || res.destroyed) return;
-        for (const [name, value] of Object.entries(headers)) res.setHeader(name, value);
-        if (!res.hasHeader("Cache-Control"))
-          res.setHeader("Cache-Control", req.headers.authorization === undefined ? "no-cache" : "no-store");
         const json = body === undefined ? text : JSON.stringify(body);
-        if (json === undefined) {
-          res.writeHead(status).end();
-          return;
-        }
-        if (!res.hasHeader("Content-Type")) res.setHeader("Content-Type", "application/json; charset=utf-8");
-        res.setHeader("Content-Length", Buffer.byteLength(json));
-        res.writeHead(status).end(req.method === "HEAD" ? undefined : json);
+        // All at once, which is quicker than one by one.
+        res.writeHead(status, {
+          ...this.baseHeaders(req),
+          "Cache-Control": req.headers.authorization === undefined ? "no-cache" : "no-store",
+          ...(json !== undefined && { "Content-Type": "application/json; charset=utf-8", "Content-Length": Buffer.byteLength(json) }),
+          ...headers,
+        });
+        res.end(req.method === "HEAD" ? undefined : json);
       },
 
       sendProblem(
@@ -247,7 +250,7 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
       send404(this: Api, req: IncomingMessage, res: ServerResponse): void {
         const path = pathOf(req);
         const methods = this.methodsOf(path);
-        const id = String(res.getHeader("X-Request-Id"));
+        const id = String(req.headers["x-request-id"]);
         if (methods.length === 0) this.sendProblem(req, res, problemDetails("NOT_FOUND", id, "there is nothing here"));
         else
           this.sendProblem(req, res, problemDetails("METHOD_NOT_ALLOWED", id, `${req.method ?? "this method"} is not possible here`), {
@@ -257,7 +260,7 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
 
       /** Every error of every route, as problem+json. Those that are our fault have been logged where they arose. */
       errorHandler(this: Api, req: IncomingMessage, res: ServerResponse, error: unknown): void {
-        const details = toProblem(error, String(res.getHeader("X-Request-Id")));
+        const details = toProblem(error, String(req.headers["x-request-id"]));
         if (details.code === "INTERNAL_ERROR")
           withRequestId(details.request_id, () => {
             this.logger.error(`${req.method ?? ""} ${pathOf(req)} failed:`, error);
