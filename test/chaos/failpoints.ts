@@ -12,8 +12,8 @@ if (process.env.NODE_ENV === "production") throw new Error("failpoints are for t
 
 export interface Failpoint {
   point: "now" | "before query" | "after query" | "before emit" | "after emit";
-  /** a part of the statement and its values, or of the event's name and payload, as JSON */
-  match?: string;
+  /** a part of the statement and its values, or of the event's name and payload, as JSON; or any of several */
+  match?: string | string[];
   /** `postpone`: the event leaves later, and its sender believes it has left */
   does: "die" | "throw" | "delay" | "postpone" | "sleep in the database" | "channel error";
   ms?: number;
@@ -47,8 +47,10 @@ function breakChannel(): void {
     .catch(() => undefined);
 }
 
+const matches = ({ match = "" }: Failpoint, what: string): boolean => [match].flat().some((part) => what.includes(part));
+
 function take(point: Failpoint["point"], what: string): Failpoint | undefined {
-  const found = armed.find((one) => one.point === point && one.times !== 0 && what.includes(one.match ?? ""));
+  const found = armed.find((one) => one.point === point && one.times !== 0 && matches(one, what));
   if (found?.times !== undefined) found.times--;
   return found;
 }
@@ -58,7 +60,7 @@ async function act({ does, ms = 0, match }: Failpoint): Promise<void> {
     process.kill(process.pid, "SIGKILL");
     await new Promise(() => undefined);
   }
-  if (does === "throw") throw new Error(`failpoint ${match ?? ""}`);
+  if (does === "throw") throw new Error(`failpoint ${String(match)}`);
   if (does === "delay") await pause(ms);
 }
 
@@ -82,7 +84,7 @@ Client.prototype.query = function (this: Client, ...args: unknown[]) {
     return Promise.resolve({ rows: [], rowCount: 0 });
   if (armed.length === 0) return call();
   const what = text + JSON.stringify(typeof config === "string" ? args[1] : config?.values);
-  const sleep = armed.find((one) => one.does === "sleep in the database" && one.times !== 0 && what.includes(one.match ?? ""));
+  const sleep = armed.find((one) => one.does === "sleep in the database" && one.times !== 0 && matches(one, what));
   if (sleep) {
     if (sleep.times !== undefined) sleep.times--;
     void query.call(this, `select pg_sleep(${(sleep.ms ?? 0) / 1000})`);
@@ -95,7 +97,7 @@ ServiceBroker.prototype.emit = function (this: ServiceBroker, ...args: unknown[]
   const call = () => emit.apply(this, args);
   if (armed.length === 0) return call();
   const what = JSON.stringify(args.slice(0, 2));
-  const late = armed.find((one) => one.does === "postpone" && what.includes(one.match ?? ""));
+  const late = armed.find((one) => one.does === "postpone" && matches(one, what));
   if (!late) return around("emit", what, call);
   setTimeout(call, late.ms);
   return Promise.resolve();

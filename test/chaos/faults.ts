@@ -392,7 +392,9 @@ export const FAULTS: readonly Fault[] = [
       await system.relaunch("orders", { env: { OUTBOX_RETRY_MS: "200", OUTBOX_RETRY_MAX_MS: "500" } });
       const lemon = await load.createProduct(100);
       const products = system.node("products");
-      await products.arm({ point: "before query", match: `\\"product_id\\":${lemon}}`, does: "throw" });
+      // an order's line as it is emitted at once, and as the outbox keeps it
+      const line = [`\\"product_id\\":${lemon},`, `\\"product_id\\":${lemon}}`];
+      await products.arm({ point: "before query", match: line, does: "throw" });
       const orders = await orderMany(chaos, 5, lemon);
       const find = "select id from outbox where state = 'PARKED' and order_id = any($1)";
       const parked = () => system.sql<{ id: string }>("orders", find, [orders.map((order) => order.id)]);
