@@ -7,8 +7,10 @@ import { Generator } from "./load";
 import { overload } from "./overload";
 import { findPgbench, Pgbench } from "./pgbench";
 import { machine, markdown, write, type Results } from "./report";
+import { scale } from "./scale";
 import { SCENARIOS } from "./scenarios";
 import { auditShop } from "./shop";
+import { simulateShop } from "./simulate";
 import { soak } from "./soak";
 import { start } from "./start";
 import { LIMIT, measureAll, measureIdle, summarise, type Cell, type Plan } from "./table";
@@ -27,6 +29,9 @@ const { values: options } = parseArgs({
     minutes: { type: "string", default: "30" },
     rate: { type: "string", default: "300" },
     start: { type: "boolean", default: false },
+    scale: { type: "boolean", default: false },
+    sizes: { type: "string", default: "1000,100000,1000000" },
+    simulate: { type: "boolean", default: false },
     out: { type: "string", default: path.join(__dirname, "results") },
   },
 });
@@ -133,6 +138,14 @@ async function run(ground: Ground): Promise<boolean> {
 }
 
 async function main(): Promise<void> {
+  if (options.scale) {
+    await scale({ sizes: options.sizes.split(",").map(Number), out: options.out });
+    return;
+  }
+  if (options.simulate) {
+    simulateShop(options.out);
+    return;
+  }
   const ground = await prepare();
   let clean = false;
   try {

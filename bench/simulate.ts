@@ -14,6 +14,7 @@ const COMPONENTS = ["generator", "gateway", "rabbitmq", "products", "orders", "p
 type Component = (typeof COMPONENTS)[number];
 /** After a POST is answered the same components do about as much again, to reserve and to confirm. */
 const LATER = { get: 0, post: 0.5 };
+const UNDER_WAY = { get: 1, post: 2 };
 const FITTED = 128;
 const ITERATIONS = 8;
 const HERE = 2; // cores of the machine that was measured
@@ -37,7 +38,7 @@ function measured(cell: Cell): { costs: Record<Component, number>; rate: number 
 }
 
 /** Splits each component's cost into what a batch and what an item costs, so that one and 128 connections come out right. */
-function fit(lone: Cell, many: Cell, later: number): Costs {
+function fit(lone: Cell, many: Cell, later: number, underWay: number): Costs {
   const [first, full] = [measured(lone), measured(many)];
   let meanBatch = FITTED / 3;
   let costs: Costs | undefined;
@@ -59,6 +60,7 @@ function fit(lone: Cell, many: Cell, later: number): Costs {
       postgres: split("postgres"),
       latency: Math.max(0, 1e6 / first.rate - busy),
       later,
+      underWay,
     };
     meanBatch = simulate(costs, { ...ONE, connections: FITTED }).meanBatch;
   }
@@ -78,7 +80,7 @@ function report(results: Results, scenario: "get" | "post"): string {
     if (cell === undefined) throw new Error(`the results lack ${scenario} c${connections} of ${key}: run npm run bench first`);
     return cell;
   };
-  const costs = fit(find("shop", 1), find("shop", FITTED), LATER[scenario]);
+  const costs = fit(find("shop", 1), find("shop", FITTED), LATER[scenario], UNDER_WAY[scenario]);
   const tests: [string, string, number, typeof ONE][] = [
     ["one node each, fitted", "shop", 1, ONE],
     ["one node each, fitted", "shop", FITTED, ONE],
@@ -114,13 +116,15 @@ function report(results: Results, scenario: "get" | "post"): string {
   ].join("\n\n");
 }
 
-const [out = path.join(__dirname, "results")] = process.argv.slice(2);
-const results = JSON.parse(readFileSync(path.join(out, "results.json"), "utf8")) as Results; // what report.ts has written
-const text = [
-  "# Simulation by the costs of the last `npm run bench`",
-  "Load from other machines in the lower tables; PostgreSQL and RabbitMQ take their share of the same cores, as many as there are.",
-  report(results, "get"),
-  report(results, "post"),
-].join("\n\n");
-writeFileSync(path.join(out, "simulation.md"), `${text}\n`);
-console.log(text);
+/** Reads the results of the last run in a folder, and writes what they predict beside them. */
+export function simulateShop(out: string): void {
+  const results = JSON.parse(readFileSync(path.join(out, "results.json"), "utf8")) as Results; // what report.ts has written
+  const text = [
+    "# Simulation by the costs of the last `npm run bench`",
+    "Load from other machines in the lower tables; PostgreSQL and RabbitMQ take their share of the same cores, as many as there are.",
+    report(results, "get"),
+    report(results, "post"),
+  ].join("\n\n");
+  writeFileSync(path.join(out, "simulation.md"), `${text}\n`);
+  console.log(text);
+}

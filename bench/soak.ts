@@ -16,7 +16,7 @@ import { ONE_EACH, targetOf, type Target } from "./targets";
 
 const EVERY_MS = 5_000;
 const CONNECTIONS = 256;
-/** Greatest growth of a process's memory after its first five minutes (in a shorter run, its first sixth). */
+/** Greatest growth of a process's peak memory after its first five minutes (in a short run, its first third). */
 const GROWTH = 1.1;
 const SETTLED_MINUTES = 5;
 
@@ -113,13 +113,13 @@ interface Soak {
 
 function tell(out: string, soaked: Soak): boolean {
   const { minutes, rate, samples, delays, result, wrong } = soaked;
-  const settled = 60 * Math.min(SETTLED_MINUTES, minutes / 6);
-  const window = Math.max(60, settled / 5);
+  const settled = 60 * Math.min(SETTLED_MINUTES, minutes / 3);
   const end = samples.at(-1)?.at ?? 0;
   const growths = Object.keys(samples[0]?.rss ?? {}).map((name) => {
-    const median = (from: number, to: number): number =>
-      spread(samples.filter(({ at }) => at >= from && at <= to).map(({ rss }) => rss[name] ?? 0)).median;
-    const [early, late] = [median(settled, settled + window), median(end - window, end)];
+    // Peaks: from one collection of garbage to the next memory goes up and down by a third.
+    const peak = (from: number, to: number): number =>
+      Math.max(...samples.filter(({ at }) => at >= from && at <= to).map(({ rss }) => rss[name] ?? 0));
+    const [early, late] = [peak(0, settled), peak(end - settled, end)];
     return { name, early, late, growth: late / early };
   });
   const failures = Object.values(result.failures).reduce((a, b) => a + b, 0);
@@ -133,7 +133,7 @@ ${p99.max.toFixed(0)} ms. ${failures} requests failed ${JSON.stringify(result.fa
 The oldest announcement waited for ${Math.max(...samples.map(({ oldest }) => oldest)).toFixed(1)} s; at most ${Math.max(...samples.map(({ queued }) => queued))} messages were queued.
 
 ${table(
-  ["process", `RSS MB after ${(settled / 60).toFixed(1)} min`, "at the end", "growth", "loop delay: median of means, worst, ms"],
+  ["process", `peak RSS, MB, first ${(settled / 60).toFixed(1)} min`, "the last", "growth", "loop delay: median of means, worst, ms"],
   growths.map(({ name, early, late, growth }) => [
     name,
     early.toFixed(0),

@@ -9,6 +9,8 @@ export interface BatchOptions {
   underWay?: number;
   /** Most items that are waiting or at work; one more is refused at once. */
   queue?: number;
+  /** Milliseconds that an item may wait for its turn: one that has waited longer is refused when that comes. */
+  patience?: number;
   /** Whether an error may be one item's alone: then each is done once more by itself, which must be harmless. */
   mayBeOnes?: (error: unknown) => boolean;
   /** Those that are done by themselves run side by side: for work that may wait for another's lock. */
@@ -24,7 +26,7 @@ export interface BatchOptions {
  */
 export function batch<Item, Result>(
   work: (items: readonly Item[]) => Promise<readonly (Result | Error)[]>,
-  { size = MAX_BATCH, underWay = 2, queue = 1_024, mayBeOnes = () => false, sideBySide = false }: BatchOptions = {},
+  { size = MAX_BATCH, underWay = 2, queue = 1_024, patience = Infinity, mayBeOnes = () => false, sideBySide = false }: BatchOptions = {},
 ): (item: Item) => Promise<Result> {
   let waiting = 0;
   let running = 0;
@@ -40,6 +42,7 @@ export function batch<Item, Result>(
   };
   const alone = (item: Item): Promise<readonly (Result | Error)[]> => work([item]).catch((error: unknown) => [toError(error)]);
   const perform = async (items: readonly Item[]): Promise<readonly (Result | Error)[]> => {
+    if (items.length === 0) return [];
     try {
       return await work(items);
     } catch (error) {
@@ -50,12 +53,18 @@ export function batch<Item, Result>(
       return results;
     }
   };
-  const loader = new DataLoader<Item, Result>(
-    (items) =>
-      perform(items).finally(() => {
+  const loader = new DataLoader<Asked<Item>, Promise<Result>>(
+    (asked) => {
+      const earliest = performance.now() - patience;
+      const results = perform(asked.flatMap(({ item, at }) => (at < earliest ? [] : [item]))).finally(() => {
         running--;
         startNext();
-      }),
+      });
+      let next = 0;
+      const answers = asked.map(({ at }) => (at < earliest ? tooLate() : itsOwn(results, next++)));
+      if (next === 0) results.catch(() => undefined); // nothing was asked of it
+      return Promise.resolve(answers);
+    },
     {
       cache: false,
       maxBatchSize: size,
@@ -71,8 +80,25 @@ export function batch<Item, Result>(
   return (item) => {
     if (waiting >= queue) return Promise.reject(problem("SERVICE_UNAVAILABLE", "too much is waiting"));
     waiting++;
-    return loader.load(item).finally(() => waiting--);
+    return loader
+      .load({ item, at: performance.now() })
+      .then((result) => result)
+      .finally(() => waiting--);
   };
 }
+
+interface Asked<Item> {
+  item: Item;
+  at: number;
+}
+
+/** The result of one item of a batch that is under way; nobody waits for the others'. */
+async function itsOwn<Result>(results: Promise<readonly (Result | Error)[]>, n: number): Promise<Result> {
+  const result = (await results)[n];
+  if (result instanceof Error) throw result;
+  return result as Result; // the work gives as many as it got
+}
+
+const tooLate = () => problem("SERVICE_UNAVAILABLE", "this waited for too long");
 
 const toError = (error: unknown): Error => (error instanceof Error ? error : new Error(String(error)));

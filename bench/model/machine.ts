@@ -94,8 +94,8 @@ export class Batcher {
 
   constructor(
     private readonly perform: (size: number, done: () => void) => void,
+    private readonly most: number,
     private readonly size = 128,
-    private readonly most = 2,
   ) {}
 
   add(done: () => void): void {

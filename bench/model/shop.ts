@@ -17,6 +17,8 @@ export interface Costs {
   latency: number;
   /** The part of orders, products, RabbitMQ and PostgreSQL that is done after the answer. */
   later: number;
+  /** Batches that a gateway has under way, as in services/api/gather.ts. */
+  underWay: number;
 }
 
 export interface Layout {
@@ -81,7 +83,7 @@ export function simulate(costs: Costs, layout: Layout, seconds = 3): Prediction 
             }),
           ),
         );
-      }),
+      }, costs.underWay),
   );
 
   let finished = 0;

@@ -17,23 +17,29 @@ export interface Gather {
   createOrder(order: Params<typeof orders.create>, caller: Caller): Promise<orders.Created>;
 }
 
+/** Milliseconds: with the call itself and one repeat of it, a client has its answer within 5 s, whatever those before it met. */
+const PATIENCE = 500;
 /** What takes so little that a call costs more than what it carries: one at a time is larger, and a tenth more are served. */
-const LARGE = { underWay: 1 };
+const LARGE = { underWay: 1, patience: PATIENCE };
 /** A list may take long: not too many others wait for it. */
-const SMALL = { size: 16, underWay: 8 };
+const SMALL = { size: 32, underWay: 4, patience: PATIENCE };
 
 type List = Params<typeof products.list>;
 type Wish = Params<typeof orders.createMany>["orders"][number];
 type Wanted = Params<typeof orders.getMany>["orders"][number];
 
 export function gather(broker: ServiceBroker): Gather {
-  const order = batch<Wanted, orders.Order>(async (wanted) =>
-    (await call(broker, orders.getMany, { orders: [...wanted] })).map(
-      (found) => found ?? problem("ORDER_NOT_FOUND", "there is no such order"),
-    ),
+  const order = batch<Wanted, orders.Order>(
+    async (wanted) =>
+      (await call(broker, orders.getMany, { orders: [...wanted] })).map(
+        (found) => found ?? problem("ORDER_NOT_FOUND", "there is no such order"),
+      ),
+    { patience: PATIENCE },
   );
-  const create = batch<Wish, orders.Created>(async (wishes) =>
-    (await call(broker, orders.createMany, { orders: [...wishes] })).map((made) => ("error" in made ? itemError(made) : made)),
+  const create = batch<Wish, orders.Created>(
+    async (wishes) =>
+      (await call(broker, orders.createMany, { orders: [...wishes] })).map((made) => ("error" in made ? itemError(made) : made)),
+    { patience: PATIENCE },
   );
   return {
     product: batch<number, products.Product>(

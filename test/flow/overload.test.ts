@@ -3,7 +3,7 @@ import { Agent, request } from "node:http";
 import { until } from "../support/amqp";
 import { startShop, type Shop } from "../support/shop";
 
-/** Reads of products that wait until they are let go. */
+/** Lists of orders that wait until they are let go. */
 let open = (): void => undefined;
 let gate = Promise.resolve();
 const shut = (): void => {
@@ -13,7 +13,7 @@ const gated: Middleware = {
   name: "Gated",
   localAction: (next, action) =>
     async function (ctx) {
-      if (action.name === "products.getMany") await gate;
+      if (action.name === "orders.list") await gate;
       return next.call(this, ctx) as unknown;
     },
 };
@@ -26,9 +26,10 @@ afterAll(async () => {
 });
 
 const agent = new Agent({ maxSockets: Infinity });
+let token = "";
 const get = (path: string) =>
   new Promise<{ status: number; retryAfter: string | undefined; code: string | undefined }>((resolve, reject) => {
-    request(shop.url + path, { agent }, (res) => {
+    request(shop.url + path, { agent, headers: { Authorization: `Bearer ${token}` } }, (res) => {
       let text = "";
       res.on("data", (chunk: Buffer) => (text += chunk.toString()));
       res.on("end", () => {
@@ -42,21 +43,21 @@ const get = (path: string) =>
 
 describe("a gateway with more requests than it can serve", () => {
   it("refuses the surplus at once with 503 and Retry-After, answers /health/ready, serves the others, and then everyone", async () => {
-    const seller = shop.client();
-    await seller.signUp();
-    const product = `/products/${await seller.createProduct()}`;
+    const buyer = shop.client();
+    await buyer.signUp();
+    token = buyer.token ?? "";
     shut();
     const answers: Awaited<ReturnType<typeof get>>[] = [];
-    const all = Array.from({ length: 1_000 }, () => get(product).then((answer) => answers.push(answer)));
+    const all = Array.from({ length: 1_000 }, () => get("/orders").then((answer) => answers.push(answer)));
     await until("the surplus is refused", () => answers.length >= 488);
     expect(await get("/health/ready")).toMatchObject({ status: 200 });
-    expect(await get(product)).toEqual({ status: 503, retryAfter: "2", code: "SERVICE_UNAVAILABLE" });
+    expect(await get("/orders")).toEqual({ status: 503, retryAfter: "2", code: "SERVICE_UNAVAILABLE" });
     expect(answers).toHaveLength(488);
     open();
     await Promise.all(all);
     expect(answers.filter(({ status }) => status === 200)).toHaveLength(512);
     expect(answers.filter(({ status, retryAfter }) => status === 503 && retryAfter === "2")).toHaveLength(488);
-    expect(await get(product)).toMatchObject({ status: 200 });
+    expect(await get("/orders")).toMatchObject({ status: 200 });
     agent.destroy();
   });
 });

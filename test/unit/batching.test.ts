@@ -81,6 +81,23 @@ describe("batch", () => {
     await expect(again).resolves.toBe("done 4");
   });
 
+  it("what waits for too long behind slow batches is refused when its turn comes; what came later goes", async () => {
+    const { calls, work } = held();
+    const one = batch(work, { underWay: 1, patience: 40 });
+    const first = one(1);
+    await turn();
+    const late = Promise.allSettled([one(2)]);
+    const since = performance.now();
+    while (performance.now() - since < 60) await turn();
+    const fresh = one(3);
+    calls[0]!.end();
+    await expect(first).resolves.toBe("done 1");
+    await expect(late).resolves.toMatchObject([{ status: "rejected", reason: { type: "SERVICE_UNAVAILABLE" } }]);
+    expect(calls[1]!.items).toEqual([3]);
+    calls[1]!.end();
+    await expect(fresh).resolves.toBe("done 3");
+  });
+
   it("an item's own error is that item's alone: the 127 others succeed", async () => {
     const one = batch<number, number>((items) => Promise.resolve(items.map((item) => (item === 77 ? new Error("bad") : item))));
     const results = await Promise.allSettled(range(128).map(one));
