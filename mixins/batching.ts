@@ -44,7 +44,9 @@ export function batch<Item, Result>(
   const perform = async (items: readonly Item[]): Promise<readonly (Result | Error)[]> => {
     if (items.length === 0) return [];
     try {
-      return await work(items);
+      const results = await work(items);
+      if (results.length !== items.length) throw new Error(`a batch of ${items.length} gave ${results.length} results`);
+      return results;
     } catch (error) {
       if (!mayBeOnes(error)) throw error;
       if (sideBySide) return (await Promise.all(items.map(alone))).flat();
@@ -92,11 +94,11 @@ interface Asked<Item> {
   at: number;
 }
 
-/** The result of one item of a batch that is under way; nobody waits for the others'. */
+/** The result of one item of a batch that is under way. */
 async function itsOwn<Result>(results: Promise<readonly (Result | Error)[]>, n: number): Promise<Result> {
   const result = (await results)[n];
   if (result instanceof Error) throw result;
-  return result as Result; // the work gives as many as it got
+  return result as Result; // there are as many as items
 }
 
 const tooLate = () => problem("SERVICE_UNAVAILABLE", "this waited for too long");

@@ -100,7 +100,8 @@ describe("orders that travel together", () => {
     await database.query("insert into orders (user_id, idempotency_key, request_hash, total_cents) values ($1, 'held', '', 0)", [
       held.user_id,
     ]);
-    const made = await createMany([held, ...Array.from({ length: 30 }, () => wish(product))]);
+    const wishes = [held, ...Array.from({ length: 30 }, () => wish(product))];
+    const made = await call(broker, orders.createMany, { orders: wishes }, { timeout: 10_000 }); // whatever else the machine does
     expect(codes(made)).toEqual(["IDEMPOTENCY_IN_FLIGHT", ...Array.from({ length: 30 }, () => "new")]);
     await database.query("rollback");
   });
@@ -156,7 +157,7 @@ describe("reads that travel together", () => {
     expect(answers.map(({ body }) => (body["items"] as unknown[] | undefined)?.length)).toEqual(
       asked.map((_, i) => (i % 3 === 2 ? undefined : 1 + (i % 3))),
     );
-    expect(lists.length).toBeLessThan(45);
+    expect(lists.length).toBeLessThan(asked.length);
   });
 
   it("each sees its own orders and no other's, an admin all", async () => {
