@@ -4,15 +4,13 @@ import type { Failpoint } from "./failpoints";
 import { readIfThere } from "../../scripts/postgres-binaries";
 import { until } from "./wait";
 
-export interface Launch {
+interface Launch {
   /** the folder of the build */
   build: string;
   logFile: string;
   /** its readiness */
   readyUrl: string;
   env: Record<string, string>;
-  /** put before the command, e.g. `faketime` */
-  wrapper?: readonly string[];
 }
 
 /** Starts have to share two cores with a load. */
@@ -25,13 +23,12 @@ export class NodeProcess {
   readonly logFile: string;
   private readonly readyUrl: string;
 
-  constructor({ build, logFile, readyUrl, env, wrapper }: Launch) {
+  constructor({ build, logFile, readyUrl, env }: Launch) {
     this.logFile = logFile;
     this.readyUrl = readyUrl;
     this.failpointFile = `${logFile}.failpoints`;
     const log = openSync(logFile, "a");
-    const [command, ...args] = [...(wrapper ?? []), process.execPath, "--require", "./test/chaos/failpoints.js", "scripts/start.js"];
-    this.child = spawn(command, args, {
+    this.child = spawn(process.execPath, ["--require", "./test/chaos/failpoints.js", "scripts/start.js"], {
       cwd: build,
       env: { PATH: process.env["PATH"] ?? "", NODE_ENV: "test", CHAOS_FAILPOINT_FILE: this.failpointFile, ...env },
       stdio: ["ignore", log, log],

@@ -11,7 +11,7 @@ import { startEmbeddedPostgres, type EmbeddedPostgres } from "../../scripts/embe
 import { DATABASE_NAMES } from "../../scripts/node";
 import { readIfThere, readPidFile } from "../../scripts/postgres-binaries";
 import { startBalancer } from "./balancer";
-import { NodeProcess, type Launch } from "./node";
+import { NodeProcess } from "./node";
 import { Proxy } from "./proxy";
 import { RabbitMQ } from "./rabbitmq";
 import { freePorts, pause, until } from "./wait";
@@ -173,7 +173,7 @@ export class System implements Shop {
   }
 
   /** A new process, under a new node id, in a place. */
-  async launch(slot: Slot, how: Pick<Launch, "wrapper"> & { env?: Record<string, string> } = {}): Promise<NodeProcess> {
+  async launch(slot: Slot, how: { env?: Record<string, string> | undefined } = {}): Promise<NodeProcess> {
     const { service } = slot;
     const id = `${slot.name}.${++slot.incarnation}`;
     const database = service === "api" ? {} : { [DATABASES[service]]: this.databases[service].url };
@@ -181,7 +181,6 @@ export class System implements Shop {
       build: this.buildFolder,
       logFile: path.join(this.folder, "logs", `${id}.log`),
       readyUrl: `http://127.0.0.1:${slot.opsPort}/ready`,
-      ...(how.wrapper && { wrapper: how.wrapper }),
       env: {
         ...NODE_ENV,
         NODE_COMPILE_CACHE: path.join(this.folder, "compile-cache"),
