@@ -514,9 +514,8 @@ export const FAULTS: readonly Fault[] = [
 function clockOff(offset: string): Record<string, string> | undefined {
   try {
     const env = execFileSync("faketime", ["-m", "--exclude-monotonic", "-f", offset, "env"], { encoding: "utf8" });
-    return Object.fromEntries(
-      [...env.matchAll(/^(LD_PRELOAD|FAKETIME|FAKETIME_DONT_FAKE_MONOTONIC)=(.*)$/gm)].map(([, name, value]) => [name, value]),
-    );
+    const lines = env.split("\n").filter((line) => /^(LD_PRELOAD|FAKETIME|FAKETIME_DONT_FAKE_MONOTONIC)=/.test(line));
+    return Object.fromEntries(lines.map((line): [string, string] => [line.slice(0, line.indexOf("=")), line.slice(line.indexOf("=") + 1)]));
   } catch {
     return undefined; // not installed
   }
