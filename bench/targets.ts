@@ -59,6 +59,21 @@ async function startRaw(ground: Ground): Promise<Omit<Target, "key" | "name">> {
   return { url, roles: { raw: [raw.pid] }, tokens: [] };
 }
 
+async function startEmpty(ground: Ground): Promise<Omit<Target, "key" | "name">> {
+  const [port = 0] = await freePorts(1);
+  const url = `http://127.0.0.1:${port}`;
+  const empty = await startProcess({
+    name: "empty",
+    cwd: ground.build,
+    logs: ground.logs,
+    args: ["bench/empty.js"],
+    env: { PORT: String(port) },
+    ready: () => isOk(url),
+  });
+  ground.onStop(() => empty.stop());
+  return { url, roles: { gateway: [empty.pid] }, tokens: [] };
+}
+
 async function startFastify(ground: Ground): Promise<Omit<Target, "key" | "name">> {
   for (const name of ["peer_products", "peer_orders"]) await sql(ground.postgres.url("postgres"), `create database ${name}`); // a name of ours, and names can't be bound
   const { kid, pem } = await generateSigningKey();
@@ -148,6 +163,7 @@ const ONLY_ONE = [1];
 const noBatching = ({ batches }: Ground) => (batches ? undefined : "this tree has no mixins/batching.ts");
 
 export const TARGETS: readonly TargetKind[] = [
+  { key: "empty", name: "node:http alone", only: ["get"], start: startEmpty },
   { key: "raw", name: "raw", only: ["get"], start: startRaw },
   { key: "peer", name: "peer (Fastify)", start: startFastify },
   { key: "stock", name: "stock Moleculer", only: ["get", "post"], start: startStock },

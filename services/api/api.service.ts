@@ -1,6 +1,4 @@
-import { randomUUID } from "node:crypto";
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
-import type { Socket } from "node:net";
 import type { Context, Service, ServiceBroker } from "moleculer";
 import ApiGateway from "moleculer-web";
 import { call, type Meta, type SchemaFor } from "../../broker/contract";
@@ -11,15 +9,16 @@ import { jwks, type Caller } from "../../contracts/users";
 import { bearerToken, TokenVerifier, unauthenticated } from "./access";
 import { gather, type Gather } from "./gather";
 import { healthRoutes } from "./health";
-import { problemDetails, RETRY_AFTER, toProblem, translated, type ProblemDetails } from "./problem";
+import { problemDetails, problemHeaders, toProblem, translated, type ProblemDetails } from "./problem";
+import { hotProduct, isAcceptable, isPreflight, pathOf, requestId } from "./request";
 import { readProduct, ROUTES, type Reply, type Route } from "./routes";
+import { answerUnreadable, refuseAtOnce } from "./unserved";
 
 /** A request as moleculer-web hands it on. */
 type Request = IncomingMessage & {
   $ctx: Context<unknown, Meta>;
   $params: { params?: Record<string, string>; query?: Record<string, unknown> };
   body?: unknown;
-  originalUrl?: string;
 };
 
 /** The part of a moleculer-web alias that is used here; `spec` is ours. */
@@ -50,8 +49,6 @@ const BODY_LIMIT = "100kb";
 const MAX_UNDER_WAY = 512;
 /** A client that does not finish its headers or its request in this time is cut off, in ms. */
 const REQUEST_TIMEOUT = 30_000;
-/** A token of RFC 9110, section 5.6.2. */
-const REQUEST_ID = /^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$/;
 
 /** What is extended below; a mixin's method can't be called by its name once it is overridden. */
 const web = ApiGateway.methods as Record<"httpHandler" | "resolveAlias" | "writeCorsHeaders", (...args: unknown[]) => unknown>;
@@ -320,67 +317,4 @@ function respond(
   void (async () => spec.handle(req.$ctx, input, this.gather))().then((reply) => {
     this.send(req, res, reply);
   }, next);
-}
-
-function isAcceptable(req: IncomingMessage, body: Route["body"]): boolean {
-  const type = (req.headers["content-type"] ?? "").split(";")[0]?.trim().toLowerCase() ?? "";
-  if (/^application\/([\w.-]+\+)?json$/.test(type)) return true;
-  return body === "json or form" && type === "application/x-www-form-urlencoded";
-}
-
-/** The client's own id where it is a token of at most 128 characters: it gets into logs and headers. */
-function requestId(req: IncomingMessage): string {
-  const given = req.headers["x-request-id"];
-  const id = typeof given === "string" && REQUEST_ID.test(given) ? given : randomUUID();
-  req.headers["x-request-id"] = id; // where moleculer-web takes it for the context
-  delete req.headers["x-correlation-id"];
-  return id;
-}
-
-/** Without the query, in which anything may stand. */
-const pathOf = (req: IncomingMessage): string => ((req as Request).originalUrl ?? req.url ?? "/").split("?")[0] ?? "/";
-
-/** The id of `GET /products/{id}`, where nothing about the request asks for more than that. */
-function hotProduct({ method, url = "", headers }: IncomingMessage): string | undefined {
-  if (method !== "GET" || headers.origin !== undefined || headers.host === undefined) return undefined;
-  return /^\/products\/([1-9]\d{0,15})$/.exec(url)?.[1];
-}
-
-const isPreflight = (req: IncomingMessage, config: Config): boolean =>
-  config.corsOrigins.length > 0 && req.headers.origin !== undefined && req.headers["access-control-request-method"] !== undefined;
-
-function problemHeaders({ status, code }: ProblemDetails): Record<string, string> {
-  if (status === 401) return { "WWW-Authenticate": code === "UNAUTHENTICATED" ? 'Bearer error="invalid_token"' : "Bearer" };
-  return status === 503 || status === 429 ? { "Retry-After": String(RETRY_AFTER) } : {};
-}
-
-/** Before any work is put into it, so that what is served under overload stays near the peak. */
-function refuseAtOnce(res: ServerResponse, id: string): void {
-  const body = JSON.stringify(problemDetails("SERVICE_UNAVAILABLE", id));
-  res.writeHead(503, { ...REFUSAL, "X-Request-Id": id, "Content-Length": Buffer.byteLength(body) }).end(body);
-}
-
-const REFUSAL = {
-  "Content-Type": "application/problem+json",
-  "Cache-Control": "no-store",
-  "Retry-After": String(RETRY_AFTER),
-  "X-Content-Type-Options": "nosniff",
-};
-
-/** What is no HTTP at all gets an answer too, where the socket still takes one. */
-function answerUnreadable(_error: Error, socket: Socket): void {
-  if (!socket.writable) {
-    socket.destroy();
-    return;
-  }
-  const id = randomUUID();
-  const body = JSON.stringify(problemDetails("BAD_REQUEST", id));
-  const head = [
-    "HTTP/1.1 400 Bad Request",
-    "Connection: close",
-    "Content-Type: application/problem+json",
-    `Content-Length: ${Buffer.byteLength(body)}`,
-    `X-Request-Id: ${id}`,
-  ];
-  socket.end(`${head.join("\r\n")}\r\n\r\n${body}`);
 }
