@@ -5,6 +5,7 @@ import { parseArgs } from "node:util";
 import { Client } from "pg";
 import { startEmbeddedPostgres } from "../scripts/embedded-postgres";
 import { startProcess, type NodeProcess } from "../test/support/processes";
+import { rssOf } from "./cost";
 import { fill, type Databases } from "./scale/fill";
 import { Visitor } from "./scale/http";
 import { PLAN_SETTINGS, plansSince, sizeOf, tellPlans, type Plan } from "./scale/plans";
@@ -113,7 +114,7 @@ class Bench {
     const before = await this.updates();
     const { figures, audit } = await this.within(async (visitor) => {
       const routes = probes(await findPlaces(this.databases, people), people.tokens, people);
-      return { figures: await this.time(visitor, routes), audit: await timeAudit(visitor, people.tokens) };
+      return { figures: await this.time(visitor, routes), audit: await timeAudit(visitor, people.tokens, this.shop?.pid ?? 0) };
     });
     const after = await this.updates();
     const { plans, background } = await this.explain();
@@ -249,16 +250,23 @@ async function settled(orders: Client): Promise<void> {
   throw new Error("orders are not settled after 10 s");
 }
 
-async function timeAudit(visitor: Visitor, { admin }: Tokens): Promise<Measured["audit"]> {
+async function timeAudit(visitor: Visitor, { admin }: Tokens, shop: number): Promise<Measured["audit"]> {
   const since = performance.now();
-  const report = await visitor.json<{ ok: boolean; checks: { name: string; ok: boolean; sample: string[] }[] }>({
-    method: "GET",
-    path: "/admin/consistency",
-    token: admin,
-  });
+  let peak = 0;
+  const watch = setInterval(() => (peak = Math.max(peak, rssOf(shop))), 100);
+  const report = await visitor
+    .json<{ ok: boolean; checks: { name: string; ok: boolean; sample: string[] }[] }>({
+      method: "GET",
+      path: "/admin/consistency",
+      token: admin,
+    })
+    .finally(() => {
+      clearInterval(watch);
+    });
   const seconds = (performance.now() - since) / 1000;
-  say(`  audit: ${seconds.toFixed(1)} s, ${report.ok ? "all is right" : "BROKEN"}`);
-  return { seconds, ok: report.ok, broken: report.checks.flatMap((c) => (c.ok ? [] : `${c.name}: ${c.sample.slice(0, 3).join(", ")}`)) };
+  say(`  audit: ${seconds.toFixed(1)} s, the shop had ${Math.round(peak)} MB at most, ${report.ok ? "all is right" : "BROKEN"}`);
+  const broken = report.checks.flatMap((c) => (c.ok ? [] : `${c.name}: ${c.sample.slice(0, 3).join(", ")}`));
+  return { seconds, memory: peak, ok: report.ok, broken };
 }
 
 /** `node --import tsx bench/scale.ts --sizes 1000,100000 --out DIR --requests 300` */

@@ -47,26 +47,27 @@ const CREATE_TIMEOUT = 2_200;
 /**
  * Takes an order: PENDING, before any stock is touched. With a key that was used before, the first answer is given
  * again (`replayed`), whatever has become of the order since; a key with other lines is IDEMPOTENCY_KEY_REUSED.
- * Without a key one is made, so that a repeat inside the system never makes a second order; only a caller's own key
- * lets the caller repeat.
+ * Only a key lets a caller repeat; without one, nobody repeats it for the caller either.
  */
 export const create = action("orders.create", {
   params: closed(NewOrder),
   result: Created,
-  repeatable: true,
   timeout: CREATE_TIMEOUT,
 });
 
 /**
  * As `create`, for orders of several people that wait in a gateway at the same moment. Each succeeds or fails by itself:
- * the answers stand in the order asked. `request_id` is that of its request, for the log.
+ * the answers stand in the order asked. Each has a key, so that a lost answer can be asked for again. `request_id` is that of its request, for the log.
  */
 export const createMany = action("orders.createMany", {
   params: closed({
-    orders: Type.Array(closed({ user_id: Id, ...NewOrder, request_id: Type.Optional(Type.String({ maxLength: 128 })) }), {
-      minItems: 1,
-      maxItems: MAX_BATCH,
-    }),
+    orders: Type.Array(
+      closed({ user_id: Id, ...NewOrder, idempotency_key: IdempotencyKey, request_id: Type.Optional(Type.String({ maxLength: 128 })) }),
+      {
+        minItems: 1,
+        maxItems: MAX_BATCH,
+      },
+    ),
   }),
   result: Type.Array(Type.Union([Created, FailedItem])),
   repeatable: true,

@@ -64,7 +64,6 @@ export function batch<Item, Result>(
       });
       let next = 0;
       const answers = asked.map(({ at }) => (at < earliest ? tooLate() : itsOwn(results, next++)));
-      if (next === 0) results.catch(() => undefined); // nothing was asked of it
       return Promise.resolve(answers);
     },
     {

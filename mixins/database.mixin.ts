@@ -109,7 +109,8 @@ export function databaseMixin(options: DatabaseOptions): Partial<ServiceSchema> 
             this.db = new Database(this.adapter.db);
             return;
           } catch (error) {
-            this.logger.error(`the database is not ready, next try in ${pause} ms:`, error instanceof Error ? error.message : error);
+            const { message, code } = error as NodeJS.ErrnoException; // where a name has several addresses there is no message
+            this.logger.error(`the database is not ready, next try in ${pause} ms:`, message || code);
             await this.adapter.disconnect();
             await delay(pause);
           }

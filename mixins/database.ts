@@ -3,7 +3,7 @@ import { types } from "pg";
 import type { Sequelize } from "sequelize";
 import { isRolledBack, sqlState } from "./sql-state";
 
-// bigint and numeric sums come as strings by default; our ids, cents and counts stay below 2^53.
+// bigint comes as a string by default; our ids, cents and counts stay below 2^53.
 types.setTypeParser(types.builtins.INT8, Number);
 
 /** Runs one bound statement; `Row` is what its column list promises. */

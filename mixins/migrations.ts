@@ -50,7 +50,7 @@ function umzug(client: Client, files: string[], log: (line: string) => void): Um
           await client.query("insert into schema_migrations (name) values ($1)", [name]);
           await client.query("commit");
         } catch (error) {
-          await client.query("rollback");
+          await client.query("rollback").catch(() => undefined /* the connection is lost, and the server rolls back by itself */);
           throw error;
         }
         log(`applied migration ${name}`);

@@ -5,10 +5,10 @@ function link(error: Error): unknown {
   return "original" in error ? error.original : error.cause;
 }
 
-/** The five characters, wherever in the chain of causes they stand; undefined where the error is not of the database. */
+/** The five characters (those that we look for have a digit, unlike EPIPE), wherever in the chain of causes they stand; undefined where the error is not of the database. */
 export function sqlState(error: unknown): string | undefined {
   for (let e = error, depth = 0; e instanceof Error && depth < 5; e = link(e), depth++) {
-    if ("code" in e && typeof e.code === "string" && /^[0-9A-Z]{5}$/.test(e.code)) return e.code;
+    if ("code" in e && typeof e.code === "string" && /^(?=.*\d)[0-9A-Z]{5}$/.test(e.code)) return e.code;
   }
   return undefined;
 }

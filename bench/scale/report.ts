@@ -17,7 +17,8 @@ export interface Measured {
   readonly plans: Readonly<Record<string, readonly Plan[]>>;
   /** What runs by itself: the relay and retention. */
   readonly background: readonly Plan[];
-  readonly audit: { readonly seconds: number; readonly ok: boolean; readonly broken: readonly string[] };
+  /** `memory`: the most that the shop's process had meanwhile, MB. */
+  readonly audit: { readonly seconds: number; readonly memory: number; readonly ok: boolean; readonly broken: readonly string[] };
   /** Share of the updates of products that touched no index. */
   readonly hot: number;
   readonly bytes: Readonly<Record<string, number>>;
@@ -74,6 +75,7 @@ export function markdown(measured: readonly Measured[], machine: string): string
       ["", ...measured.map(({ size }) => short(size))],
       [
         ["audit, s", ...measured.map(({ audit }) => `${audit.seconds.toFixed(1)}${audit.ok ? "" : ` BROKEN: ${audit.broken.join("; ")}`}`)],
+        ["the shop's memory meanwhile, MB", ...measured.map(({ audit }) => audit.memory.toFixed(0))],
         ["HOT updates of products", ...measured.map(({ hot }) => `${Math.round(hot * 100)} %`)],
         ...Object.keys(last.bytes).map((name) => [
           name,

@@ -10,7 +10,7 @@ import { bearerToken, TokenVerifier, unauthenticated } from "./access";
 import { gather, type Gather } from "./gather";
 import { healthRoutes } from "./health";
 import { problemDetails, problemHeaders, toProblem, translated, type ProblemDetails } from "./problem";
-import { hotProduct, isAcceptable, isPreflight, pathOf, requestId } from "./request";
+import { hasBody, hotProduct, isAcceptable, isPreflight, pathOf, requestId } from "./request";
 import { readProduct, ROUTES, type Reply, type Route } from "./routes";
 import { answerUnreadable, refuseAtOnce } from "./unserved";
 
@@ -25,7 +25,7 @@ type Request = IncomingMessage & {
 interface Alias {
   method: string;
   spec: Route;
-  match(url: string): Record<string, string> | false;
+  re: RegExp;
 }
 
 type Api = Service & {
@@ -34,11 +34,16 @@ type Api = Service & {
   aliases: Alias[];
   verifier: TokenVerifier;
   gather: Gather;
+  /** Requests whose head has come and that are not yet answered. */
+  unanswered: number;
+  /** Those of them that have come to their end: one that is still being sent takes no room from others. */
   underWay: number;
   send(req: IncomingMessage, res: ServerResponse, reply: Reply): void;
   send404(req: IncomingMessage, res: ServerResponse): void;
   methodsOf(path: string): string[];
   baseHeaders(req: IncomingMessage): Record<string, string>;
+  track(req: IncomingMessage, res: ServerResponse): void;
+  take(req: IncomingMessage, res: ServerResponse, id: string): Promise<void>;
   readProduct(req: IncomingMessage, res: ServerResponse, id: string): Promise<void>;
   errorHandler(req: IncomingMessage, res: ServerResponse, error: unknown): void;
   sendProblem(req: IncomingMessage, res: ServerResponse, details: ProblemDetails, headers?: Record<string, string>): void;
@@ -47,8 +52,10 @@ type Api = Service & {
 const BODY_LIMIT = "100kb";
 /** Most requests that one gateway has under way. Twice what fills its batches: more would wait longer, and none be served sooner. */
 const MAX_UNDER_WAY = 512;
-/** A client that does not finish its headers or its request in this time is cut off, in ms. */
+/** A client that does not finish its headers or its request in this time is cut off, in ms; they are looked for twice a minute. */
 const REQUEST_TIMEOUT = 30_000;
+/** Milliseconds that a stopping gateway waits for what it has begun. */
+const DRAIN_LIMIT = 10_000;
 
 /** What is extended below; a mixin's method can't be called by its name once it is overridden. */
 const web = ApiGateway.methods as Record<"httpHandler" | "resolveAlias" | "writeCorsHeaders", (...args: unknown[]) => unknown>;
@@ -116,34 +123,58 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
       /** Every request passes here first, whatever becomes of it. */
       async httpHandler(this: Api, req: IncomingMessage, res: ServerResponse): Promise<void> {
         const id = requestId(req);
-        if (this.underWay >= MAX_UNDER_WAY && !pathOf(req).startsWith("/health/")) {
+        if (this.underWay >= MAX_UNDER_WAY && !/^\/health(\/|$)/.test(pathOf(req))) {
           refuseAtOnce(res, id);
           return;
         }
         const since = performance.now();
-        this.underWay++;
+        this.track(req, res);
         res.once("close", () => {
-          this.underWay--;
           if (res.writableFinished)
             withRequestId(id, () => {
               this.logger.info(req.method, pathOf(req), res.statusCode, `${(performance.now() - since).toFixed(1)} ms`);
             });
         });
-        await withRequestId(id, () => {
-          const product = hotProduct(req);
-          if (product !== undefined) return this.readProduct(req, res, product);
-          for (const [name, value] of Object.entries(this.baseHeaders(req))) res.setHeader(name, value);
-          if (req.headers.host === undefined && req.httpVersion === "1.1") {
-            this.sendProblem(req, res, problemDetails("BAD_REQUEST", id, "a Host header is needed")); // RFC 9112, 3.2
-            return undefined;
-          }
-          // moleculer-web would take the method that a preflight asks about for the request's own.
-          if (req.method !== "OPTIONS" || isPreflight(req, config)) return web.httpHandler.call(this, req, res);
-          const methods = this.methodsOf(pathOf(req));
-          if (methods.length === 0) this.send404(req, res);
-          else this.send(req, res, { status: 204, headers: { Allow: [...methods, "OPTIONS"].join(", ") } });
-          return undefined;
+        await withRequestId(id, () => this.take(req, res, id)).catch((error: unknown) => {
+          this.errorHandler(req, res, error);
         });
+      },
+
+      /** Counts a request from its head until it is answered or its client has gone. */
+      track(this: Api, req: IncomingMessage, res: ServerResponse): void {
+        let done = false;
+        let read = false;
+        const enter = (): void => {
+          if (done) return; // answered before it was read
+          read = true;
+          this.underWay++;
+        };
+        this.unanswered++;
+        if (hasBody(req)) req.once("end", enter);
+        else enter();
+        res.once("close", () => {
+          done = true;
+          this.unanswered--;
+          if (read) this.underWay--;
+        });
+      },
+
+      async take(this: Api, req: IncomingMessage, res: ServerResponse, id: string): Promise<void> {
+        const product = hotProduct(req);
+        if (product !== undefined) return this.readProduct(req, res, product);
+        for (const [name, value] of Object.entries(this.baseHeaders(req))) res.setHeader(name, value);
+        if (req.headers.host === undefined && req.httpVersion === "1.1") {
+          this.sendProblem(req, res, problemDetails("BAD_REQUEST", id, "a Host header is needed")); // RFC 9112, 3.2
+          return;
+        }
+        // moleculer-web would take the method that a preflight asks about for the request's own.
+        if (req.method !== "OPTIONS" || isPreflight(req, config)) {
+          await web.httpHandler.call(this, req, res);
+          return;
+        }
+        const methods = this.methodsOf(pathOf(req));
+        if (methods.length === 0) this.send404(req, res);
+        else this.send(req, res, { status: 204, headers: { Allow: [...methods, "OPTIONS"].join(", ") } });
       },
 
       /**
@@ -239,7 +270,7 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
       methodsOf(this: Api, path: string): string[] {
         const url = path.length > 1 && path.endsWith("/") ? path.slice(0, -1) : path;
         return this.aliases
-          .filter((alias) => alias.match(url) !== false)
+          .filter((alias) => alias.re.test(url)) // not match(), which throws at what can't be decoded
           .flatMap(({ method }) => (method === "GET" ? ["GET", "HEAD"] : method));
       },
 
@@ -265,12 +296,15 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
         this.sendProblem(req, res, details);
       },
 
-      /** No new connections; ends when the last request is answered. Called before any service of this node stops. */
+      /** No new connections; ends when the last request is answered, or after DRAIN_LIMIT. Called before any service of this node stops. */
       async drain(this: Api): Promise<void> {
         if (!this.server.listening) return;
         const closed = new Promise((resolve) => this.server.close(resolve));
+        const since = performance.now();
         const timer = setInterval(() => {
-          this.server.closeIdleConnections();
+          // Node takes a connection that has sent nothing, or half a head, for a busy one, and looks for timeouts no more.
+          if (this.unanswered === 0 || performance.now() - since > DRAIN_LIMIT) this.server.closeAllConnections();
+          else this.server.closeIdleConnections();
         }, 50);
         await closed;
         clearInterval(timer);
@@ -279,6 +313,7 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
 
     created(this: Api) {
       this.gather = gather(this.broker);
+      this.unanswered = 0;
       this.underWay = 0;
       this.verifier = new TokenVerifier(async () => (await call(this.broker, jwks, {})).keys);
       this.server.headersTimeout = REQUEST_TIMEOUT;

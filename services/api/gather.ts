@@ -1,3 +1,4 @@
+import { randomUUID } from "node:crypto";
 import type { ServiceBroker } from "moleculer";
 import { call } from "../../broker/contract";
 import { itemError, problem } from "../../broker/errors";
@@ -62,7 +63,7 @@ export function gather(broker: ServiceBroker): Gather {
     order: (id, { id: user_id, role }) => order({ id, user_id, role }),
     createOrder: (wish, { id: user_id }) => {
       const request_id = currentRequestId();
-      return create({ ...wish, user_id, ...(request_id !== undefined && { request_id }) });
+      return create({ idempotency_key: randomUUID(), ...wish, user_id, ...(request_id !== undefined && { request_id }) });
     },
   };
 }

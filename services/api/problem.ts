@@ -67,7 +67,7 @@ export function problemDetails(code: ErrorCode, requestId: string, detail = DETA
 /** The header fields that go with a problem (RFC 6750, section 3; RFC 9110, 10.2.3). */
 export function problemHeaders({ status, code }: ProblemDetails): Record<string, string> {
   if (status === 401) return { "WWW-Authenticate": code === "UNAUTHENTICATED" ? 'Bearer error="invalid_token"' : "Bearer" };
-  return status === 503 || status === 429 ? { "Retry-After": String(RETRY_AFTER) } : {};
+  return status === 503 ? { "Retry-After": String(RETRY_AFTER) } : {};
 }
 
 /** The message of a refusal of ours was written for everyone; any other message was not. */

@@ -170,7 +170,7 @@ export const ROUTES: Readonly<Record<string, Route>> = {
     action: orders.create,
     auth: "user",
     body: "json",
-    params: (input) => bodyParams(input, { idempotency_key: idempotencyKey(input) ?? crypto.randomUUID() }),
+    params: (input) => bodyParams(input, { idempotency_key: idempotencyKey(input) }),
     perform: (gather, order, ctx) => gather.createOrder(order, callerOf(ctx)),
     reply: ({ order, replayed }) =>
       created(`/orders/${order.id}`, entity(order).body, {

@@ -20,7 +20,10 @@ export function refuseAtOnce(res: ServerResponse, id: string): void {
   res.writeHead(503, { ...REFUSAL, "X-Request-Id": id, "Content-Length": Buffer.byteLength(body) }).end(body);
 }
 
-/** What is no HTTP at all gets an answer too, where the socket still takes one. */
+/** Milliseconds in which a client can read such an answer; one that keeps its side open does not keep ours. */
+const LINGER = 1_000;
+
+/** What is no HTTP at all, or does not come to an end, gets an answer too, where the socket still takes one. */
 export function answerUnreadable(_error: Error, socket: Socket): void {
   if (!socket.writable) {
     socket.destroy();
@@ -36,4 +39,5 @@ export function answerUnreadable(_error: Error, socket: Socket): void {
     `X-Request-Id: ${id}`,
   ];
   socket.end(`${head.join("\r\n")}\r\n\r\n${body}`);
+  setTimeout(() => socket.destroy(), LINGER).unref();
 }

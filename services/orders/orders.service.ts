@@ -4,6 +4,7 @@ import type { Service, ServiceBroker } from "moleculer";
 import { DataTypes } from "sequelize";
 import { answerEach, call, callerOf, implement, subscribe, type SchemaFor } from "../../broker/contract";
 import { isUnreachable, problem } from "../../broker/errors";
+import { currentRequestId, logFailure } from "../../broker/logger";
 import { loadConfig, type Config } from "../../config";
 import { MAX_BATCH } from "../../contracts/contract";
 import * as contract from "../../contracts/orders";
@@ -177,7 +178,10 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
             : explained(error);
         }
         // The key was used before, or by a twin meanwhile: a repeat never turns into 404, 409 or 503.
-        const first = await this.firstAnswer(key);
+        const first = await this.firstAnswer(key).catch((error: unknown) => {
+          logFailure(this.logger, "an order", refusal, currentRequestId()); // this one would never be told
+          throw error;
+        });
         if (first === undefined) throw refusal;
         return first;
       },
@@ -196,7 +200,7 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
     created(this: Orders) {
       this.quote = batch(async (wanted) => {
         const quotes = await call(this.broker, quote, { ids: [...new Set(wanted.flat())] }).catch((error: unknown) => {
-          throw isUnreachable(error) ? problem("SERVICE_UNAVAILABLE", "the catalogue can't answer now") : error;
+          throw isUnreachable(error) ? problem("SERVICE_UNAVAILABLE", "the catalogue can't answer now", { cause: error }) : error;
         });
         const byId = new Map(quotes.map((one) => [one.id, one]));
         return wanted.map((ids) => ids.flatMap((id) => byId.get(id) ?? []));
@@ -209,8 +213,7 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
           if (claimed.length < orders.length) this.relay();
           return orders;
         },
-        // A key whose first request is under way elsewhere makes wait: the others must not do so twice.
-        { mayBeOnes: (error) => isLockTimeout(error) || !isDatabaseAway(error), sideBySide: true },
+        { mayBeOnes, sideBySide: true },
       );
       this.findByKey = batch((keys) => store.findByKeys(this.db, keys));
 
@@ -219,11 +222,17 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
           await store.settleOrders(this.db, outcomes);
           return outcomes.map(() => undefined);
         },
-        { queue: 4 * MAX_OUTSTANDING, mayBeOnes: (error) => !isDatabaseAway(error) },
+        { queue: 4 * MAX_OUTSTANDING, mayBeOnes, sideBySide: true },
       );
     },
   };
 }
+
+/**
+ * An order that another node holds, or a key whose first request is under way elsewhere, makes the whole batch wait; by
+ * themselves and side by side, the others do not wait again.
+ */
+const mayBeOnes = (error: unknown): boolean => isLockTimeout(error) || !isDatabaseAway(error);
 
 type Found = Pick<store.OrderRow, "user_id">;
 

@@ -16,7 +16,7 @@ interface Asked {
  * too much waits, nothing is said: silence means "ask again", a refusal counts towards parking.
  * @param schema one order of the event; one that breaks it is refused for good
  * @param work gathers what is asked at the same moment; its errors are that order's own
- * @throws why something was not answered, when all that was settled has been told
+ * @throws why something was not answered, when all else has been told
  */
 export async function answer<S extends TSchema>(
   broker: ServiceBroker,
@@ -45,9 +45,9 @@ export async function answer<S extends TSchema>(
 
   const once = [...new Map(outcomes.map((outcome) => [outcome.order_id, outcome])).values()];
   if (once.length > 0) await emit(broker, stockSettled, { orders: once });
-  if (silence !== undefined) throw silence;
   for (const { order_id, message } of refusals) broker.logger.warn(`${event.name} of order ${order_id} is refused: ${message}`);
   if (refusals.length > 0) await emit(broker, stockRefused, { orders: refusals });
+  if (silence !== undefined) throw silence;
 }
 
 const refusal = (event: EventContract, { order_id }: Asked, message: string, permanent: boolean): Refusal => ({

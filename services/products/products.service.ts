@@ -119,6 +119,7 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
         await this.findOwn(ctx, id);
         const adjusted = await adjustStock(this.db, id, delta, reason, contract.MAX_QUANTITY);
         if (adjusted !== undefined) return adjusted;
+        await this.find(id); // archived meanwhile
         if (delta < 0) throw problem("INSUFFICIENT_STOCK", `there are less than ${-delta} units to take away`);
         throw invalid("delta", `would lead to more than ${contract.MAX_QUANTITY} units, those held by orders included`);
       }),
@@ -183,7 +184,10 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
   };
 }
 
-/** As many as the relay lets be outstanding, and some; anything but an absent database may be one order's own fault. */
+/**
+ * As many as the relay lets be outstanding, and some. Anything but an absent database may be one order's own fault; and
+ * but a lock: that is of a product, which most of them want.
+ */
 const SETTLING = { queue: 4_096, mayBeOnes: (error: unknown) => !isDatabaseAway(error) };
 
 const idOf = (order: CreatedOrder): number => order.order_id;

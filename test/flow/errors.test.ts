@@ -27,7 +27,7 @@ const ROWS = String.raw`
   seller POST /orders/:2/cancel
 405 Method Not Allowed: METHOD_NOT_ALLOWED
   nobody <PUT|PATCH|DELETE> /products<|/> {}
-  nobody <POST|PUT> /products/:1 {}
+  nobody <POST|PUT> /products/<:1|%zz> {}
   admin POST /products/<quote|adjust> {}
   admin <PATCH|DELETE> /orders/:2
 401 Unauthorized: UNAUTHENTICATED

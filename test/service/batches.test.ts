@@ -1,3 +1,4 @@
+import { randomUUID } from "node:crypto";
 import type { Middleware, ServiceBroker } from "moleculer";
 import { Client as Postgres } from "pg";
 import { call } from "../../broker/contract";
@@ -16,7 +17,7 @@ const codes = (made: Made[]) => made.map((one) => ("error" in one ? one.error.co
 const wish = (product_id: number, more: { user_id?: number; key?: string; quantity?: number } = {}) => ({
   user_id: more.user_id ?? ++lastUser,
   items: [{ product_id, quantity: more.quantity ?? 1 }],
-  ...(more.key !== undefined && { idempotency_key: more.key }),
+  idempotency_key: more.key ?? randomUUID(),
 });
 const createMany = (wishes: ReturnType<typeof wish>[]) => call(broker, orders.createMany, { orders: wishes });
 const idsOf = (made: Made[]) => made.map((one) => ("order" in one ? one.order.id : undefined));

@@ -1,0 +1,63 @@
+import type { Server } from "node:http";
+import { connect, type Socket } from "node:net";
+import { until } from "../support/amqp";
+import { startShop, type Shop } from "../support/shop";
+
+let shop: Shop;
+const sockets: Socket[] = [];
+beforeEach(async () => (shop = await startShop({ nodes: [["api"]] })));
+afterEach(async () => {
+  for (const socket of sockets.splice(0)) socket.destroy();
+  await shop.stop();
+});
+
+/** A client that never closes its side, and never sends more than this. */
+async function holdOpen(text: string): Promise<{ answer: () => string }> {
+  const { hostname, port } = new URL(shop.url);
+  const socket = connect({ host: hostname, port: Number(port), allowHalfOpen: true });
+  sockets.push(socket);
+  let answer = "";
+  socket.on("data", (chunk) => (answer += chunk.toString()));
+  socket.on("error", () => undefined); // it was cut off
+  await new Promise((resolve) => socket.once("connect", resolve));
+  socket.write(text);
+  return { answer: () => answer };
+}
+
+const options = async (path: string): Promise<number> => (await fetch(shop.url + path, { method: "OPTIONS" })).status;
+
+describe("a client that does not behave", () => {
+  it("asks what is possible at a path that can't be decoded: it is told, and the gateway lives", async () => {
+    expect(await options("/products/%zz")).toBe(204);
+    expect(await options("/products/1")).toBe(204);
+  });
+
+  it("sends no HTTP and keeps its side open: it is answered, and then cut off", async () => {
+    const client = await holdOpen("nonsense\r\n\r\n");
+    await until("it is answered", () => client.answer().startsWith("HTTP/1.1 400"));
+    await until("it is cut off", async () => (await connections()) === 0);
+  });
+
+  it("begins 600 requests and finishes none: the others are served", async () => {
+    const head = "POST /token HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n{";
+    await Promise.all(Array.from({ length: 600 }, () => holdOpen(head)));
+    await until("the gateway has them all", async () => (await connections()) >= 600);
+    expect(await options("/products")).toBe(204);
+  });
+
+  it("holds a connection on which it has sent nothing, or half a head: the gateway stops all the same", async () => {
+    await holdOpen("");
+    await holdOpen("GET /products HTTP/1.1\r\nHost:");
+    await until("the gateway has them", async () => (await connections()) === 2);
+    await shop.node("api").stop();
+  });
+});
+
+const connections = (): Promise<number> =>
+  new Promise((resolve, reject) => {
+    const { server } = shop.node("api").getLocalService("api") as unknown as { server: Server };
+    server.getConnections((error, count) => {
+      if (error) reject(error);
+      else resolve(count);
+    });
+  });
