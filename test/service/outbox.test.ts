@@ -236,6 +236,18 @@ describe("an order and the answers to its announcements", () => {
     expect(await stateOf(id)).toEqual(after);
   });
 
+  it("an order that someone holds keeps none of those back that are settled with it", async () => {
+    const [held = 0, ...others] = await committed(3);
+    await db.transaction(async (query) => {
+      await lockOrder(query, held);
+      await settled(...[held, ...others].map((id) => outcome(id, "RESERVED")));
+      for (const id of others) expect(await stateOf(id)).toMatchObject({ status: "CONFIRMED" });
+    });
+    expect(await stateOf(held)).toMatchObject({ status: "PENDING" });
+    await settled(outcome(held, "RESERVED"));
+    expect(await stateOf(held)).toMatchObject({ status: "CONFIRMED" });
+  });
+
   it("outcomes and cancels of the same orders at once: every order makes legal moves only, each counted once", async () => {
     const act = fc.record({ order: fc.nat(2), what: fc.constantFrom("cancel", "settle", "settle" as const), twin: fc.boolean() });
     await fc.assert(

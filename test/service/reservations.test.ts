@@ -329,21 +329,26 @@ describe("a database that is away", () => {
   it.each([
     ["refuses connections", () => away.refuse()],
     ["hangs, so that its answers never come", () => away.freeze()],
-  ])("%s: nothing is said, for silence is no refusal; when it is back the repeated event is answered", async (_how, fail) => {
-    const order = newOrder(line(id, 1));
-    Object.assign(remote.told, { settled: [], refused: [] });
-    await remote.broker.emit("order.cancelled", { orders: [{ order_id: ++lastOrder }] }); // now a connection is open
-    expect(remote.told.settled).toHaveLength(1);
-    Object.assign(remote.told, { settled: [], refused: [] });
-    fail();
-    await remote.broker.emit("order.created", { orders: [order, { order_id: ++lastOrder }] });
-    expect(remote.told).toEqual({ settled: [], refused: [] });
-    away.cut();
-    away.restore();
-    await until("the order is settled", async () => {
-      await remote.broker.emit("order.created", { orders: [order] });
-      return remote.told.settled.length > 0;
-    });
-    expect(remote.told).toEqual({ settled: [{ order_id: order.order_id, outcome: "RESERVED" }], refused: [] });
-  });
+  ])(
+    "%s: nothing is said but of what is broken, for silence is no refusal; when it is back the repeated event is answered",
+    async (_how, fail) => {
+      const order = newOrder(line(id, 1));
+      Object.assign(remote.told, { settled: [], refused: [] });
+      await remote.broker.emit("order.cancelled", { orders: [{ order_id: ++lastOrder }] }); // now a connection is open
+      expect(remote.told.settled).toHaveLength(1);
+      Object.assign(remote.told, { settled: [], refused: [] });
+      fail();
+      const broken = { order_id: ++lastOrder };
+      await remote.broker.emit("order.created", { orders: [order, broken] });
+      expect(remote.told).toEqual({ settled: [], refused: [expect.objectContaining({ ...broken, permanent: true })] });
+      Object.assign(remote.told, { settled: [], refused: [] });
+      away.cut();
+      away.restore();
+      await until("the order is settled", async () => {
+        await remote.broker.emit("order.created", { orders: [order] });
+        return remote.told.settled.length > 0;
+      });
+      expect(remote.told).toEqual({ settled: [{ order_id: order.order_id, outcome: "RESERVED" }], refused: [] });
+    },
+  );
 });

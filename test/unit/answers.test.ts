@@ -1,0 +1,29 @@
+import { ServiceBroker } from "moleculer";
+import { problem } from "../../broker/errors";
+import { CancelledOrder, orderCancelled } from "../../contracts/orders";
+import type { Outcome, Refusal } from "../../contracts/products";
+import { answer } from "../../services/products/answers";
+
+describe("the answer to an event of several orders", () => {
+  it("tells outcomes and refusals, also where another order is met with silence, and then says why", async () => {
+    const told: { settled: Outcome[]; refused: Refusal[] } = { settled: [], refused: [] };
+    const broker = new ServiceBroker({ logger: false });
+    jest.spyOn(broker, "emit").mockImplementation((event: string, payload?: { orders: never[] }) => {
+      (event === "stock.settled" ? told.settled : told.refused).push(...(payload?.orders ?? []));
+      return Promise.resolve();
+    });
+    const work = ({ order_id }: { order_id: number }): Promise<Outcome> => {
+      if (order_id === 1) return Promise.resolve({ order_id, outcome: "RELEASED" });
+      throw order_id === 2 ? problem("SERVICE_UNAVAILABLE", "too much is waiting") : new Error("it is broken");
+    };
+    const asked = [{ order_id: 1 }, { order_id: 2 }, { order_id: 3 }, { order_id: 4, what: "is this?" }];
+    await expect(answer(broker, orderCancelled, CancelledOrder, asked, work)).rejects.toThrow("too much is waiting");
+    expect(told.settled.map(({ order_id }) => order_id)).toEqual([1]);
+    expect(new Map(told.refused.map(({ order_id, permanent }) => [order_id, permanent]))).toEqual(
+      new Map([
+        [3, false],
+        [4, true],
+      ]),
+    );
+  });
+});
