@@ -22,10 +22,11 @@ export interface BatchOptions {
  * which answers each, in their order, with a result or an error of its own. The cost of an item falls as load rises,
  * and nothing is remembered, so nothing goes stale. No timer: a lone item starts as soon as what the same sockets brought
  * has been read (`setImmediate`; dataloader's own schedule would never gather anything from sockets).
+ * @param work hears, too, how many milliseconds the first of its items has waited
  * @throws SERVICE_UNAVAILABLE at once where too much is waiting
  */
 export function batch<Item, Result>(
-  work: (items: readonly Item[]) => Promise<readonly (Result | Error)[]>,
+  work: (items: readonly Item[], waited: number) => Promise<readonly (Result | Error)[]>,
   { size = MAX_BATCH, underWay = 2, queue = 1_024, patience = Infinity, mayBeOnes = () => false, sideBySide = false }: BatchOptions = {},
 ): (item: Item) => Promise<Result> {
   let waiting = 0;
@@ -40,15 +41,15 @@ export function batch<Item, Result>(
       start();
     }
   };
-  const alone = (item: Item): Promise<readonly (Result | Error)[]> => work([item]).catch((error: unknown) => [toError(error)]);
-  const perform = async (items: readonly Item[]): Promise<readonly (Result | Error)[]> => {
+  const perform = async (items: readonly Item[], waited: number): Promise<readonly (Result | Error)[]> => {
     if (items.length === 0) return [];
     try {
-      const results = await work(items);
+      const results = await work(items, waited);
       if (results.length !== items.length) throw new Error(`a batch of ${items.length} gave ${results.length} results`);
       return results;
     } catch (error) {
       if (!mayBeOnes(error)) throw error;
+      const alone = (item: Item): Promise<readonly (Result | Error)[]> => work([item], waited).catch((e: unknown) => [toError(e)]);
       if (sideBySide) return (await Promise.all(items.map(alone))).flat();
       const results: (Result | Error)[] = [];
       for (const item of items) results.push(...(await alone(item)));
@@ -57,8 +58,13 @@ export function batch<Item, Result>(
   };
   const loader = new DataLoader<Asked<Item>, Promise<Result>>(
     (asked) => {
-      const earliest = performance.now() - patience;
-      const results = perform(asked.flatMap(({ item, at }) => (at < earliest ? [] : [item]))).finally(() => {
+      const now = performance.now();
+      const earliest = now - patience;
+      const timely = asked.filter(({ at }) => at >= earliest);
+      const results = perform(
+        timely.map(({ item }) => item),
+        now - (timely[0]?.at ?? now),
+      ).finally(() => {
         running--;
         startNext();
       });

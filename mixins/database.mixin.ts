@@ -2,6 +2,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import DbService from "moleculer-db";
 import SqlAdapter from "moleculer-db-adapter-sequelize";
 import type { Service, ServiceSchema } from "moleculer";
+import { Client } from "pg";
 import type { FindOptions, Model, ModelAttributes, ModelStatic, Options, Sequelize, WhereOptions } from "sequelize";
 import { implement } from "../broker/contract";
 import { problem } from "../broker/errors";
@@ -128,21 +129,21 @@ function sequelizeOptions({
   poolSize = 10,
   lockTimeout = 2_000,
 }: DatabaseOptions): Options & { keepDefaultTimezone: boolean } {
-  const { hostname, port, pathname, username, password, searchParams } = new URL(url ?? "postgres://unset");
-  const sslmode = searchParams.get("sslmode") ?? "disable";
+  // pg reads the URL for migrations, and must read the same for the pool.
+  const { host, port, database = "", user: username = "", password = "", ssl } = new Client(url);
   return {
     dialect: "postgres",
-    host: hostname,
-    port: Number(port || 5432),
-    database: decodeURIComponent(pathname.slice(1)),
-    username: decodeURIComponent(username),
-    password: decodeURIComponent(password),
+    host,
+    port,
+    database,
+    username,
+    password,
     logging: false,
     keepDefaultTimezone: true,
     pool: { max: poolSize, min: 0, acquire: 1_500, idle: 30_000 },
     dialectOptions: {
       application_name: service,
-      ...(sslmode !== "disable" && { ssl: { rejectUnauthorized: sslmode.startsWith("verify") } }),
+      ssl,
       keepAlive: true,
       connectionTimeoutMillis: 1_500,
       clientMinMessages: "ignore",

@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import type { ServiceBroker } from "moleculer";
+import type { CallingOptions, ServiceBroker } from "moleculer";
 import { call } from "../../broker/contract";
 import { itemError, problem } from "../../broker/errors";
 import { currentRequestId } from "../../broker/logger";
@@ -18,8 +18,13 @@ export interface Gather {
   createOrder(order: Params<typeof orders.create>, caller: Caller): Promise<orders.Created>;
 }
 
-/** Milliseconds: with the call itself and one repeat of it, a client has its answer within 5 s, whatever those before it met. */
-const PATIENCE = 500;
+/**
+ * Milliseconds that a request may wait for its batch, whatever those before it met: with the call itself its client still has
+ * an answer within 5 s. With a repeat of the call, only what has waited no longer than UNHURRIED.
+ */
+const PATIENCE = 2_600;
+const UNHURRIED = 500;
+const inTime = (waited: number): CallingOptions => (waited > UNHURRIED ? { retries: 0 } : {});
 /** What takes so little that a call costs more than what it carries: one at a time is larger, and a tenth more are served. */
 const LARGE = { underWay: 1, patience: PATIENCE };
 /** A list may take long: not too many others wait for it. */
@@ -31,29 +36,31 @@ type Wanted = Params<typeof orders.getMany>["orders"][number];
 
 export function gather(broker: ServiceBroker): Gather {
   const order = batch<Wanted, orders.Order>(
-    async (wanted) =>
-      (await call(broker, orders.getMany, { orders: [...wanted] })).map(
+    async (wanted, waited) =>
+      (await call(broker, orders.getMany, { orders: [...wanted] }, inTime(waited))).map(
         (found) => found ?? problem("ORDER_NOT_FOUND", "there is no such order"),
       ),
     { patience: PATIENCE },
   );
   const create = batch<Wish, orders.Created>(
-    async (wishes) =>
-      (await call(broker, orders.createMany, { orders: [...wishes] })).map((made) => ("error" in made ? itemError(made) : made)),
+    async (wishes, waited) =>
+      (await call(broker, orders.createMany, { orders: [...wishes] }, inTime(waited))).map((made) =>
+        "error" in made ? itemError(made) : made,
+      ),
     { patience: PATIENCE },
   );
   return {
     product: batch<number, products.Product>(
-      async (ids) =>
-        (await call(broker, products.getMany, { ids: [...ids] })).map(
+      async (ids, waited) =>
+        (await call(broker, products.getMany, { ids: [...ids] }, inTime(waited))).map(
           (found) => found ?? problem("PRODUCT_NOT_FOUND", "there is no such product"),
         ),
       LARGE,
     ),
-    products: batch<List, Result<typeof products.list>>(async (lists) => {
+    products: batch<List, Result<typeof products.list>>(async (lists, waited) => {
       const keys = lists.map((list) => JSON.stringify(list));
       const distinct = new Map(keys.map((key, i) => [key, lists[i]]));
-      const pages = await call(broker, products.listMany, { lists: [...distinct.values()].flatMap((list) => list ?? []) });
+      const pages = await call(broker, products.listMany, { lists: [...distinct.values()].flatMap((list) => list ?? []) }, inTime(waited));
       const answers = new Map([...distinct.keys()].map((key, i) => [key, pages[i]]));
       return keys.map((key) => {
         const page = answers.get(key);

@@ -1,3 +1,4 @@
+import { stat } from "node:fs";
 import fc from "fast-check";
 import { batch } from "../../mixins/batching";
 
@@ -28,6 +29,7 @@ describe("batch", () => {
 
   it("a lone item starts in the same turn of the event loop, before any timer", async () => {
     const { calls, work } = held();
+    await new Promise((resolve) => stat(".", resolve)); // where the sockets are read: what is immediate comes next, and timers then
     let timer = false;
     setTimeout(() => (timer = true), 0);
     const alone = batch(work)(7);
@@ -96,6 +98,34 @@ describe("batch", () => {
     expect(calls[1]!.items).toEqual([3]);
     calls[1]!.end();
     await expect(fresh).resolves.toBe("done 3");
+  });
+
+  it("hears how long the first of its items has waited", async () => {
+    const waits: number[] = [];
+    let end = (): void => undefined;
+    const one = batch<number, number>(
+      async (items, waited) => {
+        waits.push(waited);
+        await new Promise<void>((resolve) => (end = resolve));
+        return items;
+      },
+      { underWay: 1 },
+    );
+    const first = one(1);
+    await turn();
+    const since = performance.now();
+    const second = one(2);
+    while (performance.now() - since < 60) await turn();
+    const third = one(3);
+    await turn();
+    end();
+    await first;
+    await turn();
+    end();
+    await Promise.all([second, third]);
+    expect(waits).toHaveLength(2);
+    expect(waits[0]).toBeLessThan(60);
+    expect(waits[1]).toBeGreaterThanOrEqual(60);
   });
 
   it("an item's own error is that item's alone: the 127 others succeed", async () => {
