@@ -57,7 +57,8 @@ export const create = action("orders.create", {
 
 /**
  * As `create`, for orders of several people that wait in a gateway at the same moment. Each succeeds or fails by itself:
- * the answers stand in the order asked. Each has a key, so that a lost answer can be asked for again. `request_id` is that of its request, for the log.
+ * the answers stand in the order asked. Each has a key, so that a lost answer can be asked for again. `request_id` is that
+ * of its request, for the log.
  */
 export const createMany = action("orders.createMany", {
   params: closed({

@@ -5,7 +5,10 @@ function link(error: Error): unknown {
   return "original" in error ? error.original : error.cause;
 }
 
-/** The five characters (those that we look for have a digit, unlike EPIPE), wherever in the chain of causes they stand; undefined where the error is not of the database. */
+/**
+ * The five characters (those that we look for have a digit, unlike EPIPE), wherever in the chain of causes they stand;
+ * undefined where the error is not of the database.
+ */
 export function sqlState(error: unknown): string | undefined {
   for (let e = error, depth = 0; e instanceof Error && depth < 5; e = link(e), depth++) {
     if ("code" in e && typeof e.code === "string" && /^(?=.*\d)[0-9A-Z]{5}$/.test(e.code)) return e.code;
@@ -27,9 +30,9 @@ export const isUniqueViolation = (error: unknown): boolean => sqlState(error) ==
 export const isLockTimeout = (error: unknown): boolean => sqlState(error) === "55P03";
 
 const CONNECTION_LOST =
-  /^(ECONN|EPIPE|ETIMEDOUT|EHOSTUNREACH|ENOTFOUND|EAI_AGAIN)|Connection terminated|timeout exceeded when trying to connect|not queryable|Query read timeout/;
+  /^(ECONN|EPIPE|ETIMEDOUT|EHOSTUNREACH|ENOTFOUND|EAI_AGAIN)|Connection terminated|timeout exceeded when trying to connect|not queryable|Query read timeout|connection manager was closed/;
 
-/** The database can't answer now: away, starting or stopping, out of connections, or too slow. */
+/** The database can't answer now: away, starting or stopping, out of connections, or too slow; or this node is about to stop. */
 export function isDatabaseAway(error: unknown): boolean {
   if (inClass(error, "08", "40", "53", "55", "57")) return true;
   for (let e = error, depth = 0; e instanceof Error && depth < 5; e = link(e), depth++) {
