@@ -112,9 +112,9 @@ class Bench {
       say(`  ${line}`);
     });
     const before = await this.updates();
-    const { figures, audit } = await this.within(async (visitor) => {
+    const { figures, audit } = await this.within(async (visitor, shop) => {
       const routes = probes(await findPlaces(this.databases, people), people.tokens, people);
-      return { figures: await this.time(visitor, routes), audit: await timeAudit(visitor, people.tokens, this.shop?.pid ?? 0) };
+      return { figures: await this.time(visitor, routes), audit: await timeAudit(visitor, people.tokens, shop.pid) };
     });
     const after = await this.updates();
     const { plans, background } = await this.explain();
@@ -135,11 +135,11 @@ class Bench {
     await shop?.stop();
   }
 
-  private async within<T>(work: (visitor: Visitor) => Promise<T>): Promise<T> {
+  private async within<T>(work: (visitor: Visitor, shop: NodeProcess) => Promise<T>): Promise<T> {
     const shop = (this.shop = await startProcess({ env: this.env }));
     const visitor = new Visitor(shop.url ?? "");
     try {
-      return await work(visitor);
+      return await work(visitor, shop);
     } catch (error) {
       say(shop.output());
       throw error;

@@ -45,33 +45,26 @@ async function startRaw(ground: Ground): Promise<Omit<Target, "key" | "name">> {
   const database = ground.postgres.url("raw_products");
   await migrate({ url: database, directory: path.join(ROOT, "services/products/migrations") });
   await seedProducts(database);
-  const [port = 0] = await freePorts(1);
-  const url = `http://127.0.0.1:${port}`;
-  const raw = await startProcess({
-    name: "raw",
-    cwd: ground.build,
-    logs: ground.logs,
-    args: ["bench/raw.js"],
-    env: { PORT: String(port), DATABASE_URL: database },
-    ready: () => isOk(`${url}/products/1`),
-  });
-  ground.onStop(() => raw.stop());
-  return { url, roles: { raw: [raw.pid] }, tokens: [] };
+  return startOne(ground, { name: "raw", path: "/products/1", env: { DATABASE_URL: database } });
 }
 
-async function startEmpty(ground: Ground): Promise<Omit<Target, "key" | "name">> {
+const startEmpty = (ground: Ground) => startOne(ground, { name: "empty", path: "/", env: {} });
+
+/** A target that is one process, of the file of its name. */
+async function startOne(ground: Ground, { name, path, env }: { name: string; path: string; env: Record<string, string> }) {
   const [port = 0] = await freePorts(1);
   const url = `http://127.0.0.1:${port}`;
-  const empty = await startProcess({
-    name: "empty",
+  const args = [`bench/${name}.js`];
+  const one = await startProcess({
+    name,
     cwd: ground.build,
     logs: ground.logs,
-    args: ["bench/empty.js"],
-    env: { PORT: String(port) },
-    ready: () => isOk(url),
+    args,
+    env: { PORT: String(port), ...env },
+    ready: () => isOk(url + path),
   });
-  ground.onStop(() => empty.stop());
-  return { url, roles: { gateway: [empty.pid] }, tokens: [] };
+  ground.onStop(() => one.stop());
+  return { url, roles: { [name]: [one.pid] }, tokens: [] };
 }
 
 async function startFastify(ground: Ground): Promise<Omit<Target, "key" | "name">> {

@@ -7,10 +7,11 @@ import { withRequestId } from "../../broker/logger";
 import { loadConfig, type Config } from "../../config";
 import { jwks, type Caller } from "../../contracts/users";
 import { bearerToken, TokenVerifier, unauthenticated } from "./access";
+import { Admission } from "./admission";
 import { gather, type Gather } from "./gather";
 import { healthRoutes } from "./health";
 import { problemDetails, problemHeaders, toProblem, translated, type ProblemDetails } from "./problem";
-import { hasBody, hotProduct, isAcceptable, isPreflight, pathOf, requestId } from "./request";
+import { hotProduct, isAcceptable, isPreflight, pathOf, requestId } from "./request";
 import { readProduct, ROUTES, type Reply, type Route } from "./routes";
 import { answerUnreadable, refuseAtOnce } from "./unserved";
 
@@ -34,15 +35,11 @@ type Api = Service & {
   aliases: Alias[];
   verifier: TokenVerifier;
   gather: Gather;
-  /** Requests whose head has come and that are not yet answered. */
-  unanswered: number;
-  /** Those of them that have come to their end: one that is still being sent takes no room from others. */
-  underWay: number;
+  admission: Admission;
   send(req: IncomingMessage, res: ServerResponse, reply: Reply): void;
   send404(req: IncomingMessage, res: ServerResponse): void;
   methodsOf(path: string): string[];
   baseHeaders(req: IncomingMessage): Record<string, string>;
-  track(req: IncomingMessage, res: ServerResponse): void;
   take(req: IncomingMessage, res: ServerResponse, id: string): Promise<void>;
   readProduct(req: IncomingMessage, res: ServerResponse, id: string): Promise<void>;
   errorHandler(req: IncomingMessage, res: ServerResponse, error: unknown): void;
@@ -50,8 +47,6 @@ type Api = Service & {
 };
 
 const BODY_LIMIT = "100kb";
-/** Most requests that one gateway has under way. Twice what fills its batches: more would wait longer, and none be served sooner. */
-const MAX_UNDER_WAY = 512;
 /** A client that does not finish its headers or its request in this time is cut off, in ms; they are looked for twice a minute. */
 const REQUEST_TIMEOUT = 30_000;
 /** Milliseconds that a stopping gateway waits for what it has begun. */
@@ -123,12 +118,12 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
       /** Every request passes here first, whatever becomes of it. */
       async httpHandler(this: Api, req: IncomingMessage, res: ServerResponse): Promise<void> {
         const id = requestId(req);
-        if (this.underWay >= MAX_UNDER_WAY && !/^\/health(\/|$)/.test(pathOf(req))) {
+        if (this.admission.isFull && !/^\/health(\/|$)/.test(pathOf(req))) {
           refuseAtOnce(res, id);
           return;
         }
         const since = performance.now();
-        this.track(req, res);
+        this.admission.enter(req, res);
         res.once("close", () => {
           if (res.writableFinished)
             withRequestId(id, () => {
@@ -137,25 +132,6 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
         });
         await withRequestId(id, () => this.take(req, res, id)).catch((error: unknown) => {
           this.errorHandler(req, res, error);
-        });
-      },
-
-      /** Counts a request from its head until it is answered or its client has gone. */
-      track(this: Api, req: IncomingMessage, res: ServerResponse): void {
-        let done = false;
-        let read = false;
-        const enter = (): void => {
-          if (done) return; // answered before it was read
-          read = true;
-          this.underWay++;
-        };
-        this.unanswered++;
-        if (hasBody(req)) req.once("end", enter);
-        else enter();
-        res.once("close", () => {
-          done = true;
-          this.unanswered--;
-          if (read) this.underWay--;
         });
       },
 
@@ -303,7 +279,7 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
         const since = performance.now();
         const timer = setInterval(() => {
           // Node takes a connection that has sent nothing, or half a head, for a busy one, and looks for timeouts no more.
-          if (this.unanswered === 0 || performance.now() - since > DRAIN_LIMIT) this.server.closeAllConnections();
+          if (this.admission.isIdle || performance.now() - since > DRAIN_LIMIT) this.server.closeAllConnections();
           else this.server.closeIdleConnections();
         }, 50);
         await closed;
@@ -313,8 +289,7 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
 
     created(this: Api) {
       this.gather = gather(this.broker);
-      this.unanswered = 0;
-      this.underWay = 0;
+      this.admission = new Admission();
       this.verifier = new TokenVerifier(async () => (await call(this.broker, jwks, {})).keys);
       this.server.headersTimeout = REQUEST_TIMEOUT;
       this.server.on("clientError", answerUnreadable);

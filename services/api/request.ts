@@ -18,10 +18,6 @@ export function requestId(req: IncomingMessage): string {
 /** Without the query, in which anything may stand. */
 export const pathOf = (req: IncomingMessage & { originalUrl?: string }): string => (req.originalUrl ?? req.url ?? "/").split("?")[0] ?? "/";
 
-/** RFC 9112, 6.3. */
-export const hasBody = ({ headers }: IncomingMessage): boolean =>
-  headers["transfer-encoding"] !== undefined || (headers["content-length"] ?? "0") !== "0";
-
 /** The id of `GET /products/{id}`, where nothing about the request asks for more than that. */
 export function hotProduct({ method, url = "", headers }: IncomingMessage): string | undefined {
   if (method !== "GET" || headers.origin !== undefined || headers.host === undefined) return undefined;
