@@ -29,6 +29,9 @@ const basket = (...lines: [product_id: number, quantity: number][]) => ({
 });
 const create = (basket: { items: orders.Line[] }, caller = somebody()) => call(broker, orders.create, basket, caller);
 const count = async (sql: string, values: unknown[] = []) => (await database.query(sql, values)).rowCount;
+/** What the shop's connections are at now. */
+const WRITING = `select from pg_stat_activity
+  where datname = current_database() and application_name = 'orders' and state = 'active' and query like '%insert into orders%'`;
 const settled = () => until("all is settled", async () => (await count("select from outbox where state <> 'SETTLED'")) === 0);
 const stocked = async (quantity: number) => [await seller.createProduct({ quantity }), await seller.createProduct({ quantity })] as const;
 
@@ -113,6 +116,22 @@ describe("a new order", () => {
     await expect(create(basket([product, 2], [product, 2]), caller)).rejects.toMatchObject(short);
     expect((await call(broker, orders.list, {}, caller)).items).toEqual([]);
   });
+});
+
+it("an order without a key is made once, though its caller has given up before it is written", async () => {
+  const product = await seller.createProduct({ quantity: 10 });
+  const [caller, other] = [somebody(), new Postgres(shop.databases.orders.url)];
+  await other.connect();
+  await other.query("begin");
+  await other.query("lock table order_lines in share mode");
+  const late = call(broker, orders.create, basket([product, 1]), { ...caller, timeout: 200 });
+  await expect(late).rejects.toMatchObject({ type: "REQUEST_TIMEOUT" });
+  await other.query("rollback");
+  await other.end();
+  const [mine, values] = ["select from orders where user_id = $1", [caller.meta.user.id]];
+  await until("it is written", async () => ((await count(mine, values)) ?? 0) > 0);
+  await until("nothing is being written", async () => (await count(WRITING)) === 0);
+  expect(await count(mine, values)).toBe(1);
 });
 
 describe("the list of orders", () => {

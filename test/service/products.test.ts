@@ -301,6 +301,19 @@ describe("stock", () => {
     expect(new Set(types)).toEqual(new Set(["INSUFFICIENT_STOCK"]));
   });
 
+  it("that is adjusted while its product is archived → PRODUCT_NOT_FOUND, and its ledger stays as it was", async () => {
+    const { id } = await make({ quantity: 5 });
+    await database.query("begin");
+    await database.query("update products set archived_at = now() where id = $1", [id]);
+    const adjusted = adjust(id, -1).catch((error: unknown) => error);
+    const waiting = "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+    await until("the adjustment waits", async () => (await database.query(waiting)).rowCount === 1);
+    await database.query("commit");
+    expect(await adjusted).toMatchObject({ type: "PRODUCT_NOT_FOUND" });
+    const { rows } = await database.query("select delta from stock_movements where product_id = $1", [id]);
+    expect(rows).toEqual([{ delta: 5 }]);
+  });
+
   it("and what orders hold of it are a billion at most, so that what comes back always fits", async () => {
     const { id } = await make({ quantity: 1_000_000_000 });
     const buyer = as(somebody());
