@@ -8,7 +8,9 @@ import { databaseNames } from "../config";
 export const ROOT = path.join(__dirname, "..");
 const SHOP = ["config.ts", "moleculer.config.ts", "contracts", "broker", "mixins", "services", "scripts"];
 /** What runs as a process of its own beside the shop, and what is loaded into one before it. */
-const OURS = ["empty.ts", "raw.ts", "stock.ts", "load.worker.ts", "unbatched.ts", "loop-delay.ts"].map((name) => `bench/${name}`);
+const OURS = ["empty.ts", "raw.ts", "stock.ts", "load.worker.ts", "unbatched.ts", "loop-delay.ts", "sampler.ts"].map(
+  (name) => `bench/${name}`,
+);
 
 /** A build of the tree as it is now: nothing is transpiled while measuring, and edits during a run change nothing. */
 export async function build(folder: string): Promise<string> {

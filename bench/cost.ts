@@ -81,6 +81,20 @@ export async function untilQuiet(members: readonly number[], ms = 30_000): Promi
   return performance.now() - since;
 }
 
+/** Begins to watch the machine. @returns what tells, later, which part of its cores' time since then was not idle */
+export function busyOf(): () => number {
+  const read = (): { idle: number; all: number } => {
+    const [, ...times] = (readFileSync("/proc/stat", "utf8").split("\n")[0] ?? "").trim().split(/\s+/).map(Number);
+    const [, , , idle = 0, waiting = 0] = times;
+    return { idle: idle + waiting, all: times.slice(0, 8).reduce((sum, time) => sum + time, 0) };
+  };
+  const before = read();
+  return () => {
+    const now = read();
+    return 1 - (now.idle - before.idle) / Math.max(1, now.all - before.all);
+  };
+}
+
 /** The process that listens on a local port; undefined where it is not here, or not ours to see. */
 export function listenerOf(port: number): number | undefined {
   const suffix = `:${port.toString(16).toUpperCase().padStart(4, "0")}`;

@@ -6,6 +6,7 @@ import { measureConfirmation, measureStorm, type Confirmation, type Storm } from
 import { Generator } from "./load";
 import { overload } from "./overload";
 import { findPgbench, Pgbench } from "./pgbench";
+import { profile } from "./profile";
 import { machine, markdown, write, type Results } from "./report";
 import { scale } from "./scale";
 import { SCENARIOS } from "./scenarios";
@@ -29,8 +30,10 @@ const { values: options } = parseArgs({
     minutes: { type: "string", default: "30" },
     rate: { type: "string", default: "300" },
     start: { type: "boolean", default: false },
+    profile: { type: "boolean", default: false },
     scale: { type: "boolean", default: false },
     sizes: { type: "string", default: "1000,100000,1000000" },
+    requests: { type: "string", default: "300" },
     simulate: { type: "boolean", default: false },
     out: { type: "string", default: path.join(__dirname, "results") },
   },
@@ -139,7 +142,7 @@ async function run(ground: Ground): Promise<boolean> {
 
 async function main(): Promise<void> {
   if (options.scale) {
-    await scale({ sizes: options.sizes.split(",").map(Number), out: options.out });
+    await scale({ sizes: options.sizes.split(",").map(Number), out: options.out, requests: Number(options.requests) });
     return;
   }
   if (options.simulate) {
@@ -152,6 +155,7 @@ async function main(): Promise<void> {
     if (options.overload) clean = await overload(ground, options.out, Number(options.connections));
     else if (options.soak) clean = await soak(ground, options.out, Number(options.minutes), Number(options.rate));
     else if (options.start) clean = await start(ground, options.out);
+    else if (options.profile) clean = await profile(ground, options.out);
     else clean = await run(ground);
   } finally {
     await ground.stop();

@@ -1,7 +1,6 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { cpus, tmpdir, totalmem } from "node:os";
 import path from "node:path";
-import { parseArgs } from "node:util";
 import { Client } from "pg";
 import { startEmbeddedPostgres } from "../scripts/embedded-postgres";
 import { startProcess, type NodeProcess } from "../test/support/processes";
@@ -14,14 +13,13 @@ import { findPlaces, probes, type Probe, type Tokens } from "./scale/routes";
 
 export interface ScaleOptions {
   /** Products and orders at each step, ascending; 1,000 at least. */
-  readonly sizes?: readonly number[];
+  readonly sizes: readonly number[];
   /** Folder of scale.json and scale.md. */
-  readonly out?: string;
+  readonly out: string;
   /** Requests to each route that reads; those that write get a third. */
-  readonly requests?: number;
+  readonly requests: number;
 }
 
-const SIZES = [1_000, 100_000, 1_000_000];
 const ROUNDS = 10;
 /** A route that takes long is asked less often in a round. */
 const MOST_MS = 500;
@@ -35,7 +33,10 @@ const SETTINGS = { ...PLAN_SETTINGS, shared_buffers: "1GB", max_wal_size: "8GB" 
 const say = (line: string): void => void process.stderr.write(`${line}\n`);
 
 /** How each route's time grows from a thousand products and orders to a million, and why: with its plans. */
-export async function scale({ sizes = SIZES, out = path.resolve("bench/results"), requests = 300 }: ScaleOptions = {}): Promise<void> {
+export async function scale({ sizes, out, requests }: ScaleOptions): Promise<void> {
+  if (sizes.length === 0 || sizes.some((size, i) => !Number.isSafeInteger(size) || size < 1_000 || size <= (sizes[i - 1] ?? 0)))
+    throw new Error("--sizes takes ascending whole numbers from 1000 on, comma separated");
+  if (!(requests > 0)) throw new Error("--requests takes a number above 0");
   const dataDir = await mkdtemp(path.join(tmpdir(), "shop-scale-"));
   const names = ["user_db", "product_db", "order_db"] as const;
   const stops: (() => Promise<unknown>)[] = [() => rm(dataDir, { recursive: true, force: true })];
@@ -267,24 +268,4 @@ async function timeAudit(visitor: Visitor, { admin }: Tokens, shop: number): Pro
   say(`  audit: ${seconds.toFixed(1)} s, the shop had ${Math.round(peak)} MB at most, ${report.ok ? "all is right" : "BROKEN"}`);
   const broken = report.checks.flatMap((c) => (c.ok ? [] : `${c.name}: ${c.sample.slice(0, 3).join(", ")}`));
   return { seconds, memory: peak, ok: report.ok, broken };
-}
-
-/** `node --import tsx bench/scale.ts --sizes 1000,100000 --out DIR --requests 300` */
-async function main(): Promise<void> {
-  const { values } = parseArgs({ options: { sizes: { type: "string" }, out: { type: "string" }, requests: { type: "string" } } });
-  const sizes = values.sizes?.split(",").map(Number);
-  if (sizes?.some((size, i) => !Number.isSafeInteger(size) || size < 1_000 || size <= (sizes[i - 1] ?? 0)))
-    throw new Error("--sizes takes ascending whole numbers from 1000 on, comma separated");
-  await scale({
-    ...(sizes && { sizes }),
-    ...(values.out !== undefined && { out: path.resolve(values.out) }),
-    ...(values.requests !== undefined && { requests: Number(values.requests) }),
-  });
-}
-
-if (require.main === module) {
-  main().catch((error: unknown) => {
-    console.error(error);
-    process.exitCode = 1;
-  });
 }

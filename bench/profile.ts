@@ -1,0 +1,145 @@
+import { cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import path from "node:path";
+import { until } from "../test/chaos/wait";
+import { busyOf, untilQuiet } from "./cost";
+import { progress, type Ground } from "./ground";
+import { Generator, type Measured, type Request } from "./load";
+import { machine, table } from "./report";
+import { gets, posts } from "./scenarios";
+import { auditShop, startShop, type Shop } from "./shop";
+import { ONE_EACH, targetOf, type Target } from "./targets";
+
+/** What the inspector gives; times in µs. */
+interface Profile {
+  nodes: { id: number; callFrame: { functionName: string; url: string } }[];
+  samples: number[];
+  timeDeltas: number[];
+}
+
+const SECONDS = 5;
+const WARM_UP = 3;
+const LOADS: readonly { name: string; connections: number; requests: (target: Target) => Request[] }[] = [
+  { name: "GET", connections: 32, requests: gets },
+  { name: "GET", connections: 128, requests: gets },
+  { name: "POST", connections: 32, requests: posts },
+  { name: "POST", connections: 128, requests: posts },
+];
+
+/** Where time goes, by the function that had the CPU; the first that fits. */
+const PLACES: readonly [string, (name: string, url: string) => boolean][] = [
+  ["idle", (name) => name === "(idle)"],
+  ["garbage collection", (name) => name === "(garbage collector)"],
+  ["system calls: writes to sockets", (name, url) => url === "" && /^(write|shutdown)/.test(name)],
+  ["HTTP (node)", (_, url) => /^node:(_http|internal\/http|url|internal\/url)/.test(url)],
+  ["sockets and streams (node)", (_, url) => /^node:(net|internal\/stream)/.test(url)],
+  ["JSON to and from packets", (_, url) => url.includes("moleculer/src/serializers")],
+  ["Moleculer", (_, url) => url.includes("node_modules/moleculer/")],
+  [
+    "moleculer-web and its parsers",
+    (_, url) => /node_modules\/(moleculer-web|body-parser|raw-body|path-to-regexp|qs|isstream)\//.test(url),
+  ],
+  ["amqplib", (_, url) => url.includes("node_modules/amqplib/")],
+  ["pg and sequelize", (_, url) => /node_modules\/(pg|postgres|sequelize)/.test(url)],
+  ["other packages", (_, url) => url.includes("node_modules/")],
+  ["the shop's own code", (_, url) => url.includes("/build/")],
+  ["promises, timers, event loop", (name, url) => url !== "" || name === "runMicrotasks"],
+  ["native code: reads, polls, buffers", () => true],
+];
+
+/** Where the time of a request goes in each node, and how much of the machine is idle meanwhile. */
+export async function profile(ground: Ground, out: string): Promise<boolean> {
+  progress("starting shop 1+1+1+1 with a sampler in each node");
+  const folder = path.join(ground.folder, "profiles");
+  mkdirSync(folder);
+  const shop = await startShop(ground, { key: "shop", topology: ONE_EACH, preload: "./bench/sampler.js", env: { PROFILE_FOLDER: folder } });
+  const target: Target = { key: "shop", name: "shop 1+1+1+1", ...targetOf(shop) };
+  const generator = await Generator.start(ground);
+  for (const { requests } of [LOADS[3], LOADS[1]].flatMap((load) => load ?? [])) {
+    progress("warming up");
+    await generator.closed(
+      { url: target.url, connections: 128, warmUp: 0, seconds: 2 * SECONDS, requests: requests(target) },
+      target.roles,
+    );
+  }
+  const sections: string[] = [];
+  for (const [n, { name, connections, requests }] of LOADS.entries()) {
+    await untilQuiet(Object.values(target.roles).flat());
+    progress(`${name} c${connections}`);
+    const job = { url: target.url, connections, warmUp: WARM_UP, seconds: SECONDS, requests: requests(target) };
+    const busy = busyOf();
+    const unsampled = await generator.closed(job, target.roles);
+    const idle = 1 - busy();
+    signal(shop);
+    await generator.closed({ ...job, warmUp: 0 }, target.roles); // sampling has its price: it tells the parts, and the other run the whole
+    signal(shop);
+    sections.push(section(`${name}, ${connections} connections`, unsampled, idle, await profilesOf(shop, folder, n + 1)));
+  }
+  const wrong = await auditShop(shop);
+  mkdirSync(out, { recursive: true });
+  cpSync(folder, out, { recursive: true });
+  const text = report(sections, wrong);
+  writeFileSync(path.join(out, "profile.md"), text);
+  console.log(text);
+  return wrong.length === 0;
+}
+
+const WORKING = /-(api|products|orders)-\d+$/;
+const working = ({ nodes }: Shop) => nodes.filter(({ name }) => WORKING.test(name));
+
+function signal(shop: Shop): void {
+  for (const { pid } of working(shop)) process.kill(pid, "SIGUSR2");
+}
+
+async function profilesOf(shop: Shop, folder: string, n: number): Promise<Map<string, Profile>> {
+  const profiles = new Map<string, Profile>();
+  for (const { name } of working(shop)) {
+    const file = path.join(folder, `${name}.${n}.cpuprofile`);
+    await until(`${name} has written its profile`, () => Promise.resolve(existsSync(file)), 60_000);
+    profiles.set(name, JSON.parse(readFileSync(file, "utf8")) as Profile); // the inspector's own
+  }
+  return profiles;
+}
+
+/** Parts of the time, by place. */
+function partsOf({ nodes, samples, timeDeltas }: Profile): Map<string, number> {
+  const places = new Map(
+    nodes.map(({ id, callFrame: { functionName, url } }) => [id, PLACES.find(([, fits]) => fits(functionName, url))?.[0] ?? ""]),
+  );
+  const parts = new Map<string, number>();
+  const total = timeDeltas.reduce((sum, delta) => sum + delta, 0);
+  for (const [n, id] of samples.entries()) {
+    const place = places.get(id) ?? "";
+    parts.set(place, (parts.get(place) ?? 0) + (timeDeltas[n] ?? 0) / total);
+  }
+  return parts;
+}
+
+function section(title: string, measured: Measured, idle: number, profiles: ReadonlyMap<string, Profile>): string {
+  const columns = [...profiles].map(([name, profile]) => ({ name, parts: partsOf(profile), cpu: 1_000 * (measured.cpu[name] ?? 0) }));
+  const micros = (value: number): string => (value < 0.05 ? "" : value.toFixed(value < 10 ? 1 : 0));
+  const rows = PLACES.slice(1).map(([place]) => [
+    place,
+    ...columns.map(({ parts, cpu }) => micros((cpu * (parts.get(place) ?? 0)) / (1 - (parts.get("idle") ?? 0)))),
+  ]);
+  const head = ["µs of CPU a request", ...columns.map(({ name }) => WORKING.exec(name)?.[1]?.replace("api", "gateway") ?? name)];
+  const others = ["rabbitmq", "postgres", "generator"].map((role) => `${role} ${micros(1_000 * (measured.cpu[role] ?? 0))}`).join(", ");
+  return `## ${title}
+
+${table(head, [
+  ...rows,
+  ["all", ...columns.map(({ cpu }) => micros(cpu))],
+  ["part of the time that the node waits", ...columns.map(({ parts }) => `${(100 * (parts.get("idle") ?? 0)).toFixed(0)} %`)],
+])}
+
+Beside them: ${others} µs. ${measured.rate.toFixed(0)} requests a second; ${(100 * idle).toFixed(0)} % of the cores were idle.`;
+}
+
+const report = (sections: readonly string[], wrong: readonly string[]): string => `# Profile
+
+Shop 1+1+1+1 over RabbitMQ; ${JSON.stringify(machine())}. Each node's CPU, parted by samples of V8's profiler; beside this file are
+the profiles themselves (\`.cpuprofile\`, for the flame graph of a browser's developer tools).
+
+${sections.join("\n\n")}
+
+${wrong.length === 0 ? "The audit afterwards is clean." : `The audit afterwards: ${wrong.join("; ")}`}
+`;
