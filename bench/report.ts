@@ -132,16 +132,14 @@ export function markdown(results: Results): string {
     "`drain`: how long the processes worked on after the last answer.",
     "## Cost: CPU ms a request",
     table(
-      ["load", "target", "sum", "by process"],
-      summaries.map(({ cell, summary }) => [
-        load(cell),
-        cell.target,
-        Object.values(summary.cpu)
-          .reduce((a, b) => a + b, 0)
-          .toFixed(3),
-        describe(summary.cpu, 3),
-      ]),
+      ["load", "target", "sum", "cores in use", "by process"],
+      summaries.map(({ cell, summary }) => {
+        const sum = Object.values(summary.cpu).reduce((a, b) => a + b, 0);
+        const cores = (sum * summary.rate.median) / 1_000;
+        return [load(cell), cell.target, sum.toFixed(3), cores.toFixed(2), describe(summary.cpu, 3)];
+      }),
     ),
+    "`cores in use`: what that makes of the machine's cores at the measured rate. Where some are free, waiting is what limits the rate, and not work.",
     "## Memory: the greatest RSS after any load, MB",
     table(["target", "by process"], memory(cells)),
     ...(confirmations.length > 0 ? confirmationTable(confirmations) : []),
