@@ -25,8 +25,6 @@ export interface Gather {
 const PATIENCE = 2_600;
 const UNHURRIED = 500;
 const inTime = (waited: number): CallingOptions => (waited > UNHURRIED ? { retries: 0 } : {});
-/** What takes so little that a call costs more than what it carries: one at a time is larger, and a tenth more are served. */
-const LARGE = { underWay: 1, patience: PATIENCE };
 /** A list may take long: not too many others wait for it. */
 const SMALL = { size: 32, underWay: 4, patience: PATIENCE };
 
@@ -55,7 +53,7 @@ export function gather(broker: ServiceBroker): Gather {
         (await call(broker, products.getMany, { ids: [...ids] }, inTime(waited))).map(
           (found) => found ?? problem("PRODUCT_NOT_FOUND", "there is no such product"),
         ),
-      LARGE,
+      { patience: PATIENCE },
     ),
     products: batch<List, Result<typeof products.list>>(async (lists, waited) => {
       const keys = lists.map((list) => JSON.stringify(list));
