@@ -14,7 +14,8 @@ const COMPONENTS = ["generator", "gateway", "rabbitmq", "products", "orders", "p
 type Component = (typeof COMPONENTS)[number];
 /** After a POST is answered the same components do about as much again, to reserve and to confirm. */
 const LATER = { get: 0, post: 0.5 };
-const UNDER_WAY = { get: 1, post: 2 };
+/** Batches of one kind that a gateway has under way. */
+const UNDER_WAY = 2;
 const FITTED = 128;
 const ITERATIONS = 8;
 const HERE = 2; // cores of the machine that was measured
@@ -80,7 +81,7 @@ function report(results: Results, scenario: "get" | "post"): string {
     if (cell === undefined) throw new Error(`the results lack ${scenario} c${connections} of ${key}: run npm run bench first`);
     return cell;
   };
-  const costs = fit(find("shop", 1), find("shop", FITTED), LATER[scenario], UNDER_WAY[scenario]);
+  const costs = fit(find("shop", 1), find("shop", FITTED), LATER[scenario], UNDER_WAY);
   const tests: [string, string, number, typeof ONE][] = [
     ["one node each, fitted", "shop", 1, ONE],
     ["one node each, fitted", "shop", FITTED, ONE],
