@@ -54,8 +54,8 @@ export async function profile(ground: Ground, out: string): Promise<boolean> {
   const shop = await startShop(ground, { key: "shop", topology: ONE_EACH, preload: "./bench/sampler.js", env: { PROFILE_FOLDER: folder } });
   const target: Target = { key: "shop", name: "shop 1+1+1+1", ...targetOf(shop) };
   const generator = await Generator.start(ground);
-  for (const { requests } of [LOADS[3], LOADS[1]].flatMap((load) => load ?? [])) {
-    progress("warming up");
+  progress("warming up");
+  for (const requests of [posts, gets]) {
     await generator.closed(
       { url: target.url, connections: 128, warmUp: 0, seconds: 2 * SECONDS, requests: requests(target) },
       target.roles,
