@@ -2,7 +2,7 @@
 export class Machine {
   now = 0;
   private readonly events: { at: number; run: () => void }[] = [];
-  private readonly waiting: { process: Process | undefined; cost: number; done: () => void }[] = [];
+  private readonly ready: Task[] = [];
   private busy = 0;
 
   constructor(private readonly cores: number) {}
@@ -18,7 +18,13 @@ export class Machine {
 
   /** Uses a core for so many µs. @param process runs one piece of work at a time; undefined for a server of many processes */
   work(process: Process | undefined, cost: number, done: () => void): void {
-    this.waiting.push({ process, cost, done });
+    const task = { process, cost, done };
+    if (process?.busy === true) {
+      process.waiting.push(task);
+      return;
+    }
+    if (process) process.busy = true;
+    this.ready.push(task);
     this.start();
   }
 
@@ -37,26 +43,26 @@ export class Machine {
   }
 
   private start(): void {
-    for (let n = 0; n < this.waiting.length && this.busy < this.cores;) {
-      const task = this.waiting[n];
-      if (task === undefined || task.process?.busy === true) {
-        n++;
-        continue;
-      }
-      this.waiting.splice(n, 1);
+    while (this.busy < this.cores) {
+      const task = this.ready.shift();
+      if (task === undefined) return;
       this.busy++;
-      const { process, cost, done } = task;
-      if (process) process.busy = true;
-      this.after(cost, () => {
+      this.after(task.cost, () => {
         this.busy--;
-        if (process) {
-          process.busy = false;
-          process.used += cost;
-        }
-        done();
+        this.finish(task);
         this.start();
       });
     }
+  }
+
+  private finish({ process, cost, done }: Task): void {
+    if (process) {
+      process.used += cost;
+      const next = process.waiting.shift();
+      if (next === undefined) process.busy = false;
+      else this.ready.push(next);
+    }
+    done();
   }
 
   private swap(a: number, b: number): void {
@@ -76,14 +82,22 @@ export class Machine {
   }
 }
 
+interface Task {
+  process: Process | undefined;
+  cost: number;
+  done: () => void;
+}
+
 /** A process with one thread, such as a node of the shop. */
 export interface Process {
+  /** Whether it has work that runs or waits for a core; the rest waits here. */
   busy: boolean;
+  waiting: Task[];
   /** µs of CPU so far */
   used: number;
 }
 
-export const newProcess = (): Process => ({ busy: false, used: 0 });
+export const newProcess = (): Process => ({ busy: false, waiting: [], used: 0 });
 
 /** As mixins/batching.ts: gathers while so many batches are under way. */
 export class Batcher {
