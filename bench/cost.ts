@@ -81,8 +81,8 @@ export async function untilQuiet(members: readonly number[], ms = 30_000): Promi
   return performance.now() - since;
 }
 
-/** Begins to watch the machine. @returns what tells, later, which part of its cores' time since then was not idle */
-export function busyOf(): () => number {
+/** Begins to watch the machine. @returns what tells, later, which part of its cores' time since then was idle */
+export function watchIdle(): () => number {
   const read = (): { idle: number; all: number } => {
     const [, ...times] = (readFileSync("/proc/stat", "utf8").split("\n")[0] ?? "").trim().split(/\s+/).map(Number);
     const [, , , idle = 0, waiting = 0] = times;
@@ -91,7 +91,7 @@ export function busyOf(): () => number {
   const before = read();
   return () => {
     const now = read();
-    return 1 - (now.idle - before.idle) / Math.max(1, now.all - before.all);
+    return (now.idle - before.idle) / Math.max(1, now.all - before.all);
   };
 }
 

@@ -1,7 +1,7 @@
 import { cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { until } from "../test/chaos/wait";
-import { busyOf, untilQuiet } from "./cost";
+import { untilQuiet, watchIdle } from "./cost";
 import { progress, type Ground } from "./ground";
 import { Generator, type Measured, type Request } from "./load";
 import { machine, table } from "./report";
@@ -66,9 +66,9 @@ export async function profile(ground: Ground, out: string): Promise<boolean> {
     await untilQuiet(Object.values(target.roles).flat());
     progress(`${name} c${connections}`);
     const job = { url: target.url, connections, warmUp: WARM_UP, seconds: SECONDS, requests: requests(target) };
-    const busy = busyOf();
+    const idleSince = watchIdle();
     const unsampled = await generator.closed(job, target.roles);
-    const idle = 1 - busy();
+    const idle = idleSince();
     signal(shop);
     await generator.closed({ ...job, warmUp: 0 }, target.roles); // sampling has its price: it tells the parts, and the other run the whole
     signal(shop);

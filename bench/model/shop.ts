@@ -17,7 +17,7 @@ export interface Costs {
   latency: number;
   /** The part of orders, products, RabbitMQ and PostgreSQL that is done after the answer. */
   later: number;
-  /** Batches that a gateway has under way, as in services/api/gather.ts. */
+  /** Batches that a gateway has under way, as mixins/batching.ts has it. */
   underWay: number;
 }
 

@@ -29,7 +29,7 @@ const basket = (...lines: [product_id: number, quantity: number][]) => ({
 });
 const create = (basket: { items: orders.Line[] }, caller = somebody()) => call(broker, orders.create, basket, caller);
 const count = async (sql: string, values: unknown[] = []) => (await database.query(sql, values)).rowCount;
-/** What the shop's connections are at now. */
+/** Orders that the shop writes at this moment. */
 const WRITING = `select from pg_stat_activity
   where datname = current_database() and application_name = 'orders' and state = 'active' and query like '%insert into orders%'`;
 const settled = () => until("all is settled", async () => (await count("select from outbox where state <> 'SETTLED'")) === 0);
@@ -122,12 +122,14 @@ it("an order without a key is made once, though its caller has given up before i
   const product = await seller.createProduct({ quantity: 10 });
   const [caller, other] = [somebody(), new Postgres(shop.databases.orders.url)];
   await other.connect();
-  await other.query("begin");
-  await other.query("lock table order_lines in share mode");
-  const late = call(broker, orders.create, basket([product, 1]), { ...caller, timeout: 200 });
-  await expect(late).rejects.toMatchObject({ type: "REQUEST_TIMEOUT" });
-  await other.query("rollback");
-  await other.end();
+  try {
+    await other.query("begin");
+    await other.query("lock table order_lines in share mode");
+    const late = call(broker, orders.create, basket([product, 1]), { ...caller, timeout: 200 });
+    await expect(late).rejects.toMatchObject({ type: "REQUEST_TIMEOUT" });
+  } finally {
+    await other.end(); // and with it the lock
+  }
   const [mine, values] = ["select from orders where user_id = $1", [caller.meta.user.id]];
   await until("it is written", async () => ((await count(mine, values)) ?? 0) > 0);
   await until("nothing is being written", async () => (await count(WRITING)) === 0);

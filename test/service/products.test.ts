@@ -303,13 +303,19 @@ describe("stock", () => {
 
   it("that is adjusted while its product is archived → PRODUCT_NOT_FOUND, and its ledger stays as it was", async () => {
     const { id } = await make({ quantity: 5 });
-    await database.query("begin");
-    await database.query("update products set archived_at = now() where id = $1", [id]);
-    const adjusted = adjust(id, -1).catch((error: unknown) => error);
-    const waiting = "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
-    await until("the adjustment waits", async () => (await database.query(waiting)).rowCount === 1);
-    await database.query("commit");
-    expect(await adjusted).toMatchObject({ type: "PRODUCT_NOT_FOUND" });
+    const other = new Postgres(shop.databases.products.url);
+    await other.connect();
+    try {
+      await other.query("begin");
+      await other.query("update products set archived_at = now() where id = $1", [id]);
+      const adjusted = adjust(id, -1).catch((error: unknown) => error);
+      const waiting = "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+      await until("the adjustment waits", async () => (await database.query(waiting)).rowCount === 1);
+      await other.query("commit");
+      expect(await adjusted).toMatchObject({ type: "PRODUCT_NOT_FOUND" });
+    } finally {
+      await other.end();
+    }
     const { rows } = await database.query("select delta from stock_movements where product_id = $1", [id]);
     expect(rows).toEqual([{ delta: 5 }]);
   });
