@@ -7,7 +7,7 @@ import { Load } from "./load";
 import { RabbitMQ } from "./rabbitmq";
 import { checkReport, writeReport } from "./report";
 import { System, type Topology } from "./system";
-import { recovered, verify } from "./verdict";
+import { pendingRows, recovered, verify } from "./verdict";
 import { messageOf, pause, seeded, until } from "./wait";
 
 interface Row {
@@ -115,7 +115,10 @@ async function run(faults: readonly Fault[], system: System, load: Load, topolog
     if (n > 0) await pause(random() * 1_000); // at any moment of the first one
     await fault.inject(chaos).catch(unsound("the fault could not be done, or its end not be seen"));
   };
+  // a delivery behind the end of a channel closes the whole connection, and from that Moleculer's own recovers
+  if (options["stock-transporter"]) await lull(system, load);
   await Promise.all(faults.map(inject));
+  if (options["stock-transporter"]) load.start(Number(options.rate));
   const end = Date.now();
   // looked at for longer, to tell late from never
   row.recovery = await recovered(system, load, end, within * (control ? 1 : 2)).catch(note("no recovery"));
@@ -128,6 +131,12 @@ async function run(faults: readonly Fault[], system: System, load: Load, topolog
   for (const fault of faults) await fault.after?.(chaos).catch(note("afterwards"));
   violations.push(...load.violations.splice(0));
   return row;
+}
+
+/** No more requests, and nothing left under way between the nodes. */
+async function lull(system: System, load: Load): Promise<void> {
+  await load.stop();
+  await until("nothing is under way", async () => (await pendingRows(system)).length === 0, CONTROL_WITHIN_MS);
 }
 
 async function runAll(): Promise<Row[]> {
