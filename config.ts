@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
 import path from "node:path";
+import proxyaddr from "proxy-addr";
 import { check } from "./broker/validator";
 import { register } from "./contracts/users";
 
@@ -74,12 +75,14 @@ function read(env: Reader) {
     bcryptCost: env.integer("BCRYPT_COST", 12, production ? 10 : 4, 16),
     admin: env.admin(),
     corsOrigins: env.origins("CORS_ORIGINS"),
+    /** Failed logins a minute, for one account and from one address; requests a second of one client. 0 is no limit. */
     rateLimit: {
       auth: env.integer("RATE_LIMIT_AUTH", 10, 0, 1_000_000),
       address: env.integer("RATE_LIMIT_ADDRESS", 100, 0, 1_000_000),
       requests: env.integer("RATE_LIMIT", 0, 0, 1_000_000),
     },
-    trustProxy: env.words("TRUST_PROXY"),
+    /** Proxies whose X-Forwarded-For and X-Forwarded-Proto count. */
+    trustProxy: env.proxies("TRUST_PROXY"),
     ops: { port: env.optionalInteger("OPS_PORT", 0, 65_535), host: env.text("OPS_HOST", "127.0.0.1") },
     /** Milliseconds. */
     outbox: {
@@ -206,6 +209,18 @@ class Reader {
       return value;
     this.mistakes.push(`${name} is not a URL of the form ${protocols[0] ?? ""}//user:password@host:port/…`);
     return undefined;
+  }
+
+  proxies(name: string): string[] {
+    return this.words(name).flatMap((word) => {
+      try {
+        proxyaddr.compile(word);
+        return word;
+      } catch {
+        this.mistakes.push(`${name} has "${word}": set addresses, ranges such as 10.0.0.0/8, or loopback, linklocal, uniquelocal`);
+        return [];
+      }
+    });
   }
 
   origins(name: string): string[] {

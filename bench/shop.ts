@@ -1,4 +1,4 @@
-import { randomBytes } from "node:crypto";
+import { randomBytes, randomUUID } from "node:crypto";
 import path from "node:path";
 import { DATABASES, SERVICES, databaseNames, type DatabaseName, type ServiceName } from "../config";
 import { issueToken, signingKey, type SigningKey } from "../services/users/tokens";
@@ -89,11 +89,11 @@ export async function startShop(ground: Ground, options: ShopOptions): Promise<S
   return { url: url.gateway, namespace, nodes, databases, tokens: tokensOf(signer), adminToken: issueToken(signer, ADMIN, TOKEN_SECONDS) };
 }
 
-const ADMIN = { id: USERS + 1, role: "admin" } as const;
+const ADMIN = { id: USERS + 1, role: "admin", session: randomUUID() } as const;
 
 /** Tokens of a hundred users: signed here, since logging in takes a third of a second of CPU each. */
 export const tokensOf = (signer: SigningKey): string[] =>
-  Array.from({ length: USERS }, (_, n) => issueToken(signer, { id: n + 1, role: "user" }, TOKEN_SECONDS));
+  Array.from({ length: USERS }, (_, n) => issueToken(signer, { id: n + 1, role: "user", session: randomUUID() }, TOKEN_SECONDS));
 
 async function shopKey(usersDatabase: string): Promise<SigningKey> {
   const [row] = await sql<{ kid: string; private_key: string }>(

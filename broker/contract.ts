@@ -106,5 +106,5 @@ export function emit<P extends TSchema>(broker: ServiceBroker, contract: EventCo
 export function callerOf(ctx: Context<unknown, Meta>): Caller {
   const user = ctx.meta.user;
   if (!user || !Number.isSafeInteger(user.id)) throw problem("UNAUTHENTICATED", "this needs a user");
-  return { id: user.id, role: user.role === "admin" ? "admin" : "user" };
+  return { id: user.id, role: user.role === "admin" ? "admin" : "user", ...(user.session !== undefined && { session: user.session }) };
 }

@@ -7,15 +7,22 @@ import { ERRORS, isErrorCode, type ErrorCode, type FieldError } from "../contrac
  * Between nodes it becomes a plain Error with the same `type`, `code` and `data`: match `type`, never `instanceof`.
  */
 export class Problem extends Errors.MoleculerError {
-  constructor(code: ErrorCode, detail: string, options: { errors?: FieldError[]; cause?: unknown } = {}) {
-    super(detail, ERRORS[code].status, code, options.errors && { errors: options.errors });
+  constructor(code: ErrorCode, detail: string, { cause, ...data }: ProblemOptions = {}) {
+    super(detail, ERRORS[code].status, code, data);
     this.name = "Problem";
-    if (options.cause !== undefined) this.cause = options.cause;
+    if (cause !== undefined) this.cause = cause;
   }
 }
 
-export const problem = (code: ErrorCode, detail: string, options?: { errors?: FieldError[]; cause?: unknown }): Problem =>
-  new Problem(code, detail, options);
+interface ProblemOptions {
+  errors?: FieldError[];
+  /** seconds */
+  retryAfter?: number;
+  /** for the log */
+  cause?: unknown;
+}
+
+export const problem = (code: ErrorCode, detail: string, options?: ProblemOptions): Problem => new Problem(code, detail, options);
 
 /** A 422 for one field, for rules that no schema can say. */
 export const invalid = (field: string, message: string): Problem =>

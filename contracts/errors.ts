@@ -7,6 +7,7 @@ export const ERRORS = {
   BAD_REQUEST: { status: 400, title: "Bad Request" },
   UNAUTHENTICATED: { status: 401, title: "Unauthorized" },
   INVALID_CREDENTIALS: { status: 401, title: "Unauthorized" },
+  INVALID_REFRESH_TOKEN: { status: 401, title: "Unauthorized" },
   FORBIDDEN: { status: 403, title: "Forbidden" },
   NOT_FOUND: { status: 404, title: "Not Found" },
   PRODUCT_NOT_FOUND: { status: 404, title: "Not Found" },
@@ -22,6 +23,7 @@ export const ERRORS = {
   UNSUPPORTED_MEDIA_TYPE: { status: 415, title: "Unsupported Media Type" },
   VALIDATION_ERROR: { status: 422, title: "Unprocessable Content" },
   IDEMPOTENCY_KEY_REUSED: { status: 422, title: "Unprocessable Content" },
+  TOO_MANY_REQUESTS: { status: 429, title: "Too Many Requests" },
   INTERNAL_ERROR: { status: 500, title: "Internal Server Error" },
   SERVICE_UNAVAILABLE: { status: 503, title: "Service Unavailable" },
 } as const satisfies Record<string, { status: number; title: string }>;

@@ -8,6 +8,8 @@ export type Role = Static<typeof Role>;
 export interface Caller {
   readonly id: number;
   readonly role: Role;
+  /** the login that the token comes from */
+  readonly session?: string;
 }
 
 const Email = Type.String({ format: "idn-email", maxLength: 254 });
@@ -33,6 +35,7 @@ export type Jwk = Static<typeof Jwk>;
 export const Claims = Type.Object({
   sub: Type.String({ pattern: "^[1-9][0-9]{0,15}$" }),
   role: Role,
+  sid: Type.String({ pattern: "^[0-9a-f-]{36}$" }),
   jti: Type.String({ minLength: 1 }),
   iat: Type.Integer(),
   exp: Type.Integer(),
@@ -48,25 +51,76 @@ export const register = action("users.register", {
   timeout: 4_000,
 });
 
-/** `INVALID_CREDENTIALS` for an unknown e-mail and for a wrong password, in the same time. */
+/** RFC 6749, section 5.1. `expires_in` is of the access token, seconds. */
+export const Tokens = closed({
+  access_token: Type.String(),
+  token_type: Type.Literal("bearer"),
+  expires_in: Type.Integer({ minimum: 1 }),
+  refresh_token: Type.String(),
+});
+export type Tokens = Static<typeof Tokens>;
+
+const RefreshToken = Text({ minLength: 1, maxLength: 4_096 });
+
+/**
+ * A login: opens a session. `INVALID_CREDENTIALS` for an unknown e-mail and for a wrong password, in the same time;
+ * `TOO_MANY_REQUESTS` after too many of them for this account, or from this `address`, within a minute.
+ */
 export const token = action("users.token", {
-  params: closed({ email: Text({ minLength: 1, maxLength: 254 }), password: Password(1) }),
-  result: closed({
-    access_token: Type.String(),
-    token_type: Type.Literal("bearer"),
-    expires_in: Type.Integer({ minimum: 1 }),
+  params: closed({
+    email: Text({ minLength: 1, maxLength: 254 }),
+    password: Password(1),
+    address: Type.Optional(Type.String({ maxLength: 64 })),
   }),
+  result: Tokens,
+  timeout: 4_000,
+});
+
+/** New tokens for a refresh token, which works once: used again it ends its session. INVALID_REFRESH_TOKEN for any but the newest. */
+export const refresh = action("users.refresh", { params: closed({ refresh_token: RefreshToken }), result: Tokens });
+
+/** Ends the session of a refresh token, with its access tokens; nothing where the token is unknown. */
+export const logout = action("users.logout", { params: closed({ refresh_token: RefreshToken }), result: closed({}), repeatable: true });
+
+/** Ends all sessions of the caller but the one that asks. `INVALID_CREDENTIALS` where the current password is another. */
+export const changePassword = action("users.changePassword", {
+  params: closed({ current_password: Password(1), new_password: Password(8) }),
+  result: closed({}),
   timeout: 4_000,
 });
 
 export const me = action("users.me", { params: closed({}), result: User, repeatable: true });
 
-/** The keys that verify access tokens: the newest signs, older ones are told while tokens signed by them may live. */
+/** The keys that verify access tokens. */
 export const jwks = action("users.jwks", {
   params: closed({}),
   result: closed({ keys: Type.Array(Jwk) }),
   repeatable: true,
   timeout: 1_500,
+});
+
+const EndedSession = closed({ session: Type.String(), until: Type.Integer() });
+/** `until`: when the last of its access tokens expires, seconds since 1970. */
+export type EndedSession = Static<typeof EndedSession>;
+
+/**
+ * What a verifier of tokens can't see in them: which keys are told now, and the sessions that have ended `since` the `at` of
+ * the last answer. Where there is `more`, it is to be asked for at once.
+ */
+export const revocations = action("users.revocations", {
+  params: closed({ since: Type.Optional(Timestamp) }),
+  result: closed({ at: Timestamp, more: Type.Boolean(), kids: Type.Array(Type.String()), ended: Type.Array(EndedSession) }),
+  repeatable: true,
+  timeout: 500,
+});
+
+/**
+ * Makes a new signing key. It is told at once and signs ten minutes later; the one before is told while its tokens live.
+ * `at_once`, for keys that have got into other hands: all others are withdrawn, and every access token ends; sessions go on.
+ */
+export const rotateKeys = action("users.rotateKeys", {
+  params: closed({ at_once: Type.Optional(Type.Boolean()) }),
+  result: closed({ kid: Type.String() }),
 });
 
 export const usersHealth = health("users");

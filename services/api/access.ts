@@ -4,6 +4,7 @@ import { LRUCache } from "lru-cache";
 import { problem } from "../../broker/errors";
 import { matches } from "../../broker/validator";
 import { AUDIENCE, Claims, ISSUER, type Caller, type Jwk } from "../../contracts/users";
+import { Revocations } from "./revocations";
 
 /** Seconds that clocks may differ by. */
 const LEEWAY = 5;
@@ -11,35 +12,69 @@ const LEEWAY = 5;
 const REFETCH_MS = 5_000;
 const MAX_REMEMBERED = 10_000;
 
-type FetchKeys = () => Promise<readonly Jwk[]>;
+/** What users tells a verifier. */
+interface Issuer {
+  keys(): Promise<readonly Jwk[]>;
+  revocations: ConstructorParameters<typeof Revocations>[0];
+}
 
 /**
- * Verifies access tokens by the public keys of users, which are fetched once and again on an unknown key id: no call a
- * request. A token that has passed is remembered until it expires, since verifying costs 30 times as much.
+ * Verifies access tokens by the public keys of users, which are fetched once and again where others are told, and by the
+ * sessions that have ended: no call a request. A token that has passed is remembered until it expires, since verifying costs
+ * 30 times as much.
  */
 export class TokenVerifier {
   private keys = new Map<string, KeyObject>();
   private fetched = -Infinity;
   private fetching: Promise<void> | undefined;
-  private readonly passed = new LRUCache<string, { caller: Caller; exp: number }>({ max: MAX_REMEMBERED });
+  private readonly passed = new LRUCache<string, { caller: Required<Caller>; exp: number }>({ max: MAX_REMEMBERED });
+  private readonly revocations: Revocations;
 
   constructor(
-    private readonly fetchKeys: FetchKeys,
+    private readonly issuer: Issuer,
+    log: (what: string, error: unknown) => void,
     private readonly now: () => number = Date.now,
-  ) {}
+  ) {
+    this.revocations = new Revocations(
+      issuer.revocations,
+      (kids) => {
+        this.heardKeys(kids);
+      },
+      (error) => {
+        log("users does not tell which sessions have ended; tokens count as before:", error);
+      },
+    );
+  }
 
   /** @throws UNAUTHENTICATED, or SERVICE_UNAVAILABLE while no keys can be had */
   async verify(token: string): Promise<Caller> {
-    const known = this.passed.get(token);
-    if (known !== undefined && known.exp + LEEWAY > this.now() / 1000) return known.caller;
+    await this.revocations.refresh();
+    const caller = this.passedBefore(token) ?? (await this.check(token));
+    if (this.revocations.hasEnded(caller.session)) throw unauthenticated();
+    return caller;
+  }
 
+  private passedBefore(token: string): Required<Caller> | undefined {
+    const known = this.passed.get(token);
+    return known !== undefined && known.exp + LEEWAY > this.now() / 1000 ? known.caller : undefined;
+  }
+
+  private async check(token: string): Promise<Required<Caller>> {
     const kid = keyId(token);
     const key = kid === undefined ? undefined : await this.key(kid);
     if (key === undefined) throw unauthenticated();
     const claims = this.claims(token, key);
-    const caller: Caller = { id: Number(claims.sub), role: claims.role };
+    const caller = { id: Number(claims.sub), role: claims.role, session: claims.sid };
     this.passed.set(token, { caller, exp: claims.exp });
     return caller;
+  }
+
+  /** Those that are not told any more are forgotten, with what they signed; new ones are fetched when a token names them. */
+  private heardKeys(kids: readonly string[]): void {
+    if (kids.some((kid) => !this.keys.has(kid))) this.fetched = -Infinity;
+    const withdrawn = [...this.keys.keys()].filter((kid) => !kids.includes(kid));
+    for (const kid of withdrawn) this.keys.delete(kid);
+    if (withdrawn.length > 0) this.passed.clear();
   }
 
   private claims(token: string, key: KeyObject) {
@@ -71,8 +106,7 @@ export class TokenVerifier {
   private async fetch(): Promise<void> {
     // Noted before it is known to work, but for the first time: made-up key ids must not become load where users is away.
     if (this.keys.size > 0) this.fetched = this.now();
-    const keys = await this.fetchKeys();
-    // A key that is no longer told has been withdrawn, and with it what it signed.
+    const keys = await this.issuer.keys();
     this.keys = new Map(keys.map((jwk) => [jwk.kid, createPublicKey({ key: jwk, format: "jwk" })]));
     this.fetched = this.now();
     this.passed.clear();

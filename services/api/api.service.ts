@@ -5,13 +5,15 @@ import { call, type Meta, type SchemaFor } from "../../broker/contract";
 import { problem } from "../../broker/errors";
 import { withRequestId } from "../../broker/logger";
 import { loadConfig, type Config } from "../../config";
-import { jwks, type Caller } from "../../contracts/users";
+import { jwks, revocations, type Caller } from "../../contracts/users";
 import { bearerToken, TokenVerifier, unauthenticated } from "./access";
 import { Admission } from "./admission";
+import { ClientAddress } from "./client-address";
 import { gather, type Gather } from "./gather";
 import { healthRoutes } from "./health";
 import { problemDetails, problemHeaders, toProblem, translated, type ProblemDetails } from "./problem";
-import { hotProduct, isAcceptable, isPreflight, pathOf, requestId } from "./request";
+import { RateLimit } from "./rate-limit";
+import { hotProduct, isAcceptable, isHealth, isPreflight, pathOf, requestId } from "./request";
 import { readProduct, ROUTES, type Reply, type Route } from "./routes";
 import { answerUnreadable, refuseAtOnce } from "./unserved";
 
@@ -36,6 +38,8 @@ type Api = Service & {
   verifier: TokenVerifier;
   gather: Gather;
   admission: Admission;
+  address: ClientAddress;
+  rateLimit: RateLimit;
   send(req: IncomingMessage, res: ServerResponse, reply: Reply): void;
   send404(req: IncomingMessage, res: ServerResponse): void;
   methodsOf(path: string): string[];
@@ -76,7 +80,7 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
       debounceTime: 1,
       cors: config.corsOrigins.length > 0 && {
         origin: isAllowed, // a string would be matched by substring
-        methods: ["GET", "HEAD", "POST", "PATCH", "DELETE"],
+        methods: ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
         allowedHeaders: ["Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "X-Request-Id"],
         exposedHeaders: ["ETag", "Link", "Location", "Retry-After", "X-Request-Id", "Idempotent-Replayed"],
         maxAge: 600,
@@ -118,7 +122,7 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
       /** Every request passes here first, whatever becomes of it. */
       async httpHandler(this: Api, req: IncomingMessage, res: ServerResponse): Promise<void> {
         const id = requestId(req);
-        if (this.admission.isFull && !/^\/health(\/|$)/.test(pathOf(req))) {
+        if (this.admission.isFull && !isHealth(req)) {
           refuseAtOnce(res, id);
           return;
         }
@@ -136,6 +140,7 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
       },
 
       async take(this: Api, req: IncomingMessage, res: ServerResponse, id: string): Promise<void> {
+        if (this.rateLimit.isOn && !isHealth(req)) this.rateLimit.count(this.address.of(req));
         const product = hotProduct(req);
         if (product !== undefined) return this.readProduct(req, res, product);
         for (const [name, value] of Object.entries(this.baseHeaders(req))) res.setHeader(name, value);
@@ -159,7 +164,7 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
        */
       async readProduct(this: Api, req: IncomingMessage, res: ServerResponse, id: string): Promise<void> {
         try {
-          this.send(req, res, await readProduct({ path: { id }, query: {}, body: undefined, headers: req.headers }, this.gather));
+          this.send(req, res, await readProduct({ path: { id }, headers: req.headers }, this.gather));
         } catch (error) {
           this.errorHandler(req, res, error);
         }
@@ -207,8 +212,13 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
 
       /** On every answer. */
       baseHeaders(this: Api, req: IncomingMessage): Record<string, string> {
-        const headers = { "X-Request-Id": String(req.headers["x-request-id"]), "X-Content-Type-Options": "nosniff" };
-        return this.broker.started ? headers : { ...headers, Connection: "close" }; // drains keep-alive clients
+        const headers: Record<string, string> = {
+          "X-Request-Id": String(req.headers["x-request-id"]),
+          "X-Content-Type-Options": "nosniff",
+        };
+        if (config.trustProxy.length > 0 && this.address.isSecure(req)) headers["Strict-Transport-Security"] = "max-age=31536000";
+        if (!this.broker.started) headers["Connection"] = "close"; // drains keep-alive clients
+        return headers;
       },
 
       send(this: Api, req: IncomingMessage, res: ServerResponse, { status, body, text, headers }: Reply): void {
@@ -269,7 +279,7 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
           withRequestId(details.request_id, () => {
             this.logger.error(`${req.method ?? ""} ${pathOf(req)} failed:`, error);
           });
-        this.sendProblem(req, res, details);
+        this.sendProblem(req, res, details, problemHeaders(details, error));
       },
 
       /** No new connections; ends when the last request is answered, or after DRAIN_LIMIT. Called before any service of this node stops. */
@@ -290,7 +300,17 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
     created(this: Api) {
       this.gather = gather(this.broker);
       this.admission = new Admission();
-      this.verifier = new TokenVerifier(async () => (await call(this.broker, jwks, {})).keys);
+      this.address = new ClientAddress(config.trustProxy);
+      this.rateLimit = new RateLimit(config.rateLimit.requests);
+      this.verifier = new TokenVerifier(
+        {
+          keys: async () => (await call(this.broker, jwks, {})).keys,
+          revocations: (params) => call(this.broker, revocations, params, { retries: 0 }),
+        },
+        (what, error) => {
+          this.logger.warn(what, error);
+        },
+      );
       this.server.headersTimeout = REQUEST_TIMEOUT;
       this.server.on("clientError", answerUnreadable);
       // Node would answer these by itself, and not with a problem.
@@ -322,6 +342,7 @@ function respond(
     query: req.$params.query ?? {},
     body: req.body,
     headers: req.headers,
+    address: this.address.of(req),
   };
   // Inside an async function, so that a mistake in the input rejects as well.
   void (async () => spec.handle(req.$ctx, input, this.gather))().then((reply) => {

@@ -10,10 +10,12 @@ export interface Input {
   query: Readonly<Record<string, unknown>>;
   body: unknown;
   headers: Readonly<Record<string, string | string[] | undefined>>;
+  /** what its client is counted by */
+  address: string;
 }
 
 /** An id in a path. What is no positive integer names nothing: 404. */
-export function pathId(input: Input, code: ErrorCode): number {
+export function pathId(input: Pick<Input, "path">, code: ErrorCode): number {
   const text = input.path["id"] ?? "";
   const id = Number(text);
   if (!/^[1-9][0-9]*$/.test(text) || !Number.isSafeInteger(id)) throw problem(code, "there is nothing with this id");
@@ -89,7 +91,7 @@ export const ifMatch = (input: Input): number[] | undefined =>
   entityTags(input.headers["if-match"])?.flatMap(({ weak, tag }) => (!weak && /^[0-9]{1,15}$/.test(tag) ? Number(tag) : []));
 
 /** Whether the client has this version already, by weak comparison (RFC 9110, 13.1.2). */
-export function isNotModified(input: Input, version: number): boolean {
+export function isNotModified(input: Pick<Input, "headers">, version: number): boolean {
   const header = input.headers["if-none-match"];
   if (header === undefined) return false;
   return entityTags(header)?.some(({ tag }) => tag === String(version)) ?? true;

@@ -65,9 +65,20 @@ export function problemDetails(code: ErrorCode, requestId: string, detail = DETA
 }
 
 /** The header fields that go with a problem (RFC 6750, section 3; RFC 9110, 10.2.3). */
-export function problemHeaders({ status, code }: ProblemDetails): Record<string, string> {
+export function problemHeaders({ status, code }: ProblemDetails, error?: unknown): Record<string, string> {
   if (status === 401) return { "WWW-Authenticate": code === "UNAUTHENTICATED" ? 'Bearer error="invalid_token"' : "Bearer" };
-  return status === 503 ? { "Retry-After": String(RETRY_AFTER) } : {};
+  return status === 503 || status === 429 ? { "Retry-After": String(retryAfter(error)) } : {};
+}
+
+/** What the refusal says itself, where it says something. */
+function retryAfter(error: unknown): number {
+  const data = dataOf(error);
+  return "retryAfter" in data && typeof data.retryAfter === "number" ? data.retryAfter : RETRY_AFTER;
+}
+
+function dataOf(error: unknown): object {
+  const data: unknown = error instanceof Error && "data" in error ? error.data : undefined;
+  return typeof data === "object" && data !== null ? data : {};
 }
 
 /** The message of a refusal of ours was written for everyone; any other message was not. */
@@ -78,8 +89,8 @@ function sentence(error: unknown, code: ErrorCode): string | undefined {
 
 /** Moleculer adds node, action and more to each: field and message alone are for clients. */
 function fieldErrors(error: unknown): FieldError[] {
-  const data: unknown = error instanceof Error && "data" in error ? error.data : undefined;
-  const list: unknown = typeof data === "object" && data !== null && "errors" in data ? data.errors : data;
+  const data = dataOf(error);
+  const list: unknown = "errors" in data ? data.errors : data;
   if (!Array.isArray(list)) return [];
   return list.flatMap((item: unknown) => {
     if (typeof item !== "object" || item === null || !("field" in item) || !("message" in item)) return [];

@@ -63,7 +63,7 @@ const noContent = (): Reply => ({ status: 204 });
 function entity<T extends { version: number }>({ version, ...body }: T): { body: Omit<T, "version">; headers: { ETag: string } } {
   return { body, headers: { ETag: `"${version}"` } };
 }
-const show = <T extends { version: number }>(thing: T, input: Input): Reply =>
+const show = <T extends { version: number }>(thing: T, input: Pick<Input, "headers">): Reply =>
   isNotModified(input, thing.version) ? { status: 304, headers: entity(thing).headers } : ok(entity(thing).body, entity(thing).headers);
 
 function list<T extends { version: number }>(
@@ -92,7 +92,7 @@ const showOrder = (order: Order): Reply => ok(entity(order).body, entity(order).
 
 /** RFC 6749, section 4.3.2: the password grant's form, beside the JSON that everyone else sends. */
 function credentials(input: Input): Record<string, unknown> {
-  const params = bodyParams(input);
+  const params = bodyParams(input, { address: input.address });
   if (!("grant_type" in params) && !("username" in params)) return params;
   const { grant_type, username, scope: _scope, client_id: _client, ...rest } = params;
   return {
@@ -102,8 +102,11 @@ function credentials(input: Input): Record<string, unknown> {
   };
 }
 
+/** RFC 6749, section 5.1. */
+const tokens = (granted: users.Tokens): Reply => ok(granted, { "Cache-Control": "no-store", Pragma: "no-cache" });
+
 /** The hottest read; `pathId` is all the check that it needs. */
-export const readProduct = async (input: Input, gather: Gather): Promise<Reply> =>
+export const readProduct = async (input: Pick<Input, "path" | "headers">, gather: Gather): Promise<Reply> =>
   show(await gather.product(pathId(input, "PRODUCT_NOT_FOUND")), input);
 
 export const ROUTES: Readonly<Record<string, Route>> = {
@@ -117,9 +120,12 @@ export const ROUTES: Readonly<Record<string, Route>> = {
     action: users.token,
     body: "json or form",
     params: credentials,
-    reply: (token) => ok(token, { "Cache-Control": "no-store", Pragma: "no-cache" }),
+    reply: tokens,
   }),
+  "POST /token/refresh": route({ action: users.refresh, body: "json", params: bodyParams, reply: tokens }),
+  "POST /logout": route({ action: users.logout, body: "json", params: bodyParams, reply: noContent }),
   "GET /me": route({ action: users.me, auth: "user", reply: (user) => ok(user) }),
+  "PUT /me/password": route({ action: users.changePassword, auth: "user", body: "json", params: bodyParams, reply: noContent }),
   "GET /.well-known/jwks.json": route({
     action: users.jwks,
     reply: (keys) => ok(keys, { "Cache-Control": "public, max-age=300" }),

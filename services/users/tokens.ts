@@ -28,14 +28,14 @@ export function publicJwk({ kid, privateKey }: SigningKey): Jwk {
   return { kty: "RSA", n, e, kid, alg: "RS256", use: "sig" };
 }
 
-/** An access token: a JWT (RFC 7519) with iss, aud, sub, role, jti, iat and exp, signed RS256 under a key id. @param ttl seconds */
-export function issueToken({ kid, privateKey }: SigningKey, user: Caller, ttl: number): string {
-  return jwt.sign({ role: user.role }, privateKey, {
+/** An access token: a JWT (RFC 7519) with iss, aud, sub, role, sid, jti, iat and exp, signed RS256 under a key id. @param ttl seconds */
+export function issueToken({ kid, privateKey }: SigningKey, { id, role, session }: Required<Caller>, ttl: number): string {
+  return jwt.sign({ role, sid: session }, privateKey, {
     algorithm: "RS256",
     keyid: kid,
     issuer: ISSUER,
     audience: AUDIENCE,
-    subject: String(user.id),
+    subject: String(id),
     jwtid: randomUUID(),
     expiresIn: ttl,
   });

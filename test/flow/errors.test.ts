@@ -30,12 +30,18 @@ const ROWS = String.raw`
   nobody <POST|PUT> /products/<:1|%zz> {}
   admin POST /products/<quote|adjust> {}
   admin <PATCH|DELETE> /orders/:2
+  buyer <PUT|DELETE> /<token/refresh|logout> {}
+  buyer GET /<token/refresh|logout|me/password>
+  buyer <POST|DELETE> /me/password {}
 401 Unauthorized: UNAUTHENTICATED
   nobody GET /<me|orders|orders/:2|products/:1/stock|admin/consistency>
+  nobody PUT /me/password {}
   nobody POST /<products|orders|products/:1/stock|orders/:2/cancel> {}
   nobody <PATCH|DELETE> /products/:1 {}
 401 Unauthorized: INVALID_CREDENTIALS
   nobody POST /token {"email":"<admin|canary>@shop.test","password":"canary"}
+401 Unauthorized: INVALID_REFRESH_TOKEN
+  nobody POST /token/refresh {"refresh_token":"canary"}
 403 Forbidden: FORBIDDEN
   <buyer|seller> GET /admin/consistency
   buyer <PATCH|DELETE> /products/:1 {"name":"canary"}
@@ -57,12 +63,14 @@ const ROWS = String.raw`
 415 Unsupported Media Type: UNSUPPORTED_MEDIA_TYPE
   seller POST /<products|products/:1/stock|orders>
   seller POST /products @Content-Encoding:canary@ {}
+  nobody POST /<token/refresh|logout> @Content-Type:application/x-www-form-urlencoded@ refresh_token=canary
   seller POST /products @Content-Type:<text/plain|application/x-www-form-urlencoded|application/json; charset=latin1|x/json|>@ {}
   nobody POST /token @Content-Type:<text/plain|multipart/form-data>@ {}
 422 Unprocessable Content: VALIDATION_ERROR
   buyer POST /<products|orders|products/:1/stock|token|register> <null|[]|7|"canary"|{}|:nested|{"items":[:nested]}|{"items":[]}|{"items":{}}>
   nobody POST /register {"email":"canary@shop.test","password":"canary canary","<role|id|user_id|created_at|email_key>":"admin"}
-  nobody POST /token {"email":"canary@shop.test","password":"canary","<role|refresh_token|username>":"x"}
+  nobody POST /token {"email":"canary@shop.test","password":"canary","<role|refresh_token|username|address>":"x"}
+  nobody POST /<token/refresh|logout> <null|[]|"canary"|{}|{"refresh_token":null}|{"refresh_token":"canary","role":"admin"}>
   seller POST /products {"name":"x","price":1,"quantity":1,"<id|seller_id|version|user_id|status|created_at>":7}
   seller PATCH /products/:1 {"<id":7|quantity":7|seller_id":7|version":7|versions":[1]|status":7|name":null|price":null>}
   seller POST /products/:1/stock {"delta":1,"<id|order_id|quantity|balance>":7}

@@ -71,7 +71,14 @@ interface Forgery {
 
 /** A token as users makes it, but for what is said. */
 function forge({ header = {}, claims = {}, signed = rs256(key.private_key) }: Forgery = {}): string {
-  const base = { role: "user", iss: "moleculer-shop/users", aud: "moleculer-shop", sub: String(myId), jti: randomUUID() };
+  const base = {
+    role: "user",
+    iss: "moleculer-shop/users",
+    aud: "moleculer-shop",
+    sub: String(myId),
+    sid: randomUUID(),
+    jti: randomUUID(),
+  };
   const payload = typeof claims === "string" ? claims : { ...base, iat: now(), exp: now() + 900, ...claims };
   const input = `${encode({ alg: "RS256", typ: "JWT", kid: key.kid, ...header })}.${encode(payload)}`;
   return `${input}.${signed(input).toString("base64url")}`;
@@ -90,6 +97,7 @@ const WRONG: Readonly<Record<string, readonly unknown[]>> = {
   exp: [undefined, null, "", "9999999999", 1.5, -1, 0],
   nbf: ["0", null],
   jti: [undefined, null, "", 1],
+  sid: [undefined, null, "", 1, "a session"],
 };
 /** What a library might take a public key for, if it were made to check an HMAC. */
 const SECRETS: Readonly<Record<string, () => string | Buffer>> = {

@@ -66,6 +66,8 @@ export async function startShop({ nodes: groups = [SERVICES], env = {}, broker: 
       OUTBOX_RETRY_MAX_MS: "1000",
       ADMIN_EMAIL: ADMIN.email,
       ADMIN_PASSWORD: ADMIN.password,
+      RATE_LIMIT_AUTH: "0", // all people of a test come from one address
+      RATE_LIMIT_ADDRESS: "0",
       ...env,
     }),
     databases: { users: databases.users.url, products: databases.products.url, orders: databases.orders.url },
@@ -78,7 +80,7 @@ export async function startShop({ nodes: groups = [SERVICES], env = {}, broker: 
   };
   await Promise.all(nodes.map((broker) => broker.start()));
   await Promise.all(nodes.map((broker) => broker.waitForServices(groups.flat(), 20_000, 5)));
-  const url = groups.flat().includes("api") ? gatewayUrl(node("api")) : "";
+  const url = groups.flat().includes("api") ? urlOf(node("api")) : "";
   return {
     url,
     nodes,
@@ -105,7 +107,8 @@ function startable(config: Config, services: readonly ServiceName[], i: number, 
   return broker;
 }
 
-function gatewayUrl(broker: ServiceBroker): string {
+/** Where the gateway of a node listens. */
+export function urlOf(broker: ServiceBroker): string {
   const { server } = broker.getLocalService("api") as unknown as { server: Server };
   return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
 }

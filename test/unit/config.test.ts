@@ -70,7 +70,7 @@ it("every variable gets to its place, with the spaces around it cut off", () => 
     RATE_LIMIT_AUTH: "0",
     RATE_LIMIT_ADDRESS: "5",
     RATE_LIMIT: "6",
-    TRUST_PROXY: "10.0.0.1, 10.0.0.2",
+    TRUST_PROXY: "10.0.0.1, 10.1.0.0/16, loopback",
     OPS_PORT: "0",
     OPS_HOST: "0.0.0.0",
     OUTBOX_RETRY_MS: "10",
@@ -94,7 +94,7 @@ it("every variable gets to its place, with the spaces around it cut off", () => 
     admin: { email: "a@b.co", password: "long enough" },
     corsOrigins: ["https://a.example", "http://b.example:81"],
     rateLimit: { auth: 0, address: 5, requests: 6 },
-    trustProxy: ["10.0.0.1", "10.0.0.2"],
+    trustProxy: ["10.0.0.1", "10.1.0.0/16", "loopback"],
     ops: { port: 0, host: "0.0.0.0" },
     outbox: { retryMs: 10, retryMaxMs: 10 },
   });
@@ -165,6 +165,8 @@ it.each<[string, string, told: string]>([
   ["CORS_ORIGINS", "https://*.example", "exact origins"],
   ["CORS_ORIGINS", "a.example", "exact origins"],
   ["CORS_ORIGINS", "null", "exact origins"],
+  ["TRUST_PROXY", "my-proxy", "addresses"],
+  ["TRUST_PROXY", "10.0.0.0/99", "addresses"],
   ["ADMIN_EMAIL", "a@b.co", "both or neither"],
   ["ADMIN_PASSWORD", "long enough", "both or neither"],
 ])("%s=%s is refused, and what to set instead is told: %s", (name, value, told) => {

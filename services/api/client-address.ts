@@ -1,0 +1,35 @@
+import type { IncomingMessage } from "node:http";
+import ipaddr from "ipaddr.js";
+import proxyaddr from "proxy-addr";
+
+/** Hextets of an IPv6 address that tell one customer of a provider from another (RFC 6177): the rest he may choose himself. */
+const SITE = 4;
+
+/** Where requests come from, as far as it can be believed: X-Forwarded-For and -Proto count from the proxies that are trusted alone. */
+export class ClientAddress {
+  private readonly trust: (address: string, hop: number) => boolean;
+
+  /** @param proxies addresses, ranges of CIDR, or `loopback`, `linklocal`, `uniquelocal` */
+  constructor(proxies: readonly string[]) {
+    this.trust = proxyaddr.compile([...proxies]);
+  }
+
+  /** The name to count a client by: its IPv4 address, or the network of its IPv6 address. */
+  of(req: IncomingMessage): string {
+    const address = proxyaddr(req, this.trust);
+    if (!ipaddr.isValid(address)) return "unknown"; // a proxy wrote something else, or the socket is closed
+    const parsed = ipaddr.process(address);
+    return parsed instanceof ipaddr.IPv6
+      ? `${parsed.parts
+          .slice(0, SITE)
+          .map((part) => part.toString(16))
+          .join(":")}::/64`
+      : parsed.toString();
+  }
+
+  /** Whether a trusted proxy says that the client came by TLS. */
+  isSecure(req: IncomingMessage): boolean {
+    const { remoteAddress } = req.socket;
+    return remoteAddress !== undefined && this.trust(remoteAddress, 0) && req.headers["x-forwarded-proto"] === "https";
+  }
+}

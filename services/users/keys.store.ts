@@ -1,0 +1,103 @@
+import type { Database, Query } from "../../mixins/database";
+import { isOld, outlived, signer } from "./key-times";
+import { generateSigningKey, signingKey, type SigningKey } from "./tokens";
+
+/** Any number that is the same on all nodes. */
+const KEY_LOCK = 7_205_760;
+/** Milliseconds for which the keys are not read again. */
+const FRESH = 5_000;
+
+interface KeyRow {
+  kid: string;
+  private_key: string;
+  /** seconds since it was made */
+  age: number;
+}
+
+export interface Keys {
+  /** the newest one that every verifier has had time to hear of */
+  signing: SigningKey;
+  /** all that a verifier needs: this one, those that will sign, and those whose tokens may still live */
+  told: readonly SigningKey[];
+}
+
+/** The signing keys, the same on all nodes of users: each reads them again every few seconds while it is asked for them. */
+export class KeyRing {
+  private readonly parsed = new Map<string, SigningKey>();
+  private keys: Promise<Keys> | undefined;
+  private readAt = -Infinity;
+
+  /** @param ttl seconds that an access token is good for */
+  constructor(
+    private readonly db: Database,
+    private readonly ttl: number,
+  ) {}
+
+  current(): Promise<Keys> {
+    if (this.keys === undefined || performance.now() - this.readAt >= FRESH) {
+      const before = this.keys;
+      this.readAt = performance.now();
+      this.keys = this.read().catch((error: unknown) => {
+        this.readAt = -Infinity;
+        if (before !== undefined) return before; // those of a moment ago will do while the database can't answer
+        this.keys = undefined;
+        throw error;
+      });
+    }
+    return this.keys;
+  }
+
+  /**
+   * Makes a new key, which signs as soon as everybody has had time to hear of it.
+   * @param atOnce withdraws all others, for keys that have got into other hands: every access token ends, sessions go on
+   */
+  async rotate(atOnce: boolean): Promise<string> {
+    const { kid, pem } = await generateSigningKey();
+    await this.locked(async (query) => {
+      if (atOnce) await query("delete from signing_keys");
+      await query("insert into signing_keys (kid, private_key) values ($1, $2)", [kid, pem]);
+    });
+    this.readAt = -Infinity;
+    return kid;
+  }
+
+  private async read(): Promise<Keys> {
+    let rows = await select(this.db.query);
+    if (isDue(rows, this.ttl))
+      rows = await this.locked(async (query) => {
+        const due = await select(query); // another node may have been here first
+        if (isDue(due, this.ttl)) await tend(query, due, this.ttl);
+        return select(query);
+      });
+    const told = rows.map((row) => this.parse(row));
+    const signing = told[signer(rows)];
+    if (signing === undefined) throw new Error("there is no signing key");
+    return { signing, told };
+  }
+
+  private parse({ kid, private_key }: KeyRow): SigningKey {
+    const key = this.parsed.get(kid) ?? signingKey(kid, private_key);
+    this.parsed.set(kid, key);
+    return key;
+  }
+
+  private locked<T>(work: (query: Query) => Promise<T>): Promise<T> {
+    return this.db.transaction(async (query) => {
+      await query("select pg_advisory_xact_lock($1)", [KEY_LOCK]);
+      return work(query);
+    });
+  }
+}
+
+/** Newest first. */
+const select = (query: Query): Promise<KeyRow[]> =>
+  query("select kid, private_key, extract(epoch from now() - created_at)::float8 as age from signing_keys order by created_at desc, kid");
+
+async function tend(query: Query, keys: readonly KeyRow[], ttl: number): Promise<void> {
+  await query("delete from signing_keys where kid = any($1)", [outlived(keys, ttl).map(({ kid }) => kid)]);
+  if (!isOld(keys)) return;
+  const { kid, pem } = await generateSigningKey();
+  await query("insert into signing_keys (kid, private_key) values ($1, $2)", [kid, pem]);
+}
+
+const isDue = (keys: readonly KeyRow[], ttl: number): boolean => isOld(keys) || outlived(keys, ttl).length > 0;

@@ -1,0 +1,128 @@
+import { createHash, randomBytes } from "node:crypto";
+import type { Caller, EndedSession } from "../../contracts/users";
+import type { Database } from "../../mixins/database";
+import type { UserRow } from "./users.store";
+
+/** 256 bits, where RFC 6749, section 10.10, asks for 128. */
+const TOKEN_BYTES = 32;
+/** Seconds by which a commit may come after the time that it wrote: more than a statement may take. */
+const LATE = 5;
+/** Most sessions told at once. */
+const MAX_TOLD = 10_000;
+
+const hashOf = (token: string): Buffer => createHash("sha256").update(token).digest();
+const newToken = (): string => randomBytes(TOKEN_BYTES).toString("base64url");
+
+/** What a login, or the renewal of one, gives. */
+export interface Grant {
+  caller: Required<Caller>;
+  refreshToken: string;
+}
+
+/**
+ * Opens the session of a login.
+ * @param ttl seconds that its refresh token is good for
+ * @returns undefined where the password has changed since it was compared: its sessions have been ended already
+ */
+export async function openSession(db: Database, { id, role, password_hash }: UserRow, ttl: number): Promise<Grant | undefined> {
+  const refreshToken = newToken();
+  const [row] = await db.query<{ session: string }>(
+    `with u as (select id from users where id = $1 and password_hash = $2 for share),
+       s as (insert into sessions (user_id, expires_at) select id, now() + $3 * interval '1 second' from u returning id)
+     insert into refresh_tokens (hash, session_id) select $4, id from s returning session_id as session`,
+    [id, password_hash, ttl, hashOf(refreshToken)],
+  );
+  return row && { caller: { id, role, session: row.session }, refreshToken };
+}
+
+/**
+ * Takes a refresh token and gives the next one. One that comes a second time is in two hands, and nobody knows whose are
+ * the right ones: its session ends (RFC 9700, section 4.14.2).
+ * @param ttl seconds that the next one is good for
+ * @returns undefined where the token is unknown, used or expired, or its session has ended
+ */
+export function renewSession(db: Database, token: string, ttl: number): Promise<Grant | undefined> {
+  const refreshToken = newToken();
+  return db.transaction(async (query) => {
+    // Of two that come at the same moment, one takes the row.
+    const [caller] = await query<Required<Caller>>(
+      `update refresh_tokens t set used_at = now() from sessions s join users u on u.id = s.user_id
+       where t.hash = $1 and t.used_at is null and s.id = t.session_id and s.ended_at is null and s.expires_at > now()
+       returning u.id, u.role, s.id as session`,
+      [hashOf(token)],
+    );
+    if (caller === undefined) {
+      await query(
+        `update sessions s set ended_at = now() from refresh_tokens t
+         where t.hash = $1 and t.used_at is not null and s.id = t.session_id and s.ended_at is null`,
+        [hashOf(token)],
+      );
+      return undefined;
+    }
+    await query("insert into refresh_tokens (hash, session_id) values ($1, $2)", [hashOf(refreshToken), caller.session]);
+    await query("update sessions set expires_at = now() + $2 * interval '1 second' where id = $1", [caller.session, ttl]);
+    return { caller, refreshToken };
+  });
+}
+
+/** Ends the session that a refresh token, used or not, belongs to; an unknown one belongs to none. */
+export async function endSession({ query }: Database, token: string): Promise<void> {
+  await query(
+    "update sessions s set ended_at = now() from refresh_tokens t where t.hash = $1 and s.id = t.session_id and s.ended_at is null",
+    [hashOf(token)],
+  );
+}
+
+/**
+ * A new password ends all sessions of its person but the one that sets it.
+ * @returns whether the password still was the one that had been compared
+ */
+export function changePassword(db: Database, user: UserRow, passwordHash: string, session: string | undefined): Promise<boolean> {
+  return db.transaction(async (query) => {
+    const changed = await query("update users set password_hash = $3 where id = $1 and password_hash = $2 returning id", [
+      user.id,
+      user.password_hash,
+      passwordHash,
+    ]);
+    if (changed.length === 0) return false;
+    await query("update sessions set ended_at = now() where user_id = $1 and ended_at is null and id is distinct from $2::uuid", [
+      user.id,
+      session ?? null,
+    ]);
+    return true;
+  });
+}
+
+/**
+ * The sessions that have ended since a moment, as far as an access token of theirs may still be good.
+ * @param since `at` of the last answer
+ * @param ttl seconds that an access token is good for
+ */
+export async function endedSessions(
+  { query }: Database,
+  since: string | undefined,
+  ttl: number,
+): Promise<{ at: string; more: boolean; ended: EndedSession[] }> {
+  const [clock] = await query<{ now: Date }>("select now()");
+  const rows = await query<EndedSession & { ended_at: Date }>(
+    `select id as session, ended_at, ceil(extract(epoch from ended_at))::bigint + $2::int as until from sessions
+     where ended_at > greatest($1::timestamptz - $3 * interval '1 second', now() - $2::int * interval '1 second')
+     order by ended_at limit $4`,
+    [since ?? "-infinity", ttl, LATE, MAX_TOLD],
+  );
+  const last = rows.at(-1);
+  const more = rows.length === MAX_TOLD && last !== undefined;
+  const at = (more ? last.ended_at : (clock?.now ?? new Date(0))).toISOString();
+  return { at, more, ended: rows.map(({ session, until }) => ({ session, until })) };
+}
+
+/** Forgets the sessions that are over, at most as many as one statement may take. @returns whether there may be more */
+export async function forgetSessions({ query }: Database): Promise<boolean> {
+  const gone = await query(
+    `delete from sessions where id in (
+       select id from sessions where expires_at < now() or ended_at < now() - interval '1 day' limit $1
+     ) returning 1`,
+    [MAX_TOLD],
+  );
+  return gone.length === MAX_TOLD;
+}

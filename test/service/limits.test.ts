@@ -1,0 +1,161 @@
+import { randomBytes, randomInt } from "node:crypto";
+import { Client as Postgres } from "pg";
+import { Client, type Answer } from "../support/client";
+import { startShop, urlOf, type Shop, type ShopOptions } from "../support/shop";
+
+const ACCOUNT_LIMIT = 5;
+const ADDRESS_LIMIT = 12;
+const PASSWORD = "correct horse battery";
+
+let shop: Shop;
+let gateways: Client[];
+
+async function open(options: ShopOptions): Promise<void> {
+  shop = await startShop(options);
+  const hosts = shop.nodes.filter((node) => node.getLocalService("api") as unknown);
+  gateways = hosts.map((node) => new Client(urlOf(node)));
+}
+
+const anywhere = (): Client => gateways[randomInt(gateways.length)]!;
+const unique = (): string => `${randomBytes(8).toString("hex")}@shop.test`;
+const unknownAddress = (): string => `203.0.${randomInt(256)}.${randomInt(256)}`;
+
+async function register(): Promise<string> {
+  const email = unique();
+  expect((await anywhere().post("/register", { email, password: PASSWORD })).status).toBe(201);
+  return email;
+}
+const logIn = (email: string, password: string, from = unknownAddress()): Promise<Answer> =>
+  anywhere().post("/token", { email, password }, { headers: { "X-Forwarded-For": from } });
+const times = <T>(n: number, what: () => Promise<T>): Promise<T[]> => Promise.all(Array.from({ length: n }, what));
+const count = (answers: Answer[], status: number): number => answers.filter((answer) => answer.status === status).length;
+
+function expectLimited({ status, headers, body }: Answer): void {
+  expect([status, body["code"]]).toEqual([429, "TOO_MANY_REQUESTS"]);
+  expect(headers.get("content-type")).toBe("application/problem+json");
+  const seconds = Number(headers.get("retry-after"));
+  expect(seconds).toBeGreaterThan(0);
+  expect(seconds).toBeLessThanOrEqual(60);
+}
+
+describe("failed logins, over two gateways behind a proxy and two nodes of users", () => {
+  beforeAll(() =>
+    open({
+      nodes: [["api"], ["api"], ["users"], ["users"]],
+      env: { RATE_LIMIT_AUTH: String(ACCOUNT_LIMIT), RATE_LIMIT_ADDRESS: String(ADDRESS_LIMIT), TRUST_PROXY: "loopback" },
+    }),
+  );
+  afterAll(() => shop.stop());
+
+  it.each([
+    ["an account", register],
+    ["an e-mail that nobody has", () => Promise.resolve(unique())],
+  ])("of %s: after the limit → 429, with the right password too, while others log in", async (_what, who) => {
+    const email = await who();
+    for (let i = 0; i < ACCOUNT_LIMIT; i++) expect((await logIn(email, "wrong")).status).toBe(401);
+    expectLimited(await logIn(email, "wrong"));
+    expectLimited(await logIn(email.toUpperCase(), PASSWORD));
+    expect((await logIn(await register(), PASSWORD)).status).toBe(200);
+  });
+
+  it("of an account, all at once: no more of them are looked at", async () => {
+    const email = await register();
+    const answers = await times(30, () => logIn(email, "wrong"));
+    expect([count(answers, 401), count(answers, 429)]).toEqual([ACCOUNT_LIMIT, 30 - ACCOUNT_LIMIT]);
+  });
+
+  it("from an address, at whatever accounts → 429, and others of its provider log in", async () => {
+    const from = unknownAddress();
+    const answers = await times(ADDRESS_LIMIT + 3, () => logIn(unique(), "wrong", from));
+    expect([count(answers, 401), count(answers, 429)]).toEqual([ADDRESS_LIMIT, 3]);
+    const email = await register();
+    expectLimited(await logIn(email, PASSWORD, from));
+    expect(
+      (
+        await logIn(
+          email,
+          PASSWORD,
+          from.replace(/\d+$/, (last) => String((Number(last) + 1) % 256)),
+        )
+      ).status,
+    ).toBe(200);
+  });
+
+  it("from the addresses of one IPv6 network count together", async () => {
+    const network = `2001:db8:${randomInt(65_536).toString(16)}:7`;
+    const answers = await times(ADDRESS_LIMIT + 3, () => logIn(unique(), "wrong", `${network}:${randomInt(65_536).toString(16)}::1`));
+    expect(count(answers, 429)).toBe(3);
+    expect((await logIn(await register(), PASSWORD, `${network.slice(0, -1)}8::1`)).status).toBe(200);
+  });
+
+  it("are those alone: logins that succeed do not count", async () => {
+    const email = await register();
+    const from = unknownAddress();
+    for (let i = 0; i < 2 * ADDRESS_LIMIT; i++) expect((await logIn(email, PASSWORD, from)).status).toBe(200);
+    for (let i = 0; i < ACCOUNT_LIMIT; i++) expect((await logIn(email, "wrong", from)).status).toBe(401);
+    expectLimited(await logIn(email, "wrong", from));
+  });
+
+  it("are forgiven a minute after the first", async () => {
+    const email = await register();
+    await times(ACCOUNT_LIMIT + 1, () => logIn(email, "wrong"));
+    expectLimited(await logIn(email, PASSWORD));
+    const database = new Postgres(shop.databases.users.url);
+    await database.connect();
+    await database.query("update login_attempts set since = since - interval '60 s'").finally(() => database.end());
+    expect((await logIn(email, PASSWORD)).status).toBe(200);
+  });
+
+  it("count where a password is changed", async () => {
+    const client = await anywhere().login(await register(), PASSWORD);
+    const change = (current_password: string) => client.request("PUT", "/me/password", { current_password, new_password: "another horse" });
+    for (let i = 0; i < ACCOUNT_LIMIT; i++) expect((await change("wrong")).status).toBe(401);
+    expectLimited(await change(PASSWORD));
+  });
+});
+
+describe("with no proxy that is trusted", () => {
+  beforeAll(() => open({ env: { RATE_LIMIT_ADDRESS: "3" } }));
+  afterAll(() => shop.stop());
+
+  it("an X-Forwarded-For that turns does not help", async () => {
+    for (let i = 0; i < 3; i++) expect((await logIn(unique(), "wrong")).status).toBe(401);
+    expectLimited(await logIn(unique(), "wrong"));
+  });
+
+  it("an address in the body is refused, and X-Forwarded-Proto brings no HSTS", async () => {
+    expect((await anywhere().post("/token", { email: unique(), password: "wrong", address: "1.2.3.4" })).status).toBe(422);
+    const { headers } = await anywhere().get("/products", { headers: { "X-Forwarded-Proto": "https" } });
+    expect(headers.get("strict-transport-security")).toBeNull();
+  });
+});
+
+describe("requests of one client", () => {
+  beforeAll(() => open({ env: { RATE_LIMIT: "20", TRUST_PROXY: "127.0.0.1, ::1" } }));
+  afterAll(() => shop.stop());
+
+  const from = (address: string, path = "/products/1", proto = "http"): Promise<Answer> =>
+    anywhere().get(path, { headers: { "X-Forwarded-For": address, "X-Forwarded-Proto": proto } });
+
+  it("beyond the limit of a second → 429, whatever is asked for; health is not counted, and others are served", async () => {
+    const paths = ["/products/1", "/products", "/nowhere"];
+    const answers = await Promise.all(Array.from({ length: 60 }, (_, i) => from("198.51.100.1", paths[i % 3])));
+    const limited = answers.filter(({ status }) => status === 429);
+    expect(limited.length).toBeGreaterThanOrEqual(20); // they may fall into two seconds
+    limited.forEach(expectLimited);
+    expect((await from("198.51.100.2")).status).toBe(404);
+    const health = await times(40, () => from("198.51.100.1", "/health/live"));
+    expect(count(health, 200)).toBe(40);
+  });
+
+  it("only the last address that our own proxy wrote counts, not those before it", async () => {
+    const answers = await Promise.all(Array.from({ length: 60 }, (_, i) => from(`198.51.100.${i}, 198.51.100.200`)));
+    expect(count(answers, 429)).toBeGreaterThanOrEqual(20);
+  });
+
+  it("over TLS, as the proxy says: HSTS", async () => {
+    const { headers } = await from("198.51.100.3", "/products", "https");
+    expect(headers.get("strict-transport-security")).toBe("max-age=31536000");
+    expect((await from("198.51.100.3", "/products")).headers.get("strict-transport-security")).toBeNull();
+  });
+});

@@ -1,0 +1,279 @@
+import { randomBytes } from "node:crypto";
+import jwt from "jsonwebtoken";
+import { Client as Postgres } from "pg";
+import type { Service } from "moleculer";
+import { call } from "../../broker/contract";
+import { rotateKeys } from "../../contracts/users";
+import { until } from "../support/amqp";
+import { Client, type Answer } from "../support/client";
+import { startShop, urlOf, type Shop } from "../support/shop";
+
+/** Two gateways and two nodes of users: whatever one does holds at the other. */
+let shop: Shop;
+let gateways: Client[];
+
+beforeAll(async () => {
+  shop = await startShop({ nodes: [["api"], ["api"], ["users"], ["users"]] });
+  gateways = shop.nodes.slice(0, 2).map((node) => new Client(urlOf(node)));
+});
+afterAll(() => shop.stop());
+
+async function inUsers<T extends object>(sql: string, values: unknown[] = []): Promise<T[]> {
+  const database = new Postgres(shop.databases.users.url);
+  await database.connect();
+  return (await database.query<T>(sql, values).finally(() => database.end())).rows;
+}
+
+interface Session {
+  access_token: string;
+  refresh_token: string;
+}
+interface Person {
+  email: string;
+  password: string;
+}
+
+const anywhere = (): Client => gateways[Math.floor(Math.random() * gateways.length)]!;
+
+async function register(): Promise<Person> {
+  const person = { email: `${randomBytes(8).toString("hex")}@shop.test`, password: "correct horse battery" };
+  expect((await anywhere().post("/register", person)).status).toBe(201);
+  return person;
+}
+async function logIn(person: Person): Promise<Session> {
+  const { status, headers, body } = await anywhere().post<Session>("/token", person);
+  expect([status, headers.get("cache-control"), headers.get("pragma")]).toEqual([200, "no-store", "no-cache"]);
+  return body;
+}
+const refresh = ({ refresh_token }: Session): Promise<Answer<Session>> => anywhere().post("/token/refresh", { refresh_token });
+const logOut = (refresh_token: string): Promise<Answer> => anywhere().post("/logout", { refresh_token });
+const refusal = ({ status, body }: Answer): unknown => [status, body["code"]];
+
+/** A token is asked for until it is refused; the API promises 2 s. */
+async function expectEnded({ access_token }: Session): Promise<void> {
+  for (const gateway of gateways)
+    await until(
+      "the access token is refused",
+      async () => (await gateway.get("/me", { token: access_token })).body["code"] === "UNAUTHENTICATED",
+      2_500,
+    );
+}
+async function expectAlive({ access_token }: Session): Promise<void> {
+  for (const gateway of gateways) expect((await gateway.get("/me", { token: access_token })).status).toBe(200);
+}
+
+describe("a refresh token", () => {
+  it("gives a new pair, again and again, of one session", async () => {
+    let session = await logIn(await register());
+    const id = (token: string) => (jwt.decode(token) as { sid: string }).sid;
+    const first = id(session.access_token);
+    for (let i = 0; i < 3; i++) {
+      const { status, headers, body } = await refresh(session);
+      expect([status, headers.get("cache-control")]).toEqual([200, "no-store"]);
+      expect(body).toEqual({
+        access_token: expect.any(String),
+        token_type: "bearer",
+        expires_in: 900,
+        refresh_token: expect.stringMatching(/^[\w-]{43}$/),
+      });
+      expect(body.refresh_token).not.toBe(session.refresh_token);
+      expect(id(body.access_token)).toBe(first);
+      await expectAlive(body);
+      session = body;
+    }
+  });
+
+  it("that comes a second time → 401, and its whole family ends, access tokens too", async () => {
+    const first = await logIn(await register());
+    const { body: second } = await refresh(first);
+    const again = await refresh(first);
+    expect(refusal(again)).toEqual([401, "INVALID_REFRESH_TOKEN"]);
+    expect(again.headers.get("www-authenticate")).toMatch(/^Bearer/);
+    expect(refusal(await refresh(second))).toEqual([401, "INVALID_REFRESH_TOKEN"]);
+    for (const session of [first, second]) await expectEnded(session);
+  });
+
+  it("that comes ten times at once works at most once, and nothing of it goes on", async () => {
+    const session = await logIn(await register());
+    const answers = await Promise.all(Array.from({ length: 10 }, () => refresh(session)));
+    const good = answers.filter(({ status }) => status === 200);
+    expect(good).toHaveLength(1);
+    expect(refusal(await refresh(good[0]!.body))).toEqual([401, "INVALID_REFRESH_TOKEN"]);
+  });
+
+  it("that has expired → 401; each renewal puts that off", async () => {
+    const person = await register();
+    const { body: session } = await refresh(await logIn(person));
+    const ends =
+      "select extract(epoch from expires_at - now())::int as seconds from sessions s join users u on u.id = user_id where email = $1";
+    expect((await inUsers<{ seconds: number }>(ends, [person.email]))[0]!.seconds).toBeGreaterThan(2_591_000);
+    await inUsers("update sessions set expires_at = now() where user_id = (select id from users where email = $1)", [person.email]);
+    expect(refusal(await refresh(session))).toEqual([401, "INVALID_REFRESH_TOKEN"]);
+  });
+
+  it("is no access token, nor the reverse", async () => {
+    const session = await logIn(await register());
+    expect(refusal(await anywhere().get("/me", { token: session.refresh_token }))).toEqual([401, "UNAUTHENTICATED"]);
+    expect(refusal(await refresh({ ...session, refresh_token: session.access_token }))).toEqual([401, "INVALID_REFRESH_TOKEN"]);
+    await expectAlive(session);
+  });
+
+  it("that nobody has given, or is none → 401 or 422", async () => {
+    expect(refusal(await refresh({ access_token: "", refresh_token: "x".repeat(43) }))).toEqual([401, "INVALID_REFRESH_TOKEN"]);
+    for (const body of [{}, { refresh_token: "" }, { refresh_token: 7 }, { refresh_token: "a\0" }, { refresh_token: "a", role: "admin" }])
+      expect(refusal(await anywhere().post("/token/refresh", body))).toEqual([422, "VALIDATION_ERROR"]);
+  });
+
+  it("is kept as a hash alone", async () => {
+    const { refresh_token } = await logIn(await register());
+    const rows = await inUsers<object>("select t.*, s.* from refresh_tokens t join sessions s on s.id = session_id");
+    expect(JSON.stringify(rows)).not.toContain(refresh_token);
+    expect(rows.every((row) => "hash" in row && Buffer.isBuffer(row.hash) && row.hash.length === 32)).toBe(true);
+  });
+});
+
+describe("logout", () => {
+  it("ends that session within 2 s at every gateway, and no other of that person", async () => {
+    const person = await register();
+    const [here, there] = [await logIn(person), await logIn(person)];
+    await expectAlive(here);
+    expect((await logOut(here.refresh_token)).status).toBe(204);
+    await expectEnded(here);
+    expect(refusal(await refresh(here))).toEqual([401, "INVALID_REFRESH_TOKEN"]);
+    await expectAlive(there);
+    expect((await refresh(there)).status).toBe(200);
+  });
+
+  it("by a refresh token that was used ends the session as well; an unknown one, or a second time → 204", async () => {
+    const first = await logIn(await register());
+    const { body: second } = await refresh(first);
+    for (const token of [first.refresh_token, first.refresh_token, "unknown", second.access_token])
+      expect((await logOut(token)).status).toBe(204);
+    await expectEnded(second);
+  });
+});
+
+describe("a new password", () => {
+  const change = (session: Session, current_password: string, new_password: string): Promise<Answer> =>
+    anywhere().request("PUT", "/me/password", { current_password, new_password }, { token: session.access_token });
+
+  it("ends all other sessions of that person; the one that set it goes on, and the old password is none any more", async () => {
+    const person = await register();
+    const [mine, other] = [await logIn(person), await logIn(person)];
+    const neighbour = await logIn(await register());
+    expect((await change(mine, person.password, "another horse")).status).toBe(204);
+    await expectEnded(other);
+    expect(refusal(await refresh(other))).toEqual([401, "INVALID_REFRESH_TOKEN"]);
+    await expectAlive(mine);
+    expect((await refresh(mine)).status).toBe(200);
+    await expectAlive(neighbour);
+    expect(refusal(await anywhere().post("/token", person))).toEqual([401, "INVALID_CREDENTIALS"]);
+    await logIn({ ...person, password: "another horse" });
+  });
+
+  it("with a wrong current one → 401, with one that breaks the rules → 422, without a token → 401; nothing changes", async () => {
+    const person = await register();
+    const session = await logIn(person);
+    expect(refusal(await change(session, "wrong", "another horse"))).toEqual([401, "INVALID_CREDENTIALS"]);
+    expect(refusal(await change(session, person.password, "short"))).toEqual([422, "VALIDATION_ERROR"]);
+    expect(refusal(await change({ ...session, access_token: "none" }, person.password, "another horse"))).toEqual([401, "UNAUTHENTICATED"]);
+    await logIn(person);
+  });
+
+  it("that is being written while somebody logs in with the old one: they get nothing", async () => {
+    const person = await register();
+    const database = new Postgres(shop.databases.users.url);
+    await database.connect();
+    await database.query("begin");
+    await database.query("update users set password_hash = 'another' where email = $1", [person.email]);
+    let answered = false;
+    const login = anywhere()
+      .post("/token", person)
+      .finally(() => (answered = true));
+    const isWaiting = async (): Promise<boolean> =>
+      (await inUsers("select from pg_locks l join pg_stat_activity using (pid) where not granted and datname = current_database()"))
+        .length > 0;
+    await until("the login waits for the change", async () => answered || (await isWaiting()));
+    await database.query("commit").finally(() => database.end());
+    expect(refusal(await login)).toEqual([401, "INVALID_CREDENTIALS"]);
+  });
+
+  it("twice at once with one current password: one is set", async () => {
+    const person = await register();
+    const session = await logIn(person);
+    const statuses = await Promise.all(["first horse", "second horse"].map((password) => change(session, person.password, password)));
+    expect(statuses.map(({ status }) => status).sort()).toEqual([204, 401]);
+  });
+});
+
+describe("signing keys", () => {
+  const kidOf = ({ access_token }: Session): string => jwt.decode(access_token, { complete: true })!.header.kid!;
+  const told = async (): Promise<string[]> =>
+    (await anywhere().get<{ keys: { kid: string }[] }>("/.well-known/jwks.json")).body.keys.map(({ kid }) => kid);
+  const age = (kid: string, seconds: number) =>
+    inUsers("update signing_keys set created_at = now() - $2 * interval '1 second' where kid = $1", [kid, seconds]);
+  const rotate = async (at_once = false): Promise<string> => (await call(shop.node("users"), rotateKeys, { at_once })).kid;
+  /** Nodes read the keys again after a few seconds. */
+  const eventually = (what: string, condition: () => Promise<boolean>) => until(what, condition, 15_000);
+
+  it("a new one is told before it signs; the old one's tokens are good while they live, and not after", async () => {
+    const person = await register();
+    const before = await logIn(person);
+    const old = kidOf(before);
+    const next = await rotate();
+    await eventually("both are told", async () => (await told()).length === 2);
+    expect(kidOf(await logIn(person))).toBe(old);
+
+    await age(next, 700);
+    await eventually("the new one signs", async () => kidOf(await logIn(person)) === next);
+    await expectAlive(before);
+    await expectAlive(await logIn(person));
+
+    await age(next, 700 + 900);
+    await age(old, 5_000);
+    await eventually("the old one is told no more", async () => (await told()).length === 1);
+    expect(await inUsers("select from signing_keys")).toHaveLength(1);
+    await eventually("its tokens are refused", async () => (await anywhere().get("/me", { token: before.access_token })).status === 401);
+    expect((await refresh(before)).status).toBe(200);
+  }, 60_000);
+
+  it("that are withdrawn at once end every access token, and no session", async () => {
+    const session = await logIn(await register());
+    const kid = await rotate(true);
+    for (const gateway of gateways)
+      await eventually("it is refused", async () => (await gateway.get("/me", { token: session.access_token })).status === 401);
+    await eventually("the new one signs on each node", async () =>
+      (await Promise.all([told(), told(), told()])).flat().every((one) => one === kid),
+    );
+    await expectAlive((await refresh(session)).body);
+  }, 60_000);
+
+  it("are made anew after a month, by one node alone", async () => {
+    const [{ kid }] = (await inUsers<{ kid: string }>("select kid from signing_keys")) as [{ kid: string }];
+    await age(kid, 31 * 86_400);
+    await eventually("there is a second one", async () => (await told()).length === 2);
+    expect(await inUsers("select from signing_keys")).toHaveLength(2);
+  }, 60_000);
+});
+
+it("what is over is forgotten, and nothing else", async () => {
+  const person = await register();
+  const [gone, kept] = [await logIn(person), await logIn(person)];
+  const idOf = ({ access_token }: Session): string => (jwt.decode(access_token) as { sid: string }).sid;
+  await inUsers("update sessions set expires_at = now() - interval '1 s' where id = $1", [idOf(gone)]);
+  await inUsers("insert into login_attempts (subject, since) values ('old', now() - interval '2 minutes'), ('new', now())");
+  await (shop.node("users").getLocalService("users") as Service & { tidy(): Promise<void> }).tidy();
+  expect(await inUsers("select from sessions where id = any($1::uuid[])", [[idOf(gone), idOf(kept)]])).toHaveLength(1);
+  expect(await inUsers("select from login_attempts where subject = any('{old,new}'::bytea[])")).toHaveLength(1);
+  expect((await refresh(kept)).status).toBe(200);
+});
+
+/** Last: nothing of users answers afterwards. */
+it("where users is away, tokens count as before", async () => {
+  const session = await logIn(await register());
+  await expectAlive(session);
+  await Promise.all(shop.nodes.slice(2).map((node) => node.stop()));
+  for (const gateway of gateways)
+    expect(refusal(await gateway.get("/orders", { token: session.access_token }))).toEqual([503, "SERVICE_UNAVAILABLE"]); // nobody hosts orders here
+  expect(refusal(await anywhere().get("/orders", { token: "none" }))).toEqual([401, "UNAUTHENTICATED"]);
+});
