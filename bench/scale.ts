@@ -58,9 +58,6 @@ export async function scale({ sizes, out, requests }: ScaleOptions): Promise<voi
       ADMIN_PASSWORD: ADMIN.password,
       ACCESS_TOKEN_TTL: "86400",
       LOG_LEVEL: "warn",
-      RATE_LIMIT: "0",
-      RATE_LIMIT_AUTH: "0",
-      RATE_LIMIT_ADDRESS: "0",
     };
     const databases = { users: await connect("user_db"), products: await connect("product_db"), orders: await connect("order_db") };
     const bench = new Bench(databases, path.join(dataDir, "postgres.log"), env, requests);

@@ -39,8 +39,6 @@ const ENV = {
   LOG_FORMAT: "json",
   ACCESS_TOKEN_TTL: String(TOKEN_SECONDS),
   BCRYPT_COST: "12",
-  RATE_LIMIT_AUTH: "0",
-  RATE_LIMIT_ADDRESS: "0",
 };
 
 /** The nodes of one shop as processes, its databases seeded. */

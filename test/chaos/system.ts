@@ -43,8 +43,6 @@ export async function sql<Row extends QueryResultRow>(url: string, text: string,
 export const NODE_ENV = {
   BCRYPT_COST: "4",
   ACCESS_TOKEN_TTL: "86400",
-  RATE_LIMIT_AUTH: "0",
-  RATE_LIMIT_ADDRESS: "0",
   ADMIN_EMAIL: ADMIN.email,
   ADMIN_PASSWORD: ADMIN.password,
   NAMESPACE,

@@ -1,0 +1,122 @@
+import { randomBytes } from "node:crypto";
+import { Client as Postgres } from "pg";
+import { ROUTES } from "../../services/api/routes";
+import type { Answer, Client } from "../support/client";
+import { ADMIN, startShop, type Shop } from "../support/shop";
+
+let shop: Shop;
+let nobody: Client;
+let user: Client;
+let admin: Client;
+
+/** All that the shop has logged, at its most talkative. */
+const logged: string[] = [];
+const METHODS = ["log", "info", "warn", "error", "debug", "trace"] as const;
+
+beforeAll(async () => {
+  for (const method of METHODS)
+    jest.spyOn(console, method).mockImplementation((...args: unknown[]) => void logged.push(args.map(String).join(" ")));
+  shop = await startShop({ env: { LOG_LEVEL: "trace", LOG_FORMAT: "json", CORS_ORIGINS: "https://shop.example.com" } });
+  [nobody, user, admin] = [shop.client(), shop.client(), shop.client()];
+  await Promise.all([user.signUp(), admin.login(ADMIN.email, ADMIN.password)]);
+});
+afterAll(async () => {
+  await shop.stop();
+  jest.restoreAllMocks();
+});
+
+const GUARDED = Object.entries(ROUTES).flatMap(([line, { auth }]) => (auth === "public" ? [] : [[line, auth] as const]));
+
+describe("a route", () => {
+  const ask = (who: Client, line: string, token?: string): Promise<Answer> => {
+    const [method = "", path = ""] = line.split(" ");
+    return who.request(method, path.replace(":id", "1"), undefined, {
+      ...(token !== undefined && { token }),
+      ...(!/GET|DELETE/.test(method) && { raw: "{}" }),
+    });
+  };
+
+  it.each(GUARDED)(
+    "%s is for %ss: nobody and who has a bad token → 401, others than an admin → 403 where it is one's",
+    async (line, auth) => {
+      for (const answer of [await ask(nobody, line), await ask(nobody, line, "bad")])
+        expect([answer.status, answer.body["code"]]).toEqual([401, "UNAUTHENTICATED"]);
+      if (auth === "admin") expect((await ask(user, line)).body["code"]).toBe("FORBIDDEN");
+    },
+  );
+
+  it("is all that there is: no action can be reached by its name", async () => {
+    const names = shop.nodes[0]!.registry.actions.list({}).map(({ name }) => name);
+    expect(names).toEqual(
+      expect.arrayContaining(["$node.list", "orders.audit", "users.rotateKeys", "users.revocations", "products.reservations"]),
+    );
+    for (const name of names) {
+      const [service = "", action = ""] = name.split(".");
+      for (const path of [`/${name}`, `/${service}/${action}`, `/~${service.slice(1)}/${action}`, `/api/${name}`])
+        for (const method of ["GET", "POST"]) {
+          const { status } = await admin.request(method, path, undefined, method === "POST" ? { raw: "{}" } : {});
+          expect([path, method, status === 404 || status === 405]).toEqual([path, method, true]);
+        }
+    }
+  }, 60_000);
+});
+
+it("every kind of answer is guarded against sniffing, says nothing of what serves it, and is not stored where it is private", async () => {
+  const id = await user.createProduct();
+  const order = Number((await user.order(id, 1)).body["id"]);
+  const PUBLIC = [`/products/${id}`, "/products", "/nowhere", "/products/abc", "/.well-known/jwks.json"];
+  const PRIVATE = ["/me", "/orders", `/orders/${order}`, "/admin/outbox"];
+  for (const path of [...PUBLIC, ...PRIVATE]) {
+    const { headers } = await user.get(path);
+    expect(headers.get("x-content-type-options")).toBe("nosniff");
+    expect(headers.get("x-request-id")).toMatch(/^[0-9a-f-]{36}$/);
+    for (const name of ["x-powered-by", "server", "set-cookie"]) expect(headers.has(name)).toBe(false);
+    if (PRIVATE.includes(path)) expect(headers.get("cache-control")).toBe("no-store");
+  }
+});
+
+it("what is secret is never logged, nor told by the audit or an error: passwords, tokens, keys", async () => {
+  const secret = () => `canary-${randomBytes(12).toString("hex")}`;
+  const [password, wrong, next, key] = [secret(), secret(), secret(), secret()];
+  const email = `${randomBytes(8).toString("hex")}@shop.test`;
+  const client = shop.client();
+  const answers: Answer[] = [];
+  const keep = async (answer: Promise<Answer>): Promise<Answer> => {
+    answers.push(await answer);
+    return answer;
+  };
+
+  await client.post("/register", { email, password });
+  await keep(client.post("/register", { email, password: wrong }));
+  await keep(client.post("/register", { email, password: `${wrong}\0` }));
+  await keep(client.post("/token", { email, password: wrong }));
+  const { body: first } = await client.post("/token", { email, password });
+  const { body: second } = await client.post("/token/refresh", { refresh_token: first["refresh_token"] });
+  await keep(client.post("/token/refresh", { refresh_token: first["refresh_token"] }));
+  const { body: third } = await client.post("/token", { email, password });
+  client.token = String(third["access_token"]);
+  await client.request("PUT", "/me/password", { current_password: password, new_password: next });
+  await keep(client.request("PUT", "/me/password", { current_password: wrong, new_password: next }));
+  await keep(client.get("/me", { token: `${client.token}x` }));
+  await keep(client.order(99_999, 1, { headers: { "Idempotency-Key": key } }));
+  await client.post("/logout", { refresh_token: third["refresh_token"] });
+
+  const database = new Postgres(shop.databases.users.url);
+  await database.connect();
+  const { rows } = await database.query<{ private_key: string }>("select private_key from signing_keys");
+  // an unexpected failure, whose error holds the statement and its values
+  await database.query("alter table sessions rename to elsewhere");
+  const broken = await keep(client.post("/token", { email, password: next }));
+  await database.query("alter table elsewhere rename to sessions").finally(() => database.end());
+  expect(broken.status).toBe(500);
+
+  const told = [
+    ...logged,
+    ...answers.map(({ body }) => JSON.stringify(body)),
+    JSON.stringify((await admin.get("/admin/consistency")).body),
+  ].join("\n");
+  expect(told).toContain("users.token failed"); // the log is there
+  const tokens = [first, second, third].flatMap((body) => [body["access_token"], body["refresh_token"]] as string[]);
+  const secrets = [password, wrong, next, key, ...tokens, rows[0]!.private_key.slice(60, 120), "$2a$", "$2b$", "Bearer "];
+  for (const one of secrets) expect(told.includes(one) ? one : "").toBe("");
+});
