@@ -47,7 +47,8 @@ export const nullable = <T extends TSchema>(schema: T) => Type.Union([schema, Ty
 export const Id = Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER });
 
 /** Text that PostgreSQL can hold: anything without NUL. */
-export const Text = (options: { minLength?: number; maxLength: number; pattern?: string }) => Type.String({ format: "text", ...options });
+export const Text = (options: { minLength?: number; maxLength: number; pattern?: string; description?: string }) =>
+  Type.String({ format: "text", ...options });
 
 /** RFC 3339, UTC, milliseconds. */
 export const Timestamp = Type.String({ format: "date-time" });
@@ -60,7 +61,7 @@ export const Cents = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER
 
 export const Limit = Type.Integer({ minimum: 1, maximum: 100, default: 20 });
 /** Opaque; long enough for a name of 200 characters that JSON escapes. */
-export const Cursor = Type.String({ minLength: 1, maxLength: 4096 });
+export const Cursor = Type.String({ minLength: 1, maxLength: 4096, description: "Opaque: the `next_cursor` of the page before." });
 
 /** One page of a list; `next_cursor` is null on the last one. */
 export const Page = <T extends TSchema>(item: T) => closed({ items: Type.Array(item), next_cursor: nullable(Cursor) });

@@ -91,8 +91,8 @@ export const getMany = action("orders.getMany", {
 export const list = action("orders.list", {
   params: closed({
     status: Type.Optional(Status),
-    user_id: Type.Optional(Id),
-    all: Type.Optional(Type.Boolean()),
+    user_id: Type.Optional({ ...Id, description: "For admins: the orders of this person." }),
+    all: Type.Optional(Type.Boolean({ description: "For admins: the orders of everyone." })),
     limit: Type.Optional(Limit),
     cursor: Type.Optional(Cursor),
   }),

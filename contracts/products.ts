@@ -71,12 +71,12 @@ export const getMany = action("products.getMany", {
 });
 
 const List = closed({
-  q: Type.Optional(Text({ minLength: 1, maxLength: 200 })),
+  q: Type.Optional(Text({ minLength: 1, maxLength: 200, description: "Text in the name or the description." })),
   category: Type.Optional(Text({ maxLength: 100 })),
   seller_id: Type.Optional(Id),
   min_price: Type.Optional(Price),
   max_price: Type.Optional(Price),
-  in_stock: Type.Optional(Type.Boolean()),
+  in_stock: Type.Optional(Type.Boolean({ description: "`false`: what is sold out." })),
   sort: Type.Optional(Type.Union(SORTS.map((sort) => Type.Literal(sort)))),
   limit: Type.Optional(Limit),
   cursor: Type.Optional(Cursor),

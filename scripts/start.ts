@@ -46,6 +46,7 @@ function welcome(config: Config, took: number): string {
           "Try next:",
           `  curl ${url}/health`,
           `  curl ${url}/products`,
+          `  ${url}/docs in a browser`,
           "and the walk through the shop in README.md. Ctrl-C stops everything; the data stay.",
         ]
       : []),

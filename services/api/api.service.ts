@@ -5,16 +5,19 @@ import { call, type Meta, type SchemaFor } from "../../broker/contract";
 import { problem } from "../../broker/errors";
 import { withRequestId } from "../../broker/logger";
 import { loadConfig, type Config } from "../../config";
+import type { ProblemDetails } from "../../contracts/api";
 import { jwks, revocations, type Caller } from "../../contracts/users";
 import { bearerToken, TokenVerifier, unauthenticated } from "./access";
 import { Admission } from "./admission";
 import { ClientAddress } from "./client-address";
+import { docsRoutes } from "./docs";
 import { gather, type Gather } from "./gather";
 import { healthRoutes } from "./health";
-import { problemDetails, problemHeaders, toProblem, translated, type ProblemDetails } from "./problem";
+import { problemDetails, problemHeaders, toProblem, translated } from "./problem";
 import { RateLimit } from "./rate-limit";
 import { hotProduct, isAcceptable, isHealth, isPreflight, pathOf, requestId } from "./request";
-import { readProduct, ROUTES, type Reply, type Route } from "./routes";
+import type { Reply, Route } from "./route";
+import { readProduct, ROUTES } from "./routes";
 import { answerUnreadable, refuseAtOnce } from "./unserved";
 
 /** A request as moleculer-web hands it on. */
@@ -61,7 +64,8 @@ const web = ApiGateway.methods as Record<"httpHandler" | "resolveAlias" | "write
 
 /** The gateway: the single public entry. Routes, authenticates, authorises; knows no business. */
 export default function api(broker: ServiceBroker, config: Config = loadConfig()): SchemaFor<Api> {
-  const routes = { ...ROUTES, ...healthRoutes(broker) };
+  const shop = { ...ROUTES, ...healthRoutes(broker) };
+  const routes = { ...shop, ...docsRoutes(shop) };
   const isAllowed = (origin: string): boolean => config.corsOrigins.includes(origin);
   return {
     name: "api",
@@ -223,15 +227,18 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
 
       send(this: Api, req: IncomingMessage, res: ServerResponse, { status, body, text, headers }: Reply): void {
         if (res.headersSent || res.destroyed) return;
-        const json = body === undefined ? text : JSON.stringify(body);
+        const content = body === undefined ? text : JSON.stringify(body);
         // All at once, which is quicker than one by one.
         res.writeHead(status, {
           ...this.baseHeaders(req),
           "Cache-Control": req.headers.authorization === undefined ? "no-cache" : "no-store",
-          ...(json !== undefined && { "Content-Type": "application/json; charset=utf-8", "Content-Length": Buffer.byteLength(json) }),
+          ...(content !== undefined && {
+            "Content-Type": "application/json; charset=utf-8",
+            "Content-Length": Buffer.byteLength(content),
+          }),
           ...headers,
         });
-        res.end(req.method === "HEAD" ? undefined : json);
+        res.end(req.method === "HEAD" ? undefined : content);
       },
 
       sendProblem(
@@ -332,7 +339,7 @@ function respond(
     next(
       problem(
         "UNSUPPORTED_MEDIA_TYPE",
-        spec.body === "json" ? "the body must be application/json" : "the body must be application/json or a form",
+        spec.body.form === undefined ? "the body must be application/json" : "the body must be application/json or a form",
       ),
     );
     return;

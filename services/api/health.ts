@@ -2,17 +2,12 @@ import type { Context, ServiceBroker } from "moleculer";
 import { call, type Meta } from "../../broker/contract";
 import { errorType } from "../../broker/errors";
 import { isConnected } from "../../broker/listeners";
+import { health, live, ready, type Check } from "../../contracts/api";
 import type { ActionContract } from "../../contracts/contract";
 import { ordersHealth } from "../../contracts/orders";
 import { productsHealth } from "../../contracts/products";
 import { usersHealth } from "../../contracts/users";
-import type { Reply, Route } from "./routes";
-
-interface Check {
-  name: string;
-  ok: boolean;
-  detail?: string;
-}
+import { OPEN, type Reply, type Routes } from "./route";
 
 const SERVICES: Readonly<Record<string, ActionContract>> = {
   users: usersHealth,
@@ -56,12 +51,26 @@ async function checkService(ctx: Context<unknown, Meta>, name: string, contract:
 }
 
 /** For load balancers and people; the only answers of 400 and above that are no problem+json. */
-export const healthRoutes = (broker: ServiceBroker): Readonly<Record<string, Route>> => ({
-  "GET /health/live": { auth: "public", body: "none", handle: () => Promise.resolve(report([])) },
-  "GET /health/ready": { auth: "public", body: "none", handle: () => Promise.resolve(report(readiness(broker))) },
+export const healthRoutes = (broker: ServiceBroker): Routes => ({
+  "GET /health/live": {
+    ...OPEN,
+    contract: live,
+    summary: "Whether the process runs",
+    answers: [200],
+    handle: () => Promise.resolve(report([])),
+  },
+  "GET /health/ready": {
+    ...OPEN,
+    contract: ready,
+    summary: "Whether this gateway can serve",
+    answers: [200, 503],
+    handle: () => Promise.resolve(report(readiness(broker))),
+  },
   "GET /health": {
-    auth: "public",
-    body: "none",
+    ...OPEN,
+    contract: health,
+    summary: "Whether every service, every database and the transporter answer",
+    answers: [200, 503],
     handle: async (ctx) => {
       const services = await Promise.all(Object.entries(SERVICES).map(([name, contract]) => checkService(ctx, name, contract)));
       return report([...readiness(broker), ...services.flat()]);

@@ -14,6 +14,15 @@ export interface Input {
   address: string;
 }
 
+/** A param of an action that its route supplies: from the path, a header, or the connection. */
+export interface Supply {
+  read: (input: Input) => unknown;
+  /** The refusal where it is not as it must be. */
+  code: ErrorCode;
+  /** Where it is of a header: its name, and what is said of it. */
+  header?: { name: string; description: string };
+}
+
 /** An id in a path. What is no positive integer names nothing: 404. */
 export function pathId(input: Pick<Input, "path">, code: ErrorCode): number {
   const text = input.path["id"] ?? "";
@@ -21,6 +30,12 @@ export function pathId(input: Pick<Input, "path">, code: ErrorCode): number {
   if (!/^[1-9][0-9]*$/.test(text) || !Number.isSafeInteger(id)) throw problem(code, "there is nothing with this id");
   return id;
 }
+
+/** As `pathId`, for a table of routes. */
+export const idOr = (code: ErrorCode): Supply => ({ read: (input) => pathId(input, code), code });
+
+/** By which failures are counted. */
+export const ADDRESS: Supply = { read: ({ address }) => address, code: "TOO_MANY_REQUESTS" };
 
 /**
  * A JSON object as params of an action, together with what the route itself supplies (an id from the path, a header).
@@ -71,13 +86,23 @@ const present = (values: Readonly<Record<string, unknown>>): Record<string, unkn
   Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined));
 
 /** The Idempotency-Key of a request; undefined where there is none. */
-export function idempotencyKey(input: Input): string | undefined {
+function idempotencyKey(input: Input): string | undefined {
   const key = input.headers["idempotency-key"];
   if (key === undefined) return undefined;
   if (typeof key !== "string" || !/^[\x21-\x7e]{1,255}$/.test(key))
     throw problem("BAD_REQUEST", "the Idempotency-Key must be 1 to 255 visible ASCII characters");
   return key;
 }
+
+export const IDEMPOTENCY_KEY: Supply = {
+  read: idempotencyKey,
+  code: "BAD_REQUEST",
+  header: {
+    name: "Idempotency-Key",
+    description:
+      "1 to 255 visible ASCII characters of your choice: the request may be repeated with it after any failure, and is done once.",
+  },
+};
 
 /** The entity tags of a list header (RFC 9110, 8.8.3); undefined where there is none, or it is `*`. */
 function entityTags(header: string | string[] | undefined): { weak: boolean; tag: string }[] | undefined {
@@ -87,11 +112,17 @@ function entityTags(header: string | string[] | undefined): { weak: boolean; tag
 }
 
 /** The versions that `If-Match` allows, by strong comparison (RFC 9110, 13.1.1). */
-export const ifMatch = (input: Input): number[] | undefined =>
+const ifMatch = (input: Input): number[] | undefined =>
   entityTags(input.headers["if-match"])?.flatMap(({ weak, tag }) => (!weak && /^[0-9]{1,15}$/.test(tag) ? Number(tag) : []));
 
+export const IF_MATCH: Supply = {
+  read: ifMatch,
+  code: "PRECONDITION_FAILED",
+  header: { name: "If-Match", description: "An ETag: the change is made only if it is still the current one." },
+};
+
 /** Whether the client has this version already, by weak comparison (RFC 9110, 13.1.2). */
-export function isNotModified(input: Pick<Input, "headers">, version: number): boolean {
+export function isNotModified(input: Pick<Input, "headers">, version: number | string): boolean {
   const header = input.headers["if-none-match"];
   if (header === undefined) return false;
   return entityTags(header)?.some(({ tag }) => tag === String(version)) ?? true;

@@ -1,16 +1,6 @@
 import { errorCode, errorType, problem } from "../../broker/errors";
+import type { ProblemDetails } from "../../contracts/api";
 import { ERRORS, isErrorCode, type ErrorCode, type FieldError } from "../../contracts/errors";
-
-/** RFC 9457 problem details, with a stable code. */
-export interface ProblemDetails {
-  type: "about:blank";
-  title: string;
-  status: number;
-  code: ErrorCode;
-  detail: string;
-  request_id: string;
-  errors?: FieldError[];
-}
 
 /** Seconds a client should wait before it tries again. */
 export const RETRY_AFTER = 2;

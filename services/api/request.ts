@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import type { IncomingMessage } from "node:http";
 import type { Config } from "../../config";
-import type { Route } from "./routes";
+import type { Body } from "./route";
 
 /** A token of RFC 9110, section 5.6.2. */
 const REQUEST_ID = /^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$/;
@@ -30,8 +30,8 @@ export const isPreflight = (req: IncomingMessage, config: Config): boolean =>
   config.corsOrigins.length > 0 && req.headers.origin !== undefined && req.headers["access-control-request-method"] !== undefined;
 
 /** Whether a body is of a type that its route reads. */
-export function isAcceptable(req: IncomingMessage, body: Route["body"]): boolean {
+export function isAcceptable(req: IncomingMessage, { form }: Body): boolean {
   const type = (req.headers["content-type"] ?? "").split(";")[0]?.trim().toLowerCase() ?? "";
   if (/^application\/([\w.-]+\+)?json$/.test(type)) return true;
-  return body === "json or form" && type === "application/x-www-form-urlencoded";
+  return form !== undefined && type === "application/x-www-form-urlencoded";
 }

@@ -2,6 +2,7 @@ import { connect } from "node:net";
 import type { Middleware } from "moleculer";
 import { Client as Postgres } from "pg";
 import type { Answer, Client } from "../support/client";
+import { Documentation } from "../support/openapi";
 import { ADMIN, startShop, type Shop, type ShopOptions } from "../support/shop";
 
 /*
@@ -207,15 +208,22 @@ describe("in one process", () => {
       },
   };
   let orderId: number;
+  let documentation: Documentation;
 
   beforeAll(async () => {
     await open({ broker: { middlewares: [failing] } });
+    documentation = await Documentation.of(shop.url);
     orderId = Number((await people.buyer.order(1, 1, { headers: { "Idempotency-Key": "once" } })).body["id"]);
   });
   afterAll(() => shop.stop());
 
   it.each(SECTIONS.flatMap(({ code, rows }) => rows.map((row) => [row, code] as const)))("%s → %s", async (row, code) => {
-    expectProblem(await ask(row, orderId), code);
+    const answer = await ask(row, orderId);
+    expectProblem(answer, code);
+    const [, method, target] = row.split(" ");
+    const line = documentation.lineOf(method!, target!);
+    if (line !== undefined) expect(documentation.differences(line, answer)).toEqual([]);
+    else expect(["NOT_FOUND", "METHOD_NOT_ALLOWED"]).toContain(code);
   });
 
   it("an order whose key is being written by another → IDEMPOTENCY_IN_FLIGHT", async () => {

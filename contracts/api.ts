@@ -1,0 +1,46 @@
+import { Type, type Static } from "@sinclair/typebox";
+import { action, closed } from "./contract";
+import { ERRORS, type ErrorCode } from "./errors";
+
+/*
+ * What the gateway itself says. It serves these routes without an action; their contracts are for the documentation.
+ */
+
+/** RFC 9457 problem details, with a stable code; `errors` with VALIDATION_ERROR alone. */
+export const Problem = closed({
+  type: Type.Literal("about:blank"),
+  title: Type.String(),
+  status: Type.Integer(),
+  code: Type.Unsafe<ErrorCode>({ type: "string", enum: Object.keys(ERRORS) }),
+  detail: Type.String(),
+  request_id: Type.String(),
+  errors: Type.Optional(Type.Array(closed({ field: Type.String(), message: Type.String() }))),
+});
+export type ProblemDetails = Static<typeof Problem>;
+
+const Check = closed({ name: Type.String(), ok: Type.Boolean(), detail: Type.Optional(Type.String()) });
+export type Check = Static<typeof Check>;
+
+export const Health = closed({
+  status: Type.Union([Type.Literal("ok"), Type.Literal("unavailable")]),
+  checks: Type.Array(Check),
+});
+
+export const live = action("api.live", { params: closed({}), result: Health });
+export const ready = action("api.ready", { params: closed({}), result: Health });
+export const health = action("api.health", { params: closed({}), result: Health });
+
+export const openapi = action("api.openapi", { params: closed({}), result: Type.Object({ openapi: Type.String() }) });
+export const docs = action("api.docs", { params: closed({}), result: Type.String() });
+
+/** What the page is made of, and the media type of each. */
+export const DOCS_FILES = {
+  "swagger-ui.css": "text/css; charset=utf-8",
+  "swagger-ui-bundle.js": "text/javascript; charset=utf-8",
+  "start.js": "text/javascript; charset=utf-8",
+  "favicon-32x32.png": "image/png",
+} as const;
+export type DocsFile = keyof typeof DOCS_FILES;
+
+const File = Type.Unsafe<DocsFile>({ type: "string", enum: Object.keys(DOCS_FILES) });
+export const docsFile = action("api.docsFile", { params: closed({ file: File }), result: Type.String() });

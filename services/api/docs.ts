@@ -1,0 +1,101 @@
+import { createHash } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { problem } from "../../broker/errors";
+import { docs, DOCS_FILES, docsFile, openapi as document, type DocsFile } from "../../contracts/api";
+import manifest from "../../package.json";
+import { isNotModified, type Input } from "./input";
+import { openapi } from "./openapi";
+import { OPEN, type Reply, type Routes } from "./route";
+
+const PAGE = `<!doctype html>
+<html lang="en">
+  <head>
+    <meta charset="utf-8">
+    <meta name="viewport" content="width=device-width, initial-scale=1">
+    <title>${manifest.name}</title>
+    <link rel="icon" type="image/png" href="/docs/favicon-32x32.png">
+    <link rel="stylesheet" href="/docs/swagger-ui.css">
+    <script src="/docs/swagger-ui-bundle.js" defer></script>
+    <script src="/docs/start.js" defer></script>
+  </head>
+  <body><div id="swagger-ui"></div></body>
+</html>
+`;
+
+const START = `SwaggerUIBundle({ url: "/openapi.json", dom_id: "#swagger-ui", deepLinking: true, tryItOutEnabled: true });\n`;
+
+/** Nothing but what this gateway serves, and no script or style in the page itself. */
+const POLICY = [
+  "default-src 'none'",
+  "script-src 'self'",
+  "style-src 'self'",
+  "img-src 'self' data:",
+  "connect-src 'self'",
+  "frame-ancestors 'none'",
+  "base-uri 'none'",
+  "form-action 'none'",
+].join("; ");
+
+/** What does not change while the gateway runs. A client keeps it, and asks each time whether it is still the same. */
+interface Asset {
+  text: string | Buffer;
+  tag: string;
+}
+const asset = (text: string | Buffer): Asset => ({ text, tag: createHash("sha256").update(text).digest("base64url") });
+
+function showAsset(input: Input, { text, tag }: Asset, headers: Readonly<Record<string, string>> = {}): Reply {
+  const all = { "Cache-Control": "public, no-cache", ETag: `"${tag}"`, ...headers };
+  return isNotModified(input, tag) ? { status: 304, headers: all } : { status: 200, text, headers: all };
+}
+
+const CACHED = [200, 304];
+
+/** The documentation of the routes given, and of these: OpenAPI, and a page to read and try it. */
+export function docsRoutes(shop: Routes): Routes {
+  const page = asset(PAGE);
+  const files = new Map<string, Asset>([["start.js", asset(START)]]);
+  const routes: Routes = {
+    "GET /openapi.json": {
+      ...OPEN,
+      contract: document,
+      summary: "This document",
+      answers: CACHED,
+      handle: (_ctx, input) => Promise.resolve(showAsset(input, description)),
+    },
+    "GET /docs": {
+      ...OPEN,
+      contract: docs,
+      summary: "A page to read it and to try it",
+      answers: CACHED,
+      media: ["text/html"],
+      handle: (_ctx, input) =>
+        Promise.resolve(
+          showAsset(input, page, {
+            "Content-Type": "text/html; charset=utf-8",
+            "Content-Security-Policy": POLICY,
+            "Referrer-Policy": "no-referrer",
+          }),
+        ),
+    },
+    "GET /docs/:file": {
+      ...OPEN,
+      contract: docsFile,
+      summary: "What the page is made of",
+      answers: CACHED,
+      errors: ["NOT_FOUND"],
+      media: [...new Set(Object.values(DOCS_FILES))],
+      handle: async (_ctx, input) => {
+        const file = input.path["file"] ?? "";
+        if (!isFile(file)) throw problem("NOT_FOUND", "there is nothing here");
+        // Read when it is first asked for: most gateways never are.
+        const content = files.get(file) ?? asset(await readFile(require.resolve(`swagger-ui-dist/${file}`)));
+        files.set(file, content);
+        return showAsset(input, content, { "Content-Type": DOCS_FILES[file] });
+      },
+    },
+  };
+  const description = asset(JSON.stringify(openapi({ ...shop, ...routes }, manifest)));
+  return routes;
+}
+
+const isFile = (name: string): name is DocsFile => Object.hasOwn(DOCS_FILES, name);

@@ -1,0 +1,93 @@
+import type { TSchema } from "@sinclair/typebox";
+import type { Context } from "moleculer";
+import { call, type Meta } from "../../broker/contract";
+import { problem } from "../../broker/errors";
+import { check } from "../../broker/validator";
+import type { ActionContract, Params, Result } from "../../contracts/contract";
+import type { ErrorCode } from "../../contracts/errors";
+import type { Gather } from "./gather";
+import type { Input, Supply } from "./input";
+
+export interface Reply<S extends number = number> {
+  status: S;
+  body?: unknown;
+  /** As it is, in place of a body; JSON where the headers do not say otherwise. */
+  text?: string | Buffer;
+  headers?: Readonly<Record<string, string>>;
+}
+
+/** A JSON body. */
+export interface Body<P = Readonly<Record<string, unknown>>> {
+  /** One that works, for the documentation. */
+  example: Partial<P>;
+  /** What may be sent as a form instead. */
+  form?: TSchema;
+}
+
+/** What a route's documentation can't learn from its path and its contract. */
+interface Told<S extends number> {
+  /** A sentence for a person. */
+  summary: string;
+  /** Every status that it answers with, but those of problems. */
+  answers: readonly S[];
+  /** The refusals of its own; what every route of its kind may answer is known. */
+  errors: readonly ErrorCode[];
+  /** The types of what it answers with, where that is no JSON. */
+  media?: readonly string[];
+}
+
+/** One way into the shop, and all that is documented of it. */
+export interface Route extends Told<number> {
+  auth: "public" | "user" | "admin";
+  body: "none" | Body;
+  /** What it takes and answers with. A `version` in an answer goes into the ETag. */
+  contract: ActionContract;
+  supplied: Readonly<Record<string, Supply>>;
+  handle(ctx: Context<unknown, Meta>, input: Input, gather: Gather): Promise<Reply>;
+}
+
+/** A route for everyone that takes nothing. */
+export const OPEN = { errors: [], auth: "public", body: "none", supplied: {} } as const;
+
+/** By method and path. */
+export type Routes = Readonly<Record<string, Route>>;
+
+type ParamsOf = (input: Input, supplied: Readonly<Record<string, unknown>>) => Record<string, unknown>;
+
+interface Spec<C extends ActionContract, S extends number> extends Told<S> {
+  action: C;
+  auth?: Route["auth"];
+  body?: Body<Params<C>>;
+  /** Params that come from the path and from headers. A body or a query can't supply those, nor override them. */
+  supplied?: Partial<Record<keyof Params<C>, Supply>>;
+  /** All params, where they are more than those supplied. */
+  params?: ParamsOf;
+  /** How it is called, where not by itself. */
+  perform?: (gather: Gather, params: Params<C>, ctx: Context<unknown, Meta>) => Promise<Result<C>>;
+  /** What a client is shown, where that is not the action's result. */
+  shows?: TSchema;
+  reply: (result: Result<C>, input: Input) => Reply<NoInfer<S>>;
+}
+
+const onlySupplied: ParamsOf = (_input, supplied) => supplied;
+
+/** What comes from outside is judged by the action's contract, here as well as there: what breaks it is not even sent. */
+export function route<C extends ActionContract, S extends number>(spec: Spec<C, S>): Route {
+  const { action, auth = "public", body = "none", params = onlySupplied, perform, shows, reply, ...told } = spec;
+  const supplied: Route["supplied"] = { ...spec.supplied };
+  const supplies = Object.entries(supplied);
+  return {
+    ...told,
+    auth,
+    body,
+    supplied,
+    contract: shows ? { ...action, result: shows } : action,
+    handle: async (ctx, input, gather) => {
+      const ours = Object.fromEntries(supplies.map(([name, { read }]) => [name, read(input)]));
+      const given = params(input, ours);
+      const errors = check(action.params, given);
+      if (errors.length > 0) throw problem("VALIDATION_ERROR", "the request breaks its contract", { errors });
+      return reply(await (perform ? perform(gather, given, ctx) : call(ctx, action, given)), input);
+    },
+  };
+}

@@ -1,0 +1,69 @@
+import { KindGuard, type TProperties, type TSchema, type TUnion } from "@sinclair/typebox";
+import * as api from "../../contracts/api";
+import * as orders from "../../contracts/orders";
+import * as products from "../../contracts/products";
+import * as users from "../../contracts/users";
+
+/** A schema of JSON Schema 2020-12, as OpenAPI 3.1 has it. */
+export type Schema = Readonly<Record<string, unknown>>;
+
+/** What a contract exports is known by that name. */
+const NAMES: ReadonlyMap<unknown, string> = new Map(
+  Object.entries({ ...api, ...users, ...products, ...orders }).map(([name, value]): [unknown, string] => [value, name]),
+);
+
+/**
+ * Our formats by words that other tools know. Not `multipleOf: 0.01` for money: by binary arithmetic 1299.99 is no multiple
+ * of it, and a tool would refuse what we send.
+ */
+const FORMATS: Readonly<Record<string, Schema>> = {
+  text: {},
+  money: { format: "decimal", description: "At most two decimals: a third is refused, never rounded." },
+  password: { format: "password", description: "At most 72 bytes of UTF-8." },
+};
+
+const MAX_INT32 = 2 ** 31 - 1;
+
+/** Contracts as clients see them; those with a name become references, and are collected. */
+export class Schemas {
+  readonly named: Record<string, Schema> = {};
+
+  of(schema: TSchema): Schema {
+    const name = NAMES.get(schema);
+    if (name === undefined) return this.inline(schema);
+    this.named[name] ??= this.inline(schema);
+    return { $ref: `#/components/schemas/${name}` };
+  }
+
+  /** An object without some of its fields. A `version` is never shown: it is the ETag. */
+  object(schema: TSchema, without: readonly string[] = ["version"]): Schema {
+    const shown = Object.entries(fieldsOf(schema)).filter(([name]) => !without.includes(name));
+    return {
+      ...schema,
+      properties: Object.fromEntries(shown.map(([name, field]) => [name, this.of(field)])),
+      required: shown.filter(([, field]) => !KindGuard.IsOptional(field)).map(([name]) => name),
+    };
+  }
+
+  private inline(schema: TSchema): Schema {
+    if (KindGuard.IsObject(schema)) return this.object(schema);
+    if (KindGuard.IsArray(schema)) return { ...schema, items: this.of(schema.items) };
+    if (KindGuard.IsUnion(schema)) return this.union(schema);
+    if (KindGuard.IsInteger(schema)) return { ...schema, ...((schema.maximum ?? 0) > MAX_INT32 && { format: "int64" }) };
+    const { format, ...rest } = schema;
+    return typeof format === "string" ? { ...rest, ...(FORMATS[format] ?? { format }) } : rest;
+  }
+
+  /** In the shorter forms of JSON Schema, where there is one. */
+  private union({ anyOf, ...rest }: TUnion): Schema {
+    if (anyOf.every((part) => KindGuard.IsLiteral(part))) return { ...rest, type: "string", enum: anyOf.map((part) => part.const) };
+    const parts = anyOf.map((part) => this.of(part));
+    const [one, other] = parts;
+    if (parts.length === 2 && typeof one?.["type"] === "string" && other?.["type"] === "null" && !("enum" in one))
+      return { ...rest, ...one, type: [one["type"], "null"] };
+    return { ...rest, anyOf: parts };
+  }
+}
+
+/** The fields of a contract that is an object. */
+export const fieldsOf = (schema: TSchema): TProperties => (KindGuard.IsObject(schema) ? schema.properties : {});

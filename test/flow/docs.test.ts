@@ -1,0 +1,241 @@
+import { execFileSync } from "node:child_process";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { get } from "node:http";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { Client as Postgres } from "pg";
+import type { Tokens } from "../../contracts/users";
+import { Documentation, type Served } from "../support/openapi";
+import { ROOT } from "../support/processes";
+import { ADMIN, startShop, type Shop } from "../support/shop";
+
+const ORIGIN = "https://shop.example.com";
+let shop: Shop;
+let documentation: Documentation;
+let admin: string;
+let user: string;
+let refresh: string;
+
+beforeAll(async () => {
+  shop = await startShop({ env: { CORS_ORIGINS: ORIGIN } });
+  documentation = await Documentation.of(shop.url);
+  admin = (await shop.client().login(ADMIN.email, ADMIN.password)).token!;
+});
+afterAll(() => shop.stop());
+
+async function ask(method: string, target: string, options: { token?: string; headers?: Record<string, string>; body?: string } = {}) {
+  const { token, headers, body } = options;
+  const response = await fetch(shop.url + target, {
+    method,
+    headers: { ...(token !== undefined && { Authorization: `Bearer ${token}` }), ...headers },
+    ...(body !== undefined && { body }),
+  });
+  const text = await response.text();
+  const isJson = /json/.test(response.headers.get("content-type") ?? "");
+  return { status: response.status, headers: response.headers, body: isJson && text !== "" ? (JSON.parse(text) as unknown) : text };
+}
+
+describe("the document", () => {
+  it("is OpenAPI 3.1", async () => {
+    const folder = await mkdtemp(path.join(tmpdir(), "openapi-"));
+    const file = path.join(folder, "openapi.json");
+    await writeFile(file, JSON.stringify(documentation.document));
+    // In a process of its own: Jest can't load ES modules.
+    const validator = path.join(ROOT, "node_modules/@seriousme/openapi-schema-validator/bin/validate-api-cli.js");
+    expect(JSON.parse(execFileSync(process.execPath, [validator, file], { encoding: "utf8" }))).toEqual({ valid: true });
+    await rm(folder, { recursive: true });
+  });
+
+  it("has every route of the gateway, and no other", () => {
+    const { aliases } = shop.node("api").getLocalService("api") as unknown as { aliases: { method: string; path: string }[] };
+    const routes = aliases.map((alias) => `${alias.method} /${alias.path.replace(/^\//, "").replace(/:(\w+)/g, "{$1}")}`);
+    expect(routes.length).toBeGreaterThan(20);
+    expect(documentation.lines.toSorted()).toEqual(routes.toSorted());
+  });
+
+  it("names each operation once", () => {
+    const ids = documentation.lines.map((line) => (documentation.operation(line) as unknown as { operationId: string }).operationId);
+    expect(ids).toHaveLength(new Set(ids).size);
+  });
+
+  it("knows neither what a route supplies nor versions: those are in path and headers", () => {
+    const fields = (line: string) => {
+      const { schema } = documentation.operation(line).requestBody!.content["application/json"]!;
+      return Object.keys((schema as { properties: object }).properties);
+    };
+    const headers = (line: string) =>
+      documentation.operation(line).parameters!.flatMap(({ name, in: place }) => (place === "header" ? name : []));
+    expect(fields("PATCH /products/{id}")).toEqual(["name", "price", "description", "category", "sku"]);
+    expect(headers("PATCH /products/{id}")).toEqual(["If-Match"]);
+    expect(fields("POST /orders")).toEqual(["items"]);
+    expect(headers("POST /orders")).toEqual(["Idempotency-Key"]);
+    expect(JSON.stringify(documentation.document)).not.toMatch(/"(version|versions|idempotency_key)":\{/);
+  });
+
+  it("is kept by clients until it changes, and other origins may read it", async () => {
+    const { status, headers } = await ask("GET", "/openapi.json", { headers: { Origin: ORIGIN } });
+    expect([status, headers.get("content-type")]).toEqual([200, "application/json; charset=utf-8"]);
+    expect(headers.get("cache-control")).toBe("public, no-cache");
+    expect(headers.get("access-control-allow-origin")).toBe(ORIGIN);
+    const again = await ask("GET", "/openapi.json", { headers: { "If-None-Match": headers.get("etag")! } });
+    expect([again.status, again.body]).toEqual([304, ""]);
+    const head = await ask("HEAD", "/openapi.json");
+    expect([head.status, head.body, head.headers.get("content-length")]).toEqual([200, "", headers.get("content-length")]);
+  });
+});
+
+/** Each operation, in an order in which its examples work in a new shop. */
+const WALK = [
+  ...["POST /register", "POST /token", "POST /token/refresh", "POST /logout", "GET /me", "PUT /me/password", "GET /.well-known/jwks.json"],
+  ...["POST /products", "GET /products", "GET /products/{id}", "PATCH /products/{id}"],
+  ...["POST /products/{id}/stock", "GET /products/{id}/stock"],
+  ...["POST /orders", "GET /orders", "GET /orders/{id}", "POST /orders/{id}/cancel"],
+  ...["GET /admin/outbox", "POST /admin/outbox/{id}/replay", "GET /admin/consistency"],
+  ...["GET /health/live", "GET /health/ready", "GET /health", "GET /openapi.json", "GET /docs", "GET /docs/{file}"],
+  "DELETE /products/{id}",
+];
+
+describe("a walk by the document's own examples", () => {
+  it("leaves out no operation", () => {
+    expect(WALK.toSorted()).toEqual(documentation.lines.toSorted());
+  });
+
+  /** The request that the document has for an operation. */
+  const request = (line: string) => {
+    const { parameters = [], requestBody, security, tags } = documentation.operation(line);
+    const [method, template] = line.split(" ");
+    const target = template!.replace(/\{(\w+)\}/g, (_all, name: string) => {
+      const parameter = parameters.find((candidate) => candidate.name === name && candidate.in === "path");
+      return String(parameter?.example ?? parameter?.schema.enum?.[0]);
+    });
+    const documented = requestBody?.content["application/json"]?.example;
+    const example = line === "POST /token/refresh" ? { refresh_token: refresh } : documented; // nobody has that of the example
+    const token = tags.includes("Operations") ? admin : user;
+    return {
+      method: method!,
+      target,
+      options: {
+        headers: example === undefined ? {} : { "Content-Type": "application/json" },
+        ...(example !== undefined && { body: JSON.stringify(example) }),
+        ...(security.length > 0 && { token }),
+      },
+    };
+  };
+  const follows = (line: string, answer: Served) => expect(documentation.differences(line, answer)).toEqual([]);
+
+  it.each(WALK)("%s answers as documented", async (line) => {
+    const { method, target, options } = request(line);
+    if (line.endsWith("/replay")) await park();
+    const operation = documentation.operation(line);
+    const [success] = Object.keys(operation.responses);
+
+    if (options.body !== undefined) {
+      expect(documentation.breachesOfBody(line, "application/json", JSON.parse(options.body))).toEqual([]);
+      const wrong = await ask(method, target, { ...options, body: '{"nonsense":1}' });
+      expect(wrong.status).toBe(422);
+      follows(line, wrong);
+    }
+    if (operation.security.length > 0) {
+      const { token: _token, ...anonymous } = options;
+      const refused = await ask(method, target, anonymous);
+      expect(refused.status).toBe(401);
+      follows(line, refused);
+    }
+    if (target.includes("/1")) {
+      const missing = await ask(method, target.replace("/1", "/999999"), options);
+      expect(missing.status).toBe(404);
+      follows(line, missing);
+    }
+
+    const answer = await ask(method, target, options);
+    expect(String(answer.status)).toBe(success);
+    follows(line, answer);
+    if (line.startsWith("POST /token")) ({ access_token: user, refresh_token: refresh } = answer.body as Tokens);
+    if (line === "POST /orders") await decided();
+    if ("304" in operation.responses) {
+      const unchanged = await ask(method, target, { ...options, headers: { "If-None-Match": answer.headers.get("etag")! } });
+      expect(unchanged.status).toBe(304);
+      follows(line, unchanged);
+    }
+  });
+
+  it("takes the form that is documented", async () => {
+    const form = { grant_type: "password", username: "ada@example.com", password: "battery staple" };
+    expect(documentation.breachesOfBody("POST /token", "application/x-www-form-urlencoded", form)).toEqual([]);
+    const answer = await ask("POST", "/token", {
+      headers: { "Content-Type": "application/x-www-form-urlencoded" },
+      body: new URLSearchParams(form).toString(),
+    });
+    expect(answer.status).toBe(200);
+    follows("POST /token", answer);
+  });
+
+  async function decided(): Promise<void> {
+    const client = shop.client();
+    client.token = user;
+    await client.decided(1);
+  }
+
+  /** As if the first announcement had been given up. */
+  async function park(): Promise<void> {
+    const database = new Postgres(shop.databases.orders.url);
+    await database.connect();
+    await database.query("update outbox set state = 'PARKED', settled_at = null where id = 1");
+    await database.end();
+  }
+});
+
+describe("the page", () => {
+  const FILES = [
+    ["favicon-32x32.png", "image/png"],
+    ["start.js", "text/javascript; charset=utf-8"],
+    ["swagger-ui-bundle.js", "text/javascript; charset=utf-8"],
+    ["swagger-ui.css", "text/css; charset=utf-8"],
+  ] as const;
+
+  it("lets nothing run but what this gateway serves, and has no script or style in itself", async () => {
+    const { status, headers, body } = await ask("GET", "/docs");
+    expect([status, headers.get("content-type")]).toEqual([200, "text/html; charset=utf-8"]);
+    expect(headers.get("content-security-policy")?.split("; ")).toEqual([
+      "default-src 'none'",
+      "script-src 'self'",
+      "style-src 'self'",
+      "img-src 'self' data:",
+      "connect-src 'self'",
+      "frame-ancestors 'none'",
+      "base-uri 'none'",
+      "form-action 'none'",
+    ]);
+    expect(headers.get("referrer-policy")).toBe("no-referrer");
+    expect(headers.get("x-content-type-options")).toBe("nosniff");
+    expect(headers.get("x-request-id")).toMatch(/^[0-9a-f-]{36}$/);
+    expect(body).not.toMatch(/<script[^>]*>[^<]|<style|\son\w+=|\sstyle=|https?:/i);
+  });
+
+  it("names files of this gateway alone, each of its type", async () => {
+    const body = String((await ask("GET", "/docs")).body);
+    const files = [...body.matchAll(/(?:src|href)="([^"]*)"/g)].map(([, file]) => file!);
+    expect(files.toSorted()).toEqual(FILES.map(([file]) => `/docs/${file}`));
+    for (const [file, type] of FILES) {
+      const answer = await ask("GET", `/docs/${file}`);
+      expect([file, answer.status, answer.headers.get("content-type")]).toEqual([file, 200, type]);
+      expect(Number(answer.headers.get("content-length"))).toBeGreaterThan(50);
+      expect(answer.headers.get("x-content-type-options")).toBe("nosniff");
+    }
+  });
+
+  it.each([
+    ..."index.html|package.json|swagger-ui.js|constructor|__proto__|START.JS|start.js%00|..%2fpackage.json|%2e%2e".split("|"),
+    ..."../package.json|..\\package.json|%2e%2e/package.json|//etc/passwd|swagger-ui.css/x".split("|"),
+  ])("/docs/%s is nothing", async (file) => {
+    const { hostname, port } = new URL(shop.url);
+    const [status, type] = await new Promise<unknown[]>((resolve, reject) => {
+      // Not fetch, which would tidy the path.
+      get({ hostname, port, path: `/docs/${file}` }, (res) => {
+        res.resume();
+        resolve([res.statusCode, res.headers["content-type"]]);
+      }).on("error", reject);
+    });
+    expect([status, type]).toEqual([404, "application/problem+json"]);
+  });
+});

@@ -1,0 +1,85 @@
+import Ajv2020 from "ajv/dist/2020";
+import addFormats from "ajv-formats";
+
+export interface Operation {
+  tags: string[];
+  security: object[];
+  parameters?: { name: string; in: string; example?: unknown; schema: { enum?: unknown[] } }[];
+  requestBody?: { content: Record<string, { schema: object; example?: unknown }> };
+  responses: Record<string, { headers?: Record<string, unknown>; content?: Record<string, { schema: { properties?: any } }> }>;
+}
+
+/** An answer as it came. */
+export interface Served {
+  status: number;
+  headers: Headers;
+  /** Parsed, where it is JSON. */
+  body: unknown;
+}
+
+/** These come with some of the answers alone. */
+const SOMETIMES = ["Link", "Idempotent-Replayed"];
+
+/** What a gateway's /openapi.json says, to hold its answers against. */
+export class Documentation {
+  private readonly ajv = addFormats(new Ajv2020({ strict: false, allErrors: true }), ["date-time", "int64"]);
+
+  private constructor(readonly document: { paths: Record<string, Record<string, Operation>> }) {
+    for (const known of ["decimal", "password", "idn-email"]) this.ajv.addFormat(known, true);
+    this.ajv.addSchema(document, "openapi");
+  }
+
+  static async of(url: string): Promise<Documentation> {
+    return new Documentation((await (await fetch(`${url}/openapi.json`)).json()) as Documentation["document"]);
+  }
+
+  /** `GET /orders/{id}` and the like. */
+  get lines(): string[] {
+    return Object.entries(this.document.paths).flatMap(([path, item]) =>
+      Object.keys(item).map((method) => `${method.toUpperCase()} ${path}`),
+    );
+  }
+
+  operation(line: string): Operation {
+    const [method, path] = line.split(" ");
+    return this.document.paths[path!]![method!.toLowerCase()]!;
+  }
+
+  /** The operation of a real request, without its query. */
+  lineOf(method: string, target: string): string | undefined {
+    const path = target.split("?")[0]!;
+    return this.lines.find((line) => {
+      const [itsMethod, template] = line.split(" ");
+      return itsMethod === method && new RegExp(`^${template!.replace(/[.]/g, "\\.").replace(/\{\w+\}/g, "[^/]+")}$`).test(path);
+    });
+  }
+
+  /** How an answer differs from what is said of it; empty where it does not. */
+  differences(line: string, { status, headers, body }: Served): string[] {
+    const said = this.operation(line).responses[status];
+    if (said === undefined) return [`${status} is not documented`];
+    const missing = Object.keys(said.headers ?? {}).filter((name) => !SOMETIMES.includes(name) && !headers.has(name));
+    return [...missing.map((name) => `${name} is missing`), ...this.differencesOfBody(line, said.content, { status, headers, body })];
+  }
+
+  private differencesOfBody(line: string, content: Operation["responses"][string]["content"], { status, headers, body }: Served): string[] {
+    const type = headers.get("content-type")?.split(";")[0];
+    if (content === undefined) return status !== 304 && type !== undefined ? [`${type} where no body is documented`] : [];
+    const key = Object.keys(content).find((candidate) => candidate.split(";")[0] === type);
+    if (key === undefined) return [`${type ?? "no type"} is not documented`];
+    return this.breaches(["paths", line.split(" ")[1]!, method(line), "responses", String(status), "content", key, "schema"], body);
+  }
+
+  /** What breaks the schema of a request's body. */
+  breachesOfBody(line: string, type: string, body: unknown): string[] {
+    return this.breaches(["paths", line.split(" ")[1]!, method(line), "requestBody", "content", type, "schema"], body);
+  }
+
+  private breaches(where: string[], value: unknown): string[] {
+    const pointer = where.map((part) => encodeURIComponent(part.replaceAll("~", "~0").replaceAll("/", "~1"))).join("/");
+    const validate = this.ajv.compile({ $ref: `openapi#/${pointer}` });
+    return validate(value) ? [] : validate.errors!.map((error) => `${error.instancePath} ${error.message ?? ""}`);
+  }
+}
+
+const method = (line: string): string => line.split(" ")[0]!.toLowerCase();
