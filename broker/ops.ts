@@ -2,17 +2,28 @@ import { createServer, type Server } from "node:http";
 import { once } from "node:events";
 import type { ServiceBroker } from "moleculer";
 import { isConnected } from "./listeners";
+import { collectMetrics, Metrics } from "./metrics";
 
 /**
- * `/live` and `/ready` of this one node, for container health checks; on a port of its own, which nothing publishes.
- * Ready is a node that is started, connected and not about to stop.
+ * `/live`, `/ready` and `/metrics` of this one node, for container health checks and Prometheus; on a port of its own, which
+ * nothing publishes. Ready is a node that is started, connected and not about to stop. To be called before services are made.
  */
 export async function serveOps(broker: ServiceBroker, port: number, host: string): Promise<Server> {
+  const metrics = collectMetrics(broker);
   const server = createServer((req, res) => {
+    const answer = (status: number, type: string, body: string): void => {
+      res.writeHead(status, { "Content-Type": type, Connection: "close" }).end(body);
+    };
+    if (req.url === "/metrics") {
+      metrics.page().then(
+        (page) => answer(200, Metrics.CONTENT_TYPE, page),
+        () => answer(500, "text/plain", "the metrics can't be told\n"),
+      );
+      return;
+    }
     const isReady = broker.started && isConnected(broker);
     const status = req.url === "/live" ? 200 : req.url === "/ready" ? (isReady ? 200 : 503) : 404;
-    res.writeHead(status, { "Content-Type": "application/json", Connection: "close" });
-    res.end(JSON.stringify({ status: status === 200 ? "ok" : "unavailable" }));
+    answer(status, "application/json", JSON.stringify({ status: status === 200 ? "ok" : "unavailable" }));
   });
   server.listen(port, host);
   await once(server, "listening");

@@ -6,6 +6,7 @@ import { Client } from "pg";
 import type { FindOptions, Model, ModelAttributes, ModelStatic, Options, Sequelize, WhereOptions } from "sequelize";
 import { implement } from "../broker/contract";
 import { problem } from "../broker/errors";
+import { metricsOf, type Reading } from "../broker/metrics";
 import { health } from "../contracts/contract";
 import { Database } from "./database";
 import { migrate } from "./migrations";
@@ -108,6 +109,7 @@ export function databaseMixin(options: DatabaseOptions): Partial<ServiceSchema> 
             });
             await this.adapter.connect();
             this.db = new Database(this.adapter.db);
+            metricsOf(this.broker)?.ask(`the pool of ${options.service}`, () => readPool(options.service, this.db));
             return;
           } catch (error) {
             const { message, code } = error as NodeJS.ErrnoException; // where a name has several addresses there is no message
@@ -121,6 +123,15 @@ export function databaseMixin(options: DatabaseOptions): Partial<ServiceSchema> 
     },
   };
   return schema as unknown as Partial<ServiceSchema>; // `adapter` and `model` are moleculer-db's additions to a schema
+}
+
+function readPool(service: string, { pool }: Database): Reading[] {
+  const labels = { service };
+  return [
+    { name: "shop_database_connections_in_use", help: "Connections in use of a service's pool", labels, value: pool.using },
+    { name: "shop_database_connections_max", help: "Most connections of a service's pool", labels, value: pool.maxSize },
+    { name: "shop_database_waiting", help: "Statements and transactions that wait for a connection", labels, value: pool.waiting },
+  ];
 }
 
 function sequelizeOptions({

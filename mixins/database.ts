@@ -19,9 +19,21 @@ function prepared(text: string): { name: string } {
   return { name };
 }
 
+/** The part of Sequelize's pool that is looked at; its types hide it. */
+interface Pool {
+  /** Connections in use, and those who wait for one. */
+  readonly using: number;
+  readonly waiting: number;
+  readonly maxSize: number;
+}
+
 /** SQL on the pool that the service's moleculer-db adapter uses too. */
 export class Database {
   constructor(private readonly sequelize: Sequelize) {}
+
+  get pool(): Pool {
+    return (this.sequelize.connectionManager as unknown as { pool: Pool }).pool;
+  }
 
   /** One statement, prepared: for texts that never vary. */
   query: Query = (text, values) => this.connected((client) => run(client, text, values, prepared(text)));

@@ -1,8 +1,9 @@
 import type { Service, ServiceSchema } from "moleculer";
 import type { SchemaFor } from "../broker/contract";
 import { canDeliver, isConnected } from "../broker/listeners";
+import { metricsOf, type Reading } from "../broker/metrics";
 import type { WithDatabase } from "./database.mixin";
-import { claim, deleteSettled, makeDue, type Announcement, type OutboxLimits, type Room } from "./outbox";
+import { backlog, claim, deleteSettled, makeDue, type Announcement, type Backlog, type OutboxLimits, type Room } from "./outbox";
 
 /** What a service with this mixin has. */
 export interface WithOutbox {
@@ -60,6 +61,7 @@ export function outboxMixin(events: readonly string[], limits: OutboxLimits): Pa
       );
       this.relayState.retention = setInterval(() => void this.forgetSettled(), RETENTION_MS);
       void this.forgetSettled();
+      metricsOf(this.broker)?.ask("outbox", async () => readings(await backlog(this.db)));
       return this.reconsider();
     },
 
@@ -161,3 +163,9 @@ export function outboxMixin(events: readonly string[], limits: OutboxLimits): Pa
   };
   return schema as unknown as Partial<ServiceSchema>; // mixins are declared for a plain `this`
 }
+
+const readings = ({ pending, parked, oldest }: Backlog): Reading[] => [
+  { name: "shop_outbox_pending", help: "Announcements without an answer, counted up to 100,000", value: pending },
+  { name: "shop_outbox_parked", help: "Announcements that were given up", value: parked },
+  { name: "shop_outbox_oldest_pending_seconds", help: "Age of the oldest announcement without an answer; 0 without one", value: oldest },
+];

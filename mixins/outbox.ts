@@ -120,6 +120,28 @@ export function list(db: Database, states: readonly string[], after: number, lim
   return db.adhoc<OutboxEntry>(`${LIST} order by id limit $3`, [states, after, limit]);
 }
 
+/** What waits: how many rows, and the age in seconds of the oldest that is not given up. */
+export interface Backlog {
+  pending: number;
+  parked: number;
+  oldest: number;
+}
+
+/** A backlog that has grown for hours must not make asking for it slow. */
+const BACKLOG = `
+  select
+    (select count(*) from (select from outbox where state = 'PENDING' and attempts = 0 limit 100000) as fresh)
+      + (select count(*) from (select from outbox where state = 'PENDING' and attempts > 0 limit 100000) as again) as pending,
+    (select count(*) from outbox where state = 'PARKED') as parked,
+    coalesce(extract(epoch from now() - least(
+      (select created_at from outbox where state = 'PENDING' and attempts = 0 order by id limit 1),
+      (select min(created_at) from outbox where state = 'PENDING' and attempts > 0)))::float8, 0) as oldest`;
+
+export async function backlog(db: Database): Promise<Backlog> {
+  const [row] = await db.query<Backlog>(BACKLOG);
+  return row ?? { pending: 0, parked: 0, oldest: 0 };
+}
+
 /** Makes a parked row new again. The caller holds the order's row. @returns whether it was parked */
 export async function revive(query: Query, id: number): Promise<boolean> {
   const revived = await query(

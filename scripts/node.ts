@@ -38,8 +38,8 @@ export async function startNode({ config, services, onStop, ops = false, broker:
   const stop = (): Promise<void> => (stopping ??= broker.stop());
   onStop?.(stop);
   try {
-    for (const name of services) broker.loadService(serviceFile(name));
     if (ops && config.ops.port !== undefined) await serveOps(broker, config.ops.port, config.ops.host);
+    for (const name of services) broker.loadService(serviceFile(name));
     await broker.start();
   } catch (error) {
     await stop();

@@ -13,6 +13,10 @@ export class Admission {
     return this.underWay >= MAX_UNDER_WAY;
   }
 
+  get size(): number {
+    return this.underWay;
+  }
+
   /** Whether every request is answered, those included that are still being sent. */
   get isIdle(): boolean {
     return this.unanswered === 0;

@@ -4,6 +4,7 @@ import ApiGateway from "moleculer-web";
 import { call, type Meta, type SchemaFor } from "../../broker/contract";
 import { problem } from "../../broker/errors";
 import { withRequestId } from "../../broker/logger";
+import { metricsOf } from "../../broker/metrics";
 import { loadConfig, type Config } from "../../config";
 import type { ProblemDetails } from "../../contracts/api";
 import { jwks, revocations, type Caller } from "../../contracts/users";
@@ -13,6 +14,7 @@ import { ClientAddress } from "./client-address";
 import { docsRoutes } from "./docs";
 import { gather, type Gather } from "./gather";
 import { healthRoutes } from "./health";
+import { RequestMetrics } from "./metrics";
 import { problemDetails, problemHeaders, toProblem, translated } from "./problem";
 import { RateLimit } from "./rate-limit";
 import { hotProduct, isAcceptable, isHealth, isPreflight, pathOf, requestId } from "./request";
@@ -31,6 +33,8 @@ type Request = IncomingMessage & {
 interface Alias {
   method: string;
   spec: Route;
+  /** As in the table of routes. */
+  fullPath: string;
   re: RegExp;
 }
 
@@ -43,6 +47,7 @@ type Api = Service & {
   admission: Admission;
   address: ClientAddress;
   rateLimit: RateLimit;
+  metrics?: RequestMetrics;
   send(req: IncomingMessage, res: ServerResponse, reply: Reply): void;
   send404(req: IncomingMessage, res: ServerResponse): void;
   methodsOf(path: string): string[];
@@ -128,11 +133,13 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
         const id = requestId(req);
         if (this.admission.isFull && !isHealth(req)) {
           refuseAtOnce(res, id);
+          this.metrics?.refused(req);
           return;
         }
         const since = performance.now();
         this.admission.enter(req, res);
         res.once("close", () => {
+          this.metrics?.served(req, res, performance.now() - since);
           if (res.writableFinished)
             withRequestId(id, () => {
               this.logger.info(req.method, pathOf(req), res.statusCode, `${(performance.now() - since).toFixed(1)} ms`);
@@ -307,6 +314,9 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
     created(this: Api) {
       this.gather = gather(this.broker);
       this.admission = new Admission();
+      const metrics = metricsOf(this.broker);
+      if (metrics)
+        this.metrics = new RequestMetrics(metrics, this.admission, (path) => this.aliases.find(({ re }) => re.test(path))?.fullPath);
       this.address = new ClientAddress(config.trustProxy);
       this.rateLimit = new RateLimit(config.rateLimit.requests);
       this.verifier = new TokenVerifier(

@@ -1,0 +1,118 @@
+import type { Middleware, ServiceBroker } from "moleculer";
+import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from "prom-client";
+import { errorCode } from "./errors";
+import { isConnected } from "./listeners";
+
+/** A number that is not kept, but looked up when the page is asked for. */
+export interface Reading {
+  name: string;
+  help: string;
+  value: number;
+  labels?: Readonly<Record<string, string>>;
+}
+
+type Ask = () => readonly Reading[] | Promise<readonly Reading[]>;
+
+/** Seconds; a client has its answer within five. */
+const BUCKETS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5];
+/** Milliseconds that one who is asked for readings may take. */
+const ASK_TIMEOUT = 1_000;
+
+/** The numbers of one node, in Prometheus' text format. Labels take their values from the code alone, so that memory has a bound. */
+export class Metrics {
+  static readonly CONTENT_TYPE = Registry.PROMETHEUS_CONTENT_TYPE;
+  private readonly counted = new Registry();
+  private readonly asked = new Map<string, Ask>();
+
+  constructor() {
+    collectDefaultMetrics({ register: this.counted });
+  }
+
+  /** How many and how long, in seconds. */
+  durations(name: string, help: string, labelNames: string[]): Histogram {
+    this.counted.removeSingleMetric(name); // of a service that `npm run dev` has loaded anew
+    return new Histogram({ name, help, labelNames, buckets: BUCKETS, registers: [this.counted] });
+  }
+
+  counter(name: string, help: string): Counter {
+    this.counted.removeSingleMetric(name); // as above
+    return new Counter({ name, help, registers: [this.counted] });
+  }
+
+  /** Has `ask` asked whenever the page is; in place of the one whom `who` named before. */
+  ask(who: string, ask: Ask): void {
+    this.asked.set(who, ask);
+  }
+
+  /** What can't be told in time is left out. */
+  async page(): Promise<string> {
+    const now = new Registry();
+    const gauges = new Map<string, Gauge>();
+    const readings = await Promise.all([...this.asked.values()].map(inTime));
+    for (const { name, help, value, labels = {} } of readings.flat()) {
+      const gauge = gauges.get(name) ?? new Gauge({ name, help, labelNames: Object.keys(labels), registers: [now] });
+      gauges.set(name, gauge);
+      gauge.set(labels, value);
+    }
+    return (await this.counted.metrics()) + (await now.metrics());
+  }
+}
+
+async function inTime(ask: Ask): Promise<readonly Reading[]> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<readonly Reading[]>((resolve) => (timer = setTimeout(resolve, ASK_TIMEOUT, [])));
+  try {
+    return await Promise.race([Promise.resolve().then(ask), late]);
+  } catch {
+    return []; // a database that is away is told of by /health and in the log
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+const nodes = new WeakMap<ServiceBroker, Metrics>();
+
+/** The metrics of this node; undefined where nobody can ask for them, and then nothing is counted. */
+export const metricsOf = (broker: ServiceBroker): Metrics | undefined => nodes.get(broker);
+
+/** From here on this node's metrics are collected. To be called before its services are made, since their actions are counted. */
+export function collectMetrics(broker: ServiceBroker): Metrics {
+  const metrics = new Metrics();
+  nodes.set(broker, metrics);
+  // The outermost: it sees what the caller will, refusals of the validator and of a full queue too.
+  broker.middlewares.add(countCalls(metrics));
+  metrics.ask("transporter", () => [
+    {
+      name: "shop_transporter_connected",
+      help: "Whether this node can reach the others: 1 or 0; 1 where there are none",
+      value: isConnected(broker) ? 1 : 0,
+    },
+  ]);
+  return metrics;
+}
+
+/** Actions that have a contract: the gateway's own stands for its HTTP requests, which it counts itself. */
+function countCalls(metrics: Metrics): Middleware {
+  const durations = metrics.durations("shop_action_duration_seconds", "Calls of this node's actions: a batch is one call", [
+    "action",
+    "result",
+  ]);
+  return {
+    name: "Metrics",
+    localAction: (next, { name: action, ...rest }) => {
+      if (!("result" in rest)) return next;
+      return async function (ctx) {
+        const since = performance.now();
+        let result = "ok";
+        try {
+          return (await next.call(this, ctx)) as unknown;
+        } catch (error) {
+          result = errorCode(error);
+          throw error;
+        } finally {
+          durations.observe({ action, result }, (performance.now() - since) / 1_000);
+        }
+      };
+    },
+  };
+}

@@ -1,0 +1,212 @@
+import type { AddressInfo, Server } from "node:net";
+import { ServiceBroker, type Middleware } from "moleculer";
+import { Client as Postgres } from "pg";
+import { metricsOf } from "../../broker/metrics";
+import { serveOps } from "../../broker/ops";
+import { databaseNames, loadConfig } from "../../config";
+import { brokerOptions } from "../../moleculer.config";
+import { Proxy } from "../chaos/proxy";
+import { until } from "../support/amqp";
+import type { Client } from "../support/client";
+import { killProcesses, startProcess } from "../support/processes";
+import { scrape } from "../support/prometheus";
+import { createDatabases, startShop, uniqueNamespace, type Shop } from "../support/shop";
+
+async function served(broker: ServiceBroker): Promise<string> {
+  const server: Server = await serveOps(broker, 0, "127.0.0.1");
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+}
+
+/** Lists of orders wait until they are let go. */
+let open = (): void => undefined;
+let gate = Promise.resolve();
+const gated: Middleware = {
+  name: "Gated",
+  localAction: (next, action) =>
+    async function (ctx) {
+      if (action.name !== "orders.list") return next.call(this, ctx) as unknown;
+      await gate;
+      return { items: [], next_cursor: null };
+    },
+};
+
+describe("the metrics of a node with every service", () => {
+  let shop: Shop;
+  let ops: Promise<string>;
+  let client: Client;
+  let product: number;
+  let orders: Postgres;
+
+  beforeAll(async () => {
+    shop = await startShop({ broker: { middlewares: [gated], created: (broker) => void (ops = served(broker)) } });
+    client = shop.client();
+    await client.signUp();
+    product = await client.createProduct();
+    orders = new Postgres(shop.databases.orders.url);
+    await orders.connect();
+  });
+  afterAll(async () => {
+    open();
+    await orders.end();
+    await shop.stop();
+  });
+
+  const page = async () => scrape(await ops);
+  const http = (method: string, route: string, status: number) =>
+    `shop_http_request_duration_seconds_count{method="${method}",route="${route}",status="${status}"}`;
+  const action = (name: string, result: string) => `shop_action_duration_seconds_count{action="${name}",result="${result}"}`;
+  /** By how much each of these grows while something is done. */
+  async function growth(names: string[], act: () => Promise<unknown>): Promise<number[]> {
+    const before = await page();
+    await act();
+    // a request is counted when its answer has been sent, which its client may know first
+    await until("all is answered", async () => (await page()).get("shop_http_requests_under_way") === 0);
+    const after = await page();
+    return names.map((name) => (after.get(name) ?? 0) - (before.get(name) ?? 0));
+  }
+
+  it("tell of the process, the transporter and each pool", async () => {
+    const samples = await page();
+    const names = ["process_cpu_seconds_total", "process_resident_memory_bytes", "process_start_time_seconds", "nodejs_eventloop_lag_p99_seconds"]; // prettier-ignore
+    for (const name of names) expect(samples.get(name)).toBeGreaterThan(0);
+    expect(samples.get("shop_transporter_connected")).toBe(1);
+    for (const [service] of databaseNames()) {
+      expect(samples.get(`shop_database_connections_max{service="${service}"}`)).toBe(10);
+      expect(samples.get(`shop_database_connections_in_use{service="${service}"}`)).toBeGreaterThanOrEqual(0);
+      expect(samples.get(`shop_database_waiting{service="${service}"}`)).toBe(0);
+    }
+  });
+
+  it("count each request by its route, its hottest read and what goes wrong too", async () => {
+    const names = [
+      http("GET", "/products/:id", 200),
+      http("HEAD", "/products/:id", 200),
+      http("GET", "/products/:id", 404),
+      http("POST", "/orders", 201),
+      http("POST", "/orders", 401),
+      http("POST", "/orders", 400),
+      http("PUT", "/products/:id", 405),
+    ];
+    const grown = await growth(names, async () => {
+      for (let i = 0; i < 3; i++) await client.get(`/products/${product}`);
+      await client.request("HEAD", `/products/${product}`);
+      await client.get("/products/999999");
+      await client.order(product, 1);
+      await client.post("/orders", {}, { token: "none" });
+      await client.post("/orders", undefined, { raw: "{" });
+      await client.request("PUT", "/products/7", {});
+    });
+    expect(grown).toEqual([3, 1, 1, 1, 1, 1, 1]);
+  });
+
+  it("count the actions, by their result, in buckets that add up", async () => {
+    const names = [action("orders.createMany", "ok"), action("users.token", "INVALID_CREDENTIALS"), action("products.list", "VALIDATION_ERROR")]; // prettier-ignore
+    const grown = await growth(names, async () => {
+      await client.order(product, 1);
+      await client.post("/token", { email: "nobody@shop.test", password: "whatever" });
+      await shop.node("products").call("products.list", { sort: "?" }).catch(() => undefined); // prettier-ignore
+    });
+    expect(grown).toEqual([1, 1, 1]);
+    const samples = await page();
+    const buckets = [...samples].filter(
+      ([name]) => name.startsWith("shop_action") && name.includes("bucket") && name.includes("createMany"),
+    );
+    expect(buckets).toHaveLength(13);
+    expect(buckets.map(([, n]) => n)).toEqual(buckets.map(([, n]) => n).sort((a, b) => a - b));
+    expect(buckets.at(-1)?.[1]).toBe(samples.get(names[0]!));
+  });
+
+  it("tell how much waits in the outbox, what is parked, and for how long", async () => {
+    await until("nothing waits", async () => (await page()).get("shop_outbox_pending") === 0);
+    expect((await page()).get("shop_outbox_oldest_pending_seconds")).toBe(0);
+    await orders.query(
+      `with o as (
+         insert into orders (user_id, idempotency_key, request_hash, total_cents) select 1, 'waits ' || n, 'x', 1 from generate_series(1, 5) n
+         returning id, idempotency_key
+       )
+       insert into outbox (order_id, event, payload, state, created_at, attempts, next_attempt_at)
+       select id, 'order.created', '{}', case idempotency_key when 'waits 1' then 'PARKED' else 'PENDING' end,
+         now() - interval '90 s', 1, now() + interval '1 hour' from o`,
+    );
+    const samples = await page();
+    expect(samples.get("shop_outbox_pending")).toBe(4);
+    expect(samples.get("shop_outbox_parked")).toBe(1);
+    expect(samples.get("shop_outbox_oldest_pending_seconds")).toBeGreaterThan(89);
+    expect(samples.get("shop_outbox_oldest_pending_seconds")).toBeLessThan(120);
+    await orders.query("update outbox set state = 'SETTLED', settled_at = now() where payload = '{}'");
+    expect((await page()).get("shop_outbox_pending")).toBe(0);
+  });
+
+  it("do not grow with the paths and methods that are made up", async () => {
+    const ask = (i: number) => client.request(i % 2 ? "GET" : ["PROPFIND", "PURGE", "LOCK"][i % 3]!, `/${i}/nothing/${i}`);
+    await ask(0);
+    await ask(1);
+    const before = (await page()).size;
+    const grown = await growth([http("GET", "none", 404), http("other", "none", 404)], async () => {
+      for (let i = 0; i < 1_000; i += 20) await Promise.all(Array.from({ length: 20 }, (_, j) => ask(i + j)));
+    });
+    expect(grown).toEqual([500, 500]);
+    expect((await page()).size - before).toBeLessThan(5); // kinds of sockets, and the like
+  });
+
+  it("tell what is under way and count what is refused at once", async () => {
+    gate = new Promise((resolve) => (open = resolve));
+    const grown = await growth(["shop_http_refused_total", http("GET", "none", 503), http("GET", "/orders", 200)], async () => {
+      const all = Array.from({ length: 600 }, () => client.get("/orders"));
+      await until("the gateway is full", async () => (await page()).get("shop_http_requests_under_way") === 512);
+      await until("the surplus is refused", async () => (await page()).get("shop_http_refused_total")! >= 88);
+      open();
+      await Promise.all(all);
+    });
+    expect(grown).toEqual([88, 88, 512]);
+  });
+
+  it("leave out the outbox, and nothing else, when its database is gone", async () => {
+    await orders.end();
+    const before = await page();
+    await shop.databases.orders.drop();
+    const after = await page();
+    const lost = [...before.keys()].filter((name) => name.startsWith("shop_") && !after.has(name));
+    expect(lost).toEqual(["shop_outbox_pending", "shop_outbox_parked", "shop_outbox_oldest_pending_seconds"]);
+  });
+});
+
+describe("the metrics of a node as a process", () => {
+  let databases: Shop["databases"] | undefined;
+  let line: Proxy | undefined;
+  afterAll(async () => {
+    await killProcesses();
+    line?.close();
+    await Promise.all(Object.values(databases ?? {}).map((database) => database.drop()));
+  });
+
+  it("come on its OPS_PORT, within two seconds where a database hangs", async () => {
+    databases = await createDatabases();
+    line = await Proxy.to(databases.orders.url, 5432);
+    const urls = { ...Object.fromEntries(databaseNames().map(([name, variable]) => [variable, databases![name].url])), ORDERS_DATABASE_URL: line.url }; // prettier-ignore
+    const node = await startProcess({ env: { NAMESPACE: uniqueNamespace(), ...urls } });
+    await fetch(`${node.url}/health`);
+    const request = 'shop_http_request_duration_seconds_count{method="GET",route="/health",status="200"}';
+    await until("the request is counted", async () => (await scrape(node.ops)).get(request) === 1, 5_000);
+    expect((await scrape(node.ops)).get("shop_outbox_pending")).toBe(0);
+    line.freeze();
+    const since = performance.now();
+    const samples = await scrape(node.ops);
+    expect(performance.now() - since).toBeLessThan(2_000);
+    expect(samples.has("shop_outbox_pending")).toBe(false);
+    expect(samples.get('shop_database_connections_max{service="orders"}')).toBe(10);
+    expect(await node.stop()).toBe(0);
+  });
+});
+
+describe("a node that is not ready", () => {
+  it("has metrics, and one that nobody can ask collects none", async () => {
+    const config = { namespace: uniqueNamespace(), logger: false } as const;
+
+    const broker = new ServiceBroker({ ...brokerOptions(loadConfig({})), ...config });
+    expect(metricsOf(broker)).toBeUndefined();
+    const ops = await served(broker);
+    expect((await fetch(`${ops}/ready`)).status).toBe(503);
+    expect((await scrape(ops)).get("process_resident_memory_bytes")).toBeGreaterThan(0);
+  });
+});
