@@ -4,6 +4,7 @@ import { drainFirst } from "./broker/drain";
 import { logger, logUnexpected, requestIds } from "./broker/logger";
 import { ContractValidator } from "./broker/validator";
 import { loadConfig, type Config } from "./config";
+import { version } from "./package.json";
 
 const TIMEOUT = 504;
 
@@ -12,6 +13,7 @@ export function brokerOptions(config: Config): BrokerOptions {
   return {
     namespace: config.namespace,
     nodeID: config.nodeId,
+    metadata: { version }, // told to the other nodes: while a release is brought out they differ
     logger: logger(config.log.level, config.log.format),
     transporter: config.transporter === undefined ? null : amqpTransporter(config.transporter),
     validator: new ContractValidator({}),

@@ -1,5 +1,5 @@
 import { Type, type Static } from "@sinclair/typebox";
-import { action, closed } from "./contract";
+import { action, closed, nullable } from "./contract";
 import { ERRORS, type ErrorCode } from "./errors";
 
 /*
@@ -29,6 +29,18 @@ export const Health = closed({
 export const live = action("api.live", { params: closed({}), result: Health });
 export const ready = action("api.ready", { params: closed({}), result: Health });
 export const health = action("api.health", { params: closed({}), result: Health });
+
+/** Uptime in seconds, the load of its machine in % over the last minute, its memory in bytes; null where a node does not say. */
+export const Node = closed({
+  id: Type.String(),
+  services: Type.Array(Type.String()),
+  version: nullable(Type.String()),
+  uptime: nullable(Type.Integer({ minimum: 0 })),
+  cpu: nullable(Type.Number()),
+  memory: nullable(Type.Integer({ minimum: 0 })),
+});
+export type Node = Static<typeof Node>;
+export const nodes = action("api.nodes", { params: closed({}), result: closed({ items: Type.Array(Node) }) });
 
 export const openapi = action("api.openapi", { params: closed({}), result: Type.Object({ openapi: Type.String() }) });
 export const docs = action("api.docs", { params: closed({}), result: Type.String() });

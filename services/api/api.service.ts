@@ -15,6 +15,7 @@ import { docsRoutes } from "./docs";
 import { gather, type Gather } from "./gather";
 import { healthRoutes } from "./health";
 import { RequestMetrics } from "./metrics";
+import { nodesRoute } from "./nodes";
 import { problemDetails, problemHeaders, toProblem, translated } from "./problem";
 import { RateLimit } from "./rate-limit";
 import { hotProduct, isAcceptable, isHealth, isPreflight, pathOf, requestId } from "./request";
@@ -69,7 +70,7 @@ const web = ApiGateway.methods as Record<"httpHandler" | "resolveAlias" | "write
 
 /** The gateway: the single public entry. Routes, authenticates, authorises; knows no business. */
 export default function api(broker: ServiceBroker, config: Config = loadConfig()): SchemaFor<Api> {
-  const shop = { ...ROUTES, ...healthRoutes(broker) };
+  const shop = { ...ROUTES, ...healthRoutes(broker), ...nodesRoute(broker) };
   const routes = { ...shop, ...docsRoutes(shop) };
   const isAllowed = (origin: string): boolean => config.corsOrigins.includes(origin);
   return {

@@ -35,9 +35,10 @@ export class Schemas {
     return { $ref: `#/components/schemas/${name}` };
   }
 
-  /** An object without some of its fields. A `version` is never shown: it is the ETag. */
-  object(schema: TSchema, without: readonly string[] = ["version"]): Schema {
-    const shown = Object.entries(fieldsOf(schema)).filter(([name]) => !without.includes(name));
+  /** An object without some of its fields. A version that counts is never shown: it is the ETag. */
+  object(schema: TSchema, without: readonly string[] = []): Schema {
+    const isTag = (name: string, field: TSchema): boolean => name === "version" && KindGuard.IsInteger(field);
+    const shown = Object.entries(fieldsOf(schema)).filter(([name, field]) => !without.includes(name) && !isTag(name, field));
     return {
       ...schema,
       properties: Object.fromEntries(shown.map(([name, field]) => [name, this.of(field)])),
