@@ -12,6 +12,7 @@ import type {
 import type { ActionContract, EventContract, FailedItem, Params, Result } from "../contracts/contract";
 import type { Caller } from "../contracts/users";
 import { failedItem, problem } from "./errors";
+import { canDeliver } from "./listeners";
 import { currentRequestId, logFailure, withRequestId } from "./logger";
 
 export interface Meta {
@@ -100,6 +101,11 @@ export function call<C extends ActionContract>(
 
 export function emit<P extends TSchema>(broker: ServiceBroker, contract: EventContract<P>, payload: Static<P>): Promise<void> {
   return broker.emit(contract.name, payload);
+}
+
+/** Tells every node that listens now, and waits for nothing: for news whose loss is harmless. */
+export function broadcast<P extends TSchema>(broker: ServiceBroker, contract: EventContract<P>, payload: Static<P>): void {
+  if (canDeliver(broker, contract.name)) void broker.broadcast(contract.name, payload); // never rejects
 }
 
 /** The caller of an action that needs one. A user id without a role, as typed in the REPL, is a `user`. */

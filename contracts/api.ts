@@ -1,5 +1,5 @@
 import { Type, type Static } from "@sinclair/typebox";
-import { action, closed, nullable } from "./contract";
+import { action, closed, Id, nullable } from "./contract";
 import { ERRORS, type ErrorCode } from "./errors";
 
 /*
@@ -41,6 +41,12 @@ export const Node = closed({
 });
 export type Node = Static<typeof Node>;
 export const nodes = action("api.nodes", { params: closed({}), result: closed({ items: Type.Array(Node) }) });
+
+/** Lines of server-sent events: `id` is the place in the history, `data` has status, time, and the reason of a rejection. */
+export const orderEvents = action("orders.events", {
+  params: closed({ id: Id, last_event_id: Type.Optional(Type.Integer({ minimum: 0 })) }),
+  result: Type.String(),
+});
 
 export const openapi = action("api.openapi", { params: closed({}), result: Type.Object({ openapi: Type.String() }) });
 export const docs = action("api.docs", { params: closed({}), result: Type.String() });

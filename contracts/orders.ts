@@ -6,6 +6,9 @@ import { Role } from "./users";
 export const Status = Type.Union([Type.Literal("PENDING"), Type.Literal("CONFIRMED"), Type.Literal("REJECTED"), Type.Literal("CANCELLED")]);
 export type Status = Static<typeof Status>;
 
+/** Whether an order stays as it is for ever. */
+export const isFinal = (status: Status): boolean => status === "REJECTED" || status === "CANCELLED";
+
 export const Line = closed({ product_id: Id, quantity: Type.Integer({ minimum: 1, maximum: 10_000 }) });
 export type Line = Static<typeof Line>;
 
@@ -122,6 +125,12 @@ export const orderCancelled = event(
 );
 /** One order of `order.cancelled`. */
 export const CancelledOrder = closed({ order_id: Id });
+
+/** The status of these orders has changed. For whoever shows them: it may get lost, and nothing relies on it. */
+export const orderChanged = event(
+  "order.changed",
+  closed({ orders: Type.Array(closed({ order_id: Id }), { minItems: 1, maxItems: MAX_BATCH }) }),
+);
 
 /**
  * Compares orders with reservations and each database with itself. What is still on its way (an order with an

@@ -3,6 +3,9 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 /** Most requests that one gateway has under way. Twice what fills its batches: more would wait longer, and none be served sooner. */
 const MAX_UNDER_WAY = 512;
 
+/** Emitted on a response that goes on as a stream. */
+const RELEASED = Symbol("released");
+
 /** Counts a gateway's requests, each from its head until it is answered or its client has gone. */
 export class Admission {
   private unanswered = 0;
@@ -33,11 +36,18 @@ export class Admission {
     this.unanswered++;
     if (hasBody(req)) req.once("end", begin);
     else begin();
-    res.once("close", () => {
+    const leave = (): void => {
+      if (done) return;
       done = true;
       this.unanswered--;
       if (read) this.underWay--;
-    });
+    };
+    res.once("close", leave).once(RELEASED, leave);
+  }
+
+  /** What is a stream from now on takes no room from others, and a stop does not wait for it. */
+  release(res: ServerResponse): void {
+    res.emit(RELEASED);
   }
 }
 

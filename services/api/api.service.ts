@@ -1,12 +1,13 @@
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { Context, Service, ServiceBroker } from "moleculer";
 import ApiGateway from "moleculer-web";
-import { call, type Meta, type SchemaFor } from "../../broker/contract";
+import { call, subscribe, type Meta, type SchemaFor } from "../../broker/contract";
 import { problem } from "../../broker/errors";
 import { withRequestId } from "../../broker/logger";
 import { metricsOf } from "../../broker/metrics";
 import { loadConfig, type Config } from "../../config";
 import type { ProblemDetails } from "../../contracts/api";
+import { orderChanged } from "../../contracts/orders";
 import { jwks, revocations, type Caller } from "../../contracts/users";
 import { bearerToken, TokenVerifier, unauthenticated } from "./access";
 import { Admission } from "./admission";
@@ -21,6 +22,7 @@ import { RateLimit } from "./rate-limit";
 import { hotProduct, isAcceptable, isHealth, isPreflight, pathOf, requestId } from "./request";
 import type { Reply, Route } from "./route";
 import { readProduct, ROUTES } from "./routes";
+import { Streams, type StreamLimits } from "./streams";
 import { answerUnreadable, refuseAtOnce } from "./unserved";
 
 /** A request as moleculer-web hands it on. */
@@ -49,6 +51,7 @@ type Api = Service & {
   address: ClientAddress;
   rateLimit: RateLimit;
   metrics?: RequestMetrics;
+  streams: Streams;
   send(req: IncomingMessage, res: ServerResponse, reply: Reply): void;
   send404(req: IncomingMessage, res: ServerResponse): void;
   methodsOf(path: string): string[];
@@ -69,7 +72,11 @@ const DRAIN_LIMIT = 10_000;
 const web = ApiGateway.methods as Record<"httpHandler" | "resolveAlias" | "writeCorsHeaders", (...args: unknown[]) => unknown>;
 
 /** The gateway: the single public entry. Routes, authenticates, authorises; knows no business. */
-export default function api(broker: ServiceBroker, config: Config = loadConfig()): SchemaFor<Api> {
+export default function api(
+  broker: ServiceBroker,
+  config: Config = loadConfig(),
+  streamLimits: Partial<StreamLimits> = {},
+): SchemaFor<Api> {
   const shop = { ...ROUTES, ...healthRoutes(broker), ...nodesRoute(broker) };
   const routes = { ...shop, ...docsRoutes(shop) };
   const isAllowed = (origin: string): boolean => config.corsOrigins.includes(origin);
@@ -91,7 +98,7 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
       cors: config.corsOrigins.length > 0 && {
         origin: isAllowed, // a string would be matched by substring
         methods: ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
-        allowedHeaders: ["Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "X-Request-Id"],
+        allowedHeaders: ["Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "Last-Event-ID", "X-Request-Id"],
         exposedHeaders: ["ETag", "Link", "Location", "Retry-After", "X-Request-Id", "Idempotent-Replayed"],
         maxAge: 600,
       },
@@ -118,6 +125,13 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
       listAliases: false,
       addRoute: false,
       removeRoute: false,
+    },
+
+    events: {
+      "order.changed": subscribe(orderChanged, function (this: Api, ctx) {
+        this.streams.changed(ctx.params.orders);
+        return Promise.resolve();
+      }),
     },
 
     hooks: {
@@ -233,8 +247,11 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
         return headers;
       },
 
-      send(this: Api, req: IncomingMessage, res: ServerResponse, { status, body, text, headers }: Reply): void {
+      send(this: Api, req: IncomingMessage, res: ServerResponse, { status, body, text, follow, headers }: Reply): void {
         if (res.headersSent || res.destroyed) return;
+        const isHead = req.method === "HEAD";
+        // Before the head, since it may refuse.
+        const stream = follow && !isHead ? this.streams.open(res, follow, bearerToken(req.headers.authorization) ?? "") : undefined;
         const content = body === undefined ? text : JSON.stringify(body);
         // All at once, which is quicker than one by one.
         res.writeHead(status, {
@@ -246,7 +263,12 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
           }),
           ...headers,
         });
-        res.end(req.method === "HEAD" ? undefined : content);
+        if (stream === undefined) {
+          res.end(isHead ? undefined : content);
+          return;
+        }
+        this.admission.release(res);
+        stream.begin();
       },
 
       sendProblem(
@@ -300,6 +322,7 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
       /** No new connections; ends when the last request is answered, or after DRAIN_LIMIT. Called before any service of this node stops. */
       async drain(this: Api): Promise<void> {
         if (!this.server.listening) return;
+        this.streams.end();
         const closed = new Promise((resolve) => this.server.close(resolve));
         const since = performance.now();
         const timer = setInterval(() => {
@@ -329,11 +352,17 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
           this.logger.warn(what, error);
         },
       );
+      this.streams = new Streams(this.gather, this.verifier, streamLimits);
       this.server.headersTimeout = REQUEST_TIMEOUT;
       this.server.on("clientError", answerUnreadable);
       // Node would answer these by itself, and not with a problem.
       this.server.requireHostHeader = false;
       this.server.on("checkExpectation", (req: IncomingMessage, res: ServerResponse) => void this.httpHandler(req, res));
+    },
+
+    /** Where a file is loaded anew this service alone stops: it would wait for its streams. */
+    stopped(this: Api) {
+      this.streams.end();
     },
   };
 }
@@ -363,7 +392,7 @@ function respond(
     address: this.address.of(req),
   };
   // Inside an async function, so that a mistake in the input rejects as well.
-  void (async () => spec.handle(req.$ctx, input, this.gather))().then((reply) => {
-    this.send(req, res, reply);
-  }, next);
+  void (async () => {
+    this.send(req, res, await spec.handle(req.$ctx, input, this.gather));
+  })().catch(next);
 }

@@ -104,6 +104,19 @@ export const IDEMPOTENCY_KEY: Supply = {
   },
 };
 
+/** How many events of a stream its client has seen: the id of the last one (WHATWG HTML, 9.2.4). */
+function lastEventId(input: Input): number {
+  const id = input.headers["last-event-id"] ?? "0";
+  if (typeof id !== "string" || !/^\d{1,15}$/.test(id)) throw problem("BAD_REQUEST", "the Last-Event-ID must be that of an event");
+  return Number(id);
+}
+
+export const LAST_EVENT_ID: Supply = {
+  read: lastEventId,
+  code: "BAD_REQUEST",
+  header: { name: "Last-Event-ID", description: "The id of the last event that was seen: the stream goes on behind it." },
+};
+
 /** The entity tags of a list header (RFC 9110, 8.8.3); undefined where there is none, or it is `*`. */
 function entityTags(header: string | string[] | undefined): { weak: boolean; tag: string }[] | undefined {
   const text = Array.isArray(header) ? header.join(",") : header;

@@ -40,6 +40,9 @@ export const examples = Object.fromEntries(
 const headersOf = (names: Header[]) =>
   names.length > 0 && { headers: Object.fromEntries(names.map((name) => [name, { $ref: `#/components/headers/${name}` }])) };
 
+/** These have no body (RFC 9110, 15.3.5 and 15.4.5). */
+const EMPTY = [204, 304];
+
 /** By status. */
 export const responses = (route: Route, hasParameters: boolean, schemas: Schemas): object => ({
   ...problems(codesOf(route, hasParameters), schemas),
@@ -60,7 +63,8 @@ function answers({ answers, contract: { result }, media = ["application/json"], 
           ...("next_cursor" in fields ? (["Link"] as const) : []),
           ...(Object.values(supplied).includes(IDEMPOTENCY_KEY) ? (["Idempotent-Replayed"] as const) : []),
         ]),
-        ...(status !== 304 && !isEmpty && { content: Object.fromEntries(media.map((type) => [type, { schema: schemas.of(result) }])) }),
+        ...(!EMPTY.includes(status) &&
+          !isEmpty && { content: Object.fromEntries(media.map((type) => [type, { schema: schemas.of(result) }])) }),
       },
     ]),
   );

@@ -7,12 +7,15 @@ import type { ActionContract, Params, Result } from "../../contracts/contract";
 import type { ErrorCode } from "../../contracts/errors";
 import type { Gather } from "./gather";
 import type { Input, Supply } from "./input";
+import type { Following } from "./streams";
 
 export interface Reply<S extends number = number> {
   status: S;
   body?: unknown;
   /** As it is, in place of a body; JSON where the headers do not say otherwise. */
   text?: string | Buffer;
+  /** The answer is a stream of this order's events, in place of a body. */
+  follow?: Following;
   headers?: Readonly<Record<string, string>>;
 }
 

@@ -1,13 +1,16 @@
 import { Type } from "@sinclair/typebox";
-import { callerOf } from "../../broker/contract";
+import type { Context } from "moleculer";
+import { callerOf, type Meta } from "../../broker/contract";
+import { orderEvents } from "../../contracts/api";
 import { closed } from "../../contracts/contract";
 import * as orders from "../../contracts/orders";
 import * as products from "../../contracts/products";
 import * as users from "../../contracts/users";
 import type { Gather } from "./gather";
-import { ADDRESS, bodyParams, IDEMPOTENCY_KEY, idOr, IF_MATCH, pathId, queryParams, type Input } from "./input";
+import { ADDRESS, bodyParams, IDEMPOTENCY_KEY, idOr, IF_MATCH, LAST_EVENT_ID, pathId, queryParams, type Input } from "./input";
 import { accepted, created, entity, list, nextLink, noContent, ok, show, showOrder, showProduct } from "./replies";
 import { route, type Reply, type Routes } from "./route";
+import { EVENT_STREAM } from "./streams";
 
 /** RFC 6749, section 4.3.2: the password grant's form, beside the JSON that everyone else sends. */
 function credentials(input: Input, supplied: Readonly<Record<string, unknown>>): Record<string, unknown> {
@@ -34,6 +37,15 @@ const tokens = (granted: users.Tokens): Reply<200> => ok(granted, { "Cache-Contr
 /** The hottest read; `pathId` is all the check that it needs. */
 export const readProduct = async (input: Pick<Input, "path" | "headers">, gather: Gather): Promise<Reply> =>
   show(await gather.product(pathId(input, "PRODUCT_NOT_FOUND")), input);
+
+/** A client that has all of an order that is final is told not to come back (204: WHATWG HTML, 9.2.3). */
+async function follow(ctx: Context<unknown, Meta>, input: Input, gather: Gather): Promise<Reply> {
+  const seen = Number(LAST_EVENT_ID.read(input));
+  const caller = callerOf(ctx);
+  const order = await gather.order(pathId(input, "ORDER_NOT_FOUND"), caller);
+  if (orders.isFinal(order.status) && seen >= order.history.length) return noContent();
+  return { status: 200, headers: EVENT_STREAM, follow: { order, caller, seen } };
+}
 
 /** What is not listed here, in health.ts or in docs.ts can't be reached from outside. */
 export const ROUTES: Routes = {
@@ -207,6 +219,17 @@ export const ROUTES: Routes = {
     perform: (gather, { id }, ctx) => gather.order(id, callerOf(ctx)),
     reply: show,
   }),
+  "GET /orders/:id/events": {
+    contract: orderEvents,
+    summary: "The order's history, and each change as it happens (server-sent events)",
+    answers: [200, 204],
+    errors: [],
+    auth: "user",
+    body: "none",
+    supplied: { id: idOr("ORDER_NOT_FOUND"), last_event_id: LAST_EVENT_ID },
+    media: ["text/event-stream"],
+    handle: follow,
+  },
   "POST /orders/:id/cancel": route({
     action: orders.cancel,
     summary: "Cancels a PENDING or CONFIRMED order; its stock comes back",

@@ -2,7 +2,7 @@ import { createHash, randomUUID } from "node:crypto";
 import path from "node:path";
 import type { Service, ServiceBroker } from "moleculer";
 import { DataTypes } from "sequelize";
-import { answerEach, call, callerOf, implement, subscribe, type SchemaFor } from "../../broker/contract";
+import { answerEach, broadcast, call, callerOf, implement, subscribe, type SchemaFor } from "../../broker/contract";
 import { isUnreachable, problem } from "../../broker/errors";
 import { currentRequestId, logFailure } from "../../broker/logger";
 import { loadConfig, type Config } from "../../config";
@@ -24,6 +24,7 @@ type Orders = Service &
   WithOutbox & {
     takeOrder(wish: Wish): Promise<Created>;
     firstAnswer(key: OrderKey): Promise<Created | undefined>;
+    tellChanged(ids: readonly number[]): void;
     /** Each of these does together what is asked at the same moment. */
     quote(productIds: number[]): Promise<Quote[]>;
     commit(draft: store.Draft): Promise<store.OrderRow | undefined>;
@@ -120,6 +121,7 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
         });
         if (cancelled === undefined) throw notFound();
         this.relay();
+        this.tellChanged([id]);
         return store.present(cancelled);
       }),
 
@@ -195,6 +197,11 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
         if (order.request_hash !== key.request_hash) throw problem("IDEMPOTENCY_KEY_REUSED", "this key came with another body before");
         return { order: store.presentAsCreated(order), replayed: true };
       },
+
+      /** Whoever shows these orders may read them again. Called after the commit; never fails and never waits. */
+      tellChanged(this: Orders, ids: readonly number[]) {
+        if (ids.length > 0) broadcast(this.broker, contract.orderChanged, { orders: ids.map((order_id) => ({ order_id })) });
+      },
     },
 
     created(this: Orders) {
@@ -219,7 +226,7 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
 
       this.settle = batch(
         async (outcomes) => {
-          await store.settleOrders(this.db, outcomes);
+          this.tellChanged(await store.settleOrders(this.db, outcomes));
           return outcomes.map(() => undefined);
         },
         { queue: 4 * MAX_OUTSTANDING, mayBeOnes, sideBySide: true },

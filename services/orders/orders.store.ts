@@ -215,8 +215,11 @@ export async function writeCancelled(query: Query, id: number): Promise<void> {
   );
 }
 
-/** Brings outcomes to their orders and settles what they answer, in one transaction; an outcome that was told before changes nothing. */
-export function settleOrders(db: Database, outcomes: readonly Outcome[]): Promise<void> {
+/**
+ * Brings outcomes to their orders and settles what they answer, in one transaction; an outcome that was told before changes nothing.
+ * @returns the orders that have changed
+ */
+export function settleOrders(db: Database, outcomes: readonly Outcome[]): Promise<number[]> {
   return db.transaction(async (query) => {
     const ids = [...new Set(outcomes.map((outcome) => outcome.order_id))];
     const rows = await query<{ id: number; status: Status }>("select id, status from orders where id = any($1) order by id for update", [
@@ -236,6 +239,7 @@ export function settleOrders(db: Database, outcomes: readonly Outcome[]): Promis
       query,
       outcomes.map(({ order_id, outcome }) => ({ order_id, event: answeredEvent(outcome) })),
     );
+    return [...changed.keys()];
   });
 }
 

@@ -89,7 +89,7 @@ const WALK = [
   ...["POST /register", "POST /token", "POST /token/refresh", "POST /logout", "GET /me", "PUT /me/password", "GET /.well-known/jwks.json"],
   ...["POST /products", "GET /products", "GET /products/{id}", "PATCH /products/{id}"],
   ...["POST /products/{id}/stock", "GET /products/{id}/stock"],
-  ...["POST /orders", "GET /orders", "GET /orders/{id}", "POST /orders/{id}/cancel"],
+  ...["POST /orders", "GET /orders", "GET /orders/{id}", "POST /orders/{id}/cancel", "GET /orders/{id}/events"],
   ...["GET /admin/outbox", "POST /admin/outbox/{id}/replay", "GET /admin/consistency", "GET /admin/nodes"],
   ...["GET /health/live", "GET /health/ready", "GET /health", "GET /openapi.json", "GET /docs", "GET /docs/{file}"],
   "DELETE /products/{id}",

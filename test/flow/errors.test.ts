@@ -24,18 +24,20 @@ const ROWS = String.raw`
   buyer GET /orders/<abc|0|-1|1.5|9223372036854775808|9007199254740993|1e3|01|%00|1%20|1'--|99|constructor>
   buyer POST /orders/<abc|0|-1|1.5|9223372036854775808|1e3|01|99>/cancel
   admin GET /orders/<audit|health>
-  seller GET /orders/:2
+  seller GET /orders/:2<|/events>
+  buyer GET /orders/<0|99>/events
   seller POST /orders/:2/cancel
 405 Method Not Allowed: METHOD_NOT_ALLOWED
   nobody <PUT|PATCH|DELETE> /products<|/> {}
   nobody <POST|PUT> /products/<:1|%zz> {}
   admin POST /products/<quote|adjust> {}
   admin <PATCH|DELETE> /orders/:2
+  admin POST /orders/:2/events {}
   buyer <PUT|DELETE> /<token/refresh|logout> {}
   buyer GET /<token/refresh|logout|me/password>
   buyer <POST|DELETE> /me/password {}
 401 Unauthorized: UNAUTHENTICATED
-  nobody GET /<me|orders|orders/:2|products/:1/stock|admin/consistency>
+  nobody GET /<me|orders|orders/:2|orders/:2/events|products/:1/stock|admin/consistency>
   nobody PUT /me/password {}
   nobody POST /<products|orders|products/:1/stock|orders/:2/cancel> {}
   nobody <PATCH|DELETE> /products/:1 {}
@@ -93,6 +95,7 @@ const ROWS = String.raw`
 400 Bad Request: BAD_REQUEST
   nobody GET /products/%E0%A4%A
   seller POST /products @Content-Encoding:<gzip|deflate|br>@ canary
+  buyer GET /orders/:2/events @Last-Event-ID:<|x|-1|1.5|1, 2|1e3|0x1|9999999999999999>@
   buyer POST /orders @Idempotency-Key:<|é|a b|a,b c|:256>@ {"items":[{"product_id":1,"quantity":1}]}
   nobody GET /products?<page=2|constructor=1|__proto__=1|q[a]=1|limit=0|limit=101|limit=x|limit=|limit=1&limit=2|q=a&q=b>
   nobody GET /products?<sort=canary|sort=name;drop%20table%20products|sort=name&sort=price|in_stock=maybe|cursor=|q=|q=%00canary>
@@ -106,6 +109,7 @@ const ROWS = String.raw`
   buyer GET /orders?:cursor=["<products:created_at",1|orders","1"|orders",1,1>]
 409 Conflict: ORDER_NOT_CANCELLABLE
 409 Conflict: IDEMPOTENCY_IN_FLIGHT
+429 Too Many Requests: TOO_MANY_REQUESTS
 500 Internal Server Error: INTERNAL_ERROR
 503 Service Unavailable: SERVICE_UNAVAILABLE
 `;
@@ -164,7 +168,7 @@ function expectProblem({ status, headers, body }: Answer, code: string): void {
   for (const error of errors ?? []) expect(error).toEqual({ field: expect.any(String), message: expect.any(String) });
   expect(headers.get("www-authenticate") ?? "").toMatch(status === 401 ? /^Bearer/ : /^$/);
   expect(headers.get("allow") ?? "").toMatch(status === 405 ? /^[A-Z]+(, [A-Z]+)*$/ : /^$/);
-  expect(headers.get("retry-after") ?? "").toMatch(status === 503 ? /^[1-9]\d*$/ : /^$/);
+  expect(headers.get("retry-after") ?? "").toMatch(status === 503 || status === 429 ? /^[1-9]\d*$/ : /^$/);
 }
 
 /** Sends what no HTTP client would send, and reads until the other side closes. */
@@ -275,7 +279,7 @@ describe("in one process", () => {
     expect(answer.headers.has("set-cookie")).toBe(false);
   });
 
-  it.each(["GET ", "POST /cancel"])("%s of another's order is answered byte for byte like that of a missing one", async (line) => {
+  it.each(["GET ", "GET /events", "POST /cancel"])("%s of another's order is answered byte for byte like a missing one", async (line) => {
     const [method, action] = line.split(" ");
     const [other, missing] = await Promise.all(
       [orderId, 99_999].map(async (id) => {

@@ -6,13 +6,15 @@ import { check } from "../../broker/validator";
 import { databaseNames, loadConfig, SERVICES, type Config, type ServiceName } from "../../config";
 import { brokerOptions } from "../../moleculer.config";
 import api from "../../services/api/api.service";
+import type { StreamLimits } from "../../services/api/streams";
 import orders from "../../services/orders/orders.service";
 import products from "../../services/products/products.service";
 import users from "../../services/users/users.service";
 import { Client } from "./client";
 import { createDatabase, type TestDatabase } from "./postgres";
 
-const FACTORIES: Readonly<Record<ServiceName, (broker: ServiceBroker, config: Config) => unknown>> = { api, users, products, orders };
+type Factory = (broker: ServiceBroker, config: Config, streams: Partial<StreamLimits>) => unknown;
+const FACTORIES: Readonly<Record<ServiceName, Factory>> = { api, users, products, orders };
 
 export const ADMIN = { email: "admin@shop.test", password: "an admin's password" };
 
@@ -44,6 +46,8 @@ export interface ShopOptions {
   nodes?: readonly (readonly ServiceName[])[];
   env?: Readonly<Record<string, string>>;
   broker?: Partial<BrokerOptions>;
+  /** Limits of each gateway's streams that differ. */
+  streams?: Partial<StreamLimits>;
 }
 
 export const uniqueNamespace = (): string => `test-${randomBytes(6).toString("hex")}`;
@@ -54,7 +58,12 @@ export async function createDatabases(): Promise<Shop["databases"]> {
 }
 
 /** The whole shop, or a part of it, in this process, on databases, a namespace and a port of its own. */
-export async function startShop({ nodes: groups = [SERVICES], env = {}, broker: over = {} }: ShopOptions = {}): Promise<Shop> {
+export async function startShop({
+  nodes: groups = [SERVICES],
+  env = {},
+  broker: over = {},
+  streams = {},
+}: ShopOptions = {}): Promise<Shop> {
   const databases = await createDatabases();
   const config: Config = {
     ...loadConfig({
@@ -72,7 +81,8 @@ export async function startShop({ nodes: groups = [SERVICES], env = {}, broker: 
     }),
     databases: { users: databases.users.url, products: databases.products.url, orders: databases.orders.url },
   };
-  const nodes = groups.map((services, i) => startable(config, services, i, { ...(groups.length > 1 && { transporter: "Fake" }), ...over }));
+  const options: Partial<BrokerOptions> = { ...(groups.length > 1 && { transporter: "Fake" }), ...over };
+  const nodes = groups.map((services, i) => startable(config, services, i, options, streams));
   const node = (service: ServiceName): ServiceBroker => {
     const found = nodes.find((candidate) => candidate.services.some(({ name }) => name === service));
     if (found === undefined) throw new Error(`no node hosts ${service}`);
@@ -95,7 +105,13 @@ export async function startShop({ nodes: groups = [SERVICES], env = {}, broker: 
   };
 }
 
-function startable(config: Config, services: readonly ServiceName[], i: number, over: Partial<BrokerOptions>): ServiceBroker {
+function startable(
+  config: Config,
+  services: readonly ServiceName[],
+  i: number,
+  over: Partial<BrokerOptions>,
+  streams: Partial<StreamLimits>,
+): ServiceBroker {
   const options = brokerOptions({ ...config, nodeId: `${config.namespace}-${i}` });
   const broker = new ServiceBroker({
     ...options,
@@ -103,7 +119,7 @@ function startable(config: Config, services: readonly ServiceName[], i: number, 
     ...over,
     middlewares: [...(options.middlewares ?? []), checkedResults, ...(over.middlewares ?? [])],
   });
-  for (const name of services) broker.createService(FACTORIES[name](broker, config) as ServiceSchema);
+  for (const name of services) broker.createService(FACTORIES[name](broker, config, streams) as ServiceSchema);
   return broker;
 }
 

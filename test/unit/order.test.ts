@@ -1,5 +1,5 @@
 import fc from "fast-check";
-import type { Line, Status } from "../../contracts/orders";
+import { isFinal, type Line, type Status } from "../../contracts/orders";
 import type { Outcome, Quote, Reservation } from "../../contracts/products";
 import { decodeCursor, encodeCursor, page } from "../../mixins/keyset";
 import { disagreement } from "../../services/orders/audit";
@@ -85,6 +85,10 @@ describe("place", () => {
 });
 
 describe("the state machine", () => {
+  it.each(STATUSES)("%s is final if nothing may follow", (status) => {
+    expect(isFinal(status)).toBe(NEXT[status].length === 0);
+  });
+
   it.each([
     ["PENDING", "RESERVED", "CONFIRMED"],
     ["PENDING", "REJECTED", "REJECTED"],

@@ -1,0 +1,201 @@
+import type { ServerResponse } from "node:http";
+import { isUnreachable, problem } from "../../broker/errors";
+import { currentRequestId, withRequestId } from "../../broker/logger";
+import { isFinal, type Order } from "../../contracts/orders";
+import type { Caller } from "../../contracts/users";
+import type { TokenVerifier } from "./access";
+import type { Gather } from "./gather";
+
+/** An order whose changes its caller wants to hear. */
+export interface Following {
+  order: Order;
+  caller: Caller;
+  /** How much of its history the client has: the id of the last event that it saw. */
+  seen: number;
+}
+
+export interface StreamLimits {
+  /** Most streams of one user, and of all, on one gateway. */
+  ofOneUser: number;
+  ofAll: number;
+  /** Milliseconds after which an order is read again at the latest, for `order.changed` may get lost. */
+  readEvery: number;
+  /** Milliseconds after which a stream ends; its client resumes, here or at another gateway. */
+  life: number;
+}
+
+const LIMITS: StreamLimits = { ofOneUser: 10, ofAll: 1_000, readEvery: 5_000, life: 900_000 };
+
+/** Milliseconds after which a client whose stream has ended comes back. */
+const RETRY = 2_000;
+/** Bytes that wait for a client that does not read; more than a whole history has. */
+const MAX_UNREAD = 16_384;
+
+export const EVENT_STREAM = { "Content-Type": "text/event-stream", "X-Accel-Buffering": "no" };
+
+/** The event streams that are open on one gateway. While there is none, there is no timer, and nothing to do for a change. */
+export class Streams {
+  private readonly all = new Set<Stream>();
+  private readonly byUser = new Map<number, Set<Stream>>();
+  private readonly byOrder = new Map<number, Set<Stream>>();
+  private readonly limits: StreamLimits;
+  private ended = false;
+
+  constructor(
+    private readonly gather: Pick<Gather, "order">,
+    private readonly verifier: Pick<TokenVerifier, "verify">,
+    limits: Partial<StreamLimits> = {},
+  ) {
+    this.limits = { ...LIMITS, ...limits };
+  }
+
+  /**
+   * Takes a place until the response is closed. Nothing is written before the stream's `begin`.
+   * @throws TOO_MANY_REQUESTS where the user has too many, SERVICE_UNAVAILABLE where the gateway has, or is about to stop
+   */
+  open(res: ServerResponse, following: Following, token: string): Stream {
+    const { ofOneUser, ofAll } = this.limits;
+    const { caller, order } = following;
+    if (this.ended || this.all.size >= ofAll) throw problem("SERVICE_UNAVAILABLE", "no stream can be opened here now");
+    if ((this.byUser.get(caller.id)?.size ?? 0) >= ofOneUser)
+      throw problem("TOO_MANY_REQUESTS", `${ofOneUser} streams of yours are open here: close one first`);
+
+    const stream = new Stream(res, following, () => this.read(order.id, token), this.limits);
+    this.all.add(stream);
+    include(this.byUser, caller.id, stream);
+    include(this.byOrder, order.id, stream);
+    res.once("close", () => {
+      stream.stop();
+      this.all.delete(stream);
+      exclude(this.byUser, caller.id, stream);
+      exclude(this.byOrder, order.id, stream);
+    });
+    return stream;
+  }
+
+  /** These orders have changed; of interest are those that somebody follows. */
+  changed(orders: readonly { order_id: number }[]): void {
+    for (const { order_id } of orders) for (const stream of this.byOrder.get(order_id) ?? []) stream.look();
+  }
+
+  /** Ends all, and opens no more. */
+  end(): void {
+    this.ended = true;
+    for (const stream of this.all) stream.end();
+  }
+
+  /** As the token's bearer may see it now: tokens expire and are revoked while a stream is open. */
+  private async read(id: number, token: string): Promise<Order> {
+    return this.gather.order(id, await this.verifier.verify(token));
+  }
+}
+
+/** One response that goes on: an order's history, and each change as it is heard of or found. */
+class Stream {
+  private seen: number;
+  private isOpen = true;
+  private isLooking = false;
+  private mayBeNew = false;
+  private timer: NodeJS.Timeout | undefined;
+  private readonly until: number;
+  private readonly requestId = currentRequestId(); // a change is heard in another's name
+
+  constructor(
+    private readonly res: ServerResponse,
+    private readonly following: Following,
+    private readonly read: () => Promise<Order>,
+    private readonly limits: StreamLimits,
+  ) {
+    this.seen = following.seen;
+    this.until = performance.now() + limits.life;
+  }
+
+  /** After the head of the response. */
+  begin(): void {
+    this.write(`retry: ${RETRY}\n\n`);
+    this.tell(this.following.order);
+    this.look(); // what changed since the order was read was told before this stream was known
+  }
+
+  /** Reads the order again, and tells what is new. What is heard meanwhile may be newer than what is read: then once more. */
+  look(): void {
+    this.mayBeNew = true;
+    if (this.isOpen && !this.isLooking) void withRequestId(this.requestId, () => this.catchUp());
+  }
+
+  end(): void {
+    if (!this.isOpen) return;
+    this.stop();
+    this.res.end();
+  }
+
+  /** Nothing is written any more. */
+  stop(): void {
+    this.isOpen = false;
+    clearTimeout(this.timer);
+  }
+
+  private async catchUp(): Promise<void> {
+    clearTimeout(this.timer);
+    this.isLooking = true;
+    while (this.isOpen && this.mayBeNew) {
+      this.mayBeNew = false;
+      try {
+        this.tell(await this.read());
+      } catch (error) {
+        // The token is good no more, or the order is not to be seen; a service that is away comes back.
+        if (!isUnreachable(error)) this.end();
+      }
+    }
+    this.isLooking = false;
+    if (this.isOpen) this.wait();
+  }
+
+  /** Streams that began together, at a gateway's start, do not read together for ever. */
+  private wait(): void {
+    const spread = this.limits.readEvery * (0.8 + 0.2 * Math.random());
+    this.timer = setTimeout(
+      () => {
+        if (performance.now() >= this.until) {
+          this.end();
+          return;
+        }
+        this.write(": \n\n"); // keeps proxies from ending what is silent
+        this.look();
+      },
+      Math.min(spread, this.until - performance.now()),
+    );
+  }
+
+  private tell(order: Order): void {
+    const text = events(order, this.seen);
+    this.seen = order.history.length;
+    if (text !== "") this.write(text);
+    if (isFinal(order.status)) this.end();
+  }
+
+  private write(text: string): void {
+    if (!this.isOpen) return;
+    this.res.write(text);
+    if (this.res.writableLength <= MAX_UNREAD) return;
+    this.stop();
+    this.res.destroy();
+  }
+}
+
+/** What is new of an order's history, one line of JSON each (WHATWG HTML, 9.2.5); the id is the position in the history. */
+function events({ history, reason }: Order, seen: number): string {
+  const data = history.map(({ status, at }) => JSON.stringify({ status, at, reason: status === "REJECTED" ? reason : null }));
+  const all = data.map((line, i) => `id: ${i + 1}\nevent: status\ndata: ${line}\n\n`);
+  return all.slice(seen).join("");
+}
+
+function include(groups: Map<number, Set<Stream>>, key: number, stream: Stream): void {
+  groups.set(key, (groups.get(key) ?? new Set<Stream>()).add(stream));
+}
+
+function exclude(groups: Map<number, Set<Stream>>, key: number, stream: Stream): void {
+  const group = groups.get(key);
+  group?.delete(stream);
+  if (group?.size === 0) groups.delete(key);
+}

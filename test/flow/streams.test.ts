@@ -1,0 +1,214 @@
+import jwt from "jsonwebtoken";
+import type { Middleware } from "moleculer";
+import { Client as Postgres } from "pg";
+import { until } from "../support/amqp";
+import { Client } from "../support/client";
+import { EventStream } from "../support/events";
+import { ADMIN, urlOf, startShop, type Shop, type ShopOptions } from "../support/shop";
+
+/** Events that get lost while they are named here. */
+const lost = new Set<string>();
+const losing: Middleware = {
+  name: "Losing",
+  localEvent: (next, event) => (ctx) => (lost.has(event.name ?? "") ? Promise.resolve() : next(ctx)),
+};
+const NEVER = 3_600_000;
+
+let shop: Shop, buyer: Client;
+let streams: EventStream[] = [];
+
+async function open(options: ShopOptions): Promise<void> {
+  shop = await startShop({ ...options, broker: { middlewares: [losing] } });
+  buyer = shop.client();
+  await buyer.signUp();
+}
+async function follow(id: number, lastEventId?: string, who = buyer): Promise<EventStream> {
+  const stream = await EventStream.open(who, id, lastEventId);
+  streams.push(stream);
+  return stream;
+}
+/** An order that stays PENDING while `order.created` is lost. */
+async function order(quantity = 1): Promise<number> {
+  const { body } = await buyer.order(await buyer.createProduct({ quantity: 10 }), quantity);
+  return Number(body["id"]);
+}
+async function confirmed(): Promise<number> {
+  const id = await order();
+  expect(await buyer.decided(id)).toMatchObject({ status: "CONFIRMED" });
+  return id;
+}
+const cancel = async (id: number): Promise<void> => expect((await buyer.post(`/orders/${id}/cancel`)).status).toBe(200);
+
+afterEach(async () => {
+  lost.clear();
+  await Promise.all(streams.map((stream) => stream.close()));
+  streams = [];
+});
+
+describe("a stream of an order's events, where nothing but order.changed brings news", () => {
+  beforeAll(() => open({ streams: { readEvery: NEVER } }));
+  afterAll(() => shop.stop());
+
+  it("begins with the history, and goes on with CONFIRMED and CANCELLED as they happen; then it ends", async () => {
+    lost.add("order.created");
+    const id = await order();
+    const stream = await follow(id);
+    await stream.has("PENDING");
+    const headers = ["content-type", "cache-control", "x-accel-buffering", "x-content-type-options"];
+    expect(headers.map((name) => stream.response.headers.get(name))).toEqual(["text/event-stream", "no-store", "no", "nosniff"]);
+    expect(stream.response.headers.get("x-request-id")).toMatch(/^[0-9a-f-]{36}$/);
+    lost.clear();
+    await stream.has("PENDING", "CONFIRMED");
+    expect(stream.state).toBe("open");
+    await cancel(id);
+    await stream.end();
+    const { body } = await buyer.get(`/orders/${id}`);
+    const events = body["history"].map((entry: object, i: number) => {
+      return `id: ${i + 1}\nevent: status\ndata: ${JSON.stringify({ ...entry, reason: null })}\n\n`;
+    });
+    expect(events).toHaveLength(3);
+    expect(stream.text).toBe(`retry: 2000\n\n${events.join("")}`);
+  });
+
+  it("of an order that is REJECTED tells why, and ends", async () => {
+    lost.add("order.created");
+    const product = await buyer.createProduct({ quantity: 5 });
+    const id = Number((await buyer.order(product, 5)).body["id"]);
+    const stream = await follow(id);
+    await stream.has("PENDING");
+    await buyer.post(`/products/${product}/stock`, { delta: -1 });
+    lost.clear();
+    await stream.end();
+    expect(stream.events.map(({ id, data }) => [id, data.status, data.reason])).toEqual([
+      ["1", "PENDING", null],
+      ["2", "REJECTED", `not enough stock: product ${product}: 5 wanted, 4 left`],
+    ]);
+  });
+
+  it("resumes after the last event that was seen, once each; after the final one there is nothing to come back for", async () => {
+    const id = await confirmed();
+    const [first, second, ahead] = [await follow(id, "1"), await follow(id, "2"), await follow(id, "99")];
+    await first.has("CONFIRMED");
+    await cancel(id);
+    await Promise.all([first.end(), second.end(), ahead.end()]);
+    expect([first, second, ahead].map(({ events }) => events.map((event) => `${event.id} ${event.data.status}`))).toEqual([
+      ["2 CONFIRMED", "3 CANCELLED"],
+      ["3 CANCELLED"],
+      ["3 CANCELLED"],
+    ]);
+    const late = await follow(id, "2");
+    await late.end();
+    expect(late.statuses).toEqual(["CANCELLED"]);
+    const again = await follow(id, "3");
+    await again.end();
+    expect([again.status, again.text]).toEqual([204, ""]);
+  });
+
+  it("is open to an admin, too, and to nobody who has no token; HEAD opens none", async () => {
+    const id = await confirmed();
+    const admin = await shop.client().login(ADMIN.email, ADMIN.password);
+    await (await follow(id, undefined, admin)).has("PENDING", "CONFIRMED");
+    const nobody = await follow(id, undefined, shop.client());
+    await nobody.end();
+    expect([nobody.status, JSON.parse(nobody.text).code]).toEqual([401, "UNAUTHENTICATED"]);
+    const path = `/orders/${id}/events`;
+    for (let i = 0; i < 11; i++) expect((await buyer.request("HEAD", path)).headers.get("content-type")).toBe("text/event-stream");
+    expect((await buyer.request("OPTIONS", path)).headers.get("allow")).toBe("GET, HEAD, OPTIONS");
+  });
+
+  it("an eleventh of one user → 429, for others there is room; one whose client goes away frees its place", async () => {
+    const id = await confirmed();
+    const open = await Promise.all(Array.from({ length: 10 }, () => follow(id)));
+    await Promise.all(open.map((stream) => stream.has("PENDING", "CONFIRMED")));
+    const eleventh = await follow(id);
+    await eleventh.end();
+    expect([eleventh.status, eleventh.response.headers.get("retry-after")]).toEqual([429, "2"]);
+    expect(JSON.parse(eleventh.text)).toMatchObject({ code: "TOO_MANY_REQUESTS", title: "Too Many Requests", status: 429 });
+    const admin = await shop.client().login(ADMIN.email, ADMIN.password);
+    expect((await follow(id, undefined, admin)).status).toBe(200);
+    await open[0]!.close();
+    await until("there is room", async () => (await follow(id)).status === 200);
+  });
+});
+
+describe("a stream of an order's events, where order.changed is always lost", () => {
+  let key: { kid: string; private_key: string };
+  beforeAll(async () => {
+    await open({ streams: { readEvery: 50, ofOneUser: 600, ofAll: 520 } });
+    const database = new Postgres(shop.databases.users.url);
+    await database.connect();
+    key = (await database.query<typeof key>("select kid, private_key from signing_keys").finally(() => database.end())).rows[0]!;
+  });
+  beforeEach(() => lost.add("order.changed"));
+  afterAll(() => shop.stop());
+
+  it("tells every change all the same", async () => {
+    lost.add("order.created");
+    const id = await order();
+    const stream = await follow(id);
+    await stream.has("PENDING");
+    lost.delete("order.created");
+    await stream.has("PENDING", "CONFIRMED");
+    await cancel(id);
+    await stream.end();
+    expect(stream.statuses).toEqual(["PENDING", "CONFIRMED", "CANCELLED"]);
+  });
+
+  it("ends when the token has expired", async () => {
+    const id = await confirmed();
+    const claims = jwt.decode(buyer.token!) as jwt.JwtPayload;
+    const leeway = 5; // seconds that clocks may differ by
+    const exp = Math.floor(Date.now() / 1000) + 2 - leeway;
+    const guest = new Client(shop.url);
+    guest.token = jwt.sign({ ...claims, exp }, key.private_key, { algorithm: "RS256", keyid: key.kid });
+    const [stream, other] = [await follow(id, undefined, guest), await follow(id)];
+    await stream.has("PENDING", "CONFIRMED");
+    await stream.end();
+    expect(other.state).toBe("open");
+    expect((await guest.get(`/orders/${id}`)).status).toBe(401);
+  });
+
+  it("takes no place from requests, and a gateway with too many streams refuses the next", async () => {
+    const id = await confirmed();
+    const all = await Promise.all(Array.from({ length: 520 }, () => follow(id)));
+    expect(new Set(all.map(({ status }) => status))).toEqual(new Set([200]));
+    const surplus = await follow(id);
+    await surplus.end();
+    expect([surplus.status, surplus.response.headers.get("retry-after")]).toEqual([503, "2"]);
+    expect(JSON.parse(surplus.text)).toMatchObject({ code: "SERVICE_UNAVAILABLE" });
+    expect((await buyer.get(`/orders/${id}`)).status).toBe(200);
+  });
+});
+
+describe("with two gateways", () => {
+  let there: Client;
+  beforeAll(async () => {
+    await open({ nodes: [["api"], ["api"], ["users"], ["products"], ["orders"]], streams: { readEvery: NEVER } });
+    there = new Client(urlOf(shop.nodes[1]!));
+    there.token = buyer.token;
+  });
+  afterAll(() => shop.stop());
+
+  it("what is changed by one is seen at the other", async () => {
+    const id = await confirmed();
+    const stream = await follow(id, undefined, there);
+    await stream.has("PENDING", "CONFIRMED");
+    await cancel(id);
+    await stream.end();
+    expect(stream.statuses).toEqual(["PENDING", "CONFIRMED", "CANCELLED"]);
+  });
+
+  it("one that stops ends its streams at once, and its client goes on at the other", async () => {
+    const id = await confirmed();
+    const stream = await follow(id, undefined, there);
+    await stream.has("PENDING", "CONFIRMED");
+    const since = performance.now();
+    await shop.nodes[1]!.stop();
+    expect(performance.now() - since).toBeLessThan(2_000); // a drain may take 10 s
+    await stream.end();
+    const resumed = await follow(id, stream.events.at(-1)!.id);
+    await cancel(id);
+    await resumed.end();
+    expect(resumed.statuses).toEqual(["CANCELLED"]);
+  });
+});

@@ -1,0 +1,136 @@
+import { IncomingMessage, ServerResponse } from "node:http";
+import { Socket } from "node:net";
+import { problem } from "../../broker/errors";
+import type { Order, Status } from "../../contracts/orders";
+import { Streams, type StreamLimits } from "../../services/api/streams";
+
+const caller = { id: 7, role: "user" } as const;
+const at = "2026-01-01T00:00:00.000Z";
+
+function order(...statuses: Status[]): Order {
+  const history = statuses.map((status) => ({ status, at }));
+  const common = { id: 1, user_id: 7, total_price: 1, items: [], reason: null, created_at: at, updated_at: at, version: 1 };
+  return { ...common, status: statuses.at(-1)!, history };
+}
+
+/** A gateway's streams of one order, which is what `now` says, and one of them on a response that nobody takes. */
+function open(limits: Partial<StreamLimits> = {}) {
+  const world = { now: (): Promise<Order> => Promise.resolve(order("PENDING")), reads: 0 };
+  const gather = { order: () => (world.reads++, world.now()) };
+  const streams = new Streams(gather, { verify: () => Promise.resolve(caller) }, limits);
+  const res = new ServerResponse(new IncomingMessage(new Socket()));
+  const chunks: string[] = [];
+  const write = res.write.bind(res) as (chunk: string) => boolean;
+  res.write = (chunk: string) => (chunks.push(chunk), write(chunk));
+  res.writeHead(200);
+  streams.open(res, { order: order("PENDING"), caller, seen: 1 }, "token").begin();
+  return { world, streams, res, chunks, changed: () => streams.changed([{ order_id: 1 }]) };
+}
+
+/** What is under way without a timer goes on. */
+const settle = () => jest.advanceTimersByTimeAsync(0);
+
+beforeEach(() => jest.useFakeTimers());
+afterEach(() => jest.useRealTimers());
+
+it("an open stream is never silent for 15 s, reads its order each 5 s at the latest, and ends after 15 minutes", async () => {
+  const { world, res, chunks } = open();
+  await settle();
+  const before = world.reads;
+  for (let t = 0; t < 120; t += 5) {
+    const [reads, written] = [world.reads, chunks.length];
+    await jest.advanceTimersByTimeAsync(5_000);
+    expect(world.reads).toBeGreaterThan(reads);
+    expect(chunks.slice(written)).toContain(": \n\n");
+  }
+  expect(world.reads - before).toBeLessThanOrEqual(30); // 4 s apart at the least
+  await jest.advanceTimersByTimeAsync(900_000 - 120_000 - 1);
+  expect(res.writableEnded).toBe(false);
+  await jest.advanceTimersByTimeAsync(1);
+  expect(res.writableEnded).toBe(true);
+});
+
+it("streams that begin together do not read together for ever", async () => {
+  const all = Array.from({ length: 20 }, () => open());
+  const together = async () => {
+    const before = all.map(({ world }) => world.reads);
+    await jest.advanceTimersByTimeAsync(100);
+    return all.filter(({ world }, i) => world.reads > before[i]!).length;
+  };
+  await settle();
+  let most = 0;
+  for (let t = 0; t < 10_000; t += 100) most = Math.max(most, await together());
+  expect(most).toBeLessThan(15);
+});
+
+it("what changed after the order was read, and before its stream was known, is told at once", async () => {
+  const { world, chunks } = open();
+  world.now = () => Promise.resolve(order("PENDING", "CONFIRMED"));
+  await settle();
+  expect(chunks.join("")).toContain("CONFIRMED");
+});
+
+it("a change that is heard while the order is read makes it read once more", async () => {
+  const { world, chunks, changed } = open();
+  await settle();
+  let answer = (_order: Order): void => undefined;
+  world.now = () => new Promise((resolve) => (answer = resolve));
+  changed();
+  await settle();
+  changed();
+  changed();
+  world.now = () => Promise.resolve(order("PENDING", "CONFIRMED"));
+  const before = world.reads;
+  answer(order("PENDING"));
+  await settle();
+  expect(world.reads - before).toBe(1);
+  expect(chunks.join("")).toContain(`id: 2\nevent: status\ndata: {"status":"CONFIRMED","at":"${at}","reason":null}\n\n`);
+});
+
+it("while orders is away a stream stays open, and tells what happened when it is back", async () => {
+  const { world, res, chunks } = open();
+  world.now = () => Promise.reject(problem("SERVICE_UNAVAILABLE", "away"));
+  await jest.advanceTimersByTimeAsync(60_000);
+  expect(res.writableEnded).toBe(false);
+  world.now = () => Promise.resolve(order("PENDING", "CANCELLED"));
+  await jest.advanceTimersByTimeAsync(5_000);
+  expect(chunks.join("")).toContain("CANCELLED");
+  expect(res.writableEnded).toBe(true);
+});
+
+it("a client that does not read is cut off", async () => {
+  const { world, res, changed } = open();
+  await settle();
+  world.now = () => Promise.resolve(order("PENDING", ...Array<Status>(300).fill("CONFIRMED")));
+  expect(res.destroyed).toBe(false);
+  changed();
+  await settle();
+  expect(res.destroyed).toBe(true);
+  expect(jest.getTimerCount()).toBe(0);
+});
+
+it("when the last one is closed there is no timer, and a change makes no read", async () => {
+  const { world, res, changed } = open();
+  await settle();
+  expect(jest.getTimerCount()).toBe(1);
+  res.emit("close");
+  expect(jest.getTimerCount()).toBe(0);
+  const before = world.reads;
+  changed();
+  await jest.advanceTimersByTimeAsync(60_000);
+  expect(world.reads).toBe(before);
+});
+
+it("when it is closed while its order is read, nothing follows", async () => {
+  const { world, res, chunks, changed } = open();
+  await settle();
+  let answer = (_order: Order): void => undefined;
+  world.now = () => new Promise((resolve) => (answer = resolve));
+  changed();
+  await settle();
+  res.emit("close");
+  const before = chunks.length;
+  answer(order("PENDING", "CANCELLED"));
+  await settle();
+  expect([chunks.length, jest.getTimerCount()]).toEqual([before, 0]);
+});
