@@ -1,66 +1,29 @@
-import type { IncomingMessage, Server, ServerResponse } from "node:http";
-import type { Context, Service, ServiceBroker } from "moleculer";
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Context, ServiceBroker } from "moleculer";
 import ApiGateway from "moleculer-web";
 import { call, subscribe, type Meta, type SchemaFor } from "../../broker/contract";
 import { problem } from "../../broker/errors";
 import { withRequestId } from "../../broker/logger";
 import { metricsOf } from "../../broker/metrics";
 import { loadConfig, type Config } from "../../config";
-import type { ProblemDetails } from "../../contracts/api";
 import { orderChanged } from "../../contracts/orders";
 import { jwks, revocations, type Caller } from "../../contracts/users";
 import { bearerToken, TokenVerifier, unauthenticated } from "./access";
 import { Admission } from "./admission";
+import { answers } from "./answers";
 import { ClientAddress } from "./client-address";
 import { docsRoutes } from "./docs";
-import { gather, type Gather } from "./gather";
+import { gather } from "./gather";
+import type { Alias, Api, RoutedRequest } from "./gateway";
 import { healthRoutes } from "./health";
 import { RequestMetrics } from "./metrics";
 import { nodesRoute } from "./nodes";
-import { problemDetails, problemHeaders, toProblem, translated } from "./problem";
+import { problemDetails, translated } from "./problem";
 import { RateLimit } from "./rate-limit";
 import { hotProduct, isAcceptable, isHealth, isPreflight, pathOf, requestId } from "./request";
-import type { Reply, Route } from "./route";
 import { readProduct, ROUTES } from "./routes";
 import { Streams, type StreamLimits } from "./streams";
 import { answerUnreadable, refuseAtOnce } from "./unserved";
-
-/** A request as moleculer-web hands it on. */
-type Request = IncomingMessage & {
-  $ctx: Context<unknown, Meta>;
-  $params: { params?: Record<string, string>; query?: Record<string, unknown> };
-  body?: unknown;
-};
-
-/** The part of a moleculer-web alias that is used here; `spec` is ours. */
-interface Alias {
-  method: string;
-  spec: Route;
-  /** As in the table of routes. */
-  fullPath: string;
-  re: RegExp;
-}
-
-type Api = Service & {
-  server: Server & { requireHostHeader: boolean };
-  httpHandler(req: IncomingMessage, res: ServerResponse): Promise<void>;
-  aliases: Alias[];
-  verifier: TokenVerifier;
-  gather: Gather;
-  admission: Admission;
-  address: ClientAddress;
-  rateLimit: RateLimit;
-  metrics?: RequestMetrics;
-  streams: Streams;
-  send(req: IncomingMessage, res: ServerResponse, reply: Reply): void;
-  send404(req: IncomingMessage, res: ServerResponse): void;
-  methodsOf(path: string): string[];
-  baseHeaders(req: IncomingMessage): Record<string, string>;
-  take(req: IncomingMessage, res: ServerResponse, id: string): Promise<void>;
-  readProduct(req: IncomingMessage, res: ServerResponse, id: string): Promise<void>;
-  errorHandler(req: IncomingMessage, res: ServerResponse, error: unknown): void;
-  sendProblem(req: IncomingMessage, res: ServerResponse, details: ProblemDetails, headers?: Record<string, string>): void;
-};
 
 const BODY_LIMIT = "100kb";
 /** A client that does not finish its headers or its request in this time is cut off, in ms; they are looked for twice a minute. */
@@ -82,7 +45,7 @@ export default function api(
   const isAllowed = (origin: string): boolean => config.corsOrigins.includes(origin);
   return {
     name: "api",
-    mixins: [ApiGateway],
+    mixins: [answers(config), ApiGateway],
 
     settings: {
       $secureSettings: ["routes", "cors"], // not for the other nodes
@@ -236,89 +199,6 @@ export default function api(
         return Promise.resolve();
       },
 
-      /** On every answer. */
-      baseHeaders(this: Api, req: IncomingMessage): Record<string, string> {
-        const headers: Record<string, string> = {
-          "X-Request-Id": String(req.headers["x-request-id"]),
-          "X-Content-Type-Options": "nosniff",
-        };
-        if (config.trustProxy.length > 0 && this.address.isSecure(req)) headers["Strict-Transport-Security"] = "max-age=31536000";
-        if (!this.broker.started) headers["Connection"] = "close"; // drains keep-alive clients
-        return headers;
-      },
-
-      send(this: Api, req: IncomingMessage, res: ServerResponse, { status, body, text, follow, headers }: Reply): void {
-        if (res.headersSent || res.destroyed) return;
-        const isHead = req.method === "HEAD";
-        // Before the head, since it may refuse.
-        const stream = follow && !isHead ? this.streams.open(res, follow, bearerToken(req.headers.authorization) ?? "") : undefined;
-        const content = body === undefined ? text : JSON.stringify(body);
-        // All at once, which is quicker than one by one.
-        res.writeHead(status, {
-          ...this.baseHeaders(req),
-          "Cache-Control": req.headers.authorization === undefined ? "no-cache" : "no-store",
-          ...(content !== undefined && {
-            "Content-Type": "application/json; charset=utf-8",
-            "Content-Length": Buffer.byteLength(content),
-          }),
-          ...headers,
-        });
-        if (stream === undefined) {
-          res.end(isHead ? undefined : content);
-          return;
-        }
-        this.admission.release(res);
-        stream.begin();
-      },
-
-      sendProblem(
-        this: Api,
-        req: IncomingMessage,
-        res: ServerResponse,
-        details: ProblemDetails,
-        headers: Record<string, string> = {},
-      ): void {
-        this.send(req, res, {
-          status: details.status,
-          body: details,
-          headers: {
-            "Content-Type": "application/problem+json",
-            "Cache-Control": "no-store",
-            ...problemHeaders(details),
-            ...headers,
-          },
-        });
-      },
-
-      methodsOf(this: Api, path: string): string[] {
-        const url = path.length > 1 && path.endsWith("/") ? path.slice(0, -1) : path;
-        return this.aliases
-          .filter((alias) => alias.re.test(url)) // not match(), which throws at what can't be decoded
-          .flatMap(({ method }) => (method === "GET" ? ["GET", "HEAD"] : method));
-      },
-
-      /** An unknown path, or a known one with a method that it does not know. */
-      send404(this: Api, req: IncomingMessage, res: ServerResponse): void {
-        const path = pathOf(req);
-        const methods = this.methodsOf(path);
-        const id = String(req.headers["x-request-id"]);
-        if (methods.length === 0) this.sendProblem(req, res, problemDetails("NOT_FOUND", id, "there is nothing here"));
-        else
-          this.sendProblem(req, res, problemDetails("METHOD_NOT_ALLOWED", id, `${req.method ?? "this method"} is not possible here`), {
-            Allow: methods.join(", "),
-          });
-      },
-
-      /** Every error of every route, as problem+json. Those that are our fault have been logged where they arose. */
-      errorHandler(this: Api, req: IncomingMessage, res: ServerResponse, error: unknown): void {
-        const details = toProblem(error, String(req.headers["x-request-id"]));
-        if (details.code === "INTERNAL_ERROR")
-          withRequestId(details.request_id, () => {
-            this.logger.error(`${req.method ?? ""} ${pathOf(req)} failed:`, error);
-          });
-        this.sendProblem(req, res, details, problemHeaders(details, error));
-      },
-
       /** No new connections; ends when the last request is answered, or after DRAIN_LIMIT. Called before any service of this node stops. */
       async drain(this: Api): Promise<void> {
         if (!this.server.listening) return;
@@ -368,12 +248,7 @@ export default function api(
 }
 
 /** Calls the action of a route; moleculer-web has authenticated and authorised by then. */
-function respond(
-  this: Api & { aliases: unknown },
-  req: Request & { $alias: Alias },
-  res: ServerResponse,
-  next: (error: unknown) => void,
-): void {
+function respond(this: Api, req: RoutedRequest, res: ServerResponse, next: (error: unknown) => void): void {
   const { spec } = req.$alias;
   if (spec.body !== "none" && !isAcceptable(req, spec.body)) {
     next(

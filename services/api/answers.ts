@@ -1,0 +1,102 @@
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { ServiceSchema } from "moleculer";
+import { withRequestId } from "../../broker/logger";
+import type { SchemaFor } from "../../broker/contract";
+import type { Config } from "../../config";
+import type { ProblemDetails } from "../../contracts/api";
+import { bearerToken } from "./access";
+import type { Api } from "./gateway";
+import { problemDetails, problemHeaders, toProblem } from "./problem";
+import { pathOf } from "./request";
+import type { Reply } from "./route";
+
+/** How the gateway answers: replies, streams, and everything that goes wrong. */
+export function answers(config: Config): Partial<ServiceSchema> {
+  const schema: Partial<SchemaFor<Api>> = {
+    methods: {
+      /** On every answer. */
+      baseHeaders(this: Api, req: IncomingMessage): Record<string, string> {
+        const headers: Record<string, string> = {
+          "X-Request-Id": String(req.headers["x-request-id"]),
+          "X-Content-Type-Options": "nosniff",
+        };
+        if (config.trustProxy.length > 0 && this.address.isSecure(req)) headers["Strict-Transport-Security"] = "max-age=31536000";
+        if (!this.broker.started) headers["Connection"] = "close"; // drains keep-alive clients
+        return headers;
+      },
+
+      send(this: Api, req: IncomingMessage, res: ServerResponse, { status, body, text, follow, headers }: Reply): void {
+        if (res.headersSent || res.destroyed) return;
+        const isHead = req.method === "HEAD";
+        // Before the head, since it may refuse.
+        const stream = follow && !isHead ? this.streams.open(res, follow, bearerToken(req.headers.authorization) ?? "") : undefined;
+        const content = body === undefined ? text : JSON.stringify(body);
+        // All at once, which is quicker than one by one.
+        res.writeHead(status, {
+          ...this.baseHeaders(req),
+          "Cache-Control": req.headers.authorization === undefined ? "no-cache" : "no-store",
+          ...(content !== undefined && {
+            "Content-Type": "application/json; charset=utf-8",
+            "Content-Length": Buffer.byteLength(content),
+          }),
+          ...headers,
+        });
+        if (stream === undefined) {
+          res.end(isHead ? undefined : content);
+          return;
+        }
+        this.admission.release(res);
+        stream.begin();
+      },
+
+      sendProblem(
+        this: Api,
+        req: IncomingMessage,
+        res: ServerResponse,
+        details: ProblemDetails,
+        headers: Record<string, string> = {},
+      ): void {
+        this.send(req, res, {
+          status: details.status,
+          body: details,
+          headers: {
+            "Content-Type": "application/problem+json",
+            "Cache-Control": "no-store",
+            ...problemHeaders(details),
+            ...headers,
+          },
+        });
+      },
+
+      methodsOf(this: Api, path: string): string[] {
+        const url = path.length > 1 && path.endsWith("/") ? path.slice(0, -1) : path;
+        return this.aliases
+          .filter((alias) => alias.re.test(url)) // not match(), which throws at what can't be decoded
+          .flatMap(({ method }) => (method === "GET" ? ["GET", "HEAD"] : method));
+      },
+
+      /** An unknown path, or a known one with a method that it does not know. */
+      send404(this: Api, req: IncomingMessage, res: ServerResponse): void {
+        const path = pathOf(req);
+        const methods = this.methodsOf(path);
+        const id = String(req.headers["x-request-id"]);
+        if (methods.length === 0) this.sendProblem(req, res, problemDetails("NOT_FOUND", id, "there is nothing here"));
+        else
+          this.sendProblem(req, res, problemDetails("METHOD_NOT_ALLOWED", id, `${req.method ?? "this method"} is not possible here`), {
+            Allow: methods.join(", "),
+          });
+      },
+
+      /** Every error of every route, as problem+json. Those that are our fault have been logged where they arose. */
+      errorHandler(this: Api, req: IncomingMessage, res: ServerResponse, error: unknown): void {
+        const details = toProblem(error, String(req.headers["x-request-id"]));
+        if (details.code === "INTERNAL_ERROR")
+          withRequestId(details.request_id, () => {
+            this.logger.error(`${req.method ?? ""} ${pathOf(req)} failed:`, error);
+          });
+        this.sendProblem(req, res, details, problemHeaders(details, error));
+      },
+    },
+  };
+  return schema as unknown as Partial<ServiceSchema>; // mixins are declared for a plain `this`
+}
