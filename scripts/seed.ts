@@ -1,0 +1,44 @@
+import { parseArgs } from "node:util";
+import { logger } from "../broker/logger";
+import { check } from "../broker/validator";
+import { ConfigError } from "../config";
+import { register } from "../contracts/users";
+import { fillCatalogue } from "./fill";
+import { startNode } from "./node";
+import { run } from "./run";
+
+const MOST = 1_000_000;
+
+/**
+ * `npm run seed`, or `npm run seed -- --products 5000 --password …`: puts a demo seller's products on sale. Joins the running nodes over
+ * TRANSPORTER, or hosts the services it needs where there is none, beside a running `npm start` too.
+ */
+run(async (config, onStop) => {
+  const wish = readArguments();
+  const services = config.transporter === undefined ? (["users", "products"] as const) : [];
+  const node = await startNode({ config, services, onStop, broker: { logger: logger("warn", config.log.format) } });
+  try {
+    await node.broker.waitForServices(["users", "products"], 15_000);
+    await fillCatalogue(node.broker, { ...wish, log: console.log });
+    return 0;
+  } finally {
+    await node.stop();
+  }
+});
+
+function readArguments(): { products: number; password: string | undefined } {
+  const { products, password } = parse();
+  if (!/^\d{1,7}$/.test(products) || Number(products) < 1 || Number(products) > MOST)
+    throw new ConfigError([`--products is "${products}": give a whole number from 1 to ${MOST}`]);
+  if (password !== undefined && check(register.params, { email: "demo@example.com", password }).length > 0)
+    throw new ConfigError(["--password must have at least 8 characters and at most 72 bytes"]);
+  return { products: Number(products), password };
+}
+
+function parse() {
+  try {
+    return parseArgs({ options: { products: { type: "string", default: "30" }, password: { type: "string" } } }).values;
+  } catch (error) {
+    throw new ConfigError([error instanceof Error ? error.message : String(error)]);
+  }
+}

@@ -1,0 +1,94 @@
+import { execFile } from "node:child_process";
+import { promisify } from "node:util";
+import { call } from "../../broker/contract";
+import { check } from "../../broker/validator";
+import { create, list, type Product } from "../../contracts/products";
+import { me, token } from "../../contracts/users";
+import { demoProduct, MARK } from "../../scripts/catalogue";
+import { fillCatalogue } from "../../scripts/fill";
+import { ROOT } from "../support/processes";
+import { startShop, uniqueNamespace, type Shop } from "../support/shop";
+
+let shop: Shop;
+beforeEach(async () => (shop = await startShop({ nodes: [["products"], ["users"]] })));
+afterEach(() => shop.stop());
+
+/** What is said of it, and what is on sale then. */
+async function fill(products: number, password?: string): Promise<{ said: string[]; items: Product[] }> {
+  const said: string[] = [];
+  await fillCatalogue(shop.node("users"), { products, password, log: (line) => void said.push(line) });
+  return { said, items: await onSale() };
+}
+const onSale = async (): Promise<Product[]> => (await call(shop.node("products"), list, { limit: 100 })).items;
+
+describe("the demo catalogue", () => {
+  it("is the same every time, without a twin, and keeps the contract, as far as it may go", () => {
+    const all = Array.from({ length: 20_000 }, (_, n) => demoProduct(n));
+    expect(all.filter((product) => check(create.params, product).length > 0)).toEqual([]);
+    for (const key of ["name", "sku"] as const) expect(new Set(all.map((product) => product[key])).size).toBe(all.length);
+    expect(new Set(all.slice(0, 30).map(({ category }) => category)).size).toBe(6);
+    expect(demoProduct(0)).toEqual({ name: "Desk lamp", category: "lighting", price: 49.9, quantity: 5, sku: "DEMO-000001", description: `${MARK}: desk lamp.` }); // prettier-ignore
+    expect(check(create.params, demoProduct(999_999))).toEqual([]);
+  });
+
+  it("is put on sale by a new seller, whose password is told once; filled again, nothing is added", async () => {
+    const { said, items } = await fill(30);
+    expect(items.map(({ sku }) => sku).sort()).toEqual(Array.from({ length: 30 }, (_, n) => demoProduct(n).sku));
+    const [, email = "", password = ""] = /^The demo seller is (\S+), with the password (\S+)$/.exec(said[0] ?? "") ?? [];
+    expect(await call(shop.node("users"), token, { email, password })).toMatchObject({ token_type: "bearer" });
+    const seller = items[0]?.seller_id ?? 0;
+    expect(new Set(items.map(({ seller_id }) => seller_id))).toEqual(new Set([seller]));
+    expect(await call(shop.node("users"), me, {}, { meta: { user: { id: seller } } })).toMatchObject({ email, role: "user" });
+    expect(said[1]).toBe(`30 products are put on sale by the demo seller (user ${seller}); 0 were there.`);
+    expect(await fill(30)).toEqual({ said: ["Nothing to add: 30 demo products are there."], items });
+  });
+
+  it("goes on where it was broken off, for the same seller, and leaves the products of others alone", async () => {
+    await call(shop.node("products"), create, { name: "Mine", price: 1, quantity: 1, description: MARK }, { meta: { user: { id: 77 } } });
+    const { said, items } = await fill(7, "a password of mine");
+    expect(said[0]).toMatch(/^The demo seller is demo-[0-9a-f]{8}@example\.com$/);
+    expect(items).toHaveLength(8);
+    const more = await fill(40);
+    expect(more.said).toEqual([expect.stringMatching(/^33 products are put on sale by the demo seller \(user \d+\); 7 were there\.$/)]);
+    expect(new Set(more.items.map(({ seller_id }) => seller_id)).size).toBe(2);
+    expect(more.items).toHaveLength(41);
+  });
+
+  it("tells how far it is where it is large, and finds all of it again", async () => {
+    const { said } = await fill(2_100);
+    expect(said.slice(1, -1)).toEqual(["1008 of 2100 …", "2000 of 2100 …"]);
+    expect((await fill(2_100)).said).toEqual(["Nothing to add: 2100 demo products are there."]);
+  });
+});
+
+describe("npm run seed", () => {
+  const run = (...args: string[]) =>
+    promisify(execFile)(process.execPath, ["--import", "tsx", "scripts/seed.ts", ...args], {
+      cwd: ROOT,
+      env: {
+        PATH: process.env.PATH,
+        NAMESPACE: uniqueNamespace(),
+        BCRYPT_COST: "4",
+        USERS_DATABASE_URL: shop.databases.users.url,
+        PRODUCTS_DATABASE_URL: shop.databases.products.url,
+      },
+    });
+
+  it("fills the databases that are named and ends with exit code 0", async () => {
+    const { stdout, stderr } = await run("--products", "12");
+    expect(stderr).toBe("");
+    expect(stdout).toMatch(/^The demo seller is \S+, with the password \S+\n12 products are put on sale .*\n$/);
+    expect(await onSale()).toHaveLength(12);
+    expect((await run("--products", "12")).stdout).toBe("Nothing to add: 12 demo products are there.\n");
+  });
+
+  it.each([
+    [["--products", "0"], /--products is "0": give a whole number from 1 to 1000000/],
+    [["--products", "many"], /--products is "many"/],
+    [["--password", "short"], /--password must have at least 8 characters/],
+    [["--product", "3"], /Unknown option '--product'/],
+  ])("%j is refused with exit code 1 before anything is started", async (args, reason) => {
+    await expect(run(...args)).rejects.toMatchObject({ code: 1, stdout: "", stderr: expect.stringMatching(reason) });
+    expect(await onSale()).toEqual([]);
+  });
+});
