@@ -32,6 +32,7 @@ export async function fillCatalogue(broker: ServiceBroker, { products, password,
   }
   const id = there[0]?.seller_id ?? (await newSeller(broker, password, log));
   for (let done = 0; done < missing.length; done += SIDE_BY_SIDE) {
+    if (broker.stopping) return; // by Ctrl-C: a node waits for what is under way, and that must come to an end
     const some = missing.slice(done, done + SIDE_BY_SIDE);
     await Promise.all(some.map((product) => call(broker, create, product, { meta: { user: { id, role: "user" } } })));
     if (done > 0 && done % PROGRESS < SIDE_BY_SIDE) log(`${done} of ${missing.length} …`);

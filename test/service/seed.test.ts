@@ -6,6 +6,7 @@ import { create, list, type Product } from "../../contracts/products";
 import { me, token } from "../../contracts/users";
 import { demoProduct, MARK } from "../../scripts/catalogue";
 import { fillCatalogue } from "../../scripts/fill";
+import { until } from "../support/amqp";
 import { ROOT } from "../support/processes";
 import { startShop, uniqueNamespace, type Shop } from "../support/shop";
 
@@ -64,6 +65,7 @@ describe("the demo catalogue", () => {
 describe("npm run seed", () => {
   const run = (...args: string[]) =>
     promisify(execFile)(process.execPath, ["--import", "tsx", "scripts/seed.ts", ...args], {
+      timeout: 30_000,
       cwd: ROOT,
       env: {
         PATH: process.env.PATH,
@@ -80,6 +82,16 @@ describe("npm run seed", () => {
     expect(stdout).toMatch(/^The demo seller is \S+, with the password \S+\n12 products are put on sale .*\n$/);
     expect(await onSale()).toHaveLength(12);
     expect((await run("--products", "12")).stdout).toBe("Nothing to add: 12 demo products are there.\n");
+  });
+
+  it("that is interrupted ends at once, with exit code 0, and goes on the next time", async () => {
+    const running = run("--products", "500000");
+    await until("some are on sale", async () => (await onSale()).length > 0);
+    running.child.kill("SIGINT");
+    const { stdout, stderr } = await running;
+    expect(stderr).not.toMatch(/ERROR|failed/); // that it waits for what is under way, it may say
+    expect(stdout).not.toContain("are put on sale");
+    expect((await run("--products", "1")).stdout).toMatch(/^Nothing to add/);
   });
 
   it.each([
