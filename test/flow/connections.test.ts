@@ -45,6 +45,17 @@ describe("a client that does not behave", () => {
     expect(await options("/products")).toBe(204);
   });
 
+  it("does not come to the end of its request: it is cut off, within 30 s", async () => {
+    const limits = server() as Server & { connectionsCheckingInterval: number };
+    expect(limits.requestTimeout + limits.connectionsCheckingInterval).toBeLessThanOrEqual(30_000);
+    expect(limits.headersTimeout).toBeLessThanOrEqual(limits.requestTimeout);
+    limits.requestTimeout = limits.headersTimeout = 500; // read at each look
+    for (const begun of ["", "GET /products HTTP/1.1\r\nHost:", "POST /token HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{"])
+      await holdOpen(begun);
+    await until("the gateway has them", async () => (await connections()) === 3);
+    await until("they are cut off", async () => (await connections()) === 0, 10_000);
+  });
+
   it("holds a connection on which it has sent nothing, or half a head: the gateway stops all the same", async () => {
     await holdOpen("");
     await holdOpen("GET /products HTTP/1.1\r\nHost:");
@@ -53,10 +64,11 @@ describe("a client that does not behave", () => {
   });
 });
 
+const server = (): Server => (shop.node("api").getLocalService("api") as unknown as { server: Server }).server;
+
 const connections = (): Promise<number> =>
   new Promise((resolve, reject) => {
-    const { server } = shop.node("api").getLocalService("api") as unknown as { server: Server };
-    server.getConnections((error, count) => {
+    server().getConnections((error, count) => {
       if (error) reject(error);
       else resolve(count);
     });
