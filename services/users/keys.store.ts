@@ -4,8 +4,8 @@ import { generateSigningKey, signingKey, type SigningKey } from "./tokens";
 
 /** Any number that is the same on all nodes. */
 const KEY_LOCK = 7_205_760;
-/** Milliseconds for which the keys are not read again. */
-const FRESH = 5_000;
+/** Milliseconds for which a key signs without being read again. */
+const FRESH = 1_000;
 
 interface KeyRow {
   kid: string;
@@ -21,11 +21,12 @@ export interface Keys {
   told: readonly SigningKey[];
 }
 
-/** The signing keys, the same on all nodes of users: each reads them again every few seconds while it is asked for them. */
+/** The signing keys, the same on all nodes of users: each reads them again while it is asked for them. */
 export class KeyRing {
   private readonly parsed = new Map<string, SigningKey>();
-  private keys: Promise<Keys> | undefined;
+  private keys: Keys | undefined;
   private readAt = -Infinity;
+  private reading: Promise<Keys> | undefined;
 
   /** @param ttl seconds that an access token is good for */
   constructor(
@@ -33,18 +34,16 @@ export class KeyRing {
     private readonly ttl: number,
   ) {}
 
+  /** What signs. */
+  async signing(): Promise<SigningKey> {
+    const isFresh = performance.now() - this.readAt < FRESH;
+    return (isFresh && this.keys ? this.keys : await this.current()).signing;
+  }
+
+  /** As they are now: of two nodes, none may tell less than the other has told. */
   current(): Promise<Keys> {
-    if (this.keys === undefined || performance.now() - this.readAt >= FRESH) {
-      const before = this.keys;
-      this.readAt = performance.now();
-      this.keys = this.read().catch((error: unknown) => {
-        this.readAt = -Infinity;
-        if (before !== undefined) return before; // those of a moment ago will do while the database can't answer
-        this.keys = undefined;
-        throw error;
-      });
-    }
-    return this.keys;
+    this.reading ??= this.read().finally(() => (this.reading = undefined));
+    return this.reading;
   }
 
   /**
@@ -57,7 +56,7 @@ export class KeyRing {
       if (atOnce) await query("delete from signing_keys");
       await query("insert into signing_keys (kid, private_key) values ($1, $2)", [kid, pem]);
     });
-    this.readAt = -Infinity;
+    await this.current();
     return kid;
   }
 
@@ -72,7 +71,8 @@ export class KeyRing {
     const told = rows.map((row) => this.parse(row));
     const signing = told[signer(rows)];
     if (signing === undefined) throw new Error("there is no signing key");
-    return { signing, told };
+    this.readAt = performance.now();
+    return (this.keys = { signing, told });
   }
 
   private parse({ kid, private_key }: KeyRow): SigningKey {

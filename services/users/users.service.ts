@@ -141,9 +141,8 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
       },
 
       async grant(this: Users, { caller, refreshToken }: sessions.Grant): Promise<contract.Tokens> {
-        const { signing } = await this.keys.current();
         return {
-          access_token: issueToken(signing, caller, config.accessTokenTtl),
+          access_token: issueToken(await this.keys.signing(), caller, config.accessTokenTtl),
           token_type: "bearer",
           expires_in: config.accessTokenTtl,
           refresh_token: refreshToken,
