@@ -265,7 +265,7 @@ function respond(this: Api, req: RoutedRequest, res: ServerResponse, next: (erro
     query: req.$params.query ?? {},
     body: req.body,
     headers: req.headers,
-    address: this.address.of(req),
+    address: () => this.address.of(req),
   };
   // Inside an async function, so that a mistake in the input rejects as well.
   void (async () => {

@@ -10,8 +10,8 @@ export interface Input {
   query: Readonly<Record<string, unknown>>;
   body: unknown;
   headers: Readonly<Record<string, string | string[] | undefined>>;
-  /** what its client is counted by */
-  address: string;
+  /** What its client is counted by; few routes ask. */
+  address: () => string;
 }
 
 /** A param of an action that its route supplies: from the path, a header, or the connection. */
@@ -35,7 +35,7 @@ export function pathId(input: Pick<Input, "path">, code: ErrorCode): number {
 export const idOr = (code: ErrorCode): Supply => ({ read: (input) => pathId(input, code), code });
 
 /** By which failures are counted. */
-export const ADDRESS: Supply = { read: ({ address }) => address, code: "TOO_MANY_REQUESTS" };
+export const ADDRESS: Supply = { read: ({ address }) => address(), code: "TOO_MANY_REQUESTS" };
 
 /**
  * A JSON object as params of an action, together with what the route itself supplies (an id from the path, a header).

@@ -25,6 +25,8 @@ type Orders = Service &
     takeOrder(wish: Wish): Promise<Created>;
     firstAnswer(key: OrderKey): Promise<Created | undefined>;
     tellChanged(ids: readonly number[]): void;
+    changed: Set<number>;
+    telling: NodeJS.Timeout | undefined;
     /** Each of these does together what is asked at the same moment. */
     quote(productIds: number[]): Promise<Quote[]>;
     commit(draft: store.Draft): Promise<store.OrderRow | undefined>;
@@ -55,6 +57,9 @@ const MAX_OUTSTANDING = 1_024;
  * promised, and leaves the create time to answer.
  */
 const LOCK_TIMEOUT = 950;
+
+/** Milliseconds for which changes gather before gateways hear of them: each news costs every gateway as much as a small request. */
+const TELL_AFTER = 20;
 
 /** Orders and their business rules. */
 export default function orders(_broker: ServiceBroker, config: Config = loadConfig()): SchemaFor<Orders> {
@@ -198,13 +203,22 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
         return { order: store.presentAsCreated(order), replayed: true };
       },
 
-      /** Whoever shows these orders may read them again. Called after the commit; never fails and never waits. */
+      /** Whoever shows these orders may read them again. Called after the commit; never fails, and nobody waits for it. */
       tellChanged(this: Orders, ids: readonly number[]) {
-        if (ids.length > 0) broadcast(this.broker, contract.orderChanged, { orders: ids.map((order_id) => ({ order_id })) });
+        if (ids.length === 0) return;
+        for (const id of ids) this.changed.add(id);
+        this.telling ??= setTimeout(() => {
+          this.telling = undefined;
+          const orders = [...this.changed].map((order_id) => ({ order_id }));
+          this.changed.clear();
+          for (let i = 0; i < orders.length; i += MAX_BATCH)
+            broadcast(this.broker, contract.orderChanged, { orders: orders.slice(i, i + MAX_BATCH) });
+        }, TELL_AFTER).unref();
       },
     },
 
     created(this: Orders) {
+      this.changed = new Set();
       this.quote = batch(async (wanted) => {
         const quotes = await call(this.broker, quote, { ids: [...new Set(wanted.flat())] }).catch((error: unknown) => {
           throw isUnreachable(error) ? problem("SERVICE_UNAVAILABLE", "the catalogue can't answer now", { cause: error }) : error;
@@ -231,6 +245,10 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
         },
         { queue: 4 * MAX_OUTSTANDING, mayBeOnes, sideBySide: true },
       );
+    },
+
+    stopped(this: Orders) {
+      clearTimeout(this.telling);
     },
   };
 }
