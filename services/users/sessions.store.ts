@@ -116,13 +116,21 @@ export async function endedSessions(
   return { at, more, ended: rows.map(({ session, until }) => ({ session, until })) };
 }
 
-/** Forgets the sessions that are over, at most as many as one statement may take. @returns whether there may be more */
-export async function forgetSessions({ query }: Database): Promise<boolean> {
-  const gone = await query(
+/**
+ * Forgets the sessions that are over, and the used tokens of those that go on for ever; at most as many as one statement may take.
+ * @param ttl seconds that a refresh token is good for: for as long a used one is known as such
+ * @returns whether there may be more
+ */
+export async function forgetSessions({ query }: Database, ttl: number): Promise<boolean> {
+  const sessions = await query(
     `delete from sessions where id in (
        select id from sessions where expires_at < now() or ended_at < now() - interval '1 day' limit $1
      ) returning 1`,
     [MAX_TOLD],
   );
-  return gone.length === MAX_TOLD;
+  const tokens = await query(
+    "delete from refresh_tokens where hash in (select hash from refresh_tokens where used_at < now() - $2 * interval '1 second' limit $1) returning 1",
+    [MAX_TOLD, ttl],
+  );
+  return sessions.length === MAX_TOLD || tokens.length === MAX_TOLD;
 }

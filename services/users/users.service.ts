@@ -153,7 +153,7 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
       async tidy(this: Users): Promise<void> {
         try {
           await forgetAttempts(this.db);
-          while (await sessions.forgetSessions(this.db)) if (this.broker.stopping) return;
+          while (await sessions.forgetSessions(this.db, config.refreshTokenTtl)) if (this.broker.stopping) return;
         } catch (error) {
           this.logger.warn("what is over was not forgotten; the next try is in an hour:", error);
         }

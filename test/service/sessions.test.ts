@@ -261,11 +261,16 @@ it("what is over is forgotten, and nothing else", async () => {
   const [gone, kept] = [await logIn(person), await logIn(person)];
   const idOf = ({ access_token }: Session): string => (jwt.decode(access_token) as { sid: string }).sid;
   await inUsers("update sessions set expires_at = now() - interval '1 s' where id = $1", [idOf(gone)]);
+  const { body: next } = await refresh(kept);
+  const old = "update refresh_tokens set used_at = used_at - interval '31 days' where session_id = $1";
+  await inUsers(old, [idOf(kept)]);
   await inUsers("insert into login_attempts (subject, since) values ('old', now() - interval '2 minutes'), ('new', now())");
   await (shop.node("users").getLocalService("users") as Service & { tidy(): Promise<void> }).tidy();
   expect(await inUsers("select from sessions where id = any($1::uuid[])", [[idOf(gone), idOf(kept)]])).toHaveLength(1);
   expect(await inUsers("select from login_attempts where subject = any('{old,new}'::bytea[])")).toHaveLength(1);
-  expect((await refresh(kept)).status).toBe(200);
+  expect(await inUsers("select from refresh_tokens where session_id = $1", [idOf(kept)])).toHaveLength(1);
+  expect(refusal(await refresh(kept))).toEqual([401, "INVALID_REFRESH_TOKEN"]); // as one that nobody knows
+  expect((await refresh(next)).status).toBe(200);
 });
 
 /** Last: nothing of users answers afterwards. */

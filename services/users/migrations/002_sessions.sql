@@ -19,6 +19,7 @@ create table refresh_tokens (
   used_at    timestamptz
 );
 create index refresh_tokens_by_session on refresh_tokens (session_id);
+create index refresh_tokens_by_use on refresh_tokens (used_at) where used_at is not null;
 
 -- Logins that failed or are under way, of an account and from an address, within a minute from the first one.
 create table login_attempts (
