@@ -15,7 +15,7 @@ type Ask = (params: Params<typeof revocations>) => Promise<Result<typeof revocat
 /**
  * Which sessions have ended, as users tells a gateway at most once a second, and only while requests come: so that a
  * logout holds everywhere within 2 s, and still no request costs a call. Where users does not answer, tokens count as
- * before: with users away nobody can log out either.
+ * before: an outage of users is no outage of the shop.
  */
 export class Revocations {
   private readonly ended = new Map<string, number>();

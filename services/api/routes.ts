@@ -47,7 +47,7 @@ async function follow(ctx: Context<unknown, Meta>, input: Input, gather: Gather)
   return { status: 200, headers: EVENT_STREAM, follow: { order, caller, seen } };
 }
 
-/** What is not listed here, in health.ts or in docs.ts can't be reached from outside. */
+/** What is not listed here, in health.ts, nodes.ts or docs.ts can't be reached from outside. */
 export const ROUTES: Routes = {
   "POST /register": route({
     action: users.register,
