@@ -1,5 +1,5 @@
 import { Type, type Static } from "@sinclair/typebox";
-import { action, closed, health, Id, Text, Timestamp } from "./contract";
+import { action, closed, health, Id, nullable, Text, Timestamp } from "./contract";
 
 export const Role = Type.Union([Type.Literal("user"), Type.Literal("admin")]);
 export type Role = Static<typeof Role>;
@@ -99,17 +99,22 @@ export const jwks = action("users.jwks", {
   timeout: 1_500,
 });
 
-const EndedSession = closed({ session: Type.String(), until: Type.Integer() });
+const SessionId = Type.String({ pattern: "^[0-9a-f-]{36}$" });
+const EndedSession = closed({ session: SessionId, until: Type.Integer() });
 /** `until`: when the last of its access tokens expires, seconds since 1970. */
 export type EndedSession = Static<typeof EndedSession>;
 
+/** The end of a page of ended sessions: a time to the microsecond as the database writes it, and the id. */
+const PageEnd = closed({ ended_at: Type.String({ pattern: "^[0-9T:.Z-]{20,30}$" }), session: SessionId });
+export type PageEnd = Static<typeof PageEnd>;
+
 /**
- * What a verifier of tokens can't see in them: which keys are told now, and the sessions that have ended `since` the `at` of
- * the last answer. Where there is `more`, it is to be asked for at once.
+ * What a verifier of tokens can't see in them: which keys are told now, and the sessions that have ended `since` the `at` of an
+ * earlier answer. Where there is a `next`, those `after` it are to be asked for at once.
  */
 export const revocations = action("users.revocations", {
-  params: closed({ since: Type.Optional(Timestamp) }),
-  result: closed({ at: Timestamp, more: Type.Boolean(), kids: Type.Array(Type.String()), ended: Type.Array(EndedSession) }),
+  params: closed({ since: Type.Optional(Timestamp), after: Type.Optional(PageEnd) }),
+  result: closed({ at: Timestamp, next: nullable(PageEnd), kids: Type.Array(Type.String()), ended: Type.Array(EndedSession) }),
   repeatable: true,
   timeout: 500,
 });

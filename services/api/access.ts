@@ -24,7 +24,7 @@ interface Issuer {
  * 30 times as much.
  */
 export class TokenVerifier {
-  private keys = new Map<string, KeyObject>();
+  private readonly keys = new Map<string, KeyObject>();
   private fetched = -Infinity;
   private fetching: Promise<void> | undefined;
   private readonly passed = new LRUCache<string, { caller: Required<Caller>; exp: number }>({ max: MAX_REMEMBERED });
@@ -72,6 +72,10 @@ export class TokenVerifier {
   /** Those that are not told any more are forgotten, with what they signed; new ones are fetched when a token names them. */
   private heardKeys(kids: readonly string[]): void {
     if (kids.some((kid) => !this.keys.has(kid))) this.fetched = -Infinity;
+    this.forgetAllBut(kids);
+  }
+
+  private forgetAllBut(kids: readonly string[]): void {
     const withdrawn = [...this.keys.keys()].filter((kid) => !kids.includes(kid));
     for (const kid of withdrawn) this.keys.delete(kid);
     if (withdrawn.length > 0) this.passed.clear();
@@ -107,9 +111,10 @@ export class TokenVerifier {
     // Noted before it is known to work, but for the first time: made-up key ids must not become load where users is away.
     if (this.keys.size > 0) this.fetched = this.now();
     const keys = await this.issuer.keys();
-    this.keys = new Map(keys.map((jwk) => [jwk.kid, createPublicKey({ key: jwk, format: "jwk" })]));
+    this.forgetAllBut(keys.map(({ kid }) => kid));
+    // A key's id is its thumbprint: what is known by it stays as it is.
+    for (const jwk of keys) if (!this.keys.has(jwk.kid)) this.keys.set(jwk.kid, createPublicKey({ key: jwk, format: "jwk" }));
     this.fetched = this.now();
-    this.passed.clear();
   }
 }
 

@@ -3,13 +3,21 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 /** Most requests that one gateway has under way. Twice what fills its batches: more would wait longer, and none be served sooner. */
 const MAX_UNDER_WAY = 512;
 
-/** Emitted on a response that goes on as a stream. */
-const RELEASED = Symbol("released");
+interface Entry {
+  /** its client has sent all of it */
+  isRead: boolean;
+  isAnswered: boolean;
+  isOver: boolean;
+}
 
-/** Counts a gateway's requests, each from its head until it is answered or its client has gone. */
+/**
+ * Counts a gateway's requests, each from its head until it is answered or its client has gone. It is answered when its answer is
+ * made: what is still being sent, or waits behind another answer on its connection, takes no room from others.
+ */
 export class Admission {
-  private unanswered = 0;
-  /** Those that have come to their end: one that is still being sent takes no room from others. */
+  private readonly entries = new WeakMap<ServerResponse, Entry>();
+  private unsent = 0;
+  /** Those that are read and not answered. */
   private underWay = 0;
 
   get isFull(): boolean {
@@ -20,34 +28,41 @@ export class Admission {
     return this.underWay;
   }
 
-  /** Whether every request is answered, those included that are still being sent. */
+  /** Whether every request is answered, and its answer sent. */
   get isIdle(): boolean {
-    return this.unanswered === 0;
+    return this.unsent === 0;
   }
 
   enter(req: IncomingMessage, res: ServerResponse): void {
-    let done = false;
-    let read = false;
+    const entry = { isRead: false, isAnswered: false, isOver: false };
     const begin = (): void => {
-      if (done) return; // answered before it was read
-      read = true;
+      if (entry.isAnswered) return; // before it was read
+      entry.isRead = true;
       this.underWay++;
     };
-    this.unanswered++;
+    this.entries.set(res, entry);
+    this.unsent++;
     if (hasBody(req)) req.once("end", begin);
     else begin();
-    const leave = (): void => {
-      if (done) return;
-      done = true;
-      this.unanswered--;
-      if (read) this.underWay--;
-    };
-    res.once("close", leave).once(RELEASED, leave);
+    res.once("close", () => {
+      this.release(res);
+    });
   }
 
-  /** What is a stream from now on takes no room from others, and a stop does not wait for it. */
+  answered(res: ServerResponse): void {
+    const entry = this.entries.get(res);
+    if (entry === undefined || entry.isAnswered) return;
+    entry.isAnswered = true;
+    if (entry.isRead) this.underWay--;
+  }
+
+  /** What has been sent, or is a stream from now on: a stop does not wait for it. */
   release(res: ServerResponse): void {
-    res.emit(RELEASED);
+    this.answered(res);
+    const entry = this.entries.get(res);
+    if (entry === undefined || entry.isOver) return;
+    entry.isOver = true;
+    this.unsent--;
   }
 }
 

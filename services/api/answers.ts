@@ -43,6 +43,7 @@ export function answers(config: Config): Partial<ServiceSchema> {
         });
         if (stream === undefined) {
           res.end(isHead ? undefined : content);
+          this.admission.answered(res);
           return;
         }
         this.admission.release(res);

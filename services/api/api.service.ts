@@ -20,7 +20,7 @@ import { RequestMetrics } from "./metrics";
 import { nodesRoute } from "./nodes";
 import { problemDetails, translated } from "./problem";
 import { RateLimit } from "./rate-limit";
-import { hotProduct, isAcceptable, isHealth, isPreflight, pathOf, requestId } from "./request";
+import { hotProduct, isAcceptable, isProbe, isPreflight, pathOf, requestId } from "./request";
 import { readProduct, ROUTES } from "./routes";
 import { Streams, type StreamLimits } from "./streams";
 import { answerUnreadable, refuseAtOnce } from "./unserved";
@@ -110,7 +110,7 @@ export default function api(
       /** Every request passes here first, whatever becomes of it. */
       async httpHandler(this: Api, req: IncomingMessage, res: ServerResponse): Promise<void> {
         const id = requestId(req);
-        if (this.admission.isFull && !isHealth(req)) {
+        if (this.admission.isFull && !isProbe(req)) {
           refuseAtOnce(res, id);
           this.metrics?.refused(req);
           return;
@@ -127,10 +127,11 @@ export default function api(
         await withRequestId(id, () => this.take(req, res, id)).catch((error: unknown) => {
           this.errorHandler(req, res, error);
         });
+        if (res.writableEnded) this.admission.answered(res); // by moleculer-web itself, as a preflight is
       },
 
       async take(this: Api, req: IncomingMessage, res: ServerResponse, id: string): Promise<void> {
-        if (this.rateLimit.isOn && !isHealth(req)) this.rateLimit.count(this.address.of(req));
+        if (this.rateLimit.isOn && !isProbe(req)) this.rateLimit.count(this.address.of(req));
         const product = hotProduct(req);
         if (product !== undefined) return this.readProduct(req, res, product);
         for (const [name, value] of Object.entries(this.baseHeaders(req))) res.setHeader(name, value);

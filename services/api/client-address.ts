@@ -16,7 +16,7 @@ export class ClientAddress {
 
   /** The name to count a client by: its IPv4 address, or the network of its IPv6 address. */
   of(req: IncomingMessage): string {
-    const address = proxyaddr(req, this.trust);
+    const address = withoutPort(proxyaddr(req, this.trust));
     if (!ipaddr.isValid(address)) return "unknown"; // a proxy wrote something else, or the socket is closed
     const parsed = ipaddr.process(address);
     return parsed instanceof ipaddr.IPv6
@@ -33,3 +33,7 @@ export class ClientAddress {
     return remoteAddress !== undefined && this.trust(remoteAddress, 0) && req.headers["x-forwarded-proto"] === "https";
   }
 }
+
+/** Some proxies write `203.0.113.7:51234`, or `[2001:db8::1]:51234`. */
+const withoutPort = (address: string): string =>
+  /^\[(.*)\](:\d+)?$/.exec(address)?.[1] ?? /^(\d+(?:\.\d+){3}):\d+$/.exec(address)?.[1] ?? address;

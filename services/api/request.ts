@@ -18,7 +18,8 @@ export function requestId(req: IncomingMessage): string {
 /** Without the query, in which anything may stand. */
 export const pathOf = (req: IncomingMessage & { originalUrl?: string }): string => (req.originalUrl ?? req.url ?? "/").split("?")[0] ?? "/";
 
-export const isHealth = (req: IncomingMessage): boolean => /^\/health(\/|$)/.test(pathOf(req));
+/** What load balancers ask, which costs nothing: it is answered whatever else is asked. */
+export const isProbe = (req: IncomingMessage): boolean => /^\/health\/(live|ready)$/.test(pathOf(req));
 
 /** The id of `GET /products/{id}`, where nothing about the request asks for more than that. */
 export function hotProduct({ method, url = "", headers }: IncomingMessage): string | undefined {

@@ -1,16 +1,19 @@
 import type { Params, Result } from "../../contracts/contract";
-import type { revocations } from "../../contracts/users";
+import type { PageEnd, revocations } from "../../contracts/users";
 
 /** Milliseconds between two questions, while requests come. */
 const INTERVAL = 1_000;
 /** A request waits for an answer rather than trust one that is older, ms: with the question itself no more than 2 s. */
 const MAX_AGE = 1_500;
+/** Milliseconds for which requests go on without an answer where users has not given one. */
+const GIVEN_UP = 2_000;
 /** Seconds for which an ended session is remembered after its last token has expired: as long as that may still pass. */
 const LEEWAY = 60;
 /** Most questions in a row. */
 const MAX_PAGES = 100;
 
-type Ask = (params: Params<typeof revocations>) => Promise<Result<typeof revocations>>;
+type News = Result<typeof revocations>;
+type Ask = (params: Params<typeof revocations>) => Promise<News>;
 
 /**
  * Which sessions have ended, as users tells a gateway at most once a second, and only while requests come: so that a
@@ -23,6 +26,8 @@ export class Revocations {
   private answers = true;
   private asked = -Infinity;
   private known = -Infinity;
+  private failedAt = -Infinity;
+  private isAsking = false;
   private asking = Promise.resolve();
 
   /** @param heardKeys hears the ids of the keys that are told now */
@@ -35,11 +40,12 @@ export class Revocations {
   /** @returns a promise only where it has to be waited for */
   refresh(): Promise<void> | undefined {
     const now = performance.now();
-    if (now - this.asked >= INTERVAL) {
+    if (!this.isAsking && now - this.asked >= INTERVAL) {
       this.asked = now;
       this.asking = this.catchUp(now);
     }
-    return this.answers && now - this.known > MAX_AGE ? this.asking : undefined;
+    const isDown = now - this.failedAt < GIVEN_UP; // nobody waits again for what has just failed
+    return !isDown && now - this.known > MAX_AGE ? this.asking : undefined;
   }
 
   hasEnded(session: string): boolean {
@@ -47,21 +53,36 @@ export class Revocations {
   }
 
   private async catchUp(now: number): Promise<void> {
+    this.isAsking = true;
     try {
-      for (let page = 0, more = true; more && page < MAX_PAGES; page++) {
-        const news = await this.ask({ ...(this.since !== undefined && { since: this.since }) });
-        for (const { session, until } of news.ended) this.ended.set(session, until);
-        this.heardKeys(news.kids);
-        this.since = news.at;
-        more = news.more;
-      }
+      this.since = await this.askAll();
       this.known = now;
       this.answers = true;
+      this.failedAt = -Infinity;
       this.forget();
     } catch (error) {
-      if (this.answers) this.failed(error);
+      if (this.answers) this.failed(error); // once for an outage
       this.answers = false;
+      this.failedAt = performance.now();
+    } finally {
+      this.isAsking = false;
     }
+  }
+
+  /** Page by page. @returns the time up to which all is known */
+  private async askAll(): Promise<string> {
+    const since = this.since === undefined ? {} : { since: this.since };
+    let at: string | undefined;
+    let after: PageEnd | null = null;
+    for (let page = 0; page < MAX_PAGES; page++) {
+      const news: News = await this.ask({ ...since, ...(after !== null && { after }) });
+      for (const { session, until } of news.ended) this.ended.set(session, until);
+      this.heardKeys(news.kids);
+      at ??= news.at;
+      after = news.next;
+      if (after === null) return at;
+    }
+    throw new Error("more sessions have ended than can be told");
   }
 
   /** By the clock of the database, as the times are. */

@@ -16,57 +16,71 @@ export interface Attempt {
   address: string | undefined;
 }
 
-interface Subject {
-  hash: Buffer;
-  limit: number;
-}
-
-/** In one order everywhere: two statements must not wait for each other. */
-function subjectsOf({ account, address }: Attempt, limits: LoginLimits): Subject[] {
-  const hash = (what: string): Buffer => createHash("sha256").update(what).digest();
-  return [
-    { hash: hash(`account ${account}`), limit: limits.auth },
-    ...(address === undefined ? [] : [{ hash: hash(`address ${address}`), limit: limits.address }]),
-  ]
-    .filter(({ limit }) => limit > 0)
-    .sort((a, b) => a.hash.compare(b.hash));
-}
+const hash = (what: string): Buffer => createHash("sha256").update(what).digest();
 
 /**
  * Counts a login as failed before its password is looked at, so that many at once can't all pass; one that succeeds is
- * taken back. In the database, so that it holds over all nodes.
+ * taken back, and what is refused here does not count. The address comes first: one that is refused must not lock accounts. In
+ * the database, so that it holds over all nodes.
  * @returns what takes it back
  * @throws TOO_MANY_REQUESTS with the seconds until a minute has passed since the first failure
  */
-export async function countAttempt({ query }: Database, attempt: Attempt, limits: LoginLimits): Promise<() => Promise<void>> {
-  const subjects = subjectsOf(attempt, limits);
-  if (subjects.length === 0) return () => Promise.resolve();
-  const hashes = subjects.map(({ hash }) => hash);
-  const rows = await query<{ subject: Buffer; attempts: number; seconds: number }>(
-    `insert into login_attempts as a (subject) select unnest($1::bytea[])
+export async function countAttempt({ query }: Database, { account, address }: Attempt, limits: LoginLimits): Promise<() => Promise<void>> {
+  const subjects = [
+    ...(address === undefined ? [] : [{ subject: hash(`address ${address}`), limit: limits.address }]),
+    { subject: hash(`account ${account}`), limit: limits.auth },
+  ].filter(({ limit }) => limit > 0);
+  const counted: Buffer[] = [];
+  for (const { subject, limit } of subjects) {
+    if (await count(query, subject, limit)) {
+      counted.push(subject);
+      continue;
+    }
+    await takeBack(query, counted);
+    throw problem("TOO_MANY_REQUESTS", "too many failed logins; try again later", { retryAfter: await secondsLeft(query, subject) });
+  }
+  return () => takeBack(query, counted);
+}
+
+/** @returns whether it was still within the limit */
+async function count(query: Query, subject: Buffer, limit: number): Promise<boolean> {
+  const rows = await query(
+    `insert into login_attempts as a (subject) values ($1)
      on conflict (subject) do update set
        attempts = case when a.since > now() - interval '1 minute' then a.attempts + 1 else 1 end,
        since = case when a.since > now() - interval '1 minute' then a.since else now() end
-     returning subject, attempts, greatest(1, ceil(extract(epoch from since + interval '1 minute' - now())))::int as seconds`,
-    [hashes],
+     where a.attempts < $2 or a.since <= now() - interval '1 minute'
+     returning 1`,
+    [subject, limit],
   );
-  const over = rows.filter((row) => subjects.some(({ hash, limit }) => hash.equals(row.subject) && row.attempts > limit));
-  if (over.length > 0)
-    throw problem("TOO_MANY_REQUESTS", "too many failed logins; try again later", {
-      retryAfter: Math.max(...over.map((row) => row.seconds)),
-    });
-  return () => takeBack(query, hashes);
+  return rows.length > 0;
 }
 
-async function takeBack(query: Query, hashes: Buffer[]): Promise<void> {
+async function secondsLeft(query: Query, subject: Buffer): Promise<number> {
+  const [row] = await query<{ seconds: number }>(
+    "select greatest(1, ceil(extract(epoch from since + interval '1 minute' - now())))::int as seconds from login_attempts where subject = $1",
+    [subject],
+  );
+  return row?.seconds ?? 1;
+}
+
+/** In one order everywhere: two statements must not wait for each other. */
+async function takeBack(query: Query, subjects: readonly Buffer[]): Promise<void> {
+  if (subjects.length === 0) return;
   await query(
     `with l as (select subject from login_attempts where subject = any($1::bytea[]) and attempts > 0 order by subject for update)
      update login_attempts a set attempts = attempts - 1 from l where a.subject = l.subject`,
-    [hashes],
+    [subjects],
   );
 }
 
-/** Forgets whose minute is over. */
-export async function forgetAttempts({ query }: Database): Promise<void> {
-  await query("delete from login_attempts where since < now() - interval '1 minute'");
+const MAX_FORGOTTEN = 10_000;
+
+/** Forgets whose minute is over. @returns whether there may be more */
+export async function forgetAttempts({ query }: Database): Promise<boolean> {
+  const gone = await query(
+    "delete from login_attempts where subject in (select subject from login_attempts where since < now() - interval '1 minute' limit $1) returning 1",
+    [MAX_FORGOTTEN],
+  );
+  return gone.length === MAX_FORGOTTEN;
 }

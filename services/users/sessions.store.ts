@@ -1,14 +1,19 @@
 import { createHash, randomBytes } from "node:crypto";
-import type { Caller, EndedSession } from "../../contracts/users";
+import type { Caller, EndedSession, PageEnd } from "../../contracts/users";
 import type { Database } from "../../mixins/database";
 import type { UserRow } from "./users.store";
 
 /** 256 bits, where RFC 6749, section 10.10, asks for 128. */
 const TOKEN_BYTES = 32;
-/** Seconds by which a commit may come after the time that it wrote: more than a statement may take. */
-const LATE = 5;
+/** Seconds by which a commit may come after the time that it wrote, and for which a verifier may take a token after its end. */
+const LATE = 15;
 /** Most sessions told at once. */
 const MAX_TOLD = 10_000;
+/** Most tokens forgotten at once; and sessions, each of which takes thousands of tokens with it. */
+const MAX_FORGOTTEN = 10_000;
+const MAX_SESSIONS_FORGOTTEN = 200;
+/** Before all others. */
+const NO_SESSION = "00000000-0000-0000-0000-000000000000";
 
 const hashOf = (token: string): Buffer => createHash("sha256").update(token).digest();
 const newToken = (): string => randomBytes(TOKEN_BYTES).toString("base64url");
@@ -53,7 +58,7 @@ export function renewSession(db: Database, token: string, ttl: number): Promise<
     );
     if (caller === undefined) {
       await query(
-        `update sessions s set ended_at = now() from refresh_tokens t
+        `update sessions s set ended_at = clock_timestamp() from refresh_tokens t
          where t.hash = $1 and t.used_at is not null and s.id = t.session_id and s.ended_at is null`,
         [hashOf(token)],
       );
@@ -68,7 +73,7 @@ export function renewSession(db: Database, token: string, ttl: number): Promise<
 /** Ends the session that a refresh token, used or not, belongs to; an unknown one belongs to none. */
 export async function endSession({ query }: Database, token: string): Promise<void> {
   await query(
-    "update sessions s set ended_at = now() from refresh_tokens t where t.hash = $1 and s.id = t.session_id and s.ended_at is null",
+    "update sessions s set ended_at = clock_timestamp() from refresh_tokens t where t.hash = $1 and s.id = t.session_id and s.ended_at is null",
     [hashOf(token)],
   );
 }
@@ -85,52 +90,58 @@ export function changePassword(db: Database, user: UserRow, passwordHash: string
       passwordHash,
     ]);
     if (changed.length === 0) return false;
-    await query("update sessions set ended_at = now() where user_id = $1 and ended_at is null and id is distinct from $2::uuid", [
-      user.id,
-      session ?? null,
-    ]);
+    await query(
+      "update sessions set ended_at = clock_timestamp() where user_id = $1 and ended_at is null and id is distinct from $2::uuid",
+      [user.id, session ?? null],
+    );
     return true;
   });
 }
 
 /**
  * The sessions that have ended since a moment, as far as an access token of theirs may still be good.
- * @param since `at` of the last answer
+ * @param since `at` of an earlier answer
+ * @param after `next` of the page before
  * @param ttl seconds that an access token is good for
  */
 export async function endedSessions(
   { query }: Database,
-  since: string | undefined,
+  { since, after }: { since?: string; after?: PageEnd },
   ttl: number,
-): Promise<{ at: string; more: boolean; ended: EndedSession[] }> {
+): Promise<{ at: string; next: PageEnd | null; ended: EndedSession[] }> {
   const [clock] = await query<{ now: Date }>("select now()");
-  const rows = await query<EndedSession & { ended_at: Date }>(
-    `select id as session, ended_at, ceil(extract(epoch from ended_at))::bigint + $2::int as until from sessions
-     where ended_at > greatest($1::timestamptz - $3 * interval '1 second', now() - $2::int * interval '1 second')
-     order by ended_at limit $4`,
-    [since ?? "-infinity", ttl, LATE, MAX_TOLD],
+  const rows = await query<EndedSession & PageEnd>(
+    `select id as session, to_char(ended_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as ended_at,
+       ceil(extract(epoch from ended_at))::bigint + $2::int as until
+     from sessions
+     where ended_at > greatest($1::timestamptz - $3::int * interval '1 second', now() - ($2::int + $3::int) * interval '1 second')
+       and (ended_at, id) > ($4::timestamptz, $5::uuid)
+     order by ended_at, id limit $6`,
+    [since ?? "-infinity", ttl, LATE, after?.ended_at ?? "-infinity", after?.session ?? NO_SESSION, MAX_TOLD],
   );
-  const last = rows.at(-1);
-  const more = rows.length === MAX_TOLD && last !== undefined;
-  const at = (more ? last.ended_at : (clock?.now ?? new Date(0))).toISOString();
-  return { at, more, ended: rows.map(({ session, until }) => ({ session, until })) };
+  const last = rows.length === MAX_TOLD ? rows.at(-1) : undefined;
+  return {
+    at: (clock?.now ?? new Date(0)).toISOString(),
+    next: last === undefined ? null : { ended_at: last.ended_at, session: last.session },
+    ended: rows.map(({ session, until }) => ({ session, until })),
+  };
 }
 
 /**
- * Forgets the sessions that are over, and the used tokens of those that go on for ever; at most as many as one statement may take.
+ * Forgets the used tokens of sessions that go on for ever, and the sessions that are over; each as many as a statement does quickly.
  * @param ttl seconds that a refresh token is good for: for as long a used one is known as such
  * @returns whether there may be more
  */
 export async function forgetSessions({ query }: Database, ttl: number): Promise<boolean> {
+  const tokens = await query(
+    "delete from refresh_tokens where hash in (select hash from refresh_tokens where used_at < now() - $2 * interval '1 second' limit $1) returning 1",
+    [MAX_FORGOTTEN, ttl],
+  );
   const sessions = await query(
     `delete from sessions where id in (
        select id from sessions where expires_at < now() or ended_at < now() - interval '1 day' limit $1
      ) returning 1`,
-    [MAX_TOLD],
+    [MAX_SESSIONS_FORGOTTEN],
   );
-  const tokens = await query(
-    "delete from refresh_tokens where hash in (select hash from refresh_tokens where used_at < now() - $2 * interval '1 second' limit $1) returning 1",
-    [MAX_TOLD, ttl],
-  );
-  return sessions.length === MAX_TOLD || tokens.length === MAX_TOLD;
+  return tokens.length === MAX_FORGOTTEN || sessions.length === MAX_SESSIONS_FORGOTTEN;
 }

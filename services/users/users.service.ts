@@ -11,7 +11,7 @@ import { Passwords } from "./passwords";
 import { countAttempt, forgetAttempts, type Attempt } from "./attempts.store";
 import { KeyRing } from "./keys.store";
 import * as sessions from "./sessions.store";
-import { issueToken, publicJwk } from "./tokens";
+import { issueToken, publicJwk, type SigningKey } from "./tokens";
 import { emailKey, ensureAdmin, present, type UserRow } from "./users.store";
 
 type Users = Service &
@@ -20,7 +20,6 @@ type Users = Service &
     keys: KeyRing;
     findUser(where: { email_key: string } | { id: number }): Promise<UserRow | undefined>;
     checkPassword(user: UserRow | undefined, password: string, attempt: Attempt): Promise<UserRow>;
-    grant(given: sessions.Grant): Promise<contract.Tokens>;
     tidy(): Promise<void>;
     tidying: NodeJS.Timeout | undefined;
   };
@@ -70,15 +69,17 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
         const { email, password, address } = ctx.params;
         const account = emailKey(email);
         const user = await this.checkPassword(await this.findUser({ email_key: account }), password, { account, address });
+        const key = await this.keys.signing();
         const opened = await sessions.openSession(this.db, user, config.refreshTokenTtl);
         if (opened === undefined) throw wrongCredentials();
-        return this.grant(opened);
+        return tokens(key, opened, config.accessTokenTtl);
       }),
 
       refresh: implement(contract.refresh, async function (this: Users, ctx) {
+        const key = await this.keys.signing(); // before the token is spent
         const renewed = await sessions.renewSession(this.db, ctx.params.refresh_token, config.refreshTokenTtl);
         if (renewed === undefined) throw problem("INVALID_REFRESH_TOKEN", "this refresh token is not good, or not any more: log in again");
-        return this.grant(renewed);
+        return tokens(key, renewed, config.accessTokenTtl);
       }),
 
       logout: implement(contract.logout, async function (this: Users, ctx) {
@@ -110,7 +111,7 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
       revocations: implement(contract.revocations, async function (this: Users, ctx) {
         const [{ told }, ended] = await Promise.all([
           this.keys.current(),
-          sessions.endedSessions(this.db, ctx.params.since, config.accessTokenTtl),
+          sessions.endedSessions(this.db, ctx.params, config.accessTokenTtl),
         ]);
         return { ...ended, kids: told.map(({ kid }) => kid) };
       }),
@@ -140,23 +141,14 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
         return user;
       },
 
-      async grant(this: Users, { caller, refreshToken }: sessions.Grant): Promise<contract.Tokens> {
-        return {
-          access_token: issueToken(await this.keys.signing(), caller, config.accessTokenTtl),
-          token_type: "bearer",
-          expires_in: config.accessTokenTtl,
-          refresh_token: refreshToken,
-        };
-      },
-
       /** Forgets sessions and failed logins that are over. */
       async tidy(this: Users): Promise<void> {
-        try {
-          await forgetAttempts(this.db);
-          while (await sessions.forgetSessions(this.db, config.refreshTokenTtl)) if (this.broker.stopping) return;
-        } catch (error) {
-          this.logger.warn("what is over was not forgotten; the next try is in an hour:", error);
-        }
+        for (const forget of [() => forgetAttempts(this.db), () => sessions.forgetSessions(this.db, config.refreshTokenTtl)])
+          try {
+            while (await forget()) if (this.broker.stopping) return;
+          } catch (error) {
+            this.logger.warn("what is over was not forgotten; the next try is in an hour:", error);
+          }
       },
     },
 
@@ -182,3 +174,10 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
 
 const wrongCredentials = () => problem("INVALID_CREDENTIALS", "the e-mail or the password is wrong");
 const noAccount = () => problem("UNAUTHENTICATED", "this account does not exist");
+
+const tokens = (key: SigningKey, { caller, refreshToken }: sessions.Grant, ttl: number): contract.Tokens => ({
+  access_token: issueToken(key, caller, ttl),
+  token_type: "bearer",
+  expires_in: ttl,
+  refresh_token: refreshToken,
+});

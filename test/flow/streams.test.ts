@@ -1,3 +1,4 @@
+import { connect } from "node:net";
 import jwt from "jsonwebtoken";
 import type { Middleware } from "moleculer";
 import { Client as Postgres } from "pg";
@@ -166,6 +167,24 @@ describe("a stream of an order's events, where order.changed is always lost", ()
     await stream.end();
     expect(other.state).toBe("open");
     expect((await guest.get(`/orders/${id}`)).status).toBe(401);
+  });
+
+  it("holds up what its own connection asks behind it, and nobody else", async () => {
+    const id = await confirmed();
+    const { hostname, port } = new URL(shop.url);
+    const head = `HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ${buyer.token!}\r\n\r\n`;
+    const socket = connect(Number(port), hostname);
+    let text = "";
+    socket.on("data", (chunk) => (text += chunk.toString()));
+    socket.write(
+      `GET /orders/${id}/events ${head}${"GET /products/1 HTTP/1.1\r\nHost: a\r\n\r\n".repeat(600)}${`GET /me ${head}`.repeat(20)}`,
+    );
+    const { admission } = shop.node("api").getLocalService("api") as unknown as { admission: { size: number; isIdle: boolean } };
+    await until("the stream is open, and the others are read", () => text.includes("CONFIRMED") && !admission.isIdle);
+    await until("they are answered", () => admission.size === 0, 5_000);
+    expect((await shop.client().get("/products/1")).status).toBe(200);
+    socket.destroy();
+    await until("nothing is left of them", () => admission.isIdle);
   });
 
   it("takes no place from requests, and a gateway with too many streams refuses the next", async () => {

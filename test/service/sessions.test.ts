@@ -153,6 +153,19 @@ describe("logout", () => {
   });
 });
 
+it("ten thousand sessions that end at one moment do not hide those that end after them", async () => {
+  const person = await register();
+  await inUsers(
+    `insert into sessions (user_id, expires_at, ended_at) select id, now() + interval '1 day', now() from users, generate_series(1, 10001)
+     where email = $1`,
+    [person.email],
+  );
+  const session = await logIn(person);
+  await expectAlive(session);
+  expect((await logOut(session.refresh_token)).status).toBe(204);
+  await expectEnded(session);
+}, 20_000);
+
 describe("a new password", () => {
   const change = (session: Session, current_password: string, new_password: string): Promise<Answer> =>
     anywhere().request("PUT", "/me/password", { current_password, new_password }, { token: session.access_token });

@@ -1,7 +1,9 @@
+import type { PageEnd } from "../../contracts/users";
 import { Revocations } from "../../services/api/revocations";
 
 interface Asked {
   since?: string;
+  after?: PageEnd;
 }
 
 /** A users service of the test's own, on a clock that the test moves. */
@@ -9,14 +11,14 @@ function issuer() {
   const asked: Asked[] = [];
   const failures: unknown[] = [];
   const kids: string[][] = [];
-  const state = { ended: [] as { session: string; until: number }[], more: false, down: false, at: 0 };
+  const state = { ended: [] as { session: string; until: number }[], next: null as PageEnd | null, down: false, at: 0 };
   const revocations = new Revocations(
     (params) => {
       asked.push(params);
       if (state.down) return Promise.reject(new Error("away"));
-      const { ended, more } = state;
-      Object.assign(state, { ended: [], more: false });
-      return Promise.resolve({ at: new Date(state.at * 1000).toISOString(), more, kids: ["a key"], ended });
+      const { ended, next } = state;
+      Object.assign(state, { ended: [], next: null });
+      return Promise.resolve({ at: new Date(state.at++ * 1000).toISOString(), next, kids: ["a key"], ended });
     },
     (told) => kids.push([...told]),
     (error) => failures.push(error),
@@ -26,6 +28,10 @@ function issuer() {
 
 beforeEach(() => jest.useFakeTimers({ now: 0 }));
 afterEach(() => jest.useRealTimers());
+/** What is already answered is heard. */
+const settled = async (): Promise<void> => {
+  for (let i = 0; i < 10; i++) await Promise.resolve();
+};
 const later = (ms: number) => jest.advanceTimersByTime(ms);
 
 it("the first request waits for the answer; those of the next second ask nothing; then one asks, and nobody waits", async () => {
@@ -51,11 +57,48 @@ it("after a pause a request waits, and sees what ended meanwhile", async () => {
   expect([revocations.hasEnded("s"), revocations.hasEnded("t")]).toEqual([true, false]);
 });
 
-it("where there is more, it is asked for at once", async () => {
+it("where there is more, it is asked for at once, behind the page before; the next round goes on where this one began", async () => {
   const { asked, state, revocations } = issuer();
-  Object.assign(state, { more: true, at: 5, ended: [{ session: "s", until: 900 }] });
+  const next = { ended_at: "1970-01-01T00:00:04.000001Z", session: "s" };
+  Object.assign(state, { next, at: 5, ended: [{ session: "s", until: 900 }] });
   await revocations.refresh();
-  expect(asked).toEqual([{}, { since: "1970-01-01T00:00:05.000Z" }]);
+  expect(asked).toEqual([{}, { after: next }]);
+  expect(revocations.hasEnded("s")).toBe(true);
+  later(1_000);
+  void revocations.refresh();
+  expect(asked[2]).toEqual({ since: "1970-01-01T00:00:05.000Z" });
+});
+
+it("while an answer is outstanding, nothing more is asked", async () => {
+  let answer: () => void = () => undefined;
+  let asked = 0;
+  const slow = new Revocations(
+    () => {
+      asked++;
+      return new Promise((resolve) => (answer = () => resolve({ at: "1970-01-01T00:00:00.000Z", next: null, kids: [], ended: [] })));
+    },
+    () => undefined,
+    () => undefined,
+  );
+  const waits = slow.refresh();
+  later(5_000);
+  expect(slow.refresh()).toBe(waits);
+  expect(asked).toBe(1);
+  answer();
+  await waits;
+  expect(slow.refresh()).toBeInstanceOf(Promise); // what it told is five seconds old
+  expect(asked).toBe(2);
+});
+
+it("users was away, and a pause later somebody asks: they wait, and see what ended meanwhile", async () => {
+  const { state, revocations } = issuer();
+  state.down = true;
+  await revocations.refresh();
+  Object.assign(state, { down: false, ended: [{ session: "s", until: 900 }] });
+  later(3_000);
+  const waits = revocations.refresh();
+  expect(waits).toBeInstanceOf(Promise);
+  await waits;
   expect(revocations.hasEnded("s")).toBe(true);
 });
 
@@ -81,7 +124,7 @@ it("users away: the first request waits and goes on, the others do not wait; it 
   expect(revocations.refresh()).toBeUndefined();
   later(1_000);
   expect(revocations.refresh()).toBeUndefined();
-  await Promise.resolve();
+  await settled();
   expect([asked.length, failures.length]).toEqual([2, 1]);
   state.down = false;
   later(1_000);
