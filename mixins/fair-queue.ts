@@ -1,0 +1,194 @@
+import { problem } from "../broker/errors";
+
+/** Whom work is done for. */
+export interface Client {
+  /** As the gateway names it: an IPv4 address, or the /64 network of an IPv6 address. */
+  readonly address: string;
+  /** Undefined where nobody is logged in, or not yet. */
+  readonly user: number | undefined;
+}
+
+/** No address holds more than this part of what waits or is held: three others always find room. */
+const SHARE = 4;
+
+/** The largest number of `places` that one address may hold. */
+export const shareOf = (places: number): number => Math.max(1, Math.floor(places / SHARE));
+
+/** Seconds after which a client that holds its share may try again. */
+const RETRY_AFTER_SECONDS = 1;
+
+export const overShare = () =>
+  problem("TOO_MANY_REQUESTS", "too many requests from your address are waiting; try again later", { retryAfter: RETRY_AFTER_SECONDS });
+
+/** One group's members, each with a line of its own; turns go in rotation among them. */
+class Rotation<Line extends { readonly size: number; take(): unknown }> {
+  /** In the order of their turns: whoever has had one goes to the end. */
+  private readonly lines = new Map<unknown, Line>();
+
+  constructor(private readonly newLine: () => Line) {}
+
+  line(member: unknown): Line {
+    let line = this.lines.get(member);
+    if (line === undefined) this.lines.set(member, (line = this.newLine()));
+    return line;
+  }
+
+  sizeOf(member: unknown): number {
+    return this.lines.get(member)?.size ?? 0;
+  }
+
+  take(): ReturnType<Line["take"]> | undefined {
+    for (const [member, line] of this.lines) {
+      this.lines.delete(member);
+      const item = line.take() as ReturnType<Line["take"]>;
+      if (line.size > 0) this.lines.set(member, line);
+      return item;
+    }
+    return undefined;
+  }
+}
+
+/** First in, first out. */
+class Line<Item> {
+  private items: Item[] = [];
+  private next = 0;
+
+  get size(): number {
+    return this.items.length - this.next;
+  }
+
+  add(item: Item): void {
+    this.items.push(item);
+  }
+
+  take(): Item | undefined {
+    const item = this.items[this.next++];
+    // Not one by one, which would move all others each time.
+    if (this.next > 32 && this.next * 2 > this.items.length) {
+      this.items = this.items.slice(this.next);
+      this.next = 0;
+    }
+    return item;
+  }
+}
+
+/** The users of one address. */
+class Users<Item> {
+  size = 0;
+  private readonly rotation = new Rotation(() => new Line<Item>());
+
+  add(user: unknown, item: Item): void {
+    this.rotation.line(user).add(item);
+    this.size++;
+  }
+
+  take(): Item | undefined {
+    this.size--;
+    return this.rotation.take();
+  }
+}
+
+/**
+ * What waits, in a fair order: turns rotate among addresses, then among the users of an address. However much one client
+ * asks for, another's first item is taken after at most one of each other address. No address holds more than a quarter of
+ * the places.
+ */
+export class FairQueue<Item> {
+  size = 0;
+  private readonly share: number;
+  private readonly addresses = new Rotation(() => new Users<Item>());
+
+  /** @param places most items that wait */
+  constructor(private readonly places: number) {
+    this.share = shareOf(places);
+  }
+
+  /** @throws TOO_MANY_REQUESTS where this address holds its share, SERVICE_UNAVAILABLE where every place is taken */
+  add({ address, user }: Client, item: Item): void {
+    if (this.addresses.sizeOf(address) >= this.share) throw overShare();
+    this.force({ address, user }, item);
+  }
+
+  /** As `add`, for work of the shop itself, which has no share to exceed. @throws SERVICE_UNAVAILABLE */
+  force({ address, user }: Client, item: Item): void {
+    if (this.size >= this.places) throw problem("SERVICE_UNAVAILABLE", "too much is waiting");
+    this.addresses.line(address).add(user, item);
+    this.size++;
+  }
+
+  /** The item whose turn it is. */
+  take(): Item | undefined {
+    if (this.size === 0) return undefined;
+    this.size--;
+    return this.addresses.take();
+  }
+}
+
+interface Waiting {
+  start: () => void;
+  isWanted: () => boolean;
+  drop: () => void;
+}
+
+const always = (): boolean => true;
+
+/**
+ * A limited number of slots, and a fair queue for those who find none free. Slots are work-conserving: one client may use
+ * all of them while nobody else waits.
+ */
+export class FairSlots {
+  private running = 0;
+  private readonly queue: FairQueue<Waiting>;
+
+  /**
+   * @param slots most pieces of work that run at a time
+   * @param places most that wait
+   */
+  constructor(private readonly options: { readonly slots: number; readonly places: number }) {
+    this.queue = new FairQueue(options.places);
+  }
+
+  get inFlight(): number {
+    return this.running;
+  }
+
+  get waiting(): number {
+    return this.queue.size;
+  }
+
+  /**
+   * Runs `work` when its turn comes.
+   * @param isWanted asked at that moment: work whose client has gone, or whose time is over, is not started
+   * @throws TOO_MANY_REQUESTS, SERVICE_UNAVAILABLE
+   */
+  async run<T>(client: Client, work: () => Promise<T>, isWanted: () => boolean = always): Promise<T> {
+    if (this.running >= this.options.slots || this.queue.size > 0) await this.turn(client, isWanted);
+    else this.running++;
+    try {
+      return await work();
+    } finally {
+      this.running--;
+      this.startNext();
+    }
+  }
+
+  private turn(client: Client, isWanted: () => boolean): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const drop = (): void => {
+        reject(problem("SERVICE_UNAVAILABLE", "this waited for too long"));
+      };
+      this.queue.add(client, { start: resolve, isWanted, drop });
+    });
+  }
+
+  private startNext(): void {
+    while (this.running < this.options.slots) {
+      const next = this.queue.take();
+      if (next === undefined) return;
+      if (next.isWanted()) {
+        this.running++;
+        next.start();
+      } else next.drop();
+    }
+  }
+}
