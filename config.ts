@@ -75,6 +75,8 @@ function read(env: Reader) {
     bcryptCost: env.integer("BCRYPT_COST", 12, production ? 10 : 4, 16),
     admin: env.admin(),
     corsOrigins: env.origins("CORS_ORIGINS"),
+    /** Seconds that a connection is kept after a response: longer than a proxy in front keeps its own, or it would reuse one that closes. */
+    keepAliveTimeout: env.integer("KEEP_ALIVE_TIMEOUT", 75, 1, 3_600),
     /** Failed logins a minute, for one account and from one address; requests a second of one client. 0 is no limit. */
     rateLimit: {
       auth: env.integer("RATE_LIMIT_AUTH", 10, 0, 1_000_000),

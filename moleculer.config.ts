@@ -1,7 +1,9 @@
 import { Errors, type BrokerOptions } from "moleculer";
 import { amqpTransporter } from "./broker/amqp.transporter";
 import { drainFirst } from "./broker/drain";
-import { logger, logUnexpected, requestIds } from "./broker/logger";
+import { logger, logUnexpected } from "./broker/logger";
+import { requests } from "./broker/request";
+import { retries } from "./broker/retry";
 import { ContractValidator } from "./broker/validator";
 import { loadConfig, type Config } from "./config";
 import { version } from "./package.json";
@@ -10,6 +12,7 @@ const TIMEOUT = 504;
 
 /** The options of every node, whichever services it hosts. */
 export function brokerOptions(config: Config): BrokerOptions {
+  const { retryPolicy, middleware: retrying } = retries();
   return {
     namespace: config.namespace,
     nodeID: config.nodeId,
@@ -17,20 +20,12 @@ export function brokerOptions(config: Config): BrokerOptions {
     logger: logger(config.log.level, config.log.format),
     transporter: config.transporter === undefined ? null : amqpTransporter(config.transporter),
     validator: new ContractValidator({}),
-    middlewares: [requestIds, drainFirst],
+    middlewares: [requests, retrying, drainFirst],
     errorHandler: logUnexpected,
 
     // Each contract has its own; this is for the few calls without one.
     requestTimeout: 5_000,
-    // Only what a contract calls repeatable is repeated, and only when it failed to reach its service or its answer us.
-    retryPolicy: {
-      enabled: false,
-      retries: 0,
-      delay: 50,
-      maxDelay: 500,
-      factor: 2,
-      check: (error) => error instanceof Errors.MoleculerError && error.retryable,
-    },
+    retryPolicy,
     // Requests are acknowledged on receipt: this is their only back-pressure.
     bulkhead: { enabled: true, concurrency: 64, maxQueueSize: 1_024 },
     // Refusals and a database that is down are answers. A node that gives none is left alone for a while.

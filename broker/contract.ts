@@ -11,9 +11,10 @@ import type {
 } from "moleculer";
 import type { ActionContract, EventContract, FailedItem, Params, Result } from "../contracts/contract";
 import type { Caller } from "../contracts/users";
-import { failedItem, problem } from "./errors";
+import { failedItem, problem, tooLate } from "./errors";
 import { canDeliver } from "./listeners";
-import { currentRequestId, logFailure, withRequestId } from "./logger";
+import { logFailure } from "./logger";
+import { currentRequestId, remainingMs, withRequestId } from "./request";
 
 export interface Meta {
   user?: Caller;
@@ -84,7 +85,11 @@ export function subscribe<P extends TSchema, This>(
   return { params: contract.params, handler }; // as above
 }
 
-/** Calls an action by its contract, from inside a request (its id and time limit are handed on) or from a broker. */
+/**
+ * Calls an action by its contract, from inside a request or from a broker. The id of the current request travels with it,
+ * and what is left of its time, where that is less than the contract allows.
+ * @throws SERVICE_UNAVAILABLE where no time is left: the call is not made
+ */
 export function call<C extends ActionContract>(
   from: Context<unknown, object> | ServiceBroker,
   contract: C,
@@ -92,8 +97,10 @@ export function call<C extends ActionContract>(
   options: CallingOptions = {},
 ): Promise<Result<C>> {
   const requestID = currentRequestId(); // a broker, unlike a context, does not know for whom it works
+  const timeout = Math.min(contract.timeout, Math.floor(remainingMs()));
+  if (timeout <= 0) return Promise.reject(tooLate());
   return from.call<Result<C>, Params<C>>(contract.name, params, {
-    timeout: contract.timeout,
+    timeout,
     ...(requestID !== undefined && { requestID }),
     ...options,
   });

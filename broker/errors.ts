@@ -24,6 +24,9 @@ interface ProblemOptions {
 
 export const problem = (code: ErrorCode, detail: string, options?: ProblemOptions): Problem => new Problem(code, detail, options);
 
+/** For work whose time was over, or whose client had gone, before it was its turn. */
+export const tooLate = (): Problem => problem("SERVICE_UNAVAILABLE", "this waited for too long");
+
 /** A 422 for one field, for rules that no schema can say. */
 export const invalid = (field: string, message: string): Problem =>
   problem("VALIDATION_ERROR", `${field} ${message}`, { errors: [{ field, message }] });

@@ -1,24 +1,7 @@
-import { AsyncLocalStorage } from "node:async_hooks";
 import { inspect } from "node:util";
-import type { BrokerOptions, LoggerConfig, Middleware, Service } from "moleculer";
+import type { BrokerOptions, LoggerConfig, Service } from "moleculer";
 import { errorCode } from "./errors";
-
-/** The request that the running code works for. Moleculer carries its id from node to node in the context. */
-const request = new AsyncLocalStorage<{ id: string }>();
-
-export const currentRequestId = (): string | undefined => request.getStore()?.id;
-
-export const withRequestId = <T>(id: string | null | undefined, work: () => T): T => (id ? request.run({ id }, work) : work());
-
-/** Remembers the request id of every action and event, so that each log line written for it bears it. */
-export const requestIds: Middleware = {
-  name: "RequestIds",
-  localAction: (next) =>
-    function (ctx) {
-      return withRequestId(ctx.requestID, () => next.call(this, ctx) as unknown);
-    },
-  localEvent: (next) => (ctx) => withRequestId(ctx.requestID, () => next(ctx)),
-};
+import { currentRequestId, withRequestId } from "./request";
 
 const logged = new WeakSet<Error>();
 
@@ -72,12 +55,12 @@ export function logger(level: string, format: "short" | "json"): LoggerConfig {
       level: type,
       node: nodeID,
       module: mod,
-      request_id: request.getStore()?.id,
+      request_id: currentRequestId(),
       message: args.map(print).join(" "),
     }),
   ];
   const short = (type: string, args: unknown[], { mod }: Bindings) => {
-    const id = request.getStore()?.id;
+    const id = currentRequestId();
     return [
       `[${new Date().toISOString().slice(11)}] ${type.toUpperCase().padEnd(5)} ${mod}:`,
       ...args.map(print),

@@ -1,111 +1,152 @@
-import DataLoader from "dataloader";
-import { problem } from "../broker/errors";
+import { tooLate } from "../broker/errors";
+import { currentDeadline, withRequest } from "../broker/request";
 import { MAX_BATCH } from "../contracts/contract";
+import { FairQueue, type Client } from "./fair-queue";
 
-export interface BatchOptions {
-  /** Most items in one batch. */
-  size?: number;
-  /** Most batches at work at one time: what comes meanwhile gathers. */
-  underWay?: number;
-  /** Most items that are waiting or at work; one more is refused at once. */
-  queue?: number;
-  /** Milliseconds that an item may wait for its turn: one that has waited longer is refused when that comes. */
-  patience?: number;
-  /** Whether an error may be one item's alone: then each is done once more by itself, which must be harmless. */
-  mayBeOnes?: (error: unknown) => boolean;
-  /** Those that are done by themselves run side by side: for work that may wait for another's lock. */
-  sideBySide?: boolean;
+/** Whom an item is for, and whether they still wait for it. */
+export interface Requester extends Client {
+  isWanted(): boolean;
 }
 
+export interface BatchOptions<Item> {
+  /** Most items in one batch. */
+  size?: number;
+  /** Most weight in one batch, where items weigh differently; a heavier item goes alone. */
+  weight?: { readonly of: (item: Item) => number; readonly max: number };
+  /** Most batches in flight at one time: what comes meanwhile waits for the next. */
+  inFlight?: number;
+  /** Most items that wait. */
+  places?: number;
+  /** Milliseconds that an item may wait: one that has waited longer is refused when its turn comes. */
+  patienceMs?: number;
+  /** Whether an error may be the fault of one item: then each item is retried individually, which must be harmless. */
+  mayBeOfOne?: (error: unknown) => boolean;
+  /** Items that are retried individually run in parallel: for work that may wait for another's lock. */
+  inParallel?: boolean;
+}
+
+type Work<Item, Result> = (items: readonly Item[], waitedMs: number) => Promise<readonly (Result | Error)[]>;
+
+interface Waiting<Item, Result> {
+  readonly item: Item;
+  readonly requester: Requester | undefined;
+  /** When it came, and when its request's time is over. */
+  readonly since: number;
+  readonly deadline: number;
+  readonly resolve: (result: Result) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+/** Work that the shop does for itself has no client whose share it could exceed. */
+const SHOP: Client = { address: "", user: undefined };
+
 /**
- * Work that arrives together travels together: gathers the items that wait at the same moment into one call of `work`,
- * which answers each, in their order, with a result or an error of its own. The cost of an item falls as load rises,
- * and nothing is remembered, so nothing goes stale. No timer: a lone item starts as soon as what the same sockets brought
- * has been read (`setImmediate`; dataloader's own schedule would never gather anything from sockets).
- * @param work hears, too, how many milliseconds the first of its items has waited
- * @throws SERVICE_UNAVAILABLE at once where too much is waiting
+ * Batches calls: items that wait at the same moment become one call of `work`, which gives each, in their order, a result or
+ * an error of its own. The cost of an item falls as load rises, and nothing is cached, so nothing goes stale. No timer: a
+ * lone item starts as soon as what the same sockets brought has been read (`setImmediate`).
+ *
+ * Items of clients take turns (FairQueue). What nobody waits for any more, since its client has gone or its request's deadline
+ * is over, is left out.
+ * @param work is also given the milliseconds that its first item has waited
+ * @returns a function that adds an item. It throws SERVICE_UNAVAILABLE where too much is waiting, or it waited for too long, and
+ * TOO_MANY_REQUESTS where the requester's address holds its share of the places
  */
 export function batch<Item, Result>(
-  work: (items: readonly Item[], waited: number) => Promise<readonly (Result | Error)[]>,
-  { size = MAX_BATCH, underWay = 2, queue = 1_024, patience = Infinity, mayBeOnes = () => false, sideBySide = false }: BatchOptions = {},
-): (item: Item) => Promise<Result> {
-  let waiting = 0;
+  work: Work<Item, Result>,
+  {
+    size = MAX_BATCH,
+    weight,
+    inFlight = 2,
+    places = 1_024,
+    patienceMs = Infinity,
+    mayBeOfOne = () => false,
+    inParallel = false,
+  }: BatchOptions<Item> = {},
+): (item: Item, requester?: Requester) => Promise<Result> {
+  const queue = new FairQueue<Waiting<Item, Result>>(places);
   let running = 0;
-  const ready: (() => void)[] = [];
+  let isScheduled = false;
+  let heldBack: Waiting<Item, Result> | undefined;
 
-  const startNext = (): void => {
-    while (running < underWay) {
-      const start = ready.shift();
-      if (start === undefined) return;
+  /** The next one that is still wanted. */
+  const next = (now: number): Waiting<Item, Result> | undefined => {
+    for (let waiting = heldBack ?? queue.take(); waiting !== undefined; waiting = queue.take()) {
+      heldBack = undefined;
+      const { since, deadline, requester } = waiting;
+      if (now <= since + patienceMs && now < deadline && (requester?.isWanted() ?? true)) return waiting;
+      waiting.reject(tooLate());
+    }
+    return undefined;
+  };
+
+  const compose = (): Waiting<Item, Result>[] => {
+    const now = performance.now();
+    const batched: Waiting<Item, Result>[] = [];
+    let weighs = 0;
+    while (batched.length < size) {
+      const waiting = next(now);
+      if (waiting === undefined) break;
+      weighs += weight?.of(waiting.item) ?? 0;
+      if (weight !== undefined && weighs > weight.max && batched.length > 0) {
+        heldBack = waiting;
+        break;
+      }
+      batched.push(waiting);
+    }
+    return batched;
+  };
+
+  const start = (): void => {
+    isScheduled = false;
+    while (running < inFlight) {
+      const batched = compose();
+      if (batched.length === 0) return;
       running++;
-      start();
+      void perform(batched).finally(() => {
+        running--;
+        start();
+      });
     }
   };
-  const perform = async (items: readonly Item[], waited: number): Promise<readonly (Result | Error)[]> => {
-    if (items.length === 0) return [];
+
+  const perform = async (batched: readonly Waiting<Item, Result>[]): Promise<void> => {
+    const items = batched.map(({ item }) => item);
+    const now = performance.now();
+    const waitedMs = now - Math.min(...batched.map(({ since }) => since));
+    // It works for all of them, and as long as one of them waits.
+    const deadline = Math.max(...batched.map((waiting) => waiting.deadline));
+    const results = await withRequest(undefined, deadline, () => resultsOf(items, waitedMs));
+    batched.forEach(({ resolve, reject }, i) => {
+      const result = results[i];
+      if (result instanceof Error) reject(result);
+      else resolve(result as Result); // there are as many as items
+    });
+  };
+
+  const resultsOf = async (items: readonly Item[], waitedMs: number): Promise<readonly (Result | Error)[]> => {
     try {
-      const results = await work(items, waited);
+      const results = await work(items, waitedMs);
       if (results.length !== items.length) throw new Error(`a batch of ${items.length} gave ${results.length} results`);
       return results;
     } catch (error) {
-      if (!mayBeOnes(error)) throw error;
-      const alone = (item: Item): Promise<readonly (Result | Error)[]> => work([item], waited).catch((e: unknown) => [toError(e)]);
-      if (sideBySide) return (await Promise.all(items.map(alone))).flat();
+      if (!mayBeOfOne(error)) return items.map(() => toError(error));
+      const alone = (item: Item): Promise<readonly (Result | Error)[]> => work([item], waitedMs).catch((e: unknown) => [toError(e)]);
+      if (inParallel) return (await Promise.all(items.map(alone))).flat();
       const results: (Result | Error)[] = [];
       for (const item of items) results.push(...(await alone(item)));
       return results;
     }
   };
-  const loader = new DataLoader<Asked<Item>, Promise<Result>>(
-    (asked) => {
-      const now = performance.now();
-      const earliest = now - patience;
-      const timely = asked.filter(({ at }) => at >= earliest);
-      const results = perform(
-        timely.map(({ item }) => item),
-        now - (timely[0]?.at ?? now),
-      ).finally(() => {
-        running--;
-        startNext();
-      });
-      let next = 0;
-      const answers = asked.map(({ at }) => (at < earliest ? tooLate() : itsOwn(results, next++)));
-      return Promise.resolve(answers);
-    },
-    {
-      cache: false,
-      maxBatchSize: size,
-      batchScheduleFn: (start) => {
-        setImmediate(() => {
-          ready.push(start);
-          startNext();
-        });
-      },
-    },
-  );
 
-  return (item) => {
-    if (waiting >= queue) return Promise.reject(problem("SERVICE_UNAVAILABLE", "too much is waiting"));
-    waiting++;
-    return loader
-      .load({ item, at: performance.now() })
-      .then((result) => result)
-      .finally(() => waiting--);
-  };
+  return (item, requester) =>
+    new Promise((resolve, reject) => {
+      const waiting = { item, requester, since: performance.now(), deadline: currentDeadline(), resolve, reject };
+      if (requester === undefined) queue.force(SHOP, waiting);
+      else queue.add(requester, waiting);
+      if (isScheduled || running >= inFlight) return;
+      isScheduled = true;
+      setImmediate(start);
+    });
 }
-
-interface Asked<Item> {
-  item: Item;
-  at: number;
-}
-
-/** The result of one item of a batch that is under way. */
-async function itsOwn<Result>(results: Promise<readonly (Result | Error)[]>, n: number): Promise<Result> {
-  const result = (await results)[n];
-  if (result instanceof Error) throw result;
-  return result as Result; // there are as many as items
-}
-
-const tooLate = () => problem("SERVICE_UNAVAILABLE", "this waited for too long");
 
 const toError = (error: unknown): Error => (error instanceof Error ? error : new Error(String(error)));

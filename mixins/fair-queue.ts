@@ -1,4 +1,4 @@
-import { problem } from "../broker/errors";
+import { problem, tooLate } from "../broker/errors";
 
 /** Whom work is done for. */
 export interface Client {
@@ -18,7 +18,9 @@ export const shareOf = (places: number): number => Math.max(1, Math.floor(places
 const RETRY_AFTER_SECONDS = 1;
 
 export const overShare = () =>
-  problem("TOO_MANY_REQUESTS", "too many requests from your address are waiting; try again later", { retryAfter: RETRY_AFTER_SECONDS });
+  problem("TOO_MANY_REQUESTS", "too many requests of yours are waiting; try again later", { retryAfter: RETRY_AFTER_SECONDS });
+
+const full = () => problem("SERVICE_UNAVAILABLE", "too much is waiting");
 
 /** One group's members, each with a line of its own; turns go in rotation among them. */
 class Rotation<Line extends { readonly size: number; take(): unknown }> {
@@ -91,36 +93,53 @@ class Users<Item> {
 /**
  * What waits, in a fair order: turns rotate among addresses, then among the users of an address. However much one client
  * asks for, another's first item is taken after at most one of each other address. No address holds more than a quarter of
- * the places.
+ * the places, and no user, from however many addresses.
  */
 export class FairQueue<Item> {
   size = 0;
   private readonly share: number;
-  private readonly addresses = new Rotation(() => new Users<Item>());
+  private readonly addresses = new Rotation(() => new Users<{ item: Item; user: number | undefined }>());
+  /** Places that each user holds. */
+  private readonly held = new Map<number, number>();
 
   /** @param places most items that wait */
   constructor(private readonly places: number) {
     this.share = shareOf(places);
   }
 
-  /** @throws TOO_MANY_REQUESTS where this address holds its share, SERVICE_UNAVAILABLE where every place is taken */
-  add({ address, user }: Client, item: Item): void {
-    if (this.addresses.sizeOf(address) >= this.share) throw overShare();
-    this.force({ address, user }, item);
+  /** @throws TOO_MANY_REQUESTS where this address or user holds its share, SERVICE_UNAVAILABLE where every place is taken */
+  check({ address, user }: Client): void {
+    if (this.addresses.sizeOf(address) >= this.share || (user !== undefined && (this.held.get(user) ?? 0) >= this.share)) throw overShare();
+    if (this.size >= this.places) throw full();
+  }
+
+  /** @throws as `check` */
+  add(client: Client, item: Item): void {
+    this.check(client);
+    this.force(client, item);
   }
 
   /** As `add`, for work of the shop itself, which has no share to exceed. @throws SERVICE_UNAVAILABLE */
   force({ address, user }: Client, item: Item): void {
-    if (this.size >= this.places) throw problem("SERVICE_UNAVAILABLE", "too much is waiting");
-    this.addresses.line(address).add(user, item);
+    if (this.size >= this.places) throw full();
+    this.addresses.line(address).add(user, { item, user });
     this.size++;
+    if (user !== undefined) this.held.set(user, (this.held.get(user) ?? 0) + 1);
   }
 
   /** The item whose turn it is. */
   take(): Item | undefined {
-    if (this.size === 0) return undefined;
+    const taken = this.size === 0 ? undefined : this.addresses.take();
+    if (taken === undefined) return undefined;
     this.size--;
-    return this.addresses.take();
+    if (taken.user !== undefined) this.release(taken.user);
+    return taken.item;
+  }
+
+  private release(user: number): void {
+    const left = (this.held.get(user) ?? 1) - 1;
+    if (left > 0) this.held.set(user, left);
+    else this.held.delete(user);
   }
 }
 
@@ -156,6 +175,11 @@ export class FairSlots {
     return this.queue.size;
   }
 
+  /** Whether a client would be refused now; before any work is put into what it asks. @throws as `run` */
+  check(client: Client): void {
+    if (this.running >= this.options.slots) this.queue.check(client);
+  }
+
   /**
    * Runs `work` when its turn comes.
    * @param isWanted asked at that moment: work whose client has gone, or whose time is over, is not started
@@ -175,7 +199,7 @@ export class FairSlots {
   private turn(client: Client, isWanted: () => boolean): Promise<void> {
     return new Promise((resolve, reject) => {
       const drop = (): void => {
-        reject(problem("SERVICE_UNAVAILABLE", "this waited for too long"));
+        reject(tooLate());
       };
       this.queue.add(client, { start: resolve, isWanted, drop });
     });

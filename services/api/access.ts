@@ -118,11 +118,15 @@ export class TokenVerifier {
   }
 }
 
-/** The key that a token says it was signed by (RFC 7515, section 4.1.4); nothing else of its header is heeded. */
+/**
+ * The key that a token says it was signed by (RFC 7515, section 4.1.4). A token with `crit` names extensions that must be
+ * understood (4.1.11), and none is: it is refused. Nothing else of its header is heeded.
+ */
 function keyId(token: string): string | undefined {
   try {
     const header: unknown = JSON.parse(Buffer.from(token.split(".")[0] ?? "", "base64url").toString());
-    const isOurs = typeof header === "object" && header !== null && "alg" in header && header.alg === "RS256" && "kid" in header;
+    if (typeof header !== "object" || header === null || "crit" in header) return undefined;
+    const isOurs = "alg" in header && header.alg === "RS256" && "kid" in header;
     return isOurs && typeof header.kid === "string" ? header.kid : undefined;
   } catch {
     return undefined; // no JSON: no token

@@ -1,6 +1,6 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { ServiceSchema } from "moleculer";
-import { withRequestId } from "../../broker/logger";
+import { withRequestId } from "../../broker/request";
 import type { SchemaFor } from "../../broker/contract";
 import type { Config } from "../../config";
 import type { ProblemDetails } from "../../contracts/api";
@@ -29,7 +29,9 @@ export function answers(config: Config): Partial<ServiceSchema> {
         if (res.headersSent || res.destroyed) return;
         const isHead = req.method === "HEAD";
         // Before the head, since it may refuse.
-        const stream = follow && !isHead ? this.streams.open(res, follow, bearerToken(req.headers.authorization) ?? "") : undefined;
+        const exchange = this.connections.of(res);
+        const stream =
+          follow && !isHead ? this.streams.open(res, follow, bearerToken(req.headers.authorization) ?? "", exchange) : undefined;
         const content = body === undefined ? text : JSON.stringify(body);
         // All at once, which is quicker than one by one.
         res.writeHead(status, {
@@ -42,11 +44,11 @@ export function answers(config: Config): Partial<ServiceSchema> {
           ...headers,
         });
         if (stream === undefined) {
+          this.connections.made(exchange, isHead || content === undefined ? 0 : Buffer.byteLength(content));
           res.end(isHead ? undefined : content);
-          this.admission.answered(res);
           return;
         }
-        this.admission.release(res);
+        this.connections.streams(exchange);
         stream.begin();
       },
 

@@ -16,7 +16,12 @@ export class ClientAddress {
 
   /** The name to count a client by: its IPv4 address, or the network of its IPv6 address. */
   of(req: IncomingMessage): string {
-    const address = withoutPort(proxyaddr(req, this.trust));
+    return this.ofPeer(proxyaddr(req, this.trust));
+  }
+
+  /** The same, of a socket's own peer. */
+  ofPeer(peer: string): string {
+    const address = withoutPort(peer);
     if (!ipaddr.isValid(address)) return "unknown"; // a proxy wrote something else, or the socket is closed
     const parsed = ipaddr.process(address);
     return parsed instanceof ipaddr.IPv6
@@ -25,6 +30,11 @@ export class ClientAddress {
           .map((part) => part.toString(16))
           .join(":")}::/64`
       : parsed.toString();
+  }
+
+  /** Whether an address is that of a proxy whose headers count. */
+  isTrusted(address: string): boolean {
+    return this.trust(address, 0);
   }
 
   /** Whether a trusted proxy says that the client came by TLS. */

@@ -2,10 +2,14 @@ import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { Context, Service } from "moleculer";
 import type { Meta } from "../../broker/contract";
 import type { ProblemDetails } from "../../contracts/api";
+import type { Caller } from "../../contracts/users";
 import type { TokenVerifier } from "./access";
-import type { Admission } from "./admission";
+import type { FairSlots } from "../../mixins/fair-queue";
 import type { ClientAddress } from "./client-address";
+import type { Connections } from "./connections";
+import type { Exchange } from "./exchange";
 import type { Gather } from "./gather";
+import type { Lanes } from "./lanes";
 import type { RequestMetrics } from "./metrics";
 import type { RateLimit } from "./rate-limit";
 import type { Reply, Route } from "./route";
@@ -31,11 +35,13 @@ export interface Alias {
 /** The service, as its parts see it. */
 export type Api = Service & {
   server: Server & { requireHostHeader: boolean };
-  httpHandler(req: IncomingMessage, res: ServerResponse): Promise<void>;
+  httpHandler(req: IncomingMessage, res: ServerResponse): void;
   aliases: Alias[];
   verifier: TokenVerifier;
   gather: Gather;
-  admission: Admission;
+  connections: Connections;
+  admission: FairSlots;
+  lanes: Lanes;
   address: ClientAddress;
   rateLimit: RateLimit;
   metrics?: RequestMetrics;
@@ -44,8 +50,14 @@ export type Api = Service & {
   send404(req: IncomingMessage, res: ServerResponse): void;
   methodsOf(path: string): string[];
   baseHeaders(req: IncomingMessage): Record<string, string>;
-  take(req: IncomingMessage, res: ServerResponse, id: string): Promise<void>;
-  readProduct(req: IncomingMessage, res: ServerResponse, id: string): Promise<void>;
+  begin(exchange: Exchange): Promise<void>;
+  refusalOf(exchange: Exchange): unknown;
+  authenticated(req: IncomingMessage, auth: "user" | "admin"): Promise<Caller>;
+  take(exchange: Exchange): Promise<void>;
+  routed(exchange: Exchange): Promise<void>;
+  readProduct(exchange: Exchange, id: string): Promise<void>;
+  resolveAlias(url: string, method: string): { alias: Alias } | false;
+  parseQueryString(req: IncomingMessage): { url: string; query: Record<string, unknown> };
   errorHandler(req: IncomingMessage, res: ServerResponse, error: unknown): void;
   sendProblem(req: IncomingMessage, res: ServerResponse, details: ProblemDetails, headers?: Record<string, string>): void;
 };

@@ -2,73 +2,80 @@ import { randomUUID } from "node:crypto";
 import type { CallingOptions, ServiceBroker } from "moleculer";
 import { call } from "../../broker/contract";
 import { itemError, problem } from "../../broker/errors";
-import { currentRequestId } from "../../broker/logger";
+import { currentRequestId } from "../../broker/request";
 import type { Params, Result } from "../../contracts/contract";
 import * as orders from "../../contracts/orders";
 import * as products from "../../contracts/products";
 import type { Caller } from "../../contracts/users";
-import { batch } from "../../mixins/batching";
+import { batch, type Requester } from "../../mixins/batching";
 
-/** The calls that most requests make; those that wait in this gateway at the same moment travel as one. */
+/** The calls that most requests make; those that wait in this gateway at the same moment become one. */
 export interface Gather {
-  product(id: number): Promise<products.Product>;
-  /** Those that ask for the same page at the same moment share one answer. */
-  products(list: Params<typeof products.list>): Promise<Result<typeof products.list>>;
-  order(id: number, caller: Caller): Promise<orders.Order>;
-  createOrder(order: Params<typeof orders.create>, caller: Caller): Promise<orders.Created>;
+  product(id: number, requester: Requester): Promise<products.Product>;
+  /** Requests for the same page at the same moment share one result. */
+  products(list: List, requester: Requester): Promise<Result<typeof products.list>>;
+  order(id: number, caller: Caller, requester: Requester): Promise<orders.Order>;
+  createOrder(order: Params<typeof orders.create>, caller: Caller, requester: Requester): Promise<orders.Created>;
 }
 
 /**
- * Milliseconds that a request may wait for its batch, whatever those before it met: with the call itself its client still has
- * an answer within 5 s. With a repeat of the call, only what has waited no longer than UNHURRIED.
+ * Milliseconds that a request may wait for its batch, whatever those before it met: with the call itself its client still has a
+ * response within 5 s. The call may be retried only for what has waited no longer than UNHURRIED_MS.
  */
-const PATIENCE = 2_600;
-const UNHURRIED = 500;
-const inTime = (waited: number): CallingOptions => (waited > UNHURRIED ? { retries: 0 } : {});
-/** A list may take long: not too many others wait for it. */
-const SMALL = { size: 32, underWay: 4, patience: PATIENCE };
+const PATIENCE_MS = 2_600;
+const UNHURRIED_MS = 500;
+const inTime = (waitedMs: number): CallingOptions => (waitedMs > UNHURRIED_MS ? { retries: 0 } : {});
+
+/** A page has up to 256 KiB, and a message 4 MiB; and a list may take long, so not too many others wait for it. */
+const PAGES = { size: 8, inFlight: 4, places: 256, patienceMs: PATIENCE_MS };
+/** Searches are slower, and lists without one do not wait for them. */
+const SEARCHES = { size: 2, inFlight: 2, places: 64, patienceMs: PATIENCE_MS };
 
 type List = Params<typeof products.list>;
-type Wish = Params<typeof orders.createMany>["orders"][number];
+type NewOrder = Params<typeof orders.createMany>["orders"][number];
 type Wanted = Params<typeof orders.getMany>["orders"][number];
 
 export function gather(broker: ServiceBroker): Gather {
   const order = batch<Wanted, orders.Order>(
-    async (wanted, waited) =>
-      (await call(broker, orders.getMany, { orders: [...wanted] }, inTime(waited))).map(
+    async (wanted, waitedMs) =>
+      (await call(broker, orders.getMany, { orders: [...wanted] }, inTime(waitedMs))).map(
         (found) => found ?? problem("ORDER_NOT_FOUND", "there is no such order"),
       ),
-    { patience: PATIENCE },
+    { patienceMs: PATIENCE_MS },
   );
-  const create = batch<Wish, orders.Created>(
-    async (wishes, waited) =>
-      (await call(broker, orders.createMany, { orders: [...wishes] }, inTime(waited))).map((made) =>
+  const create = batch<NewOrder, orders.Created>(
+    async (placed, waitedMs) =>
+      (await call(broker, orders.createMany, { orders: [...placed] }, inTime(waitedMs))).map((made) =>
         "error" in made ? itemError(made) : made,
       ),
-    { patience: PATIENCE },
+    { patienceMs: PATIENCE_MS },
   );
+  const lists = async (wanted: readonly List[], waitedMs: number): Promise<(Result<typeof products.list> | Error)[]> => {
+    const keys = wanted.map((list) => JSON.stringify(list));
+    const distinct = new Map(keys.map((key, i) => [key, wanted[i]]));
+    const params = { lists: [...distinct.values()].flatMap((list) => list ?? []) };
+    const pages = await call(broker, products.listMany, params, inTime(waitedMs));
+    const byKey = new Map([...distinct.keys()].map((key, i) => [key, pages[i]]));
+    return keys.map((key) => {
+      const page = byKey.get(key);
+      return page === undefined ? new Error("a page is missing") : "error" in page ? itemError(page) : page;
+    });
+  };
+  const pages = batch<List, Result<typeof products.list>>(lists, PAGES);
+  const searches = batch<List, Result<typeof products.list>>(lists, SEARCHES);
   return {
     product: batch<number, products.Product>(
-      async (ids, waited) =>
-        (await call(broker, products.getMany, { ids: [...ids] }, inTime(waited))).map(
+      async (ids, waitedMs) =>
+        (await call(broker, products.getMany, { ids: [...ids] }, inTime(waitedMs))).map(
           (found) => found ?? problem("PRODUCT_NOT_FOUND", "there is no such product"),
         ),
-      { patience: PATIENCE },
+      { patienceMs: PATIENCE_MS },
     ),
-    products: batch<List, Result<typeof products.list>>(async (lists, waited) => {
-      const keys = lists.map((list) => JSON.stringify(list));
-      const distinct = new Map(keys.map((key, i) => [key, lists[i]]));
-      const pages = await call(broker, products.listMany, { lists: [...distinct.values()].flatMap((list) => list ?? []) }, inTime(waited));
-      const answers = new Map([...distinct.keys()].map((key, i) => [key, pages[i]]));
-      return keys.map((key) => {
-        const page = answers.get(key);
-        return page === undefined ? new Error("a page was not answered") : "error" in page ? itemError(page) : page;
-      });
-    }, SMALL),
-    order: (id, { id: user_id, role }) => order({ id, user_id, role }),
-    createOrder: (wish, { id: user_id }) => {
+    products: (list, requester) => (list.q === undefined ? pages : searches)(list, requester),
+    order: (id, { id: user_id, role }, requester) => order({ id, user_id, role }, requester),
+    createOrder: (wanted, { id: user_id }, requester) => {
       const request_id = currentRequestId();
-      return create({ idempotency_key: randomUUID(), ...wish, user_id, ...(request_id !== undefined && { request_id }) });
+      return create({ idempotency_key: randomUUID(), ...wanted, user_id, ...(request_id !== undefined && { request_id }) }, requester);
     },
   };
 }

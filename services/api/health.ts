@@ -68,6 +68,7 @@ export const healthRoutes = (broker: ServiceBroker): Routes => ({
   },
   "GET /health": {
     ...OPEN,
+    lane: "operations",
     contract: health,
     summary: "Whether every service, every database and the transporter answer",
     answers: [200, 503],

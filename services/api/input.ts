@@ -3,6 +3,7 @@ import { invalid, problem } from "../../broker/errors";
 import { coerce } from "../../broker/validator";
 import type { ActionContract } from "../../contracts/contract";
 import type { ErrorCode } from "../../contracts/errors";
+import type { Requester } from "../../mixins/batching";
 
 /** What a request brings, before anything of it is believed. */
 export interface Input {
@@ -10,8 +11,8 @@ export interface Input {
   query: Readonly<Record<string, unknown>>;
   body: unknown;
   headers: Readonly<Record<string, string | string[] | undefined>>;
-  /** What its client is counted by; few routes ask. */
-  address: () => string;
+  /** Who asks: by its address it is counted. */
+  requester: Requester;
 }
 
 /** A param of an action that its route supplies: from the path, a header, or the connection. */
@@ -35,7 +36,7 @@ export function pathId(input: Pick<Input, "path">, code: ErrorCode): number {
 export const idOr = (code: ErrorCode): Supply => ({ read: (input) => pathId(input, code), code });
 
 /** By which failures are counted. */
-export const ADDRESS: Supply = { read: ({ address }) => address(), code: "TOO_MANY_REQUESTS" };
+export const ADDRESS: Supply = { read: ({ requester }) => requester.address, code: "TOO_MANY_REQUESTS" };
 
 /**
  * A JSON object as params of an action, together with what the route itself supplies (an id from the path, a header).

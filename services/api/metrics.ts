@@ -1,6 +1,6 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Metrics } from "../../broker/metrics";
-import type { Admission } from "./admission";
+import type { FairSlots } from "../../mixins/fair-queue";
 import { hotProduct, pathOf } from "./request";
 
 /** With its route, where moleculer-web has found one. */
@@ -20,7 +20,7 @@ export class RequestMetrics {
   /** @param routeAt the route at a path, whatever the method: moleculer-web keeps it to itself where it did not get as far */
   constructor(
     metrics: Metrics,
-    admission: Admission,
+    admission: FairSlots,
     private readonly routeAt: (path: string) => string | undefined,
   ) {
     this.durations = metrics.durations("shop_http_request_duration_seconds", "HTTP requests, from their head until they are answered", [
@@ -30,7 +30,11 @@ export class RequestMetrics {
     ]);
     this.refusals = metrics.counter("shop_http_refused_total", "HTTP requests refused at once, since too many were under way");
     metrics.ask("admission", () => [
-      { name: "shop_http_requests_under_way", help: "HTTP requests that are read and not yet answered", value: admission.size },
+      {
+        name: "shop_http_requests_under_way",
+        help: "HTTP requests that are read and not yet answered",
+        value: admission.inFlight + admission.waiting,
+      },
     ]);
   }
 
@@ -38,9 +42,9 @@ export class RequestMetrics {
     this.count(req, this.routeOf(req), res.writableFinished ? String(res.statusCode) : CLIENT_GONE, milliseconds);
   }
 
-  refused(req: Request): void {
+  /** At once, and therefore without its route. */
+  refused(): void {
     this.refusals.inc();
-    this.count(req, NO_ROUTE, "503", 0);
   }
 
   private routeOf(req: Request): string {

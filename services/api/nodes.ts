@@ -28,6 +28,7 @@ async function ask(ctx: Context<unknown, Meta>, nodeID: string): Promise<Pick<No
 export const nodesRoute = (broker: ServiceBroker): Routes => ({
   "GET /admin/nodes": {
     ...OPEN,
+    lane: "operations",
     contract: nodes,
     summary: "The nodes that this gateway reaches, what each hosts, and how it is",
     answers: [200],

@@ -18,6 +18,10 @@ export function requestId(req: IncomingMessage): string {
 /** Without the query, in which anything may stand. */
 export const pathOf = (req: IncomingMessage & { originalUrl?: string }): string => (req.originalUrl ?? req.url ?? "/").split("?")[0] ?? "/";
 
+/** RFC 9112, 6.3. */
+export const hasBody = ({ headers }: IncomingMessage): boolean =>
+  headers["transfer-encoding"] !== undefined || (headers["content-length"] ?? "0") !== "0";
+
 /** What load balancers ask, which costs nothing: it is answered whatever else is asked. */
 export const isProbe = (req: IncomingMessage): boolean => /^\/health\/(live|ready)$/.test(pathOf(req));
 

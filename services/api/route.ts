@@ -5,8 +5,10 @@ import { problem } from "../../broker/errors";
 import { check } from "../../broker/validator";
 import type { ActionContract, Params, Result } from "../../contracts/contract";
 import type { ErrorCode } from "../../contracts/errors";
+import type { Requester } from "../../mixins/batching";
 import type { Gather } from "./gather";
 import type { Input, Supply } from "./input";
+import type { Lane } from "./lanes";
 import type { Following } from "./streams";
 
 export interface Reply<S extends number = number> {
@@ -46,11 +48,13 @@ export interface Route extends Told<number> {
   /** What it takes and answers with. A `version` in an answer goes into the ETag. */
   contract: ActionContract;
   supplied: Readonly<Record<string, Supply>>;
+  /** Whose turn it waits for; `none` where its calls are batched, or it makes none. */
+  lane: Lane | "none";
   handle(ctx: Context<unknown, Meta>, input: Input, gather: Gather): Promise<Reply>;
 }
 
 /** A route for everyone that takes nothing. */
-export const OPEN = { errors: [], auth: "public", body: "none", supplied: {} } as const;
+export const OPEN = { errors: [], auth: "public", body: "none", supplied: {}, lane: "none" } as const;
 
 /** By method and path. */
 export type Routes = Readonly<Record<string, Route>>;
@@ -65,18 +69,26 @@ interface Spec<C extends ActionContract, S extends number> extends Told<S> {
   supplied?: Partial<Record<keyof Params<C>, Supply>>;
   /** All params, where they are more than those supplied. */
   params?: ParamsOf;
-  /** How it is called, where not by itself. */
-  perform?: (gather: Gather, params: Params<C>, ctx: Context<unknown, Meta>) => Promise<Result<C>>;
+  /** How it is called, where it is batched. */
+  perform?: (gather: Gather, params: Params<C>, requester: Requester, ctx: Context<unknown, Meta>) => Promise<Result<C>>;
+  /** Where it is not that of the service. */
+  lane?: Lane;
   /** What a client is shown, where that is not the action's result. */
   shows?: TSchema;
   reply: (result: Result<C>, input: Input) => Reply<NoInfer<S>>;
+}
+
+/** Calls of a service take turns with each other. */
+function laneOf({ name }: ActionContract): Lane {
+  const [service] = name.split(".");
+  return service === "users" || service === "products" || service === "orders" ? service : "operations";
 }
 
 const onlySupplied: ParamsOf = (_input, supplied) => supplied;
 
 /** What comes from outside is judged by the action's contract, here as well as there: what breaks it is not even sent. */
 export function route<C extends ActionContract, S extends number>(spec: Spec<C, S>): Route {
-  const { action, auth = "public", body = "none", params = onlySupplied, perform, shows, reply, ...told } = spec;
+  const { action, auth = "public", body = "none", params = onlySupplied, perform, shows, reply, lane = laneOf(action), ...told } = spec;
   const supplied: Route["supplied"] = { ...spec.supplied };
   const supplies = Object.entries(supplied);
   return {
@@ -84,13 +96,14 @@ export function route<C extends ActionContract, S extends number>(spec: Spec<C, 
     auth,
     body,
     supplied,
+    lane: perform ? "none" : lane,
     contract: shows ? { ...action, result: shows } : action,
     handle: async (ctx, input, gather) => {
       const ours = Object.fromEntries(supplies.map(([name, { read }]) => [name, read(input)]));
       const given = params(input, ours);
       const errors = check(action.params, given);
       if (errors.length > 0) throw problem("VALIDATION_ERROR", "the request breaks its contract", { errors });
-      return reply(await (perform ? perform(gather, given, ctx) : call(ctx, action, given)), input);
+      return reply(await (perform ? perform(gather, given, input.requester, ctx) : call(ctx, action, given)), input);
     },
   };
 }

@@ -35,14 +35,14 @@ const PasswordGrant = closed({
 const tokens = (granted: users.Tokens): Reply<200> => ok(granted, { "Cache-Control": "no-store", Pragma: "no-cache" });
 
 /** The hottest read; `pathId` is all the check that it needs. */
-export const readProduct = async (input: Pick<Input, "path" | "headers">, gather: Gather): Promise<Reply> =>
-  show(await gather.product(pathId(input, "PRODUCT_NOT_FOUND")), input);
+export const readProduct = async (input: Pick<Input, "path" | "headers" | "requester">, gather: Gather): Promise<Reply> =>
+  show(await gather.product(pathId(input, "PRODUCT_NOT_FOUND"), input.requester), input);
 
 /** A client that has all of an order that is final is told not to come back (204: WHATWG HTML, 9.2.3). */
 async function follow(ctx: Context<unknown, Meta>, input: Input, gather: Gather): Promise<Reply> {
   const seen = Number(LAST_EVENT_ID.read(input));
   const caller = callerOf(ctx);
-  const order = await gather.order(pathId(input, "ORDER_NOT_FOUND"), caller);
+  const order = await gather.order(pathId(input, "ORDER_NOT_FOUND"), caller, input.requester);
   if (orders.isFinal(order.status) && seen >= order.history.length) return noContent();
   return { status: 200, headers: EVENT_STREAM, follow: { order, caller, seen } };
 }
@@ -51,6 +51,7 @@ async function follow(ctx: Context<unknown, Meta>, input: Input, gather: Gather)
 export const ROUTES: Routes = {
   "POST /register": route({
     action: users.register,
+    lane: "passwords",
     summary: "Opens an account",
     answers: [201],
     errors: ["EMAIL_TAKEN"],
@@ -60,6 +61,7 @@ export const ROUTES: Routes = {
   }),
   "POST /token": route({
     action: users.token,
+    lane: "passwords",
     summary: "Logs in: an access token and a refresh token for an e-mail address and its password",
     answers: [200],
     errors: ["INVALID_CREDENTIALS"],
@@ -96,6 +98,7 @@ export const ROUTES: Routes = {
   }),
   "PUT /me/password": route({
     action: users.changePassword,
+    lane: "passwords",
     summary: "Sets a new password; ends all other sessions of the caller",
     answers: [204],
     errors: ["INVALID_CREDENTIALS"],
@@ -128,7 +131,7 @@ export const ROUTES: Routes = {
     answers: [200],
     errors: [],
     params: (input) => queryParams(input, products.list, "refuse"),
-    perform: (gather, params) => gather.products(params),
+    perform: (gather, params, requester) => gather.products(params, requester),
     reply: (page, input) => list("/products", page, input),
   }),
   "GET /products/:id": {
@@ -139,6 +142,7 @@ export const ROUTES: Routes = {
     auth: "public",
     body: "none",
     supplied: { id: idOr("PRODUCT_NOT_FOUND") },
+    lane: "none",
     handle: (_ctx, input, gather) => readProduct(input, gather),
   },
   "PATCH /products/:id": route({
@@ -174,6 +178,7 @@ export const ROUTES: Routes = {
   }),
   "GET /products/:id/stock": route({
     action: products.ledger,
+    lane: "lists",
     summary: "The stock's ledger, newest movement first, for the seller and for admins",
     answers: [200],
     errors: ["FORBIDDEN"],
@@ -192,7 +197,7 @@ export const ROUTES: Routes = {
     supplied: { idempotency_key: IDEMPOTENCY_KEY },
     body: { example: { items: [{ product_id: 1, quantity: 3 }] } },
     params: bodyParams,
-    perform: (gather, order, ctx) => gather.createOrder(order, callerOf(ctx)),
+    perform: (gather, order, requester, ctx) => gather.createOrder(order, callerOf(ctx), requester),
     shows: orders.Order,
     reply: ({ order, replayed }) =>
       created(`/orders/${order.id}`, entity(order).body, {
@@ -202,6 +207,7 @@ export const ROUTES: Routes = {
   }),
   "GET /orders": route({
     action: orders.list,
+    lane: "lists",
     summary: "The caller's orders, newest first; an admin may ask for those of others",
     answers: [200],
     errors: ["FORBIDDEN"],
@@ -216,7 +222,7 @@ export const ROUTES: Routes = {
     errors: [],
     auth: "user",
     supplied: { id: idOr("ORDER_NOT_FOUND") },
-    perform: (gather, { id }, ctx) => gather.order(id, callerOf(ctx)),
+    perform: (gather, { id }, requester, ctx) => gather.order(id, callerOf(ctx), requester),
     reply: show,
   }),
   "GET /orders/:id/events": {
@@ -227,6 +233,7 @@ export const ROUTES: Routes = {
     auth: "user",
     body: "none",
     supplied: { id: idOr("ORDER_NOT_FOUND"), last_event_id: LAST_EVENT_ID },
+    lane: "none",
     media: ["text/event-stream"],
     handle: follow,
   },
@@ -242,6 +249,7 @@ export const ROUTES: Routes = {
 
   "GET /admin/outbox": route({
     action: orders.outbox,
+    lane: "lists",
     summary: "The announcements that wait for an answer or were given up, oldest first",
     answers: [200],
     errors: [],
@@ -260,6 +268,7 @@ export const ROUTES: Routes = {
   }),
   "GET /admin/consistency": route({
     action: orders.audit,
+    lane: "audits",
     summary: "The audit: what the databases say of each other and of themselves",
     answers: [200],
     errors: [],

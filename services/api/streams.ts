@@ -1,8 +1,10 @@
 import type { ServerResponse } from "node:http";
-import { isUnreachable, problem } from "../../broker/errors";
-import { currentRequestId, withRequestId } from "../../broker/logger";
+import { errorCode, isUnreachable, problem } from "../../broker/errors";
+import { currentRequestId, withRequest } from "../../broker/request";
 import { isFinal, type Order } from "../../contracts/orders";
 import type { Caller } from "../../contracts/users";
+import type { Requester } from "../../mixins/batching";
+import { shareOf } from "../../mixins/fair-queue";
 import type { TokenVerifier } from "./access";
 import type { Gather } from "./gather";
 
@@ -15,7 +17,7 @@ export interface Following {
 }
 
 export interface StreamLimits {
-  /** Most streams of one user, and of all, on one gateway. */
+  /** Most streams of one user, and of all, on one gateway; an address holds a quarter of these at most. */
   ofOneUser: number;
   ofAll: number;
   /** Milliseconds after which an order is read again at the latest, for `order.changed` may get lost. */
@@ -37,6 +39,7 @@ export const EVENT_STREAM = { "Content-Type": "text/event-stream", "X-Accel-Buff
 export class Streams {
   private readonly all = new Set<Stream>();
   private readonly byUser = new Map<number, Set<Stream>>();
+  private readonly byAddress = new Map<string, Set<Stream>>();
   private readonly byOrder = new Map<number, Set<Stream>>();
   private readonly limits: StreamLimits;
   private ended = false;
@@ -51,22 +54,30 @@ export class Streams {
 
   /**
    * Takes a place until the response is closed. Nothing is written before the stream's `begin`.
-   * @throws TOO_MANY_REQUESTS where the user has too many, SERVICE_UNAVAILABLE where the gateway has, or is about to stop
+   * @throws TOO_MANY_REQUESTS where the user or the address has too many, SERVICE_UNAVAILABLE where the gateway has, or is about
+   * to stop
    */
-  open(res: ServerResponse, following: Following, token: string): Stream {
+  open(res: ServerResponse, following: Following, token: string, requester: Requester): Stream {
     const { ofOneUser, ofAll } = this.limits;
     const { caller, order } = following;
-    if (this.ended || this.all.size >= ofAll) throw problem("SERVICE_UNAVAILABLE", "no stream can be opened here now");
+    const { address } = requester;
+    if ((this.byAddress.get(address)?.size ?? 0) >= shareOf(ofAll))
+      throw problem("TOO_MANY_REQUESTS", "too many streams are open from your address: close one first");
     if ((this.byUser.get(caller.id)?.size ?? 0) >= ofOneUser)
       throw problem("TOO_MANY_REQUESTS", `${ofOneUser} streams of yours are open here: close one first`);
+    if (this.ended || this.all.size >= ofAll) throw problem("SERVICE_UNAVAILABLE", "no stream can be opened here now");
 
-    const stream = new Stream(res, following, () => this.read(order.id, token), this.limits);
+    // It outlives the request that opened it, and its deadline.
+    const reader: Requester = { address, user: caller.id, isWanted: () => !res.destroyed };
+    const stream = new Stream(res, following, () => this.read(order.id, token, reader), this.limits);
     this.all.add(stream);
+    include(this.byAddress, address, stream);
     include(this.byUser, caller.id, stream);
     include(this.byOrder, order.id, stream);
     res.once("close", () => {
       stream.stop();
       this.all.delete(stream);
+      exclude(this.byAddress, address, stream);
       exclude(this.byUser, caller.id, stream);
       exclude(this.byOrder, order.id, stream);
     });
@@ -85,8 +96,8 @@ export class Streams {
   }
 
   /** As the token's bearer may see it now: tokens expire and are revoked while a stream is open. */
-  private async read(id: number, token: string): Promise<Order> {
-    return this.gather.order(id, await this.verifier.verify(token));
+  private async read(id: number, token: string, requester: Requester): Promise<Order> {
+    return this.gather.order(id, await this.verifier.verify(token), requester);
   }
 }
 
@@ -120,7 +131,7 @@ class Stream {
   /** Reads the order again, and tells what is new. What is heard meanwhile may be newer than what is read: then once more. */
   look(): void {
     this.mayBeNew = true;
-    if (this.isOpen && !this.isLooking) void withRequestId(this.requestId, () => this.catchUp());
+    if (this.isOpen && !this.isLooking) void withRequest(this.requestId, Infinity, () => this.catchUp());
   }
 
   end(): void {
@@ -143,8 +154,8 @@ class Stream {
       try {
         this.tell(await this.read());
       } catch (error) {
-        // The token is good no more, or the order is not to be seen; a service that is away comes back.
-        if (!isUnreachable(error)) this.end();
+        // The token is not valid any more, or the order is not to be seen. What is unavailable or busy now is read again later.
+        if (!isUnreachable(error) && errorCode(error) !== "TOO_MANY_REQUESTS") this.end();
       }
     }
     this.isLooking = false;
@@ -190,11 +201,11 @@ function events({ history, reason }: Order, seen: number): string {
   return all.slice(seen).join("");
 }
 
-function include(groups: Map<number, Set<Stream>>, key: number, stream: Stream): void {
+function include<K>(groups: Map<K, Set<Stream>>, key: K, stream: Stream): void {
   groups.set(key, (groups.get(key) ?? new Set<Stream>()).add(stream));
 }
 
-function exclude(groups: Map<number, Set<Stream>>, key: number, stream: Stream): void {
+function exclude<K>(groups: Map<K, Set<Stream>>, key: K, stream: Stream): void {
   const group = groups.get(key);
   group?.delete(stream);
   if (group?.size === 0) groups.delete(key);

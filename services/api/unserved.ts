@@ -1,31 +1,42 @@
 import { randomUUID } from "node:crypto";
 import type { ServerResponse } from "node:http";
 import type { Socket } from "node:net";
-import { problemDetails, RETRY_AFTER } from "./problem";
+import type { Connection } from "./connection";
+import { problemDetails, problemHeaders, toProblem } from "./problem";
 
 /*
- * Answers to what never gets as far as moleculer-web.
+ * Responses to what never gets as far as moleculer-web.
  */
 
-const REFUSAL = {
-  "Content-Type": "application/problem+json",
-  "Cache-Control": "no-store",
-  "Retry-After": String(RETRY_AFTER),
-  "X-Content-Type-Options": "nosniff",
-};
-
-/** Before any work is put into it, so that what is served under overload stays near the peak. */
-export function refuseAtOnce(res: ServerResponse, id: string): void {
-  const body = JSON.stringify(problemDetails("SERVICE_UNAVAILABLE", id));
-  res.writeHead(503, { ...REFUSAL, "X-Request-Id": id, "Content-Length": Buffer.byteLength(body) }).end(body);
+/** Before any work is put into it, so that what is served under overload stays near the peak. @returns the bytes of its body */
+export function refuseAtOnce(res: ServerResponse, id: string, refusal: unknown): number {
+  const details = toProblem(refusal, id);
+  const body = JSON.stringify(details);
+  const bytes = Buffer.byteLength(body);
+  res
+    .writeHead(details.status, {
+      "Content-Type": "application/problem+json",
+      "Cache-Control": "no-store",
+      "X-Content-Type-Options": "nosniff",
+      ...problemHeaders(details, refusal),
+      "X-Request-Id": id,
+      "Content-Length": bytes,
+    })
+    .end(body);
+  return bytes;
 }
 
-/** Milliseconds in which a client can read such an answer; one that keeps its side open does not keep ours. */
-const LINGER = 1_000;
+/** Milliseconds in which a client can read such a response; one that keeps its side open does not keep ours. */
+const LINGER_MS = 1_000;
 
-/** What is no HTTP at all, or does not come to an end, gets an answer too, where the socket still takes one. */
-export function answerUnreadable(_error: Error, socket: Socket): void {
-  if (!socket.writable) {
+/**
+ * What is no HTTP at all, or does not come to an end, gets a response too, where the socket still takes one. Not where another
+ * response is due on its connection: this one would be taken for it, or get into the middle of it.
+ */
+export function refuseUnreadable(_error: Error, socket: Socket, connection: Connection | undefined): void {
+  const started = connection?.started ?? [];
+  const isDue = started.some(({ req, madeAt, isStream }) => req.complete || madeAt !== undefined || isStream);
+  if (!socket.writable || isDue) {
     socket.destroy();
     return;
   }
@@ -39,5 +50,5 @@ export function answerUnreadable(_error: Error, socket: Socket): void {
     `X-Request-Id: ${id}`,
   ];
   socket.end(`${head.join("\r\n")}\r\n\r\n${body}`);
-  setTimeout(() => socket.destroy(), LINGER).unref();
+  setTimeout(() => socket.destroy(), LINGER_MS).unref();
 }

@@ -4,7 +4,8 @@ import type { Service, ServiceBroker } from "moleculer";
 import { DataTypes } from "sequelize";
 import { answerEach, broadcast, call, callerOf, implement, subscribe, type SchemaFor } from "../../broker/contract";
 import { isUnreachable, problem } from "../../broker/errors";
-import { currentRequestId, logFailure } from "../../broker/logger";
+import { logFailure } from "../../broker/logger";
+import { currentRequestId } from "../../broker/request";
 import { loadConfig, type Config } from "../../config";
 import { MAX_BATCH } from "../../contracts/contract";
 import * as contract from "../../contracts/orders";
@@ -234,7 +235,7 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
           if (claimed.length < orders.length) this.relay();
           return orders;
         },
-        { mayBeOnes, sideBySide: true },
+        { mayBeOfOne, inParallel: true },
       );
       this.findByKey = batch((keys) => store.findByKeys(this.db, keys));
 
@@ -243,7 +244,7 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
           this.tellChanged(await store.settleOrders(this.db, outcomes));
           return outcomes.map(() => undefined);
         },
-        { queue: 4 * MAX_OUTSTANDING, mayBeOnes, sideBySide: true },
+        { places: 4 * MAX_OUTSTANDING, mayBeOfOne, inParallel: true },
       );
     },
 
@@ -257,7 +258,7 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
  * An order that another node holds, or a key whose first request is under way elsewhere, makes the whole batch wait; by
  * themselves and side by side, the others do not wait again.
  */
-const mayBeOnes = (error: unknown): boolean => isLockTimeout(error) || !isDatabaseAway(error);
+const mayBeOfOne = (error: unknown): boolean => isLockTimeout(error) || !isDatabaseAway(error);
 
 type Found = Pick<store.OrderRow, "user_id">;
 

@@ -188,7 +188,7 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
  * As many as the relay lets be outstanding, and some. Anything but an absent database may be one order's own fault; and
  * but a lock: that is of a product, which most of them want.
  */
-const SETTLING = { queue: 4_096, mayBeOnes: (error: unknown) => !isDatabaseAway(error) };
+const SETTLING = { places: 4_096, mayBeOfOne: (error: unknown) => !isDatabaseAway(error) };
 
 const idOf = (order: CreatedOrder): number => order.order_id;
 

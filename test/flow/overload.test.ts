@@ -3,62 +3,136 @@ import { Agent, request } from "node:http";
 import { until } from "../support/amqp";
 import { startShop, type Shop } from "../support/shop";
 
-/** Empty lists of orders, which wait until they are let go. */
+/** Lists of orders, and reads of products, which wait until they are let go. */
 let open = (): void => undefined;
 let gate = Promise.resolve();
 const shut = (): void => {
   gate = new Promise((resolve) => (open = resolve));
 };
+const started: string[] = [];
 const gated: Middleware = {
   name: "Gated",
   localAction: (next, action) =>
     async function (ctx) {
-      if (action.name !== "orders.list") return next.call(this, ctx) as unknown;
+      if (action.name !== "orders.list" && action.name !== "products.getMany") return next.call(this, ctx) as unknown;
+      started.push(action.name);
       await gate;
-      return { items: [], next_cursor: null }; // how many a database can list at once is another matter, and the machine's
+      // How many a database can serve at once is another matter, and the machine's.
+      return action.name === "orders.list" ? { items: [], next_cursor: null } : (ctx.params as { ids: number[] }).ids.map(() => null);
     },
 };
 
 let shop: Shop;
-beforeAll(async () => (shop = await startShop({ broker: { middlewares: [gated] } })));
-afterAll(async () => {
+beforeEach(async () => {
+  shop = await startShop({ broker: { middlewares: [gated] } });
+  started.length = 0;
+});
+afterEach(async () => {
   open();
   await shop.stop();
 });
 
-const agent = new Agent({ maxSockets: Infinity });
-let token = "";
-const get = (path: string) =>
-  new Promise<{ status: number; retryAfter: string | undefined; code: string | undefined }>((resolve, reject) => {
-    request(shop.url + path, { agent, headers: { Authorization: `Bearer ${token}` } }, (res) => {
-      let text = "";
-      res.on("data", (chunk: Buffer) => (text += chunk.toString()));
-      res.on("end", () => {
-        const { code } = JSON.parse(text) as { code?: string };
-        resolve({ status: res.statusCode ?? 0, retryAfter: res.headers["retry-after"], code });
-      });
-    })
-      .on("error", reject)
-      .end();
-  });
+interface Response {
+  status: number;
+  retryAfter: string | undefined;
+  code: string | undefined;
+}
+
+/** A client's requests come from an address of its own. */
+function clientAt(localAddress: string, token?: string) {
+  const agent = new Agent({ maxSockets: Infinity });
+  const headers = token === undefined ? {} : { Authorization: `Bearer ${token}` };
+  return (path: string) =>
+    new Promise<Response>((resolve, reject) => {
+      request(shop.url + path, { agent, localAddress, headers }, (res) => {
+        let text = "";
+        res.on("data", (chunk: Buffer) => (text += chunk.toString()));
+        res.on("end", () => {
+          const { code } = JSON.parse(text) as { code?: string };
+          resolve({ status: res.statusCode ?? 0, retryAfter: res.headers["retry-after"], code });
+        });
+      })
+        .on("error", reject)
+        .end();
+    });
+}
+
+/** Sends many, and collects the responses as they come. */
+function flood(get: (path: string) => Promise<Response>, path: string, n: number) {
+  const responses: Response[] = [];
+  const all = Promise.all(Array.from({ length: n }, () => get(path).then((response) => responses.push(response))));
+  return { responses, all };
+}
 
 describe("a gateway with more requests than it can serve", () => {
-  it("refuses the surplus at once with 503 and Retry-After, answers /health/ready, serves the others, and then everyone", async () => {
+  it("refuses one address beyond its share with 429 and Retry-After, and serves others at once when a place is free", async () => {
+    shut();
+    const greedy = flood(clientAt("127.0.0.2"), "/products/1", 600);
+    await until("the surplus is refused", () => greedy.responses.length >= 280);
+    expect(greedy.responses).toHaveLength(280); // 256 are worked on, and 64 of 256 places are its share
+    expect(greedy.responses.every(({ status, retryAfter }) => status === 429 && retryAfter === "1")).toBe(true);
+    const other = clientAt("127.0.0.3");
+    expect(await other("/health/ready")).toMatchObject({ status: 200 });
+    const modest = other("/products/2");
+    open();
+    expect(await modest).toMatchObject({ status: 404 });
+    await greedy.all;
+    expect(greedy.responses.filter(({ status }) => status === 404)).toHaveLength(320);
+  });
+
+  it("refuses everybody with 503 and Retry-After when all places are taken, and still says that it is ready", async () => {
+    shut();
+    const floods = [2, 3, 4, 5, 6].map((n) => flood(clientAt(`127.0.0.${n}`), "/products/1", 200));
+    const refused = () => floods.flatMap(({ responses }) => responses);
+    await until("the surplus is refused", () => refused().length >= 1_000 - 512);
+    expect(refused()).toHaveLength(1_000 - 512);
+    expect(await clientAt("127.0.0.7")("/products/1")).toEqual({ status: 503, retryAfter: "2", code: "SERVICE_UNAVAILABLE" });
+    expect(await clientAt("127.0.0.7")("/health/ready")).toMatchObject({ status: 200 });
+    open();
+    await Promise.all(floods.map(({ all }) => all));
+    expect(await clientAt("127.0.0.7")("/products/1")).toMatchObject({ status: 404 });
+  });
+
+  it("lets slow lists wait for each other, and nothing else for them", async () => {
     const buyer = shop.client();
     await buyer.signUp();
-    token = buyer.token ?? "";
+    const product = await buyer.createProduct();
     shut();
-    const answers: Awaited<ReturnType<typeof get>>[] = [];
-    const all = Array.from({ length: 1_000 }, () => get("/orders").then((answer) => answers.push(answer)));
-    await until("the surplus is refused", () => answers.length >= 488);
-    expect(await get("/health/ready")).toMatchObject({ status: 200 });
-    expect(await get("/orders")).toEqual({ status: 503, retryAfter: "2", code: "SERVICE_UNAVAILABLE" });
-    expect(answers).toHaveLength(488);
+    const lists = flood(clientAt("127.0.0.2", buyer.token), "/orders", 100);
+    await until("the surplus is refused", () => lists.responses.length >= 80);
+    expect(started.filter((name) => name === "orders.list")).toHaveLength(4); // and 16 of 64 places are the share of one address
+    expect(lists.responses.every(({ status }) => status === 429)).toBe(true);
+    const { status, body } = await buyer.order(product, 1);
+    expect(status).toBe(201);
+    expect((await buyer.post(`/orders/${body["id"]}/cancel`)).status).toBe(200);
     open();
-    await Promise.all(all);
-    expect(answers.filter(({ status }) => status === 200)).toHaveLength(512);
-    expect(answers.filter(({ status, retryAfter }) => status === 503 && retryAfter === "2")).toHaveLength(488);
-    expect(await get("/orders")).toMatchObject({ status: 200 });
-    agent.destroy();
+    await lists.all;
+    expect(lists.responses.filter((response) => response.status === 200)).toHaveLength(20);
+  });
+});
+
+describe("a client that leaves", () => {
+  it("has its waiting requests dropped: they are not started when their turn comes", async () => {
+    const buyer = shop.client();
+    await buyer.signUp();
+    shut();
+    const agent = new Agent({ maxSockets: Infinity });
+    const left = Array.from({ length: 16 }, () => {
+      const req = request(`${shop.url}/orders`, {
+        agent,
+        localAddress: "127.0.0.2",
+        headers: { Authorization: `Bearer ${buyer.token ?? ""}` },
+      });
+      req.on("error", () => undefined).end(); // it leaves
+      return req;
+    });
+    const lane = shop.node("api").getLocalService("api") as unknown as { lanes: { lists: { waiting: number } } };
+    await until("twelve wait", () => lane.lanes.lists.waiting === 12);
+    for (const req of left) req.destroy();
+    const stays = clientAt("127.0.0.3", buyer.token)("/orders");
+    await until("another waits", () => lane.lanes.lists.waiting === 13);
+    open();
+    expect(await stays).toMatchObject({ status: 200 });
+    expect(started.filter((name) => name === "orders.list")).toHaveLength(5);
   });
 });

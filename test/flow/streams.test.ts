@@ -2,6 +2,8 @@ import { connect } from "node:net";
 import jwt from "jsonwebtoken";
 import type { Middleware } from "moleculer";
 import { Client as Postgres } from "pg";
+import type { FairSlots } from "../../mixins/fair-queue";
+import type { Connections } from "../../services/api/connections";
 import { until } from "../support/amqp";
 import { Client } from "../support/client";
 import { EventStream } from "../support/events";
@@ -47,7 +49,7 @@ afterEach(async () => {
 });
 
 describe("a stream of an order's events, where nothing but order.changed brings news", () => {
-  beforeAll(() => open({ streams: { readEvery: NEVER } }));
+  beforeAll(() => open({ limits: { streams: { readEvery: NEVER } } }));
   afterAll(() => shop.stop());
 
   it("begins with the history, and goes on with CONFIRMED and CANCELLED as they happen; then it ends", async () => {
@@ -135,7 +137,7 @@ describe("a stream of an order's events, where nothing but order.changed brings 
 describe("a stream of an order's events, where order.changed is always lost", () => {
   let key: { kid: string; private_key: string };
   beforeAll(async () => {
-    await open({ streams: { readEvery: 50, ofOneUser: 600, ofAll: 520 } });
+    await open({ limits: { streams: { readEvery: 50, ofOneUser: 600, ofAll: 4 * 520 } } });
     const database = new Postgres(shop.databases.users.url);
     await database.connect();
     key = (await database.query<typeof key>("select kid, private_key from signing_keys").finally(() => database.end())).rows[0]!;
@@ -179,22 +181,22 @@ describe("a stream of an order's events, where order.changed is always lost", ()
     socket.write(
       `GET /orders/${id}/events ${head}${"GET /products/1 HTTP/1.1\r\nHost: a\r\n\r\n".repeat(600)}${`GET /me ${head}`.repeat(20)}`,
     );
-    const { admission } = shop.node("api").getLocalService("api") as unknown as { admission: { size: number; isIdle: boolean } };
-    await until("the stream is open, and the others are read", () => text.includes("CONFIRMED") && !admission.isIdle);
-    await until("they are answered", () => admission.size === 0, 5_000);
+    const gateway = shop.node("api").getLocalService("api") as unknown as { admission: FairSlots; connections: Connections };
+    await until("the stream is open, and some of the others are made", () => text.includes("CONFIRMED") && !gateway.connections.areIdle);
+    await until("they hold no place", () => gateway.admission.inFlight === 0, 5_000);
     expect((await shop.client().get("/products/1")).status).toBe(200);
     socket.destroy();
-    await until("nothing is left of them", () => admission.isIdle);
+    await until("nothing is left of them", () => gateway.connections.areIdle);
   });
 
-  it("takes no place from requests, and a gateway with too many streams refuses the next", async () => {
+  it("takes no place from requests, and an address with a quarter of all streams is refused the next", async () => {
     const id = await confirmed();
     const all = await Promise.all(Array.from({ length: 520 }, () => follow(id)));
     expect(new Set(all.map(({ status }) => status))).toEqual(new Set([200]));
     const surplus = await follow(id);
     await surplus.end();
-    expect([surplus.status, surplus.response.headers.get("retry-after")]).toEqual([503, "2"]);
-    expect(JSON.parse(surplus.text)).toMatchObject({ code: "SERVICE_UNAVAILABLE" });
+    expect([surplus.status, surplus.response.headers.get("retry-after")]).toEqual([429, "2"]);
+    expect(JSON.parse(surplus.text)).toMatchObject({ code: "TOO_MANY_REQUESTS" });
     expect((await buyer.get(`/orders/${id}`)).status).toBe(200);
   });
 });
@@ -202,7 +204,7 @@ describe("a stream of an order's events, where order.changed is always lost", ()
 describe("with two gateways", () => {
   let there: Client;
   beforeAll(async () => {
-    await open({ nodes: [["api"], ["api"], ["users"], ["products"], ["orders"]], streams: { readEvery: NEVER } });
+    await open({ nodes: [["api"], ["api"], ["users"], ["products"], ["orders"]], limits: { streams: { readEvery: NEVER } } });
     there = new Client(urlOf(shop.nodes[1]!));
     there.token = buyer.token;
   });

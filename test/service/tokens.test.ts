@@ -176,6 +176,14 @@ it("a header that says where or what the key is → 401, and nobody follows it",
   }
 });
 
+it.each([[["exp"]], [["b64"]], [[]], ["exp"]])(
+  "a token of ours whose header says that %j must be understood is refused (RFC 7515, 4.1.11)",
+  async (crit) => {
+    const header = { kid: key.kid, crit, ...(Array.isArray(crit) && crit[0] === "b64" && { b64: false }) };
+    expectUnauthenticated(await nobody.get("/me", { token: forge({ header }) }));
+  },
+);
+
 const authorized = (form: string): Promise<Answer> =>
   nobody.get("/me", { headers: { Authorization: form.replaceAll(":token", me.token!) } });
 

@@ -5,15 +5,14 @@ import type { TSchema } from "@sinclair/typebox";
 import { check } from "../../broker/validator";
 import { databaseNames, loadConfig, SERVICES, type Config, type ServiceName } from "../../config";
 import { brokerOptions } from "../../moleculer.config";
-import api from "../../services/api/api.service";
-import type { StreamLimits } from "../../services/api/streams";
+import api, { type GatewayLimits } from "../../services/api/api.service";
 import orders from "../../services/orders/orders.service";
 import products from "../../services/products/products.service";
 import users from "../../services/users/users.service";
 import { Client } from "./client";
 import { createDatabase, type TestDatabase } from "./postgres";
 
-type Factory = (broker: ServiceBroker, config: Config, streams: Partial<StreamLimits>) => unknown;
+type Factory = (broker: ServiceBroker, config: Config, limits: GatewayLimits) => unknown;
 const FACTORIES: Readonly<Record<ServiceName, Factory>> = { api, users, products, orders };
 
 export const ADMIN = { email: "admin@shop.test", password: "an admin's password" };
@@ -46,8 +45,8 @@ export interface ShopOptions {
   nodes?: readonly (readonly ServiceName[])[];
   env?: Readonly<Record<string, string>>;
   broker?: Partial<BrokerOptions>;
-  /** Limits of each gateway's streams that differ. */
-  streams?: Partial<StreamLimits>;
+  /** Limits of each gateway that differ. */
+  limits?: GatewayLimits;
 }
 
 export const uniqueNamespace = (): string => `test-${randomBytes(6).toString("hex")}`;
@@ -58,12 +57,7 @@ export async function createDatabases(): Promise<Shop["databases"]> {
 }
 
 /** The whole shop, or a part of it, in this process, on databases, a namespace and a port of its own. */
-export async function startShop({
-  nodes: groups = [SERVICES],
-  env = {},
-  broker: over = {},
-  streams = {},
-}: ShopOptions = {}): Promise<Shop> {
+export async function startShop({ nodes: groups = [SERVICES], env = {}, broker: over = {}, limits = {} }: ShopOptions = {}): Promise<Shop> {
   const databases = await createDatabases();
   const config: Config = {
     ...loadConfig({
@@ -82,7 +76,7 @@ export async function startShop({
     databases: { users: databases.users.url, products: databases.products.url, orders: databases.orders.url },
   };
   const options: Partial<BrokerOptions> = { ...(groups.length > 1 && { transporter: "Fake" }), ...over };
-  const nodes = groups.map((services, i) => startable(config, services, i, options, streams));
+  const nodes = groups.map((services, i) => startable(config, services, i, options, limits));
   const node = (service: ServiceName): ServiceBroker => {
     const found = nodes.find((candidate) => candidate.services.some(({ name }) => name === service));
     if (found === undefined) throw new Error(`no node hosts ${service}`);
@@ -110,7 +104,7 @@ function startable(
   services: readonly ServiceName[],
   i: number,
   over: Partial<BrokerOptions>,
-  streams: Partial<StreamLimits>,
+  limits: GatewayLimits,
 ): ServiceBroker {
   const options = brokerOptions({ ...config, nodeId: `${config.namespace}-${i}` });
   const broker = new ServiceBroker({
@@ -119,7 +113,7 @@ function startable(
     ...over,
     middlewares: [...(options.middlewares ?? []), checkedResults, ...(over.middlewares ?? [])],
   });
-  for (const name of services) broker.createService(FACTORIES[name](broker, config, streams) as ServiceSchema);
+  for (const name of services) broker.createService(FACTORIES[name](broker, config, limits) as ServiceSchema);
   return broker;
 }
 

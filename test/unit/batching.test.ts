@@ -1,6 +1,7 @@
 import { stat } from "node:fs";
 import fc from "fast-check";
-import { batch } from "../../mixins/batching";
+import { currentDeadline, currentRequestId, withRequest } from "../../broker/request";
+import { batch, type Requester } from "../../mixins/batching";
 
 type Work = (items: readonly number[]) => Promise<readonly (string | Error)[]>;
 
@@ -23,7 +24,7 @@ describe("batch", () => {
       calls.push(items.length);
       return Promise.resolve(items.map((item) => item * item));
     });
-    await expect(Promise.all(range(100).map(square))).resolves.toEqual(range(100).map((i) => i * i));
+    await expect(Promise.all(range(100).map((n) => square(n)))).resolves.toEqual(range(100).map((i) => i * i));
     expect(calls).toEqual([100]);
   });
 
@@ -39,12 +40,12 @@ describe("batch", () => {
     await expect(alone).resolves.toBe("done 7");
   });
 
-  it("while two batches are under way the rest gathers, in order of arrival, and goes when one returns", async () => {
+  it("while two batches are in flight the rest waits, in order of arrival, and goes when one returns", async () => {
     const { calls, work } = held();
     const one = batch(work);
     const all: Promise<string>[] = [];
     for (const items of [[1], [2], [3, 4], [5]]) {
-      all.push(...items.map(one));
+      all.push(...items.map((n) => one(n)));
       await turn();
     }
     expect(calls.map(({ items }) => items)).toEqual([[1], [2]]);
@@ -65,27 +66,84 @@ describe("batch", () => {
       },
       { size: 128 },
     );
-    await Promise.all(range(300).map(one));
+    await Promise.all(range(300).map((n) => one(n)));
     expect(sizes).toEqual([128, 128, 44]);
   });
 
-  it("a full queue refuses at once, and takes items again when others are done", async () => {
+  it("a full queue refuses at once, and takes items again when others have started", async () => {
     const { calls, work } = held();
-    const one = batch(work, { queue: 2 });
+    const one = batch(work, { places: 2 });
     const first = [one(1), one(2)];
     await expect(one(3)).rejects.toMatchObject({ type: "SERVICE_UNAVAILABLE" });
     await turn();
-    calls[0]!.end();
-    await Promise.all(first);
     const again = one(4);
     await turn();
-    calls[1]!.end();
+    for (const { end } of calls) end();
+    await Promise.all(first);
     await expect(again).resolves.toBe("done 4");
+  });
+
+  it("items of several clients take turns in a batch, and a client that holds its share of the places is refused", async () => {
+    const { calls, work } = held();
+    const one = batch(work, { places: 8, size: 2, inFlight: 1 });
+    const from = (address: string): Requester => ({ address, user: undefined, isWanted: () => true });
+    const all = [one(1, from("a")), one(2, from("a")), one(3, from("b"))];
+    await expect(one(4, from("a"))).rejects.toMatchObject({ type: "TOO_MANY_REQUESTS" });
+    await turn();
+    expect(calls[0]!.items).toEqual([1, 3]);
+    calls[0]!.end();
+    await turn();
+    calls[1]!.end();
+    await expect(Promise.all(all)).resolves.toEqual(["done 1", "done 2", "done 3"]);
+  });
+
+  it("an item whose client has gone, or whose request's time is over, is left out", async () => {
+    const { calls, work } = held();
+    const one = batch(work, { inFlight: 1 });
+    const first = one(1);
+    await turn();
+    const gone = Promise.allSettled([one(2, { address: "a", user: undefined, isWanted: () => false })]);
+    const late = Promise.allSettled([withRequest("late", performance.now() + 20, () => one(3))]);
+    const timely = withRequest("timely", performance.now() + 10_000, () => one(4));
+    const since = performance.now();
+    while (performance.now() - since < 30) await turn();
+    calls[0]!.end();
+    await first;
+    await turn();
+    expect(calls[1]!.items).toEqual([4]);
+    calls[1]!.end();
+    await expect(timely).resolves.toBe("done 4");
+    for (const refused of [gone, late])
+      await expect(refused).resolves.toMatchObject([{ status: "rejected", reason: { type: "SERVICE_UNAVAILABLE" } }]);
+  });
+
+  it("works until the last deadline of its items, and for no request in particular", async () => {
+    const seen: [string | undefined, number][] = [];
+    const one = batch<number, number>((items) => {
+      seen.push([currentRequestId(), currentDeadline()]);
+      return Promise.resolve(items);
+    });
+    const soon = performance.now() + 5_000;
+    await Promise.all([withRequest("a", soon, () => one(1)), withRequest("b", soon + 1_000, () => one(2))]);
+    expect(seen).toEqual([[undefined, soon + 1_000]]);
+  });
+
+  it("a batch weighs at most what is said, and what is heavier than that goes alone", async () => {
+    const batches: (readonly number[])[] = [];
+    const one = batch<number, number>(
+      (items) => {
+        batches.push(items);
+        return Promise.resolve(items);
+      },
+      { weight: { of: (item) => item, max: 10 } },
+    );
+    await Promise.all([4, 5, 3, 50, 7, 3].map((n) => one(n)));
+    expect(batches).toEqual([[4, 5], [3], [50], [7, 3]]);
   });
 
   it("what waits for too long behind slow batches is refused when its turn comes; what came later goes", async () => {
     const { calls, work } = held();
-    const one = batch(work, { underWay: 1, patience: 40 });
+    const one = batch(work, { inFlight: 1, patienceMs: 40 });
     const first = one(1);
     await turn();
     const late = Promise.allSettled([one(2)]);
@@ -109,7 +167,7 @@ describe("batch", () => {
         await new Promise<void>((resolve) => (end = resolve));
         return items;
       },
-      { underWay: 1 },
+      { inFlight: 1 },
     );
     const first = one(1);
     await turn();
@@ -130,21 +188,21 @@ describe("batch", () => {
 
   it("an item's own error is that item's alone: the 127 others succeed", async () => {
     const one = batch<number, number>((items) => Promise.resolve(items.map((item) => (item === 77 ? new Error("bad") : item))));
-    const results = await Promise.allSettled(range(128).map(one));
+    const results = await Promise.allSettled(range(128).map((n) => one(n)));
     expect(results.filter(({ status }) => status === "fulfilled")).toHaveLength(127);
     expect(results[77]).toMatchObject({ status: "rejected", reason: { message: "bad" } });
   });
 
-  it.each([true, false])("work that throws for one item's sake is done again for each by itself (side by side: %s)", async (sideBySide) => {
+  it.each([true, false])("work that throws for one item's sake is retried for each individually (in parallel: %s)", async (inParallel) => {
     const calls: number[] = [];
     const one = batch<number, number>(
       (items) => {
         calls.push(items.length);
         return items.includes(77) ? Promise.reject(new Error("bad")) : Promise.resolve(items);
       },
-      { mayBeOnes: (error) => error instanceof Error && error.message === "bad", sideBySide },
+      { mayBeOfOne: (error) => error instanceof Error && error.message === "bad", inParallel },
     );
-    const results = await Promise.allSettled(range(128).map(one));
+    const results = await Promise.allSettled(range(128).map((n) => one(n)));
     expect(results.filter(({ status }) => status === "fulfilled")).toHaveLength(127);
     expect(results[77]).toMatchObject({ status: "rejected", reason: { message: "bad" } });
     expect(calls).toEqual([128, ...range(128).map(() => 1)]);
@@ -156,7 +214,7 @@ describe("batch", () => {
       calls++;
       return Promise.reject(new Error("away"));
     });
-    const results = await Promise.allSettled(range(3).map(one));
+    const results = await Promise.allSettled(range(3).map((n) => one(n)));
     expect(results).toEqual(range(3).map(() => ({ status: "rejected", reason: new Error("away") })));
     expect(calls).toBe(1);
   });
@@ -164,9 +222,9 @@ describe("batch", () => {
   it("however items come and batches end, each is done once and gets its own result", async () => {
     const steps = fc.array(fc.oneof(fc.constant("turn" as const), fc.constant("fail" as const), fc.constant("end" as const), fc.nat(9)));
     await fc.assert(
-      fc.asyncProperty(steps, fc.integer({ min: 1, max: 4 }), fc.integer({ min: 1, max: 3 }), async (schedule, size, underWay) => {
+      fc.asyncProperty(steps, fc.integer({ min: 1, max: 4 }), fc.integer({ min: 1, max: 3 }), async (schedule, size, inFlight) => {
         const { calls, work } = held();
-        const one = batch(work, { size, underWay });
+        const one = batch(work, { size, inFlight });
         const asked: Promise<PromiseSettledResult<string>[]>[] = [];
         const items: number[] = [];
         const failed = new Set<number>();
@@ -187,7 +245,7 @@ describe("batch", () => {
               asked.push(Promise.allSettled([one(items.length)]));
               items.push(items.length);
             }
-          expect(calls.length - ended).toBeLessThanOrEqual(underWay);
+          expect(calls.length - ended).toBeLessThanOrEqual(inFlight);
         }
         for (let idle = 0; idle < 3;) {
           await turn();

@@ -35,11 +35,21 @@ describe("FairQueue", () => {
     const queue = new FairQueue<number>(8);
     queue.add(client("a", 1), 1);
     queue.add(client("a", 2), 2);
-    expect(() => queue.add(client("a", 3), 3)).toThrow("from your address");
+    expect(() => queue.add(client("a", 3), 3)).toThrow("too many requests of yours");
     queue.add(client("b"), 4);
     queue.take();
     queue.add(client("a", 3), 5);
     expect(drain(queue)).toEqual([4, 2, 5]);
+  });
+
+  it("refuses a user who holds a quarter of the places from several addresses", () => {
+    const queue = new FairQueue<number>(8);
+    queue.add(client("a", 1), 1);
+    queue.add(client("b", 1), 2);
+    expect(() => queue.add(client("c", 1), 3)).toThrow("too many requests of yours");
+    queue.add(client("c", 2), 4);
+    queue.take();
+    queue.add(client("c", 1), 5);
   });
 
   it("is unavailable to everybody when all places are taken", () => {

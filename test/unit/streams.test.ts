@@ -23,7 +23,9 @@ function open(limits: Partial<StreamLimits> = {}) {
   const write = res.write.bind(res) as (chunk: string) => boolean;
   res.write = (chunk: string) => (chunks.push(chunk), write(chunk));
   res.writeHead(200);
-  streams.open(res, { order: order("PENDING"), caller, seen: 1 }, "token").begin();
+  streams
+    .open(res, { order: order("PENDING"), caller, seen: 1 }, "token", { address: "127.0.0.1", user: undefined, isWanted: () => true })
+    .begin();
   return { world, streams, res, chunks, changed: () => streams.changed([{ order_id: 1 }]) };
 }
 
@@ -133,4 +135,17 @@ it("when it is closed while its order is read, nothing follows", async () => {
   answer(order("PENDING", "CANCELLED"));
   await settle();
   expect([chunks.length, jest.getTimerCount()]).toEqual([before, 0]);
+});
+
+it("a gateway with all its streams open refuses the next from anywhere", () => {
+  const streams = new Streams({ order: () => Promise.resolve(order("PENDING")) }, { verify: () => Promise.resolve(caller) }, { ofAll: 4 });
+  const follow = (n: number) =>
+    streams.open(
+      new ServerResponse(new IncomingMessage(new Socket())),
+      { order: order("PENDING"), caller: { ...caller, id: n }, seen: 1 },
+      "token",
+      { address: `192.0.2.${n}`, user: n, isWanted: () => true },
+    );
+  for (const n of [1, 2, 3, 4]) follow(n);
+  expect(() => follow(5)).toThrow("no stream can be opened here now");
 });

@@ -1,0 +1,47 @@
+import { AsyncLocalStorage } from "node:async_hooks";
+import { Errors, type Context, type Middleware } from "moleculer";
+
+/** What the running code works for. */
+interface Request {
+  /** Carried from node to node in the context. */
+  readonly id: string | undefined;
+  /** When nobody waits for its response any more, by `performance.now()`; Infinity where nobody said. */
+  readonly deadline: number;
+}
+
+const current = new AsyncLocalStorage<Request>();
+
+export const currentRequestId = (): string | undefined => current.getStore()?.id;
+export const currentDeadline = (): number => current.getStore()?.deadline ?? Infinity;
+
+/** Milliseconds that are left of the current request; may be negative. */
+export const remainingMs = (): number => currentDeadline() - performance.now();
+
+export const withRequest = <T>(id: string | undefined, deadline: number, work: () => T): T => current.run({ id, deadline }, work);
+
+/** As part of the current request, under another id where one is given. */
+export const withRequestId = <T>(id: string | null | undefined, work: () => T): T =>
+  id ? withRequest(id, currentDeadline(), work) : work();
+
+/**
+ * Gives every action and event its request: the id for the log, and the deadline, which travels as the milliseconds that
+ * are left. An action that waited in its node until its time was over is not started: its caller has given up.
+ */
+export const requests: Middleware = {
+  name: "Requests",
+  localAction: (next) =>
+    function (ctx) {
+      const deadline = deadlineOf(ctx);
+      if (deadline <= performance.now())
+        return Promise.reject(new Errors.RequestSkippedError({ action: ctx.action?.name ?? "", nodeID: ctx.nodeID ?? "" }));
+      return withRequest(ctx.requestID ?? undefined, deadline, () => next.call(this, ctx) as Promise<unknown>);
+    },
+  localEvent: (next) => (ctx) => withRequestId(ctx.requestID, () => next(ctx)),
+};
+
+/** Moleculer notes when a call arrived, before it waits in the bulkhead, and how long it may take from then on. */
+function deadlineOf({ options: { timeout }, startHrTime }: Pick<Context, "options" | "startHrTime">): number {
+  if (!timeout || timeout <= 0 || !startHrTime) return Infinity;
+  const [seconds, nanoseconds] = process.hrtime(startHrTime);
+  return performance.now() + timeout - (seconds * 1e3 + nanoseconds / 1e6);
+}

@@ -1,0 +1,261 @@
+import type { IncomingMessage, Server, ServerResponse } from "node:http";
+import type { Socket } from "node:net";
+import { problem } from "../../broker/errors";
+import { overShare, shareOf } from "../../mixins/fair-queue";
+import type { ClientAddress } from "./client-address";
+import { closeIdle, Connection, Holder, type Parsed } from "./connection";
+import { Exchange } from "./exchange";
+import { hasBody, hotProduct } from "./request";
+
+export interface ConnectionLimits {
+  /** Most sockets of a gateway, the responses that wait in its memory to be sent, in bytes, and the bodies that it is reading. */
+  sockets: number;
+  unsentBytes: number;
+  bodies: number;
+  /** Most requests of one connection that are started at a time, and that are parsed and wait. */
+  started: number;
+  parsed: number;
+  /** Most bytes of one connection that wait behind the response being sent. */
+  unsentBehindBytes: number;
+  /** A response is sent within this time and a second for each so many bytes, or its connection is closed. */
+  sendTimeoutMs: number;
+  sendBytesPerSecond: number;
+}
+
+const KIB = 1_024;
+const LIMITS: ConnectionLimits = {
+  sockets: 4_096,
+  unsentBytes: 64 * KIB * KIB,
+  bodies: 512,
+  started: 8,
+  parsed: 2_000, // a socket is read 64 KiB at a time, and the shortest request has 30 bytes or so
+  unsentBehindBytes: KIB * KIB,
+  sendTimeoutMs: 30_000,
+  sendBytesPerSecond: 16 * KIB,
+};
+
+/**
+ * What a response that is not made yet may weigh: a page has 256 KiB, an order 100 lines with a name of 200 characters each, and a
+ * product 5,000 characters of description.
+ */
+const LARGEST_BYTES = 260 * KIB;
+const LARGEST_ORDER_BYTES = 96 * KIB;
+const LARGEST_PRODUCT_BYTES = 32 * KIB;
+/** How often slow readers are looked for. */
+const SWEEP_MS = 1_000;
+
+/**
+ * The sockets of a gateway. A client that asks faster than it reads is not read itself: of each connection a few requests are
+ * started, the rest waits unstarted. What waits to be sent is bounded for a connection, for an address and for the process.
+ */
+export class Connections {
+  private readonly limits: ConnectionLimits;
+  private readonly all = new Map<Socket, Connection>();
+  private readonly holders = new Map<string, Holder>();
+  private readonly exchanges = new WeakMap<ServerResponse, Exchange>();
+  private unsentBytes = 0;
+  private bodies = 0;
+  private unfinished = 0;
+  private readonly sweeper: NodeJS.Timeout;
+
+  constructor(
+    server: Server,
+    private readonly address: ClientAddress,
+    limits: Partial<ConnectionLimits> = {},
+  ) {
+    this.limits = { ...LIMITS, ...limits };
+    server.on("connection", (socket: Socket) => {
+      this.accept(socket);
+    });
+    this.sweeper = setInterval(() => {
+      this.closeSlowReaders();
+    }, SWEEP_MS).unref();
+  }
+
+  /** Whether every request has its response, and every response is sent; streams are not waited for. */
+  get areIdle(): boolean {
+    return this.unfinished === 0;
+  }
+
+  of(res: ServerResponse): Exchange {
+    const exchange = this.exchanges.get(res);
+    if (exchange === undefined) throw new Error("this response belongs to no request that was opened");
+    return exchange;
+  }
+
+  at(socket: Socket): Connection | undefined {
+    return this.all.get(socket);
+  }
+
+  /** Starts a request, at once or when those before it on its connection are sent. */
+  open(id: string, req: IncomingMessage, res: ServerResponse, start: (exchange: Exchange) => void): void {
+    const connection = this.all.get(req.socket);
+    if (connection === undefined || req.socket.destroyed) return; // it was closed while its requests were parsed
+    const parsed: Parsed = {
+      req,
+      start: () => {
+        start(this.begin(new Exchange(id, req, res, connection, this.clientOf(connection, req))));
+      },
+    };
+    const { waiting, socket } = connection;
+    if (waiting.length === 0 && this.hasRoom(connection, req)) {
+      parsed.start();
+      return;
+    }
+    waiting.push(parsed);
+    if (waiting.length > this.limits.parsed) socket.destroy();
+    else socket.pause();
+  }
+
+  /**
+   * Before anything of a request is looked at.
+   * @throws TOO_MANY_REQUESTS where its address holds its share of what waits to be sent or is being read, SERVICE_UNAVAILABLE where
+   * all of it is taken
+   */
+  check({ holder, req }: Exchange): void {
+    const { unsentBytes, bodies } = this.limits;
+    const isRead = !hasBody(req);
+    if (holder.unsentBytes >= shareOf(unsentBytes) || (!isRead && holder.bodies > shareOf(bodies))) throw overShare();
+    if (this.unsentBytes >= unsentBytes || (!isRead && this.bodies > bodies)) throw problem("SERVICE_UNAVAILABLE", "too much is waiting");
+  }
+
+  /** A response of so many bytes is made. */
+  made(exchange: Exchange, bytes: number): void {
+    if (exchange.madeAt !== undefined) return;
+    exchange.madeAt = performance.now();
+    exchange.bytes = bytes;
+    exchange.connection.unsentBytes += bytes;
+    exchange.holder.unsentBytes += bytes;
+    this.unsentBytes += bytes;
+  }
+
+  /** The response goes on for as long as its client likes. */
+  streams(exchange: Exchange): void {
+    exchange.isStream = true;
+    this.unfinished--;
+  }
+
+  stop(): void {
+    clearInterval(this.sweeper);
+  }
+
+  private accept(socket: Socket): void {
+    const peer = socket.remoteAddress;
+    if (peer === undefined) return; // it has gone
+    const holder = this.holderOf(this.address.ofPeer(peer));
+    const connection = new Connection(socket, holder, this.address.isTrusted(peer));
+    if (!connection.isProxy && !this.makesRoom(holder)) {
+      socket.destroy();
+      this.forget(holder);
+      return;
+    }
+    this.all.set(socket, connection);
+    holder.connections.add(connection);
+    socket.once("close", () => {
+      this.closed(connection);
+    });
+  }
+
+  /** Idle connections make room for a new one: of its address, or of any where all places are taken. */
+  private makesRoom(holder: Holder): boolean {
+    const { sockets } = this.limits;
+    if (holder.connections.size >= shareOf(sockets)) return closeIdle(holder.connections);
+    return this.all.size < sockets || closeIdle(this.all.values());
+  }
+
+  private clientOf({ isProxy, holder }: Connection, req: IncomingMessage): Holder {
+    return isProxy ? this.holderOf(this.address.of(req)) : holder;
+  }
+
+  private begin(exchange: Exchange): Exchange {
+    const { connection, holder, req, res } = exchange;
+    this.exchanges.set(res, exchange);
+    if (connection.started.push(exchange) === 1) connection.headSince = performance.now();
+    holder.exchanges++;
+    this.unfinished++;
+    if (hasBody(req)) this.read(exchange);
+    res.once("close", () => {
+      this.sent(exchange);
+    });
+    return exchange;
+  }
+
+  private read({ holder, req }: Exchange): void {
+    holder.bodies++;
+    this.bodies++;
+    req.once("close", () => {
+      holder.bodies--;
+      this.bodies--;
+    });
+  }
+
+  /** The response has been handed to the system, or its connection is closed. */
+  private sent(exchange: Exchange): void {
+    const { connection, holder, bytes, isStream } = exchange;
+    const i = connection.started.indexOf(exchange);
+    if (i === -1) return;
+    connection.started.splice(i, 1);
+    connection.unsentBytes -= bytes;
+    connection.headSince = performance.now();
+    holder.unsentBytes -= bytes;
+    holder.exchanges--;
+    this.unsentBytes -= bytes;
+    if (!isStream) this.unfinished--;
+    this.forget(holder);
+    this.startWaiting(connection);
+  }
+
+  private startWaiting(connection: Connection): void {
+    const { socket, waiting } = connection;
+    if (waiting.length === 0 || socket.destroyed) return;
+    for (let first = waiting[0]; first !== undefined && this.hasRoom(connection, first.req); first = waiting[0]) {
+      waiting.shift();
+      first.start();
+    }
+    if (waiting.length === 0) socket.resume();
+  }
+
+  /** Whether one more request of a connection may start: whatever its responses weigh, they must not be too much. */
+  private hasRoom({ started, unsentBytes }: Connection, req: IncomingMessage): boolean {
+    const [head, ...others] = started;
+    if (head === undefined) return true;
+    if (started.length >= this.limits.started) return false;
+    let behind = unsentBytes - head.bytes + largest(req);
+    for (const other of others) if (other.madeAt === undefined) behind += largest(other.req);
+    return behind <= this.limits.unsentBehindBytes;
+  }
+
+  private closed(connection: Connection): void {
+    this.all.delete(connection.socket);
+    connection.holder.connections.delete(connection);
+    connection.waiting.length = 0;
+    // Node 20 does not tell of responses that waited behind another one.
+    for (const exchange of [...connection.started]) this.sent(exchange);
+    this.forget(connection.holder);
+  }
+
+  private closeSlowReaders(): void {
+    const now = performance.now();
+    for (const { socket, started, headSince } of this.all.values()) {
+      const [head] = started;
+      if (head?.madeAt === undefined || head.isStream) continue;
+      const allowedMs = this.limits.sendTimeoutMs + (head.bytes / this.limits.sendBytesPerSecond) * 1_000;
+      if (now - Math.max(headSince, head.madeAt) > allowedMs) socket.destroy();
+    }
+  }
+
+  private holderOf(address: string): Holder {
+    let holder = this.holders.get(address);
+    if (holder === undefined) this.holders.set(address, (holder = new Holder(address)));
+    return holder;
+  }
+
+  private forget(holder: Holder): void {
+    if (holder.isEmpty) this.holders.delete(holder.address);
+  }
+}
+
+function largest(req: IncomingMessage): number {
+  if (hotProduct(req) !== undefined) return LARGEST_PRODUCT_BYTES;
+  return req.method === "GET" ? LARGEST_BYTES : LARGEST_ORDER_BYTES;
+}

@@ -1,0 +1,171 @@
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Context, ServiceSchema } from "moleculer";
+import ApiGateway from "moleculer-web";
+import type { Meta, SchemaFor } from "../../broker/contract";
+import { problem } from "../../broker/errors";
+import { withRequest, withRequestId } from "../../broker/request";
+import type { Config } from "../../config";
+import type { Caller } from "../../contracts/users";
+import { bearerToken, unauthenticated } from "./access";
+import type { Exchange } from "./exchange";
+import type { Alias, Api, RoutedRequest } from "./gateway";
+import { problemDetails, translated } from "./problem";
+import { hotProduct, isAcceptable, isPreflight, isProbe, pathOf, requestId } from "./request";
+import type { Reply } from "./route";
+import { readProduct } from "./routes";
+import { refuseAtOnce } from "./unserved";
+
+/** What is extended here; a mixin's method can't be called by its name once it is overridden. */
+const web = ApiGateway.methods as Record<"httpHandler", (...args: unknown[]) => unknown>;
+
+/**
+ * How a request gets in, cheapest checks first: what its address holds already, its token, what its user holds, its body, and then
+ * its turn.
+ */
+export function intake(config: Config): Partial<ServiceSchema> {
+  const schema: Partial<SchemaFor<Api>> = {
+    methods: {
+      /** Every request passes here first, whatever becomes of it. */
+      httpHandler(this: Api, req: IncomingMessage, res: ServerResponse): void {
+        this.connections.open(requestId(req), req, res, (exchange) => void this.begin(exchange));
+      },
+
+      async begin(this: Api, exchange: Exchange): Promise<void> {
+        const { id, req, res, since, deadline } = exchange;
+        const refusal = isProbe(req) ? undefined : this.refusalOf(exchange);
+        res.once("close", () => {
+          this.metrics?.served(req, res, performance.now() - since);
+          if (res.writableFinished && refusal === undefined)
+            withRequestId(id, () => {
+              this.logger.info(req.method, pathOf(req), res.statusCode, `${(performance.now() - since).toFixed(1)} ms`);
+            });
+        });
+        if (refusal !== undefined) {
+          this.metrics?.refused();
+          this.connections.made(exchange, refuseAtOnce(res, id, refusal));
+          return;
+        }
+        await withRequest(id, deadline, () => this.take(exchange)).catch((error: unknown) => {
+          this.errorHandler(req, res, translated(error));
+        });
+        if (res.writableEnded) this.connections.made(exchange, 0); // by moleculer-web itself, as a preflight is
+      },
+
+      /** The address's share comes first: what it holds already, before anything of the request is looked at. */
+      refusalOf(this: Api, exchange: Exchange): unknown {
+        try {
+          this.connections.check(exchange);
+          this.admission.check(exchange);
+          if (this.rateLimit.isOn) this.rateLimit.count(exchange.address);
+          return undefined;
+        } catch (error) {
+          return error;
+        }
+      },
+
+      async take(this: Api, exchange: Exchange): Promise<void> {
+        const { id, req, res } = exchange;
+        const product = hotProduct(req);
+        if (product !== undefined) return this.readProduct(exchange, product);
+        for (const [name, value] of Object.entries(this.baseHeaders(req))) res.setHeader(name, value);
+        if (req.headers.host === undefined && req.httpVersion === "1.1") {
+          this.sendProblem(req, res, problemDetails("BAD_REQUEST", id, "a Host header is needed")); // RFC 9112, 3.2
+          return;
+        }
+        // moleculer-web would take the method that a preflight asks about for the request's own.
+        if (req.method !== "OPTIONS") return this.routed(exchange);
+        if (isPreflight(req, config)) {
+          await web.httpHandler.call(this, req, res);
+          return;
+        }
+        const methods = this.methodsOf(pathOf(req));
+        if (methods.length === 0) this.send404(req, res);
+        else this.send(req, res, { status: 204, headers: { Allow: [...methods, "OPTIONS"].join(", ") } });
+      },
+
+      /** The token, then the user's share, and then the body: moleculer-web reads it before it authenticates. */
+      async routed(this: Api, exchange: Exchange): Promise<void> {
+        const { req, res } = exchange;
+        const { url } = this.parseQueryString(req);
+        const found = this.resolveAlias(url.length > 1 && url.endsWith("/") ? url.slice(0, -1) : url, req.method ?? "");
+        if (!found) {
+          this.send404(req, res);
+          return;
+        }
+        const { spec } = found.alias;
+        if (spec.auth !== "public") {
+          exchange.caller = await this.authenticated(req, spec.auth);
+          if (!isProbe(req)) this.admission.check(exchange);
+        }
+        if (spec.body !== "none" && !isAcceptable(req, spec.body))
+          throw problem(
+            "UNSUPPORTED_MEDIA_TYPE",
+            spec.body.form === undefined ? "the body must be application/json" : "the body must be application/json or a form",
+          );
+        if (req.headers.expect?.toLowerCase() === "100-continue") res.writeContinue();
+        await web.httpHandler.call(this, req, res);
+      },
+
+      async authenticated(this: Api, req: IncomingMessage, auth: "user" | "admin"): Promise<Caller> {
+        const token = bearerToken(req.headers.authorization);
+        if (token === undefined) throw unauthenticated();
+        const caller = await this.verifier.verify(token);
+        if (auth === "admin" && caller.role !== "admin") throw problem("FORBIDDEN", "this is for admins");
+        return caller;
+      },
+
+      /**
+       * The hottest read, past the machinery of moleculer-web, which would take half of its time: it has no body, no caller
+       * and no CORS, and is the same route otherwise.
+       */
+      async readProduct(this: Api, exchange: Exchange, id: string): Promise<void> {
+        const { req, res } = exchange;
+        const reply = await this.admission.run(
+          exchange,
+          () => readProduct({ path: { id }, headers: req.headers, requester: exchange }, this.gather),
+          () => exchange.isWanted(),
+        );
+        this.send(req, res, reply);
+      },
+
+      /** `routed` has done it. */
+      authenticate(this: Api, _ctx: unknown, _route: unknown, _req: unknown, res: ServerResponse): Promise<Caller | null> {
+        return Promise.resolve(this.connections.of(res).caller ?? null);
+      },
+
+      /** Once more, so that no way past `routed` would be open. */
+      authorize(ctx: Context<unknown, Meta>, _route: unknown, _req: unknown, _res: unknown, alias: Alias): Promise<void> {
+        const { auth } = alias.spec;
+        if (auth !== "public" && !ctx.meta.user) return Promise.reject(unauthenticated());
+        if (auth === "admin" && ctx.meta.user?.role !== "admin") return Promise.reject(problem("FORBIDDEN", "this is for admins"));
+        return Promise.resolve();
+      },
+    },
+  };
+  return schema as unknown as Partial<ServiceSchema>; // mixins are declared for a plain `this`
+}
+
+/** Calls the action of a route, when it is its turn; moleculer-web has read the body by then. */
+export function respond(this: Api, req: RoutedRequest, res: ServerResponse, next: (error: unknown) => void): void {
+  const exchange = this.connections.of(res);
+  const { spec } = req.$alias;
+  const input = {
+    path: req.$params.params ?? {},
+    query: req.$params.query ?? {},
+    body: req.body,
+    headers: req.headers,
+    requester: exchange,
+  };
+  exchange.allow(spec.contract.timeout);
+  const isWanted = (): boolean => exchange.isWanted();
+  const handle = (): Promise<Reply> => spec.handle(req.$ctx, input, this.gather);
+  const { lane } = spec;
+  const inTurn = lane === "none" ? handle : (): Promise<Reply> => this.lanes[lane].run(exchange, handle, isWanted);
+  // Inside an async function, so that a mistake in the input rejects as well.
+  void (async () => {
+    const reply = isProbe(req)
+      ? await handle()
+      : await withRequest(exchange.id, exchange.deadline, () => this.admission.run(exchange, inTurn, isWanted));
+    this.send(req, res, reply);
+  })().catch(next);
+}

@@ -1,0 +1,212 @@
+import { connect, type Socket } from "node:net";
+import { until } from "../support/amqp";
+import type { Client } from "../support/client";
+import { startShop, type Shop } from "../support/shop";
+import type { GatewayLimits } from "../../services/api/api.service";
+import type { Connections } from "../../services/api/connections";
+
+/*
+ * Clients that ask and don't read, and what they hold of a gateway.
+ */
+
+const KIB = 1_024;
+let shop: Shop;
+let seller: Client;
+const sockets: Socket[] = [];
+
+async function open(limits: GatewayLimits["connections"] = {}): Promise<void> {
+  shop = await startShop({ limits: { connections: limits } });
+  seller = shop.client();
+  await seller.signUp();
+}
+afterEach(async () => {
+  for (const socket of sockets.splice(0)) socket.destroy();
+  await shop.stop();
+});
+
+/** A connection of its own, from an address of its own, that reads only when it is told to. */
+async function dial(localAddress = "127.0.0.2") {
+  const { hostname, port } = new URL(shop.url);
+  const socket = connect({ host: hostname, port: Number(port), localAddress });
+  sockets.push(socket);
+  const received = { text: "", isClosed: false };
+  socket.on("error", () => undefined); // it was cut off, which `close` says
+  socket.on("close", () => (received.isClosed = true));
+  socket.pause();
+  await new Promise((resolve) => socket.once("connect", resolve));
+  const read = (): void => {
+    socket.on("data", (chunk) => (received.text += chunk.toString()));
+    socket.resume();
+  };
+  return { socket, received, read };
+}
+
+interface Held {
+  unsentBytes: number;
+  all: Map<unknown, { started: { madeAt: number | undefined }[]; waiting: unknown[]; unsentBytes: number }>;
+}
+const held = (): Held =>
+  (shop.node("api").getLocalService("api") as unknown as { connections: Connections }).connections as unknown as Held;
+const heldBy = (n: number) => [...held().all.values()].filter(({ started }) => started.length > 0)[n];
+
+const get = (path: string): string => `GET ${path} HTTP/1.1\r\nHost: a\r\n\r\n`;
+const bodies = (text: string): number => text.split("HTTP/1.1 200").length - 1;
+
+/** Enough products for pages of 256 KiB. */
+async function stock(): Promise<void> {
+  await Promise.all(Array.from({ length: 17 }, () => seller.createProduct({ description: "灯".repeat(4_900) })));
+}
+
+describe("requests that are pipelined on one connection", () => {
+  it("are started eight at a time, and all get their responses in order", async () => {
+    await open();
+    const id = await seller.createProduct();
+    const { socket, received, read } = await dial();
+    socket.write(`${get(`/products/${id}`).repeat(99)}${get("/products/999999")}`);
+    await until("some are started", () => heldBy(0) !== undefined || held().all.size > 0);
+    for (const connection of held().all.values()) expect(connection.started.length).toBeLessThanOrEqual(8);
+    read();
+    await until("all have their responses", () => bodies(received.text) === 99 && received.text.includes("HTTP/1.1 404"));
+    expect(received.text.lastIndexOf("HTTP/1.1 200")).toBeLessThan(received.text.indexOf("HTTP/1.1 404"));
+    expect(received.isClosed).toBe(false);
+  });
+
+  it("wait unstarted where their responses are not read: a connection holds 1 MiB beyond the one being sent", async () => {
+    await open();
+    await stock();
+    const { socket, received, read } = await dial();
+    socket.write(get("/products?limit=100").repeat(80));
+    // The system buffers some megabytes of what is not read; then the gateway stops.
+    await until("all that is started is made, and not sent", () => {
+      const { waiting, started, unsentBytes } = heldBy(0) ?? { waiting: [], started: [], unsentBytes: 0 };
+      return waiting.length > 0 && unsentBytes > 512 * KIB && started.every(({ madeAt }) => madeAt !== undefined);
+    });
+    const connection = heldBy(0)!;
+    expect(connection.unsentBytes).toBeGreaterThan(0);
+    expect(connection.unsentBytes).toBeLessThanOrEqual((1_024 + 260) * KIB);
+    expect(connection.waiting.length).toBeGreaterThan(20);
+    read();
+    await until("all have their responses", () => bodies(received.text) === 80, 60_000);
+  });
+
+  it("are refused with 429 once their address holds a quarter of what may wait to be sent, and others are served", async () => {
+    await open({ unsentBytes: 8 * KIB * KIB });
+    await stock();
+    for (let n = 0; n < 8; n++) (await dial()).socket.write(get("/products?limit=100").repeat(50));
+    await until("its share is held", () => held().unsentBytes >= 2 * KIB * KIB);
+    const late = await dial();
+    late.read();
+    late.socket.write(get("/products"));
+    await until("it is refused", () => late.received.text.startsWith("HTTP/1.1 429"));
+    expect(late.received.text).toMatch(/Retry-After: 1/);
+    expect((await shop.client().get("/products")).status).toBe(200);
+  });
+});
+
+describe("a response", () => {
+  it("that is not read in time closes its connection", async () => {
+    await open({ sendTimeoutMs: 300, sendBytesPerSecond: KIB * KIB });
+    await stock();
+    const { socket, received } = await dial();
+    socket.write(get("/products?limit=100").repeat(100));
+    await until("something waits to be sent", () => (heldBy(0)?.unsentBytes ?? 0) > 0);
+    await until("its connection is closed", () => heldBy(0) === undefined, 15_000);
+    socket.resume(); // only now does its own end notice
+    await until("it is cut off", () => received.isClosed);
+  });
+
+  it("is never mixed with what is no HTTP: that closes the connection", async () => {
+    await open();
+    const id = await seller.createProduct();
+    const order = (await seller.order(id, 1)).body["id"] as number;
+    await seller.decided(order);
+    const { socket, received, read } = await dial();
+    read();
+    socket.write(`GET /orders/${order}/events HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ${seller.token ?? ""}\r\n\r\n`);
+    await until("the stream is open", () => received.text.includes("CONFIRMED"));
+    socket.write("nonsense\r\n\r\n");
+    await until("it is closed", () => received.isClosed);
+    expect(received.text.split("HTTP/1.1")).toHaveLength(2);
+  });
+});
+
+describe("connections", () => {
+  it("of one address beyond a quarter of all: an idle one makes room, and where none is idle the new one is closed", async () => {
+    await open({ sockets: 16 });
+    const idle = await dial();
+    const busy = await Promise.all([1, 2, 3].map(() => dial()));
+    const body = "POST /token HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n{";
+    for (const { socket } of busy) socket.write(body);
+    await until("three are busy", () => [...held().all.values()].filter(({ started }) => started.length > 0).length === 3);
+    const fifth = await dial();
+    fifth.socket.write(body);
+    idle.socket.resume();
+    await until("the idle one has made room", () => idle.received.isClosed);
+    await until("four are busy", () => [...held().all.values()].filter(({ started }) => started.length > 0).length === 4);
+    const sixth = await dial();
+    sixth.socket.resume();
+    await until("the sixth is closed", () => sixth.received.isClosed);
+    expect((await shop.client().get("/products")).status).toBe(200);
+  });
+
+  it("from a trusted proxy carry many clients, and have no share", async () => {
+    shop = await startShop({ env: { TRUST_PROXY: "127.0.0.2" }, limits: { connections: { sockets: 16 } } });
+    const all = await Promise.all(Array.from({ length: 8 }, () => dial("127.0.0.2")));
+    for (const { socket, read } of all) {
+      read();
+      socket.write(get("/products"));
+    }
+    await until("all are served", () => all.every(({ received }) => received.text.startsWith("HTTP/1.1 200")));
+  });
+
+  it("are kept for KEEP_ALIVE_TIMEOUT after a response", async () => {
+    shop = await startShop({ env: { KEEP_ALIVE_TIMEOUT: "1" } });
+    const { socket, received, read } = await dial();
+    read();
+    const since = performance.now();
+    socket.write(get("/products"));
+    await until("it is closed", () => received.isClosed, 10_000);
+    expect(received.text).toContain("Keep-Alive: timeout=1");
+    expect(performance.now() - since).toBeGreaterThan(900);
+  });
+});
+
+describe("a body", () => {
+  it("of a protected route is not parsed without a valid token", async () => {
+    await open();
+    for (const authorization of ["", "Authorization: Bearer a.b.c\r\n"]) {
+      const { socket, received, read } = await dial();
+      read();
+      socket.write(
+        `POST /orders HTTP/1.1\r\nHost: a\r\n${authorization}Content-Type: application/json\r\nContent-Length: 100000\r\nExpect: 100-continue\r\n\r\n`,
+      );
+      await until("it is refused before it is sent", () => received.text !== "");
+      expect(received.text).toMatch(/^HTTP\/1.1 401/);
+    }
+  });
+
+  it("that its client asks leave for is let come where the token is valid", async () => {
+    await open();
+    const { socket, received, read } = await dial();
+    read();
+    const body = JSON.stringify({ name: "Lamp", price: 1, quantity: 1 });
+    socket.write(
+      `POST /products HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ${seller.token ?? ""}\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\nExpect: 100-continue\r\n\r\n`,
+    );
+    await until("it may be sent", () => received.text.startsWith("HTTP/1.1 100"));
+    socket.write(body);
+    await until("it is taken", () => received.text.includes("HTTP/1.1 201"));
+  });
+
+  it("that is begun and not ended holds a place of its address: a quarter of all at most", async () => {
+    await open({ bodies: 16 });
+    const head = "POST /token HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n{";
+    for (let n = 0; n < 4; n++) (await dial()).socket.write(head);
+    await until("four are begun", () => [...held().all.values()].filter(({ started }) => started.length > 0).length === 4);
+    const fifth = await dial();
+    fifth.read();
+    fifth.socket.write(head);
+    await until("the fifth is refused", () => fifth.received.text.startsWith("HTTP/1.1 429"));
+    expect((await shop.client().post("/token", { email: "a@b.co", password: "wrong" })).status).toBe(401);
+  });
+});

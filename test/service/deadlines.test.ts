@@ -1,0 +1,113 @@
+import { Type } from "@sinclair/typebox";
+import { ServiceBroker, type ServiceSchema } from "moleculer";
+import { call, implement } from "../../broker/contract";
+import { remainingMs, withRequest } from "../../broker/request";
+import { loadConfig } from "../../config";
+import { action, closed } from "../../contracts/contract";
+import { brokerOptions } from "../../moleculer.config";
+import { until } from "../support/amqp";
+import { uniqueNamespace } from "../support/shop";
+
+/*
+ * How long a call may take, over two nodes.
+ */
+
+const slow = action("clock.slow", {
+  params: closed({ ms: Type.Number() }),
+  result: closed({ left: Type.Number() }),
+  repeatable: true,
+  timeout: 300,
+});
+const outer = action("clock.outer", { params: closed({}), result: closed({ left: Type.Number() }), timeout: 1_000 });
+
+/** The nodes on which it was started, in turn. */
+const started: string[] = [];
+const clock: ServiceSchema = {
+  name: "clock",
+  actions: {
+    slow: implement(
+      slow,
+      async (ctx) => {
+        started.push(ctx.broker.nodeID);
+        const left = remainingMs();
+        await new Promise((resolve) => setTimeout(resolve, ctx.params.ms));
+        return { left };
+      },
+      { bulkhead: { enabled: true, concurrency: 1, maxQueueSize: 10 } },
+    ),
+  },
+};
+const relay: ServiceSchema = {
+  name: "relay",
+  actions: { outer: { ...implement(outer, (ctx) => call(ctx, slow, { ms: 0 })), name: "outer" } },
+};
+
+const nodes: ServiceBroker[] = [];
+async function start(namespace: string, ...services: ServiceSchema[]): Promise<ServiceBroker> {
+  const config = loadConfig({ NAMESPACE: namespace, LOG_LEVEL: "fatal" });
+  const broker = new ServiceBroker({ ...brokerOptions(config), transporter: "Fake" });
+  for (const schema of services) broker.createService(schema);
+  await broker.start();
+  nodes.push(broker);
+  return broker;
+}
+
+beforeEach(() => (started.length = 0));
+afterEach(async () => {
+  await Promise.all(nodes.splice(0).map((broker) => broker.stop()));
+});
+
+async function twoNodes() {
+  const namespace = uniqueNamespace();
+  await start(namespace, clock);
+  const caller = await start(namespace, relay);
+  await caller.waitForServices(["clock"], 5_000, 5);
+  return { caller };
+}
+
+describe("a call to another node", () => {
+  it("is given what is left of its request's time, where that is less than its contract allows", async () => {
+    const { caller } = await twoNodes();
+    const { left } = await withRequest("a", performance.now() + 120, () => call(caller, slow, { ms: 0 }));
+    expect(left).toBeGreaterThan(0);
+    expect(left).toBeLessThanOrEqual(120);
+    expect((await call(caller, slow, { ms: 0 })).left).toBeGreaterThan(200);
+  });
+
+  it("is not made where no time is left", async () => {
+    const { caller } = await twoNodes();
+    await expect(withRequest("a", performance.now() - 1, () => call(caller, slow, { ms: 0 }))).rejects.toMatchObject({
+      type: "SERVICE_UNAVAILABLE",
+    });
+    expect(started).toEqual([]);
+  });
+
+  it("that waited in its node's queue until its time was over is not started", async () => {
+    const { caller } = await twoNodes();
+    const first = call(caller, slow, { ms: 250 });
+    await until("the first is started", () => started.length === 1);
+    const late = withRequest("b", performance.now() + 60, () => call(caller, slow, { ms: 0 }));
+    await expect(late).rejects.toMatchObject({ type: "REQUEST_TIMEOUT" });
+    await first;
+    await call(caller, slow, { ms: 0 }); // behind the late one
+    expect(started).toHaveLength(2);
+  });
+
+  it("that timed out is not retried while its node is there", async () => {
+    const { caller } = await twoNodes();
+    await expect(call(caller, slow, { ms: 450 })).rejects.toMatchObject({ type: "REQUEST_TIMEOUT" });
+    await call(caller, slow, { ms: 0 }); // it waits for the first to end; a retry would have come before it
+    expect(started).toHaveLength(2);
+  });
+
+  it("is retried on another node where its own was lost", async () => {
+    const { caller } = await twoNodes();
+    await start(caller.namespace, clock);
+    await until("the caller knows three nodes", () => caller.registry.getNodeList({ onlyAvailable: true }).length === 3);
+    const lost = call(caller, slow, { ms: 200 });
+    await until("it is started", () => started.length === 1);
+    caller.registry.nodes.disconnected(started[0]!, true);
+    await expect(lost).resolves.toHaveProperty("left");
+    expect(new Set(started).size).toBe(2);
+  });
+});
