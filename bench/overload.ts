@@ -112,11 +112,11 @@ function report(all: readonly Overload[], wrong: readonly string[], connections:
     `${one.other} / ${one.broken}`,
     failings(one).join(", ") || "reached",
   ]);
-  const head = ["", "peak/s", "offered/s", "sent", "goodput of peak", "503 after, p99 ms", "recovery", "other / no answer", "goals"];
+  const head = ["", "peak/s", "offered/s", "sent", "goodput of peak", "503 or 429 after, p99 ms", "recovery", "other / no answer", "goals"];
   return `# Overload
 
-Shop 1+1+1+1; an open loop of ${TIMES} times the measured peak for ${DURING} s over ${connections} connections, half of the peak before and
-after. The generator shares the cores with the shop. A request that finds no connection free is not sent. Goals: goodput at
+Shop 1+1+1+1; an open loop of ${TIMES} times the measured peak for ${DURING} s over ${connections} connections from eight addresses, half
+of the peak before and after. The generator shares the cores with the shop. A request that finds no connection free is not sent. Goals: goodput at
 least ${100 * GOODPUT} % of the peak, refusals within ${REFUSED_MS} ms (p99, median of the seconds), recovery within ${RECOVERY} s.
 
 ${table(head, rows)}
@@ -131,8 +131,8 @@ function plot({ what, peak, result }: Overload): string {
     `${what}: half load, ${TIMES} times the peak, half load`,
     [
       { name: "2xx/s", points: over(({ ok }) => ok) },
-      { name: "503/s", points: over(({ refused }) => refused) },
-      { name: "503 p99, µs", points: over(({ refusedP99 }) => 1_000 * refusedP99) },
+      { name: "503 and 429/s", points: over(({ refused }) => refused) },
+      { name: "their p99, µs", points: over(({ refusedP99 }) => 1_000 * refusedP99) },
       { name: "measured peak", points: over(() => peak) },
     ],
     {

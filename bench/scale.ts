@@ -221,7 +221,7 @@ class Bench {
 const isOurs = ({ service }: Plan): boolean => ["users", "products", "orders"].includes(service);
 /** The relay, retention and makeDue; what else happens after an answer is told with its route. */
 const isBackground = ({ sql }: Plan): boolean =>
-  /^with outstanding|^delete from outbox|^update outbox set next_attempt_at|^select 1$/.test(sql);
+  /^with (recursive )?flights|^delete from outbox|^update outbox set next_attempt_at|^select 1$/.test(sql);
 
 async function signUp(visitor: Visitor): Promise<{ tokens: Tokens; buyer: number; seller: number }> {
   const login = async (credentials: { email: string; password: string }): Promise<string> =>

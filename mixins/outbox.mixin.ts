@@ -22,7 +22,9 @@ interface RelayState {
   retention?: NodeJS.Timeout;
   running?: Promise<void> | undefined;
   again: boolean;
-  full: boolean;
+  isHeldBack: boolean;
+  /** The user who had the last turn. */
+  turn: number;
   reachable: boolean;
 }
 
@@ -49,7 +51,7 @@ const RETENTION_MS = 3_600_000;
 export function outboxMixin(events: readonly string[], limits: OutboxLimits): Partial<ServiceSchema> {
   const schema: Omit<SchemaFor<Relay>, "name"> = {
     created(this: Relay) {
-      this.relayState = { again: false, full: false, reachable: false };
+      this.relayState = { again: false, isHeldBack: false, turn: 0, reachable: false };
     },
 
     started(this: Relay) {
@@ -125,17 +127,17 @@ export function outboxMixin(events: readonly string[], limits: OutboxLimits): Pa
       },
 
       relayHeldBack(this: Relay) {
-        if (this.relayState.full) this.relay();
+        if (this.relayState.isHeldBack) this.relay();
       },
 
       async emitDue(this: Relay) {
         const state = this.relayState;
         while (state.again && events.every((event) => canDeliver(this.broker, event))) {
           state.again = false;
-          const { rows, full } = await claim(this.db, limits);
-          state.full = full;
+          const { rows, isHeldBack, isMore, turn } = await claim(this.db, limits, state.turn);
+          Object.assign(state, { isHeldBack, turn });
           if (rows.length > 0) await this.emitRows(rows);
-          if (rows.length === limits.batch) state.again = true;
+          if (rows.length === limits.batch || isMore) state.again = true;
         }
       },
 

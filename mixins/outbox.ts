@@ -1,4 +1,5 @@
 import type { Database, Query } from "./database";
+import { shareOf } from "./fair-queue";
 
 /** What is emitted for one order. */
 export interface Announcement {
@@ -16,7 +17,10 @@ export interface OutboxLimits {
   /** First wait for an answer, doubled with each attempt. */
   retryMs: number;
   retryMaxMs: number;
-  /** Most rows that are emitted and unanswered at one time, over all nodes: events have no other back-pressure. */
+  /**
+   * Most rows that are in flight (emitted, and without a reply) at one time, over all nodes: events have no other back-pressure.
+   * A quarter of them at most belongs to one user.
+   */
   outstanding: number;
   /** Most rows that travel in one event. */
   batch: number;
@@ -28,22 +32,43 @@ export type Room = Pick<OutboxLimits, "outstanding" | "retryMs">;
 export const REFUSALS_BEFORE_PARKING = 10;
 
 /**
- * Takes rows for this node and puts off their next attempt, in one statement, so that no transaction is held while
- * emitting and no row is taken by two nodes. First those that were not answered in time, then new ones, as long as the
- * rows that were emitted and are unanswered are not too many; give or take a batch for each node that claims at the same
- * moment. They are counted in the database, since the answer may reach another node.
+ * Claims rows for this node and moves their next attempt on, in one statement, so that no transaction is held while
+ * emitting and no row is claimed by two nodes. First those without a reply in time, then new ones, as long as there are not too
+ * many in flight; give or take a batch for each node that claims at the same moment. They are counted in the database, since a
+ * reply may reach another node.
+ *
+ * New rows are claimed in rotation among users: those after $5 or, behind the last, from the first on; each the same number of rows, and none more than $6 in
+ * flight. `turns` walks from user to user by an index, however many rows wait.
  */
 const CLAIM = `
-  with outstanding as (
-    select count(*)::int as n from outbox where state = 'PENDING' and attempts > 0
+  with recursive flights as (
+    select user_id, count(*)::int as n from outbox where state = 'PENDING' and attempts > 0 group by user_id
+  ), outstanding as (
+    select coalesce(sum(n), 0)::int as n from flights
   ), again as (
     select id from outbox
     where state = 'PENDING' and attempts > 0 and next_attempt_at <= now()
     order by next_attempt_at limit $4 for update skip locked
+  ), users as (
+    select coalesce(
+      (select user_id from outbox where state = 'PENDING' and attempts = 0 and user_id > $5 order by user_id limit 1),
+      (select user_id from outbox where state = 'PENDING' and attempts = 0 order by user_id limit 1)) as user_id
+    union all
+    select (select o.user_id from outbox o where o.state = 'PENDING' and o.attempts = 0 and o.user_id > u.user_id order by o.user_id limit 1)
+    from users u where u.user_id is not null
+  ), room as (
+    select greatest(0, least($4 - (select count(*) from again), $3 - (select n from outstanding)))::int as n
+  ), turns as (
+    select t.user_id, room.n as room, ceil(room.n / count(*) over ()::float8)::int as each, $6 - coalesce(flights.n, 0) as left
+    from (select user_id from users where user_id is not null limit $4) as t
+    cross join room left join flights on flights.user_id = t.user_id
   ), fresh as (
-    select id from outbox
-    where state = 'PENDING' and attempts = 0
-    order by id limit greatest(0, least($4 - (select count(*) from again), $3 - (select n from outstanding))) for update skip locked
+    select row.id from turns cross join lateral (
+      select id from outbox o
+      where o.state = 'PENDING' and o.attempts = 0 and o.user_id = turns.user_id
+      order by id limit greatest(0, least(turns.each, turns.left)) for update skip locked
+    ) as row
+    limit (select n from room)
   ), claimed as (
     update outbox as o
     set attempts = attempts + 1,
@@ -51,23 +76,36 @@ const CLAIM = `
     where o.id in (select id from again union all select id from fresh)
     returning o.id, o.order_id, o.event, o.payload
   )
-  select claimed.*, outstanding.n as waiting from outstanding left join claimed on true order by claimed.id`;
+  select claimed.*, outstanding.n as waiting, (select max(user_id) from turns) as turn,
+    exists (select from outbox where state = 'PENDING' and attempts = 0 and user_id < (select min(user_id) from turns)) as more,
+    exists (select from turns where turns.left <= turns.each) as held_back
+  from outstanding left join claimed on true order by claimed.id`;
 
-/** @returns the rows to emit, oldest first, and whether the limit of outstanding ones is reached */
-export async function claim(
-  db: Database,
-  { retryMs, retryMaxMs, outstanding, batch }: OutboxLimits,
-): Promise<{ rows: OutboxRow[]; full: boolean }> {
-  const found = await db.query<{ [K in keyof OutboxRow]: OutboxRow[K] | null } & { waiting: number }>(CLAIM, [
-    retryMs,
-    retryMaxMs,
-    outstanding,
-    batch,
-  ]);
+export interface Claimed {
+  /** To be emitted, oldest first. */
+  rows: OutboxRow[];
+  /** Rows wait for replies to others. */
+  isHeldBack: boolean;
+  /** Rows wait for no more than their turn. */
+  isMore: boolean;
+  /** The user who had the last turn. */
+  turn: number;
+}
+
+/** @param turn of the claim before, 0 for the first */
+export async function claim(db: Database, { retryMs, retryMaxMs, outstanding, batch }: OutboxLimits, turn = 0): Promise<Claimed> {
+  type Row = { [K in keyof OutboxRow]: OutboxRow[K] | null } & { waiting: number; turn: number | null; more: boolean; held_back: boolean };
+  const found = await db.query<Row>(CLAIM, [retryMs, retryMaxMs, outstanding, batch, turn, shareOf(outstanding)]);
   const rows = found.flatMap(({ id, order_id, event, payload }) =>
     id === null || order_id === null || event === null ? [] : { id, order_id, event, payload: payload ?? {} },
   );
-  return { rows, full: (found[0]?.waiting ?? 0) + rows.length >= outstanding };
+  const [first] = found; // the same in each
+  return {
+    rows,
+    isHeldBack: first !== undefined && (first.held_back || first.waiting + rows.length >= outstanding),
+    isMore: first?.more ?? false,
+    turn: first?.turn ?? turn,
+  };
 }
 
 /** Makes every unanswered row due now, since the answers of the meantime are lost. Rows that others hold are not waited for. */

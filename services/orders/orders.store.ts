@@ -2,6 +2,7 @@ import { fromCents } from "../../contracts/money";
 import type { Order, Status } from "../../contracts/orders";
 import type { Outcome, Refusal } from "../../contracts/products";
 import type { Database, Query } from "../../mixins/database";
+import { shareOf } from "../../mixins/fair-queue";
 import { decodeCursor, encodeCursor, page } from "../../mixins/keyset";
 import * as outbox from "../../mixins/outbox";
 import { answeredEvent, describeShortages, settle, type OrderLine } from "./order";
@@ -82,8 +83,10 @@ export async function insertOrders(
   // Twice in one statement, `on conflict do nothing` would drop the twin and the join below bring it back.
   const firsts = [...new Map(drafts.toReversed().map((draft) => [`${draft.user_id} ${draft.idempotency_key}`, draft])).values()];
   const rows = await db.query<{ id: number; n: number; created_at: Date; claimed: boolean }>(
-    `with room as (
-       select $6 - count(*) as n from outbox where state = 'PENDING' and attempts > 0
+    `with flights as (
+       select user_id, count(*) as n from outbox where state = 'PENDING' and attempts > 0 group by user_id
+     ), room as (
+       select $6 - coalesce(sum(n), 0) as n from flights
      ), input as (
        select * from unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::jsonb[]) with ordinality as i (user_id, key, hash, total, lines, n)
      ), created as (
@@ -92,8 +95,11 @@ export async function insertOrders(
        on conflict (user_id, idempotency_key) do nothing
        returning id, user_id, idempotency_key, created_at
      ), placed as (
-       select c.id, c.created_at, i.lines, i.n, row_number() over (order by c.id) <= room.n as claimed
+       select c.id, c.user_id, c.created_at, i.lines, i.n,
+         row_number() over (order by c.id) <= room.n
+           and row_number() over (partition by c.user_id order by c.id) <= $8 - coalesce(f.n, 0) as claimed
        from room cross join created c join input i on (i.user_id, i.key) = (c.user_id, c.idempotency_key)
+       left join flights f on f.user_id = c.user_id
      ), lines as (
        insert into order_lines (order_id, product_id, name, unit_price_cents, quantity)
        select p.id, l.product_id, l.name, l.unit_price_cents, l.quantity
@@ -101,8 +107,8 @@ export async function insertOrders(
      ), history as (
        insert into order_history (order_id, status, at) select id, 'PENDING', created_at from placed
      ), announcements as (
-       insert into outbox (order_id, event, payload, attempts, next_attempt_at)
-       select p.id, 'order.created', jsonb_build_object('lines',
+       insert into outbox (order_id, user_id, event, payload, attempts, next_attempt_at)
+       select p.id, p.user_id, 'order.created', jsonb_build_object('lines',
          (select jsonb_agg(jsonb_build_object('product_id', l -> 'product_id', 'quantity', l -> 'quantity')) from jsonb_array_elements(p.lines) as l)),
          p.claimed::int, case when p.claimed then now() + make_interval(secs => $7 / 1000.0) else now() end
        from placed p order by p.id
@@ -116,6 +122,7 @@ export async function insertOrders(
       firsts.map((d) => JSON.stringify(d.lines)),
       outstanding,
       retryMs,
+      shareOf(outstanding),
     ],
   );
   const placed = new Map(rows.map((row) => [firsts[row.n - 1], row]));
@@ -206,11 +213,11 @@ export async function lockOrder(query: Query, id: number): Promise<{ user_id: nu
 export async function writeCancelled(query: Query, id: number): Promise<void> {
   await query(
     `with changed as (
-       update orders set status = 'CANCELLED', reason = null, version = version + 1, updated_at = greatest(clock_timestamp(), updated_at) where id = $1 returning id, updated_at
+       update orders set status = 'CANCELLED', reason = null, version = version + 1, updated_at = greatest(clock_timestamp(), updated_at) where id = $1 returning id, user_id, updated_at
      ), history as (
        insert into order_history (order_id, status, at) select id, 'CANCELLED', updated_at from changed
      )
-     insert into outbox (order_id, event, payload) select id, 'order.cancelled', '{}' from changed`,
+     insert into outbox (order_id, user_id, event, payload) select id, user_id, 'order.cancelled', '{}' from changed`,
     [id],
   );
 }

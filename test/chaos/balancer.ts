@@ -57,8 +57,9 @@ function forward(req: IncomingMessage, res: ServerResponse, body: Buffer, [gatew
   }
   const { method, url, headers } = req;
   const onward = request({
-    port: gateway.port,
     host: "127.0.0.1",
+    localAddress: req.socket.remoteAddress, // each client's own
+    port: gateway.port,
     method,
     path: url,
     headers: { ...headers, connection: "close" },

@@ -74,16 +74,16 @@ const anyProduct = ({ load }: Chaos): number => [...load.products.keys()][0] ?? 
 const orderMany = ({ load }: Chaos, count: number, product: number): Promise<OrderRecord[]> =>
   Promise.all(Array.from({ length: count }, () => load.order([{ product_id: product, quantity: 1 }])));
 
-/** Orders that no client has placed: as many, with a given payload. @returns the ids of their outbox rows */
+/** Orders of eight users that no client has placed: as many, with a given payload. @returns the ids of their outbox rows */
 const insertOrders = ({ system }: Chaos, count: number, product: number, payload: unknown): Promise<{ id: string }[]> =>
   system.sql(
     "orders",
     `with o as (
        insert into orders (user_id, idempotency_key, request_hash, total_cents)
-       select 1, gen_random_uuid()::text, 'chaos', 100 from generate_series(1, $1) returning id
+       select 1 + n % 8, gen_random_uuid()::text, 'chaos', 100 from generate_series(1, $1) as n returning id, user_id
      ), l as (insert into order_lines select id, $2, 'Lamp', 100, 1 from o),
      h as (insert into order_history (order_id, status) select id, 'PENDING' from o)
-     insert into outbox (order_id, event, payload) select id, 'order.created', $3 from o returning id`,
+     insert into outbox (order_id, user_id, event, payload) select id, user_id, 'order.created', $3 from o returning id`,
     [count, product, JSON.stringify(payload)],
   );
 

@@ -1,4 +1,5 @@
 import { randomUUID } from "node:crypto";
+import { Agent, fetch as fetchFrom } from "undici";
 import { BALANCER } from "./balancer";
 import { ADMIN, type Shop } from "./system";
 import { messageOf, pause, until } from "./wait";
@@ -55,6 +56,8 @@ export class Window {
 
 const CLIENT_TIMEOUT_MS = 8_000;
 const MOST_UNDER_WAY = 48;
+/** Requests come from several addresses in turn, as those of many people do. */
+const AGENTS = [2, 3, 4, 5].map((n) => new Agent({ connect: { localAddress: `127.0.0.${n}` } }));
 export const PLENTY = 100_000;
 const SCARCE = 40;
 
@@ -73,6 +76,7 @@ export class Load {
   private timer: NodeJS.Timeout | undefined;
   private readonly underWay = new Set<Promise<unknown>>();
   private lastAnswer = 0;
+  private requests = 0;
   private readonly clients: number;
   private readonly giveUpMs: number;
 
@@ -246,7 +250,9 @@ export class Load {
       ...more,
     };
     try {
-      const response = await fetch(this.shop.url + path, {
+      const dispatcher = AGENTS[this.requests++ % AGENTS.length];
+      const response = await fetchFrom(this.shop.url + path, {
+        ...(dispatcher && { dispatcher }),
         method,
         headers,
         ...(body !== undefined && { body: JSON.stringify(body) }),

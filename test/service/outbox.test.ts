@@ -54,14 +54,14 @@ const start = (options: Parameters<typeof startShop>[0]) => async () => {
 const stop = () => shop.stop();
 
 /** Orders as a node leaves them that dies right after the commit: announced, but never emitted. @returns their ids */
-async function committed(n: number, payload: unknown = { lines: [{ product_id: 1, quantity: 1 }] }): Promise<number[]> {
+async function committed(n: number, payload: unknown = { lines: [{ product_id: 1, quantity: 1 }] }, user = 1): Promise<number[]> {
   const rows = await db.query<{ order_id: number }>(
     `with created as (
-       insert into orders (user_id, idempotency_key, request_hash, total_cents) select 1, gen_random_uuid(), '-', 100 from generate_series(1, $1) returning id
+       insert into orders (user_id, idempotency_key, request_hash, total_cents) select $3, gen_random_uuid(), '-', 100 from generate_series(1, $1) returning id
      ), lines as (insert into order_lines select id, 1, 'Lamp', 100, 1 from created
      ), history as (insert into order_history (order_id, status) select id, 'PENDING' from created)
-     insert into outbox (order_id, event, payload) select id, 'order.created', $2 from created order by id returning order_id`,
-    [n, JSON.stringify(payload)],
+     insert into outbox (order_id, user_id, event, payload) select id, $3, 'order.created', $2 from created order by id returning order_id`,
+    [n, JSON.stringify(payload), user],
   );
   return rows.map((row) => row.order_id);
 }
@@ -117,11 +117,11 @@ describe("claiming, while nobody listens to the relay's own events", () => {
     );
   });
 
-  it("new ones go oldest first, a batch at a time, until the cap of unanswered ones; each answer makes room for one", async () => {
+  it("new ones of a user go oldest first, a batch at a time, until a quarter of the cap is in flight; each reply makes room for one", async () => {
     const ids = await committed(10);
     const take = async () => {
-      const { rows, full } = await claim(db, limits({ outstanding: 5, batch: 3 }));
-      return [rows.map((row) => row.order_id), full];
+      const { rows, isHeldBack } = await claim(db, limits({ outstanding: 20, batch: 3 }));
+      return [rows.map((row) => row.order_id), isHeldBack];
     };
     expect([await take(), await take(), await take()]).toEqual([[ids.slice(0, 3), false], [ids.slice(3, 5), true], [[], true]]); // prettier-ignore
     await settled(outcome(ids[1]!, "RESERVED"));
@@ -136,15 +136,45 @@ describe("claiming, while nobody listens to the relay's own events", () => {
     expect((await take())[0]).toEqual(ids.slice(5, 8)); // two again and one new make a batch
   });
 
+  it("new ones of several users go in turn, however many one of them has, and all together up to the cap", async () => {
+    const many = await committed(300, undefined, 1);
+    const [few, one] = [await committed(2, undefined, 7), await committed(1, undefined, 9)];
+    let turn = 0;
+    const take = async (outstanding: number) => {
+      const claimed = await claim(db, limits({ outstanding, batch: 6 }), turn);
+      turn = claimed.turn;
+      return claimed.rows.map((row) => row.order_id);
+    };
+    expect(await take(400)).toEqual([many[0], many[1], few[0], few[1], one[0]]);
+    expect(await take(400)).toEqual(many.slice(2, 8));
+    const late = await committed(1, undefined, 3);
+    turn = 7; // on a node whose last turn was of another user
+    const more = await claim(db, limits({ outstanding: 400, batch: 6 }), turn);
+    expect(more.rows.map((row) => row.order_id).sort((a, b) => a - b)).toEqual([...many.slice(8, 11), ...late].sort((a, b) => a - b));
+    expect(await take(13)).toEqual([]); // 15 are in flight
+  });
+
+  it("a user's order is emitted at once while another's thousand wait", async () => {
+    await committed(1_000, undefined, 1);
+    const products = new SilentProducts().on(broker);
+    await until("a quarter of the cap is in flight", () => products.asked.length === 256);
+    const next = (
+      await call(broker, create, { items: [{ product_id: 1, quantity: 1 }] }, { meta: { user: { id: 2, role: "user" as const } } })
+    ).order.id;
+    await until("it is asked for", () => products.times(next) === 1, 500);
+    expect(products.asked).toHaveLength(257);
+    await broker.destroyService("products");
+  });
+
   it("eight relays side by side take every row, new ones and unanswered ones, and none of them twice", async () => {
     const ids = await committed(300);
     await db.query("update outbox set attempts = 1 where order_id = any($1)", [ids.slice(0, 100)]);
     const relay = async (batch: number): Promise<number[]> => {
-      const { rows } = await claim(db, limits({ batch }));
+      const { rows } = await claim(db, limits({ batch, outstanding: 4_000 }));
       return rows.length === 0 ? [] : [...rows.map((row) => row.order_id), ...(await relay(batch))];
     };
     const taken = (await Promise.all([1, 2, 3, 5, 7, 11, 13, 17].map(relay))).flat();
-    const late = (await claim(db, limits({}))).rows.map((row) => row.order_id); // a relay may find nothing but locked rows
+    const late = (await claim(db, limits({ outstanding: 4_000 }))).rows.map((row) => row.order_id); // a relay may find nothing but locked rows
     expect([...taken, ...late].sort((a, b) => a - b)).toEqual(ids);
     expect(await attemptsOf(ids)).toEqual([...Array<number>(200).fill(1), ...Array<number>(100).fill(2)]);
   });
