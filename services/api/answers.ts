@@ -26,10 +26,10 @@ export function answers(config: Config): Partial<ServiceSchema> {
       },
 
       send(this: Api, req: IncomingMessage, res: ServerResponse, { status, body, text, follow, headers }: Reply): void {
-        if (res.headersSent || res.destroyed) return;
+        const exchange = this.connections.of(res);
+        if (res.headersSent || res.destroyed || exchange.isOver) return;
         const isHead = req.method === "HEAD";
         // Before the head, since it may refuse.
-        const exchange = this.connections.of(res);
         const stream =
           follow && !isHead ? this.streams.open(res, follow, bearerToken(req.headers.authorization) ?? "", exchange) : undefined;
         const content = body === undefined ? text : JSON.stringify(body);

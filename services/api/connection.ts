@@ -8,6 +8,7 @@ export class Holder {
   exchanges = 0;
   unsentBytes = 0;
   bodies = 0;
+  parsed = 0;
 
   constructor(readonly address: string) {}
 

@@ -8,13 +8,14 @@ import { Exchange } from "./exchange";
 import { hasBody, hotProduct } from "./request";
 
 export interface ConnectionLimits {
-  /** Most sockets of a gateway, the responses that wait in its memory to be sent, in bytes, and the bodies that it is reading. */
+  /** Most sockets of a gateway; no address holds more than a quarter of this, nor of the next three. */
   sockets: number;
+  /** Most responses that wait in its memory to be sent, bodies that it is reading, and requests that are parsed and not started. */
   unsentBytes: number;
   bodies: number;
-  /** Most requests of one connection that are started at a time, and that are parsed and wait. */
-  started: number;
   parsed: number;
+  /** Most requests of one connection that are started at a time. */
+  started: number;
   /** Most bytes of one connection that wait behind the response being sent. */
   unsentBehindBytes: number;
   /** A response is sent within this time and a second for each so many bytes, or its connection is closed. */
@@ -27,8 +28,8 @@ const LIMITS: ConnectionLimits = {
   sockets: 4_096,
   unsentBytes: 64 * KIB * KIB,
   bodies: 512,
+  parsed: 8_192, // a socket is read 64 KiB at a time, and the shortest request has 30 bytes or so
   started: 8,
-  parsed: 2_000, // a socket is read 64 KiB at a time, and the shortest request has 30 bytes or so
   unsentBehindBytes: KIB * KIB,
   sendTimeoutMs: 30_000,
   sendBytesPerSecond: 16 * KIB,
@@ -55,6 +56,7 @@ export class Connections {
   private readonly exchanges = new WeakMap<ServerResponse, Exchange>();
   private unsentBytes = 0;
   private bodies = 0;
+  private parsed = 0;
   private unfinished = 0;
   private readonly sweeper: NodeJS.Timeout;
 
@@ -97,14 +99,11 @@ export class Connections {
         start(this.begin(new Exchange(id, req, res, connection, this.clientOf(connection, req))));
       },
     };
-    const { waiting, socket } = connection;
-    if (waiting.length === 0 && this.hasRoom(connection, req)) {
+    if (connection.waiting.length === 0 && this.hasRoom(connection, req)) {
       parsed.start();
       return;
     }
-    waiting.push(parsed);
-    if (waiting.length > this.limits.parsed) socket.destroy();
-    else socket.pause();
+    this.wait(connection, parsed);
   }
 
   /**
@@ -121,7 +120,7 @@ export class Connections {
 
   /** A response of so many bytes is made. */
   made(exchange: Exchange, bytes: number): void {
-    if (exchange.madeAt !== undefined) return;
+    if (exchange.madeAt !== undefined || exchange.isOver) return;
     exchange.madeAt = performance.now();
     exchange.bytes = bytes;
     exchange.connection.unsentBytes += bytes;
@@ -167,6 +166,19 @@ export class Connections {
     return isProxy ? this.holderOf(this.address.of(req)) : holder;
   }
 
+  /** What is too much can't be refused: its response would have to wait for its turn, too. */
+  private wait({ socket, holder, isProxy, waiting }: Connection, parsed: Parsed): void {
+    const { parsed: most } = this.limits;
+    if (this.parsed >= most || (!isProxy && holder.parsed >= shareOf(most))) {
+      socket.destroy();
+      return;
+    }
+    waiting.push(parsed);
+    holder.parsed++;
+    this.parsed++;
+    socket.pause();
+  }
+
   private begin(exchange: Exchange): Exchange {
     const { connection, holder, req, res } = exchange;
     this.exchanges.set(res, exchange);
@@ -192,9 +204,9 @@ export class Connections {
   /** The response has been handed to the system, or its connection is closed. */
   private sent(exchange: Exchange): void {
     const { connection, holder, bytes, isStream } = exchange;
-    const i = connection.started.indexOf(exchange);
-    if (i === -1) return;
-    connection.started.splice(i, 1);
+    if (exchange.isOver) return;
+    exchange.isOver = true;
+    connection.started.splice(connection.started.indexOf(exchange), 1);
     connection.unsentBytes -= bytes;
     connection.headSince = performance.now();
     holder.unsentBytes -= bytes;
@@ -210,6 +222,8 @@ export class Connections {
     if (waiting.length === 0 || socket.destroyed) return;
     for (let first = waiting[0]; first !== undefined && this.hasRoom(connection, first.req); first = waiting[0]) {
       waiting.shift();
+      connection.holder.parsed--;
+      this.parsed--;
       first.start();
     }
     if (waiting.length === 0) socket.resume();
@@ -228,6 +242,8 @@ export class Connections {
   private closed(connection: Connection): void {
     this.all.delete(connection.socket);
     connection.holder.connections.delete(connection);
+    this.parsed -= connection.waiting.length;
+    connection.holder.parsed -= connection.waiting.length;
     connection.waiting.length = 0;
     // Node 20 does not tell of responses that waited behind another one.
     for (const exchange of [...connection.started]) this.sent(exchange);

@@ -17,6 +17,8 @@ export class Exchange implements Requester {
   madeAt: number | undefined;
   /** The response goes on until its client leaves: it is not waited for, and has bounds of its own. */
   isStream = false;
+  /** The response has been sent, or its connection is closed. */
+  isOver = false;
 
   constructor(
     readonly id: string,
@@ -42,6 +44,6 @@ export class Exchange implements Requester {
 
   /** Whether anybody still waits for the response. */
   isWanted(): boolean {
-    return !this.connection.socket.destroyed && performance.now() < this.deadline;
+    return !this.isOver && !this.connection.socket.destroyed && performance.now() < this.deadline;
   }
 }

@@ -89,6 +89,19 @@ describe("requests that are pipelined on one connection", () => {
     await until("all have their responses", () => bodies(received.text) === 80, 60_000);
   });
 
+  it("close their connection once their address has a quarter of all that wait unstarted", async () => {
+    await open({ parsed: 400 });
+    const [first, second] = [await dial(), await dial()];
+    first.socket.write(get("/nothing").repeat(90));
+    first.read();
+    await until("they have their responses", () => first.received.text.split("HTTP/1.1 404").length === 91);
+    second.read();
+    second.socket.write(get("/products").repeat(200));
+    await until("it is closed", () => second.received.isClosed);
+    expect(held()).toMatchObject({ parsed: 0 });
+    expect(first.received.isClosed).toBe(false);
+  });
+
   it("are refused with 429 once their address holds a quarter of what may wait to be sent, and others are served", async () => {
     await open({ unsentBytes: 8 * KIB * KIB });
     await stock();
