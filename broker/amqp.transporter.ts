@@ -11,6 +11,9 @@ type AmqpOptions = Transporters.AMQP.AmqpTransporterOptions & { socketOptions?: 
 type Link = ChannelModel & { connection: Connection & { stream: Socket } };
 
 const REQUEST = "REQ";
+const RESPONSE = "RES";
+/** RabbitMQ closes the connection of whoever sends more than its max_message_size, 16 MiB by default: the whole node would be away. */
+export const MAX_PACKET_BYTES = 4 * 1024 * 1024;
 const HEARTBEAT_S = 5;
 const CONNECT_TIMEOUT_MS = 5_000;
 /** Shorter than Moleculer's 5 s between two attempts: the old connection is gone before a new one is made. */
@@ -18,6 +21,10 @@ const CLOSE_TIMEOUT_MS = 3_000;
 
 /** Retryable. It has a message of its own and ignores what its types ask for. */
 const disconnected = () => new Errors.BrokerDisconnectedError("");
+
+/** Not retryable: the same call would give the same packet. No code of ours, so a client gets INTERNAL_ERROR. */
+const tooLarge = (what: string, bytes: number) =>
+  new Errors.MoleculerError(`${what} of ${bytes} bytes is too large for a message`, 500, "PACKET_TOO_LARGE", { bytes, MAX_PACKET_BYTES });
 
 /**
  * Moleculer's AMQP transporter with requests that run at most once, and a node that never stays deaf: whatever ends a
@@ -74,6 +81,7 @@ export class AmqpTransporter extends Transporters.AMQP {
   override async send(topic: string, data: Buffer, { balanced, packet }: Outgoing): Promise<void> {
     const { channel } = this;
     const isRequest = packet.type === REQUEST;
+    if (data.length > MAX_PACKET_BYTES) return this.refuse(packet, data.length);
     // a request that waits in this node's memory would run when RabbitMQ reads again, its caller long gone
     if (!channel || (isRequest && this.blocked)) throw disconnected();
     const options: Options.Publish = { ...this.opts.messageOptions };
@@ -89,6 +97,16 @@ export class AmqpTransporter extends Transporters.AMQP {
       if (err instanceof Error && err.name === "IllegalOperationError") throw disconnected();
       throw err;
     }
+  }
+
+  /** Ends one call in place of the connection: its caller gets an error at once. An event is lost, and the log says so. */
+  private async refuse({ type, target, payload: { id } }: Outgoing["packet"], bytes: number): Promise<void> {
+    if (type !== RESPONSE || !target) {
+      this.transit.removePendingRequest(id); // nothing will come for it
+      throw tooLarge(`a packet of type ${type}`, bytes); // Moleculer logs it as an error, and rejects the call
+    }
+    this.logger.error(`A response to '${target}' of ${bytes} bytes is refused: ${MAX_PACKET_BYTES} are allowed.`);
+    await this.transit.sendResponse(target, id, {}, {}, {}, tooLarge("the response", bytes));
   }
 
   /** Moleculer keeps a failed promise until the next attempt and answers every call in between with its reason. */

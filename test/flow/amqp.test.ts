@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { ServiceBroker, type Context } from "moleculer";
-import { amqpTransporter, type AmqpTransporter } from "../../broker/amqp.transporter";
+import { amqpTransporter, MAX_PACKET_BYTES, type AmqpTransporter } from "../../broker/amqp.transporter";
 import { amqpUrl, closeConnection, connectionPids, forget, Line, until, withChannel } from "../support/amqp";
 
 const RECONNECT_MS = 5_000; // Moleculer's, fixed
@@ -285,14 +285,52 @@ situation("a connect that fails half-way is closed and tried again once", async 
   expect(Math.min(third - second, fourth - third)).toBeGreaterThan(RECONNECT_MS - 100);
 });
 
+situation("a packet above the limit is an error of its own call, and the node stays connected", async (world) => {
+  const { a, b } = world;
+  const sizes: number[] = [];
+  for (const { transporter } of [a, b])
+    jest.spyOn(transporter.channel!, "sendToQueue").mockImplementation((queue, content, options) => {
+      sizes.push(content.length);
+      return transporter.channel!.publish("", queue, content, options);
+    });
+  const logged = jest.spyOn(a.broker.transit!.logger, "error");
+  const TOO_MUCH = MAX_PACKET_BYTES + 1;
+  const refused = { type: "PACKET_TOO_LARGE", code: 500, retryable: false };
+
+  const from = Date.now();
+  const [response, request, ...others] = await Promise.allSettled([
+    world.ask("r", { size: TOO_MUCH }),
+    world.ask("q".repeat(TOO_MUCH)),
+    ...["1", "2", "3"].map((label) => world.ask(label)),
+  ]);
+  expect([response, request]).toMatchObject([
+    { status: "rejected", reason: refused },
+    { status: "rejected", reason: refused },
+  ]);
+  expect(others).toMatchObject(["1", "2", "3"].map((value) => ({ status: "fulfilled", value })));
+  expect(Date.now() - from).toBeLessThan(5_000); // not the time-out of the call
+  expect(a.broker.transit!.pendingRequests.size).toBe(0);
+
+  logged.mockClear();
+  await expect(a.broker.emit("thing.happened", { text: "e".repeat(TOO_MUCH) }, { throwError: true })).rejects.toMatchObject(refused);
+  expect(logged).toHaveBeenCalledWith(expect.stringContaining("thing.happened"), expect.objectContaining(refused));
+  await a.broker.emit("thing.happened", { n: 1 });
+  await until("the next event arrives", () => world.heard.length > 0);
+
+  expect(await world.ask("x", { size: MAX_PACKET_BYTES - 10_000 })).toHaveLength(MAX_PACKET_BYTES - 10_000);
+  expect(world.heard).toEqual([{ n: 1 }]);
+  expect(Math.max(...sizes)).toBeLessThanOrEqual(MAX_PACKET_BYTES);
+  for (const { line } of [a, b]) expect([line.accepted.length, line.open]).toEqual([1, 1]);
+});
+
 situation("a node that stops sends the answers it has given", async (world) => {
-  const answer = world.ask("x", { held: true, size: 8_000_000 });
+  const answer = world.ask("x", { held: true, size: 4_000_000 });
   await until("the action runs", () => world.ran.length === 1);
   const send = jest.spyOn(world.b.broker.transit!, "sendResponse");
   world.release();
   await until("the answer is given", () => send.mock.calls.length === 1);
   await world.b.broker.stop();
-  expect(await answer).toHaveLength(8_000_000);
+  expect(await answer).toHaveLength(4_000_000);
   await until("its connection is closed", () => world.b.line.open === 0);
 });
 
