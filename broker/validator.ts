@@ -7,11 +7,14 @@ import type { FieldError } from "../contracts/errors";
 const UTF8_LIMIT_OF_BCRYPT = 72;
 const EMAIL = /^[^\s@\p{C}"(),:;<>[\\\]]{1,64}@(?:[\p{L}\p{N}](?:[\p{L}\p{N}\p{M}-]{0,61}[\p{L}\p{N}\p{M}])?\.)+[\p{L}\p{N}\p{M}-]{2,63}$/u;
 
+/** C0, DEL and C1, but for tab and line feed. A control character takes six bytes as JSON, and terminals and logs obey it. */
+const CONTROL = /[\0-\x08\x0b-\x1f\x7f-\x9f]/;
+
 function formats(ajv: Ajv): Ajv {
   addFormats(ajv, ["date-time"]);
   ajv.addFormat("idn-email", EMAIL);
   // A lone surrogate is no character: it would be stored as another one.
-  ajv.addFormat("text", (text) => !text.includes("\0") && text.isWellFormed());
+  ajv.addFormat("text", (text) => !CONTROL.test(text) && text.isWellFormed());
   // NUL ends a C string: what stands behind it would not count in other implementations of bcrypt.
   ajv.addFormat("password", (text) => Buffer.byteLength(text) <= UTF8_LIMIT_OF_BCRYPT && !text.includes("\0") && text.isWellFormed());
   // multipleOf 0.01 fails on binary fractions such as 1299.99, and a tolerance would let a third decimal pass.
@@ -22,7 +25,7 @@ function formats(ajv: Ajv): Ajv {
 const MESSAGES: Record<string, string> = {
   "idn-email": "must be an e-mail address",
   password: "must have at most 72 bytes, no NUL and no half a character",
-  text: "must not contain NUL or half a character",
+  text: "must not contain control characters other than tab and line feed, or half a character",
   money: "must have at most two decimals",
   "date-time": "must be a date and time of RFC 3339",
 };

@@ -46,7 +46,7 @@ export const nullable = <T extends TSchema>(schema: T) => Type.Union([schema, Ty
 /** Ids are bigint identity columns; below 2^53 they are exact in JavaScript and JSON. */
 export const Id = Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER });
 
-/** Text that PostgreSQL can hold: anything without NUL. */
+/** Text without control characters other than tab and line feed. A route takes CRLF as a line feed. */
 export const Text = (options: { minLength?: number; maxLength: number; pattern?: string; description?: string }) =>
   Type.String({ format: "text", ...options });
 

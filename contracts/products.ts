@@ -71,7 +71,13 @@ export const getMany = action("products.getMany", {
 });
 
 const List = closed({
-  q: Type.Optional(Text({ minLength: 1, maxLength: 200, description: "Text in the name or the description." })),
+  q: Type.Optional(
+    Text({
+      minLength: 1,
+      maxLength: 64,
+      description: "Text in the name or the description.",
+    }),
+  ),
   category: Type.Optional(Text({ maxLength: 100 })),
   seller_id: Type.Optional(Id),
   min_price: Type.Optional(Price),

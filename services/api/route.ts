@@ -10,6 +10,7 @@ import type { Gather } from "./gather";
 import type { Input, Supply } from "./input";
 import type { Lane } from "./lanes";
 import type { Following } from "./streams";
+import { textFields, withLineFeeds } from "./text";
 
 export interface Reply<S extends number = number> {
   status: S;
@@ -91,6 +92,7 @@ export function route<C extends ActionContract, S extends number>(spec: Spec<C, 
   const { action, auth = "public", body = "none", params = onlySupplied, perform, shows, reply, lane = laneOf(action), ...told } = spec;
   const supplied: Route["supplied"] = { ...spec.supplied };
   const supplies = Object.entries(supplied);
+  const texts = textFields(action.params);
   return {
     ...told,
     auth,
@@ -100,7 +102,8 @@ export function route<C extends ActionContract, S extends number>(spec: Spec<C, 
     contract: shows ? { ...action, result: shows } : action,
     handle: async (ctx, input, gather) => {
       const ours = Object.fromEntries(supplies.map(([name, { read }]) => [name, read(input)]));
-      const given = params(input, ours);
+      // Before anything is checked: a limit counts what is stored, and requests that differ in line endings alone are the same.
+      const given = params({ ...input, query: withLineFeeds(input.query, texts), body: withLineFeeds(input.body, texts) }, ours);
       const errors = check(action.params, given);
       if (errors.length > 0) throw problem("VALIDATION_ERROR", "the request breaks its contract", { errors });
       return reply(await (perform ? perform(gather, given, input.requester, ctx) : call(ctx, action, given)), input);

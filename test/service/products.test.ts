@@ -102,6 +102,29 @@ describe("a product", () => {
     await fc.assert(thirds, { numRuns: 100 });
   });
 
+  it.each(["\0", "\u0001", "\u001b", "\r", "\x7f", "\x85", "\x9f"])("has no control character %j in any text", async (control) => {
+    for (const field of Object.keys(MOST)) {
+      const { status, body } = await client.post("/products", { name: "Lamp", price: 1, quantity: 1, [field]: `a${control}b` });
+      expect([status, body["errors"]]).toEqual([422, [{ field, message: expect.stringContaining("control characters") }]]);
+    }
+    const id = await client.createProduct();
+    expect((await client.post(`/products/${id}/stock`, { delta: 1, reason: `a${control}b` })).status).toBe(422);
+    expect((await client.get(`/products?q=${encodeURIComponent(`a${control}b`)}`)).status).toBe(400);
+    await expect(make({ name: control.repeat(3) })).rejects.toMatchObject({ type: "VALIDATION_ERROR" }); // at the service as well
+  });
+
+  it("keeps tabs and line feeds, and CRLF as a line feed: what is stored is counted and found", async () => {
+    const description = "x\r\n".repeat(2_500); // 7,500 characters as sent, 5,000 as stored
+    const created = await client.post("/products", { name: "a\tb\r\nc", price: 1, quantity: 1, description });
+    expect([created.status, created.body["name"], created.body["description"]]).toEqual([201, "a\tb\nc", "x\n".repeat(2_500)]);
+    const path = `/products/${created.body["id"]}`;
+    expect((await client.patch(path, { name: "d\r\n\r\ne" })).body["name"]).toBe("d\n\ne");
+    expect((await client.get(`/products?q=${encodeURIComponent("d\r\n\r\ne")}`)).body["items"]).toMatchObject([{ name: "d\n\ne" }]);
+    await client.post(`${path}/stock`, { delta: 1, reason: "f\r\ng" });
+    expect((await client.get(`${path}/stock`)).body["items"]).toMatchObject([{ reason: "f\ng" }, {}]);
+    await client.delete(path);
+  });
+
   it("whose name has a lone surrogate is refused, or kept as answered", async () => {
     const raw = String.raw`{"name":"\ud800","price":1,"quantity":1}`;
     const { status, body } = await client.post("/products", undefined, { raw });
@@ -227,7 +250,7 @@ describe("the list", () => {
     expect(ids).toEqual([...items].sort(before).map(({ id }) => id));
   });
 
-  it.each(["😀", "\u0001", '"', "語"])("by name goes on behind a name of 200 times %j", async (sign) => {
+  it.each(["😀", '"', "語"])("by name goes on behind a name of 200 times %j", async (sign) => {
     const seller_id = somebody();
     for (const quantity of [1, 2]) await make({ name: sign.repeat(200), quantity }, as(seller_id));
     expect(await pages({ seller_id, sort: "name", limit: 1 })).toHaveLength(2);
@@ -242,6 +265,12 @@ describe("the list", () => {
       expect(new URLSearchParams(path.split("?")[1]).get("cursor")).toBe(body.next_cursor);
     }
     expect(seen).toEqual([99.5, 10, 9.99]);
+  });
+
+  it("is searched for 64 characters at most", async () => {
+    expect((await client.get(`/products?q=${"x".repeat(64)}`)).status).toBe(200);
+    const { status, body } = await client.get(`/products?q=${"x".repeat(65)}`);
+    expect([status, body["code"]]).toEqual([400, "BAD_REQUEST"]);
   });
 
   const LITERAL = ["%25", "_", "%5c", "%5c%25", "a%25' or 1=1 --", "'; drop table products; --", "(a+)%2b$", "(a|a)*b"];
