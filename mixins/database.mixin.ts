@@ -9,6 +9,7 @@ import { problem } from "../broker/errors";
 import { metricsOf, type Reading } from "../broker/metrics";
 import { health } from "../contracts/contract";
 import { Database } from "./database";
+import { ListDatabase } from "./database.lists";
 import { migrate } from "./migrations";
 import { isDatabaseAway } from "./sql-state";
 
@@ -29,6 +30,8 @@ export interface WithDatabase {
   adapter: Adapter;
   /** Hot and batch statements, on the same pool. */
   db: Database;
+  /** Lists and searches, on a few connections of their own: nothing else waits for them. */
+  lists: ListDatabase;
 }
 
 export interface DatabaseOptions {
@@ -90,8 +93,9 @@ export function databaseMixin(options: DatabaseOptions): Partial<ServiceSchema> 
     },
     methods: {
       /** In place of moleculer-db's: a pool whose database hangs does not close, and a node must stop all the same. */
-      async disconnect(this: Service & WithDatabase): Promise<void> {
-        await Promise.race([this.adapter.disconnect(), delay(CLOSE_TIMEOUT_MS, undefined, { ref: false })]);
+      async disconnect(this: Service & Pick<WithDatabase, "adapter"> & Partial<WithDatabase>): Promise<void> {
+        const closed = Promise.all([this.adapter.disconnect(), this.lists?.close()]);
+        await Promise.race([closed, delay(CLOSE_TIMEOUT_MS, undefined, { ref: false })]);
       },
 
       /** In place of moleculer-db's: migrates first, and gives up when the node stops. */
@@ -109,7 +113,11 @@ export function databaseMixin(options: DatabaseOptions): Partial<ServiceSchema> 
             });
             await this.adapter.connect();
             this.db = new Database(this.adapter.db);
-            metricsOf(this.broker)?.ask(`the pool of ${options.service}`, () => readPool(options.service, this.db));
+            this.lists = new ListDatabase({ ...connectionOf(options.url), ...FOR_ALL, application_name: `${options.service}-lists` });
+            metricsOf(this.broker)?.ask(`the pools of ${options.service}`, () => [
+              ...readPool(options.service, "main", this.db.pool),
+              ...readPool(options.service, "lists", this.lists.pool),
+            ]);
             return;
           } catch (error) {
             const { message, code } = error as NodeJS.ErrnoException; // where a name has several addresses there is no message
@@ -125,14 +133,30 @@ export function databaseMixin(options: DatabaseOptions): Partial<ServiceSchema> 
   return schema as unknown as Partial<ServiceSchema>; // `adapter` and `model` are moleculer-db's additions to a schema
 }
 
-function readPool(service: string, { pool }: Database): Reading[] {
-  const labels = { service };
+function readPool(service: string, name: "main" | "lists", pool: Database["pool"]): Reading[] {
+  const labels = { service, pool: name };
   return [
-    { name: "shop_database_connections_in_use", help: "Connections in use of a service's pool", labels, value: pool.using },
-    { name: "shop_database_connections_max", help: "Most connections of a service's pool", labels, value: pool.maxSize },
+    { name: "shop_database_connections_in_use", help: "Connections in use of a pool", labels, value: pool.using },
+    { name: "shop_database_connections_max", help: "Most connections of a pool", labels, value: pool.maxSize },
     { name: "shop_database_waiting", help: "Statements and transactions that wait for a connection", labels, value: pool.waiting },
   ];
 }
+
+/** As pg reads the URL for migrations. */
+function connectionOf(url: string | undefined) {
+  const { host, port, database = "", user = "", password = "", ssl } = new Client(url);
+  return { host, port, database, user, password, ssl };
+}
+
+/** What every connection has but its time limits. */
+const FOR_ALL = {
+  keepAlive: true,
+  connectionTimeoutMillis: 1_500,
+  // Statements are planned once on each connection: a plan that reads a whole table, since it was small then, would be kept
+  // while the table grows. And no statement here is worth a compilation.
+  options: "-c enable_seqscan=off -c jit=off",
+  idle_in_transaction_session_timeout: 5_000,
+};
 
 function sequelizeOptions({
   service,
@@ -140,31 +164,22 @@ function sequelizeOptions({
   poolSize = 10,
   lockTimeout = 2_000,
 }: DatabaseOptions): Options & { keepDefaultTimezone: boolean } {
-  // pg reads the URL for migrations, and must read the same for the pool.
-  const { host, port, database = "", user: username = "", password = "", ssl } = new Client(url);
+  const { user: username, ssl, ...connection } = connectionOf(url);
   return {
     dialect: "postgres",
-    host,
-    port,
-    database,
+    ...connection,
     username,
-    password,
     logging: false,
     keepDefaultTimezone: true,
     pool: { max: poolSize, min: 0, acquire: 1_500, idle: 30_000 },
     dialectOptions: {
+      ...FOR_ALL,
       application_name: service,
       ssl,
-      keepAlive: true,
-      connectionTimeoutMillis: 1_500,
       clientMinMessages: "ignore",
-      // Statements are planned once on each connection: a plan that reads a whole table, since it was small then, would be kept
-      // while the table grows. And no statement here is worth a compilation.
-      options: "-c enable_seqscan=off -c jit=off",
       // The client has its answer within 5 s; and a node that was stopped in mid-transaction frees its rows.
       statement_timeout: 3_000,
       lock_timeout: lockTimeout,
-      idle_in_transaction_session_timeout: 5_000,
       query_timeout: 4_000,
     },
   };

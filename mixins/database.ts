@@ -9,11 +9,17 @@ types.setTypeParser(types.builtins.INT8, Number);
 /** Runs one bound statement; `Row` is what its column list promises. */
 export type Query = <Row extends QueryResultRow>(text: string, values?: readonly unknown[]) => Promise<Row[]>;
 
+/** Bound reads: prepared, for texts that never vary, or planned for these very values. */
+export interface Reader {
+  readonly query: Query;
+  readonly adhoc: Query;
+}
+
 const REPEATS = 5;
 const names = new Map<string, string>();
 
 /** A statement's name on each connection: it is parsed and planned once there (3× less work for the database). */
-function prepared(text: string): { name: string } {
+export function prepared(text: string): { name: string } {
   let name = names.get(text);
   if (name === undefined) names.set(text, (name = `s${names.size + 1}`));
   return { name };
@@ -28,7 +34,7 @@ interface Pool {
 }
 
 /** SQL on the pool that the service's moleculer-db adapter uses too. */
-export class Database {
+export class Database implements Reader {
   constructor(private readonly sequelize: Sequelize) {}
 
   get pool(): Pool {

@@ -1,4 +1,4 @@
-import type { Database, Query } from "./database";
+import type { Database, Query, Reader } from "./database";
 import { shareOf } from "./fair-queue";
 
 /** What is emitted for one order. */
@@ -154,7 +154,7 @@ const LIST = [
   .join(" union all ");
 
 /** Rows in the given states after an id, oldest first. */
-export function list(db: Database, states: readonly string[], after: number, limit: number): Promise<OutboxEntry[]> {
+export function list(db: Reader, states: readonly string[], after: number, limit: number): Promise<OutboxEntry[]> {
   return db.adhoc<OutboxEntry>(`${LIST} order by id limit $3`, [states, after, limit]);
 }
 

@@ -111,7 +111,7 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
         const { user_id = caller.id, all = false, status, limit = 20, cursor } = ctx.params;
         if ((all || user_id !== caller.id) && caller.role !== "admin")
           throw problem("FORBIDDEN", "only an admin sees the orders of others");
-        return store.listOrders(this.db, { userId: all ? undefined : user_id, status, limit, cursor });
+        return this.lists.read((db) => store.listOrders(db, { userId: all ? undefined : user_id, status, limit, cursor }));
       }),
 
       cancel: implement(contract.cancel, async function (this: Orders, ctx) {
@@ -133,7 +133,7 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
 
       outbox: implement(contract.outbox, async function (this: Orders, ctx) {
         const { state = "pending,parked", limit = 20, cursor } = ctx.params;
-        return store.listOutbox(this.db, state.toUpperCase().split(","), limit, cursor);
+        return this.lists.read((db) => store.listOutbox(db, state.toUpperCase().split(","), limit, cursor));
       }),
 
       replay: implement(contract.replay, async function (this: Orders, ctx) {

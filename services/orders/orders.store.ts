@@ -1,7 +1,7 @@
 import { fromCents } from "../../contracts/money";
 import type { Order, Status } from "../../contracts/orders";
 import type { Outcome, Refusal } from "../../contracts/products";
-import type { Database, Query } from "../../mixins/database";
+import type { Database, Query, Reader } from "../../mixins/database";
 import { shareOf } from "../../mixins/fair-queue";
 import { decodeCursor, encodeCursor, page } from "../../mixins/keyset";
 import * as outbox from "../../mixins/outbox";
@@ -181,7 +181,7 @@ export interface ListFilter {
  * index that begins with it gives that order: else the planner might walk through everybody's orders, the newest first.
  */
 export async function listOrders(
-  db: Database,
+  db: Reader,
   { userId, status, limit, cursor }: ListFilter,
 ): Promise<{ items: Order[]; next_cursor: string | null }> {
   const [before] = cursor === undefined ? [] : decodeCursor("orders", cursor, ["number"]);
@@ -269,7 +269,7 @@ export function replayAnnouncement(db: Database, id: number): Promise<boolean | 
 }
 
 /** One page of the outbox, oldest first. */
-export async function listOutbox(db: Database, states: readonly string[], limit: number, cursor: string | undefined) {
+export async function listOutbox(db: Reader, states: readonly string[], limit: number, cursor: string | undefined) {
   const name = `outbox:${states.join()}`;
   const [after] = cursor === undefined ? [] : decodeCursor(name, cursor, ["number"]);
   const rows = await outbox.list(db, states, Number(after ?? 0), limit + 1);

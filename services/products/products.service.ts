@@ -126,7 +126,8 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
 
       ledger: implement(contract.ledger, async function (this: Products, ctx) {
         await this.findOwn(ctx, ctx.params.id);
-        return listMovements(this.db, ctx.params.id, ctx.params.limit ?? 20, ctx.params.cursor);
+        const { id, limit = 20, cursor } = ctx.params;
+        return this.lists.read((db) => listMovements(db, id, limit, cursor));
       }),
 
       quote: implement(contract.quote, async function (this: Products, ctx) {
@@ -156,10 +157,12 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
 
     methods: {
       async list(this: Products, list: Params<typeof contract.list>): Promise<Result<typeof contract.list>> {
-        return listProducts(this.db, list).catch((error: unknown) => {
-          // The contract bounds all else: what is out of range for the database came in a cursor that nobody was given.
-          throw isDataError(error) ? problem("BAD_REQUEST", "the cursor can't be read") : explained(error);
-        });
+        return this.lists
+          .read((db) => listProducts(db, list))
+          .catch((error: unknown) => {
+            // The contract bounds all else: what is out of range for the database came in a cursor that nobody was given.
+            throw isDataError(error) ? problem("BAD_REQUEST", "the cursor can't be read") : explained(error);
+          });
       },
 
       async find(this: Products, id: number): Promise<ProductRow> {

@@ -2,7 +2,7 @@ import type { Params } from "../../contracts/contract";
 import { fromCents, toCents } from "../../contracts/money";
 import type * as contract from "../../contracts/products";
 import type { Product, Quote } from "../../contracts/products";
-import type { Database } from "../../mixins/database";
+import type { Database, Reader } from "../../mixins/database";
 import { decodeCursor, encodeCursor, page } from "../../mixins/keyset";
 
 export interface ProductRow {
@@ -116,7 +116,7 @@ const TRIGRAM = /[\p{L}\p{N}]{3}/u;
  * the planner might walk through everybody's products until it has met enough of these.
  */
 export async function listProducts(
-  db: Database,
+  db: Reader,
   params: Params<typeof contract.list>,
 ): Promise<{ items: Product[]; next_cursor: string | null }> {
   const { sort = "created_at", limit = 20 } = params;
@@ -180,7 +180,7 @@ interface MovementRow {
 }
 
 /** One page of a product's ledger, newest first. */
-export async function listMovements(db: Database, productId: number, limit: number, cursor: string | undefined) {
+export async function listMovements(db: Reader, productId: number, limit: number, cursor: string | undefined) {
   const list = `ledger:${productId}`;
   const [before = Number.MAX_SAFE_INTEGER] = cursor === undefined ? [] : decodeCursor(list, cursor, ["number"]);
   const rows = await db.query<MovementRow>(

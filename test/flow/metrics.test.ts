@@ -70,9 +70,14 @@ describe("the metrics of a node with every service", () => {
     for (const name of names) expect(samples.get(name)).toBeGreaterThan(0);
     expect(samples.get("shop_transporter_connected")).toBe(1);
     for (const [service] of databaseNames()) {
-      expect(samples.get(`shop_database_connections_max{service="${service}"}`)).toBe(10);
-      expect(samples.get(`shop_database_connections_in_use{service="${service}"}`)).toBeGreaterThanOrEqual(0);
-      expect(samples.get(`shop_database_waiting{service="${service}"}`)).toBe(0);
+      for (const [pool, most] of [
+        ["main", 10],
+        ["lists", 3],
+      ] as const) {
+        expect(samples.get(`shop_database_connections_max{service="${service}",pool="${pool}"}`)).toBe(most);
+        expect(samples.get(`shop_database_connections_in_use{service="${service}",pool="${pool}"}`)).toBeGreaterThanOrEqual(0);
+        expect(samples.get(`shop_database_waiting{service="${service}",pool="${pool}"}`)).toBe(0);
+      }
     }
   });
 
@@ -195,7 +200,7 @@ describe("the metrics of a node as a process", () => {
     const samples = await scrape(node.ops);
     expect(performance.now() - since).toBeLessThan(2_000);
     expect(samples.has("shop_outbox_pending")).toBe(false);
-    expect(samples.get('shop_database_connections_max{service="orders"}')).toBe(10);
+    expect(samples.get('shop_database_connections_max{service="orders",pool="main"}')).toBe(10);
     expect(await node.stop()).toBe(0);
   });
 });

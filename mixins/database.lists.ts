@@ -1,0 +1,80 @@
+import { Pool, type PoolClient, type PoolConfig, type QueryResultRow } from "pg";
+import { problem } from "../broker/errors";
+import { prepared, type Reader } from "./database";
+import { sqlState } from "./sql-state";
+
+/** Most lists and searches of one service that run at a time on one node. */
+const CONNECTIONS = 3;
+/** One more is refused at once: at a thousand lists a second, what waits is served in a quarter of one. */
+const MAX_WAITING = 256;
+/** With two statements, a list that waits the longest has its result or its refusal within the 2 s of a call. */
+const WAIT_MS = 900;
+const STATEMENT_TIMEOUT_MS = 500;
+/** For a server that does not even say that a statement has timed out. */
+const QUERY_TIMEOUT_MS = 1_000;
+
+const QUERY_CANCELED = "57014";
+
+/**
+ * The connections of lists and searches, which may be slow: stock, orders and single reads have others and never wait for
+ * them. Reads alone; what is too slow is refused with SERVICE_UNAVAILABLE.
+ */
+export class ListDatabase {
+  private readonly connections: Pool;
+
+  constructor(config: PoolConfig) {
+    this.connections = new Pool({
+      ...config,
+      max: CONNECTIONS,
+      connectionTimeoutMillis: WAIT_MS,
+      idleTimeoutMillis: 30_000,
+      statement_timeout: STATEMENT_TIMEOUT_MS,
+      query_timeout: QUERY_TIMEOUT_MS,
+    });
+    // A connection that is lost while it is idle, or held between two statements, fails whoever uses it next: nothing else must.
+    this.connections.on("error", () => undefined);
+    this.connections.on("connect", (client) => client.on("error", () => undefined));
+  }
+
+  get pool(): { using: number; waiting: number; maxSize: number } {
+    const { totalCount, idleCount, waitingCount } = this.connections;
+    return { using: totalCount - idleCount, waiting: waitingCount, maxSize: CONNECTIONS };
+  }
+
+  /** All of one list, however many statements it takes, on one connection. */
+  async read<T>(work: (reader: Reader) => Promise<T>): Promise<T> {
+    const client = await this.connect();
+    let isLost = false;
+    const run = async <Row extends QueryResultRow>(text: string, values: readonly unknown[] = [], name: { name?: string } = {}) => {
+      try {
+        return (await client.query<Row>({ text, values: [...values], ...name })).rows;
+      } catch (error) {
+        // Not an answer of the server: nobody knows in which state this connection is.
+        isLost ||= sqlState(error) === undefined;
+        throw sqlState(error) === QUERY_CANCELED ? tooSlow() : error;
+      }
+    };
+    try {
+      return await work({ query: (text, values) => run(text, values, prepared(text)), adhoc: (text, values) => run(text, values) });
+    } finally {
+      client.release(isLost);
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.connections.end();
+  }
+
+  private async connect(): Promise<PoolClient> {
+    if (this.connections.waitingCount >= MAX_WAITING) throw busy();
+    try {
+      return await this.connections.connect();
+    } catch (error) {
+      const { using, maxSize } = this.pool;
+      throw using === maxSize ? busy() : error;
+    }
+  }
+}
+
+const tooSlow = () => problem("SERVICE_UNAVAILABLE", "this list takes too long");
+const busy = () => problem("SERVICE_UNAVAILABLE", "too many lists are under way");

@@ -1,0 +1,121 @@
+import type { ServiceBroker } from "moleculer";
+import { Client as Postgres } from "pg";
+import type { WithDatabase } from "../../mixins/database.mixin";
+import { until } from "../support/amqp";
+import type { Client } from "../support/client";
+import { ADMIN, startShop, type Shop } from "../support/shop";
+
+const AWAY = { type: "SERVICE_UNAVAILABLE", code: 503 };
+
+let shop: Shop, broker: ServiceBroker, database: Postgres, seller: Client;
+
+beforeAll(async () => {
+  shop = await startShop();
+  broker = shop.node("products");
+  seller = shop.client();
+  await seller.signUp();
+  database = new Postgres(shop.databases.products.url);
+  await database.connect();
+});
+afterAll(async () => {
+  await database.end();
+  await shop.stop();
+});
+
+const listsOf = (service: "products" | "orders") => (broker.getLocalService(service) as unknown as WithDatabase).lists;
+const nothing = (): Promise<unknown> => listsOf("products").read((db) => db.query("select 1 as one"));
+
+/** Takes all connections, and lets more wait, until it is opened. */
+function hold(service: "products" | "orders", count = 12) {
+  let open = (): void => undefined;
+  const opened = new Promise<void>((resolve) => (open = resolve));
+  const held = [...Array(count).keys()].map(() => settled(listsOf(service).read(() => opened)));
+  return {
+    async open() {
+      open();
+      await Promise.all(held);
+    },
+  };
+}
+const settled = (work: Promise<unknown>) => work.catch((error: unknown) => error);
+const timed = async (work: () => Promise<unknown>): Promise<number> => {
+  const since = performance.now();
+  await work();
+  return performance.now() - since;
+};
+
+describe("lists and searches", () => {
+  it("that take longer than half a second are refused, and their connection serves the next one", async () => {
+    const ms = await timed(() => expect(listsOf("products").read((db) => db.query("select pg_sleep(5)"))).rejects.toMatchObject(AWAY));
+    expect(ms).toBeGreaterThan(450);
+    expect(ms).toBeLessThan(2_000);
+    expect(await listsOf("products").read((db) => db.query("select 1 as n"))).toEqual([{ n: 1 }]);
+    expect(listsOf("products").pool).toMatchObject({ using: 0, waiting: 0 });
+  });
+
+  it("run three at a time; stock, orders and single reads do not wait for them", async () => {
+    const id = await seller.createProduct({ quantity: 1_000 });
+    const gates = [hold("products"), hold("orders")];
+    await until("they run", () => listsOf("products").pool.waiting === 9 && listsOf("orders").pool.waiting === 9);
+    const names = ["products", "orders"].map((name) => new URL(shop.databases[name as "products"].url).pathname.slice(1));
+    const sql = "select count(*)::int as n from pg_stat_activity where application_name like '%-lists' and datname = any($1)";
+    const connections = async () => (await database.query<{ n: number }>(sql, [names])).rows[0]?.n;
+    await until("all are connected", async () => (await connections()) === 6);
+    expect((await seller.get(`/products/${id}`)).status).toBe(200);
+    const { status, body } = await seller.order(id, 1);
+    expect(status).toBe(201);
+    expect((await seller.get(`/orders/${body["id"]}`)).status).toBe(200);
+    expect((await seller.post(`/products/${id}/stock`, { delta: 1 })).status).toBe(200);
+    expect((await seller.get("/health")).status).toBe(200);
+    expect([listsOf("products").pool.using, listsOf("orders").pool.using, await connections()]).toEqual([3, 3, 6]); // as before
+    for (const gate of gates) await gate.open();
+  });
+
+  it.each([
+    ["products", "/products"],
+    ["products", "/products?q=lamp"],
+    ["products", "/products/1/stock"],
+    ["orders", "/orders"],
+    ["orders", "/admin/outbox"],
+  ] as const)(
+    "of %s use these connections: GET %s waits for one, and is refused within a second where there is none",
+    async (service, path) => {
+      const admin = await shop.client().login(ADMIN.email, ADMIN.password);
+      expect((await admin.get(path)).status).toBe(200);
+      const gate = hold(service);
+      let answer = await admin.get(path);
+      expect([answer.status, answer.body["code"]]).toEqual([503, "SERVICE_UNAVAILABLE"]);
+      const next = admin.get(path);
+      await until("it waits", () => listsOf(service).pool.waiting > 0);
+      await gate.open();
+      answer = await next;
+      expect(answer.status).toBe(200);
+    },
+  );
+
+  it("whose connection is lost between two statements fail by themselves, and the next one has a new connection", async () => {
+    const work = listsOf("products").read(async (db) => {
+      const [me] = await db.query<{ pid: number }>("select pg_backend_pid() as pid");
+      await database.query("select pg_terminate_backend($1)", [me!.pid]);
+      await until(
+        "it is gone",
+        async () => (await database.query("select from pg_stat_activity where pid = $1", [me!.pid])).rowCount === 0,
+      );
+      await db.query("select 1");
+    });
+    await expect(work).rejects.toThrow();
+    expect(await nothing()).toEqual([{ one: 1 }]);
+  });
+
+  it("wait for a bounded time, in a bounded number: one more is refused at once", async () => {
+    const gate = hold("products", 3);
+    const refused = timed(() => expect(nothing()).rejects.toMatchObject(AWAY));
+    const waiting = [...Array(255).keys()].map(() => settled(nothing()));
+    expect(await timed(() => expect(nothing()).rejects.toMatchObject(AWAY))).toBeLessThan(100);
+    const ms = await refused;
+    expect(ms).toBeGreaterThan(800);
+    expect(ms).toBeLessThan(1_500);
+    expect(await Promise.all(waiting)).toMatchObject(waiting.map(() => AWAY));
+    await gate.open();
+  });
+});
