@@ -24,6 +24,16 @@ export type Result<C extends ActionContract> = Static<C["result"]>;
 /** Most items that travel in one call or event. */
 export const MAX_BATCH = 128;
 
+/** Most lines of an order. */
+export const MAX_LINES = 100;
+
+/**
+ * Bytes of JSON that a page has at most, and one of the larger responses to a batch. RabbitMQ closes the connection of
+ * a node that sends too large a message: no action's response may come near MAX_PACKET_BYTES of the transporter.
+ */
+export const PAGE_BYTES = 256 * 1024;
+export const RESPONSE_BYTES = 2 * 1024 * 1024;
+
 /** Default time-out of a call, in ms: with one repeat the client still has its answer within 5 s. */
 export const CALL_TIMEOUT = 2_000;
 
@@ -61,13 +71,14 @@ export const Cents = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER
 
 export const Limit = Type.Integer({ minimum: 1, maximum: 100, default: 20 });
 /** Opaque; long enough for a name of 200 characters that JSON escapes. */
-export const Cursor = Type.String({ minLength: 1, maxLength: 4096, description: "Opaque: the `next_cursor` of the page before." });
+export const MAX_CURSOR = 4_096;
+export const Cursor = Type.String({ minLength: 1, maxLength: MAX_CURSOR, description: "Opaque: the `next_cursor` of the page before." });
 
 /** One page of a list; `next_cursor` is null on the last one. */
 export const Page = <T extends TSchema>(item: T) => closed({ items: Type.Array(item), next_cursor: nullable(Cursor) });
 
 /** What became of one item of many: the error that it would have met alone. */
-export const FailedItem = closed({ error: closed({ code: Type.String(), detail: Type.String() }) });
+export const FailedItem = closed({ error: closed({ code: Type.String(), detail: Type.String({ maxLength: 10_000 }) }) });
 export type FailedItem = Static<typeof FailedItem>;
 
 /** Whether a service and its database can answer now. Every service with a database has this action. */

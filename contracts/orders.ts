@@ -1,5 +1,20 @@
 import { Type, type Static } from "@sinclair/typebox";
-import { action, closed, Cursor, event, FailedItem, health, Id, Limit, MAX_BATCH, Money, nullable, Page, Timestamp } from "./contract";
+import {
+  action,
+  closed,
+  Cursor,
+  event,
+  FailedItem,
+  health,
+  Id,
+  Limit,
+  MAX_BATCH,
+  MAX_LINES,
+  Money,
+  nullable,
+  Page,
+  Timestamp,
+} from "./contract";
 import { AuditCheck } from "./products";
 import { Role } from "./users";
 
@@ -21,13 +36,15 @@ export const Order = closed({
   items: Type.Array(
     closed({
       product_id: Id,
-      name: Type.String(),
+      name: Type.String({ maxLength: 200 }),
       unit_price: Money(9_999_999.99),
       quantity: Type.Integer({ minimum: 1 }),
     }),
+    { maxItems: MAX_LINES },
   ),
-  reason: nullable(Type.String()),
-  history: Type.Array(closed({ status: Status, at: Timestamp })),
+  reason: nullable(Type.String({ maxLength: 10_000 })),
+  // An order is in each state once at most.
+  history: Type.Array(closed({ status: Status, at: Timestamp }), { maxItems: 4 }),
   created_at: Timestamp,
   updated_at: Timestamp,
   version: Type.Integer({ minimum: 1 }),
@@ -37,8 +54,11 @@ export type Order = Static<typeof Order>;
 /** 1–255 visible ASCII characters; draft-ietf-httpapi-idempotency-key-header. */
 export const IdempotencyKey = Type.String({ pattern: "^[\\x21-\\x7e]{1,255}$" });
 
+/** Most lines of all orders of one `createMany`: its response has their names. */
+export const LINES_PER_CALL = 2_000;
+
 const NewOrder = {
-  items: Type.Array(Line, { minItems: 1, maxItems: 100 }),
+  items: Type.Array(Line, { minItems: 1, maxItems: MAX_LINES }),
   idempotency_key: Type.Optional(IdempotencyKey),
 };
 const Created = closed({ order: Order, replayed: Type.Boolean() });
@@ -61,7 +81,7 @@ export const create = action("orders.create", {
 /**
  * As `create`, for orders of several people that wait in a gateway at the same moment. Each succeeds or fails by itself:
  * the answers stand in the order asked. Each has a key, so that a lost answer can be asked for again. `request_id` is that
- * of its request, for the log.
+ * of its request, for the log. All of them together have LINES_PER_CALL lines at most.
  */
 export const createMany = action("orders.createMany", {
   params: closed({
@@ -73,7 +93,7 @@ export const createMany = action("orders.createMany", {
       },
     ),
   }),
-  result: Type.Array(Type.Union([Created, FailedItem])),
+  result: Type.Array(Type.Union([Created, FailedItem]), { maxItems: MAX_BATCH }),
   repeatable: true,
   timeout: CREATE_TIMEOUT,
 });
@@ -81,12 +101,15 @@ export const createMany = action("orders.createMany", {
 /** ORDER_NOT_FOUND also for another person's order: its existence is not told. */
 export const get = action("orders.get", { params: closed({ id: Id }), result: Order, repeatable: true });
 
-/** As `get`, for several people at once, in the order asked; null for what is not found. */
+/**
+ * As `get`, for several people at once, in the order asked; null for what is not found. Only as many of the first as fit
+ * into RESPONSE_BYTES, at least one: the others have to be asked for again.
+ */
 export const getMany = action("orders.getMany", {
   params: closed({
     orders: Type.Array(closed({ id: Id, user_id: Id, role: Role }), { minItems: 1, maxItems: MAX_BATCH }),
   }),
-  result: Type.Array(nullable(Order)),
+  result: Type.Array(nullable(Order), { maxItems: MAX_BATCH }),
   repeatable: true,
 });
 
@@ -167,7 +190,7 @@ export const outbox = action("orders.outbox", {
       state: OutboxState,
       attempts: Type.Integer({ minimum: 0 }),
       next_attempt_at: Timestamp,
-      last_error: nullable(Type.String()),
+      last_error: nullable(Type.String({ maxLength: 500 })),
       created_at: Timestamp,
     }),
   ),

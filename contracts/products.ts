@@ -10,6 +10,7 @@ import {
   Id,
   Limit,
   MAX_BATCH,
+  MAX_LINES,
   Money,
   nullable,
   Page,
@@ -31,12 +32,12 @@ const details = {
 /** `quantity` is what can be sold now; `version` grows with every change and is the ETag. */
 export const Product = closed({
   id: Id,
-  name: Type.String(),
+  name: Type.String({ maxLength: 200 }),
   price: Price,
   quantity: Quantity,
-  description: nullable(Type.String()),
-  category: nullable(Type.String()),
-  sku: nullable(Type.String()),
+  description: nullable(Type.String({ maxLength: 5_000 })),
+  category: nullable(Type.String({ maxLength: 100 })),
+  sku: nullable(Type.String({ maxLength: 64 })),
   seller_id: Id,
   created_at: Timestamp,
   updated_at: Timestamp,
@@ -49,7 +50,7 @@ export const Movement = closed({
   id: Id,
   delta: Type.Integer(),
   balance: Quantity,
-  reason: Type.String(),
+  reason: Type.String({ maxLength: 200 }),
   order_id: nullable(Id),
   created_at: Timestamp,
 });
@@ -66,7 +67,7 @@ export const get = action("products.get", { params: closed({ id: Id }), result: 
 /** Several at once, in the order asked; null for what is unknown or archived. What waits in a gateway at the same moment travels so. */
 export const getMany = action("products.getMany", {
   params: closed({ ids: Type.Array(Id, { minItems: 1, maxItems: MAX_BATCH }) }),
-  result: Type.Array(nullable(Product)),
+  result: Type.Array(nullable(Product), { maxItems: MAX_BATCH }),
   repeatable: true,
 });
 
@@ -91,10 +92,13 @@ const List = closed({
 /** One page of the catalogue. */
 export const list = action("products.list", { params: List, result: Page(Product), repeatable: true });
 
+/** So many pages of PAGE_BYTES make no message too large. */
+export const LISTS_PER_CALL = 8;
+
 /** Several pages at once, in the order asked; each succeeds or fails by itself. */
 export const listMany = action("products.listMany", {
-  params: closed({ lists: Type.Array(List, { minItems: 1, maxItems: MAX_BATCH }) }),
-  result: Type.Array(Type.Union([Page(Product), FailedItem])),
+  params: closed({ lists: Type.Array(List, { minItems: 1, maxItems: LISTS_PER_CALL }) }),
+  result: Type.Array(Type.Union([Page(Product), FailedItem]), { maxItems: LISTS_PER_CALL }),
   repeatable: true,
 });
 
@@ -130,10 +134,15 @@ export const ledger = action("products.ledger", {
   repeatable: true,
 });
 
+/** So many names make no message too large. */
+export const QUOTES_PER_CALL = 2_000;
+
 /** Name, price and stock of the products that orders want, for the orders service; unknown and archived ones are left out. */
 export const quote = action("products.quote", {
-  params: closed({ ids: Type.Array(Id, { minItems: 1, maxItems: 100 * MAX_BATCH }) }),
-  result: Type.Array(closed({ id: Id, name: Type.String(), price_cents: Cents, quantity: Quantity })),
+  params: closed({ ids: Type.Array(Id, { minItems: 1, maxItems: QUOTES_PER_CALL }) }),
+  result: Type.Array(closed({ id: Id, name: Type.String({ maxLength: 200 }), price_cents: Cents, quantity: Quantity }), {
+    maxItems: QUOTES_PER_CALL,
+  }),
   repeatable: true,
   timeout: 900, // with one repeat within the time of the create that asks
 });
@@ -145,7 +154,7 @@ export type Shortage = Static<typeof Shortage>;
 /** What became of an order's stock. It is stored with the reservation, and told again when asked again. */
 export const Outcome = Type.Union([
   closed({ order_id: Id, outcome: Type.Literal("RESERVED") }),
-  closed({ order_id: Id, outcome: Type.Literal("REJECTED"), shortages: Type.Array(Shortage) }),
+  closed({ order_id: Id, outcome: Type.Literal("REJECTED"), shortages: Type.Array(Shortage, { maxItems: MAX_LINES }) }),
   closed({ order_id: Id, outcome: Type.Literal("RELEASED") }),
 ]);
 export type Outcome = Static<typeof Outcome>;
@@ -168,14 +177,20 @@ export const stockRefused = event("stock.refused", closed({ orders: Type.Array(R
 const Reservation = closed({
   order_id: Id,
   state: Type.Union([Type.Literal("RESERVED"), Type.Literal("REJECTED"), Type.Literal("RELEASED")]),
-  lines: Type.Array(closed({ product_id: Id, quantity: Type.Integer() })),
+  lines: Type.Array(closed({ product_id: Id, quantity: Type.Integer() }), { maxItems: MAX_LINES }),
 });
 export type Reservation = Static<typeof Reservation>;
 
-/** The reservations of the orders after one id, up to and with another, for the audit; at most 10,000. */
+/** Lines that the reservations of one response have, give or take those of one. */
+export const RESERVED_LINES_PER_CALL = 30_000;
+
+/**
+ * The reservations of the orders after one id, up to and with another, for the audit. Where there are more than fit into a
+ * response, `next` is the id after which to ask again.
+ */
 export const reservations = action("products.reservations", {
   params: closed({ after: Type.Integer({ minimum: 0 }), upto: Type.Integer({ minimum: 0 }) }),
-  result: Type.Array(Reservation, { maxItems: 10_000 }),
+  result: closed({ items: Type.Array(Reservation, { maxItems: 10_000 }), next: nullable(Id) }),
   repeatable: true,
   timeout: 10_000,
 });

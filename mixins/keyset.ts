@@ -1,4 +1,6 @@
 import { problem } from "../broker/errors";
+import { MAX_CURSOR, PAGE_BYTES } from "../contracts/contract";
+import { countWithin } from "./bytes";
 
 /**
  * Keyset paging: a cursor holds the sort values of the last row, so a page costs the same wherever it lies. It names
@@ -31,14 +33,44 @@ function parse(cursor: string): unknown[] {
   }
 }
 
-/** Cuts a list that was read with one row more than asked for; that row says whether there is a next page. */
+/** What is around the items: `{"items":[…],"next_cursor":"…"}`. */
+const ENVELOPE_BYTES = MAX_CURSOR + 40;
+/** So few rows are two megabytes at most: adding up their sizes would cost the usual page more than it saves. */
+const FEW = 20;
+
+/**
+ * Cuts a list that was read with one row more than asked for; that row says whether there is a next page. A page ends at
+ * `limit` items or at PAGE_BYTES of JSON, whichever comes first, and has one item at least.
+ */
 export function page<T, U>(
   rows: readonly T[],
   limit: number,
   present: (row: T) => U,
   cursorOf: (last: T) => string,
 ): { items: U[]; next_cursor: string | null } {
-  const items = rows.slice(0, limit);
-  const last = items.at(-1);
-  return { items: items.map(present), next_cursor: rows.length > limit && last !== undefined ? cursorOf(last) : null };
+  const presented = rows.slice(0, limit).map(present);
+  const items = presented.slice(0, countWithin(presented, PAGE_BYTES - ENVELOPE_BYTES));
+  const last = rows[items.length - 1];
+  return { items, next_cursor: rows.length > items.length && last !== undefined ? cursorOf(last) : null };
+}
+
+/**
+ * Makes a select leave out the rows behind its first `limitBytes`, so that the database does not send what would only be cut.
+ * @param bytes SQL on the columns: never more than the item has as JSON, else too little would be left
+ */
+export function within(limitBytes: number, { columns, select, order, bytes, rows }: Cuttable): string {
+  if (rows <= FEW) return select;
+  return `select ${columns} from (
+      select ${columns}, sum(${bytes}) over (order by ${order} rows unbounded preceding) - ${bytes} as bytes_before from (${select}) as page
+    ) as sized where bytes_before < ${limitBytes} order by ${order}`;
+}
+
+interface Cuttable {
+  columns: string;
+  select: string;
+  /** By columns. */
+  order: string;
+  bytes: string;
+  /** How many there may be. */
+  rows: number;
 }

@@ -27,7 +27,7 @@ const UNHURRIED_MS = 500;
 const inTime = (waitedMs: number): CallingOptions => (waitedMs > UNHURRIED_MS ? { retries: 0 } : {});
 
 /** A page has up to 256 KiB, and a message 4 MiB; and a list may take long, so not too many others wait for it. */
-const PAGES = { size: 8, inFlight: 4, places: 256, patienceMs: PATIENCE_MS };
+const PAGES = { size: products.LISTS_PER_CALL, inFlight: 4, places: 256, patienceMs: PATIENCE_MS };
 /** Searches are slower, and lists without one do not wait for them. */
 const SEARCHES = { size: 2, inFlight: 2, places: 64, patienceMs: PATIENCE_MS };
 
@@ -38,7 +38,7 @@ type Wanted = Params<typeof orders.getMany>["orders"][number];
 export function gather(broker: ServiceBroker): Gather {
   const order = batch<Wanted, orders.Order>(
     async (wanted, waitedMs) =>
-      (await call(broker, orders.getMany, { orders: [...wanted] }, inTime(waitedMs))).map(
+      (await untilAll(wanted, (rest) => call(broker, orders.getMany, { orders: [...rest] }, inTime(waitedMs)))).map(
         (found) => found ?? problem("ORDER_NOT_FOUND", "there is no such order"),
       ),
     { patienceMs: PATIENCE_MS },
@@ -48,7 +48,8 @@ export function gather(broker: ServiceBroker): Gather {
       (await call(broker, orders.createMany, { orders: [...placed] }, inTime(waitedMs))).map((made) =>
         "error" in made ? itemError(made) : made,
       ),
-    { patienceMs: PATIENCE_MS },
+    // The response has the lines, and a name of 200 characters in each.
+    { patienceMs: PATIENCE_MS, weight: { of: ({ items }) => items.length, max: orders.LINES_PER_CALL } },
   );
   const lists = async (wanted: readonly List[], waitedMs: number): Promise<(Result<typeof products.list> | Error)[]> => {
     const keys = wanted.map((list) => JSON.stringify(list));
@@ -78,4 +79,15 @@ export function gather(broker: ServiceBroker): Gather {
       return create({ idempotency_key: randomUUID(), ...wanted, user_id, ...(request_id !== undefined && { request_id }) }, requester);
     },
   };
+}
+
+/** Calls again for the rest where a response has only as many of the first as fit into a message. */
+async function untilAll<Item, R>(items: readonly Item[], ask: (rest: readonly Item[]) => Promise<readonly R[]>): Promise<R[]> {
+  const results: R[] = [];
+  while (results.length < items.length) {
+    const some = await ask(items.slice(results.length));
+    if (some.length === 0) throw new Error("a response has none of what was asked for");
+    results.push(...some);
+  }
+  return results;
 }

@@ -8,7 +8,7 @@ import { CHECKS, ordersBetween, watermark, type AuditedOrder } from "./audit.sto
 /** What the audit asks of the products service. */
 export interface ProductsSide {
   audit(): Promise<AuditCheck[]>;
-  reservations(after: number, upto: number): Promise<Reservation[]>;
+  reservations(after: number, upto: number): Promise<{ items: Reservation[]; next: number | null }>;
 }
 
 /** Ids that are compared at a time, on both sides. */
@@ -26,7 +26,7 @@ export async function auditShop(db: Database, products: ProductsSide): Promise<R
 
   // Reservations that are newer than the newest order may have lost theirs.
   const newer = await products.reservations(mark.last_id, Number.MAX_SAFE_INTEGER);
-  const last = newer.at(-1)?.order_id ?? mark.last_id;
+  const last = newer.items.at(-1)?.order_id ?? mark.last_id;
   const suspects: number[] = [];
   for (let after = 0; after < last; after += WINDOW) {
     suspects.push(...(await compare(db, products, after, Math.min(after + WINDOW, last))).keys());
@@ -53,7 +53,7 @@ export async function auditShop(db: Database, products: ProductsSide): Promise<R
 
 /** @returns what differs, by order id */
 async function compare(db: Database, products: ProductsSide, after: number, upto: number): Promise<Map<number, string>> {
-  const [orders, theirs] = await Promise.all([ordersBetween(db, after, upto), products.reservations(after, upto)]);
+  const [orders, theirs] = await Promise.all([ordersBetween(db, after, upto), reservationsBetween(products, after, upto)]);
   const reservations = new Map(theirs.map((reservation) => [reservation.order_id, reservation]));
   const differences = new Map<number, string>();
   for (const order of orders) {
@@ -64,6 +64,11 @@ async function compare(db: Database, products: ProductsSide, after: number, upto
   for (const { order_id, state } of reservations.values())
     differences.set(order_id, `order ${order_id}: a reservation (${state}) without an order`);
   return differences;
+}
+
+async function reservationsBetween(products: ProductsSide, after: number, upto: number): Promise<Reservation[]> {
+  const { items, next } = await products.reservations(after, upto);
+  return next === null ? items : [...items, ...(await reservationsBetween(products, next, upto))];
 }
 
 /** CONFIRMED ⇔ RESERVED, REJECTED ⇔ REJECTED, CANCELLED ⇒ RELEASED, REJECTED or none; and the lines are the same. */

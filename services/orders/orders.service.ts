@@ -7,12 +7,22 @@ import { isUnreachable, problem } from "../../broker/errors";
 import { logFailure } from "../../broker/logger";
 import { currentRequestId } from "../../broker/request";
 import { loadConfig, type Config } from "../../config";
-import { MAX_BATCH } from "../../contracts/contract";
+import { MAX_BATCH, RESPONSE_BYTES } from "../../contracts/contract";
 import * as contract from "../../contracts/orders";
 import type { Created, Line } from "../../contracts/orders";
-import { productsAudit, quote, reservations, stockRefused, stockSettled, type Outcome, type Quote } from "../../contracts/products";
+import {
+  productsAudit,
+  quote,
+  QUOTES_PER_CALL,
+  reservations,
+  stockRefused,
+  stockSettled,
+  type Outcome,
+  type Quote,
+} from "../../contracts/products";
 import type { Caller } from "../../contracts/users";
 import { batch } from "../../mixins/batching";
+import { countWithin } from "../../mixins/bytes";
 import { databaseMixin, explained, type WithDatabase } from "../../mixins/database.mixin";
 import { outboxMixin, type WithOutbox } from "../../mixins/outbox.mixin";
 import { isDatabaseAway, isLockTimeout } from "../../mixins/sql-state";
@@ -95,15 +105,12 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
       }),
 
       getMany: implement(contract.getMany, async function (this: Orders, ctx) {
-        const rows = await store.findOrders(
-          this.db.query,
-          ctx.params.orders.map((wanted) => wanted.id),
-        );
-        const found = new Map(rows.map((row) => [row.id, row]));
-        return ctx.params.orders.map(({ id, user_id, role }) => {
-          const order = found.get(id);
-          return isSeenBy(order, { id: user_id, role }) ? store.present(order) : null;
+        const seen = await store.findSeen(this.db, ctx.params.orders);
+        const orders = ctx.params.orders.map((_, n) => {
+          const order = seen.get(n);
+          return order === undefined ? null : store.present(order);
         });
+        return orders.slice(0, countWithin(orders, RESPONSE_BYTES));
       }),
 
       list: implement(contract.list, async function (this: Orders, ctx) {
@@ -220,13 +227,16 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
 
     created(this: Orders) {
       this.changed = new Set();
-      this.quote = batch(async (wanted) => {
-        const quotes = await call(this.broker, quote, { ids: [...new Set(wanted.flat())] }).catch((error: unknown) => {
-          throw isUnreachable(error) ? problem("SERVICE_UNAVAILABLE", "the catalogue can't answer now", { cause: error }) : error;
-        });
-        const byId = new Map(quotes.map((one) => [one.id, one]));
-        return wanted.map((ids) => ids.flatMap((id) => byId.get(id) ?? []));
-      });
+      this.quote = batch(
+        async (wanted) => {
+          const quotes = await call(this.broker, quote, { ids: [...new Set(wanted.flat())] }).catch((error: unknown) => {
+            throw isUnreachable(error) ? problem("SERVICE_UNAVAILABLE", "the catalogue can't answer now", { cause: error }) : error;
+          });
+          const byId = new Map(quotes.map((one) => [one.id, one]));
+          return wanted.map((ids) => ids.flatMap((id) => byId.get(id) ?? []));
+        },
+        { weight: { of: (ids) => ids.length, max: QUOTES_PER_CALL } },
+      );
 
       this.commit = batch(
         async (drafts) => {
@@ -235,7 +245,7 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
           if (claimed.length < orders.length) this.relay();
           return orders;
         },
-        { mayBeOfOne, inParallel: true },
+        { mayBeOfOne, inParallel: true, weight: { of: ({ lines }) => lines.length, max: contract.LINES_PER_CALL } },
       );
       this.findByKey = batch((keys) => store.findByKeys(this.db, keys));
 

@@ -1,9 +1,10 @@
+import { PAGE_BYTES, RESPONSE_BYTES, type Params } from "../../contracts/contract";
 import { fromCents } from "../../contracts/money";
-import type { Order, Status } from "../../contracts/orders";
+import type { getMany, Order, Status } from "../../contracts/orders";
 import type { Outcome, Refusal } from "../../contracts/products";
 import type { Database, Query, Reader } from "../../mixins/database";
 import { shareOf } from "../../mixins/fair-queue";
-import { decodeCursor, encodeCursor, page } from "../../mixins/keyset";
+import { decodeCursor, encodeCursor, page, within } from "../../mixins/keyset";
 import * as outbox from "../../mixins/outbox";
 import { answeredEvent, describeShortages, settle, type OrderLine } from "./order";
 
@@ -30,12 +31,16 @@ export interface OrderRow {
   history: { status: Status; at: string }[];
 }
 
-const SELECT = `
-  select o.id, o.user_id, o.request_hash, o.status, o.total_cents, o.reason, o.version, o.created_at, o.updated_at,
+const FIELDS = `
+  o.id, o.user_id, o.request_hash, o.status, o.total_cents, o.reason, o.version, o.created_at, o.updated_at,
     (select json_agg(json_build_object('product_id', l.product_id, 'name', l.name, 'unit_price_cents', l.unit_price_cents, 'quantity', l.quantity)
        order by l.product_id) from order_lines l where l.order_id = o.id) as lines,
-    (select json_agg(json_build_object('status', h.status, 'at', h.at) order by h.id) from order_history h where h.order_id = o.id) as history
-  from orders o`;
+    (select json_agg(json_build_object('status', h.status, 'at', h.at) order by h.id) from order_history h where h.order_id = o.id) as history`;
+const SELECT = `select ${FIELDS} from orders o`;
+
+const COLUMNS = "id, user_id, request_hash, status, total_cents, reason, version, created_at, updated_at, lines, history";
+/** PostgreSQL's JSON of lines has spaces, and longer names of columns: half of it is surely less than ours. */
+const LINES_BYTES = "(coalesce(octet_length(lines::text), 0) / 2)";
 
 export function present(row: OrderRow): Order {
   return {
@@ -169,6 +174,21 @@ export async function findByKeys(
 export const findOrders = (query: Query, ids: readonly number[]): Promise<OrderRow[]> =>
   query<OrderRow>(`${SELECT} where o.id = any($1)`, [ids]);
 
+/**
+ * What each of several people may see of the orders that they ask for, by its place; behind the first RESPONSE_BYTES some
+ * are left out.
+ */
+export async function findSeen(db: Database, asked: Params<typeof getMany>["orders"]): Promise<Map<number, OrderRow>> {
+  const select = `select ${FIELDS}, asked.n::int - 1 as n
+    from unnest($1::bigint[], $2::bigint[], $3::text[]) with ordinality as asked (order_id, user_id, role, n)
+    join orders o on o.id = asked.order_id and (o.user_id = asked.user_id or asked.role = 'admin')`;
+  const rows = await db.query<OrderRow & { n: number }>(
+    within(RESPONSE_BYTES, { columns: `${COLUMNS}, n`, select, order: "n", bytes: LINES_BYTES, rows: asked.length }),
+    [asked.map(({ id }) => id), asked.map(({ user_id }) => user_id), asked.map(({ role }) => role)],
+  );
+  return new Map(rows.map(({ n, ...row }) => [n, row]));
+}
+
 export interface ListFilter {
   userId: number | undefined;
   status: Status | undefined;
@@ -195,7 +215,11 @@ export async function listOrders(
   if (common.length > 0) where.push(...[">=", "<="].map((sign) => `(${columns.join()}) ${sign} (${bounds.join()})`));
   if (before !== undefined) where.push(`(${[...columns, "o.id"].join()}) < (${[...bounds, bind(before)].join()})`);
   const order = [...columns, "o.id"].map((column) => `${column} desc`).join();
-  const rows = await db.adhoc<OrderRow>(`${SELECT} where ${where.join(" and ")} order by ${order} limit ${bind(limit + 1)}`, values);
+  const select = `${SELECT} where ${where.join(" and ")} order by ${order} limit ${bind(limit + 1)}`;
+  const rows = await db.adhoc<OrderRow>(
+    within(PAGE_BYTES, { columns: COLUMNS, select, order: order.replaceAll("o.", ""), bytes: LINES_BYTES, rows: limit }),
+    values,
+  );
   return page(rows, limit, present, (last) => encodeCursor("orders", [last.id]));
 }
 

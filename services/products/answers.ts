@@ -50,10 +50,13 @@ export async function answer<S extends TSchema>(
   if (silence !== undefined) throw silence;
 }
 
+/** Characters of a reason that are told: orders keeps no more. */
+const MAX_REASON = 500;
+
 const refusal = (event: EventContract, { order_id }: Asked, message: string, permanent: boolean): Refusal => ({
   order_id,
   event: event.name,
-  message,
+  message: message.slice(0, MAX_REASON),
   permanent,
 });
 

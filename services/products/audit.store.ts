@@ -1,4 +1,5 @@
-import type { AuditCheck, Reservation } from "../../contracts/products";
+import type { Result } from "../../contracts/contract";
+import { RESERVED_LINES_PER_CALL, type AuditCheck, type Reservation, type reservations } from "../../contracts/products";
 import { runChecks } from "../../mixins/audit";
 import type { Database } from "../../mixins/database";
 
@@ -28,9 +29,17 @@ const CHECKS: Record<string, string> = {
 /** Every invariant that product_db can check by itself. */
 export const auditProducts = (db: Database): Promise<AuditCheck[]> => runChecks(db, CHECKS);
 
-export function reservationsOf(db: Database, after: number, upto: number): Promise<Reservation[]> {
-  return db.query("select order_id, state, lines from reservations where order_id > $1 and order_id <= $2 order by order_id limit 10000", [
-    after,
-    upto,
-  ]);
+/** The first of these reservations, as many as fit into a message; the database need not send the others. */
+export async function reservationsOf(db: Database, after: number, upto: number): Promise<Result<typeof reservations>> {
+  const items = await db.query<Reservation>(
+    `select order_id, state, lines from (
+       select order_id, state, lines, sum(jsonb_array_length(lines)) over (order by order_id) - jsonb_array_length(lines) as lines_before
+       from (select order_id, state, lines from reservations where order_id > $1 and order_id <= $2 order by order_id limit 10000) as found
+     ) as counted where lines_before < $3 order by order_id`,
+    [after, upto, RESERVED_LINES_PER_CALL],
+  );
+  const last = items.at(-1)?.order_id;
+  if (last === undefined) return { items, next: null };
+  const [more] = await db.query("select 1 from reservations where order_id > $1 and order_id <= $2 limit 1", [last, upto]);
+  return { items, next: more === undefined ? null : last };
 }

@@ -1,9 +1,9 @@
-import type { Params } from "../../contracts/contract";
+import { PAGE_BYTES, type Params } from "../../contracts/contract";
 import { fromCents, toCents } from "../../contracts/money";
 import type * as contract from "../../contracts/products";
 import type { Product, Quote } from "../../contracts/products";
 import type { Database, Reader } from "../../mixins/database";
-import { decodeCursor, encodeCursor, page } from "../../mixins/keyset";
+import { decodeCursor, encodeCursor, page, within } from "../../mixins/keyset";
 
 export interface ProductRow {
   id: number;
@@ -18,6 +18,10 @@ export interface ProductRow {
   created_at: Date;
   updated_at: Date;
 }
+
+const COLUMNS = "id, name, description, category, sku, price_cents, quantity, seller_id, version, created_at, updated_at";
+/** What of a product may be long. */
+const TEXT_BYTES = "octet_length(name) + coalesce(octet_length(description), 0) + coalesce(octet_length(category), 0)";
 
 export function present(row: ProductRow): Product {
   return {
@@ -40,12 +44,12 @@ export async function insertProduct(db: Database, product: Params<typeof contrac
   const [row] = await db.query<ProductRow>(
     `with created as (
        insert into products (name, description, category, sku, price_cents, quantity, seller_id)
-       values ($1, $2, $3, $4, $5, $6, $7) returning *
+       values ($1, $2, $3, $4, $5, $6, $7) returning ${COLUMNS}
      ), ledger as (
        insert into stock_movements (product_id, kind, delta, balance, reason)
        select id, 'INITIAL', quantity, quantity, 'initial stock' from created where quantity > 0
      )
-     select * from created`,
+     select ${COLUMNS} from created`,
     [
       product.name,
       product.description ?? null,
@@ -66,12 +70,12 @@ export async function adjustStock(db: Database, id: number, delta: number, reaso
     `with changed as (
        update products set quantity = quantity + $2, version = version + 1, updated_at = now()
        where id = $1 and archived_at is null and quantity + $2 >= 0 and quantity + reserved + $2 <= $4
-       returning *
+       returning ${COLUMNS}
      ), ledger as (
        insert into stock_movements (product_id, kind, delta, balance, reason)
        select id, 'ADJUSTMENT', $2, quantity, $3 from changed
      )
-     select * from changed`,
+     select ${COLUMNS} from changed`,
     [id, delta, reason, max],
   );
   return row && present(row);
@@ -79,13 +83,10 @@ export async function adjustStock(db: Database, id: number, delta: number, reaso
 
 /** @returns those that are there, in no order */
 export function findProducts(db: Database, ids: readonly number[]): Promise<ProductRow[]> {
-  return db.query<ProductRow>(
-    `select id, name, description, category, sku, price_cents, quantity, seller_id, version, created_at, updated_at
-     from products where id = any($1) and archived_at is null`,
-    [ids],
-  );
+  return db.query<ProductRow>(`select ${COLUMNS} from products where id = any($1) and archived_at is null`, [ids]);
 }
 
+/** @returns those that are there, in no order */
 export function quoteProducts(db: Database, ids: readonly number[]): Promise<Quote[]> {
   return db.query<Quote>("select id, name, price_cents, quantity from products where id = any($1) and archived_at is null", [ids]);
 }
@@ -150,10 +151,12 @@ export async function listProducts(
     bounds.push(column.bound(bind(value)), `${bind(id)}::bigint`);
     where.push(`(${keys.join()}) ${descending ? "<" : ">"} (${bounds.join()})`);
   }
-  const order = `order by ${keys.map((key) => `${key} ${direction}`).join()}`;
+  const order = keys.map((key) => `${key} ${direction}`).join();
   const most = bind(limit + 1);
-  const select = (from: string, conditions: readonly string[]) =>
-    run<ProductRow>(`select * from ${from} where ${conditions.join(" and ")} ${order} limit ${most}`, values);
+  const select = (from: string, conditions: readonly string[]) => {
+    const rows = `select ${COLUMNS} from ${from} where ${conditions.join(" and ")} order by ${order} limit ${most}`;
+    return run<ProductRow>(within(PAGE_BYTES, { columns: COLUMNS, select: rows, order, bytes: `(${TEXT_BYTES})`, rows: limit }), values);
+  };
   const give = (rows: ProductRow[]) => page(rows, limit, present, (last) => encodeCursor(list, [column.of(last), last.id]));
 
   if (params.q === undefined) return give(await select("products", where));
@@ -161,7 +164,7 @@ export async function listProducts(
   // By the index of trigrams or that of the sort, whichever is shorter: the planner knows how frequent a word is.
   if (TRIGRAM.test(params.q)) return give(await select("products", [...where, matches]));
   // Most texts of one or two characters are everywhere: the first products have them. The others have an index of their own.
-  const first = `(select * from products where ${where.join(" and ")} ${order} limit ${LOOKED_THROUGH}) as first`;
+  const first = `(select ${COLUMNS} from products where ${where.join(" and ")} order by ${order} limit ${LOOKED_THROUGH}) as first`;
   const rows = await select(first, [matches]);
   if (rows.length > limit) return give(rows);
   return give(await select("products", [...where, matches, `letter_pairs(${TEXT}) @> letter_pairs(${bind(params.q)})`]));

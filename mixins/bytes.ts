@@ -1,0 +1,32 @@
+/*
+ * How many bytes JSON takes. A limit on items alone lets one client fill messages, sockets and memory: an item may be a
+ * hundred bytes or a hundred thousand.
+ */
+
+/** Longest JSON of a number, a boolean or null. */
+const SCALAR_BYTES = 25;
+
+/** An upper bound for the JSON of plain data, without writing it: a UTF-16 unit takes at most six bytes, escaped. */
+export function mostBytes(value: unknown): number {
+  if (typeof value === "string") return 6 * value.length + 2;
+  if (typeof value !== "object" || value === null) return SCALAR_BYTES;
+  let bytes = 2;
+  for (const [key, field] of Object.entries(value)) bytes += 6 * key.length + 4 + mostBytes(field);
+  return bytes;
+}
+
+/**
+ * How many of the first values fit into `limitBytes` of JSON, with the commas between them; one at least. Small values, as
+ * nearly all are, are only estimated.
+ */
+export function countWithin(values: readonly unknown[], limitBytes: number): number {
+  let most = 0;
+  for (const value of values) most += mostBytes(value) + 1;
+  if (most <= limitBytes) return values.length;
+  let bytes = 0;
+  for (const [i, value] of values.entries()) {
+    bytes += Buffer.byteLength(JSON.stringify(value)) + 1;
+    if (bytes > limitBytes) return Math.max(i, 1);
+  }
+  return values.length;
+}

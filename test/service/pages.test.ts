@@ -1,0 +1,185 @@
+import type { Middleware } from "moleculer";
+import { Client as Postgres } from "pg";
+import { call } from "../../broker/contract";
+import { PAGE_BYTES, RESPONSE_BYTES } from "../../contracts/contract";
+import * as orders from "../../contracts/orders";
+import * as products from "../../contracts/products";
+import type { Database } from "../../mixins/database";
+import { findSeen, listOrders } from "../../services/orders/orders.store";
+import { listProducts } from "../../services/products/products.store";
+import type { Client } from "../support/client";
+import { ADMIN, startShop, type Shop } from "../support/shop";
+
+const MOST_TEXT = "語".repeat(5_000);
+const LONG_NAME = "語".repeat(200);
+
+let shop: Shop, catalogue: Postgres, book: Postgres, seller: Client, sellerId: number;
+
+/** Bytes of the largest response of each action; what travels between nodes is this, and a little around it. */
+const largest = new Map<string, number>();
+const weighing: Middleware = {
+  name: "Weighing",
+  localAction: (next, { name }) =>
+    async function (ctx) {
+      const result: unknown = await next.call(this, ctx);
+      const bytes = Buffer.byteLength(JSON.stringify(result ?? null));
+      largest.set(String(name), Math.max(largest.get(String(name)) ?? 0, bytes));
+      return result;
+    },
+};
+
+beforeAll(async () => {
+  shop = await startShop({ nodes: [["api", "users"], ["products"], ["orders"]], broker: { middlewares: [weighing] } });
+  seller = shop.client();
+  sellerId = await seller.signUp();
+  [catalogue, book] = [new Postgres(shop.databases.products.url), new Postgres(shop.databases.orders.url)];
+  await Promise.all([catalogue.connect(), book.connect()]);
+});
+afterAll(async () => {
+  await Promise.all([catalogue.end(), book.end()]);
+  await shop.stop();
+});
+beforeEach(() => {
+  largest.clear();
+});
+
+/** All pages of a path by their links, each of at most 256 KiB. */
+async function walk(client: Client, start: string): Promise<{ ids: number[]; pages: number[] }> {
+  const ids: number[] = [];
+  const pages: number[] = [];
+  for (let path = start; path !== "";) {
+    const response = await fetch(client.url + path, { headers: { Authorization: `Bearer ${client.token ?? ""}` } });
+    const text = await response.text();
+    expect([response.status, Buffer.byteLength(text) <= PAGE_BYTES]).toEqual([200, true]);
+    const items = (JSON.parse(text) as { items: { id: number }[] }).items.map(({ id }) => id);
+    ids.push(...items);
+    pages.push(items.length);
+    path = /^<(.+)>; rel="next"$/.exec(response.headers.get("link") ?? "")?.[1] ?? "";
+  }
+  return { ids, pages };
+}
+
+const insertProducts = async (count: number, name: string, description: string | null, sellers: number): Promise<number[]> =>
+  (
+    await catalogue.query<{ id: string }>(
+      `insert into products (name, description, price_cents, quantity, seller_id)
+       select $2, $3, 1, 1000000, $4 from generate_series(1, $1) returning id`,
+      [count, name, description, sellers],
+    )
+  ).rows.map(({ id }) => Number(id));
+
+/** Orders of a hundred lines with the longest names. */
+async function insertOrders(count: number, userId: number): Promise<number[]> {
+  const { rows } = await book.query<{ id: string }>(
+    `with made as (
+       insert into orders (user_id, idempotency_key, request_hash, status, total_cents)
+       select $2, 'large-' || n, '-', 'CONFIRMED', 100 from generate_series(1, $1) as n returning id
+     ), lines as (
+       insert into order_lines (order_id, product_id, name, unit_price_cents, quantity) select id, p, $3, 1, 1 from made, generate_series(1, 100) as p
+     ), history as (insert into order_history (order_id, status) select id, 'CONFIRMED' from made)
+     select id from made order by id`,
+    [count, userId, LONG_NAME],
+  );
+  return rows.map(({ id }) => Number(id));
+}
+
+/** Bytes of the rows that a database gives for a list. */
+async function readBytes(client: Postgres, list: (db: Database) => Promise<unknown>): Promise<number> {
+  let bytes = 0;
+  const read = async (text: string, values: unknown[]) => {
+    const { rows } = await client.query<object>(text, values);
+    bytes += Buffer.byteLength(JSON.stringify(rows));
+    return rows;
+  };
+  await list({ query: read, adhoc: read } as unknown as Database); // lists use nothing else of it
+  return bytes;
+}
+
+describe("a page of large items", () => {
+  beforeAll(async () => {
+    await insertProducts(50, LONG_NAME, MOST_TEXT, 4_000_001);
+    await insertProducts(50, "Lamp", null, 4_000_001);
+  });
+
+  it.each(["created_at", "-name", "price"])(
+    "of products by %s ends at 256 KiB, one of small ones at its limit; together they have every item once",
+    async (sort) => {
+      for (const limit of [20, 100]) {
+        const { ids, pages } = await walk(seller, `/products?seller_id=4000001&sort=${sort}&limit=${limit}`);
+        expect([ids.length, new Set(ids).size]).toEqual([100, 100]);
+        expect(pages.length).toBeLessThan(10);
+        expect(Math.min(...pages.slice(0, -1))).toBeGreaterThan(10); // no emptier than it must be
+      }
+    },
+  );
+
+  it("of a search ends there as well", async () => {
+    for (const q of ["語", "語語語"]) {
+      const { ids } = await walk(seller, `/products?seller_id=4000001&limit=100&q=${q}`);
+      expect([ids.length, new Set(ids).size]).toEqual([50, 50]);
+    }
+  });
+
+  it("of orders ends there as well, the newest first", async () => {
+    const ids = await insertOrders(30, sellerId);
+    for (const limit of [20, 100]) expect((await walk(seller, `/orders?limit=${limit}`)).ids).toEqual([...ids].reverse());
+    const admin = await shop.client().login(ADMIN.email, ADMIN.password);
+    expect((await walk(admin, "/orders?all=true&status=CONFIRMED&limit=100")).ids).toEqual([...ids].reverse());
+    await book.query("truncate orders cascade");
+  });
+
+  it("is not read from the database as a whole to be cut", async () => {
+    await insertOrders(100, 4_000_002);
+    const ids = (await book.query<{ id: number }>("select id from orders")).rows.map(({ id }) => id);
+    const wanted = ids.map((id) => ({ id, user_id: 4_000_002, role: "user" as const }));
+    const all = { userId: 4_000_002, status: undefined, limit: 100, cursor: undefined };
+    expect(await readBytes(book, (db) => listOrders(db, all))).toBeLessThan(3 * PAGE_BYTES);
+    expect(await readBytes(book, (db) => findSeen(db, wanted))).toBeLessThan(3 * RESPONSE_BYTES);
+    expect(await readBytes(catalogue, (db) => listProducts(db, { seller_id: 4_000_001, limit: 100 }))).toBeLessThan(2 * PAGE_BYTES);
+    await book.query("truncate orders cascade");
+  });
+});
+
+describe("a batch of large items", () => {
+  it("of lists: fourteen different ones at once are answered, by messages of 2 MiB at most", async () => {
+    await insertProducts(20, LONG_NAME, MOST_TEXT, 4_000_003);
+    const asked = Array.from({ length: 14 }, (_, i) => seller.get(`/products?seller_id=4000003&limit=${100 - i}`));
+    for (const { status, body } of await Promise.all(asked))
+      expect([status, (body["items"] as unknown[]).length > 10]).toEqual([200, true]);
+    expect(largest.get(products.listMany.name)).toBeLessThanOrEqual(RESPONSE_BYTES + 100);
+  });
+
+  it("of orders: each is answered, by messages of 2 MiB at most; another's order stays unseen among them", async () => {
+    const [mine, theirs] = [await insertOrders(60, sellerId), await insertOrders(4, 4_000_004)];
+    const ids = [...mine, ...theirs];
+    const answers = await Promise.all(ids.map((id) => seller.get(`/orders/${id}`)));
+    expect(answers.map(({ status, body }) => [status, status === 200 ? Number(body["id"]) : undefined])).toEqual([
+      ...mine.map((id) => [200, id]),
+      ...theirs.map(() => [404, undefined]),
+    ]);
+    expect(largest.get(orders.getMany.name)).toBeLessThanOrEqual(RESPONSE_BYTES);
+
+    const wanted = Array.from({ length: 128 }, (_, i) => ({
+      id: i < 64 ? theirs[i % 4]! : mine[i % 60]!, // those that may not be seen take no room
+      user_id: sellerId,
+      role: "user" as const,
+    }));
+    const found = await call(shop.node("api"), orders.getMany, { orders: wanted });
+    expect(found.slice(0, 64).every((order) => order === null)).toBe(true);
+    expect(found.length).toBeGreaterThan(64 + 10);
+    expect(found.length).toBeLessThan(128);
+    expect(found.slice(64).map((order) => order?.id)).toEqual(wanted.slice(64, found.length).map(({ id }) => id));
+    await book.query("truncate orders cascade");
+  });
+
+  it("of new orders: thirty of a hundred lines each are made, by quotes and responses of 2 MiB at most", async () => {
+    const ids = await insertProducts(3_000, LONG_NAME, null, 4_000_005);
+    const made = await Promise.all(
+      Array.from({ length: 30 }, (_, i) =>
+        seller.post("/orders", { items: ids.slice(100 * i, 100 * i + 100).map((product_id) => ({ product_id, quantity: 1 })) }),
+      ),
+    );
+    expect(made.map(({ status }) => status)).toEqual(made.map(() => 201));
+    for (const action of [products.quote, orders.createMany]) expect(largest.get(action.name)).toBeLessThanOrEqual(RESPONSE_BYTES);
+  });
+});

@@ -1,0 +1,97 @@
+import { KindGuard, type TSchema } from "@sinclair/typebox";
+import { MAX_PACKET_BYTES } from "../../broker/amqp.transporter";
+import * as api from "../../contracts/api";
+import { MAX_BATCH, MAX_LINES, PAGE_BYTES, RESPONSE_BYTES, type ActionContract, type EventContract } from "../../contracts/contract";
+import * as orders from "../../contracts/orders";
+import * as products from "../../contracts/products";
+import * as users from "../../contracts/users";
+
+/*
+ * The largest message of each action and event, by its contract. RabbitMQ closes the connection of a node that sends
+ * too large a one; the transporter refuses it before, which still fails everything in it.
+ */
+
+/** UTF-8 of one character; JSON escapes `"` and `\` with two, and text has no control characters that would take six. */
+const BYTES_PER_CHARACTER = 4;
+/** A text for which a contract names no length is ours, not a client's: a code, an id, a sentence. */
+const OUR_TEXT = 1_000;
+/** Digits of an integer without a maximum; the longest double. */
+const DIGITS = 16;
+const LONGEST_NUMBER = 24;
+/** Around it: ids of node, call and request, the caller, and what Moleculer adds. */
+const PACKET = 10_000;
+
+/** Arrays without a `maxItems`: how many there are at most, and by which code. */
+const ITEMS: Readonly<Record<string, number>> = {
+  "users.jwks/keys": 100, // one a month, told while its tokens live
+  "users.revocations/kids": 100, // the same
+  "users.revocations/ended": 10_000, // MAX_TOLD, in sessions.store.ts
+  "orders.audit/checks": 20, // one for each invariant
+  "orders.audit/checks[]/sample": 10, // SAMPLE, in mixins/audit.ts
+  "products.audit": 20,
+  "products.audit[]/sample": 10,
+};
+
+/** Bytes of JSON that a value of this schema has at most. */
+function largest(schema: TSchema, path: string): number {
+  if (KindGuard.IsUnion(schema)) return Math.max(...schema.anyOf.map((part) => largest(part, path)));
+  if (KindGuard.IsLiteral(schema)) return JSON.stringify(schema.const).length;
+  if (KindGuard.IsNull(schema)) return 4;
+  if (KindGuard.IsBoolean(schema)) return 5;
+  if (KindGuard.IsInteger(schema)) return schema.maximum === undefined ? DIGITS + 1 : String(schema.maximum).length + 1;
+  if (KindGuard.IsNumber(schema)) return LONGEST_NUMBER;
+  if (KindGuard.IsArray(schema)) {
+    const items = schema.maxItems ?? ITEMS[path];
+    if (items === undefined) throw new Error(`${path} has no maxItems: how many there are at most must be known`);
+    return 2 + items * (1 + largest(schema.items, `${path}[]`));
+  }
+  if (KindGuard.IsObject(schema)) {
+    if ("next_cursor" in schema.properties) return PAGE_BYTES; // by mixins/keyset.ts
+    const fields = Object.entries(schema.properties).map(([name, field]) => name.length + 4 + largest(field, `${path}/${name}`));
+    return 2 + fields.reduce((sum, bytes) => sum + bytes, 0);
+  }
+  // `^[a-z]{1,36}$`: so many characters of ASCII, each of which may be escaped
+  const ascii = /\{(?:\d+,)?(\d+)\}\$$/.exec(String(schema["pattern"]))?.[1];
+  if (ascii !== undefined) return 2 + 2 * Number(ascii);
+  if (schema["format"] === "date-time") return 32;
+  return 2 + BYTES_PER_CHARACTER * (typeof schema["maxLength"] === "number" ? schema["maxLength"] : OUR_TEXT);
+}
+
+const line = largest(orders.Order.properties.items.items, "line");
+/** An order without its lines, just made and so without a reason. */
+const EMPTY_ORDER = 1_000;
+
+/** What is bounded by other means than its contract. */
+const BOUNDED: Readonly<Record<string, number>> = {
+  // by countWithin, one order at least
+  "orders.getMany": RESPONSE_BYTES + MAX_BATCH * 5,
+  // by the weight of its batch; a refusal says less of each line
+  "orders.createMany": orders.LINES_PER_CALL * (1 + line) + MAX_BATCH * EMPTY_ORDER,
+  // by RESERVED_LINES_PER_CALL, and one more of MAX_LINES
+  "products.reservations": (products.RESERVED_LINES_PER_CALL + MAX_LINES) * 60 + 10_000 * 60,
+  // each with up to MAX_LINES lines, which its handler validates one by one
+  "order.created": MAX_BATCH * (MAX_LINES * (1 + largest(orders.CreatedOrder.properties.lines.items, "line")) + 60),
+};
+
+const contracts = [api, users, products, orders]
+  .flatMap((exported): unknown[] => Object.values(exported))
+  .filter(
+    (value): value is ActionContract | EventContract =>
+      typeof value === "object" && value !== null && "name" in value && "params" in value && !String(value.name).startsWith("api."),
+  );
+const messages = contracts.flatMap((contract): [string, number][] =>
+  "result" in contract
+    ? [
+        [`the request of ${contract.name}`, largest(contract.params, contract.name)],
+        [`the response of ${contract.name}`, BOUNDED[contract.name] ?? largest(contract.result, contract.name)],
+      ]
+    : [[`the event ${contract.name}`, BOUNDED[contract.name] ?? largest(contract.params, contract.name)]],
+);
+
+it("all contracts are looked at", () => {
+  expect(messages.length).toBeGreaterThan(50);
+});
+
+it.each(messages)("%s, %i bytes at most, fits into a message", (_what, bytes) => {
+  expect(bytes + PACKET).toBeLessThanOrEqual(MAX_PACKET_BYTES);
+});
