@@ -76,7 +76,7 @@ const List = closed({
     Text({
       minLength: 1,
       maxLength: 64,
-      description: "Text in the name or the description.",
+      description: "Text in the first 300 characters of name and description.",
     }),
   ),
   category: Type.Optional(Text({ maxLength: 100 })),
