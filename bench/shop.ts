@@ -93,7 +93,8 @@ const ADMIN = { id: USERS + 1, role: "admin", session: randomUUID() } as const;
 export const tokensOf = (signer: SigningKey): string[] =>
   Array.from({ length: USERS }, (_, n) => issueToken(signer, { id: n + 1, role: "user", session: randomUUID() }, TOKEN_SECONDS));
 
-async function shopKey(usersDatabase: string): Promise<SigningKey> {
+/** The key that signs; without KEY_ENCRYPTION_KEY it is stored as it is. */
+export async function shopKey(usersDatabase: string): Promise<SigningKey> {
   const [row] = await sql<{ kid: string; private_key: string }>(
     usersDatabase,
     "select kid, private_key from signing_keys order by created_at desc, kid limit 1",

@@ -32,7 +32,8 @@ export class RabbitMQ {
     return existsSync(join(BIN, "rabbitmq-server"));
   }
 
-  static async start(folder: string): Promise<RabbitMQ> {
+  /** @param over configuration that it gets as well */
+  static async start(folder: string, over: { config?: string } = {}): Promise<RabbitMQ> {
     await mkdir(folder, { recursive: true });
     const [port = 0, distribution = 0, epmd = 0] = await freePorts(3);
     const file = async (name: string, content: string): Promise<string> => {
@@ -56,7 +57,7 @@ export class RabbitMQ {
       RABBITMQ_PID_FILE: join(folder, "pid"),
       RABBITMQ_ENABLED_PLUGINS_FILE: await file("enabled_plugins", "[]."),
       RABBITMQ_CONF_ENV_FILE: await file("env.conf", ""),
-      RABBITMQ_CONFIG_FILE: await file("rabbitmq.conf", `listeners.tcp.local = 127.0.0.1:${port}\n`),
+      RABBITMQ_CONFIG_FILE: await file("rabbitmq.conf", `listeners.tcp.local = 127.0.0.1:${port}\n${over.config ?? ""}`),
     };
     const rabbit = new RabbitMQ(env, `amqp://guest:guest@127.0.0.1:${port}`, openSync(join(folder, "out"), "a"));
     try {

@@ -1,0 +1,36 @@
+import type { Attack } from "../attack";
+import { insertLongOrders } from "../data";
+import { httpText } from "../tools";
+
+const REQUESTS = 500;
+/** Until they are read; then nobody wants them. */
+const STAY_MS = 50;
+const AGAIN_MS = 500;
+
+export const abandoned: readonly Attack[] = [
+  {
+    row: "40",
+    name: `one user pipelines ${REQUESTS} × GET /orders?limit=100 with 100 long lines each and closes, twice a second`,
+    quick: ["nodes"],
+    prepare: async (stage) => {
+      await insertLongOrders(stage, stage.people.attackers[4]?.id ?? 0, 100);
+      return {};
+    },
+    run: async (tools) => {
+      const one = httpText("GET", "/orders?limit=100", { token: tools.target.accounts[4]?.token });
+      const all = Buffer.concat(Array<Buffer>(REQUESTS).fill(one));
+      await tools.flood(1, async () => {
+        const wire = tools.wire();
+        if (await wire.opened()) {
+          wire.write(all);
+          tools.count("requests given up", REQUESTS);
+        }
+        await tools.pause(STAY_MS);
+        wire.destroy();
+        await tools.pause(AGAIN_MS);
+      });
+    },
+    expect: ({ busyCores }) =>
+      busyCores > 0.5 ? [`a second after the last one was given up, ${(100 * busyCores).toFixed(0)} % of a core still worked`] : [],
+  },
+];

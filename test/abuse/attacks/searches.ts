@@ -1,0 +1,32 @@
+import type { Attack } from "../attack";
+import { insertProducts } from "../data";
+
+const NEEDLES = [64, 200].map((length) => `${"a".repeat(length - 1)}b`);
+const PAIRS = ["aa", "ki", "xq", "%_", "\\\\", "_", "a", "b%", "台灯", "A1"];
+const SORTS = ["name", "-name", "price", "-price", "created_at", "-created_at"];
+
+export const searches: readonly Attack[] = [
+  {
+    row: "39a",
+    name: "16 searches at a time for aaaa…ab among 600 products of aab aaaa…",
+    quick: ["one"],
+    prepare: async (stage) => {
+      const seller = stage.people.attackers[3]?.id ?? 0;
+      await insertProducts(stage, { seller, count: 600, name: "'aab ' || n", description: "'aab ' || repeat('a', 4990)" });
+      return {};
+    },
+    run: (tools) => tools.flood(16, (lane) => tools.send("GET", `/products?q=${NEEDLES[lane % 2] ?? ""}&min_price=${(lane + 1) / 100}`)),
+  },
+  {
+    row: "39b",
+    name: "64 searches and filters at a time, of everything that an index helps least with",
+    run: (tools) =>
+      tools.flood(64, () => {
+        const params = new URLSearchParams({ q: tools.pick(PAIRS), sort: tools.pick(SORTS), limit: "100" });
+        if (tools.random() < 0.5) params.set("in_stock", "false");
+        params.set("min_price", String(Math.floor(tools.random() * 10_000) / 100));
+        if (tools.random() < 0.5) params.set("category", "bench");
+        return tools.send("GET", `/products?${params.toString()}`);
+      }),
+  },
+];

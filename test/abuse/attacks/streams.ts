@@ -1,0 +1,29 @@
+import type { Attack } from "../attack";
+import { httpText } from "../tools";
+
+const OF_EACH = 10;
+
+export const streams: readonly Attack[] = [
+  {
+    row: "43",
+    name: "100 accounts open 10 event streams each, again wherever one ends",
+    run: async (tools) => {
+      const made = await Promise.all(
+        tools.target.accounts.map(async ({ token }) => {
+          const id = await tools.create("/orders", { token, json: { items: [{ product_id: 1, quantity: 1 }] } });
+          return { token, id };
+        }),
+      );
+      const own = made.filter(({ id }) => id > 0);
+      if (own.length === 0) throw new Error("the attacker could make no order to follow");
+      await tools.flood(OF_EACH * own.length, async (lane) => {
+        const { token, id } = own[lane % own.length] ?? { token: "", id: 0 };
+        const wire = tools.wire();
+        if (await wire.opened()) wire.write(httpText("GET", `/orders/${id}/events`, { token, headers: { Accept: "text/event-stream" } }));
+        if ((await wire.status(5_000)) === "200") await Promise.race([wire.closed(), tools.pause(tools.leftMs)]);
+        wire.destroy();
+        await tools.pause(500 + 500 * tools.random());
+      });
+    },
+  },
+];

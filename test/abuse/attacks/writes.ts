@@ -1,0 +1,60 @@
+import type { Attack, Seen } from "../attack";
+import { insertProducts } from "../data";
+import type { Tools } from "../tools";
+
+const DESCRIPTION = 5_000;
+const PATCHED = 5;
+const PATCHES = 12;
+const LANES = 16;
+/** What an accepted request may add to the databases, indexes and write-ahead bloat included. */
+const MOST_BYTES = 512 * 1024;
+
+const ideographs = (tools: Tools): string =>
+  String.fromCharCode(...Array.from({ length: DESCRIPTION }, () => 0x4e00 + Math.floor(tools.random() * 20_000)));
+
+/** What the databases keep must grow with what was accepted, and with nothing else. */
+function growth({ counts, victims, before, after }: Seen): string[] {
+  const accepted = Object.entries(counts).reduce((sum, [status, count]) => sum + (/^2\d\d$/.test(status) ? count : 0), victims);
+  const each = (after.databaseBytes - before.databaseBytes) / Math.max(1, accepted);
+  return each > MOST_BYTES ? [`the databases grew by ${(each / 1024).toFixed(0)} KiB for each accepted request`] : [];
+}
+
+export const writes: readonly Attack[] = [
+  {
+    row: "41a",
+    name: `PATCH of ${PATCHED} products with 5,000 random ideographs, ${PATCHES} at a time`,
+    prepare: async (stage) => {
+      const seller = stage.people.attackers[5]?.id ?? 0;
+      return { products: await insertProducts(stage, { seller, count: PATCHED, name: "'patched ' || n", description: "null" }) };
+    },
+    run: (tools) =>
+      tools.flood(PATCHES, (lane) => {
+        const id = tools.ids("products")[lane % PATCHED] ?? 0;
+        return tools.send("PATCH", `/products/${id}`, { token: tools.target.accounts[5]?.token, json: { description: ideographs(tools) } });
+      }),
+    expect: growth,
+  },
+  {
+    row: "41b",
+    name: `${LANES} at a time: stock adjustments, orders with long keys, and cancels`,
+    prepare: async (stage) => {
+      const seller = stage.people.attackers[6]?.id ?? 0;
+      const product = { seller, count: LANES, name: "'adjusted ' || n", description: "null", quantity: 1_000_000 };
+      return { products: await insertProducts(stage, product) };
+    },
+    run: (tools) =>
+      tools.flood(LANES, async (lane) => {
+        const id = tools.ids("products")[lane] ?? 0;
+        const token = tools.target.accounts[6]?.token;
+        await tools.send("POST", `/products/${id}/stock`, { token, json: { delta: 1, reason: "x".repeat(200) } });
+        const key = `${lane}-${tools.random()}-`.padEnd(255, "k");
+        const order = await tools.create("/orders", {
+          token,
+          headers: { "idempotency-key": key },
+          json: { items: [{ product_id: id, quantity: 1 }] },
+        });
+        if (order > 0) await tools.send("POST", `/orders/${order}/cancel`, { token });
+      }),
+    expect: growth,
+  },
+];

@@ -1,0 +1,66 @@
+import type { Stage } from "./attack";
+
+/** Three bytes each as UTF-8: the longest that text without control characters gets as JSON. */
+const IDEOGRAPH = "chr(20000 + n % 5000)";
+
+interface Products {
+  seller: number;
+  count: number;
+  /** SQL over `n`. */
+  name: string;
+  description: string;
+  category?: string;
+  sku?: string;
+  quantity?: number;
+}
+
+/** In the catalogue, with the first line of their ledger. @returns their ids */
+export async function insertProducts({ shop }: Stage, products: Products): Promise<number[]> {
+  const { seller, count, name, description, category = "null", sku = "null", quantity = 10 } = products;
+  const rows = await shop.sql<{ id: number }>(
+    "products",
+    `with created as (
+       insert into products (name, description, category, sku, price_cents, quantity, seller_id)
+       select ${name}, ${description}, ${category}, ${sku}, 100000 + n, $1, $2 from generate_series(1, $3::int) as n
+       returning id, quantity
+     ), ledger as (
+       insert into stock_movements (product_id, kind, delta, balance, reason)
+       select id, 'INITIAL', quantity, quantity, 'initial stock' from created
+     )
+     select id::int from created order by id`,
+    [quantity, seller, count],
+  );
+  return rows.map(({ id }) => id);
+}
+
+/** Products whose every text is as long as it may be. */
+export const insertBigProducts = (stage: Stage, seller: number): Promise<number[]> =>
+  insertProducts(stage, {
+    seller,
+    count: 100,
+    name: `repeat(${IDEOGRAPH}, 200)`,
+    description: `repeat(${IDEOGRAPH}, 5000)`,
+    category: `repeat(${IDEOGRAPH}, 100)`,
+    sku: `repeat(${IDEOGRAPH}, 64)`,
+  });
+
+/** Cancelled orders of a hundred lines with long names: the largest that there can be. The audit finds nothing wrong with them. */
+export async function insertLongOrders({ shop }: Stage, user: number, count: number): Promise<number[]> {
+  const rows = await shop.sql<{ id: number }>(
+    "orders",
+    `with made as (
+       insert into orders (user_id, idempotency_key, request_hash, status, total_cents)
+       select $1, 'long ' || n, 'inserted', 'CANCELLED', 100 * 100 from generate_series(1, $2::int) as n
+       returning id
+     ), lines as (
+       insert into order_lines (order_id, product_id, name, unit_price_cents, quantity)
+       select id, n, repeat(${IDEOGRAPH}, 200), 100, 1 from made, generate_series(1, 100) as n
+     ), history as (
+       insert into order_history (order_id, status)
+       select id, status from made, unnest(array['PENDING', 'CANCELLED']) with ordinality as s (status, place) order by id, place
+     )
+     select id::int from made order by id`,
+    [user, count],
+  );
+  return rows.map(({ id }) => id);
+}

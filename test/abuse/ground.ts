@@ -1,0 +1,67 @@
+import { chmodSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { build } from "../../bench/build";
+import { startEmbeddedPostgres, type EmbeddedPostgres } from "../../scripts/embedded-postgres";
+import { readPidFile } from "../../scripts/postgres-binaries";
+import { RabbitMQ } from "../chaos/rabbitmq";
+import { messageOf } from "../chaos/wait";
+
+/** RabbitMQ's default since 4.0; Debian's version would allow 128 MiB. */
+const MAX_MESSAGE_BYTES = 16 * 1024 * 1024;
+
+/** What the attacked shops stand on: a build, a PostgreSQL and a RabbitMQ of the run's own. */
+export class Ground {
+  private readonly stops: (() => unknown)[] = [];
+  private rabbit: Promise<RabbitMQ> | undefined;
+
+  private constructor(
+    readonly folder: string,
+    readonly build: string,
+    readonly logs: string,
+    readonly postgres: EmbeddedPostgres,
+    readonly postmaster: number,
+  ) {}
+
+  static async prepare(): Promise<Ground> {
+    const folder = mkdtempSync(path.join(tmpdir(), "shop-abuse-"));
+    chmodSync(folder, 0o755); // PostgreSQL runs as another user where we are root
+    const logs = path.join(folder, "logs");
+    mkdirSync(logs);
+    const dataDir = path.join(folder, "postgres");
+    const built = await build(folder); // first: were it to fail, PostgreSQL would be left running
+    const postgres = await startEmbeddedPostgres({ dataDir, databases: [], settings: { max_connections: "200" } });
+    const ground = new Ground(folder, built, logs, postgres, readPidFile(path.join(dataDir, "postgres")).pid);
+    ground.onStop(() => postgres.stop());
+    return ground;
+  }
+
+  /** RabbitMQ's URL; started when it is first needed. */
+  async amqp(): Promise<string> {
+    this.rabbit ??= this.startRabbit();
+    return (await this.rabbit).url;
+  }
+
+  private async startRabbit(): Promise<RabbitMQ> {
+    const rabbit = await RabbitMQ.start(path.join(this.folder, "rabbitmq"), { config: `max_message_size = ${MAX_MESSAGE_BYTES}\n` });
+    this.onStop(() => rabbit.end());
+    return rabbit;
+  }
+
+  /** Called last first; a promise is awaited. */
+  onStop(stop: () => unknown): void {
+    this.stops.push(stop);
+  }
+
+  async stop(keepLogs: boolean): Promise<void> {
+    for (let stop = this.stops.pop(); stop !== undefined; stop = this.stops.pop()) {
+      try {
+        await stop();
+      } catch (error) {
+        console.error("cleaning up:", messageOf(error));
+      }
+    }
+    const parts = keepLogs ? ["build", "postgres", "rabbitmq", "compile-cache", "tsconfig.json"] : [""];
+    for (const part of parts) rmSync(path.join(this.folder, part), { recursive: true, force: true, maxRetries: 5 });
+  }
+}

@@ -1,0 +1,151 @@
+import path from "node:path";
+import { parseArgs } from "node:util";
+import { seedProducts } from "../../bench/seed";
+import { auditShop } from "../../bench/shop";
+import { checkReport, writeReport } from "../chaos/report";
+import { RabbitMQ } from "../chaos/rabbitmq";
+import { messageOf } from "../chaos/wait";
+import type { Attack, Check, Pointer } from "./attack";
+import { ATTACKS, CHECKS, POINTERS } from "./attacks";
+import { Ground } from "./ground";
+import { populate } from "./people";
+import { Bout, startVictims, type Row, type Times } from "./row";
+import type { Samples } from "./verdict";
+import { LAYOUTS, Shop, type Layout } from "./shop";
+import { cellsOf, checkCells, HEAD, missingTests, pointerCells, table } from "./table";
+
+const { values: options } = parseArgs({
+  options: {
+    row: { type: "string" },
+    layout: { type: "string", default: "both" },
+    seconds: { type: "string" },
+    seed: { type: "string", default: "1" },
+    quick: { type: "boolean", default: false },
+    list: { type: "boolean", default: false },
+    report: { type: "string" },
+  },
+});
+
+const SECTION = { runs: "abuse runs", script: "abuse" };
+/** Seconds. */
+const FULL: Times & { baseline: number } = { baseline: 15, attack: 20, recovery: 4 };
+const QUICK: Times & { baseline: number } = { baseline: 5, attack: 5, recovery: 2 };
+
+const BASELINE_TRIES = 5;
+
+const since = Date.now();
+const seconds = (): string => ((Date.now() - since) / 1000).toFixed(0);
+const say = (line: string): void => {
+  console.log(`${seconds().padStart(5)} s  ${line}`);
+};
+let ground: Ground | undefined;
+
+/** `35` takes all of 35a, 35b …; `35b` that one. */
+function isChosen({ row }: Attack | Check | Pointer): boolean {
+  if (options.row === undefined) return true;
+  return options.row.split(",").some((wanted) => row === wanted || row.replace(/[a-z]$/, "") === wanted);
+}
+
+function layouts(): Layout[] {
+  const chosen = LAYOUTS.filter((layout) => options.layout === "both" || layout === options.layout);
+  if (chosen.length === 0) throw new Error(`--layout is one of both, ${LAYOUTS.join(", ")}`);
+  return chosen;
+}
+
+/** @throws where the machine has no time for the victims even without an attack */
+async function measureBaseline(bout: Bout, seconds: number): Promise<Samples> {
+  for (let tries = 1; ; tries++) {
+    const { samples, failures } = await bout.quiet(seconds);
+    if (Object.keys(failures).length === 0) return samples;
+    say(`without an attack, the victims' requests failed: ${JSON.stringify(failures)}`);
+    if (tries === BASELINE_TRIES) throw new Error("the victims' requests fail without an attack: is the machine busy with something else?");
+  }
+}
+
+/** @returns cells of the table, and whether all held */
+async function attackLayout(ground: Ground, layout: Layout): Promise<{ cells: string[][]; isHeld: boolean }> {
+  const times = options.quick ? QUICK : FULL;
+  say(`${layout}: starting`);
+  const shop = await Shop.start(ground, layout);
+  await seedProducts(shop.databaseUrl("products"));
+  const people = await populate(shop);
+  const victims = await startVictims();
+  ground.onStop(() => {
+    victims.end();
+  });
+  const stage = { shop, people };
+  const bout = new Bout(
+    ground,
+    stage,
+    victims,
+    { ...times, ...(options.seconds !== undefined && { attack: Number(options.seconds) }) },
+    Number(options.seed),
+  );
+  await bout.quiet(2, true); // code that never ran is slow
+  const baseline = await measureBaseline(bout, times.baseline);
+
+  const cells: string[][] = [];
+  let isHeld = true;
+  const note = (row: string, name: string, violations: readonly string[]): void => {
+    isHeld &&= violations.length === 0;
+    say(`${layout} ${row} ${name}: ${violations.length === 0 ? "held" : "NOT HELD"}`);
+    for (const violation of violations.slice(0, 15)) console.log(`           ${violation.slice(0, 400)}`);
+  };
+  for (const attack of ATTACKS.filter(isChosen).filter(({ quick }) => !options.quick || quick?.includes(layout) === true)) {
+    const row: Row = await bout.fight(attack, baseline);
+    note(attack.row, attack.name, row.violations);
+    cells.push(cellsOf(layout, row));
+  }
+  for (const check of CHECKS.filter(isChosen).filter(() => !options.quick)) {
+    const violations = await check.check(stage).catch((error: unknown) => [messageOf(error)]);
+    note(check.row, check.name, violations);
+    cells.push(checkCells(layout, check, violations));
+  }
+  const wrong = await auditShop({ url: shop.url, adminToken: people.admins[0]?.token ?? "" });
+  note("audit", "GET /admin/consistency after all of it", wrong);
+  victims.end();
+  await shop.stop();
+  return { cells, isHeld };
+}
+
+async function main(): Promise<number> {
+  if (options.list) {
+    for (const { row, name } of [...ATTACKS, ...CHECKS]) console.log(`${row.padStart(4)}  ${name}`);
+    for (const { row, name, shownBy } of POINTERS) console.log(`${row.padStart(4)}  ${name}: ${shownBy}`);
+    return 0;
+  }
+  if (layouts().includes("nodes") && !RabbitMQ.isInstalled()) {
+    console.error(
+      "The layout of four processes needs Debian's rabbitmq-server, which is not installed here: apt-get install rabbitmq-server",
+    );
+    return 2;
+  }
+  if (options.report !== undefined) checkReport(options.report, SECTION);
+  ground = await Ground.prepare();
+  const results = [];
+  for (const layout of layouts()) results.push(await attackLayout(ground, layout));
+  const pointers = POINTERS.filter(isChosen).filter(() => !options.quick);
+  const missing = missingTests(pointers);
+  for (const { row, shownBy } of missing) console.log(`row ${row} points at ${shownBy}, which is not there`);
+  const cells = [...results.flatMap((result) => result.cells), ...pointers.map(pointerCells)];
+  console.log(`\n${table(cells)}\n`);
+  if (options.report !== undefined) await writeReport(options.report, Number(seconds()), HEAD, cells, SECTION);
+  const isHeld = missing.length === 0 && results.every((result) => result.isHeld);
+  if (!isHeld) console.log(`The logs of the processes are in ${path.join(ground.folder, "logs")}`);
+  await ground.stop(!isHeld);
+  return isHeld ? 0 : 1;
+}
+
+for (const signal of ["SIGINT", "SIGTERM"] as const)
+  process.on(signal, () => {
+    void (ground?.stop(false) ?? Promise.resolve()).then(() => process.exit(130));
+  });
+
+main().then(
+  (code) => process.exit(code),
+  async (error: unknown) => {
+    console.error(error);
+    await ground?.stop(true);
+    process.exit(1);
+  },
+);

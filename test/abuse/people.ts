@@ -1,0 +1,71 @@
+import bcrypt from "bcryptjs";
+import { shopKey } from "../../bench/shop";
+import { loadConfig } from "../../config";
+import { issueToken } from "../../services/users/tokens";
+import type { Shop } from "./shop";
+
+/** Where the attacker sends from. */
+export const ATTACKER_ADDRESS = "127.0.0.2";
+const VICTIMS = 4;
+const ATTACKERS = 100;
+const TOKEN_SECONDS = 86_400;
+
+export const PASSWORD = "correct horse battery";
+
+/** Somebody on an address of their own, who uses the shop. */
+export interface Person {
+  email: string;
+  address: string;
+}
+
+/** An account of the attacker's. */
+export interface Account {
+  id: number;
+  email: string;
+  token: string;
+}
+
+export interface People {
+  victims: Person[];
+  attackers: Account[];
+  admins: Account[];
+}
+
+/**
+ * Inserts everybody by SQL, since registering and logging in take a third of a second of CPU each. Victims log in by themselves; the attacker's
+ * tokens are signed here.
+ */
+export async function populate(shop: Shop): Promise<People> {
+  const { bcryptCost } = loadConfig({});
+  const hash = await bcrypt.hash(PASSWORD, bcryptCost);
+  const insert = (name: string, count: number, role: string): Promise<Omit<Account, "token">[]> =>
+    shop.sql(
+      "users",
+      `insert into users (email, email_key, password_hash, role)
+       select $1 || n || '@abuse.test', $1 || n || '@abuse.test', $2, $3 from generate_series(1, $4::int) as n
+       returning id::int, email`,
+      [name, hash, role, count],
+    );
+  const key = await shopKey(shop.databaseUrl("users"));
+  const withToken = async (accounts: Omit<Account, "token">[], role: "user" | "admin"): Promise<Account[]> => {
+    const sessions = await shop.sql<{ user_id: number; session: string }>(
+      "users",
+      `insert into sessions (user_id, expires_at) select id, now() + interval '1 day' from unnest($1::bigint[]) as id
+       returning user_id::int, id as session`,
+      [accounts.map(({ id }) => id)],
+    );
+    const sessionOf = new Map(sessions.map(({ user_id, session }) => [user_id, session]));
+    return accounts.map((account) => ({
+      ...account,
+      token: issueToken(key, { id: account.id, role, session: sessionOf.get(account.id) ?? "" }, TOKEN_SECONDS),
+    }));
+  };
+  const victims = await insert("victim", VICTIMS, "user");
+  const attackers = await withToken(await insert("attacker", ATTACKERS, "user"), "user");
+  const admins = await withToken(await insert("admin", 2, "admin"), "admin");
+  return {
+    victims: victims.map(({ email }, n) => ({ email, address: `127.0.0.${3 + n}` })),
+    attackers,
+    admins,
+  };
+}

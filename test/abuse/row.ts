@@ -1,0 +1,152 @@
+import path from "node:path";
+import { cpuOf, difference } from "../../bench/cost";
+import { messageOf, pause, until } from "../chaos/wait";
+import type { Attack, Counts, Seen, Stage } from "./attack";
+import type { Ground } from "./ground";
+import { read } from "./readings";
+import type { Target } from "./tools";
+import { compare, isHarm, MAX_MEMORY_MB, SLOW_KINDS, violations, worst, type Comparison, type Samples } from "./verdict";
+import type { VictimsJob, VictimsResult } from "./victims.worker";
+import { Watch } from "./watch";
+import { Worker } from "./worker";
+
+export type Victims = Worker<VictimsJob, VictimsResult>;
+export const startVictims = (): Promise<Victims> => Worker.start<VictimsJob, VictimsResult>(path.join(__dirname, "victims.worker.ts"));
+
+/** Seeded: what victims read and order. */
+const PRODUCTS = Array.from({ length: 1_000 }, (_, n) => n + 1);
+const SETTLE_MS = 1_000;
+/** Windows without an attack until the victims are well again: the first one has to do. */
+const MOST_WINDOWS = 10;
+
+export interface Times {
+  attack: number;
+  recovery: number;
+}
+
+/** What one attack did. */
+export interface Row {
+  attack: Attack;
+  counts: Counts;
+  victims: VictimsResult;
+  comparisons: readonly Comparison[];
+  memoryMb: Readonly<Record<string, number>>;
+  violations: string[];
+}
+
+export const worstOf = ({ comparisons }: Row, isSlow: boolean): Comparison | undefined =>
+  worst(comparisons.filter(({ kind }) => SLOW_KINDS.includes(kind) === isSlow));
+
+export class Bout {
+  constructor(
+    private readonly ground: Ground,
+    private readonly stage: Stage,
+    private readonly victims: Victims,
+    private readonly times: Times,
+    private readonly seed: number,
+  ) {}
+
+  /** The victims alone. */
+  quiet(seconds: number, changesPassword = false): Promise<VictimsResult> {
+    return this.use(seconds, { changesPassword });
+  }
+
+  private use(seconds: number, { changesPassword = false, products = PRODUCTS }: Partial<VictimsJob>): Promise<VictimsResult> {
+    const { shop, people } = this.stage;
+    return this.victims.run({ url: shop.url, people: people.victims, seconds, products, changesPassword });
+  }
+
+  /** @param usual what the victims meet without an attack */
+  async fight(attack: Attack, usual: Samples): Promise<Row> {
+    const { shop, people } = this.stage;
+    // changing passwords takes hashes from everybody's logins
+    const baseline = attack.changesPassword === true ? (await this.quiet(this.times.attack / 2, true)).samples : usual;
+    const seconds = Math.max(this.times.attack, attack.minSeconds ?? 0);
+    const prepared = (await attack.prepare?.(this.stage)) ?? {};
+    const attacker = await Worker.start<Target, { counts: Counts }>(path.join(__dirname, "attack.worker.ts"));
+    const before = await read(shop);
+    const watch = new Watch(shop.processes, () => {
+      attacker.end();
+    });
+    const target: Target = {
+      row: attack.row,
+      url: shop.url,
+      seconds,
+      seed: this.seed,
+      accounts: people.attackers,
+      victims: people.victims.map(({ email }) => email),
+      prepared,
+    };
+    const [victims, { counts, failure, busyCores }] = await Promise.all([
+      this.use(seconds, attack),
+      attacker.run(target).then(
+        async ({ counts }) => ({ counts, failure: undefined, busyCores: await this.busyCores() }),
+        (error: unknown) => ({ counts: {}, failure: messageOf(error), busyCores: 0 }),
+      ),
+    ]);
+    attacker.end();
+    const unmet: string[] = [];
+    if (watch.isHopeless) unmet.push("the attack was stopped, and the shop restarted");
+    else if (failure !== undefined) unmet.push(`the attack itself failed: ${failure}`);
+    else unmet.push(...(await this.expectations(attack, { counts, victims: victims.requests, lines: watch.lines(), busyCores, before })));
+    const late = watch.isHopeless ? [] : await this.recover(baseline);
+    watch.stop();
+    const { memoryMb, ended } = watch;
+    const observation = { baseline, attacked: victims.samples, failures: victims.failures, memoryMb, ended, errors: watch.errors(), unmet };
+    // what this row left in memory must not count against the next one
+    if (watch.isHopeless || Object.values(memoryMb).some((mb) => mb > MAX_MEMORY_MB)) {
+      await shop.restart();
+      await this.recover(baseline);
+    }
+    return {
+      attack,
+      counts,
+      victims,
+      comparisons: compare(baseline, victims.samples),
+      memoryMb,
+      violations: [...violations(observation), ...late],
+    };
+  }
+
+  private async expectations(attack: Attack, seen: Omit<Seen, "after">): Promise<string[]> {
+    try {
+      return attack.expect?.({ ...seen, after: await read(this.stage.shop) }) ?? [];
+    } catch (error) {
+      return [`what was expected can't be looked at: ${messageOf(error)}`];
+    }
+  }
+
+  /** From a second after now to two. */
+  private async busyCores(): Promise<number> {
+    const roles = { shop: this.stage.shop.processes.map(({ pid }) => pid) };
+    await pause(1_000);
+    const start = cpuOf(roles, this.ground.postmaster);
+    await pause(1_000);
+    const used = difference(start, cpuOf(roles, this.ground.postmaster));
+    return Object.values(used).reduce((sum, seconds) => sum + seconds, 0);
+  }
+
+  /** The victims without the attack. @returns what was wrong where that takes more than the first window */
+  private async recover(baseline: Samples): Promise<string[]> {
+    await pause(SETTLE_MS);
+    const since = performance.now();
+    let first: string[] = [];
+    let windows = 0;
+    const isWell = async (): Promise<boolean> => {
+      const { samples, failures } = await this.quiet(this.times.recovery);
+      const found = [
+        ...Object.entries(failures).map(([what, count]) => `${count} × ${what}`),
+        ...compare(baseline, samples).flatMap((one) => (isHarm(one) ? `p99 of ${one.kind} ${one.withMs.toFixed(0)} ms` : [])),
+      ];
+      if (windows++ === 0) first = found;
+      return found.length === 0;
+    };
+    try {
+      await until("the victims are well again", isWell, MOST_WINDOWS * this.times.recovery * 1_000, 0);
+    } catch {
+      return [`no recovery after ${((performance.now() - since) / 1_000).toFixed(0)} s: ${first.join("; ")}`];
+    }
+    if (first.length === 0) return [];
+    return [`recovery took ${((performance.now() - since) / 1_000).toFixed(0)} s: ${first.join("; ")}`];
+  }
+}

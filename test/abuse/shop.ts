@@ -1,0 +1,111 @@
+import path from "node:path";
+import type { QueryResultRow } from "pg";
+import { isOk, startProcess, type Started } from "../../bench/processes";
+import { DATABASES, databaseNames, SERVICES, type DatabaseName, type ServiceName } from "../../config";
+import { isAlive, sql } from "../chaos/system";
+import { freePorts, until } from "../chaos/wait";
+import type { Ground } from "./ground";
+
+/** Everything in one process on the local bus, or a process for each service and RabbitMQ between them. */
+export const LAYOUTS = ["one", "nodes"] as const;
+export type Layout = (typeof LAYOUTS)[number];
+
+/** Where one process runs: its ports stay while processes come and go. */
+interface Place {
+  name: string;
+  service: ServiceName | undefined;
+  port: number;
+  opsPort: number;
+  process: Started | undefined;
+}
+
+/** A shop with the default configuration, as processes of its own. */
+export class Shop {
+  private constructor(
+    private readonly ground: Ground,
+    readonly layout: Layout,
+    private readonly places: readonly Place[],
+    private readonly env: Readonly<Record<string, string>>,
+  ) {}
+
+  static async start(ground: Ground, layout: Layout): Promise<Shop> {
+    const services: (ServiceName | undefined)[] = layout === "one" ? [undefined] : [...SERVICES];
+    const places = await Promise.all(
+      services.map(async (service): Promise<Place> => {
+        const [port = 0, opsPort = 0] = await freePorts(2);
+        return { name: service ?? "shop", service, port, opsPort, process: undefined };
+      }),
+    );
+    const env: Record<string, string> = {
+      LOG_FORMAT: "json", // so that a line's level can be read
+      NAMESPACE: `abuse-${layout}`,
+      NODE_COMPILE_CACHE: path.join(ground.folder, "compile-cache"),
+      ...(layout === "nodes" && { TRANSPORTER: await ground.amqp() }),
+    };
+    const shop = new Shop(ground, layout, places, env);
+    for (const [service, variable] of databaseNames()) env[variable] = shop.databaseUrl(service);
+    ground.onStop(() => shop.stop());
+    await shop.launch();
+    return shop;
+  }
+
+  get url(): string {
+    const gateway = this.places.find(({ service }) => service === undefined || service === "api");
+    return `http://127.0.0.1:${gateway?.port ?? 0}`;
+  }
+
+  get processes(): Started[] {
+    return this.places.flatMap(({ process }) => process ?? []);
+  }
+
+  get ops(): string[] {
+    return this.places.map(({ opsPort }) => `http://127.0.0.1:${opsPort}`);
+  }
+
+  databaseUrl(service: DatabaseName): string {
+    return this.ground.postgres.url(`${this.layout}_${service}`);
+  }
+
+  sql<Row extends QueryResultRow>(service: DatabaseName, text: string, values?: unknown[]): Promise<Row[]> {
+    return sql<Row>(this.databaseUrl(service), text, values);
+  }
+
+  /** Starts what does not run. */
+  async launch(): Promise<void> {
+    await Promise.all(this.places.map((place) => this.launchOne(place)));
+    await until("the whole shop responds", () => isOk(`${this.url}/health`), 60_000);
+  }
+
+  private async launchOne(place: Place): Promise<void> {
+    const { name, service, port, opsPort } = place;
+    if (place.process !== undefined && isAlive(place.process.pid)) return;
+    const database = service === undefined || service === "api" ? undefined : DATABASES[service];
+    const databases = service === undefined ? Object.values(DATABASES) : database === undefined ? [] : [database];
+    const shared = Object.entries(this.env).filter(([key]) => !key.endsWith("_DATABASE_URL") || databases.some((one) => one === key));
+    place.process = await startProcess({
+      name: `${this.layout}-${name}`,
+      cwd: this.ground.build,
+      logs: this.ground.logs,
+      args: ["scripts/start.js"],
+      env: {
+        ...Object.fromEntries(shared),
+        NODE_ID: `${this.layout}-${name}-${Date.now()}`,
+        PORT: String(port),
+        OPS_PORT: String(opsPort),
+        ...(service !== undefined && { SERVICES: service }),
+      },
+      ready: () => isOk(`http://127.0.0.1:${opsPort}/ready`),
+    });
+  }
+
+  /** New processes on the same ports and databases. */
+  async restart(): Promise<void> {
+    await this.stop();
+    await this.launch();
+  }
+
+  async stop(): Promise<void> {
+    await Promise.all(this.processes.map((process) => process.stop()));
+    for (const place of this.places) place.process = undefined;
+  }
+}

@@ -1,0 +1,82 @@
+import { existsSync } from "node:fs";
+import path from "node:path";
+import type { Check, Counts, Pointer } from "./attack";
+import { worstOf, type Row } from "./row";
+import type { Layout } from "./shop";
+import type { Comparison } from "./verdict";
+
+const ROOT = path.join(__dirname, "..", "..");
+
+export const HEAD = [
+  "#",
+  "attack",
+  "layout",
+  "what the attacker got",
+  "victims' failures",
+  "worst p99, ms",
+  "logins' p99, ms",
+  "peak memory, MB",
+  "held",
+];
+
+const MOST_COUNTS = 6;
+
+function counted(counts: Counts): string {
+  const sorted = Object.entries(counts).sort(([, a], [, b]) => b - a);
+  return (
+    sorted
+      .map(([what, count]) => `${count} × ${what}`)
+      .slice(0, MOST_COUNTS)
+      .join(", ") || "nothing"
+  );
+}
+
+const compared = (comparison: Comparison | undefined): string =>
+  comparison === undefined ? "none" : `${comparison.kind} ${comparison.withoutMs.toFixed(0)} → ${comparison.withMs.toFixed(0)}`;
+
+export function cellsOf(layout: Layout, row: Row): string[] {
+  const { attack, counts, victims, memoryMb, violations } = row;
+  const failures = Object.values(victims.failures).reduce((sum, count) => sum + count, 0);
+  const memory = Object.entries(memoryMb).map(([name, mb]) => `${name.replace(`${layout}-`, "")} ${mb.toFixed(0)}`);
+  return [
+    attack.row,
+    attack.name,
+    layout,
+    counted(counts),
+    `${failures} of ${victims.requests}`,
+    compared(worstOf(row, false)),
+    compared(worstOf(row, true)),
+    memory.join(", "),
+    violations.length === 0 ? "yes" : "NO",
+  ];
+}
+
+export const checkCells = (layout: Layout, { row, name }: Check, violations: readonly string[]): string[] => [
+  row,
+  name,
+  layout,
+  "",
+  "",
+  "",
+  "",
+  "",
+  violations.length === 0 ? "yes" : "NO",
+];
+
+export const pointerCells = ({ row, name, shownBy }: Pointer): string[] => [row, name, "", `see ${shownBy}`];
+
+/** A row that points at nothing shows nothing. */
+export const missingTests = (pointers: readonly Pointer[]): Pointer[] =>
+  pointers.filter(({ shownBy }) => !existsSync(path.join(ROOT, shownBy.split(" ")[0] ?? "")));
+
+export function table(rows: readonly string[][]): string {
+  const all = [HEAD, ...rows];
+  const widths = HEAD.map((_, i) => Math.max(...all.map((cells) => cells[i]?.length ?? 0)));
+  return all
+    .map((cells) =>
+      HEAD.map((_, i) => (cells[i] ?? "").padEnd(widths[i] ?? 0))
+        .join("  ")
+        .trimEnd(),
+    )
+    .join("\n");
+}

@@ -1,0 +1,256 @@
+import { connect, type Socket } from "node:net";
+import { setTimeout as pause } from "node:timers/promises";
+import { Agent, request } from "undici";
+import { seeded } from "../chaos/wait";
+import type { Prepared } from "./attack";
+import { ATTACKER_ADDRESS, type Account } from "./people";
+
+/** What the attacker knows. */
+export interface Target {
+  row: string;
+  url: string;
+  seconds: number;
+  seed: number;
+  accounts: readonly Account[];
+  /** E-mails of people whom it attacks. */
+  victims: readonly string[];
+  prepared: Prepared;
+}
+
+export interface Message {
+  token?: string | undefined;
+  headers?: Readonly<Record<string, string>>;
+  json?: unknown;
+  raw?: string | Buffer;
+}
+
+type Method = "GET" | "POST" | "PUT" | "PATCH" | "DELETE";
+
+const GIVE_UP_MS = 15_000;
+/** Without it, an attacker who is refused a connection would spin. */
+const AFTER_NOTHING_MS = 5;
+
+/** What every attack is made of: connections from one address, loops, and a count of what came back. */
+export class Tools {
+  readonly counts: Record<string, number> = {};
+  readonly random: () => number;
+  /** Status lines that came on wires. */
+  responses = 0;
+  private readonly until: number;
+  private readonly agents = new Map<string, Agent>();
+  private readonly wires = new Set<Wire>();
+
+  constructor(readonly target: Target) {
+    this.random = seeded(target.seed);
+    this.until = performance.now() + target.seconds * 1_000;
+  }
+
+  get isOver(): boolean {
+    return performance.now() >= this.until;
+  }
+
+  get leftMs(): number {
+    return Math.max(0, this.until - performance.now());
+  }
+
+  count(what: string | number, times = 1): void {
+    this.counts[what] = (this.counts[what] ?? 0) + times;
+  }
+
+  pick<T>(from: readonly T[]): T {
+    const one = from[Math.floor(this.random() * from.length)];
+    if (one === undefined) throw new Error("there is nothing to pick from");
+    return one;
+  }
+
+  get token(): string {
+    return this.pick(this.target.accounts).token;
+  }
+
+  ids(name: string): readonly number[] {
+    return this.target.prepared[name] ?? [];
+  }
+
+  /** Waits, but not beyond the end. */
+  pause(ms: number): Promise<void> {
+    return pause(Math.min(ms, this.leftMs));
+  }
+
+  /** So many at a time, each again as soon as it has come back. */
+  async flood(concurrency: number, work: (lane: number) => Promise<unknown>): Promise<void> {
+    const lane = async (_: unknown, n: number): Promise<void> => {
+      while (!this.isOver) await work(n);
+    };
+    await Promise.all(Array.from({ length: concurrency }, lane));
+  }
+
+  /** So many a second, whether they come back or not. */
+  async paced(perSecond: number, work: () => Promise<unknown>): Promise<void> {
+    const underWay = new Set<Promise<unknown>>();
+    while (!this.isOver) {
+      const done = work().finally(() => underWay.delete(done));
+      underWay.add(done);
+      await this.pause(1_000 / perSecond);
+    }
+    await Promise.all(underWay);
+  }
+
+  /** A request whose response is read. @returns its status; 0 where there was none */
+  async send(method: Method, path: string, message: Message = {}, address = ATTACKER_ADDRESS): Promise<number> {
+    const response = await this.request(method, path, message, address);
+    await response?.body.dump({ limit: Number.MAX_SAFE_INTEGER }).catch(() => undefined); // it broke off, and is counted
+    return response?.statusCode ?? 0;
+  }
+
+  /** POSTs. @returns the id of what was made; 0 where nothing was */
+  async create(path: string, message: Message): Promise<number> {
+    const response = await this.request("POST", path, message, ATTACKER_ADDRESS);
+    const text = (await response?.body.text().catch(() => "")) ?? "";
+    return response?.statusCode === 201 ? Number(/"id":(\d+)/.exec(text)?.[1] ?? 0) : 0;
+  }
+
+  private async request(method: Method, path: string, { token, headers = {}, json, raw }: Message, address: string) {
+    try {
+      const response = await request(this.target.url + path, {
+        dispatcher: this.agent(address),
+        method,
+        headers: {
+          ...((json !== undefined || raw !== undefined) && { "content-type": "application/json" }),
+          ...(token !== undefined && { authorization: `Bearer ${token}` }),
+          ...headers,
+        },
+        body: raw ?? (json === undefined ? null : JSON.stringify(json)),
+        signal: AbortSignal.timeout(GIVE_UP_MS),
+      });
+      this.count(response.statusCode);
+      return response;
+    } catch {
+      this.count("no response");
+      await pause(AFTER_NOTHING_MS);
+      return undefined;
+    }
+  }
+
+  private agent(localAddress: string): Agent {
+    const agent = this.agents.get(localAddress) ?? new Agent({ localAddress, connect: { timeout: GIVE_UP_MS } });
+    this.agents.set(localAddress, agent);
+    return agent;
+  }
+
+  /** A connection that sends what it likes. */
+  wire(options: WireOptions = {}): Wire {
+    const wire = new Wire(this, options);
+    this.wires.add(wire);
+    void wire.closed().then(() => this.wires.delete(wire));
+    return wire;
+  }
+
+  /** Of those that were opened. */
+  get openWires(): number {
+    return [...this.wires].filter(({ isOpen }) => isOpen).length;
+  }
+
+  /** @returns what came back; the counts of each wire among it */
+  async end(): Promise<Record<string, number>> {
+    for (const wire of this.wires) wire.destroy();
+    await Promise.all([...this.agents.values()].map((agent) => agent.destroy()));
+    return { ...this.counts };
+  }
+}
+
+interface WireOptions {
+  /** What is read: everything; nothing; or the beginning of what comes, and nothing more. */
+  reads?: "all" | "none" | "beginning";
+}
+
+const STATUS = /HTTP\/1\.1 (\d{3})/g;
+/** A status line may be cut in two. */
+const TAIL = "HTTP/1.1 20".length;
+
+/** One TCP connection from the attacker's address. */
+export class Wire {
+  private readonly socket: Socket;
+  private tail = "";
+  private readonly waiting: ((status: string) => void)[] = [];
+  isOpen = false;
+  private readonly closing: Promise<unknown>;
+  private isOurs = false;
+
+  constructor(tools: Tools, { reads = "all" }: WireOptions) {
+    const { hostname, port } = new URL(tools.target.url);
+    this.socket = connect({ host: hostname, port: Number(port), localAddress: ATTACKER_ADDRESS, noDelay: true });
+    this.socket.on("error", () => undefined); // "close" follows
+    this.closing = new Promise((resolve) => {
+      this.socket.once("close", () => {
+        if (!this.isOurs) tools.count(this.isOpen ? "connections closed" : "connections refused");
+        this.isOpen = false;
+        resolve(undefined);
+      });
+    });
+    this.socket.once("connect", () => {
+      tools.count("connections");
+      this.isOpen = true;
+    });
+    if (reads === "none") this.socket.pause();
+    else
+      this.socket.on("data", (chunk: Buffer) => {
+        const text = this.tail + chunk.toString("latin1");
+        for (const [, status = ""] of text.matchAll(STATUS)) {
+          tools.count(status);
+          tools.responses++;
+          for (const tell of this.waiting.splice(0)) tell(status);
+        }
+        this.tail = text.slice(-TAIL);
+        if (reads === "beginning") this.socket.pause();
+      });
+  }
+
+  /** Resolves when the connection is there, or never will be. */
+  async opened(): Promise<boolean> {
+    if (!this.isOpen && this.socket.connecting) await new Promise((resolve) => this.socket.once("connect", resolve).once("close", resolve));
+    return this.isOpen;
+  }
+
+  /** Resolves when it is closed, by whomever. */
+  closed(): Promise<unknown> {
+    return this.closing;
+  }
+
+  /** The status of the next response; undefined where the connection is closed instead, or this takes too long. */
+  async status(ms: number): Promise<string | undefined> {
+    const next = new Promise<string>((resolve) => void this.waiting.push(resolve));
+    const abort = new AbortController();
+    const status = await Promise.race([
+      next,
+      this.closing.then(() => undefined),
+      pause(ms, undefined, { signal: abort.signal }).catch(() => undefined),
+    ]);
+    abort.abort();
+    return status;
+  }
+
+  write(bytes: string | Buffer): void {
+    if (!this.socket.destroyed) this.socket.write(bytes);
+  }
+
+  /** At once, with what it has not read: the other side sees a reset. */
+  destroy(): void {
+    this.isOurs = true;
+    this.socket.destroy();
+  }
+}
+
+/** A request as text. @param body its length is declared, unless a header declares another */
+export function httpText(method: string, path: string, { token, headers = {}, json, raw }: Message = {}): Buffer {
+  const body = Buffer.from(raw ?? (json === undefined ? "" : JSON.stringify(json)));
+  const all = {
+    Host: "shop.test",
+    ...(token !== undefined && { Authorization: `Bearer ${token}` }),
+    ...(body.length > 0 && { "Content-Type": "application/json", "Content-Length": String(body.length) }),
+    ...headers,
+  };
+  const head = Object.entries(all)
+    .map(([name, value]) => `${name}: ${value}\r\n`)
+    .join("");
+  return Buffer.concat([Buffer.from(`${method} ${path} HTTP/1.1\r\n${head}\r\n`), body]);
+}

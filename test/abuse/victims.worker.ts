@@ -1,0 +1,233 @@
+import { setTimeout as pause } from "node:timers/promises";
+import { Agent, request, type Dispatcher } from "undici";
+import type { Samples } from "./verdict";
+import { PASSWORD, type Person } from "./people";
+import { serve } from "./worker";
+
+export interface VictimsJob {
+  url: string;
+  people: readonly Person[];
+  seconds: number;
+  /** Ids, from which each victim reads and orders. */
+  products: readonly number[];
+  /** The last of them changes their password, too, and logs in with each new one. */
+  changesPassword: boolean;
+}
+
+export interface VictimsResult {
+  samples: Samples;
+  /** By kind and outcome. */
+  failures: Record<string, number>;
+  requests: number;
+}
+
+/** A person gives up then. */
+const GIVE_UP_MS = 10_000;
+const CONFIRMED_MS = 15_000;
+/** A second, by each victim. */
+const RATES = { read: 3, list: 1, search: 1, order: 1, create: 0.5, login: 1 / 6 };
+const PASSWORD_EVERY_MS = 4_000;
+/** Each begins at a random moment of the window's first two seconds. */
+const FIRST_MS = 2_000;
+const LOGIN_TRIES = 15;
+const RELOGIN_MS = 600_000;
+
+interface Response {
+  status: number;
+  body: Dispatcher.ResponseData["body"];
+}
+
+/** Keeps what everybody measures in one window. */
+class Measurements {
+  readonly samples: Record<string, number[]> = {};
+  readonly failures: Record<string, number> = {};
+  requests = 0;
+
+  /** @param work rejects, or resolves to what was wrong; undefined: all was well */
+  async measure(kind: string, work: () => Promise<string | undefined>): Promise<void> {
+    this.requests++;
+    const since = performance.now();
+    const wrong = await work().catch((error: unknown) => (error instanceof Error ? error.message : String(error)));
+    if (wrong === undefined) (this.samples[kind] ??= []).push(performance.now() - since);
+    else this.failures[`${kind}: ${wrong}`] = (this.failures[`${kind}: ${wrong}`] ?? 0) + 1;
+  }
+}
+
+/** A person at their own address: some requests reuse a connection, others need a new one. */
+class Victim {
+  private readonly kept: Agent;
+  private readonly fresh: Agent;
+  private token = "";
+  private password = PASSWORD;
+  /** A change of it had no clear response. */
+  private isPasswordUnsure = false;
+  private loggedInAt = -Infinity;
+  private measurements = new Measurements();
+  private products: readonly number[] = [];
+
+  constructor(
+    private readonly url: string,
+    private readonly person: Person,
+  ) {
+    const timeouts = { headersTimeout: GIVE_UP_MS, bodyTimeout: GIVE_UP_MS, connect: { timeout: GIVE_UP_MS } };
+    this.kept = new Agent({ localAddress: person.address, ...timeouts });
+    this.fresh = new Agent({ localAddress: person.address, pipelining: 0, ...timeouts });
+  }
+
+  /** Before anything is measured. A token is used until it has a third of its 15 minutes left. */
+  async begin(measurements: Measurements, products: readonly number[]): Promise<void> {
+    this.products = products;
+    for (let tries = 1; performance.now() - this.loggedInAt > RELOGIN_MS; tries++) {
+      this.measurements = new Measurements();
+      this.token = "";
+      await this.login();
+      if (this.token !== "") break;
+      if (tries === LOGIN_TRIES) break; // what needs a token will fail, and be counted
+      await pause(2_000);
+    }
+    this.measurements = measurements;
+  }
+
+  read = (): Promise<void> => this.expect("read", 200, this.fresh, "GET", `/products/${this.pick()}`);
+  list = (): Promise<void> => this.expect("list", 200, this.kept, "GET", "/products?category=bench&sort=-created_at");
+  search = (): Promise<void> =>
+    this.expect("search", 200, this.kept, "GET", `/products?q=kind${String(this.pick() % 50).padStart(2, "0")}`);
+  create = (): Promise<void> =>
+    this.expect("create", 201, this.kept, "POST", "/products", { name: "Lamp", price: 19.99, quantity: 5, category: "victims" });
+
+  async login(): Promise<void> {
+    await this.measurements.measure("login", async () => {
+      const { status, body } = await this.send(this.fresh, "POST", "/token", { email: this.person.email, password: this.password });
+      const text = await body.text();
+      if (status === 401 && this.isPasswordUnsure) this.togglePassword();
+      if (status !== 200) return said(status, text);
+      this.isPasswordUnsure = false;
+      if (this.token === "") {
+        this.token = stringOf(text, "access_token");
+        this.loggedInAt = performance.now();
+      }
+      return undefined;
+    });
+  }
+
+  /** An order, and its stream until it is confirmed: each is measured. */
+  async order(): Promise<void> {
+    let id = 0;
+    await this.measurements.measure("order", async () => {
+      const { status, body } = await this.send(this.kept, "POST", "/orders", { items: [{ product_id: this.pick(), quantity: 1 }] });
+      const text = await body.text();
+      if (status !== 201) return said(status, text);
+      id = Number(/"id":(\d+)/.exec(text)?.[1]);
+      return undefined;
+    });
+    if (id === 0) return;
+    await this.measurements.measure("follow", async () => {
+      const { status, body } = await this.send(this.fresh, "GET", `/orders/${id}/events`, undefined, AbortSignal.timeout(CONFIRMED_MS));
+      if (status !== 200) return said(status, await body.text());
+      let events = "";
+      for await (const chunk of body) {
+        events += String(chunk);
+        if (events.includes("CONFIRMED")) return undefined; // ends the loop, and with it the connection
+      }
+      return "the stream ended before the order was confirmed";
+    });
+  }
+
+  async changePassword(): Promise<void> {
+    const change = { current_password: this.password, new_password: otherThan(this.password) };
+    this.isPasswordUnsure = true; // until there is a response
+    await this.measurements.measure("password", async () => {
+      const { status, body } = await this.send(this.fresh, "PUT", "/me/password", change);
+      const text = await body.text();
+      if (status < 500) this.isPasswordUnsure = false;
+      if (status !== 204) return said(status, text);
+      this.togglePassword();
+      return undefined;
+    });
+    await this.login();
+  }
+
+  private togglePassword(): void {
+    this.password = otherThan(this.password);
+  }
+
+  private pick(): number {
+    return this.products[Math.floor(Math.random() * this.products.length)] ?? 1;
+  }
+
+  private expect(kind: string, expected: number, agent: Agent, method: "GET" | "POST", path: string, body?: object): Promise<void> {
+    return this.measurements.measure(kind, async () => {
+      const response = await this.send(agent, method, path, body);
+      const text = await response.body.text();
+      return response.status === expected ? undefined : said(response.status, text);
+    });
+  }
+
+  private async send(
+    dispatcher: Agent,
+    method: "GET" | "POST" | "PUT",
+    path: string,
+    json?: object,
+    signal = AbortSignal.timeout(GIVE_UP_MS),
+  ): Promise<Response> {
+    const headers: Record<string, string> = {};
+    if (json !== undefined) headers["content-type"] = "application/json";
+    if (this.token !== "") headers["authorization"] = `Bearer ${this.token}`;
+    const body = json === undefined ? null : JSON.stringify(json);
+    const response = await request(this.url + path, { dispatcher, method, headers, body, signal });
+    return { status: response.statusCode, body: response.body };
+  }
+}
+
+const otherThan = (password: string): string => (password === PASSWORD ? `another ${PASSWORD}` : PASSWORD);
+const stringOf = (text: string, name: string): string => new RegExp(`"${name}":"([^"]*)"`).exec(text)?.[1] ?? "";
+const said = (status: number, text: string): string => `${status} ${stringOf(text, "code")}`.trim();
+
+/** Repeats at a steady rate, whether the last one has come back or not. @returns what stops it */
+function steadily(everyMs: number, work: () => Promise<void>, underWay: Set<Promise<void>>): () => void {
+  const begin = (): void => {
+    const done = work().finally(() => underWay.delete(done));
+    underWay.add(done);
+  };
+  let repeat: NodeJS.Timeout | undefined;
+  const first = setTimeout(
+    () => {
+      begin();
+      repeat = setInterval(begin, everyMs);
+    },
+    Math.random() * Math.min(everyMs, FIRST_MS),
+  );
+  return () => {
+    clearTimeout(first);
+    clearInterval(repeat);
+  };
+}
+
+/** The same people for each job: they keep their tokens, passwords and connections. */
+const known = new Map<string, Victim>();
+
+async function use({ url, people, seconds, products, changesPassword }: VictimsJob): Promise<VictimsResult> {
+  const victims = people.map((person) => {
+    const key = `${url} ${person.email}`;
+    const victim = known.get(key) ?? new Victim(url, person);
+    known.set(key, victim);
+    return victim;
+  });
+  const measurements = new Measurements();
+  await Promise.all(victims.map((victim) => victim.begin(measurements, products)));
+  const underWay = new Set<Promise<void>>();
+  const stops: (() => void)[] = [];
+  const last = victims.at(-1);
+  for (const victim of victims) {
+    if (victim === last) continue;
+    for (const kind of ["read", "list", "search", "order", "create", "login"] as const)
+      stops.push(steadily(1_000 / RATES[kind], () => victim[kind](), underWay));
+  }
+  if (changesPassword && last !== undefined) stops.push(steadily(PASSWORD_EVERY_MS, () => last.changePassword(), underWay));
+  await pause(seconds * 1_000);
+  for (const stop of stops) stop();
+  await Promise.all(underWay);
+  return { samples: measurements.samples, failures: measurements.failures, requests: measurements.requests };
+}
+
+serve(use);

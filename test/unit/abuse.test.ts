@@ -1,0 +1,74 @@
+import { compare, isHarm, violations, worst, type Observation } from "../abuse/verdict";
+
+const QUIET: Observation = {
+  baseline: { read: [10], login: [400] },
+  attacked: { read: [20], login: [900] },
+  failures: {},
+  memoryMb: { shop: 512 },
+  ended: [],
+  errors: [],
+  unmet: [],
+};
+
+const harm = (kind: string, withoutMs: number, withMs: number): boolean =>
+  compare({ [kind]: [withoutMs] }, { [kind]: [withMs] }).some(isHarm);
+
+describe("the p99 of a victim's requests", () => {
+  it.each([
+    ["less than 250 ms more, though many times as much", 10, 260, false],
+    ["less than twice as much, though more than 250 ms more", 600, 1_200, false],
+    ["twice as much and 250 ms more: the bounds themselves are allowed", 250, 500, false],
+    ["beyond both bounds", 10, 261, true],
+    ["beyond both bounds, from a slow start", 600, 1_201, true],
+  ])("is %s", (_, withoutMs, withMs, isHarmed) => {
+    expect(harm("read", withoutMs, withMs)).toBe(isHarmed);
+  });
+
+  it.each([
+    ["less than 2 s more, though many times as much", 300, 2_300, false],
+    ["less than three times as much, though more than 2 s more", 1_500, 4_500, false],
+    ["beyond both bounds", 300, 2_301, true],
+  ])("is, of a login, %s", (_, withoutMs, withMs, isHarmed) => {
+    expect(harm("login", withoutMs, withMs)).toBe(isHarmed);
+    expect(harm("password", withoutMs, withMs)).toBe(isHarmed);
+  });
+
+  it("is the value below which 99 of 100 lie: one slow request of 200 is no harm, three are", () => {
+    const fast = Array<number>(197).fill(10);
+    const of = (...slow: number[]) => compare({ read: [10] }, { read: [...fast, ...slow] });
+    expect(of(5_000, 10, 10).some(isHarm)).toBe(false);
+    expect(of(5_000, 5_000, 5_000).some(isHarm)).toBe(true);
+  });
+});
+
+describe("the worst kind of request", () => {
+  it("is the one closest to its own limit, and not the slowest one", () => {
+    const comparisons = compare({ read: [10], search: [500] }, { read: [400], search: [700] });
+    expect(worst(comparisons)).toMatchObject({ kind: "read", withoutMs: 10, withMs: 400 });
+    expect(worst([])).toBeUndefined();
+  });
+});
+
+describe("a row", () => {
+  it("is held where nobody was harmed", () => {
+    expect(violations(QUIET)).toEqual([]);
+  });
+
+  it.each<[string, Partial<Observation>, RegExp]>([
+    ["a victim's request failed", { failures: { "read: 503": 2 } }, /^2 of the victims' requests failed: read: 503$/],
+    ["a p99 is harm", { attacked: { read: [900], login: [500] } }, /^p99 of the victims' read went from 10 to 900 ms$/],
+    ["a kind of request was not measured", { attacked: { read: [10] } }, /^the victims sent no login/],
+    ["a process grew too large", { memoryMb: { shop: 513 } }, /^shop grew to 513 MB/],
+    ["a process ended", { ended: ["api"] }, /^api ended$/],
+    ["an ERROR line was logged", { errors: ["boom"] }, /^1 ERROR lines .*boom$/],
+    ["the attack expected something else", { unmet: ["2 connections are open"] }, /^2 connections are open$/],
+  ])("is not held where %s", (_, change, sentence) => {
+    const found = violations({ ...QUIET, ...change });
+    expect(found).toEqual([expect.stringMatching(sentence)]);
+  });
+
+  it("reports a kind that only failed once, as a failure", () => {
+    const found = violations({ ...QUIET, attacked: { read: [10] }, failures: { "login: 503": 1 } });
+    expect(found).toEqual(["1 of the victims' requests failed: login: 503"]);
+  });
+});
