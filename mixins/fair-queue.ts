@@ -39,6 +39,13 @@ class Rotation<Line extends { readonly size: number; take(): unknown }> {
     return this.lines.get(member)?.size ?? 0;
   }
 
+  /** Of each member's items, at most so many. */
+  countUpTo(most: number): number {
+    let count = 0;
+    for (const line of this.lines.values()) count += Math.min(line.size, most);
+    return count;
+  }
+
   take(): ReturnType<Line["take"]> | undefined {
     for (const [member, line] of this.lines) {
       this.lines.delete(member);
@@ -125,6 +132,16 @@ export class FairQueue<Item> {
     this.addresses.line(address).add(user, { item, user });
     this.size++;
     if (user !== undefined) this.held.set(user, (this.held.get(user) ?? 0) + 1);
+  }
+
+  /** How many items of an address wait. */
+  sizeOf(address: string): number {
+    return this.addresses.sizeOf(address);
+  }
+
+  /** How many items are taken before one that this address adds now, if no other is added. */
+  turnsBefore(address: string): number {
+    return this.addresses.countUpTo(this.addresses.sizeOf(address) + 1);
   }
 
   /** The item whose turn it is. */
