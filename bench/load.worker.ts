@@ -1,5 +1,6 @@
 import { setTimeout as pause } from "node:timers/promises";
 import autocannon, { type Client } from "autocannon";
+import { Agent, request } from "undici";
 import type { ClosedJob, ClosedResult, Job, Request, ToParent } from "./load";
 import { openLoop } from "./open";
 import { quantiles } from "./statistics";
@@ -86,7 +87,7 @@ class Background {
     private readonly url: string,
     logins: ClosedJob["logins"],
   ) {
-    this.all = Promise.all(Array.from({ length: logins?.concurrency ?? 0 }, () => this.loop(logins?.body ?? "")));
+    this.all = Promise.all(Array.from({ length: logins?.concurrency ?? 0 }, (_, n) => this.loop(logins?.body ?? "", n)));
   }
 
   reset(): void {
@@ -94,17 +95,21 @@ class Background {
     this.refused = 0;
   }
 
-  private async loop(body: string): Promise<void> {
+  /** From an address of its own where it can be: one address may not have many passwords wait. */
+  private async loop(body: string, n: number): Promise<void> {
+    const dispatcher = new Agent(process.platform === "linux" ? { connect: { localAddress: `127.0.1.${n + 1}` } } : {});
+    const headers = { "Content-Type": "application/json" };
     while (!this.stopped) {
       try {
-        const response = await fetch(`${this.url}/token`, { method: "POST", headers: { "Content-Type": "application/json" }, body });
-        await response.arrayBuffer();
-        if (response.ok) this.count++;
+        const response = await request(`${this.url}/token`, { method: "POST", headers, body, dispatcher });
+        await response.body.dump();
+        if (response.statusCode === 200) this.count++;
         else this.refused++;
       } catch {
         this.refused++;
       }
     }
+    await dispatcher.close();
   }
 
   async stop(): Promise<void> {

@@ -45,8 +45,11 @@ export const Claims = Type.Object({
 export const ISSUER = "moleculer-shop/users";
 export const AUDIENCE = "moleculer-shop";
 
+/** The client's address as the gateway names it, by which it is counted and takes its turn. */
+const Address = Type.Optional(Type.String({ maxLength: 64 }));
+
 export const register = action("users.register", {
-  params: closed({ email: Email, password: Password(8) }),
+  params: closed({ email: Email, password: Password(8), address: Address }),
   result: User,
   timeout: 4_000,
 });
@@ -70,7 +73,7 @@ export const token = action("users.token", {
   params: closed({
     email: Text({ minLength: 1, maxLength: 254 }),
     password: Password(1),
-    address: Type.Optional(Type.String({ maxLength: 64 })),
+    address: Address,
   }),
   result: Tokens,
   timeout: 4_000,
@@ -82,9 +85,11 @@ export const refresh = action("users.refresh", { params: closed({ refresh_token:
 /** Ends the session of a refresh token, with its access tokens; nothing where the token is unknown. */
 export const logout = action("users.logout", { params: closed({ refresh_token: RefreshToken }), result: closed({}), repeatable: true });
 
-/** Ends all sessions of the caller but the one that asks. `INVALID_CREDENTIALS` where the current password is another. */
+/**
+ * Ends all sessions of the caller but the one that asks. `INVALID_CREDENTIALS` where the current password is another.
+ */
 export const changePassword = action("users.changePassword", {
-  params: closed({ current_password: Password(1), new_password: Password(8) }),
+  params: closed({ current_password: Password(1), new_password: Password(8), address: Address }),
   result: closed({}),
   timeout: 4_000,
 });

@@ -2,58 +2,80 @@ import { createHash } from "node:crypto";
 import { problem } from "../../broker/errors";
 import type { Database, Query } from "../../mixins/database";
 
-/** Failed logins a minute; 0 is no limit. */
-export interface LoginLimits {
-  /** for one account, whether it exists or not */
-  auth: number;
-  /** from one address */
-  address: number;
+/** Most attempts a minute of one kind: of an account, an address, or both. */
+export interface Limit {
+  /** What is counted, as a list of words. */
+  readonly subject: readonly (string | number)[];
+  /** 0 is no limit. */
+  readonly limit: number;
+  /** Asked only when the limit is reached: whether this attempt is let through, uncounted. */
+  readonly isExempt?: () => Promise<boolean>;
 }
 
-/** Who tries to log in: an account, and the address that it is tried from, where that is known. */
-export interface Attempt {
-  account: string;
-  address: string | undefined;
+interface Counted {
+  readonly subject: Buffer;
+  /** The minute it was counted in, as the database writes it. */
+  readonly since: string;
 }
 
-const hash = (what: string): Buffer => createHash("sha256").update(what).digest();
+/** Of JSON, so that no word can run into the next one: an e-mail address of a login may hold anything. */
+const hash = (subject: Limit["subject"]): Buffer => createHash("sha256").update(JSON.stringify(subject)).digest();
 
 /**
- * Counts a login as failed before its password is looked at, so that many at once can't all pass; one that succeeds is
- * taken back, and what is refused here does not count. The address comes first: one that is refused must not lock accounts. In
- * the database, so that it holds over all nodes.
+ * Counts an attempt before its password is looked at, so that many at once can't all pass. The limits are applied in their
+ * order, and what is refused by one does not count for any. In the database, so that it holds over all nodes.
  * @returns what takes it back
- * @throws TOO_MANY_REQUESTS with the seconds until a minute has passed since the first failure
+ * @throws TOO_MANY_REQUESTS with the seconds until a minute has passed since the first attempt
  */
-export async function countAttempt({ query }: Database, { account, address }: Attempt, limits: LoginLimits): Promise<() => Promise<void>> {
-  const subjects = [
-    ...(address === undefined ? [] : [{ subject: hash(`address ${address}`), limit: limits.address }]),
-    { subject: hash(`account ${account}`), limit: limits.auth },
-  ].filter(({ limit }) => limit > 0);
-  const counted: Buffer[] = [];
-  for (const { subject, limit } of subjects) {
-    if (await count(query, subject, limit)) {
-      counted.push(subject);
-      continue;
+export async function countAttempt({ query }: Database, limits: readonly Limit[]): Promise<() => Promise<void>> {
+  const counted: Counted[] = [];
+  for (const { subject: words, limit, isExempt } of limits) {
+    if (limit === 0) continue;
+    const subject = hash(words);
+    const since = await count(query, subject, limit);
+    if (since !== undefined) counted.push({ subject, since });
+    else if (!(await isExempt?.())) {
+      await takeBack(query, counted);
+      throw problem("TOO_MANY_REQUESTS", "too many attempts; try again later", { retryAfter: await secondsLeft(query, subject) });
     }
-    await takeBack(query, counted);
-    throw problem("TOO_MANY_REQUESTS", "too many failed logins; try again later", { retryAfter: await secondsLeft(query, subject) });
   }
   return () => takeBack(query, counted);
 }
 
-/** @returns whether it was still within the limit */
-async function count(query: Query, subject: Buffer, limit: number): Promise<boolean> {
-  const rows = await query(
+/**
+ * Counts an attempt, and takes it back unless its end is one that counts.
+ * @param counts asked of the error that `work` ended with; undefined where it succeeded
+ */
+export async function counted<T>(
+  db: Database,
+  limits: readonly Limit[],
+  counts: (error: unknown) => boolean,
+  work: () => Promise<T>,
+): Promise<T> {
+  const undo = await countAttempt(db, limits);
+  let result: T;
+  try {
+    result = await work();
+  } catch (error) {
+    if (!counts(error)) await undo();
+    throw error;
+  }
+  if (!counts(undefined)) await undo();
+  return result;
+}
+
+/** @returns since when attempts are counted; undefined where the limit was reached */
+async function count(query: Query, subject: Buffer, limit: number): Promise<string | undefined> {
+  const [row] = await query<{ since: string }>(
     `insert into login_attempts as a (subject) values ($1)
      on conflict (subject) do update set
        attempts = case when a.since > now() - interval '1 minute' then a.attempts + 1 else 1 end,
        since = case when a.since > now() - interval '1 minute' then a.since else now() end
      where a.attempts < $2 or a.since <= now() - interval '1 minute'
-     returning 1`,
+     returning since::text as since`,
     [subject, limit],
   );
-  return rows.length > 0;
+  return row?.since;
 }
 
 async function secondsLeft(query: Query, subject: Buffer): Promise<number> {
@@ -64,13 +86,16 @@ async function secondsLeft(query: Query, subject: Buffer): Promise<number> {
   return row?.seconds ?? 1;
 }
 
-/** In one order everywhere: two statements must not wait for each other. */
-async function takeBack(query: Query, subjects: readonly Buffer[]): Promise<void> {
-  if (subjects.length === 0) return;
+/** Only in the minute that it was counted in. In one order everywhere: two statements must not wait for each other. */
+async function takeBack(query: Query, attempts: readonly Counted[]): Promise<void> {
+  if (attempts.length === 0) return;
   await query(
-    `with l as (select subject from login_attempts where subject = any($1::bytea[]) and attempts > 0 order by subject for update)
+    `with l as (
+       select a.subject from login_attempts a join unnest($1::bytea[], $2::timestamptz[]) as c (subject, since) using (subject, since)
+       where a.attempts > 0 order by a.subject for update of a
+     )
      update login_attempts a set attempts = attempts - 1 from l where a.subject = l.subject`,
-    [subjects],
+    [attempts.map(({ subject }) => subject), attempts.map(({ since }) => since)],
   );
 }
 

@@ -1,47 +1,97 @@
 import { availableParallelism } from "node:os";
 import path from "node:path";
 import { Piscina } from "piscina";
-import { problem } from "../../broker/errors";
-import type { compare, hash } from "./passwords.worker";
+import { costOf, roundsOf } from "./bcrypt-cost";
+import type { check, CheckTask, hash, HashTask, Work } from "./passwords.worker";
+import { Turns, type Turn } from "./turns";
 
-/** Waiting logins beyond this are refused at once: at the usual cost they would not be served in time anyway. */
-const MAX_QUEUE = 32;
 const MAX_THREADS = 4;
+/** Milliseconds of a round, until some have been measured. */
+const ASSUMED_ROUND_MS = 0.1;
+/** How many measurements count: a single slow one must not refuse everybody. */
+const MEASURED = 5;
 
-/** Hashes and compares passwords by bcrypt, off the event loop. */
+/** A turn of the service itself. */
+export const OWN_TURN: Turn = {
+  line: "registrations",
+  client: { address: "the service itself", user: undefined },
+  deadline: Infinity,
+  isWanted: () => true,
+};
+
+/** A password to be checked. */
+export interface Question {
+  password: string;
+  /** Undefined for an account that does not exist. */
+  hashed: string | undefined;
+  /** Of all hashes that are stored. */
+  highestCost: number;
+  /** A password to be hashed where this one is right. */
+  next?: string;
+}
+
+/** Hashes and compares passwords by bcrypt, off the event loop, in fair turns. */
 export class Passwords {
   private readonly pool: Piscina;
-  /** A hash of the same cost that no password has: an unknown e-mail takes as long as a wrong password. */
-  private readonly nobody: Promise<string>;
+  private readonly turns: Turns;
+  /** The milliseconds of a round in the newest tasks, newest last. */
+  private measured: number[] = [];
 
   constructor(private readonly cost: number) {
+    const threads = Math.max(1, Math.min(MAX_THREADS, availableParallelism() - 1)); // a core stays free for the event loop
+    this.turns = new Turns(threads);
     this.pool = new Piscina({
       filename: path.join(__dirname, `passwords.worker${path.extname(__filename)}`),
       minThreads: 1,
-      maxThreads: Math.max(1, Math.min(MAX_THREADS, availableParallelism() - 1)), // a core stays free for the event loop
-      maxQueue: MAX_QUEUE,
+      maxThreads: threads,
       execArgv: process.execArgv, // the TypeScript loader among them
     });
-    this.nobody = this.run<typeof hash>("hash", { password: "nobody's password", cost });
-    this.nobody.catch(() => undefined); // told to whoever compares
+    // By the first login the time of a hash is known, and the code is warm.
+    this.hash("a first password", OWN_TURN).catch(() => undefined /* the first login will say so */);
   }
 
-  hash(password: string): Promise<string> {
-    return this.run<typeof hash>("hash", { password, cost: this.cost });
+  async hash(password: string, turn: Turn): Promise<string> {
+    const task = (): HashTask => ({ password, cost: this.cost });
+    return (await this.run<typeof hash>("hash", turn, roundsOf(this.cost), task)).hash;
   }
 
-  /** @param hashed undefined for an unknown user: false, and not a moment earlier */
-  async compare(password: string, hashed: string | undefined): Promise<boolean> {
-    const matches = await this.run<typeof compare>("compare", { password, hashed: hashed ?? (await this.nobody) });
-    return matches && hashed !== undefined;
+  /**
+   * Whether a password is right. Takes as long for nobody, and for a hash of any cost, as for the highest one.
+   * @returns where it is, also the hash of `next`, or without a `next` a new hash of this password if the cost of hashes has changed
+   */
+  async check({ password, hashed, highestCost, next }: Question, turn: Turn): Promise<{ isRight: boolean; hash?: string }> {
+    const cost = Math.max(this.cost, highestCost);
+    const rounds = roundsOf(cost) + (next === undefined ? 0 : roundsOf(this.cost));
+    const isOld = hashed !== undefined && costOf(hashed) !== this.cost;
+    return this.run<typeof check>("check", turn, rounds, (): CheckTask => {
+      const isTimeToRenew = performance.now() + this.expectedMs(rounds + roundsOf(this.cost)) <= turn.deadline;
+      const toHash = next ?? (isOld && isTimeToRenew ? password : undefined);
+      return { password, hashed, cost, next: toHash === undefined ? undefined : { password: toHash, cost: this.cost } };
+    });
   }
 
   close(): Promise<void> {
     return this.pool.close();
   }
 
-  private async run<F extends (task: never) => Promise<unknown>>(name: string, task: Parameters<F>[0]): Promise<Awaited<ReturnType<F>>> {
-    if (this.pool.queueSize >= MAX_QUEUE) throw problem("SERVICE_UNAVAILABLE", "too many logins at once");
-    return (await this.pool.run(task, { name })) as Awaited<ReturnType<F>>; // the worker's function of this name
+  private async run<F extends (task: never) => Promise<Work>>(
+    name: string,
+    turn: Turn,
+    rounds: number,
+    task: () => Parameters<F>[0],
+  ): Promise<Awaited<ReturnType<F>>> {
+    const work = (): Promise<unknown> => this.pool.run(task(), { name });
+    const result = (await this.turns.run(turn, () => this.expectedMs(rounds), work)) as Awaited<ReturnType<F>>; // of the worker's function of this name
+    this.learn(result);
+    return result;
+  }
+
+  private expectedMs(rounds: number): number {
+    const sorted = this.measured.toSorted((a, b) => a - b);
+    return rounds * (sorted[Math.floor(sorted.length / 2)] ?? ASSUMED_ROUND_MS);
+  }
+
+  private learn({ rounds, ms }: Work): void {
+    this.measured = [...this.measured, ms / rounds].slice(-MEASURED);
   }
 }

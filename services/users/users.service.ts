@@ -3,23 +3,25 @@ import type { Service, ServiceBroker } from "moleculer";
 import { DataTypes } from "sequelize";
 import { callerOf, implement, type SchemaFor } from "../../broker/contract";
 import { problem } from "../../broker/errors";
+import { isCallerThere } from "../../broker/listeners";
 import { loadConfig, type Config } from "../../config";
 import * as contract from "../../contracts/users";
 import { databaseMixin, type WithDatabase } from "../../mixins/database.mixin";
-import { isUniqueViolation } from "../../mixins/sql-state";
-import { Passwords } from "./passwords";
-import { countAttempt, forgetAttempts, type Attempt } from "./attempts.store";
+import { forgetAttempts } from "./attempts.store";
 import { KeyRing } from "./keys.store";
+import { Logins, noAccount } from "./logins";
+import { OWN_TURN, Passwords } from "./passwords";
 import * as sessions from "./sessions.store";
 import { issueToken, publicJwk, type SigningKey } from "./tokens";
-import { emailKey, ensureAdmin, present, type UserRow } from "./users.store";
+import { ensureAdmin, present, type UserRow } from "./users.store";
 
 type Users = Service &
   WithDatabase & {
     passwords: Passwords;
+    logins: Logins;
     keys: KeyRing;
     findUser(where: { email_key: string } | { id: number }): Promise<UserRow | undefined>;
-    checkPassword(user: UserRow | undefined, password: string, attempt: Attempt): Promise<UserRow>;
+    insertUser(account: { email: string; email_key: string; password_hash: string }): Promise<UserRow>;
     tidy(): Promise<void>;
     tidying: NodeJS.Timeout | undefined;
   };
@@ -54,25 +56,14 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
 
     actions: {
       register: implement(contract.register, async function (this: Users, ctx) {
-        const { email, password } = ctx.params;
-        const password_hash = await this.passwords.hash(password);
-        try {
-          const user = await this.adapter.insert({ email, email_key: emailKey(email), password_hash });
-          return present(user.get({ plain: true }) as UserRow); // the model's columns
-        } catch (error) {
-          if (isUniqueViolation(error)) throw problem("EMAIL_TAKEN", "this e-mail has an account");
-          throw error;
-        }
+        const { address, ...credentials } = ctx.params;
+        return present(await this.logins.register(credentials, { address, isWanted: () => isCallerThere(ctx) }));
       }),
 
       token: implement(contract.token, async function (this: Users, ctx) {
-        const { email, password, address } = ctx.params;
-        const account = emailKey(email);
-        const user = await this.checkPassword(await this.findUser({ email_key: account }), password, { account, address });
+        const { address, ...credentials } = ctx.params;
         const key = await this.keys.signing();
-        const opened = await sessions.openSession(this.db, user, config.refreshTokenTtl);
-        if (opened === undefined) throw wrongCredentials();
-        return tokens(key, opened, config.accessTokenTtl);
+        return tokens(key, await this.logins.logIn(credentials, { address, isWanted: () => isCallerThere(ctx) }), config.accessTokenTtl);
       }),
 
       refresh: implement(contract.refresh, async function (this: Users, ctx) {
@@ -88,13 +79,8 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
       }),
 
       changePassword: implement(contract.changePassword, async function (this: Users, ctx) {
-        const { id, session } = callerOf(ctx);
-        const { current_password, new_password } = ctx.params;
-        const found = await this.findUser({ id });
-        if (found === undefined) throw noAccount();
-        const user = await this.checkPassword(found, current_password, { account: emailKey(found.email), address: undefined });
-        const changed = await sessions.changePassword(this.db, user, await this.passwords.hash(new_password), session);
-        if (!changed) throw wrongCredentials();
+        const { current_password: current, new_password: next, address } = ctx.params;
+        await this.logins.changePassword(callerOf(ctx), { current, next }, { address, isWanted: () => isCallerThere(ctx) });
         return {};
       }),
 
@@ -129,21 +115,14 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
         return (user ?? undefined) as UserRow | undefined; // a raw row of the columns in MODEL
       },
 
-      /** @throws INVALID_CREDENTIALS, no sooner for nobody than for a wrong password; TOO_MANY_REQUESTS after too many of these */
-      async checkPassword(this: Users, user: UserRow | undefined, password: string, attempt: Attempt): Promise<UserRow> {
-        const takeBack = await countAttempt(this.db, attempt, config.rateLimit);
-        const right = await this.passwords.compare(password, user?.password_hash).catch(async (error: unknown) => {
-          await takeBack(); // it was not looked at
-          throw error;
-        });
-        if (!right || user === undefined) throw wrongCredentials();
-        await takeBack();
-        return user;
+      async insertUser(this: Users, account: { email: string; email_key: string; password_hash: string }): Promise<UserRow> {
+        return (await this.adapter.insert(account)).get({ plain: true }) as UserRow; // the model's columns
       },
 
       /** Forgets sessions and failed logins that are over. */
       async tidy(this: Users): Promise<void> {
-        for (const forget of [() => forgetAttempts(this.db), () => sessions.forgetSessions(this.db, config.refreshTokenTtl)])
+        const all = [() => forgetAttempts(this.db), () => sessions.forgetSessions(this.db, config.refreshTokenTtl)];
+        for (const forget of all)
           try {
             while (await forget()) if (this.broker.stopping) return;
           } catch (error) {
@@ -157,11 +136,13 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
     },
 
     async started(this: Users) {
+      const accounts = { find: this.findUser.bind(this), insert: this.insertUser.bind(this) };
+      this.logins = new Logins(this.db, accounts, this.passwords, config);
       this.keys = new KeyRing(this.db, config.accessTokenTtl);
       await this.keys.current();
       this.tidying = setInterval(() => void this.tidy(), TIDY_INTERVAL).unref();
       if (config.admin === undefined) return;
-      const made = await ensureAdmin(this.db, config.admin.email, await this.passwords.hash(config.admin.password));
+      const made = await ensureAdmin(this.db, config.admin.email, await this.passwords.hash(config.admin.password, OWN_TURN));
       if (made) this.logger.info("the first admin was created");
     },
 
@@ -171,9 +152,6 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
     },
   };
 }
-
-const wrongCredentials = () => problem("INVALID_CREDENTIALS", "the e-mail or the password is wrong");
-const noAccount = () => problem("UNAUTHENTICATED", "this account does not exist");
 
 const tokens = (key: SigningKey, { caller, refreshToken }: sessions.Grant, ttl: number): contract.Tokens => ({
   access_token: issueToken(key, caller, ttl),

@@ -4,6 +4,7 @@ import type { Database } from "../../mixins/database";
 export interface UserRow {
   id: number;
   email: string;
+  email_key: string;
   password_hash: string;
   role: Role;
   created_at: Date;
@@ -26,4 +27,23 @@ export async function ensureAdmin(db: Database, email: string, passwordHash: str
     [email, emailKey(email), passwordHash],
   );
   return made.length > 0;
+}
+
+/** The highest cost of a stored hash; 0 where there is none. */
+export async function highestCost({ query }: Database): Promise<number> {
+  // The condition is that of the index.
+  const [row] = await query<{ cost: number | null }>(
+    "select max(substr(password_hash, 5, 2)::int) as cost from users where password_hash ~ '^\\$2[aby]\\$[0-9]{2}\\$'",
+  );
+  return row?.cost ?? 0;
+}
+
+/** Another hash of the same password. @returns whether the stored one still was the one that had been compared */
+export async function renewHash({ query }: Database, user: UserRow, passwordHash: string): Promise<boolean> {
+  const renewed = await query("update users set password_hash = $3 where id = $1 and password_hash = $2 returning 1", [
+    user.id,
+    user.password_hash,
+    passwordHash,
+  ]);
+  return renewed.length > 0;
 }

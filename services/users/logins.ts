@@ -1,0 +1,145 @@
+import { createHash } from "node:crypto";
+import { errorType, problem, tooLate } from "../../broker/errors";
+import { currentDeadline } from "../../broker/request";
+import type { Database } from "../../mixins/database";
+import { isUniqueViolation } from "../../mixins/sql-state";
+import { counted, type Limit } from "./attempts.store";
+import type { Passwords, Question } from "./passwords";
+import { changePassword, openSession, type Grant } from "./sessions.store";
+import type { Line, Turn } from "./turns";
+import { emailKey, highestCost, renewHash, type UserRow } from "./users.store";
+
+/** Attempts a minute; 0 is no limit. */
+export interface LoginLimits {
+  /** wrong passwords for one account */
+  auth: number;
+  /** wrong passwords from one address */
+  address: number;
+}
+
+/** The service's own table of users. */
+export interface Accounts {
+  find(where: { email_key: string } | { id: number }): Promise<UserRow | undefined>;
+  insert(account: { email: string; email_key: string; password_hash: string }): Promise<UserRow>;
+}
+
+/** Who asks: the address as the gateway names it, undefined for a call from inside. */
+export interface Visitor {
+  address: string | undefined;
+  /** Whether they are still there. */
+  isWanted: () => boolean;
+}
+
+interface Credentials {
+  email: string;
+  password: string;
+}
+
+/** Everything that takes a password: logins, registrations and changes of a password, each within its limits. */
+export class Logins {
+  constructor(
+    private readonly db: Database,
+    private readonly accounts: Accounts,
+    private readonly passwords: Passwords,
+    private readonly settings: { rateLimit: LoginLimits; refreshTokenTtl: number },
+  ) {}
+
+  /** @throws INVALID_CREDENTIALS, TOO_MANY_REQUESTS, SERVICE_UNAVAILABLE */
+  async logIn({ email, password }: Credentials, visitor: Visitor): Promise<Grant> {
+    const account = emailKey(email);
+    const turn = turnOf("logins", visitor, numberOf(account));
+    return counted(this.db, this.loginLimits(account, visitor), isWrongPassword, () =>
+      insist(async () => {
+        const user = await this.verify(await this.accounts.find({ email_key: account }), { password }, turn);
+        return openSession(this.db, user, this.settings.refreshTokenTtl);
+      }),
+    );
+  }
+
+  /** Opens an account. @throws EMAIL_TAKEN, TOO_MANY_REQUESTS, SERVICE_UNAVAILABLE: then there is no account */
+  async register({ email, password }: Credentials, visitor: Visitor): Promise<UserRow> {
+    const account = emailKey(email);
+    const turn = turnOf("registrations", visitor);
+    const password_hash = await this.passwords.hash(password, turn);
+    if (performance.now() > turn.deadline) throw tooLate();
+    try {
+      return await this.accounts.insert({ email, email_key: account, password_hash });
+    } catch (error) {
+      if (isUniqueViolation(error)) throw problem("EMAIL_TAKEN", "this e-mail has an account");
+      throw error;
+    }
+  }
+
+  /**
+   * Sets a new password; ends all sessions of the user but the given one.
+   * @throws INVALID_CREDENTIALS, UNAUTHENTICATED, TOO_MANY_REQUESTS, SERVICE_UNAVAILABLE
+   */
+  async changePassword(
+    { id, session }: { id: number; session?: string },
+    { current, next }: { current: string; next: string },
+    visitor: Visitor,
+  ): Promise<void> {
+    const turn = turnOf("logins", visitor, id);
+    const found = await this.accounts.find({ id });
+    if (found === undefined) throw noAccount();
+    await counted(this.db, this.loginLimits(found.email_key, { ...visitor, address: undefined }), isWrongPassword, () =>
+      insist(async () => {
+        const user = await this.accounts.find({ id });
+        if (user === undefined) throw noAccount();
+        const { isRight, hash } = await this.check(user, { password: current, next }, turn);
+        if (!isRight || hash === undefined) throw wrongCredentials();
+        return (await changePassword(this.db, user, hash, session)) || undefined;
+      }),
+    );
+  }
+
+  /** @returns the user with the hash that is stored now; @throws INVALID_CREDENTIALS, no sooner for nobody than for a wrong password */
+  private async verify(user: UserRow | undefined, question: { password: string }, turn: Turn): Promise<UserRow> {
+    const { isRight, hash } = await this.check(user, question, turn);
+    if (!isRight || user === undefined) throw wrongCredentials();
+    const isRenewed = hash !== undefined && (await renewHash(this.db, user, hash));
+    return isRenewed ? { ...user, password_hash: hash } : user;
+  }
+
+  private async check(user: UserRow | undefined, question: Pick<Question, "password" | "next">, turn: Turn) {
+    return this.passwords.check({ ...question, hashed: user?.password_hash, highestCost: await highestCost(this.db) }, turn);
+  }
+
+  /** The address comes first: one that is refused must not lock accounts. */
+  private loginLimits(account: string, { address }: Visitor): Limit[] {
+    const { rateLimit } = this.settings;
+    const ofAccount = { subject: ["account", account], limit: rateLimit.auth };
+    return address === undefined ? [ofAccount] : [{ subject: ["address", address], limit: rateLimit.address }, ofAccount];
+  }
+}
+
+export const wrongCredentials = () => problem("INVALID_CREDENTIALS", "the e-mail or the password is wrong");
+export const noAccount = () => problem("UNAUTHENTICATED", "this account does not exist");
+
+const isWrongPassword = (error: unknown): boolean => errorType(error) === "INVALID_CREDENTIALS";
+
+/** The hash may be renewed by another login, and then be changed. */
+const MAX_TRIES = 3;
+
+/**
+ * Once more where the stored hash is another one by the time its user is to be changed. It may be of the same password,
+ * renewed by a login at the same moment, and must not be called wrong.
+ */
+async function insist<T>(work: () => Promise<T | undefined>): Promise<T> {
+  for (let tries = 0; tries < MAX_TRIES; tries++) {
+    const result = await work();
+    if (result !== undefined) return result;
+  }
+  throw problem("SERVICE_UNAVAILABLE", "this account is being changed");
+}
+
+/** The calls from inside share one place among the addresses. */
+const turnOf = (line: Line, { address = "inside", isWanted }: Visitor, user?: number): Turn => ({
+  line,
+  client: { address, user },
+  deadline: currentDeadline(),
+  isWanted,
+});
+
+/** By which the logins of one address take turns, whether there is such an account or not. */
+const numberOf = (account: string): number => createHash("sha256").update(account).digest().readUInt32BE();
