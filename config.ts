@@ -77,10 +77,13 @@ function read(env: Reader) {
     corsOrigins: env.origins("CORS_ORIGINS"),
     /** Seconds that a connection is kept after a response: longer than a proxy in front keeps its own, or it would reuse one that closes. */
     keepAliveTimeout: env.integer("KEEP_ALIVE_TIMEOUT", 75, 1, 3_600),
-    /** Failed logins a minute, for one account and from one address; requests a second of one client. 0 is no limit. */
+    /** Attempts a minute, described in services/users/logins.ts; requests a second of one client. 0 is no limit. */
     rateLimit: {
       auth: env.integer("RATE_LIMIT_AUTH", 10, 0, 1_000_000),
+      account: env.integer("RATE_LIMIT_ACCOUNT", 100, 0, 1_000_000),
       address: env.integer("RATE_LIMIT_ADDRESS", 100, 0, 1_000_000),
+      register: env.integer("RATE_LIMIT_REGISTER", 20, 0, 1_000_000),
+      password: env.integer("RATE_LIMIT_PASSWORD", 10, 0, 1_000_000),
       requests: env.integer("RATE_LIMIT", 0, 0, 1_000_000),
     },
     /** Proxies whose X-Forwarded-For and X-Forwarded-Proto count. */

@@ -67,7 +67,8 @@ const RefreshToken = Text({ minLength: 1, maxLength: 4_096 });
 
 /**
  * A login: opens a session. `INVALID_CREDENTIALS` for an unknown e-mail and for a wrong password, in the same time;
- * `TOO_MANY_REQUESTS` after too many of them for this account, or from this `address`, within a minute.
+ * `TOO_MANY_REQUESTS` after too many of them within a minute: for this account from this `address`, from this `address`, or for
+ * this account from all addresses; the last does not apply to an address that the account has logged in from before.
  */
 export const token = action("users.token", {
   params: closed({
@@ -86,7 +87,8 @@ export const refresh = action("users.refresh", { params: closed({ refresh_token:
 export const logout = action("users.logout", { params: closed({ refresh_token: RefreshToken }), result: closed({}), repeatable: true });
 
 /**
- * Ends all sessions of the caller but the one that asks. `INVALID_CREDENTIALS` where the current password is another.
+ * Ends all sessions of the caller but the one that asks. `INVALID_CREDENTIALS` where the current password is another,
+ * `TOO_MANY_REQUESTS` after too many of these by the same user within a minute.
  */
 export const changePassword = action("users.changePassword", {
   params: closed({ current_password: Password(1), new_password: Password(8), address: Address }),

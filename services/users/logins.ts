@@ -4,6 +4,7 @@ import { currentDeadline } from "../../broker/request";
 import type { Database } from "../../mixins/database";
 import { isUniqueViolation } from "../../mixins/sql-state";
 import { counted, type Limit } from "./attempts.store";
+import { isKnownAddress, rememberAddress } from "./known-addresses.store";
 import type { Passwords, Question } from "./passwords";
 import { changePassword, openSession, type Grant } from "./sessions.store";
 import type { Line, Turn } from "./turns";
@@ -11,10 +12,16 @@ import { emailKey, highestCost, renewHash, type UserRow } from "./users.store";
 
 /** Attempts a minute; 0 is no limit. */
 export interface LoginLimits {
-  /** wrong passwords for one account */
+  /** wrong passwords for one account from one address */
   auth: number;
+  /** wrong passwords for one account from all addresses */
+  account: number;
   /** wrong passwords from one address */
   address: number;
+  /** registrations from one address */
+  register: number;
+  /** wrong current passwords of one user who changes theirs */
+  password: number;
 }
 
 /** The service's own table of users. */
@@ -51,7 +58,9 @@ export class Logins {
     return counted(this.db, this.loginLimits(account, visitor), isWrongPassword, () =>
       insist(async () => {
         const user = await this.verify(await this.accounts.find({ email_key: account }), { password }, turn);
-        return openSession(this.db, user, this.settings.refreshTokenTtl);
+        const grant = await openSession(this.db, user, this.settings.refreshTokenTtl);
+        if (grant && visitor.address !== undefined) await rememberAddress(this.db, user.id, visitor.address);
+        return grant;
       }),
     );
   }
@@ -60,14 +69,16 @@ export class Logins {
   async register({ email, password }: Credentials, visitor: Visitor): Promise<UserRow> {
     const account = emailKey(email);
     const turn = turnOf("registrations", visitor);
-    const password_hash = await this.passwords.hash(password, turn);
-    if (performance.now() > turn.deadline) throw tooLate();
-    try {
-      return await this.accounts.insert({ email, email_key: account, password_hash });
-    } catch (error) {
-      if (isUniqueViolation(error)) throw problem("EMAIL_TAKEN", "this e-mail has an account");
-      throw error;
-    }
+    return counted(this.db, this.registrationLimits(visitor), isRegistration, async () => {
+      const password_hash = await this.passwords.hash(password, turn);
+      if (performance.now() > turn.deadline) throw tooLate();
+      try {
+        return await this.accounts.insert({ email, email_key: account, password_hash });
+      } catch (error) {
+        if (isUniqueViolation(error)) throw problem("EMAIL_TAKEN", "this e-mail has an account");
+        throw error;
+      }
+    });
   }
 
   /**
@@ -80,9 +91,9 @@ export class Logins {
     visitor: Visitor,
   ): Promise<void> {
     const turn = turnOf("logins", visitor, id);
-    const found = await this.accounts.find({ id });
-    if (found === undefined) throw noAccount();
-    await counted(this.db, this.loginLimits(found.email_key, { ...visitor, address: undefined }), isWrongPassword, () =>
+    // A count of its own: strangers who fail to log in must not keep somebody from changing their password.
+    const limits = [{ subject: ["password", id], limit: this.settings.rateLimit.password }];
+    await counted(this.db, limits, isWrongPassword, () =>
       insist(async () => {
         const user = await this.accounts.find({ id });
         if (user === undefined) throw noAccount();
@@ -108,8 +119,22 @@ export class Logins {
   /** The address comes first: one that is refused must not lock accounts. */
   private loginLimits(account: string, { address }: Visitor): Limit[] {
     const { rateLimit } = this.settings;
-    const ofAccount = { subject: ["account", account], limit: rateLimit.auth };
-    return address === undefined ? [ofAccount] : [{ subject: ["address", address], limit: rateLimit.address }, ofAccount];
+    const ofAccount = { subject: ["account", account], limit: rateLimit.account };
+    if (address === undefined) return [ofAccount];
+    return [
+      { subject: ["address", address], limit: rateLimit.address },
+      { subject: ["account", account, "address", address], limit: rateLimit.auth },
+      { ...ofAccount, isExempt: () => this.isKnown(account, address) },
+    ];
+  }
+
+  private registrationLimits({ address }: Visitor): Limit[] {
+    return address === undefined ? [] : [{ subject: ["register", address], limit: this.settings.rateLimit.register }];
+  }
+
+  private async isKnown(account: string, address: string): Promise<boolean> {
+    const user = await this.accounts.find({ email_key: account });
+    return user !== undefined && isKnownAddress(this.db, user.id, address);
   }
 }
 
@@ -117,6 +142,9 @@ export const wrongCredentials = () => problem("INVALID_CREDENTIALS", "the e-mail
 export const noAccount = () => problem("UNAUTHENTICATED", "this account does not exist");
 
 const isWrongPassword = (error: unknown): boolean => errorType(error) === "INVALID_CREDENTIALS";
+
+/** Counted whatever its end is, but where no password was hashed. */
+const isRegistration = (error: unknown): boolean => !["SERVICE_UNAVAILABLE", "TOO_MANY_REQUESTS"].includes(errorType(error) ?? "");
 
 /** The hash may be renewed by another login, and then be changed. */
 const MAX_TRIES = 3;

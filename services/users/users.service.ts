@@ -9,6 +9,7 @@ import * as contract from "../../contracts/users";
 import { databaseMixin, type WithDatabase } from "../../mixins/database.mixin";
 import { forgetAttempts } from "./attempts.store";
 import { KeyRing } from "./keys.store";
+import { forgetAddresses } from "./known-addresses.store";
 import { Logins, noAccount } from "./logins";
 import { OWN_TURN, Passwords } from "./passwords";
 import * as sessions from "./sessions.store";
@@ -119,9 +120,13 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
         return (await this.adapter.insert(account)).get({ plain: true }) as UserRow; // the model's columns
       },
 
-      /** Forgets sessions and failed logins that are over. */
+      /** Forgets sessions and failed logins that are over, and addresses that were not used for long. */
       async tidy(this: Users): Promise<void> {
-        const all = [() => forgetAttempts(this.db), () => sessions.forgetSessions(this.db, config.refreshTokenTtl)];
+        const all = [
+          () => forgetAttempts(this.db),
+          () => forgetAddresses(this.db),
+          () => sessions.forgetSessions(this.db, config.refreshTokenTtl),
+        ];
         for (const forget of all)
           try {
             while (await forget()) if (this.broker.stopping) return;

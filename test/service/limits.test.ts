@@ -1,10 +1,17 @@
 import { randomBytes, randomInt } from "node:crypto";
 import { Client as Postgres } from "pg";
+import type { Database } from "../../mixins/database";
+import { countAttempt } from "../../services/users/attempts.store";
+import { isKnownAddress } from "../../services/users/known-addresses.store";
 import { Client, type Answer } from "../support/client";
 import { startShop, urlOf, type Shop, type ShopOptions } from "../support/shop";
 
-const ACCOUNT_LIMIT = 5;
+/** Of an account from one address; of an account; of an address. */
+const AUTH_LIMIT = 5;
+const ACCOUNT_LIMIT = 8;
 const ADDRESS_LIMIT = 12;
+const REGISTER_LIMIT = 6;
+const PASSWORD_LIMIT = 4;
 const PASSWORD = "correct horse battery";
 
 let shop: Shop;
@@ -16,13 +23,16 @@ async function open(options: ShopOptions): Promise<void> {
   gateways = hosts.map((node) => new Client(urlOf(node)));
 }
 
+const users = () => shop.node("users").getLocalService("users") as unknown as { db: Database; tidy(): Promise<void> };
 const anywhere = (): Client => gateways[randomInt(gateways.length)]!;
 const unique = (): string => `${randomBytes(8).toString("hex")}@shop.test`;
 const unknownAddress = (): string => `203.0.${randomInt(256)}.${randomInt(256)}`;
 
+const openAccount = (email: string, password: string, from = unknownAddress()): Promise<Answer> =>
+  anywhere().post("/register", { email, password }, { headers: { "X-Forwarded-For": from } });
 async function register(): Promise<string> {
   const email = unique();
-  expect((await anywhere().post("/register", { email, password: PASSWORD })).status).toBe(201);
+  expect((await openAccount(email, PASSWORD)).status).toBe(201);
   return email;
 }
 const logIn = (email: string, password: string, from = unknownAddress()): Promise<Answer> =>
@@ -47,26 +57,64 @@ describe("failed logins, over two gateways behind a proxy and two nodes of users
   beforeAll(() =>
     open({
       nodes: [["api"], ["api"], ["users"], ["users"]],
-      env: { RATE_LIMIT_AUTH: String(ACCOUNT_LIMIT), RATE_LIMIT_ADDRESS: String(ADDRESS_LIMIT), TRUST_PROXY: "loopback" },
+      env: {
+        RATE_LIMIT_AUTH: String(AUTH_LIMIT),
+        RATE_LIMIT_ACCOUNT: String(ACCOUNT_LIMIT),
+        RATE_LIMIT_ADDRESS: String(ADDRESS_LIMIT),
+        RATE_LIMIT_REGISTER: String(REGISTER_LIMIT),
+        RATE_LIMIT_PASSWORD: String(PASSWORD_LIMIT),
+        TRUST_PROXY: "loopback",
+      },
     }),
   );
   afterAll(() => shop.stop());
 
-  it.each([
+  describe.each([
     ["an account", register],
     ["an e-mail that nobody has", () => Promise.resolve(unique())],
-  ])("of %s: after the limit → 429, with the right password too, while others log in", async (_what, who) => {
-    const email = await who();
-    for (let i = 0; i < ACCOUNT_LIMIT; i++) expect((await logIn(email, "wrong")).status).toBe(401);
-    expectLimited(await logIn(email, "wrong"));
-    expectLimited(await logIn(email.toUpperCase(), PASSWORD));
-    expect((await logIn(await register(), PASSWORD)).status).toBe(200);
+  ])("of %s", (_what, who) => {
+    it("from one address, after its limit → 429 there, with the right password too, and not elsewhere", async () => {
+      const [email, from] = [await who(), unknownAddress()];
+      for (let i = 0; i < AUTH_LIMIT; i++) expect((await logIn(email, "wrong", from)).status).toBe(401);
+      expectLimited(await logIn(email, "wrong", from));
+      expectLimited(await logIn(email.toUpperCase(), PASSWORD, from));
+      expect((await logIn(email, "wrong")).status).toBe(401);
+      expect((await logIn(await register(), PASSWORD, from)).status).toBe(200);
+    });
+
+    it("from all addresses, after its limit → 429, with the right password too, while others log in", async () => {
+      const email = await who();
+      for (let i = 0; i < ACCOUNT_LIMIT; i++) expect((await logIn(email, "wrong")).status).toBe(401);
+      expectLimited(await logIn(email, "wrong"));
+      expectLimited(await logIn(email.toUpperCase(), PASSWORD));
+      expect((await logIn(await register(), PASSWORD)).status).toBe(200);
+    });
   });
 
   it("of an account, all at once: no more of them are looked at", async () => {
-    const email = await register();
-    const answers = await times(30, () => logIn(email, "wrong"));
-    expect([count(answers, 401), count(answers, 429)]).toEqual([ACCOUNT_LIMIT, 30 - ACCOUNT_LIMIT]);
+    const [email, from] = [await register(), unknownAddress()];
+    const there = await times(20, () => logIn(email, "wrong", from));
+    expect([count(there, 401), count(there, 429)]).toEqual([AUTH_LIMIT, 20 - AUTH_LIMIT]);
+    const everywhere = await times(30, () => logIn(email, "wrong"));
+    expect([count(everywhere, 401), count(everywhere, 429)]).toEqual([ACCOUNT_LIMIT - AUTH_LIMIT, 30 - ACCOUNT_LIMIT + AUTH_LIMIT]);
+  });
+
+  it("of an account do not lock out its user at an address that they logged in from before", async () => {
+    const [email, home] = [await register(), unknownAddress()];
+    expect((await logIn(email, PASSWORD, home)).status).toBe(200);
+    const refused = await times(30, () => logIn(email, "wrong"));
+    expect(count(refused, 429)).toBeGreaterThan(0);
+    expectLimited(await logIn(email, PASSWORD));
+    expect((await logIn(email, PASSWORD, home)).status).toBe(200);
+    const there = await times(AUTH_LIMIT + 1, () => logIn(email, "wrong", home));
+    expect([count(there, 401), count(there, 429)]).toEqual([AUTH_LIMIT, 1]); // it is no way around the other limits
+  });
+
+  it("whose e-mail looks like an account and an address count for neither", async () => {
+    const [email, home] = [await register(), unknownAddress()];
+    for (const made of [`${email} address ${home}`, `${email}","address","${home}`, `${email}"]`])
+      await times(AUTH_LIMIT, () => logIn(made, "wrong"));
+    expect((await logIn(email, PASSWORD, home)).status).toBe(200);
   });
 
   it("from an address, at whatever accounts → 429, and others of its provider log in", async () => {
@@ -97,7 +145,7 @@ describe("failed logins, over two gateways behind a proxy and two nodes of users
     const email = await register();
     const from = unknownAddress();
     for (let i = 0; i < 2 * ADDRESS_LIMIT; i++) expect((await logIn(email, PASSWORD, from)).status).toBe(200);
-    for (let i = 0; i < ACCOUNT_LIMIT; i++) expect((await logIn(email, "wrong", from)).status).toBe(401);
+    for (let i = 0; i < AUTH_LIMIT; i++) expect((await logIn(email, "wrong", from)).status).toBe(401);
     expectLimited(await logIn(email, "wrong", from));
   });
 
@@ -136,11 +184,83 @@ describe("failed logins, over two gateways behind a proxy and two nodes of users
     expect((await logIn(email, PASSWORD)).status).toBe(200);
   });
 
-  it("count where a password is changed", async () => {
-    const client = await anywhere().login(await register(), PASSWORD);
-    const change = (current_password: string) => client.request("PUT", "/me/password", { current_password, new_password: "another horse" });
-    for (let i = 0; i < ACCOUNT_LIMIT; i++) expect((await change("wrong")).status).toBe(401);
-    expectLimited(await change(PASSWORD));
+  it("of a right password that ends in the next minute take nothing off that minute's count", async () => {
+    const { db } = users();
+    const limits = [{ subject: [unique()], limit: 2 }];
+    const takeBack = await countAttempt(db, limits);
+    await inUsers("update login_attempts set since = since - interval '61 s'");
+    await countAttempt(db, limits);
+    await takeBack();
+    await countAttempt(db, limits);
+    await expect(countAttempt(db, limits)).rejects.toMatchObject({ type: "TOO_MANY_REQUESTS" });
+  });
+
+  describe("at a change of password", () => {
+    const change = (client: Client, current_password: string) =>
+      client.request("PUT", "/me/password", { current_password, new_password: PASSWORD });
+
+    it("have a count of their own: after the limit → 429, and the user still logs in", async () => {
+      const email = await register();
+      const client = await anywhere().login(email, PASSWORD);
+      for (let i = 0; i < PASSWORD_LIMIT; i++) expect((await change(client, "wrong")).status).toBe(401);
+      expectLimited(await change(client, PASSWORD));
+      expect((await logIn(email, PASSWORD)).status).toBe(200);
+      expect((await change(await anywhere().login(await register(), PASSWORD), PASSWORD)).status).toBe(204);
+    });
+
+    it("are not those at logins: strangers who fail for a person do not keep that person from it", async () => {
+      const email = await register();
+      const client = await anywhere().login(email, PASSWORD);
+      for (let i = 0; i < ACCOUNT_LIMIT + 1; i++) await logIn(email, "wrong");
+      expectLimited(await logIn(email, PASSWORD));
+      expect((await change(client, PASSWORD)).status).toBe(204);
+    });
+  });
+
+  it("registrations from one address, after the limit → 429, whatever became of them; others register, and all log in there", async () => {
+    const from = unknownAddress();
+    const email = await register();
+    const answers = await times(REGISTER_LIMIT - 1, () => openAccount(unique(), PASSWORD, from));
+    answers.push(await openAccount(email, "another password", from));
+    expect([count(answers, 201), count(answers, 409)]).toEqual([REGISTER_LIMIT - 1, 1]);
+    expectLimited(await openAccount(unique(), PASSWORD, from));
+    expect((await openAccount(unique(), PASSWORD)).status).toBe(201);
+    expect((await logIn(email, PASSWORD, from)).status).toBe(200);
+  });
+});
+
+describe("known addresses", () => {
+  beforeAll(() => open({ env: { TRUST_PROXY: "loopback" } }));
+  afterAll(() => shop.stop());
+
+  const known = (email: string) =>
+    inUsers(
+      `select encode(address, 'hex') as address, last_used_at from known_addresses join users on id = user_id where email = '${email}' order by last_used_at`,
+    );
+
+  it("are kept as hashes that differ from user to user, once each", async () => {
+    const home = unknownAddress();
+    const [ada, bob] = [await register(), await register()];
+    for (const email of [ada, ada, bob]) expect((await logIn(email, PASSWORD, home)).status).toBe(200);
+    expect((await logIn(ada, "wrong")).status).toBe(401);
+    const rows = [...(await known(ada)), ...(await known(bob))].map(({ address }) => address as string);
+    expect([rows.length, new Set(rows).size, rows.every((row) => /^[0-9a-f]{64}$/.test(row))]).toEqual([2, 2, true]);
+  });
+
+  it("are the twenty that were used last", async () => {
+    const email = await register();
+    const addresses = Array.from({ length: 22 }, (_, i) => `198.51.100.${i}`);
+    for (const from of addresses) expect((await logIn(email, PASSWORD, from)).status).toBe(200);
+    const { db, tidy } = users();
+    const id = Number((await inUsers(`select id from users where email = '${email}'`))[0]!["id"]);
+    const areKnown = await Promise.all(addresses.map((address) => isKnownAddress(db, id, address)));
+    expect(areKnown).toEqual([false, false, ...Array<boolean>(20).fill(true)]);
+    await inUsers(`update known_addresses set last_used_at = now() - interval '91 days' where user_id = ${id}`);
+    expect(await isKnownAddress(db, id, addresses[21]!)).toBe(false);
+    expect((await logIn(email, PASSWORD, addresses[21])).status).toBe(200);
+    await tidy();
+    expect(await known(email)).toHaveLength(1);
+    expect(await isKnownAddress(db, id, addresses[21]!)).toBe(true);
   });
 });
 

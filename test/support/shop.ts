@@ -17,6 +17,15 @@ const FACTORIES: Readonly<Record<ServiceName, Factory>> = { api, users, products
 
 export const ADMIN = { email: "admin@shop.test", password: "an admin's password" };
 
+/** All people of a test come from one address. */
+export const NO_LIMITS = {
+  RATE_LIMIT_AUTH: "0",
+  RATE_LIMIT_ACCOUNT: "0",
+  RATE_LIMIT_ADDRESS: "0",
+  RATE_LIMIT_REGISTER: "0",
+  RATE_LIMIT_PASSWORD: "0",
+};
+
 /** An action's result that breaks its contract fails the call: in tests, every result is checked. */
 const checkedResults: Middleware = {
   name: "CheckedResults",
@@ -69,8 +78,7 @@ export async function startShop({ nodes: groups = [SERVICES], env = {}, broker: 
       OUTBOX_RETRY_MAX_MS: "1000",
       ADMIN_EMAIL: ADMIN.email,
       ADMIN_PASSWORD: ADMIN.password,
-      RATE_LIMIT_AUTH: "0", // all people of a test come from one address
-      RATE_LIMIT_ADDRESS: "0",
+      ...NO_LIMITS,
       ...env,
     }),
     databases: { users: databases.users.url, products: databases.products.url, orders: databases.orders.url },
