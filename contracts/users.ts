@@ -48,6 +48,10 @@ export const AUDIENCE = "moleculer-shop";
 /** The client's address as the gateway names it, by which it is counted and takes its turn. */
 const Address = Type.Optional(Type.String({ maxLength: 64 }));
 
+/**
+ * Opens an account. The same registration again, within 15 minutes and before the first login, returns the same account: after a
+ * 503 nobody knows whether there is one. `EMAIL_TAKEN` for any other; it counts as a failed login.
+ */
 export const register = action("users.register", {
   params: closed({ email: Email, password: Password(8), address: Address }),
   result: User,

@@ -8,7 +8,7 @@ import { isKnownAddress, rememberAddress } from "./known-addresses.store";
 import type { Passwords, Question } from "./passwords";
 import { changePassword, openSession, type Grant } from "./sessions.store";
 import type { Line, Turn } from "./turns";
-import { emailKey, highestCost, renewHash, type UserRow } from "./users.store";
+import { emailKey, highestCost, isJustRegistered, renewHash, type UserRow } from "./users.store";
 
 /** Attempts a minute; 0 is no limit. */
 export interface LoginLimits {
@@ -65,18 +65,25 @@ export class Logins {
     );
   }
 
-  /** Opens an account. @throws EMAIL_TAKEN, TOO_MANY_REQUESTS, SERVICE_UNAVAILABLE: then there is no account */
+  /**
+   * Opens an account; or returns the one that the same registration opened, where its response may have been lost: within
+   * 15 minutes, before the first login.
+   * @throws EMAIL_TAKEN, which counts as a failed login, TOO_MANY_REQUESTS, SERVICE_UNAVAILABLE: then there is no account
+   */
   async register({ email, password }: Credentials, visitor: Visitor): Promise<UserRow> {
     const account = emailKey(email);
     const turn = turnOf("registrations", visitor);
     return counted(this.db, this.registrationLimits(visitor), isRegistration, async () => {
+      const taken = await this.accounts.find({ email_key: account });
+      if (taken) return this.registerAgain(taken, password, visitor, turn);
       const password_hash = await this.passwords.hash(password, turn);
       if (performance.now() > turn.deadline) throw tooLate();
       try {
         return await this.accounts.insert({ email, email_key: account, password_hash });
       } catch (error) {
-        if (isUniqueViolation(error)) throw problem("EMAIL_TAKEN", "this e-mail has an account");
-        throw error;
+        const winner = isUniqueViolation(error) ? await this.accounts.find({ email_key: account }) : undefined;
+        if (winner === undefined) throw error;
+        return this.registerAgain(winner, password, visitor, turn);
       }
     });
   }
@@ -102,6 +109,16 @@ export class Logins {
         return (await changePassword(this.db, user, hash, session)) || undefined;
       }),
     );
+  }
+
+  /** As much work as for a wrong password in any case, so that its time says nothing about the account. */
+  private async registerAgain(user: UserRow, password: string, visitor: Visitor, turn: Turn): Promise<UserRow> {
+    return counted(this.db, this.loginLimits(user.email_key, visitor), isWrongPassword, async () => {
+      const isRepeatable = await isJustRegistered(this.db, user.id);
+      const { isRight } = await this.check(isRepeatable ? user : undefined, { password }, turn);
+      if (!isRight) throw problem("EMAIL_TAKEN", "this e-mail has an account");
+      return user;
+    });
   }
 
   /** @returns the user with the hash that is stored now; @throws INVALID_CREDENTIALS, no sooner for nobody than for a wrong password */
@@ -141,7 +158,7 @@ export class Logins {
 export const wrongCredentials = () => problem("INVALID_CREDENTIALS", "the e-mail or the password is wrong");
 export const noAccount = () => problem("UNAUTHENTICATED", "this account does not exist");
 
-const isWrongPassword = (error: unknown): boolean => errorType(error) === "INVALID_CREDENTIALS";
+const isWrongPassword = (error: unknown): boolean => ["INVALID_CREDENTIALS", "EMAIL_TAKEN"].includes(errorType(error) ?? "");
 
 /** Counted whatever its end is, but where no password was hashed. */
 const isRegistration = (error: unknown): boolean => !["SERVICE_UNAVAILABLE", "TOO_MANY_REQUESTS"].includes(errorType(error) ?? "");

@@ -25,14 +25,15 @@ export interface Grant {
 }
 
 /**
- * Opens the session of a login.
+ * Opens the session of a login, and notes an account's first one.
  * @param ttl seconds that its refresh token is good for
  * @returns undefined where the password has changed since it was compared: its sessions have been ended already
  */
 export async function openSession(db: Database, { id, role, password_hash }: UserRow, ttl: number): Promise<Grant | undefined> {
   const refreshToken = newToken();
   const [row] = await db.query<{ session: string }>(
-    `with u as (select id from users where id = $1 and password_hash = $2 for share),
+    `with u as (select id, first_login_at from users where id = $1 and password_hash = $2 for no key update),
+       f as (update users set first_login_at = now() from u where users.id = u.id and u.first_login_at is null),
        s as (insert into sessions (user_id, expires_at) select id, now() + $3 * interval '1 second' from u returning id)
      insert into refresh_tokens (hash, session_id) select $4, id from s returning session_id as session`,
     [id, password_hash, ttl, hashOf(refreshToken)],

@@ -38,6 +38,18 @@ export async function highestCost({ query }: Database): Promise<number> {
   return row?.cost ?? 0;
 }
 
+/** Minutes for which the registration of an account may be repeated. */
+const REPEAT_MINUTES = 15;
+
+/** Whether an account is so new that its registration may be repeated: its first answer may have been lost. */
+export async function isJustRegistered({ query }: Database, id: number): Promise<boolean> {
+  const rows = await query(
+    "select 1 from users where id = $1 and first_login_at is null and created_at > now() - $2 * interval '1 minute'",
+    [id, REPEAT_MINUTES],
+  );
+  return rows.length > 0;
+}
+
 /** Another hash of the same password. @returns whether the stored one still was the one that had been compared */
 export async function renewHash({ query }: Database, user: UserRow, passwordHash: string): Promise<boolean> {
   const renewed = await query("update users set password_hash = $3 where id = $1 and password_hash = $2 returning 1", [

@@ -217,6 +217,22 @@ describe("failed logins, over two gateways behind a proxy and two nodes of users
     });
   });
 
+  describe("at a registration", () => {
+    it("of an e-mail that is taken count for that account from that address, and not elsewhere", async () => {
+      const [email, from] = [await register(), unknownAddress()];
+      for (let i = 0; i < AUTH_LIMIT; i++) expect((await openAccount(email, "another password", from)).body["code"]).toBe("EMAIL_TAKEN");
+      expectLimited(await openAccount(email, "another password", from));
+      expectLimited(await logIn(email, PASSWORD, from));
+      expect((await logIn(email, PASSWORD)).status).toBe(200);
+    });
+
+    it("with the right password count for nothing", async () => {
+      const [email, from] = [unique(), unknownAddress()];
+      await times(REGISTER_LIMIT, () => openAccount(email, PASSWORD, from));
+      for (let i = 0; i < AUTH_LIMIT; i++) expect((await logIn(email, "wrong", from)).status).toBe(401);
+    });
+  });
+
   it("registrations from one address, after the limit → 429, whatever became of them; others register, and all log in there", async () => {
     const from = unknownAddress();
     const email = await register();

@@ -296,10 +296,51 @@ describe("registration", () => {
       expect((await (await shop.client().login(email, "long enough")).get("/me")).body["email"]).toBe(first);
   });
 
-  it("ten registrations of one e-mail at once: one → 201, the others → 409", async () => {
+  it("ten registrations of one e-mail at once with ten passwords: one → 201, the others → 409", async () => {
     const email = unique();
-    const statuses = (await Promise.all(Array.from({ length: 10 }, () => register(email)))).map(({ status }) => status);
+    const all = Array.from({ length: 10 }, (_, i) => register(email, `long enough ${i}`));
+    const statuses = (await Promise.all(all)).map(({ status }) => status);
     expect(statuses.sort()).toEqual([201, ...Array<number>(9).fill(409)]);
+  });
+
+  it("ten of one e-mail and password at once → 201 with one account", async () => {
+    const email = unique();
+    const answers = await Promise.all(Array.from({ length: 10 }, () => register(email)));
+    expect([...new Set(answers.map(({ status }) => status))]).toEqual([201]);
+    expect(new Set(answers.map(({ body }) => Number(body["id"]))).size).toBe(1);
+  });
+
+  describe("once more, as after a lost response,", () => {
+    it("with the same password → 201 with the same account", async () => {
+      const email = unique();
+      const first = await register(email);
+      const again = await register(email.toUpperCase());
+      expect([again.status, again.headers.get("location"), again.body]).toEqual([201, "/me", first.body]);
+    });
+
+    it("with another password → 409, and the password stays the first one", async () => {
+      const email = unique();
+      await register(email);
+      const again = await register(email, "another password");
+      expect([again.status, again.body["code"]]).toEqual([409, "EMAIL_TAKEN"]);
+      expect((await nobody.post("/token", { email, password: "another password" })).status).toBe(401);
+    });
+
+    it("after the first login → 409", async () => {
+      const email = unique();
+      await register(email);
+      await shop.client().login(email, "long enough");
+      expect((await register(email)).body["code"]).toBe("EMAIL_TAKEN");
+    });
+
+    it("after 15 minutes → 409", async () => {
+      const email = unique();
+      await register(email);
+      await inUsers(`update users set created_at = now() - interval '14 minutes' where email = '${email}'`);
+      expect((await register(email)).status).toBe(201);
+      await inUsers(`update users set created_at = now() - interval '15 minutes' where email = '${email}'`);
+      expect((await register(email)).body["code"]).toBe("EMAIL_TAKEN");
+    });
   });
 });
 
