@@ -1,8 +1,9 @@
-import Ajv, { type ErrorObject } from "ajv";
+import Ajv from "ajv";
 import addFormats from "ajv-formats";
 import type { Static, TSchema } from "@sinclair/typebox";
 import { Validators } from "moleculer";
 import type { FieldError } from "../contracts/errors";
+import { describe, fieldOf, listErrors } from "./field-errors";
 
 const UTF8_LIMIT_OF_BCRYPT = 72;
 const EMAIL = /^[^\s@\p{C}"(),:;<>[\\\]]{1,64}@(?:[\p{L}\p{N}](?:[\p{L}\p{N}\p{M}-]{0,61}[\p{L}\p{N}\p{M}])?\.)+[\p{L}\p{N}\p{M}-]{2,63}$/u;
@@ -22,55 +23,27 @@ function formats(ajv: Ajv): Ajv {
   return ajv;
 }
 
-const MESSAGES: Record<string, string> = {
-  "idn-email": "must be an e-mail address",
-  password: "must have at most 72 bytes, no NUL and no half a character",
-  text: "must not contain control characters other than tab and line feed, or half a character",
-  money: "must have at most two decimals",
-  "date-time": "must be a date and time of RFC 3339",
-};
-
-// allErrors is capped by the size of the body; verbose stays off, so that a submitted value never gets into an error.
-const exact = formats(new Ajv({ allErrors: true, coerceTypes: false, strict: true, allowUnionTypes: true, useDefaults: false }));
+// Both stop at the first error: a list of every one would cost whoever is asked more than it cost whoever sent it. With `verbose` a
+// submitted value would get into an error.
+const exact = formats(new Ajv({ coerceTypes: false, strict: true, allowUnionTypes: true, useDefaults: false }));
 /** Query parameters are strings: here, and only here, "20" counts as 20. */
-const coercing = formats(new Ajv({ allErrors: true, coerceTypes: true, strict: true, allowUnionTypes: true }));
+const coercing = formats(new Ajv({ coerceTypes: true, strict: true, allowUnionTypes: true }));
 
-/** `/items/0/quantity` (RFC 6901) as `items[0].quantity`. */
-function fieldName(error: ErrorObject): string {
-  const extra: unknown = error.params["additionalProperty"] ?? error.params["missingProperty"];
-  const path = error.instancePath.split("/").slice(1);
-  if (typeof extra === "string") path.push(extra);
-  return path.reduce((name, part) => (/^\d+$/.test(part) ? `${name}[${part}]` : name ? `${name}.${part}` : part), "");
-}
+const errorsOf = (schema: TSchema, value: unknown): FieldError[] => listErrors(schema, value, (part) => exact.compile(part));
 
-function describe(error: ErrorObject): string {
-  if (error.keyword === "additionalProperties") return "is not a known field";
-  if (error.keyword === "required") return "is required";
-  if (error.keyword === "pattern") return "has characters or a form that are not allowed";
-  if (error.keyword === "format") return MESSAGES[String(error.params["format"])] ?? "has a wrong form";
-  return error.message ?? "is not valid";
-}
-
-function fieldErrors(errors: readonly ErrorObject[]): FieldError[] {
-  // A union reports each of its branches and then itself: the shortest true thing to say is one line a field.
-  const byField = new Map<string, string>();
-  for (const error of errors) if (!byField.has(fieldName(error))) byField.set(fieldName(error), describe(error));
-  return [...byField].slice(0, 20).map(([field, message]) => ({ field, message }));
-}
-
-/** Checks a value against a contract; the list of what is wrong is empty where nothing is. */
+/** Checks a value against a contract. @returns what is wrong with it, 20 fields at most; empty where nothing is */
 export function check(schema: TSchema, value: unknown): FieldError[] {
-  const validate = exact.compile(schema);
-  return validate(value) ? [] : fieldErrors(validate.errors ?? []);
+  return exact.compile(schema)(value) ? [] : errorsOf(schema, value);
 }
 
 /** As `check`, as a guard of the type. */
 export const matches = <S extends TSchema>(schema: S, value: unknown): value is Static<S> => exact.compile(schema)(value);
 
-/** Turns the strings of a query into the types of the contract, in place, and tells what is wrong. */
-export function coerce(schema: TSchema, query: Record<string, unknown>): FieldError[] {
+/** Turns the strings of a query into the types of the contract, in place. @returns the first error, where there is one */
+export function coerce(schema: TSchema, query: Record<string, unknown>): FieldError | undefined {
   const validate = coercing.compile(schema);
-  return validate(query) ? [] : fieldErrors(validate.errors ?? []);
+  const error = validate(query) ? undefined : validate.errors?.[0];
+  return error && { field: fieldOf(error), message: describe(error) };
 }
 
 const isContract = (schema: Record<string, unknown>): boolean => schema["type"] === "object" && "properties" in schema;
@@ -83,7 +56,7 @@ export class ContractValidator extends Validators.Fastest {
   override compile(schema: Record<string, unknown>): ReturnType<Validators.Fastest["compile"]> {
     if (!isContract(schema)) return super.compile(schema);
     const validate = exact.compile(schema);
-    const checker = (value: unknown) => (validate(value) ? true : fieldErrors(validate.errors ?? []));
+    const checker = (value: unknown) => (validate(value) ? true : errorsOf(schema as TSchema, value));
     return checker as ReturnType<Validators.Fastest["compile"]>; // Moleculer's type forgets the list of errors
   }
 }

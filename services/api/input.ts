@@ -72,7 +72,7 @@ export function queryParams(
     if (isNumber && typeof value === "string" && !/^-?\d{1,16}(\.\d{1,16})?$/.test(value))
       throw problem("BAD_REQUEST", `the query parameter ${name} must be a number`);
   }
-  const [wrong] = coerce(contract.params, params);
+  const wrong = coerce(contract.params, params);
   if (wrong !== undefined) throw problem("BAD_REQUEST", `the query parameter ${wrong.field} ${wrong.message}`);
   return params;
 }

@@ -1,0 +1,97 @@
+import type { ErrorObject, ValidateFunction } from "ajv";
+import type { TArray, TObject, TSchema } from "@sinclair/typebox";
+import type { FieldError } from "../contracts/errors";
+
+/** Most errors that are listed for one value. Whoever sends more of them needs no complete list. */
+export const MAX_ERRORS = 20;
+/** Most characters of a field's name that are repeated to whoever sent it. */
+const MAX_NAME_LENGTH = 100;
+
+const FORMATS: Record<string, string> = {
+  "idn-email": "must be an e-mail address",
+  password: "must have at most 72 bytes, no NUL and no half a character",
+  text: "must not contain control characters other than tab and line feed, or half a character",
+  money: "must have at most two decimals",
+  "date-time": "must be a date and time of RFC 3339",
+};
+
+/** What Ajv says of one value, as a sentence without its subject. */
+export function describe(error: ErrorObject): string {
+  if (error.keyword === "additionalProperties") return "is not a known field";
+  if (error.keyword === "required") return "is required";
+  if (error.keyword === "pattern") return "has characters or a form that are not allowed";
+  if (error.keyword === "format") return FORMATS[String(error.params["format"])] ?? "has a wrong form";
+  return error.message ?? "is not valid";
+}
+
+/** The field that an error of Ajv is about: `/items/0/quantity` (RFC 6901) as `items[0].quantity`. */
+export function fieldOf(error: ErrorObject, parent = ""): string {
+  const extra: unknown = error.params["additionalProperty"] ?? error.params["missingProperty"];
+  const path = error.instancePath.split("/").slice(1);
+  if (typeof extra === "string") path.push(extra);
+  return path.reduce((name, part) => (/^\d+$/.test(part) ? `${name}[${part}]` : within(name, part)), parent);
+}
+
+const within = (parent: string, name: string): string => (parent === "" ? name : `${parent}.${name}`);
+
+/**
+ * Lists what is wrong with a value that broke its contract: at most one error per field, at most MAX_ERRORS in all. Ajv can either
+ * stop at the first error or list every one, which for 34,000 invalid items takes longer than anything else a request can cause.
+ * @param compile compiles a schema to stop at its first error
+ */
+export function listErrors(schema: TSchema, value: unknown, compile: (schema: TSchema) => ValidateFunction): FieldError[] {
+  const messages = new Map<string, string>();
+  const isFull = (): boolean => messages.size >= MAX_ERRORS;
+  const add = (field: string, message: string): void => {
+    const name = shortened(field);
+    if (!messages.has(name) && !isFull()) messages.set(name, message);
+  };
+
+  const visit = (part: TSchema, given: unknown, field: string): void => {
+    if (isFull()) return;
+    if (isObjectSchema(part) && isObject(given)) visitObject(part, given, field);
+    else if (isArraySchema(part) && Array.isArray(given) && hasAllowedSize(part, given)) visitItems(part, given, field);
+    else visitWhole(part, given, field);
+  };
+  /** In Ajv's order: missing fields, unknown ones, and then what the others hold. */
+  const visitObject = ({ properties, required = [], additionalProperties }: TObject, given: Fields, field: string): void => {
+    for (const name of required) if (valueOf(given, name) === undefined) add(within(field, name), "is required");
+    if (additionalProperties === false)
+      for (const name in given) {
+        if (isFull()) return;
+        if (!Object.hasOwn(properties, name)) add(within(field, name), "is not a known field");
+      }
+    for (const [name, part] of Object.entries(properties)) {
+      const its = valueOf(given, name);
+      if (its !== undefined) visit(part, its, within(field, name));
+    }
+  };
+  const visitItems = ({ items }: TArray, given: readonly unknown[], field: string): void => {
+    for (let i = 0; i < given.length && !isFull(); i++) visit(items, given[i], `${field}[${i}]`);
+  };
+  /** What has no parts, or not even the type or the size that it needs. Of a union, what breaks its first branch comes first. */
+  const visitWhole = (part: TSchema, given: unknown, field: string): void => {
+    const validate = compile(part);
+    if (!validate(given)) for (const error of validate.errors ?? []) add(fieldOf(error, field), describe(error));
+  };
+
+  visit(schema, value, "");
+  if (messages.size === 0) visitWhole(schema, value, ""); // broken by a keyword that is not looked at above
+  return [...messages].map(([field, message]) => ({ field, message }));
+}
+
+type Fields = Readonly<Record<string, unknown>>;
+const isObject = (value: unknown): value is Fields => typeof value === "object" && value !== null && !Array.isArray(value);
+/** Not what it inherits: every object has a `constructor`. */
+const valueOf = (given: Fields, name: string): unknown => (Object.hasOwn(given, name) ? given[name] : undefined);
+
+// By their words, not by TypeBox's symbols: those are lost where Moleculer copies a schema.
+const isObjectSchema = (schema: TSchema): schema is TObject => schema["type"] === "object" && isObject(schema["properties"]);
+const isArraySchema = (schema: TSchema): schema is TArray => schema["type"] === "array" && isObject(schema["items"]);
+
+/** Sizes come first: what is too long is refused without a look at what it holds. */
+const hasAllowedSize = ({ minItems = 0, maxItems = Infinity }: TArray, { length }: readonly unknown[]): boolean =>
+  length >= minItems && length <= maxItems;
+
+const shortened = (field: string): string =>
+  field.length <= MAX_NAME_LENGTH ? field : `${field.slice(0, MAX_NAME_LENGTH - 1).toWellFormed()}…`;
