@@ -18,6 +18,8 @@ interface ProblemOptions {
   errors?: FieldError[];
   /** seconds */
   retryAfter?: number;
+  /** the content codings that would have been taken */
+  acceptEncoding?: string;
   /** for the log */
   cause?: unknown;
 }

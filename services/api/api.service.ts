@@ -21,6 +21,7 @@ import { RequestMetrics } from "./metrics";
 import { nodesRoute } from "./nodes";
 import { translated } from "./problem";
 import { RateLimit } from "./rate-limit";
+import { isFormBody, isJsonBody } from "./request";
 import { ROUTES } from "./routes";
 import { Streams, type StreamLimits } from "./streams";
 import { refuseUnreadable } from "./unserved";
@@ -77,8 +78,8 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
           authentication: true,
           authorization: true,
           bodyParsers: {
-            json: { limit: BODY_LIMIT, type: ["application/json", "application/*+json"], strict: false },
-            urlencoded: { limit: BODY_LIMIT, extended: false },
+            json: { limit: BODY_LIMIT, type: isJsonBody, strict: false },
+            urlencoded: { limit: BODY_LIMIT, type: isFormBody, extended: false },
           },
           aliases: Object.fromEntries(Object.entries(routes).map(([path, spec]) => [path, { spec, handler: respond }])),
         },

@@ -10,7 +10,7 @@ import { bearerToken, unauthenticated } from "./access";
 import type { Exchange } from "./exchange";
 import type { Alias, Api, RoutedRequest } from "./gateway";
 import { problemDetails, translated } from "./problem";
-import { hotProduct, isAcceptable, isPreflight, isProbe, pathOf, requestId } from "./request";
+import { bodyRefusal, hotProduct, isPreflight, isProbe, pathOf, requestId } from "./request";
 import type { Reply } from "./route";
 import { readProduct } from "./routes";
 import { refuseAtOnce } from "./unserved";
@@ -97,11 +97,8 @@ export function intake(config: Config): Partial<ServiceSchema> {
           exchange.caller = await this.authenticated(req, spec.auth);
           if (!isProbe(req)) this.admission.check(exchange);
         }
-        if (spec.body !== "none" && !isAcceptable(req, spec.body))
-          throw problem(
-            "UNSUPPORTED_MEDIA_TYPE",
-            spec.body.form === undefined ? "the body must be application/json" : "the body must be application/json or a form",
-          );
+        const refusal = spec.body === "none" ? undefined : bodyRefusal(req, spec.body);
+        if (refusal !== undefined) throw refusal;
         if (req.headers.expect?.toLowerCase() === "100-continue") res.writeContinue();
         await web.httpHandler.call(this, req, res);
       },

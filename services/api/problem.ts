@@ -57,7 +57,14 @@ export function problemDetails(code: ErrorCode, requestId: string, detail = DETA
 /** The header fields that go with a problem (RFC 6750, section 3; RFC 9110, 10.2.3). */
 export function problemHeaders({ status, code }: ProblemDetails, error?: unknown): Record<string, string> {
   if (status === 401) return { "WWW-Authenticate": code === "UNAUTHENTICATED" ? 'Bearer error="invalid_token"' : "Bearer" };
+  if (status === 415) return acceptEncoding(error);
   return status === 503 || status === 429 ? { "Retry-After": String(retryAfter(error)) } : {};
+}
+
+/** RFC 9110, 12.5.3. */
+function acceptEncoding(error: unknown): Record<string, string> {
+  const data = dataOf(error);
+  return "acceptEncoding" in data && typeof data.acceptEncoding === "string" ? { "Accept-Encoding": data.acceptEncoding } : {};
 }
 
 /** What the refusal says itself, where it says something. */

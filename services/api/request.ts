@@ -1,5 +1,6 @@
 import { randomUUID } from "node:crypto";
 import type { IncomingMessage } from "node:http";
+import { problem, type Problem } from "../../broker/errors";
 import type { Config } from "../../config";
 import type { Body } from "./route";
 
@@ -34,9 +35,27 @@ export function hotProduct({ method, url = "", headers }: IncomingMessage): stri
 export const isPreflight = (req: IncomingMessage, config: Config): boolean =>
   config.corsOrigins.length > 0 && req.headers.origin !== undefined && req.headers["access-control-request-method"] !== undefined;
 
-/** Whether a body is of a type that its route reads. */
-export function isAcceptable(req: IncomingMessage, { form }: Body): boolean {
-  const type = (req.headers["content-type"] ?? "").split(";")[0]?.trim().toLowerCase() ?? "";
-  if (/^application\/([\w.-]+\+)?json$/.test(type)) return true;
-  return form !== undefined && type === "application/x-www-form-urlencoded";
+/** The content codings that are undone (RFC 9110, 8.4.1), one at most: each more would multiply what a small body can expand to. */
+const CODINGS = ["gzip", "br", "deflate"];
+const KNOWN_CODINGS = new Set(["", "identity", ...CODINGS]);
+
+const mediaType = ({ headers }: IncomingMessage): string => (headers["content-type"] ?? "").split(";")[0]?.trim().toLowerCase() ?? "";
+const isJson = (type: string): boolean => /^application\/([\w.-]+\+)?json$/.test(type);
+const isForm = (type: string): boolean => type === "application/x-www-form-urlencoded";
+const isDecodable = ({ headers }: IncomingMessage): boolean => KNOWN_CODINGS.has((headers["content-encoding"] ?? "").toLowerCase());
+
+/** For the parsers of bodies: what they do not take is not read. */
+export const isJsonBody = (req: IncomingMessage): boolean => isDecodable(req) && isJson(mediaType(req));
+export const isFormBody = (req: IncomingMessage): boolean => isDecodable(req) && isForm(mediaType(req));
+
+/** Why the body of a request can't be read by its route, judged by the head alone; undefined where it can. */
+export function bodyRefusal(req: IncomingMessage, { form }: Body): Problem | undefined {
+  // The header tells a wrong coding from a wrong type (RFC 9110, 12.5.3).
+  if (!isDecodable(req))
+    return problem("UNSUPPORTED_MEDIA_TYPE", `the body may have one of the content codings ${CODINGS.join(", ")}, or none`, {
+      acceptEncoding: CODINGS.join(", "),
+    });
+  const type = mediaType(req);
+  if (isJson(type) || (form !== undefined && isForm(type))) return undefined;
+  return problem("UNSUPPORTED_MEDIA_TYPE", `the body must be application/json${form === undefined ? "" : " or a form"}`);
 }

@@ -1,4 +1,5 @@
 import { connect } from "node:net";
+import { brotliCompressSync, deflateSync, gzipSync } from "node:zlib";
 import type { Middleware } from "moleculer";
 import { Client as Postgres } from "pg";
 import type { Answer, Client } from "../support/client";
@@ -65,7 +66,7 @@ const ROWS = String.raw`
   seller POST /products {"name":":KiB"}
 415 Unsupported Media Type: UNSUPPORTED_MEDIA_TYPE
   seller POST /<products|products/:1/stock|orders>
-  seller POST /products @Content-Encoding:canary@ {}
+  seller POST /products @Content-Encoding:<canary|zstd|x-gzip|compress|gzip, gzip|gzip,br|identity, gzip|gzip, identity|*>@ {}
   nobody POST /<token/refresh|logout> @Content-Type:application/x-www-form-urlencoded@ refresh_token=canary
   seller POST /products @Content-Type:<text/plain|application/x-www-form-urlencoded|application/json; charset=latin1|x/json|>@ {}
   nobody POST /token @Content-Type:<text/plain|multipart/form-data>@ {}
@@ -228,6 +229,46 @@ describe("in one process", () => {
     const line = documentation.lineOf(method!, target!);
     if (line !== undefined) expect(documentation.differences(line, answer)).toEqual([]);
     else expect(["NOT_FOUND", "METHOD_NOT_ALLOWED"]).toContain(code);
+  });
+
+  const CODED = [
+    ["gzip", gzipSync],
+    ["br", brotliCompressSync],
+    ["deflate", deflateSync],
+    ["GZIP", gzipSync],
+    ["identity", (body: string) => Buffer.from(body)],
+  ] as const;
+  it.each(CODED)("a body in %s is read, and may expand to 100 KiB; cut short it → BAD_REQUEST", async (coding, encode) => {
+    const post = (raw: Buffer) => people.seller.post("/products", undefined, { raw, headers: { "Content-Encoding": coding } });
+    const product = { name: "x", price: 1, quantity: 1 };
+    expect((await post(encode(JSON.stringify(product)))).status).toBe(201);
+    const tooLong = (length: number) => encode(JSON.stringify({ ...product, description: "x".repeat(length) }));
+    expectProblem(await post(tooLong(102_300)), "VALIDATION_ERROR");
+    expectProblem(await post(tooLong(102_400)), "BODY_TOO_LARGE");
+    if (coding !== "identity") expectProblem(await post(encode(JSON.stringify(product)).subarray(0, -5)), "BAD_REQUEST");
+  });
+
+  it("a coding that is not known is told from a type that is not, by the header", async () => {
+    const post = async (headers: Record<string, string>) =>
+      (await people.seller.post("/products", undefined, { raw: "{}", headers })).headers.get("accept-encoding");
+    expect(await post({ "Content-Encoding": "zstd" })).toBe("gzip, br, deflate");
+    expect(await post({ "Content-Type": "text/plain" })).toBeNull();
+  });
+
+  const product = (name: string): string => `{"name":${name},"price":1,"quantity":1}`;
+  it.each([
+    ["a byte order mark", 201, Buffer.from(`\ufeff${product('"x"')}`), "application/json"],
+    ["UTF-16", 201, Buffer.from(product('"é"'), "utf16le"), "application/json; charset=UTF-16LE"],
+    ["a field twice, of which the last counts", 201, Buffer.from(`{"price":-1,${product('"x"').slice(1)}`), "application/json"],
+    ["bytes that are no UTF-8", 201, Buffer.from(product('"\xff\xc0"'), "latin1"), "application/json"],
+    ["half a character", 422, Buffer.from(product('"\\ud800"')), "application/json"],
+    ["a number of 10,000 digits", 422, Buffer.from(product(`"x"`).replace("1", "1".repeat(10_000))), "application/json"],
+    ["an unknown charset", 415, Buffer.from(product('"x"')), "application/json; charset=utf-99"],
+    ["a parameter that can't be read", 201, Buffer.from(product('"x"')), 'application/json; charset; =; x="'],
+    ["nothing", 422, Buffer.alloc(0), "application/json"],
+  ] as const)("a body with %s → %i", async (_what, status, raw, type) => {
+    const answer = await people.seller.post("/products", undefined, { raw, headers: { "Content-Type": type } });
+    expect(answer.status).toBe(status);
   });
 
   it("an order whose key is being written by another → IDEMPOTENCY_IN_FLIGHT", async () => {
