@@ -21,7 +21,7 @@ import { RequestMetrics } from "./metrics";
 import { nodesRoute } from "./nodes";
 import { translated } from "./problem";
 import { RateLimit } from "./rate-limit";
-import { isFormBody, isJsonBody } from "./request";
+import { isFormBody, isJsonBody, splitTarget } from "./request";
 import { ROUTES } from "./routes";
 import { Streams, type StreamLimits } from "./streams";
 import { refuseUnreadable } from "./unserved";
@@ -110,13 +110,7 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
     },
 
     methods: {
-      /** Flat, and into an object without a prototype: `constructor` and `__proto__` are names like others. */
-      parseQueryString(req: IncomingMessage): { url: string; query: Record<string, unknown> } {
-        const [url = "/", ...rest] = (req.url ?? "/").split("?");
-        const query = Object.create(null) as Record<string, unknown>;
-        for (const [name, value] of new URLSearchParams(rest.join("?"))) query[name] = name in query ? [query[name], value] : value;
-        return { url, query };
-      },
+      parseQueryString: (req: IncomingMessage) => splitTarget(req.url ?? "/"),
 
       /** HEAD is GET without the body (RFC 9110, 9.3.2). */
       resolveAlias(this: Api, url: string, method: string): unknown {

@@ -5,13 +5,17 @@ import proxyaddr from "proxy-addr";
 /** Hextets of an IPv6 address that tell one customer of a provider from another (RFC 6177): the rest he may choose himself. */
 const SITE = 4;
 
+/** Most proxies that a request may have come through: each address is parsed, and 5,000 of them fit into a header. */
+const MAX_HOPS = 32;
+
 /** Where requests come from, as far as it can be believed: X-Forwarded-For and -Proto count from the proxies that are trusted alone. */
 export class ClientAddress {
   private readonly trust: (address: string, hop: number) => boolean;
 
   /** @param proxies addresses, ranges of CIDR, or `loopback`, `linklocal`, `uniquelocal` */
   constructor(proxies: readonly string[]) {
-    this.trust = proxyaddr.compile([...proxies]);
+    const isTrusted = proxyaddr.compile([...proxies]);
+    this.trust = (address, hop) => hop < MAX_HOPS && isTrusted(address, hop);
   }
 
   /** The name to count a client by: its IPv4 address, or the network of its IPv6 address. */

@@ -9,8 +9,9 @@ import type { Caller } from "../../contracts/users";
 import { bearerToken, unauthenticated } from "./access";
 import type { Exchange } from "./exchange";
 import type { Alias, Api, RoutedRequest } from "./gateway";
+import { limitParts } from "./parts";
 import { problemDetails, translated } from "./problem";
-import { bodyRefusal, hotProduct, isPreflight, isProbe, pathOf, requestId } from "./request";
+import { bodyRefusal, hotProduct, ignoreBody, isPreflight, isProbe, pathOf, requestId } from "./request";
 import type { Reply } from "./route";
 import { readProduct } from "./routes";
 import { refuseAtOnce } from "./unserved";
@@ -97,8 +98,14 @@ export function intake(config: Config): Partial<ServiceSchema> {
           exchange.caller = await this.authenticated(req, spec.auth);
           if (!isProbe(req)) this.admission.check(exchange);
         }
-        const refusal = spec.body === "none" ? undefined : bodyRefusal(req, spec.body);
-        if (refusal !== undefined) throw refusal;
+        if (spec.body === "none") ignoreBody(req);
+        else {
+          const refusal = bodyRefusal(req, spec.body);
+          if (refusal !== undefined) throw refusal;
+          limitParts(req, () => {
+            this.sendProblem(req, res, problemDetails("BAD_REQUEST", exchange.id, "the body comes in too many parts"));
+          });
+        }
         if (req.headers.expect?.toLowerCase() === "100-continue") res.writeContinue();
         await web.httpHandler.call(this, req, res);
       },
@@ -144,6 +151,7 @@ export function intake(config: Config): Partial<ServiceSchema> {
 
 /** Calls the action of a route, when it is its turn; moleculer-web has read the body by then. */
 export function respond(this: Api, req: RoutedRequest, res: ServerResponse, next: (error: unknown) => void): void {
+  if (res.headersSent) return; // its body was refused while it was read
   const exchange = this.connections.of(res);
   const { spec } = req.$alias;
   const input = {

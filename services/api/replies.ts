@@ -41,7 +41,11 @@ const texts = new WeakMap<object, string>();
 /** RFC 8288: the same list, from the cursor on. */
 export function nextLink(path: string, input: Input, cursor: string | null): Headers {
   if (cursor === null) return {};
-  const query = new URLSearchParams(Object.entries(input.query).map(([name, value]): [string, string] => [name, String(value)]));
+  // What comes several times is no parameter of ours.
+  const single = Object.entries(input.query).flatMap(([name, value]): [string, string][] =>
+    typeof value === "string" ? [[name, value]] : [],
+  );
+  const query = new URLSearchParams(single);
   query.set("cursor", cursor);
   return { Link: `<${path}?${query.toString()}>; rel="next"` };
 }

@@ -23,6 +23,19 @@ export const pathOf = (req: IncomingMessage & { originalUrl?: string }): string 
 export const hasBody = ({ headers }: IncomingMessage): boolean =>
   headers["transfer-encoding"] !== undefined || (headers["content-length"] ?? "0") !== "0";
 
+/** A target as its path and its query: flat, and without a prototype, so that `constructor` and `__proto__` are names like others. */
+export function splitTarget(target: string): { url: string; query: Record<string, unknown> } {
+  const [url = "/", ...rest] = target.split("?");
+  const query = Object.create(null) as Record<string, string | string[]>;
+  for (const [name, value] of new URLSearchParams(rest.join("?"))) {
+    const given = query[name];
+    if (given === undefined) query[name] = value;
+    else if (typeof given === "string") query[name] = [given, value];
+    else given.push(value);
+  }
+  return { url, query };
+}
+
 /** What load balancers ask, which costs nothing: it is answered whatever else is asked. */
 export const isProbe = (req: IncomingMessage): boolean => /^\/health\/(live|ready)$/.test(pathOf(req));
 
@@ -44,9 +57,18 @@ const isJson = (type: string): boolean => /^application\/([\w.-]+\+)?json$/.test
 const isForm = (type: string): boolean => type === "application/x-www-form-urlencoded";
 const isDecodable = ({ headers }: IncomingMessage): boolean => KNOWN_CODINGS.has((headers["content-encoding"] ?? "").toLowerCase());
 
+const unwanted = new WeakSet<IncomingMessage>();
+
+/** The body of a request whose route takes none is not read, let alone refused. */
+export function ignoreBody(req: IncomingMessage): void {
+  unwanted.add(req);
+}
+
+const isReadable = (req: IncomingMessage): boolean => !unwanted.has(req) && isDecodable(req);
+
 /** For the parsers of bodies: what they do not take is not read. */
-export const isJsonBody = (req: IncomingMessage): boolean => isDecodable(req) && isJson(mediaType(req));
-export const isFormBody = (req: IncomingMessage): boolean => isDecodable(req) && isForm(mediaType(req));
+export const isJsonBody = (req: IncomingMessage): boolean => isReadable(req) && isJson(mediaType(req));
+export const isFormBody = (req: IncomingMessage): boolean => isReadable(req) && isForm(mediaType(req));
 
 /** Why the body of a request can't be read by its route, judged by the head alone; undefined where it can. */
 export function bodyRefusal(req: IncomingMessage, { form }: Body): Problem | undefined {
