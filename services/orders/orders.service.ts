@@ -186,7 +186,6 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
           if (!placement.ok) throw refused(placement.refusal);
           const order = await this.commit({ ...key, lines: placement.lines, total_cents: placement.total_cents });
           if (order !== undefined) return { order: store.present(order), replayed: false };
-          refusal = new Error("a key was taken and then was not there");
         } catch (error) {
           refusal = isLockTimeout(error)
             ? problem("IDEMPOTENCY_IN_FLIGHT", "the first request with this key is still under way")
@@ -194,10 +193,10 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
         }
         // The key was used before, or by a twin meanwhile: a repeat never turns into 404, 409 or 503.
         const first = await this.firstAnswer(key).catch((error: unknown) => {
-          logFailure(this.logger, "an order", refusal, currentRequestId()); // this one would never be told
+          logFailure(this.logger, "an order", refusal, currentRequestId()); // nothing else would report this one
           throw error;
         });
-        if (first === undefined) throw refusal;
+        if (first === undefined) throw refusal ?? new Error("a key was taken and then was not there");
         return first;
       },
 

@@ -1,0 +1,190 @@
+import { connect } from "node:net";
+import { Client as Postgres } from "pg";
+import type { Client } from "../support/client";
+import { Documentation } from "../support/openapi";
+import { refusals, type Fixture, type Refusal } from "../support/refusals";
+import { ADMIN, startShop, type Shop } from "../support/shop";
+import { SERVICES } from "../../config";
+
+/** Requests of one address a second; each of the test's own comes from another one. */
+const RATE_LIMIT = 20;
+
+let shop: Shop;
+let people: Record<"seller" | "buyer" | "admin", Client>;
+let documentation: Documentation;
+let fixture: Fixture;
+/** What was written at the levels error and fatal. */
+const logged: string[] = [];
+
+beforeAll(() => {
+  for (const method of ["log", "info", "warn", "error", "debug"] as const)
+    jest.spyOn(console, method).mockImplementation((...args: unknown[]) => void logged.push(args.map(String).join(" ")));
+});
+afterAll(() => {
+  jest.restoreAllMocks();
+});
+
+let addresses = 0;
+const anotherAddress = (): string => `203.0.${++addresses >> 8}.${addresses & 255}`;
+
+async function inOrders<T>(work: (database: Postgres) => Promise<T>): Promise<T> {
+  const database = new Postgres(shop.databases.orders.url);
+  await database.connect();
+  return work(database).finally(() => database.end());
+}
+
+async function open(nodes: readonly (readonly (typeof SERVICES)[number][])[]): Promise<void> {
+  shop = await startShop({
+    nodes,
+    env: { LOG_LEVEL: "error", LOG_FORMAT: "json", TRUST_PROXY: "loopback", RATE_LIMIT: String(RATE_LIMIT), RATE_LIMIT_AUTH: "5" },
+  });
+  people = { seller: shop.client(), buyer: shop.client(), admin: shop.client() };
+  await people.seller.signUp();
+  await people.buyer.signUp();
+  await people.admin.login(ADMIN.email, ADMIN.password);
+  documentation = await Documentation.of(shop.url);
+  const productId = await people.seller.createProduct();
+  const order = async (key: string): Promise<number> =>
+    Number((await people.buyer.order(productId, 1, { headers: { "Idempotency-Key": key } })).body["id"]);
+  const [orderId, rejectedId] = [await order("used"), await order("rejected")];
+  await Promise.all([people.buyer.decided(orderId), people.buyer.decided(rejectedId)]);
+  const outboxId = await inOrders(async (database) => {
+    await database.query("update orders set status = 'REJECTED' where id = $1", [rejectedId]);
+    return Number((await database.query<{ id: string }>("select id from outbox order by id limit 1")).rows[0]!.id);
+  });
+  fixture = { productId, orderId, rejectedId, outboxId, usedKey: "used", heldKey: "held", email: ADMIN.email };
+}
+
+/** @returns the code that it is refused with; "" where it is not */
+async function send({ method, target, as, token, headers, body, withoutHost = false }: Refusal, from = anotherAddress()): Promise<string> {
+  if (withoutHost) return overSocket(`${method} ${target} HTTP/1.1\r\nConnection: close\r\nX-Forwarded-For: ${from}\r\n\r\n`);
+  const bearer = token ?? (as && people[as].token) ?? "";
+  const response = await fetch(shop.url + target, {
+    method,
+    headers: { "X-Forwarded-For": from, ...(bearer !== "" && { Authorization: `Bearer ${bearer}` }), ...headers },
+    ...(body !== undefined && { body: typeof body === "string" ? body : new Uint8Array(body) }),
+  });
+  if (response.status < 400) {
+    await response.body?.cancel();
+    return "";
+  }
+  return ((await response.json()) as { code: string }).code;
+}
+
+function overSocket(text: string): Promise<string> {
+  const { hostname, port } = new URL(shop.url);
+  return new Promise((resolve, reject) => {
+    let answer = "";
+    const socket = connect(Number(port), hostname, () => socket.write(text));
+    socket.on("data", (chunk) => (answer += chunk.toString()));
+    socket.on("error", reject);
+    socket.on("close", () => {
+      resolve(/"code":"(\w+)"/.exec(answer)?.[1] ?? "");
+    });
+  });
+}
+
+/** Sends each, one after another. @returns those that are not refused with their code */
+async function sendAll(list: readonly Refusal[]): Promise<object[]> {
+  const wrong: object[] = [];
+  for (const refusal of list) {
+    const code = await send(refusal);
+    if (code !== refusal.code) wrong.push({ ...refusal, body: String(refusal.body ?? "").slice(0, 100), code, expected: refusal.code });
+  }
+  return wrong;
+}
+
+describe.each([
+  ["in one process", [SERVICES]],
+  ["over nodes", [["api"], ["users"], ["products"], ["orders"]]],
+] as const)("%s, no ERROR is logged", (_where, nodes) => {
+  beforeAll(() => open(nodes));
+  afterAll(() => shop.stop());
+  beforeEach(() => logged.splice(0));
+
+  it("for anything that a route documents to refuse", async () => {
+    await inOrders(async (other) => {
+      await other.query(
+        "begin; insert into orders (user_id, idempotency_key, request_hash, total_cents) select user_id, 'held', '', 0 from orders limit 1",
+      );
+      const { known, unknown } = refusals(documentation, fixture);
+      // These are not one route's, and have tests of their own below.
+      expect(unknown.filter((one) => !/: (TOO_MANY_REQUESTS|SERVICE_UNAVAILABLE|INTERNAL_ERROR)$/.test(one))).toEqual([]);
+      expect(known.length).toBeGreaterThan(150);
+      expect(await sendAll(known)).toEqual([]);
+    });
+    expect(logged).toEqual([]);
+  });
+
+  it("for too many requests, at any route, and for too many wrong passwords", async () => {
+    for (const line of documentation.lines.filter((one) => !/health\/(live|ready)/.test(one))) {
+      const [method = "", template = ""] = line.split(" ");
+      const from = anotherAddress();
+      const codes = await Promise.all(
+        Array.from({ length: 3 * RATE_LIMIT }, () =>
+          send({ code: "", method, target: template.replace(/\{\w+\}/, "1"), withoutHost: true }, from),
+        ),
+      );
+      expect([line, codes.filter((code) => code === "TOO_MANY_REQUESTS").length > 0]).toEqual([line, true]);
+    }
+    const wrong = {
+      code: "",
+      method: "POST",
+      target: "/token",
+      headers: { "Content-Type": "application/json" },
+      body: '{"email":"a@b.co","password":"x"}',
+    };
+    const codes: string[] = [];
+    for (let i = 0; i < 8; i++) codes.push(await send(wrong));
+    expect(codes.at(-1)).toBe("TOO_MANY_REQUESTS");
+    expect(logged).toEqual([]);
+  });
+
+  it("for what is no HTTP, a client that goes away, a path or a method that is not there", async () => {
+    expect(await overSocket("nonsense\r\n\r\n")).toBe("BAD_REQUEST");
+    expect(await overSocket(`GET / HTTP/1.1\r\nHost: a\r\nX: ${"x".repeat(20_000)}\r\n\r\n`)).toBe("BAD_REQUEST");
+    const { hostname, port } = new URL(shop.url);
+    for (const text of [
+      "POST /products HTTP/1.1\r\nHost: a\r\nContent-Length: 50\r\nContent-Type: application/json\r\n\r\n{",
+      "GET /products?limit=100 HTTP/1.1\r\nHost: a\r\n\r\n",
+    ])
+      await new Promise<void>((resolve) => {
+        const socket = connect(Number(port), hostname, () => socket.write(text, () => socket.destroy()));
+        socket.on("close", () => {
+          resolve();
+        });
+      });
+    expect(await send({ code: "", method: "GET", target: "/nowhere" })).toBe("NOT_FOUND");
+    expect(await send({ code: "", method: "DELETE", target: "/token" })).toBe("METHOD_NOT_ALLOWED");
+    expect(await send({ code: "", method: "GET", target: "/products/%zz" })).toBe("BAD_REQUEST");
+    expect(logged).toEqual([]);
+  });
+
+  it("but what is nobody's fault is logged, with the id of its request", async () => {
+    await inOrders((database) => database.query("alter table orders rename to elsewhere"));
+    const headers = { "X-Request-Id": "it-was-this-one" };
+    expect(await send({ code: "", method: "GET", target: "/orders", as: "buyer", headers })).toBe("INTERNAL_ERROR");
+    await inOrders((database) => database.query("alter table elsewhere rename to orders"));
+    expect(logged.length).toBeGreaterThan(0);
+    for (const line of logged) expect(JSON.parse(line)).toMatchObject({ level: "error", request_id: "it-was-this-one" });
+  });
+
+  it("for a service that is away", async () => {
+    if (nodes.length === 1) return; // it is this process
+    for (const name of ["products", "orders", "users"] as const) await shop.node(name).stop();
+    const needsNone = /health|openapi|docs|admin\/nodes/;
+    for (const line of documentation.lines.filter((one) => !needsNone.test(one))) {
+      const [method = "", template = ""] = line.split(" ");
+      const body = documentation.operation(line).requestBody?.content["application/json"]?.example;
+      const code = await send({
+        code: "",
+        method,
+        target: template.replace("{id}", "1"),
+        as: "admin",
+        ...(body !== undefined && { body: JSON.stringify(body), headers: { "Content-Type": "application/json" } }),
+      });
+      expect([line, code]).toEqual([line, "SERVICE_UNAVAILABLE"]);
+    }
+    expect(logged).toEqual([]);
+  });
+});

@@ -1,0 +1,146 @@
+import { gzipSync } from "node:zlib";
+import type { Documentation } from "./openapi";
+
+/** A request that a route refuses with one of its documented codes. */
+export interface Refusal {
+  code: string;
+  method: string;
+  target: string;
+  /** nobody, where not said */
+  as?: "seller" | "buyer" | "admin";
+  token?: string;
+  headers?: Readonly<Record<string, string>>;
+  body?: string | Buffer;
+  /** Not by fetch, which would not send it so. */
+  withoutHost?: boolean;
+}
+
+/** What the shop holds for them. */
+export interface Fixture {
+  productId: number;
+  /** the buyer's, CONFIRMED */
+  orderId: number;
+  /** the buyer's, REJECTED */
+  rejectedId: number;
+  /** of an outbox row that is not parked */
+  outboxId: number;
+  /** the key of `orderId`, which ordered one unit */
+  usedKey: string;
+  /** a key that another transaction holds */
+  heldKey: string;
+  email: string;
+}
+
+const JSON_TYPE = { "Content-Type": "application/json" };
+const GARBAGE = "not-a-token";
+
+/** By code: how each route that documents it is made to refuse with it. `path` has the ids filled in. */
+const PROVOKE: Readonly<Record<string, (line: string, path: string, fixture: Fixture) => Partial<Refusal>[]>> = {
+  BAD_REQUEST: (line) => [
+    { withoutHost: true },
+    ...(takesBody(line) ? [{ body: gzipSync("{}").subarray(0, 10), headers: { ...JSON_TYPE, "Content-Encoding": "gzip" } }] : []),
+    ...(/^GET \/(products|orders|admin\/outbox)$/.test(line)
+      ? [{ target: `${line.slice(4)}?limit=0` }, { target: `${line.slice(4)}?cursor=x` }]
+      : []),
+    ...(line === "POST /orders" ? [{ headers: { ...JSON_TYPE, "Idempotency-Key": "a b" }, body: "{}" }] : []),
+    ...(line.endsWith("/events") ? [{ headers: { "Last-Event-ID": "x" } }] : []),
+  ],
+  MALFORMED_JSON: () => [
+    { body: "{", headers: JSON_TYPE },
+    { body: '"\\ud800', headers: JSON_TYPE },
+  ],
+  BODY_TOO_LARGE: () => [
+    { body: " ".repeat(102_401), headers: JSON_TYPE },
+    { body: gzipSync(Buffer.alloc(1e6)), headers: { ...JSON_TYPE, "Content-Encoding": "gzip" } },
+  ],
+  UNSUPPORTED_MEDIA_TYPE: () => [
+    { body: "x", headers: { "Content-Type": "text/plain" } },
+    { body: "x", headers: { ...JSON_TYPE, "Content-Encoding": "zstd" } },
+    { body: "x", headers: { ...JSON_TYPE, "Content-Encoding": "gzip, gzip" } },
+    { body: "{}", headers: { "Content-Type": "application/json; charset=latin1" } },
+  ],
+  VALIDATION_ERROR: () =>
+    ['{"nonsense":1}', "null", "[]", '{"__proto__":{}}', '{"items":[{}]}'].map((body) => ({ body, headers: JSON_TYPE })),
+  UNAUTHENTICATED: () => [
+    { token: "" },
+    { token: GARBAGE },
+    { token: `${Buffer.from('{"alg":"RS256","kid":"x"}').toString("base64url")}.e30.x` },
+  ],
+  INVALID_CREDENTIALS: (line, _path, { email }) =>
+    line.startsWith("PUT")
+      ? [{ body: '{"current_password":"wrong","new_password":"12345678"}', headers: JSON_TYPE }]
+      : [email, "nobody@shop.test"].map((name) => ({ body: JSON.stringify({ email: name, password: "wrong" }), headers: JSON_TYPE })),
+  INVALID_REFRESH_TOKEN: () => [{ body: '{"refresh_token":"unknown"}', headers: JSON_TYPE }],
+  FORBIDDEN: (line, path) =>
+    line === "GET /orders"
+      ? [{ target: `${path}?all=true` }]
+      : [
+          {
+            as: "buyer",
+            ...(/POST|PATCH/.test(line) && { body: '{"delta":1}', headers: JSON_TYPE }),
+            ...(line.startsWith("PATCH") && { body: "{}" }),
+          },
+        ],
+  NOT_FOUND: (_line, path) => [{ target: path.replace(/[^/]+(?=\/replay$)|(?<=\/docs\/).*/, "999999") }],
+  PRODUCT_NOT_FOUND: (line, path) =>
+    line === "POST /orders"
+      ? [{ body: '{"items":[{"product_id":999999,"quantity":1}]}', headers: JSON_TYPE }]
+      : ["999999", "abc"].map((id) => ({ target: path.replace(/\d+/, id), ...withBody(line) })),
+  ORDER_NOT_FOUND: (_line, path) => [...["999999", "abc"].map((id) => ({ target: path.replace(/\d+/, id) })), { as: "seller" }],
+  EMAIL_TAKEN: (_line, _path, { email }) => [{ body: JSON.stringify({ email, password: "12345678" }), headers: JSON_TYPE }],
+  INSUFFICIENT_STOCK: (line, _path, { productId }) => [
+    { body: line === "POST /orders" ? `{"items":[{"product_id":${productId},"quantity":9999}]}` : '{"delta":-9999}', headers: JSON_TYPE },
+  ],
+  ORDER_NOT_CANCELLABLE: (_line, path, { rejectedId }) => [{ target: path.replace(/\d+/, String(rejectedId)) }],
+  IDEMPOTENCY_IN_FLIGHT: (_line, _path, { productId, heldKey }) => [
+    { body: `{"items":[{"product_id":${productId},"quantity":1}]}`, headers: { ...JSON_TYPE, "Idempotency-Key": heldKey } },
+  ],
+  IDEMPOTENCY_KEY_REUSED: (_line, _path, { productId, usedKey }) =>
+    // Once as an order that could be made, and once as one that could not.
+    [2, 9_999].map((quantity) => ({
+      body: `{"items":[{"product_id":${productId},"quantity":${quantity}}]}`,
+      headers: { ...JSON_TYPE, "Idempotency-Key": usedKey },
+    })),
+  NOT_PARKED: () => [{}],
+  PRECONDITION_FAILED: () => [{ body: "{}", headers: { ...JSON_TYPE, "If-Match": '"999"' } }],
+};
+
+const takesBody = (line: string): boolean => /^(POST|PUT|PATCH)/.test(line) && !/\/(cancel|replay)$/.test(line);
+
+const withBody = (line: string): Partial<Refusal> =>
+  line.startsWith("GET") || line.startsWith("DELETE") ? {} : { body: line.startsWith("PATCH") ? "{}" : '{"delta":1}', headers: JSON_TYPE };
+
+/** The codes that an operation documents. */
+export function codesOf(documentation: Documentation, line: string): string[] {
+  const { responses } = documentation.operation(line);
+  return Object.values(responses).flatMap(({ content }) => {
+    const schema = content?.["application/problem+json"]?.schema;
+    return (schema?.properties?.code.enum ?? []) as string[];
+  });
+}
+
+/** Everything that the routes document to refuse. @returns what nobody knows how to provoke as `unknown` */
+export function refusals(documentation: Documentation, fixture: Fixture): { known: Refusal[]; unknown: string[] } {
+  const known: Refusal[] = [];
+  const unknown: string[] = [];
+  for (const line of documentation.lines) {
+    const [method = "", template = ""] = line.split(" ");
+    const id = template.startsWith("/admin/outbox")
+      ? fixture.outboxId
+      : template.startsWith("/orders")
+        ? fixture.orderId
+        : fixture.productId;
+    const path = template.replace("{id}", String(id)).replace("{file}", "start.js");
+    const { security, tags } = documentation.operation(line);
+    const who =
+      security.length === 0
+        ? {}
+        : ({ as: tags.includes("Operations") ? "admin" : template.startsWith("/orders") ? "buyer" : "seller" } as const);
+    for (const code of codesOf(documentation, line)) {
+      const made = PROVOKE[code]?.(line, path, fixture);
+      if (made === undefined) unknown.push(`${line}: ${code}`);
+      for (const one of made ?? []) known.push({ code, method, target: path, ...who, ...one });
+    }
+  }
+  return { known, unknown };
+}
