@@ -59,7 +59,7 @@ function operation(route: Route, path: string, schemas: Schemas): object {
     security: auth === "public" ? [] : [{ bearer: [] }, { password: [] }],
     ...(parameters.length > 0 && { parameters }),
     ...(body !== "none" && { requestBody: requestBody(route, body, path, schemas) }),
-    responses: responses(route, parameters.length > 0, schemas),
+    responses: responses(route, schemas),
   };
 }
 

@@ -44,8 +44,8 @@ const headersOf = (names: Header[]) =>
 const EMPTY = [204, 304];
 
 /** By status. */
-export const responses = (route: Route, hasParameters: boolean, schemas: Schemas): object => ({
-  ...problems(codesOf(route, hasParameters), schemas),
+export const responses = (route: Route, schemas: Schemas): object => ({
+  ...problems(codesOf(route), schemas),
   ...answers(route, schemas),
 });
 
@@ -71,9 +71,9 @@ function answers({ answers, contract: { result }, media = ["application/json"], 
 }
 
 /** All that a route may refuse with: its own codes, and those of its kind. */
-function codesOf({ auth, body, errors, supplied }: Route, hasParameters: boolean): ErrorCode[] {
+function codesOf({ auth, body, errors, supplied }: Route): ErrorCode[] {
   return [
-    ...(hasParameters || body !== "none" ? (["BAD_REQUEST"] as const) : []),
+    "BAD_REQUEST", // whatever is asked for: without a Host, for one
     ...(body !== "none" ? (["MALFORMED_JSON", "BODY_TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE", "VALIDATION_ERROR"] as const) : []),
     ...(auth !== "public" ? (["UNAUTHENTICATED"] as const) : []),
     ...(auth === "admin" ? (["FORBIDDEN"] as const) : []),
