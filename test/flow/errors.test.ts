@@ -255,6 +255,14 @@ describe("in one process", () => {
     expect(await post({ "Content-Type": "text/plain" })).toBeNull();
   });
 
+  it.each([
+    ["no JSON", "{", {}],
+    ["in an unknown coding", "x", { "Content-Encoding": "zstd" }],
+    ["that is too large", "x".repeat(200_000), { "Content-Type": "text/plain" }],
+  ])("a body %s is ignored where none is taken", async (_what, raw, headers) => {
+    expectProblem(await people.buyer.post("/orders/99999/cancel", undefined, { raw, headers }), "ORDER_NOT_FOUND");
+  });
+
   const product = (name: string): string => `{"name":${name},"price":1,"quantity":1}`;
   it.each([
     ["a byte order mark", 201, Buffer.from(`\ufeff${product('"x"')}`), "application/json"],

@@ -1,3 +1,4 @@
+import type { ValidateFunction } from "ajv";
 import Ajv2020 from "ajv/dist/2020";
 import addFormats from "ajv-formats";
 
@@ -24,9 +25,16 @@ const SOMETIMES = ["Link", "Idempotent-Replayed"];
 export class Documentation {
   private readonly ajv = addFormats(new Ajv2020({ strict: false, allErrors: true }), ["date-time", "int64"]);
 
+  private readonly compiled = new Map<string, ValidateFunction>();
+  private readonly paths: readonly { line: string; method: string; path: RegExp }[];
+
   private constructor(readonly document: { paths: Record<string, Record<string, Operation>> }) {
     for (const known of ["decimal", "password", "idn-email"]) this.ajv.addFormat(known, true);
     this.ajv.addSchema(document, "openapi");
+    this.paths = this.lines.map((line) => {
+      const [itsMethod = "", template = ""] = line.split(" ");
+      return { line, method: itsMethod, path: new RegExp(`^${template.replace(/[.]/g, "\\.").replace(/\{\w+\}/g, "[^/]+")}$`) };
+    });
   }
 
   static async of(url: string): Promise<Documentation> {
@@ -48,10 +56,7 @@ export class Documentation {
   /** The operation of a real request, without its query. */
   lineOf(method: string, target: string): string | undefined {
     const path = target.split("?")[0]!;
-    return this.lines.find((line) => {
-      const [itsMethod, template] = line.split(" ");
-      return itsMethod === method && new RegExp(`^${template!.replace(/[.]/g, "\\.").replace(/\{\w+\}/g, "[^/]+")}$`).test(path);
-    });
+    return this.paths.find((one) => one.method === method && one.path.test(path))?.line;
   }
 
   /** How an answer differs from what is said of it; empty where it does not. */
@@ -77,7 +82,8 @@ export class Documentation {
 
   private breaches(where: string[], value: unknown): string[] {
     const pointer = where.map((part) => encodeURIComponent(part.replaceAll("~", "~0").replaceAll("/", "~1"))).join("/");
-    const validate = this.ajv.compile({ $ref: `openapi#/${pointer}` });
+    let validate = this.compiled.get(pointer);
+    if (validate === undefined) this.compiled.set(pointer, (validate = this.ajv.compile({ $ref: `openapi#/${pointer}` })));
     return validate(value) ? [] : validate.errors!.map((error) => `${error.instancePath} ${error.message ?? ""}`);
   }
 }

@@ -1,0 +1,411 @@
+import { gzipSync } from "node:zlib";
+import type { Documentation, Operation } from "../support/openapi";
+import type { FuzzRequest } from "./request";
+import { chance, int, pick, propertiesOf, type Random, type Schema, type Values } from "./values";
+import type { Person, World } from "./world";
+
+interface Parameter {
+  name: string;
+  in: string;
+  required?: boolean;
+  schema: Schema;
+}
+
+export interface Scene {
+  documentation: Documentation;
+  world: World;
+  random: Random;
+  values: Values;
+}
+
+type Fault = (request: FuzzRequest, scene: Scene, operation: Operation) => string | undefined;
+
+/** Most requests are valid: what nobody may ask for is refused before anything interesting happens. */
+const VALID = 0.5;
+const FORM = "application/x-www-form-urlencoded";
+/** These take long, or end what others need. */
+const RARE = new Set(["GET /admin/consistency", "GET /health", "GET /docs/{file}", "GET /openapi.json", "GET /docs"]);
+
+export function generate(n: number, scene: Scene): FuzzRequest {
+  const { documentation, random } = scene;
+  let line = pick(random, documentation.lines);
+  if (RARE.has(line) && chance(random, 0.7)) line = pick(random, documentation.lines);
+  const operation = documentation.operation(line);
+  const request = valid(n, line, operation, scene);
+  if (chance(random, VALID)) return request;
+  const wanted = chance(random, 0.8) ? 1 : 2;
+  for (let tries = 0; tries < 20 && request.faults.length < wanted; tries++) {
+    const fault = pick(random, FAULTS)(request, scene, operation);
+    if (fault !== undefined) request.faults.push(fault);
+  }
+  if (request.faults.length > 1) delete request.refusals;
+  return request;
+}
+
+/** As the document has it. */
+function valid(n: number, line: string, operation: Operation, scene: Scene): FuzzRequest {
+  const { world, random, values } = scene;
+  const [method = "", template = ""] = line.split(" ");
+  const parameters = (operation.parameters ?? []) as unknown as Parameter[];
+  const request: FuzzRequest = {
+    n,
+    line,
+    method: method === "GET" && chance(random, 0.05) ? "HEAD" : method,
+    path: template.replace(/\{(\w+)\}/g, (_all, name: string) => {
+      const schema = parameters.find((one) => one.in === "path" && one.name === name)?.schema ?? {};
+      return name === "id" ? world.idFor(line, random) : encodeURIComponent(String(values.valid(schema)));
+    }),
+    query: [],
+    headers: [["X-Request-Id", `fuzz-${n}`]],
+    who: whoFor(line, operation, random),
+    hasHost: true,
+    faults: [],
+  };
+  for (const { name, in: place, schema, required = false } of parameters) {
+    if (place === "query" && name !== "cursor" && (required || chance(random, 0.25)) && isFor(name, request.who))
+      request.query.push([name, encodeURIComponent(String(values.valid(schema)))]);
+    if (place === "header" && chance(random, 0.5)) request.headers.push([name, headerFor(name, request, scene)]);
+  }
+  const { content } = operation.requestBody ?? {};
+  if (content !== undefined) setBody(request, content, scene);
+  followPage(request, scene);
+  return request;
+}
+
+function whoFor(line: string, { security, tags }: Operation, random: Random): Person {
+  if (security.length === 0) return chance(random, 0.8) ? "nobody" : "buyer";
+  if (tags.includes("Operations")) return "admin";
+  if (line === "PUT /me/password") return "changer";
+  if (chance(random, 0.1)) return "admin";
+  return line.includes("/products") ? "seller" : "buyer";
+}
+
+/** What only an admin may ask for. */
+const isFor = (name: string, who: Person): boolean => who === "admin" || !/^(user_id|all)$/.test(name);
+
+function headerFor(name: string, { path }: FuzzRequest, { world, random, values }: Scene): string {
+  const id = /\d+/.exec(path)?.[0];
+  const etag = [...world.products, ...world.orders].find((one) => String(one.id) === id)?.etag ?? '"1"';
+  if (name === "If-Match") return pick(random, [etag, etag, "*", '"7"', `W/${etag}`, `"0", ${etag}`]);
+  if (name === "If-None-Match") return pick(random, [etag, etag, "*", '"7"', `W/${etag}`, "x", `"0" , ${etag},`]);
+  if (name === "Last-Event-ID") return String(int(random, 0, 5));
+  if (name === "Idempotency-Key") return values.letters(int(random, 16, 40));
+  return values.letters(10);
+}
+
+function setBody(request: FuzzRequest, content: NonNullable<Operation["requestBody"]>["content"], scene: Scene): void {
+  const { world, random, values } = scene;
+  const form = content[FORM];
+  if (form !== undefined && chance(random, 0.2)) {
+    const fields = values.valid(form.schema as Schema) as Record<string, unknown>;
+    const { email, password } = pick(random, world.strangers);
+    if (chance(random, 0.7)) Object.assign(fields, { username: email, password });
+    request.body = { form: Object.entries(fields).map(([name, value]) => [name, String(value)]) };
+    return;
+  }
+  const schema = content["application/json"]?.schema as Schema;
+  const fields = values.valid(schema) as Record<string, unknown>;
+  const known = propertiesOf(schema);
+  if ("refresh_token" in known && chance(random, 0.8)) fields["refresh_token"] = world.refreshTokens.pop() ?? fields["refresh_token"];
+  if (request.line === "POST /token" && chance(random, 0.8)) {
+    const { email, password } = pick(random, world.strangers);
+    Object.assign(fields, { email, password });
+  }
+  if (request.line === "POST /register" && chance(random, 0.2)) fields["email"] = pick(random, world.strangers).email;
+  if ("current_password" in known) {
+    const { password } = world.accounts.changer; // to the same one: others must be able to log in meanwhile
+    Object.assign(fields, { current_password: chance(random, 0.8) ? password : "not the password", new_password: password });
+  }
+  if ("delta" in known && chance(random, 0.9)) fields["delta"] = pick(random, [1, 5, -1, 100, -1_000_000]);
+  if (request.line === "POST /products" && chance(random, 0.7)) fields["quantity"] = int(random, 0, 2_000);
+  for (const item of Array.isArray(fields["items"]) ? (fields["items"] as Record<string, unknown>[]) : [])
+    Object.assign(item, { product_id: pick(random, world.products).id, ...(chance(random, 0.9) && { quantity: int(random, 1, 3) }) });
+  request.body = { json: fields };
+  if (request.line === "POST /orders" && chance(random, 0.1) && world.keys.length > 0) {
+    const { key, body } = structuredClone(pick(random, world.keys)); // again, with the same body or another
+    request.headers = [...request.headers.filter(([name]) => name !== "Idempotency-Key"), ["Idempotency-Key", key]];
+    if (chance(random, 0.7)) request.body = { json: body };
+  }
+  if (chance(random, 0.15)) request.body.coding = pick(random, ["gzip", "br", "deflate"] as const);
+  if (chance(random, 0.1)) request.body.chunked = true;
+}
+
+/** In place of its own query, that of a next page that was linked. */
+function followPage(request: FuzzRequest, { world, random }: Scene): void {
+  const pages = world.pages.get(`${request.line} ${request.who}`);
+  if (pages === undefined || pages.length === 0 || !chance(random, 0.3)) return;
+  const [path = "", query = ""] = pick(random, pages).split("?");
+  request.path = path;
+  request.query = query.split("&").map((part): [string, string] => {
+    const [name = "", value = ""] = part.split("=");
+    return [name, value];
+  });
+}
+
+const BAD_IDS = [
+  "abc",
+  "0",
+  "-1",
+  "1.5",
+  "01",
+  "9223372036854775808",
+  "1e3",
+  "%00",
+  "1%20",
+  "999999999",
+  "constructor",
+  "1;2",
+  "%e6%bc%a2",
+  "1'--",
+];
+const BAD_VALUES = [
+  "",
+  "x",
+  "-1",
+  "0",
+  "1e3",
+  "0x10",
+  "%00",
+  "%zz",
+  "%ff",
+  "9".repeat(400),
+  "a".repeat(5_000),
+  "%f0%9f%91%8d",
+  "[]",
+  "true",
+  "null",
+  "1,2",
+];
+const BAD_CURSORS = [
+  '["orders",1]',
+  '["products:created_at",1,1]',
+  "[]",
+  "7",
+  "null",
+  '["products:name","\\u0000",1]',
+  '["ledger:1",1e300]',
+  "{",
+  "",
+];
+
+const set = (request: FuzzRequest, name: string, value: string): void => {
+  request.headers = [...request.headers.filter(([given]) => given !== name), [name, value]];
+};
+
+/** Each breaks one thing, and names it; undefined where there is no such thing to break. */
+const FAULTS: readonly Fault[] = [
+  // fields of a body: twice, since most rules are theirs
+  ...[0, 1, 2].map((): Fault => breakField),
+  (request) => {
+    if (!isRecord(request.body?.json)) return undefined;
+    const [[name] = [], ...others] = Object.entries(request.body.json);
+    if (name === undefined) return undefined;
+    request.body.json = Object.fromEntries(others);
+    return `without ${name}`;
+  },
+  (request, { random }) => {
+    if (!isRecord(request.body?.json)) return undefined;
+    const name = pick(random, ["role", "id", "user_id", "price_cents", "constructor", "x".repeat(3_000), "\u0000", "\ud800", ""]);
+    request.body.json = { ...request.body.json, [name]: 1 };
+    request.refusals = [401, 403, 404, 422];
+    return "an unknown field";
+  },
+  (request, { random }) => {
+    if (request.body === undefined) return undefined;
+    request.body.json = pick(random, [null, [], 7, "x", true, [{}], [[[[]]]]]);
+    delete request.body.form;
+    request.refusals = [401, 403, 404, 422];
+    return "no object";
+  },
+  // encodings of a body
+  (request, { random }) => {
+    if (request.body === undefined) return undefined;
+    const text = pick(random, [
+      "",
+      "{",
+      "nonsense",
+      '{"a":1,}',
+      "[".repeat(3_000),
+      "{'a':1}",
+      '{"__proto__":{"role":"admin"}}',
+      "\ufeff{}",
+      "  ",
+      '{"a":1}{"b":2}',
+      "NaN",
+      '{"\\u0000":1}',
+    ]);
+    request.body = { raw: Buffer.from(text) };
+    request.refusals = [400, 401, 403, 404, 422];
+    // an empty patch is one
+    if (request.method === "PATCH") delete request.refusals;
+    return "another text";
+  },
+  (request, { random }) => {
+    if (request.body === undefined) return undefined;
+    const bytes = Buffer.from(JSON.stringify(request.body.json ?? {}));
+    const [type, raw] = pick(random, [
+      ["application/json; charset=utf-16le", Buffer.from(bytes.toString(), "utf16le")],
+      ["application/json; charset=latin1", bytes],
+      ["application/json; charset=utf-99", bytes],
+      ["application/json; charset=utf-16", bytes],
+      ["text/plain", bytes],
+      ["", bytes],
+      ["application/json;", bytes],
+      ["application/json; charset", bytes],
+      ["APPLICATION/JSON", bytes],
+      ["application/vnd.shop+json", bytes],
+      ["multipart/form-data; boundary=x", bytes],
+      ["application/x-www-form-urlencoded", Buffer.from("a=1&a=1&b[c]=%zz&__proto__=1")],
+      ["application/json", Buffer.concat([bytes.subarray(0, 5), Buffer.from([0xff, 0xc0, 0x80]), bytes.subarray(5)])],
+      ["application/json", Buffer.concat([bytes, Buffer.alloc(102_401, " ")])],
+    ] as const);
+    request.body = { raw };
+    set(request, "Content-Type", type);
+    return `a body of ${type}`;
+  },
+  (request, { random }) => {
+    if (request.body === undefined) return undefined;
+    const coding = pick(random, ["zstd", "gzip, gzip", "gzip,identity", "x-gzip", "compress", "canary", "*"]);
+    set(request, "Content-Encoding", coding);
+    request.refusals = [401, 403, 415];
+    return `Content-Encoding: ${coding}`;
+  },
+  (request, { random }) => {
+    if (request.body === undefined) return undefined;
+    request.body.coding = pick(random, ["gzip", "br", "deflate"] as const);
+    request.body.cut = int(random, 1, 12);
+    return "a body that is cut off";
+  },
+  (request) => {
+    if (request.body === undefined) return undefined;
+    request.body = { raw: gzipSync(Buffer.alloc(2_000_000)) };
+    set(request, "Content-Encoding", "gzip");
+    request.refusals = [401, 403, 413];
+    return "a body that expands";
+  },
+  (request) => {
+    if (request.body === undefined) return undefined;
+    delete request.body;
+    return "without a body";
+  },
+  (request, { random }) => {
+    if (request.body !== undefined || request.method === "HEAD") return undefined;
+    request.body = { raw: Buffer.from(pick(random, ["{", "{}", '{"limit":1}', "nonsense"])) };
+    if (chance(random, 0.3)) set(request, "Content-Encoding", "zstd");
+    return "a body that nobody asked for";
+  },
+  // path, query, method
+  (request, { random }) => {
+    if (!/\d/.test(request.path) || !request.line.includes("{id}")) return undefined;
+    request.path = request.path.replace(/\d+/, pick(random, BAD_IDS));
+    request.refusals = [400, 401, 403, 404, 413, 415, 422];
+    return "a bad id";
+  },
+  (request, { random }) => {
+    if (!request.line.includes("{file}")) return undefined;
+    request.path = request.path.replace(/[^/]+$/, pick(random, ["x", "%zz", "..%2fpackage.json", "constructor", "start.js%00"]));
+    request.refusals = [400, 404];
+    return "a bad file";
+  },
+  (request, { random }, operation) => {
+    const names = (operation.parameters ?? []).flatMap(({ name, in: place }) => (place === "query" ? name : []));
+    const name = names.length > 0 && chance(random, 0.8) ? pick(random, names) : pick(random, ["page", "__proto__", "a[b]", "%zz", ""]);
+    const value =
+      name === "cursor" && chance(random, 0.7) ? Buffer.from(pick(random, BAD_CURSORS)).toString("base64url") : pick(random, BAD_VALUES);
+    request.query.push([name, value]);
+    return `?${name}`;
+  },
+  (request, { random }) => {
+    if (request.line === "") return undefined;
+    request.method = pick(random, ["DELETE", "PATCH", "PUT", "POST", "GET", "OPTIONS", "TRACE", "PROPFIND"]);
+    delete request.refusals;
+    return `by ${request.method}`;
+  },
+  (request, { random }) => {
+    request.path = pick(random, [
+      `${request.path}/`,
+      `${request.path}/x`,
+      `/${request.path}`,
+      request.path.toUpperCase(),
+      `/api${request.path}`,
+      "/~node/list",
+      "/$node/list",
+      "//",
+      "/%2e%2e/",
+      "/%zz",
+    ]);
+    return "another path";
+  },
+  // headers
+  (request, { random }) => {
+    const tampered = "Bearer eyJhbGciOiJub25lIn0.e30.";
+    request.authorization = pick(random, [
+      "",
+      "Bearer",
+      "Bearer x",
+      "Basic YTpi",
+      tampered,
+      `Bearer ${"a".repeat(6_000)}`,
+      "bearer  ",
+      "Bearer é",
+    ]);
+    return "other credentials";
+  },
+  (request, { random }) => {
+    request.who = pick(random, ["nobody", "buyer", "seller", "admin"] as const);
+    return `as ${request.who}`;
+  },
+  (request, { random }) => {
+    const [name, value] = pick(random, [
+      ["Idempotency-Key", pick(random, ["", "a b", "é", "x".repeat(256), "a, b"])],
+      ["If-Match", pick(random, ["", "x", '"', '"é"', '"1"'.repeat(500), "W/", '"99999999999999999999"'])],
+      ["If-None-Match", pick(random, ["", "x", '"', '"é"', '"1", '.repeat(900), "**"])],
+      ["Last-Event-ID", pick(random, ["", "x", "-1", "1.5", "99999999999999999", "1, 2"])],
+      ["X-Request-Id", pick(random, ["", "é", "a b", "x".repeat(200), '"', "<script>"])],
+      ["X-Forwarded-For", pick(random, ["1.2.3.4", "x", "", "::1, 1.2.3.4", "9".repeat(3_000)])],
+      ["Origin", pick(random, ["null", "https://evil.example", "x"])],
+      ["Accept", pick(random, ["text/html", "x", "application/xml;q=0"])],
+      ["Range", "bytes=0-1"],
+      ["Expect", pick(random, ["100-continue", "canary"])],
+      ["Content-Type", pick(random, ["x", "application/json; ".repeat(300)])],
+      ["X-HTTP-Method-Override", "DELETE"],
+      ["Cookie", "a=b; ".repeat(500)],
+      ["Upgrade-Insecure-Requests", "1"],
+      ["Connection", "close"],
+      ["Date", "nonsense"],
+    ] as const);
+    set(request, name, value);
+    return `${name}: ${value.slice(0, 20)}`;
+  },
+  (request, { random }) => {
+    if (!chance(random, 0.2)) return undefined;
+    request.hasHost = false;
+    request.refusals = [400];
+    return "no Host";
+  },
+];
+
+const isRecord = (value: unknown): value is Record<string, unknown> => typeof value === "object" && value !== null && !Array.isArray(value);
+
+/** A field of the body, at any depth, becomes what its schema forbids. */
+function breakField(request: FuzzRequest, { random, values, documentation }: Scene, operation: Operation): string | undefined {
+  const schema = operation.requestBody?.content["application/json"]?.schema as Schema | undefined;
+  if (schema === undefined || !isRecord(request.body?.json)) return undefined;
+  let holder: Record<string | number, unknown> = request.body.json;
+  let fields = Object.entries(propertiesOf(schema));
+  for (;;) {
+    const [name, field] = pick(random, fields);
+    const resolved = values.resolve(field);
+    const items = holder[name];
+    const inside = resolved["items"];
+    if (Array.isArray(items) && isRecord(items[0]) && isRecord(inside) && chance(random, 0.7)) {
+      holder = items[0];
+      fields = Object.entries(propertiesOf(values.resolve(inside)));
+      continue;
+    }
+    holder[name] = values.broken(field);
+    if (documentation.breachesOfBody(request.line, "application/json", request.body.json).length > 0)
+      request.refusals = [401, 403, 404, 422];
+    return `a bad ${name}`;
+  }
+}

@@ -1,0 +1,92 @@
+import { ERRORS, isErrorCode } from "../../contracts/errors";
+import type { Documentation } from "../support/openapi";
+import { isGiven, type FuzzRequest } from "./request";
+import type { Response } from "./send";
+
+/** What the gateway keeps of a client's X-Request-Id. */
+const REQUEST_ID = /^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$/;
+/** What no response may show. */
+const LEAKS = /node_modules|\.[jt]s:\d+|sqlstate|violates|sequelize|"nodeID"|\bselect \w+ from\b/i;
+
+export const VALID = "to a valid request";
+
+/** The operation that a request gets to; undefined where there is none. */
+export function lineOf(documentation: Documentation, { method, path }: FuzzRequest): string | undefined {
+  return documentation.lineOf(method === "HEAD" ? "GET" : method, path.replace(/\/{1,2}$/, ""));
+}
+
+/** What is wrong with a response; empty where nothing is. */
+export function judge(request: FuzzRequest, response: Response, documentation: Documentation): string[] {
+  const wrong: string[] = [];
+  const { status, headers, text } = response;
+  const isHead = request.method === "HEAD";
+  const type = headers.get("content-type") ?? "";
+  let body: unknown;
+  try {
+    body = /json/.test(type) && text !== "" ? JSON.parse(text) : text;
+  } catch {
+    wrong.push("the body is not JSON");
+  }
+
+  const sent = request.headers.find(([name]) => name === "X-Request-Id")?.[1] ?? "";
+  const id = headers.get("x-request-id") ?? "";
+  if (REQUEST_ID.test(sent) ? id !== sent : !/^[0-9a-f-]{36}$/.test(id)) wrong.push(`X-Request-Id is ${JSON.stringify(id)}`);
+  if (headers.get("x-content-type-options") !== "nosniff") wrong.push("nosniff is missing");
+  if (status >= 500 && status !== 503) wrong.push(`${status}`);
+  if (status === 503 || status === 429) {
+    if (!/^[1-9]\d*$/.test(headers.get("retry-after") ?? "") && !request.path.startsWith("/health")) wrong.push("Retry-After is missing");
+  }
+  if (status === 401 && !headers.get("www-authenticate")?.startsWith("Bearer")) wrong.push("WWW-Authenticate is missing");
+  if (status === 405 && !/^[A-Z]+(, [A-Z]+)*$/.test(headers.get("allow") ?? "")) wrong.push("Allow is missing");
+  if (status >= 400 && LEAKS.test(text)) wrong.push("it shows what is inside");
+  if (status >= 400 && !isHead && !request.path.startsWith("/health")) wrong.push(...problemErrors(status, type, body, id));
+
+  const line = lineOf(documentation, request);
+  if (request.method === "OPTIONS") {
+    if (![204, 400, 404].includes(status)) wrong.push(`${status} to OPTIONS`);
+  } else if (line === undefined) {
+    if (![400, 404, 405].includes(status)) wrong.push(`${status} where nothing is`);
+  } else {
+    // A HEAD has the headers of a GET, and no body to compare.
+    const differences = documentation.differences(line, { status, headers: isHead ? withoutType(headers) : headers, body });
+    wrong.push(...(isHead ? differences.filter((one) => !/^no type/.test(one)) : differences));
+  }
+
+  if (isHead && text !== "") wrong.push("a body to HEAD");
+  if (request.refusals !== undefined && line === request.line && ![...request.refusals, 429, 503].includes(status))
+    wrong.push(`${status}, though it has ${request.faults.join(" and ")}`);
+  const code = codeOf(body);
+  if (request.faults.length === 0 && [400, 401, 403, 405, 413, 415, 422].includes(status) && !isHead && !mayBeRefused(request, code))
+    wrong.push(`${status} ${code} ${VALID}`);
+  return wrong;
+}
+
+function withoutType(headers: Headers): Headers {
+  const rest = new Headers(headers);
+  rest.delete("content-type");
+  return rest;
+}
+
+const codeOf = (body: unknown): string =>
+  typeof body === "object" && body !== null && "code" in body && typeof body.code === "string" ? body.code : "";
+
+/** By what the document can't say. */
+function mayBeRefused({ line, headers }: FuzzRequest, code: string): boolean {
+  if (code === "INVALID_CREDENTIALS" || code === "INVALID_REFRESH_TOKEN") return true;
+  if (code === "IDEMPOTENCY_KEY_REUSED") return isGiven(headers, "idempotency-key");
+  return line === "POST /products/{id}/stock" && code === "VALIDATION_ERROR"; // beyond the most units of a product
+}
+
+function problemErrors(status: number, type: string, body: unknown, id: string): string[] {
+  if (type !== "application/problem+json") return [`${status} as ${type || "nothing"}`];
+  if (typeof body !== "object" || body === null) return ["a problem that is no object"];
+  const code = codeOf(body);
+  if (!isErrorCode(code)) return [`an unknown code ${code}`];
+  const { status: expected, title } = ERRORS[code];
+  const problem = body as Record<string, unknown>;
+  return [
+    ...(expected === status && problem["status"] === status && problem["title"] === title ? [] : [`${code} as ${status}`]),
+    ...(problem["request_id"] === id ? [] : ["another request_id than in the header"]),
+    ...(code === "VALIDATION_ERROR" && !Array.isArray(problem["errors"]) ? ["VALIDATION_ERROR without errors"] : []),
+  ];
+}

@@ -1,0 +1,32 @@
+import type { FuzzRequest } from "./request";
+import type { Response } from "./send";
+import type { World } from "./world";
+
+/** Remembers what a response gave away: ids, tags, tokens, and the next pages of lists. */
+export function learn(world: World, request: FuzzRequest, { status, headers, text }: Response): void {
+  if (status < 200 || status >= 300 || request.method === "HEAD") return;
+  const { line, who } = request;
+  const next = /<([^>]*)>; rel="next"/.exec(headers.get("link") ?? "")?.[1];
+  if (next !== undefined && next.length < 8_000) {
+    const pages = world.pages.get(`${line} ${who}`) ?? [];
+    world.pages.set(`${line} ${who}`, pages);
+    world.remember(pages, next);
+  }
+  const body: unknown = /json/.test(headers.get("content-type") ?? "") && text !== "" ? JSON.parse(text) : undefined;
+  if (typeof body !== "object" || body === null) return;
+  const id = "id" in body ? Number(body.id) : 0;
+  const etag = headers.get("etag") ?? '"1"';
+  if (line === "POST /products" && who === "seller") world.remember(world.products, { id, etag });
+  if (line === "POST /orders" && who === "buyer" && headers.get("idempotent-replayed") === null) {
+    world.remember(world.orders, { id, etag });
+    const key = request.headers.find(([name]) => name === "Idempotency-Key")?.[1];
+    const json = request.body?.json;
+    if (key !== undefined && json !== undefined) world.remember(world.keys, { key, body: json });
+  }
+  for (const list of [world.products, world.orders])
+    for (const one of list) if (request.path.endsWith(`/${one.id}`) && headers.has("etag")) one.etag = etag;
+  if ("refresh_token" in body) world.remember(world.refreshTokens, String(body.refresh_token));
+  const given = request.body?.json;
+  if (line === "POST /register" && typeof given === "object" && given !== null && "email" in given && "password" in given)
+    world.remember(world.strangers, { id, email: String(given.email), password: String(given.password) });
+}

@@ -1,0 +1,123 @@
+import http from "node:http";
+import { parseArgs } from "node:util";
+import { messageOf, seeded } from "../chaos/wait";
+import { Documentation } from "../support/openapi";
+import { Coverage } from "./coverage";
+import { generate } from "./generate";
+import { judge, VALID } from "./judge";
+import { learn } from "./learn";
+import { curl, wire, type FuzzRequest } from "./request";
+import { send } from "./send";
+import { shrink } from "./shrink";
+import { startTarget, type Target } from "./shop";
+import { Values } from "./values";
+import type { World } from "./world";
+
+const { values: options } = parseArgs({
+  options: {
+    requests: { type: "string", default: "20000" },
+    seed: { type: "string", default: String(Date.now() % 1_000_000) },
+    /** at most; 0 is no limit */
+    seconds: { type: "string", default: "0" },
+  },
+});
+const most = Number(options.requests);
+const seed = Number(options.seed);
+const deadline = Number(options.seconds) > 0 ? performance.now() + Number(options.seconds) * 1_000 : Infinity;
+
+const AT_ONCE = 16;
+/** Failures after which there is no use in going on. */
+const MOST_FAILURES = 5;
+const PROGRESS_MS = 5_000;
+
+/** Whoever stops it waits until what it started has ended. */
+let isLeft = false;
+for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => (isLeft = true));
+
+interface Failure {
+  request: FuzzRequest;
+  wrong: string[];
+  /** What came, as far as it came. */
+  text: string;
+}
+
+async function run(target: Target): Promise<boolean> {
+  const { url, world } = target;
+  const documentation = await Documentation.of(url);
+  const agent = new http.Agent({ keepAlive: true, maxSockets: AT_ONCE });
+  const coverage = new Coverage(documentation);
+  const failures = new Map<string, Failure>();
+  let next = 0;
+
+  /** Sends a request, and says what is wrong with its response. */
+  const attempt = async (request: FuzzRequest): Promise<Failure> => {
+    try {
+      const response = await send(url, agent, wire(request, world));
+      learn(world, request, response);
+      coverage.count(request, response.status);
+      return { request, wrong: judge(request, response, documentation), text: response.text };
+    } catch (error) {
+      return { request, wrong: [`no response: ${messageOf(error)}`], text: "" };
+    }
+  };
+  const work = async (): Promise<void> => {
+    while (next < most && performance.now() < deadline && failures.size < MOST_FAILURES && !isLeft) {
+      const n = next++;
+      const random = seeded(seed * 1_000_003 + n); // each of its own: the n-th is the same, whatever came before it
+      const request = generate(n, { documentation, world, random, values: new Values(documentation.document, random) });
+      const result = await attempt(request);
+      if (result.wrong.length > 0 && !failures.has(kindOf(result))) failures.set(kindOf(result), result);
+    }
+  };
+
+  const since = performance.now();
+  const progress = setInterval(() => {
+    console.log(`${next} requests, ${failures.size} failures, ${Math.round(next / ((performance.now() - since) / 1_000))} a second`);
+  }, PROGRESS_MS);
+  try {
+    await Promise.all(Array.from({ length: AT_ONCE }, work));
+  } finally {
+    clearInterval(progress);
+  }
+  console.log(`${next} requests in ${((performance.now() - since) / 1_000).toFixed(1)} s, seed ${seed}\n`);
+  console.log(coverage.table());
+
+  const errors = target.errors();
+  for (const failure of failures.values()) {
+    const { request, wrong, text } = failure;
+    const fails = async (candidate: FuzzRequest): Promise<boolean> => kindOf(await attempt(candidate)) === kindOf(failure);
+    // A valid request that lacks something is no valid one.
+    const least = wrong.some((one) => one.endsWith(VALID)) ? request : await shrink(request, fails);
+    console.log(`\nFAILED ${request.method} ${request.path} (request ${request.n} of seed ${seed}): ${wrong.join("; ")}`);
+    console.log(`  broken on purpose: ${request.faults.join(", ") || "nothing"}${least ? "" : "; it did not fail a second time"}`);
+    console.log(`  ${withoutTokens(curl(url, wire(least ?? request, world)), world)}`);
+    if (text !== "") console.log(`  ${text.slice(0, 500)}`);
+  }
+  for (const line of errors.slice(0, 10)) console.log(`\nLOGGED ${line.slice(0, 2_000)}`);
+  agent.destroy();
+  // A short run need not get everywhere.
+  const missing = next >= 5_000 && failures.size === 0 ? coverage.missing() : [];
+  for (const one of missing) console.log(`NEVER SEEN ${one}`);
+  const isClean = failures.size === 0 && errors.length === 0 && missing.length === 0;
+  console.log(`\n${isClean ? "clean" : `not clean: again by --seed ${seed} --requests ${next}`}`);
+  return isClean;
+}
+
+/** They end with the shop: whoever repeats it logs in. */
+const withoutTokens = (text: string, { accounts }: World): string =>
+  Object.entries(accounts).reduce((rest, [name, { token }]) => rest.replaceAll(token, `<token of the ${name}>`), text);
+
+/** Failures of one kind are one failure. */
+const kindOf = ({ request: { line, method }, wrong }: Failure): string =>
+  wrong.length === 0 ? "" : `${line} ${method === "HEAD"} ${(wrong[0] ?? "").replace(/\d{4,}|"[^"]*"/g, "…")}`;
+
+async function main(): Promise<void> {
+  const target = await startTarget();
+  try {
+    process.exitCode = (await run(target)) ? 0 : 1;
+  } finally {
+    await target.stop();
+  }
+}
+
+void main();

@@ -1,0 +1,90 @@
+import { brotliCompressSync, deflateSync, gzipSync } from "node:zlib";
+import type { Person, World } from "./world";
+
+export type Coding = "gzip" | "br" | "deflate";
+
+/** A body: of JSON or a form where it has fields, else as it is. */
+export interface Body {
+  json?: unknown;
+  form?: [string, string][];
+  raw?: Buffer;
+  coding?: Coding;
+  /** Sent in pieces, without its length. */
+  chunked?: boolean;
+  /** Bytes that are cut off at its end. */
+  cut?: number;
+}
+
+export interface FuzzRequest {
+  n: number;
+  /** `POST /orders/{id}/cancel`; "" where it is none of the document's. */
+  line: string;
+  method: string;
+  path: string;
+  query: [string, string][];
+  headers: [string, string][];
+  who: Person;
+  /** In place of the token of `who`. */
+  authorization?: string;
+  hasHost: boolean;
+  body?: Body;
+  /** What was broken on purpose. */
+  faults: string[];
+  /** Of a fault that can't be overlooked: the response is one of these. */
+  refusals?: number[];
+}
+
+export interface Wire {
+  method: string;
+  target: string;
+  headers: [string, string][];
+  body: Buffer | undefined;
+  chunked: boolean;
+  hasHost: boolean;
+}
+
+const ENCODE: Readonly<Record<Coding, (body: Buffer) => Buffer>> = { gzip: gzipSync, br: brotliCompressSync, deflate: deflateSync };
+
+export const isGiven = (headers: readonly (readonly [string, string])[], name: string): boolean =>
+  headers.some(([given]) => given.toLowerCase() === name);
+
+/** What is sent for a request. */
+export function wire(request: FuzzRequest, world: World): Wire {
+  const { method, path, query, body, hasHost, who, authorization } = request;
+  const headers = [...request.headers];
+  const token = world.tokenOf(who);
+  const credentials = authorization ?? (token === undefined ? undefined : `Bearer ${token}`);
+  if (credentials !== undefined && credentials !== "") headers.push(["Authorization", credentials]);
+  let bytes: Buffer | undefined;
+  if (body !== undefined) {
+    bytes =
+      body.raw ?? Buffer.from(body.form === undefined ? JSON.stringify(body.json ?? null) : new URLSearchParams(body.form).toString());
+    const type = body.form === undefined ? "application/json" : "application/x-www-form-urlencoded";
+    if (!isGiven(headers, "content-type")) headers.push(["Content-Type", type]);
+    if (body.coding !== undefined) {
+      bytes = ENCODE[body.coding](bytes);
+      if (!isGiven(headers, "content-encoding")) headers.push(["Content-Encoding", body.coding]);
+    }
+    if (body.cut !== undefined) bytes = bytes.subarray(0, Math.max(0, bytes.length - body.cut));
+  }
+  const search = query.map(([name, value]) => `${name}=${value}`).join("&");
+  return { method, target: search === "" ? path : `${path}?${search}`, headers, body: bytes, chunked: body?.chunked ?? false, hasHost };
+}
+
+const quoted = (text: string): string => `'${text.replaceAll("'", "'\\''")}'`;
+const isPrintable = (bytes: Buffer): boolean => /^[\x20-\x7e]*$/.test(bytes.toString("latin1"));
+
+/** The same by curl, where curl can. */
+export function curl(url: string, { method, target, headers, body, chunked, hasHost }: Wire): string {
+  const all = [...headers, ...(hasHost ? [] : [["Host", ""]]), ...(chunked ? [["Transfer-Encoding", "chunked"]] : [])];
+  const words = [
+    "curl -sS -i --path-as-is",
+    method === "HEAD" ? "-I" : `-X ${method}`,
+    ...all.map(([name = "", value = ""]) => `-H ${quoted(value === "" ? `${name};` : `${name}: ${value}`)}`.replace("'Host;'", "Host:")),
+  ];
+  if (body === undefined) return [...words, quoted(url + target)].join(" ");
+  if (body.length < 5_000 && isPrintable(body))
+    return [...words, `--data-binary ${quoted(body.toString())}`, quoted(url + target)].join(" ");
+  const text = body.toString("base64");
+  return `echo ${text.length > 20_000 ? `${text.slice(0, 20_000)}…` : text} | base64 -d | ${[...words, "--data-binary @-", quoted(url + target)].join(" ")}`;
+}

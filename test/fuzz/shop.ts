@@ -1,0 +1,125 @@
+import { randomBytes } from "node:crypto";
+import { Client as Postgres } from "pg";
+import { Client } from "../support/client";
+import { createDatabase, startTestPostgres, type TestDatabase } from "../support/postgres";
+import { startProcess } from "../support/processes";
+import { World, type Account } from "./world";
+
+const ADMIN = { email: "admin@fuzz.test", password: "an admin's password" };
+const PASSWORD = "correct horse battery";
+const PARKED = 60;
+
+/** A shop to be fuzzed. */
+export interface Target {
+  url: string;
+  world: World;
+  /** The lines at the levels error and fatal since the last call. */
+  errors(): string[];
+  stop(): Promise<void>;
+}
+
+/** A node of its own with what requests need to succeed, on PostgreSQL of TEST_POSTGRES_URL, or one of its own. */
+export async function startTarget(): Promise<Target> {
+  const stops: (() => Promise<unknown>)[] = [];
+  const stop = async (): Promise<void> => {
+    for (const end of stops.splice(0).reverse()) await end();
+  };
+  try {
+    if (!process.env.TEST_POSTGRES_URL) {
+      const server = await startTestPostgres();
+      stops.push(() => server.stop());
+      process.env.TEST_POSTGRES_URL = server.url("postgres");
+    }
+    const databases: TestDatabase[] = [];
+    for (const name of ["fuzz_users", "fuzz_products", "fuzz_orders"]) {
+      const database = await createDatabase(name);
+      stops.push(() => database.drop());
+      databases.push(database);
+    }
+    const [users, products, orders] = databases.map(({ url }) => url);
+    const node = await startProcess({
+      env: {
+        USERS_DATABASE_URL: users ?? "",
+        PRODUCTS_DATABASE_URL: products ?? "",
+        ORDERS_DATABASE_URL: orders ?? "",
+        ADMIN_EMAIL: ADMIN.email,
+        ADMIN_PASSWORD: ADMIN.password,
+        ACCESS_TOKEN_TTL: "86400",
+        LOG_LEVEL: "error",
+        LOG_FORMAT: "json",
+        // One client sends everything here; what limits it has tests of its own.
+        RATE_LIMIT_AUTH: "0",
+        RATE_LIMIT_ACCOUNT: "0",
+        RATE_LIMIT_ADDRESS: "0",
+        RATE_LIMIT_REGISTER: "0",
+        RATE_LIMIT_PASSWORD: "0",
+      },
+    });
+    stops.push(() => node.stop());
+    const url = node.url ?? "";
+    const world = await furnish(url, orders ?? "");
+    let read = 0;
+    const errors = (): string[] => {
+      const output = node.output();
+      const lines = output.slice(read).split("\n");
+      read = output.length - (lines.pop()?.length ?? 0);
+      return lines.filter((line) => /"level":"(error|fatal)"|^\S*Error\b/.test(line));
+    };
+    return { url, world, errors, stop };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+async function furnish(url: string, ordersUrl: string): Promise<World> {
+  const account = async (): Promise<Account> => {
+    const client = new Client(url);
+    const email = `${randomBytes(6).toString("hex")}@fuzz.test`;
+    const { body } = await client.post("/register", { email, password: PASSWORD });
+    await client.login(email, PASSWORD);
+    return { id: Number(body["id"]), email, password: PASSWORD, token: client.token ?? "" };
+  };
+  const admin = await new Client(url).login(ADMIN.email, ADMIN.password);
+  const { body: itself } = await admin.get("/me");
+  const world = new World({
+    seller: await account(),
+    buyer: await account(),
+    changer: await account(),
+    admin: { ...ADMIN, id: Number(itself["id"]), token: admin.token ?? "" },
+  });
+  const as = (token: string): Client => Object.assign(new Client(url), { token });
+  const [seller, buyer] = [as(world.accounts.seller.token), as(world.accounts.buyer.token)];
+  for (let i = 0; i < 5; i++) {
+    const { id, email, password } = await account();
+    world.strangers.push({ id, email, password });
+    const { body } = await new Client(url).post("/token", { email, password });
+    world.refreshTokens.push(String(body["refresh_token"]));
+  }
+  for (let i = 0; i < 40; i++)
+    world.products.push({ id: await seller.createProduct({ name: `Lamp ${i}`, quantity: i < 5 ? 3 : 100_000 }), etag: '"1"' });
+  for (let i = 0; i < PARKED + 2; i++) {
+    const { body } = await buyer.order(world.products[10 + (i % 20)]?.id ?? 0, 1);
+    world.orders.push({ id: Number(body["id"]), etag: '"1"' });
+  }
+  for (const { id } of world.orders) await buyer.decided(id);
+  world.rejectedId = world.orders.shift()?.id ?? 0;
+  await arrange(ordersUrl, world);
+  return world;
+}
+
+/** What takes an accident to happen: an order that was rejected after all, and outbox rows that are parked. */
+async function arrange(url: string, world: World): Promise<void> {
+  const database = new Postgres(url);
+  await database.connect();
+  try {
+    await database.query("update orders set status = 'REJECTED' where id = $1", [world.rejectedId]);
+    const { rows } = await database.query<{ id: string }>("select id from outbox order by id");
+    const ids = rows.map(({ id }) => Number(id));
+    world.outbox.push(...ids.slice(0, 2));
+    world.parked.push(...ids.slice(2));
+    await database.query("update outbox set state = 'PARKED', settled_at = null where id = any($1::bigint[])", [world.parked]);
+  } finally {
+    await database.end();
+  }
+}
