@@ -1,6 +1,7 @@
 import { Errors, type BrokerOptions } from "moleculer";
 import { amqpTransporter } from "./broker/amqp.transporter";
 import { drainFirst } from "./broker/drain";
+import { ownInternals } from "./broker/internals";
 import { logger, logUnexpected } from "./broker/logger";
 import { requests } from "./broker/request";
 import { retries } from "./broker/retry";
@@ -20,7 +21,8 @@ export function brokerOptions(config: Config): BrokerOptions {
     logger: logger(config.log.level, config.log.format),
     transporter: config.transporter === undefined ? null : amqpTransporter(config.transporter),
     validator: new ContractValidator({}),
-    middlewares: [requests, retrying, drainFirst],
+    middlewares: [requests, retrying, drainFirst, ownInternals],
+    internalServices: false, // ownInternals says what takes their place
     errorHandler: logUnexpected,
 
     // Each contract has its own; this is for the few calls without one.

@@ -227,7 +227,10 @@ export function amqpTransporter(url: string): AmqpTransporter {
     prefetch: 64,
     socketOptions: { noDelay: true, timeout: CONNECT_TIMEOUT_MS },
   };
-  return new AmqpTransporter(options);
+  const transporter = new AmqpTransporter(options);
+  // The REPL's `info`, and whatever else prints a broker's options, would show the password.
+  Object.defineProperty(transporter.opts, "url", { enumerable: false });
+  return transporter;
 }
 
 /** Two silent intervals end a connection. RabbitMQ's own default is 60 s; amqplib takes it from the URL only. */

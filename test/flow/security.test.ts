@@ -48,7 +48,7 @@ describe("a route", () => {
   it("is all that there is: no action can be reached by its name", async () => {
     const names = shop.nodes[0]!.registry.actions.list({}).map(({ name }) => name);
     expect(names).toEqual(
-      expect.arrayContaining(["$node.list", "orders.audit", "users.rotateKeys", "users.revocations", "products.reservations"]),
+      expect.arrayContaining(["$node.health", "orders.audit", "users.rotateKeys", "users.revocations", "products.reservations"]),
     );
     for (const name of names) {
       const [service = "", action = ""] = name.split(".");
