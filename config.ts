@@ -1,8 +1,9 @@
-import { randomBytes } from "node:crypto";
+import { createSecretKey, randomBytes, type KeyObject } from "node:crypto";
 import path from "node:path";
 import proxyaddr from "proxy-addr";
 import { check } from "./broker/validator";
 import { register } from "./contracts/users";
+import { readVariableFile } from "./variable-file";
 
 export const SERVICES = ["api", "users", "products", "orders"] as const;
 export type ServiceName = (typeof SERVICES)[number];
@@ -74,6 +75,8 @@ function read(env: Reader) {
     refreshTokenTtl: env.integer("REFRESH_TOKEN_TTL", 2_592_000, 1, 31_536_000),
     bcryptCost: env.integer("BCRYPT_COST", 12, production ? 10 : 4, 16),
     admin: env.admin(),
+    /** What the signing keys in user_db are encrypted with; the older one decrypts only. As KeyObjects, which print without their bytes. */
+    keyEncryption: { key: env.encryptionKey("KEY_ENCRYPTION_KEY"), older: env.encryptionKey("KEY_ENCRYPTION_KEY_OLD") },
     corsOrigins: env.origins("CORS_ORIGINS"),
     /** Seconds that a connection is kept after a response: longer than a proxy in front keeps its own, or it would reuse one that closes. */
     keepAliveTimeout: env.integer("KEEP_ALIVE_TIMEOUT", 75, 1, 3_600),
@@ -115,7 +118,12 @@ function checkTogether(config: Config, mistakes: string[]): void {
   if (first !== undefined && new Set([first, ...others]).size <= others.length)
     mistakes.push("two services share one database URL: each has a database of its own");
   if (config.outbox.retryMaxMs < config.outbox.retryMs) mistakes.push("OUTBOX_RETRY_MAX_MS must not be below OUTBOX_RETRY_MS");
+  const { key, older } = config.keyEncryption;
+  if (older !== undefined && (key === undefined || key.equals(older)))
+    mistakes.push("KEY_ENCRYPTION_KEY_OLD is set without another KEY_ENCRYPTION_KEY beside it, which takes its place");
   if (!config.production) return;
+  if (key === undefined && config.services.includes("users"))
+    mistakes.push("KEY_ENCRYPTION_KEY is missing: production encrypts the signing keys, set what `openssl rand -base64 32` prints");
   if (config.transporter === undefined)
     mistakes.push("TRANSPORTER is missing: production joins its nodes by RabbitMQ, set amqp://user:password@host:5672");
   const urls: [string, string | undefined][] = [
@@ -150,7 +158,10 @@ function isDecodable(url: string): boolean {
   }
 }
 
-/** Reads single variables; notes a mistake and goes on with the default. An empty variable counts as unset. */
+/**
+ * Reads single variables, from the environment or from the file that NAME_FILE names; notes a mistake and goes on with the
+ * default. An empty variable counts as unset.
+ */
 class Reader {
   constructor(
     private readonly env: Env,
@@ -158,8 +169,30 @@ class Reader {
   ) {}
 
   private value(name: string): string | undefined {
-    const value = this.env[name]?.trim();
+    const value = this.untrimmed(name)?.trim();
     return value === "" ? undefined : value;
+  }
+
+  private untrimmed(name: string): string | undefined {
+    const value = this.env[name];
+    const file = this.file(name);
+    if (file === undefined) return value;
+    try {
+      if (value !== undefined && value.trim() !== "") throw new Error(`${name} is set as well: set one of them`);
+      return readVariableFile(file);
+    } catch (error) {
+      this.mistakes.push(`${name}_FILE can't be used: ${error instanceof Error ? error.message : "its file can't be read"}`);
+      return undefined;
+    }
+  }
+
+  private file(name: string): string | undefined {
+    return this.env[`${name}_FILE`]?.trim() || undefined;
+  }
+
+  /** For messages. What came from a file may be a secret, if NAME_FILE names the wrong one. */
+  private shown(name: string, value: string): string {
+    return this.file(name) === undefined ? `"${value}"` : `"…" (from ${name}_FILE)`;
   }
 
   text(name: string, fallback: string): string {
@@ -175,7 +208,7 @@ class Reader {
     if (value === undefined) return undefined;
     const number = Number(value);
     if (/^\d+$/.test(value) && number >= min && number <= max) return number;
-    this.mistakes.push(`${name} is "${value}": set a whole number from ${min} to ${max}`);
+    this.mistakes.push(`${name} is ${this.shown(name, value)}: set a whole number from ${min} to ${max}`);
     return undefined;
   }
 
@@ -183,14 +216,14 @@ class Reader {
     const value = this.value(name);
     if (value === undefined) return fallback;
     const choice = choices.find((known) => known === value);
-    if (choice === undefined) this.mistakes.push(`${name} is "${value}": set one of ${choices.join(", ")}`);
+    if (choice === undefined) this.mistakes.push(`${name} is ${this.shown(name, value)}: set one of ${choices.join(", ")}`);
     return choice ?? fallback;
   }
 
   match(name: string, form: RegExp, fallback: string, allowed: string): string {
     const value = this.value(name);
     if (value === undefined || form.test(value)) return value ?? fallback;
-    this.mistakes.push(`${name} is "${value}": only ${allowed} may stand in it`);
+    this.mistakes.push(`${name} is ${this.shown(name, value)}: only ${allowed} may stand in it`);
     return fallback;
   }
 
@@ -201,7 +234,7 @@ class Reader {
   list<T extends string>(name: string, choices: readonly T[]): T[] {
     return [...new Set(this.words(name))].flatMap((word) => {
       const choice = choices.find((known) => known === word);
-      if (choice === undefined) this.mistakes.push(`${name} names "${word}": the services are ${choices.join(", ")}`);
+      if (choice === undefined) this.mistakes.push(`${name} names ${this.shown(name, word)}: the services are ${choices.join(", ")}`);
       return choice ?? [];
     });
   }
@@ -210,7 +243,14 @@ class Reader {
   url(name: string, protocols: readonly string[]): string | undefined {
     const value = this.value(name);
     if (value === undefined) return undefined;
-    if (URL.canParse(value) && protocols.includes(new URL(value).protocol) && new URL(value).hostname !== "" && isDecodable(value))
+    // new URL() leaves out line endings; who connects by this text may not
+    if (
+      !/\s/.test(value) &&
+      URL.canParse(value) &&
+      protocols.includes(new URL(value).protocol) &&
+      new URL(value).hostname !== "" &&
+      isDecodable(value)
+    )
       return value;
     this.mistakes.push(`${name} is not a URL of the form ${protocols[0] ?? ""}//user:password@host:port/…`);
     return undefined;
@@ -222,7 +262,9 @@ class Reader {
         proxyaddr.compile(word);
         return word;
       } catch {
-        this.mistakes.push(`${name} has "${word}": set addresses, ranges such as 10.0.0.0/8, or loopback, linklocal, uniquelocal`);
+        this.mistakes.push(
+          `${name} has ${this.shown(name, word)}: set addresses, ranges such as 10.0.0.0/8, or loopback, linklocal, uniquelocal`,
+        );
         return [];
       }
     });
@@ -232,15 +274,25 @@ class Reader {
     return this.words(name).flatMap((word) => {
       if (URL.canParse(word) && new URL(word).origin === word && !word.includes("*")) return word;
       this.mistakes.push(
-        `${name} has "${word.replace(/\/\/.*@/, "//")}": set exact origins such as https://shop.example.com, without a path or *`,
+        `${name} has ${this.shown(name, word.replace(/\/\/.*@/, "//"))}: set exact origins such as https://shop.example.com, without a path or *`,
       );
       return [];
     });
   }
 
+  /** 32 bytes, for AES-256, in base64. */
+  encryptionKey(name: string): KeyObject | undefined {
+    const value = this.value(name);
+    if (value === undefined) return undefined;
+    const bytes = Buffer.from(value, "base64");
+    if (bytes.length === 32 && bytes.toString("base64") === value) return createSecretKey(bytes);
+    this.mistakes.push(`${name} is not 32 bytes in base64: set what \`openssl rand -base64 32\` prints`);
+    return undefined;
+  }
+
   admin(): { email: string; password: string } | undefined {
     const email = this.value("ADMIN_EMAIL");
-    const password = this.env["ADMIN_PASSWORD"] || undefined; // spaces around it are its own
+    const password = this.untrimmed("ADMIN_PASSWORD") || undefined; // spaces around it are its own
     if (email === undefined && password === undefined) return undefined;
     if (email === undefined || password === undefined) {
       this.mistakes.push("ADMIN_EMAIL and ADMIN_PASSWORD go together: set both or neither");
@@ -249,6 +301,7 @@ class Reader {
     const wrong = new Set(check(register.params, { email, password }).map((error) => error.field));
     if (wrong.has("email")) this.mistakes.push("ADMIN_EMAIL is not an e-mail address");
     if (wrong.has("password")) this.mistakes.push("ADMIN_PASSWORD must have at least 8 characters and at most 72 bytes");
+    if (/[\r\n]$/.test(password)) this.mistakes.push("ADMIN_PASSWORD ends with a line ending, which nobody types: remove it");
     return { email, password };
   }
 }

@@ -159,7 +159,10 @@ describe("docker-compose.yml", () => {
 
   test("production refuses each of its passwords, and takes others", () => {
     const passwords = Object.keys(exampleEnv()).filter((name) => /^(?!ADMIN|RATE_LIMIT).*_PASSWORD$/.test(name));
-    const own = Object.fromEntries(passwords.map((name) => [name, `own-${name}`]));
+    const own = {
+      ...Object.fromEntries(passwords.map((name) => [name, `own-${name}`])),
+      KEY_ENCRYPTION_KEY: randomBytes(32).toString("base64"),
+    };
     for (const [name] of nodes()) {
       for (const variable of name === "api" ? ["TRANSPORTER"] : ["TRANSPORTER", DATABASES[name]]) {
         const refusal = `${variable} has a default password`;

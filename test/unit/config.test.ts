@@ -1,4 +1,5 @@
 import path from "node:path";
+import { inspect } from "node:util";
 import fc from "fast-check";
 import { ConfigError, loadConfig, SERVICES } from "../../config";
 
@@ -22,7 +23,8 @@ const DATABASES = {
   ORDERS_DATABASE_URL: "postgresql://o:c-secret@db:5432/order_db",
 };
 const TRANSPORTER = { TRANSPORTER: "amqp://shop:d-secret@mq:5672" };
-const PRODUCTION = { NODE_ENV: "production", ...DATABASES, ...TRANSPORTER };
+const [KEY = "", OTHER_KEY = ""] = [1, 2].map((byte) => Buffer.alloc(32, byte).toString("base64"));
+const PRODUCTION = { NODE_ENV: "production", ...DATABASES, ...TRANSPORTER, KEY_ENCRYPTION_KEY: KEY };
 
 it("an empty environment is one whole shop on this machine, with the documented defaults", () => {
   expect(loadConfig({})).toEqual({
@@ -41,6 +43,7 @@ it("an empty environment is one whole shop on this machine, with the documented 
     refreshTokenTtl: 2_592_000,
     bcryptCost: 12,
     admin: undefined,
+    keyEncryption: { key: undefined, older: undefined },
     corsOrigins: [],
     keepAliveTimeout: 75,
     rateLimit: { auth: 10, account: 100, address: 100, register: 20, password: 10, requests: 0 },
@@ -67,6 +70,8 @@ it("every variable gets to its place, with the spaces around it cut off", () => 
     BCRYPT_COST: "4",
     ADMIN_EMAIL: "a@b.co",
     ADMIN_PASSWORD: "long enough",
+    KEY_ENCRYPTION_KEY: KEY,
+    KEY_ENCRYPTION_KEY_OLD: ` ${OTHER_KEY} `,
     CORS_ORIGINS: "https://a.example, http://b.example:81",
     KEEP_ALIVE_TIMEOUT: "7",
     RATE_LIMIT_AUTH: "0",
@@ -81,7 +86,10 @@ it("every variable gets to its place, with the spaces around it cut off", () => 
     OUTBOX_RETRY_MS: "10",
     OUTBOX_RETRY_MAX_MS: "10",
   };
-  expect(loadConfig(env)).toEqual({
+  const config = loadConfig(env);
+  const { key, older } = config.keyEncryption;
+  expect([key, older].map((secret) => secret?.export().toString("base64"))).toEqual([KEY, OTHER_KEY]);
+  expect(config).toEqual({
     production: false,
     whole: false,
     services: ["orders", "api"],
@@ -97,6 +105,7 @@ it("every variable gets to its place, with the spaces around it cut off", () => 
     refreshTokenTtl: 2,
     bcryptCost: 4,
     admin: { email: "a@b.co", password: "long enough" },
+    keyEncryption: { key, older },
     corsOrigins: ["https://a.example", "http://b.example:81"],
     keepAliveTimeout: 7,
     rateLimit: { auth: 0, account: 3, address: 5, register: 7, password: 8, requests: 6 },
@@ -166,6 +175,7 @@ it.each<[string, string, told: string]>([
   ["TRANSPORTER", "nats://a", "amqp://user:password@host:port"],
   ["TRANSPORTER", "mq:5672", "amqp://"],
   ["TRANSPORTER", "amqp://", "amqp://"],
+  ["TRANSPORTER", "amqp://u:p@mq\n#2", "amqp://"],
   ["USERS_DATABASE_URL", "mysql://a/b", "postgres://user:password@host:port"],
   ["PRODUCTS_DATABASE_URL", "not a url", "postgres://"],
   ["ORDERS_DATABASE_URL", "postgres:///order_db", "postgres://"],
@@ -214,6 +224,40 @@ it.each(["12345678", "x".repeat(72), "😀".repeat(8), "😀".repeat(18), " spac
     expect(loadConfig({ ADMIN_EMAIL: "a@b.co", ADMIN_PASSWORD: password }).admin).toEqual({ email: "a@b.co", password });
   },
 );
+
+it.each([
+  ["31 bytes", Buffer.alloc(31, 7).toString("base64")],
+  ["33 bytes", Buffer.alloc(33, 7).toString("base64")],
+  ["32 letters", "canary-5c1ecanary-5c1ecanary-5c1"],
+  ["hexadecimal", Buffer.alloc(32, 7).toString("hex")],
+  ["no padding", KEY.replace("=", "")],
+  ["bits after the last byte", KEY.replace("E=", "F=")],
+  ["a character that base64 lacks", KEY.replace("A", "-")],
+])("a key of %s is refused, and is not told", (_what, value) => {
+  for (const name of ["KEY_ENCRYPTION_KEY", "KEY_ENCRYPTION_KEY_OLD"]) {
+    const told = mistakes({ KEY_ENCRYPTION_KEY: KEY, [name]: value });
+    expect(told).toEqual([`${name} is not 32 bytes in base64: set what \`openssl rand -base64 32\` prints`]);
+  }
+});
+
+it("an older key needs a newer one beside it", () => {
+  const refusal = [expect.stringContaining("KEY_ENCRYPTION_KEY_OLD is set without another KEY_ENCRYPTION_KEY")];
+  expect(mistakes({ KEY_ENCRYPTION_KEY_OLD: KEY })).toEqual(refusal);
+  expect(mistakes({ KEY_ENCRYPTION_KEY: KEY, KEY_ENCRYPTION_KEY_OLD: KEY })).toEqual(refusal);
+  expect(mistakes({ KEY_ENCRYPTION_KEY: KEY, KEY_ENCRYPTION_KEY_OLD: OTHER_KEY })).toEqual([]);
+});
+
+it("the configuration prints without the keys", () => {
+  const config = loadConfig({ KEY_ENCRYPTION_KEY: KEY, KEY_ENCRYPTION_KEY_OLD: OTHER_KEY });
+  for (const printed of [JSON.stringify(config), inspect(config, { depth: Infinity, showHidden: true })])
+    for (const secret of [KEY, OTHER_KEY, "01 01 01", "1,1,1,1"]) expect(printed).not.toContain(secret);
+});
+
+it.each(["a line\n", "a line\r\n"])("an admin's password that ends like %j is refused: nobody types a line ending", (password) => {
+  expect(mistakes({ ADMIN_EMAIL: "a@b.co", ADMIN_PASSWORD: password.padStart(20, "x") })).toEqual([
+    expect.stringContaining("ends with a line ending"),
+  ]);
+});
 
 describe("a part of the shop", () => {
   it("needs a transporter and the database of each service that it hosts, and no other", () => {
@@ -273,8 +317,15 @@ describe("production", () => {
       expect.stringContaining("USERS_DATABASE_URL is missing"),
       expect.stringContaining("PRODUCTS_DATABASE_URL is missing"),
       expect.stringContaining("ORDERS_DATABASE_URL is missing"),
+      expect.stringContaining("KEY_ENCRYPTION_KEY is missing"),
       expect.stringContaining("TRANSPORTER is missing"),
     ]);
+  });
+
+  it("needs the key of the signing keys on nodes that host users alone", () => {
+    const { KEY_ENCRYPTION_KEY: _, ...without } = PRODUCTION;
+    for (const SERVICES of ["api", "products,orders"]) expect(mistakes({ ...without, SERVICES })).toEqual([]);
+    expect(mistakes({ ...without, SERVICES: "api,users" })).toEqual([expect.stringContaining("`openssl rand -base64 32`")]);
   });
 
   const KNOWN = ["guest", "postgres", "password", "admin", "secret", "shop-dev", "change-me", "gu%65st", ""];
