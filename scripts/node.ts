@@ -41,6 +41,8 @@ export async function startNode({ config, services, onStop, ops = false, broker:
     if (ops && config.ops.port !== undefined) await serveOps(broker, config.ops.port, config.ops.host);
     for (const name of services) broker.loadService(serviceFile(name));
     await broker.start();
+    if (ops && services.includes("users") && config.keyEncryption.key === undefined)
+      broker.logger.warn("the signing keys in user_db are not encrypted: see KEY_ENCRYPTION_KEY in README.md");
   } catch (error) {
     await stop();
     throw error;

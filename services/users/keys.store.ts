@@ -1,4 +1,6 @@
+import { problem } from "../../broker/errors";
 import type { Database, Query } from "../../mixins/database";
+import { KeyEncryptionError, type KeyCipher } from "./key-cipher";
 import { isOld, outlived, signer } from "./key-times";
 import { generateSigningKey, signingKey, type SigningKey } from "./tokens";
 
@@ -9,6 +11,7 @@ const FRESH = 1_000;
 
 interface KeyRow {
   kid: string;
+  /** as KeyCipher stores it */
   private_key: string;
   /** seconds since it was made */
   age: number;
@@ -32,7 +35,26 @@ export class KeyRing {
   constructor(
     private readonly db: Database,
     private readonly ttl: number,
+    private readonly cipher: KeyCipher,
   ) {}
+
+  /**
+   * Encrypts what is stored in plaintext or with the older key: to be called at start. Nodes may do it at the same time.
+   * @returns how many keys it encrypted
+   * @throws KeyEncryptionError if one can't be decrypted
+   */
+  reencrypt(): Promise<number> {
+    return this.locked(async (query) => {
+      let count = 0;
+      for (const { kid, private_key } of await select(query)) {
+        const { pem, isCurrent } = this.cipher.decrypt(kid, private_key);
+        if (isCurrent) continue;
+        await query("update signing_keys set private_key = $2 where kid = $1", [kid, this.cipher.encrypt(kid, pem)]);
+        count++;
+      }
+      return count;
+    });
+  }
 
   /** What signs. */
   async signing(): Promise<SigningKey> {
@@ -51,13 +73,17 @@ export class KeyRing {
    * @param atOnce withdraws all others, for keys that have got into other hands: every access token ends, sessions go on
    */
   async rotate(atOnce: boolean): Promise<string> {
-    const { kid, pem } = await generateSigningKey();
+    const key = await generateSigningKey();
     await this.locked(async (query) => {
       if (atOnce) await query("delete from signing_keys");
-      await query("insert into signing_keys (kid, private_key) values ($1, $2)", [kid, pem]);
+      await this.insert(query, key);
     });
     await this.current();
-    return kid;
+    return key.kid;
+  }
+
+  private async insert(query: Query, { kid, pem }: { kid: string; pem: string }): Promise<void> {
+    await query("insert into signing_keys (kid, private_key) values ($1, $2)", [kid, this.cipher.encrypt(kid, pem)]);
   }
 
   private async read(): Promise<Keys> {
@@ -65,7 +91,7 @@ export class KeyRing {
     if (isDue(rows, this.ttl))
       rows = await this.locked(async (query) => {
         const due = await select(query); // another node may have been here first
-        if (isDue(due, this.ttl)) await tend(query, due, this.ttl);
+        if (isDue(due, this.ttl)) await this.tend(query, due);
         return select(query);
       });
     const told = rows.map((row) => this.parse(row));
@@ -75,10 +101,26 @@ export class KeyRing {
     return (this.keys = { signing, told });
   }
 
+  private async tend(query: Query, keys: readonly KeyRow[]): Promise<void> {
+    await query("delete from signing_keys where kid = any($1)", [outlived(keys, this.ttl).map(({ kid }) => kid)]);
+    if (isOld(keys)) await this.insert(query, await generateSigningKey());
+  }
+
+  /** Decrypted and parsed once: a key stays what it is, however it is stored. */
   private parse({ kid, private_key }: KeyRow): SigningKey {
-    const key = this.parsed.get(kid) ?? signingKey(kid, private_key);
-    this.parsed.set(kid, key);
+    let key = this.parsed.get(kid);
+    if (key === undefined) this.parsed.set(kid, (key = signingKey(kid, this.decrypt(kid, private_key))));
     return key;
+  }
+
+  /** A node that was started before KEY_ENCRYPTION_KEY changed can't read a key that was made since. */
+  private decrypt(kid: string, stored: string): string {
+    try {
+      return this.cipher.decrypt(kid, stored).pem;
+    } catch (cause) {
+      if (!(cause instanceof KeyEncryptionError)) throw cause;
+      throw problem("SERVICE_UNAVAILABLE", "the signing keys can't be read now", { cause });
+    }
   }
 
   private locked<T>(work: (query: Query) => Promise<T>): Promise<T> {
@@ -92,12 +134,5 @@ export class KeyRing {
 /** Newest first. */
 const select = (query: Query): Promise<KeyRow[]> =>
   query("select kid, private_key, extract(epoch from now() - created_at)::float8 as age from signing_keys order by created_at desc, kid");
-
-async function tend(query: Query, keys: readonly KeyRow[], ttl: number): Promise<void> {
-  await query("delete from signing_keys where kid = any($1)", [outlived(keys, ttl).map(({ kid }) => kid)]);
-  if (!isOld(keys)) return;
-  const { kid, pem } = await generateSigningKey();
-  await query("insert into signing_keys (kid, private_key) values ($1, $2)", [kid, pem]);
-}
 
 const isDue = (keys: readonly KeyRow[], ttl: number): boolean => isOld(keys) || outlived(keys, ttl).length > 0;

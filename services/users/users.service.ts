@@ -4,10 +4,11 @@ import { DataTypes } from "sequelize";
 import { callerOf, implement, type SchemaFor } from "../../broker/contract";
 import { problem } from "../../broker/errors";
 import { isCallerThere } from "../../broker/listeners";
-import { loadConfig, type Config } from "../../config";
+import { ConfigError, loadConfig, type Config } from "../../config";
 import * as contract from "../../contracts/users";
 import { databaseMixin, type WithDatabase } from "../../mixins/database.mixin";
 import { forgetAttempts } from "./attempts.store";
+import { KeyCipher, KeyEncryptionError } from "./key-cipher";
 import { KeyRing } from "./keys.store";
 import { forgetAddresses } from "./known-addresses.store";
 import { Logins, noAccount } from "./logins";
@@ -23,6 +24,7 @@ type Users = Service &
     keys: KeyRing;
     findUser(where: { email_key: string } | { id: number }): Promise<UserRow | undefined>;
     insertUser(account: { email: string; email_key: string; password_hash: string }): Promise<UserRow>;
+    encryptKeys(): Promise<void>;
     tidy(): Promise<void>;
     tidying: NodeJS.Timeout | undefined;
   };
@@ -120,6 +122,14 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
         return (await this.adapter.insert(account)).get({ plain: true }) as UserRow; // the model's columns
       },
 
+      /** @throws ConfigError where the configured key is not the one that the signing keys are encrypted with */
+      async encryptKeys(this: Users): Promise<void> {
+        const count = await this.keys.reencrypt().catch((error: unknown) => {
+          throw error instanceof KeyEncryptionError ? new ConfigError([error.message]) : error;
+        });
+        if (count > 0) this.logger.info(`${count} signing keys were encrypted with KEY_ENCRYPTION_KEY`);
+      },
+
       /** Forgets sessions and failed logins that are over, and addresses that were not used for long. */
       async tidy(this: Users): Promise<void> {
         const all = [
@@ -143,7 +153,8 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
     async started(this: Users) {
       const accounts = { find: this.findUser.bind(this), insert: this.insertUser.bind(this) };
       this.logins = new Logins(this.db, accounts, this.passwords, config);
-      this.keys = new KeyRing(this.db, config.accessTokenTtl);
+      this.keys = new KeyRing(this.db, config.accessTokenTtl, new KeyCipher(config.keyEncryption));
+      await this.encryptKeys();
       await this.keys.current();
       this.tidying = setInterval(() => void this.tidy(), TIDY_INTERVAL).unref();
       if (config.admin === undefined) return;
