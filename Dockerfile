@@ -1,5 +1,5 @@
 # Debian's slim image and not Alpine's: what is tested is glibc.
-FROM node:24-slim AS build
+FROM node:24.21.0-slim AS build
 WORKDIR /app
 COPY package.json package-lock.json ./
 # No install scripts: they would bring a second Node.js and prepare the embedded PostgreSQL. Nothing here is compiled.
@@ -8,13 +8,13 @@ RUN npm ci --ignore-scripts
 COPY . .
 RUN npm run build
 
-FROM node:24-slim AS dependencies
+FROM node:24.21.0-slim AS dependencies
 WORKDIR /app
 COPY package.json package-lock.json ./
 # Optional are the programs for one platform each: the embedded PostgreSQL's and the TypeScript loader's.
 RUN npm ci --ignore-scripts --omit=dev --omit=optional
 
-FROM node:24-slim
+FROM node:24.21.0-slim
 WORKDIR /app
 # In a container "all addresses" are the container's own; what the outside reaches is said by -p or docker-compose.yml.
 ENV HOST=0.0.0.0 OPS_HOST=0.0.0.0 OPS_PORT=9100

@@ -1,4 +1,5 @@
--- Gives each service a role and a database of its own, as its URL names them; no role gets into another's database.
+-- Gives each service a role and a database of its own, as its URL names them. No role gets into any other database, and none takes
+-- more than its share of the connections (max_connections in docker-compose.yml).
 -- Runs by itself on an empty volume only. Run by hand it adds what is missing and sets the passwords anew:
 --   docker compose exec postgres psql -U postgres -f /docker-entrypoint-initdb.d/shop.sql
 \set ON_ERROR_STOP on
@@ -13,12 +14,15 @@ from unnest(array[:'users', :'products', :'orders']) as url,
 
 select format('create role %I login', role) from service where role not in (select rolname from pg_roles)
 \gexec
-select format('alter role %I password %L', role, password) from service
+select format('alter role %I nosuperuser nocreatedb nocreaterole noreplication nobypassrls connection limit 90 password %L', role, password) from service
 \gexec
 select format('create database %I owner %I', database, role) from service where database not in (select datname from pg_database)
 \gexec
 select format('revoke all on database %I from public', database) from service
 \gexec
+
+-- By default everybody may connect to these, create temporary tables and read the catalogues.
+revoke all on database postgres, template1 from public;
 
 -- The superuser needs no password that could be guessed: it logs in by the container's own socket, as above.
 alter role current_user password null;

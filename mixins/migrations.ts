@@ -91,8 +91,9 @@ async function connectOrCreate(url: string, log: (line: string) => void): Promis
   const name = decodeURIComponent(new URL(url).pathname.slice(1));
   const maintenance = new URL(url);
   maintenance.pathname = "/postgres";
-  const admin = await connect(maintenance.href);
+  let admin: Client | undefined;
   try {
+    admin = await connect(maintenance.href); // which a role that is confined to its own database may not
     await admin.query(`create database ${escapeIdentifier(name)}`);
     log(`created database ${name}`);
   } catch (error) {
@@ -104,7 +105,7 @@ async function connectOrCreate(url: string, log: (line: string) => void): Promis
     }
     if (!DUPLICATE_DATABASE.includes(sqlState(error) ?? "")) throw error; // another node was faster
   } finally {
-    await admin.end();
+    await admin?.end();
   }
   return connect(url);
 }

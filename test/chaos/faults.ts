@@ -218,7 +218,9 @@ export const FAULTS: readonly Fault[] = [
     within: 10_000,
     random: ["rabbitmq"],
     quick: true,
-    inject: ({ system }) => system.rabbit.ctl("close_all_connections", "chaos"),
+    inject: async ({ system }) => {
+      await system.rabbit.ctl("close_all_connections", "chaos");
+    },
   },
   {
     number: 12,

@@ -32,8 +32,11 @@ export class RabbitMQ {
     return existsSync(join(BIN, "rabbitmq-server"));
   }
 
-  /** @param over configuration that it gets as well */
-  static async start(folder: string, over: { config?: string } = {}): Promise<RabbitMQ> {
+  /** @param over configuration and environment that it gets as well; user, password and virtual host of its URL */
+  static async start(
+    folder: string,
+    over: { config?: string; env?: Record<string, string>; user?: string; path?: string } = {},
+  ): Promise<RabbitMQ> {
     await mkdir(folder, { recursive: true });
     const [port = 0, distribution = 0, epmd = 0] = await freePorts(3);
     const file = async (name: string, content: string): Promise<string> => {
@@ -58,8 +61,10 @@ export class RabbitMQ {
       RABBITMQ_ENABLED_PLUGINS_FILE: await file("enabled_plugins", "[]."),
       RABBITMQ_CONF_ENV_FILE: await file("env.conf", ""),
       RABBITMQ_CONFIG_FILE: await file("rabbitmq.conf", `listeners.tcp.local = 127.0.0.1:${port}\n${over.config ?? ""}`),
+      ...over.env,
     };
-    const rabbit = new RabbitMQ(env, `amqp://guest:guest@127.0.0.1:${port}`, openSync(join(folder, "out"), "a"));
+    const url = `amqp://${over.user ?? "guest:guest"}@127.0.0.1:${port}${over.path ?? ""}`;
+    const rabbit = new RabbitMQ(env, url, openSync(join(folder, "out"), "a"));
     try {
       await rabbit.launch();
     } catch (error) {
@@ -93,8 +98,9 @@ export class RabbitMQ {
     await until("RabbitMQ has ended", () => server.exitCode !== null || server.signalCode !== null);
   }
 
-  async ctl(...args: string[]): Promise<void> {
-    await run(join(BIN, "rabbitmqctl"), ["-q", ...args], { env: this.env, timeout: 60_000 });
+  /** @returns what rabbitmqctl prints */
+  async ctl(...args: string[]): Promise<string> {
+    return (await run(join(BIN, "rabbitmqctl"), ["-q", ...args], { env: this.env, timeout: 60_000 })).stdout;
   }
 
   async end(): Promise<void> {

@@ -1,86 +1,15 @@
-import { execFile } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { existsSync, readFileSync } from "node:fs";
-import { cp, mkdtemp, readdir, readFile, rm, symlink } from "node:fs/promises";
-import { builtinModules } from "node:module";
-import { tmpdir } from "node:os";
-import path from "node:path";
-import { promisify } from "node:util";
-import { Client as Postgres } from "pg";
-import { parse } from "yaml";
-import { DATABASES, databaseNames, loadConfig, SERVICES, type DatabaseName, type ServiceName } from "../../config";
-import { amqpUrl, forget, until } from "../support/amqp";
-import { Client } from "../support/client";
-import { killProcesses, ROOT, startProcess, type NodeProcess } from "../support/processes";
-import { uniqueNamespace } from "../support/shop";
-
-const run = promisify(execFile);
-
-type Env = Readonly<Record<string, string>>;
-
-interface Service {
-  image: string;
-  build?: string;
-  pull_policy?: string;
-  command?: string[];
-  container_name?: string;
-  environment: Record<string, string | number>;
-  ports?: string[];
-  volumes?: string[];
-  depends_on?: Record<string, { condition: string }>;
-  healthcheck?: { test: string[] };
-  restart?: string;
-  stop_grace_period?: string;
-}
-
-const textOf = (file: string): string => readFileSync(path.join(ROOT, file), "utf8");
-
-/** As docker compose reads it: with these variables and, where one is unset or empty, the file's own default. */
-function compose(env: Env = {}): Record<string, Service> {
-  const interpolated = (text: string): string =>
-    text.replace(/\$\{(\w+)(:-([^}]*))?\}/g, (_, name: string, hasDefault?: string, fallback = "") => {
-      if (hasDefault === undefined) throw new Error(`${name} has no default: the shop would not start without a .env`);
-      return env[name] ? env[name] : String(fallback);
-    });
-  const reviver = (_: unknown, value: unknown): unknown => (typeof value === "string" ? interpolated(value) : value);
-  return (parse(textOf("docker-compose.yml"), reviver, { merge: true }) as { services: Record<string, Service> }).services;
-}
-
-/** What a service finds in its environment: the image's, and over it compose's. */
-function environmentOf(service: ServiceName, env: Env = {}): Env {
-  const ofImage =
-    /^ENV (.*)$/m
-      .exec(textOf("Dockerfile"))?.[1]
-      ?.split(" ")
-      .map((pair) => pair.split("=")) ?? [];
-  const ofService = Object.entries(compose(env)[service]!.environment).map(([name, value]) => [name, String(value)]);
-  return Object.fromEntries([...ofImage, ...ofService]) as Env;
-}
-
-/** What the image runs, with our own Node.js. */
-function imageCommand(instruction: "CMD" | "HEALTHCHECK"): string[] {
-  const form = { CMD: /^CMD (\[.*\])$/m, HEALTHCHECK: /^HEALTHCHECK .*\\\n {2}CMD (\[.*\])$/m }[instruction];
-  const [program, ...args] = JSON.parse(form.exec(textOf("Dockerfile"))?.[1] ?? "[]") as string[];
-  if (program !== "node") throw new Error(`the image's ${instruction} does not run node`);
-  return [process.execPath, ...args];
-}
-
-const nodes = (): [ServiceName, Service][] => SERVICES.map((name) => [name, compose()[name]!]);
-
-const exampleEnv = (): Env =>
-  Object.fromEntries([...textOf(".env.example").matchAll(/^(\w+)=(.*)$/gm)].map(([, name, value]) => [name, value])) as Env;
+import { DATABASES, databaseNames, loadConfig, SERVICES } from "../../config";
+import { compose, environmentOf, exampleEnv, imageCommand, networks, nodes, textOf } from "../support/compose";
 
 describe("docker-compose.yml", () => {
   test("has the four services, PostgreSQL and RabbitMQ", () => {
     expect(Object.keys(compose()).sort()).toEqual([...SERVICES, "postgres", "rabbitmq"].sort());
   });
 
-  test("publishes the gateway, and RabbitMQ's page to this machine alone", () => {
+  test("publishes the gateway and nothing else", () => {
     const ports = Object.entries(compose()).flatMap(([name, { ports = [] }]) => ports.map((port) => [name, port]));
-    expect(ports).toEqual([
-      ["api", "8000:8000"],
-      ["rabbitmq", "127.0.0.1:15672:15672"],
-    ]);
+    expect(ports).toEqual([["api", "8000:8000"]]);
     expect(loadConfig(environmentOf("api"))).toMatchObject({ port: 8000, host: "0.0.0.0" });
   });
 
@@ -110,9 +39,53 @@ describe("docker-compose.yml", () => {
     for (const [name] of nodes()) {
       expect(loadConfig(environmentOf(name))).toMatchObject({
         services: [name],
-        transporter: "amqp://shop:shop-dev@rabbitmq:5672",
+        transporter: "amqp://shop:shop-dev@rabbitmq:5672/shop",
         ops: { port: 9100, host: "0.0.0.0" },
       });
+    }
+  });
+
+  test("every container reaches what it needs and nothing else: the gateway no database, and no other one the outside", () => {
+    const of = Object.fromEntries(Object.entries(compose()).map(([name, service]) => [name, service.networks ?? ["default"]]));
+    const meet = (a: string, b: string): boolean => of[a]!.some((network) => of[b]!.includes(network));
+    for (const name of SERVICES) expect([name, meet(name, "rabbitmq"), meet(name, "postgres")]).toEqual([name, true, name !== "api"]);
+    expect(meet("postgres", "rabbitmq")).toBe(false);
+    const open = Object.entries(networks()).flatMap(([name, network]) => (network?.internal ? [] : [name]));
+    expect(open).toEqual(["public"]);
+    expect(Object.entries(of).flatMap(([name, own]) => (own.some((network) => open.includes(network)) ? [name] : []))).toEqual(["api"]);
+    for (const own of Object.values(of)) expect(Object.keys(networks())).toEqual(expect.arrayContaining(own));
+  });
+
+  test("each container has limits of memory and processes", () => {
+    for (const [name, { mem_limit, pids_limit }] of Object.entries(compose()))
+      expect([name, mem_limit, pids_limit]).toEqual([name, expect.stringMatching(/^\d+[mg]$/), expect.any(Number)]);
+  });
+
+  test("each image that comes from elsewhere has an exact version", () => {
+    const images = Object.values(compose()).flatMap(({ image }) => (image === "moleculer-shop" ? [] : image));
+    const bases = [...textOf("Dockerfile").matchAll(/^FROM (\S+)/gm)].map(([, image]) => image!);
+    expect([images.length, bases.length]).toEqual([2, 3]);
+    for (const image of images) expect(image).toMatch(/^(postgres:\d+\.\d+|rabbitmq:\d+\.\d+\.\d+)$/);
+    expect(new Set(bases)).toEqual(new Set([expect.stringMatching(/^node:24\.\d+\.\d+-slim$/)]));
+  });
+
+  test("RabbitMQ's user has the virtual host that the nodes connect to, and the names of their namespace", () => {
+    const { environment, volumes, image } = compose()["rabbitmq"]!;
+    expect(volumes).toEqual(["./docker/rabbitmq.conf:/etc/rabbitmq/conf.d/20-shop.conf:ro,z"]);
+    expect(image).not.toContain("management"); // nobody could log in there
+    const { transporter = "", namespace } = loadConfig(environmentOf("api"));
+    const { username, password, pathname } = new URL(transporter);
+    expect([username, password]).toEqual([environment["RABBITMQ_DEFAULT_USER"], environment["RABBITMQ_DEFAULT_PASS"]]);
+    const conf = Object.fromEntries(
+      [...textOf("docker/rabbitmq.conf").matchAll(/^([\w.]+) = (.*)$/gm)].map(([, name, value]) => [name, value]),
+    );
+    expect(`/${conf["default_vhost"]}`).toBe(pathname);
+    expect(conf["default_permissions.read"]).toBe(conf["default_permissions.write"]); // which RabbitMQ takes for each other
+    for (const right of ["configure", "read", "write"]) {
+      const pattern = new RegExp(String(conf[`default_permissions.${right}`]));
+      expect(pattern.test(`MOL-${namespace}.REQB.orders.create`)).toBe(true);
+      for (const other of ["", "other", `MOL-${namespace}`, `MOL-${namespace}2.REQ.x`, `x.MOL-${namespace}.REQ.x`, "amq.topic"])
+        expect([right, other, pattern.test(other)]).toEqual([right, other, false]);
     }
   });
 
@@ -143,7 +116,7 @@ describe("docker-compose.yml", () => {
 
   test("PostgreSQL 18 has its volume where it keeps its data, and the script that makes the databases", () => {
     const { image, volumes } = compose()["postgres"]!;
-    expect(image).toBe("postgres:18");
+    expect(image).toMatch(/^postgres:18\./);
     expect(volumes).toEqual(["postgres-data:/var/lib/postgresql", "./docker/postgres-init.sql:/docker-entrypoint-initdb.d/shop.sql:ro,z"]);
   });
 
@@ -173,240 +146,5 @@ describe("docker-compose.yml", () => {
     // and there are no others
     const secrets = textOf("docker-compose.yml").matchAll(/(?:PASS(?:WORD)?: (?!\$)|PASS(?:WORD)?:-)([^\s}]+)/g);
     expect(new Set([...secrets].map(([, secret]) => secret))).toEqual(new Set(["shop-dev"]));
-  });
-});
-
-/** The roles and databases of the init script, under names of their own: roles belong to the whole server. */
-class Cluster {
-  private readonly suffix = `_${randomBytes(4).toString("hex")}`;
-  private readonly superuser = new URL(process.env["TEST_POSTGRES_URL"]!);
-  readonly urls: Readonly<Record<DatabaseName, URL>>;
-
-  constructor() {
-    this.superuser.username = `postgres${this.suffix}`;
-    this.superuser.password = "loses-it";
-    const own = (name: DatabaseName): URL => {
-      const url = new URL(environmentOf(name)[DATABASES[name]]!);
-      url.host = this.superuser.host;
-      url.username += this.suffix;
-      url.pathname += this.suffix;
-      return url;
-    };
-    this.urls = { users: own("users"), products: own("products"), orders: own("orders") };
-  }
-
-  /** Runs the script as the image does: as its superuser. */
-  async initialise(runScript: RunScript): Promise<void> {
-    const { username, password } = this.superuser;
-    const exists = (await asAdmin(`select 1 from pg_roles where rolname = '${username}'`)).length > 0;
-    await asAdmin(`${exists ? "alter" : "create"} role ${username} superuser login password '${password}'`);
-    const env = databaseNames().map(([service, variable]) => [variable, this.urls[service].href]);
-    await runScript(this.superuser.href, Object.fromEntries(env) as Env);
-  }
-
-  /** What is stored of the passwords, by role. */
-  async passwords(): Promise<Record<string, unknown>> {
-    const rows = await asAdmin(`select rolname, rolpassword from pg_authid where rolname ~ '${this.suffix}$'`);
-    return Object.fromEntries(rows.map(([role, password]) => [String(role).replace(this.suffix, ""), password]));
-  }
-
-  async drop(): Promise<void> {
-    for (const { pathname, username } of Object.values(this.urls)) {
-      await asAdmin(`drop database if exists ${pathname.slice(1)} with (force)`);
-      await asAdmin(`drop role if exists ${username}`);
-    }
-    await asAdmin(`drop role if exists ${this.superuser.username}`);
-  }
-}
-
-const asAdmin = (sql: string): Promise<unknown[][]> => query(process.env["TEST_POSTGRES_URL"]!, sql);
-
-async function query(url: string, sql: string): Promise<unknown[][]> {
-  const client = new Postgres({ connectionString: url });
-  await client.connect();
-  try {
-    return (await client.query<unknown[]>({ text: sql, rowMode: "array" })).rows;
-  } finally {
-    await client.end();
-  }
-}
-
-type RunScript = (url: string, env: Env) => Promise<void>;
-const SCRIPT = "docker/postgres-init.sql";
-
-const withPsql: RunScript = async (url, env) => {
-  await run("psql", [url, "--no-psqlrc", "--file", SCRIPT], { cwd: ROOT, env: { ...process.env, ...env } });
-};
-
-/** \getenv came with version 15. */
-async function hasPsql(): Promise<boolean> {
-  try {
-    return parseInt(/\d+/.exec((await run("psql", ["--version"])).stdout)?.[0] ?? "") >= 15;
-  } catch {
-    return false;
-  }
-}
-
-/** What psql makes of \getenv, :'variable' and \gexec: where PostgreSQL comes from npm alone, there is no psql. */
-const withoutPsql: RunScript = async (url, env) => {
-  const client = new Postgres({ connectionString: url });
-  await client.connect();
-  try {
-    const variables: Record<string, string> = {};
-    let statement = "";
-    for (const line of textOf(SCRIPT).split(/\r?\n/)) {
-      const [command, name = "", variable = ""] = line.split(" ");
-      if (command === "\\getenv") variables[name] = env[variable] ?? "";
-      else if (command === "\\gexec") {
-        const { rows } = await client.query<string[]>({ text: statement, rowMode: "array" });
-        for (const sql of rows.flat()) await client.query(sql);
-        statement = "";
-      } else if (!/^(--|\\)/.test(line)) {
-        statement += line.replace(/:'(\w+)'/g, (_, used: string) => client.escapeLiteral(variables[used]!)) + "\n";
-        if (!line.endsWith(";")) continue;
-        await client.query(statement);
-        statement = "";
-      }
-    }
-  } finally {
-    await client.end();
-  }
-};
-
-describe.each([
-  ["by psql", withPsql],
-  ["without psql", withoutPsql],
-])("docker/postgres-init.sql %s", (_how, runScript) => {
-  let cluster: Cluster | undefined;
-
-  beforeEach(async () => {
-    cluster = undefined;
-    if (runScript === withPsql && !(await hasPsql())) {
-      console.warn("skipped: there is no psql of version 15 or newer");
-      return;
-    }
-    cluster = new Cluster();
-    await cluster.initialise(runScript);
-  });
-
-  afterEach(() => cluster?.drop());
-
-  test("each role owns its database, and is shut out from the others", async () => {
-    if (!cluster) return;
-    for (const role of Object.values(cluster.urls)) {
-      for (const database of Object.values(cluster.urls)) {
-        const url = new URL(role);
-        url.pathname = database.pathname;
-        if (role === database) await query(url.href, "create extension pg_trgm; create table mine ()");
-        else await expect(query(url.href, "select 1")).rejects.toMatchObject({ code: "42501" });
-      }
-    }
-  });
-
-  test("run again with a new password, it sets that and keeps the data; the superuser has none", async () => {
-    if (!cluster) return;
-    const { orders } = cluster.urls;
-    await query(orders.href, "create table kept as select 42 as answer");
-    const before = await cluster.passwords();
-    orders.password = "it's-new";
-    await cluster.initialise(runScript);
-
-    expect(await query(orders.href, "select answer from kept")).toEqual([[42]]);
-    const after = await cluster.passwords();
-    const scram = expect.stringMatching(/^SCRAM-SHA-256/) as string;
-    expect(after).toEqual({ users_svc: scram, products_svc: scram, orders_svc: scram, postgres: null });
-    expect(after["orders_svc"]).not.toBe(before["orders_svc"]);
-  });
-});
-
-/** Makes what the image holds, as the Dockerfile does: the sources that .dockerignore lets through, built. */
-async function buildImage(directory: string): Promise<void> {
-  const sources = [...textOf(".dockerignore").matchAll(/^!(.+)$/gm)].map(([, name]) => name!);
-  for (const name of sources) await cp(path.join(ROOT, name), path.join(directory, name), { recursive: true });
-  await symlink(path.join(ROOT, "node_modules"), path.join(directory, "node_modules"), "junction");
-  await run("npm", ["run", "build"], { cwd: directory, shell: process.platform === "win32" }).catch((cause: unknown) => {
-    throw new Error(`npm run build failed: ${(cause as { stdout: string }).stdout}`, { cause });
-  });
-}
-
-describe("the shop as compose runs it", () => {
-  const namespace = uniqueNamespace();
-  const nodeId = (name: ServiceName): string => `${name}-${namespace}`;
-  let cluster: Cluster;
-  let image: string;
-  let amqp: string | undefined;
-  let shop: Readonly<Record<ServiceName, NodeProcess>> | undefined;
-
-  beforeAll(async () => {
-    cluster = new Cluster();
-    image = await mkdtemp(path.join(tmpdir(), "shop-image-"));
-    amqp = await amqpUrl();
-    await buildImage(image);
-    if (amqp === undefined) return;
-    await cluster.initialise(withoutPsql);
-    const started = SERVICES.map(async (name) => [name, await startProcess(container(name, amqp!))] as const);
-    shop = Object.fromEntries(await Promise.all(started)) as Record<ServiceName, NodeProcess>;
-    const gateway = new Client(shop.api.url!);
-    await until("the nodes know each other", async () => (await gateway.get("/health")).status === 200);
-  }, 120_000);
-
-  afterAll(async () => {
-    await killProcesses();
-    if (amqp !== undefined) await forget(amqp, namespace, SERVICES.map(nodeId));
-    await cluster.drop();
-    await rm(image, { recursive: true, force: true });
-  });
-
-  /** A service's container, with this machine's servers in place of postgres and rabbitmq, and ports that are free. */
-  function container(name: ServiceName, rabbitmq: string) {
-    const ofContainer = Object.entries(environmentOf(name)).filter(([variable]) => variable !== "OPS_PORT");
-    const databases = databaseNames().filter(([service]) => service === name);
-    return {
-      command: imageCommand("CMD"),
-      cwd: image,
-      services: [name],
-      env: {
-        ...Object.fromEntries(ofContainer),
-        ...Object.fromEntries(databases.map(([service, variable]) => [variable, cluster.urls[service].href])),
-        TRANSPORTER: rabbitmq,
-        NAMESPACE: namespace,
-        NODE_ID: nodeId(name),
-        BCRYPT_COST: "4",
-      },
-    };
-  }
-
-  test("what is built needs nothing that the image leaves out", async () => {
-    const { dependencies } = JSON.parse(textOf("package.json")) as { dependencies: Record<string, string> };
-    const known = new Set([...Object.keys(dependencies), ...builtinModules]);
-    const built = (await readdir(path.join(image, "dist"), { recursive: true })).filter((file) => file.endsWith(".js"));
-    expect(built).toContain(path.join("scripts", "start.js"));
-    for (const file of built) {
-      const code = await readFile(path.join(image, "dist", file), "utf8");
-      const imported = [...code.matchAll(/\brequire\("(?!\.|node:)((?:@[^/"]+\/)?[^/"]+)/g)].map(([, name]) => name!);
-      expect({ file, missing: imported.filter((name) => !known.has(name)) }).toEqual({ file, missing: [] });
-    }
-    for (const [service] of databaseNames()) expect(existsSync(path.join(image, "dist/services", service, "migrations"))).toBe(true);
-  });
-
-  test("an order of three is confirmed, and the stock falls from 50 to 47", async () => {
-    if (!shop) return;
-    const client = new Client(shop.api.url!);
-    await client.signUp();
-    const product = await client.createProduct({ quantity: 50 });
-    const placed = await client.order(product, 3);
-    expect(placed).toMatchObject({ status: 201, body: { status: "PENDING" } });
-    expect(await client.decided(Number(placed.body["id"]))).toMatchObject({ status: "CONFIRMED" });
-    expect(await client.quantityOf(product)).toBe(47);
-  });
-
-  test("SIGTERM ends each node with exit code 0; the image's health check tells before from after", async () => {
-    if (!shop) return;
-    const [program = "", ...args] = imageCommand("HEALTHCHECK");
-    const check = ({ ops }: NodeProcess): Promise<unknown> => run(program, args, { env: { OPS_PORT: new URL(ops).port } });
-    const all = Object.values(shop);
-    await Promise.all(all.map(check));
-    expect(await Promise.all(all.map((node) => node.stop()))).toEqual([0, 0, 0, 0]);
-    for (const node of all) await expect(check(node)).rejects.toMatchObject({ code: 1 });
   });
 });
