@@ -71,10 +71,12 @@ export class ListDatabase {
       return await this.connections.connect();
     } catch (error) {
       const { using, maxSize } = this.pool;
-      throw using === maxSize ? busy() : error;
+      throw using === maxSize ? busy() : away(error);
     }
   }
 }
 
 const tooSlow = () => problem("SERVICE_UNAVAILABLE", "this list takes too long");
+/** Whatever the server says to a new connection, such as that there is no such database. */
+const away = (cause: unknown) => problem("SERVICE_UNAVAILABLE", "the database can't answer now", { cause });
 const busy = () => problem("SERVICE_UNAVAILABLE", "too many lists are under way");
