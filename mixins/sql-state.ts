@@ -34,7 +34,8 @@ const CONNECTION_LOST =
 
 /** The database can't answer now: away, starting or stopping, out of connections, or too slow; or this node is about to stop. */
 export function isDatabaseAway(error: unknown): boolean {
-  if (inClass(error, "08", "40", "53", "55", "57")) return true;
+  // 28 and 3D: this node may not log in, or the database is not there, until somebody mends it.
+  if (inClass(error, "08", "28", "3D", "40", "53", "55", "57")) return true;
   for (let e = error, depth = 0; e instanceof Error && depth < 5; e = link(e), depth++) {
     if (
       e.name.startsWith("SequelizeConnection") ||

@@ -95,7 +95,7 @@ export function answers(config: Config): Partial<ServiceSchema> {
         const details = toProblem(error, String(req.headers["x-request-id"]));
         if (details.code === "INTERNAL_ERROR")
           withRequestId(details.request_id, () => {
-            this.logger.error(`${req.method ?? ""} ${pathOf(req)} failed:`, error);
+            this.logger.error(`${req.method ?? ""} ${pathOf(req).slice(0, 200)} failed:`, error);
           });
         this.sendProblem(req, res, details, problemHeaders(details, error));
       },

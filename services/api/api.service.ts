@@ -7,6 +7,7 @@ import { metricsOf } from "../../broker/metrics";
 import { loadConfig, type Config } from "../../config";
 import { orderChanged } from "../../contracts/orders";
 import { jwks, revocations } from "../../contracts/users";
+import { FairSlots } from "../../mixins/fair-queue";
 import { TokenVerifier } from "./access";
 import { answers } from "./answers";
 import { ClientAddress } from "./client-address";
@@ -16,7 +17,7 @@ import { gather } from "./gather";
 import type { Api } from "./gateway";
 import { healthRoutes } from "./health";
 import { intake, respond } from "./intake";
-import { admission, lanes } from "./lanes";
+import { ADMISSION, lanes } from "./lanes";
 import { RequestMetrics } from "./metrics";
 import { nodesRoute } from "./nodes";
 import { translated } from "./problem";
@@ -40,6 +41,7 @@ const web = ApiGateway.methods as Record<"resolveAlias" | "writeCorsHeaders", (.
 export interface GatewayLimits {
   streams?: Partial<StreamLimits>;
   connections?: Partial<ConnectionLimits>;
+  admission?: Partial<typeof ADMISSION>;
 }
 
 /** The gateway: the single public entry. Routes, authenticates, authorises; knows no business. */
@@ -143,7 +145,7 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
     created(this: Api) {
       this.gather = gather(this.broker);
       this.lanes = lanes();
-      this.admission = admission();
+      this.admission = new FairSlots({ ...ADMISSION, ...limits.admission });
       const metrics = metricsOf(this.broker);
       if (metrics)
         this.metrics = new RequestMetrics(metrics, this.admission, (path) => this.aliases.find(({ re }) => re.test(path))?.fullPath);

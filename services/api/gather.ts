@@ -26,8 +26,8 @@ const PATIENCE_MS = 2_600;
 const UNHURRIED_MS = 500;
 const inTime = (waitedMs: number): CallingOptions => (waitedMs > UNHURRIED_MS ? { retries: 0 } : {});
 
-/** A page has up to 256 KiB, and a message 4 MiB; and a list may take long, so not too many others wait for it. */
-const PAGES = { size: products.LISTS_PER_CALL, inFlight: 4, places: 256, patienceMs: PATIENCE_MS };
+/** A list may take long: not too many others wait for it. */
+const PAGES = { size: 32, inFlight: 4, places: 256, patienceMs: PATIENCE_MS };
 /** Searches are slower, and lists without one do not wait for them. */
 const SEARCHES = { size: 2, inFlight: 2, places: 64, patienceMs: PATIENCE_MS };
 
@@ -54,8 +54,16 @@ export function gather(broker: ServiceBroker): Gather {
   const lists = async (wanted: readonly List[], waitedMs: number): Promise<(Result<typeof products.list> | Error)[]> => {
     const keys = wanted.map((list) => JSON.stringify(list));
     const distinct = new Map(keys.map((key, i) => [key, wanted[i]]));
-    const params = { lists: [...distinct.values()].flatMap((list) => list ?? []) };
-    const pages = await call(broker, products.listMany, params, inTime(waitedMs));
+    const some = [...distinct.values()].flatMap((list) => list ?? []);
+    const calls = Array.from({ length: Math.ceil(some.length / products.LISTS_PER_CALL) }, (_, i) =>
+      call(
+        broker,
+        products.listMany,
+        { lists: some.slice(i * products.LISTS_PER_CALL, (i + 1) * products.LISTS_PER_CALL) },
+        inTime(waitedMs),
+      ),
+    );
+    const pages = (await Promise.all(calls)).flat();
     const byKey = new Map([...distinct.keys()].map((key, i) => [key, pages[i]]));
     return keys.map((key) => {
       const page = byKey.get(key);

@@ -16,6 +16,9 @@ import type { Reply } from "./route";
 import { readProduct } from "./routes";
 import { refuseAtOnce } from "./unserved";
 
+/** Characters of a path in the log: a client may write 16 KiB of it. */
+const MAX_LOGGED = 200;
+
 /** What is extended here; a mixin's method can't be called by its name once it is overridden. */
 const web = ApiGateway.methods as Record<"httpHandler", (...args: unknown[]) => unknown>;
 
@@ -38,7 +41,12 @@ export function intake(config: Config): Partial<ServiceSchema> {
           this.metrics?.served(req, res, performance.now() - since);
           if (res.writableFinished && refusal === undefined)
             withRequestId(id, () => {
-              this.logger.info(req.method, pathOf(req), res.statusCode, `${(performance.now() - since).toFixed(1)} ms`);
+              this.logger.info(
+                req.method,
+                pathOf(req).slice(0, MAX_LOGGED),
+                res.statusCode,
+                `${(performance.now() - since).toFixed(1)} ms`,
+              );
             });
         });
         if (refusal !== undefined) {

@@ -29,4 +29,4 @@ export const lanes = (): Lanes => ({
 });
 
 /** Requests that a gateway works on at a time, and those that wait until it does: more would wait longer, and none be served sooner. */
-export const admission = (): FairSlots => new FairSlots({ slots: 256, places: 256 });
+export const ADMISSION = { slots: 256, places: 256 };
