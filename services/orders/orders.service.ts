@@ -196,8 +196,9 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
           logFailure(this.logger, "an order", refusal, currentRequestId()); // nothing else would report this one
           throw error;
         });
-        if (first === undefined) throw refusal ?? new Error("a key was taken and then was not there");
-        return first;
+        if (first !== undefined) return first;
+        if (refusal === undefined) throw new Error("a key was taken and then was not there");
+        throw refusal;
       },
 
       /** The first answer to a key, where there was one. */
