@@ -197,8 +197,7 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
           throw error;
         });
         if (first !== undefined) return first;
-        if (refusal === undefined) throw new Error("a key was taken and then was not there");
-        throw refusal;
+        throw refusal instanceof Error ? refusal : new Error("a key was taken and then was not there");
       },
 
       /** The first answer to a key, where there was one. */
