@@ -18,7 +18,14 @@ import { currentRequestId, remainingMs, withRequestId } from "./request";
 
 export interface Meta {
   user?: Caller;
+  /** The client's, where the user is an admin: for the audit log. */
+  address?: string;
+  /** The call comes from a console or a script on a node of our own, in nobody's name. A gateway never sets this. */
+  system?: true;
 }
+
+/** Options of a call that the shop itself makes, for actions that are for admins. New ones each time: Moleculer writes into a call's meta. */
+export const asSystem = (): { meta: Meta } => ({ meta: { system: true } });
 
 /** The context of an action or event whose params have passed its contract. */
 export type ContractContext<P extends TSchema> = Context<Static<P>, Meta>;
@@ -120,4 +127,22 @@ export function callerOf(ctx: Context<unknown, Meta>): Caller {
   const user = ctx.meta.user;
   if (!user || !Number.isSafeInteger(user.id)) throw problem("UNAUTHENTICATED", "this needs a user");
   return { id: user.id, role: user.role === "admin" ? "admin" : "user", ...(user.session !== undefined && { session: user.session }) };
+}
+
+/** Who does what only admins may: one of them, from an address, or the shop itself. */
+export interface Admin {
+  actor: number | "system";
+  address?: string;
+}
+
+/**
+ * The admin who calls. Actions that are for admins ask for it, whatever the route in front of them has checked.
+ * @throws UNAUTHENTICATED, FORBIDDEN
+ */
+export function adminOf(ctx: Context<unknown, Meta>, refusal = "this is for admins"): Admin {
+  const { user, system, address } = ctx.meta;
+  if (user === undefined && system === true) return { actor: "system" };
+  const { id, role } = callerOf(ctx);
+  if (role !== "admin") throw problem("FORBIDDEN", refusal);
+  return { actor: id, ...(address !== undefined && { address }) };
 }

@@ -1,4 +1,4 @@
-import { call } from "../broker/contract";
+import { asSystem, call } from "../broker/contract";
 import { audit } from "../contracts/orders";
 import { logger } from "../broker/logger";
 import { startNode } from "./node";
@@ -13,7 +13,7 @@ run(async (config, onStop) => {
   const node = await startNode({ config, services, onStop, broker: { logger: logger("warn", config.log.format) } });
   try {
     await node.broker.waitForServices(["products", "orders"], 15_000);
-    const report = await call(node.broker, audit, {});
+    const report = await call(node.broker, audit, {}, asSystem());
     console.log(
       `Checked at ${report.checked_at}: ${report.in_flight} orders on their way (the oldest for ${Math.round(report.oldest_in_flight ?? 0)} s), ${report.parked} parked`,
     );

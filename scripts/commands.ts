@@ -1,5 +1,5 @@
 import type { ReplOptions, ServiceBroker } from "moleculer";
-import { call } from "../broker/contract";
+import { asSystem, call } from "../broker/contract";
 import { errorCode, invalid } from "../broker/errors";
 import { check } from "../broker/validator";
 import type { ActionContract, Params, Result } from "../contracts/contract";
@@ -66,7 +66,7 @@ function command(declaration: string, description: string, answer: Run, options:
 async function ask<C extends ActionContract>(broker: ServiceBroker, contract: C, params: Params<C>): Promise<Result<C>> {
   const [wrong] = check(contract.params, params);
   if (wrong !== undefined) throw invalid(wrong.field, wrong.message);
-  return call(broker, contract, params);
+  return call(broker, contract, params, asSystem());
 }
 
 const refusal = (error: unknown): string => `${errorCode(error)}: ${error instanceof Error ? error.message : String(error)}`;

@@ -1,4 +1,5 @@
 import { REPL } from "./commands";
+import { openConsole } from "./console";
 import { startNode } from "./node";
 import { run } from "./run";
 
@@ -6,6 +7,6 @@ import { run } from "./run";
 run(async (config, onStop) => {
   const options = { hotReload: true, replOptions: REPL };
   const { broker } = await startNode({ config, services: config.services, onStop, ops: true, broker: options });
-  broker.repl();
+  openConsole(broker);
   return undefined;
 });

@@ -1,5 +1,6 @@
 import { SERVICES } from "../config";
 import { REPL } from "./commands";
+import { openConsole } from "./console";
 import { startNode } from "./node";
 import { run } from "./run";
 
@@ -10,6 +11,6 @@ import { run } from "./run";
 run(async (config, onStop) => {
   const services = config.transporter === undefined ? SERVICES.filter((name) => name !== "api") : [];
   const { broker } = await startNode({ config, services, onStop, broker: { replOptions: REPL } });
-  broker.repl();
+  openConsole(broker);
   return undefined;
 });

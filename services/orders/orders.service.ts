@@ -2,7 +2,7 @@ import { createHash, randomUUID } from "node:crypto";
 import path from "node:path";
 import type { Service, ServiceBroker } from "moleculer";
 import { DataTypes } from "sequelize";
-import { answerEach, broadcast, call, callerOf, implement, subscribe, type SchemaFor } from "../../broker/contract";
+import { adminOf, answerEach, broadcast, call, callerOf, implement, subscribe, type SchemaFor } from "../../broker/contract";
 import { isUnreachable, problem } from "../../broker/errors";
 import { logFailure } from "../../broker/logger";
 import { currentRequestId } from "../../broker/request";
@@ -114,11 +114,11 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
       }),
 
       list: implement(contract.list, async function (this: Orders, ctx) {
-        const caller = callerOf(ctx);
-        const { user_id = caller.id, all = false, status, limit = 20, cursor } = ctx.params;
-        if ((all || user_id !== caller.id) && caller.role !== "admin")
-          throw problem("FORBIDDEN", "only an admin sees the orders of others");
-        return this.lists.read((db) => store.listOrders(db, { userId: all ? undefined : user_id, status, limit, cursor }));
+        const { all = false, status, limit = 20, cursor } = ctx.params;
+        const ofOthers = all || (ctx.params.user_id !== undefined && ctx.params.user_id !== ctx.meta.user?.id);
+        if (ofOthers) adminOf(ctx, "only an admin sees the orders of others");
+        const userId = all ? undefined : (ctx.params.user_id ?? callerOf(ctx).id);
+        return this.lists.read((db) => store.listOrders(db, { userId, status, limit, cursor }));
       }),
 
       cancel: implement(contract.cancel, async function (this: Orders, ctx) {
@@ -139,11 +139,13 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
       }),
 
       outbox: implement(contract.outbox, async function (this: Orders, ctx) {
+        adminOf(ctx);
         const { state = "pending,parked", limit = 20, cursor } = ctx.params;
         return this.lists.read((db) => store.listOutbox(db, state.toUpperCase().split(","), limit, cursor));
       }),
 
       replay: implement(contract.replay, async function (this: Orders, ctx) {
+        adminOf(ctx);
         const replayed = await store.replayAnnouncement(this.db, ctx.params.id);
         if (replayed === undefined) throw problem("NOT_FOUND", "there is no such announcement");
         if (!replayed) throw problem("NOT_PARKED", "this announcement is not parked");
@@ -152,6 +154,7 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
       }),
 
       audit: implement(contract.audit, async function (this: Orders, ctx) {
+        adminOf(ctx);
         return auditShop(this.db, {
           audit: () => call(ctx, productsAudit, {}),
           reservations: (after, upto) => call(ctx, reservations, { after, upto }),

@@ -1,7 +1,7 @@
 import path from "node:path";
 import type { Context, Service, ServiceBroker } from "moleculer";
 import { DataTypes, literal } from "sequelize";
-import { answerEach, callerOf, implement, subscribe, type Meta, type SchemaFor } from "../../broker/contract";
+import { adminOf, answerEach, callerOf, implement, subscribe, type Meta, type SchemaFor } from "../../broker/contract";
 import { invalid, problem } from "../../broker/errors";
 import { loadConfig, type Config } from "../../config";
 import type { Params, Result } from "../../contracts/contract";
@@ -135,10 +135,12 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
       }),
 
       reservations: implement(contract.reservations, async function (this: Products, ctx) {
+        adminOf(ctx);
         return reservationsOf(this.db, ctx.params.after, ctx.params.upto);
       }),
 
-      audit: implement(contract.productsAudit, async function (this: Products) {
+      audit: implement(contract.productsAudit, async function (this: Products, ctx) {
+        adminOf(ctx);
         return auditProducts(this.db);
       }),
     },
@@ -172,10 +174,10 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
       },
 
       async findOwn(this: Products, ctx: Context<unknown, Meta>, id: number): Promise<ProductRow> {
-        const caller = callerOf(ctx);
+        if (ctx.meta.system !== true) callerOf(ctx);
         const product = await this.find(id);
-        if (product.seller_id !== caller.id && caller.role !== "admin")
-          throw problem("FORBIDDEN", "only its seller or an admin may do this");
+        if (product.seller_id === ctx.meta.user?.id) return product;
+        adminOf(ctx, "only its seller or an admin may do this");
         return product;
       },
     },

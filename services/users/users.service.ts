@@ -1,7 +1,7 @@
 import path from "node:path";
 import type { Service, ServiceBroker } from "moleculer";
 import { DataTypes } from "sequelize";
-import { callerOf, implement, type SchemaFor } from "../../broker/contract";
+import { adminOf, callerOf, implement, type SchemaFor } from "../../broker/contract";
 import { problem } from "../../broker/errors";
 import { isCallerThere } from "../../broker/listeners";
 import { ConfigError, loadConfig, type Config } from "../../config";
@@ -106,6 +106,7 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
       }),
 
       rotateKeys: implement(contract.rotateKeys, async function (this: Users, ctx) {
+        adminOf(ctx);
         const kid = await this.keys.rotate(ctx.params.at_once ?? false);
         this.logger.warn(`a new signing key was made: ${kid}`);
         return { kid };

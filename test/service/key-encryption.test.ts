@@ -2,7 +2,7 @@ import { createPublicKey, randomBytes } from "node:crypto";
 import jwt from "jsonwebtoken";
 import { ServiceBroker, type ServiceSchema } from "moleculer";
 import { Client as Postgres } from "pg";
-import { call } from "../../broker/contract";
+import { asSystem, call } from "../../broker/contract";
 import { ConfigError, loadConfig } from "../../config";
 import { jwks, rotateKeys, token } from "../../contracts/users";
 import { brokerOptions } from "../../moleculer.config";
@@ -71,7 +71,7 @@ async function expectVerified(accessToken: string, node: ServiceBroker): Promise
 
 it("with KEY_ENCRYPTION_KEY no signing key is stored in plaintext, and all that is signed verifies", async () => {
   const node = await start(keys(NEW));
-  const { kid } = await call(node, rotateKeys, {});
+  const { kid } = await call(node, rotateKeys, {}, asSystem());
   const rows = await stored();
   expect(rows.map((row) => row.kid)).toContain(kid);
   expect(rows).toHaveLength(2);
@@ -114,7 +114,7 @@ it("KEY_ENCRYPTION_KEY is replaced with two nodes: with both keys on each, and t
   expect(renewed!.private_key).not.toBe(old!.private_key);
   for (const node of both) await expectVerified(signed, node);
   // what one of them makes, the other one signs with
-  const { kid } = await call(both[0], rotateKeys, {});
+  const { kid } = await call(both[0], rotateKeys, {}, asSystem());
   await age();
   await call(both[1], jwks, {});
   const next = await logIn(both[1]);
@@ -128,7 +128,7 @@ it("KEY_ENCRYPTION_KEY is replaced with two nodes: with both keys on each, and t
 it("while the nodes get the new key one by one, those that can read both work side by side, whichever encrypts", async () => {
   const nodesOfBoth = [await start(keys(OLD, NEW)), await start(keys(NEW, OLD))] as const;
   for (const maker of nodesOfBoth) {
-    const { kid } = await call(maker, rotateKeys, {});
+    const { kid } = await call(maker, rotateKeys, {}, asSystem());
     for (const node of nodesOfBoth) expect((await call(node, jwks, {})).keys.map((key) => key.kid)).toContain(kid);
   }
   await start(keys(OLD, NEW));
@@ -143,7 +143,7 @@ it("a node that was left with the old key alone signs with what it has read; a k
   await call(left, jwks, {});
   await expectVerified(await logIn(left), moved);
 
-  await call(moved, rotateKeys, {});
+  await call(moved, rotateKeys, {}, asSystem());
   logged.length = 0;
   await expect(call(left, jwks, {})).rejects.toMatchObject({ code: 503, type: "SERVICE_UNAVAILABLE" });
   const log = logged.join("\n");

@@ -1,7 +1,7 @@
 import { hash } from "node:crypto";
 import type { Middleware, ServiceBroker } from "moleculer";
 import { Client as Postgres } from "pg";
-import { call, emit } from "../../broker/contract";
+import { asSystem, call, emit } from "../../broker/contract";
 import * as orders from "../../contracts/orders";
 import { stockSettled } from "../../contracts/products";
 import type { Role } from "../../contracts/users";
@@ -343,7 +343,7 @@ describe("an Idempotency-Key", () => {
 
 it("the books are right after all this", async () => {
   await settled();
-  expect(await call(broker, orders.audit, {})).toMatchObject({ ok: true, in_flight: 0, parked: 0 });
+  expect(await call(broker, orders.audit, {}, asSystem())).toMatchObject({ ok: true, in_flight: 0, parked: 0 });
 });
 
 it("one key at two nodes at once makes one order; while products is away it is replayed, a new one → 503, a cancel → 200", async () => {

@@ -1,0 +1,56 @@
+import type { Middleware } from "moleculer";
+import { ROUTES } from "../../services/api/routes";
+import type { Client } from "../support/client";
+import { ADMIN, startShop, type Shop } from "../support/shop";
+
+let shop: Shop;
+let admin: Client;
+let metas: object[] = [];
+
+const watching: Middleware = {
+  name: "Watching",
+  localAction: (next) =>
+    function (ctx) {
+      metas.push({ ...(ctx.meta as object) });
+      return next.call(this, ctx) as unknown;
+    },
+};
+
+beforeAll(async () => {
+  shop = await startShop({ nodes: [["api"], ["users"], ["products"], ["orders"]], broker: { middlewares: [watching] } });
+  admin = await shop.client().login(ADMIN.email, ADMIN.password);
+});
+afterAll(() => shop.stop());
+
+describe("every action behind an admin's route", () => {
+  const ACTIONS = Object.values(ROUTES).flatMap(({ auth, contract }) => (auth === "admin" ? contract.name : []));
+  const params = (name: string): object => (name === "orders.replay" ? { id: 1 } : {});
+  const OTHERS: [string, object][] = [
+    ["users.rotateKeys", {}],
+    ["orders.list", { all: true }],
+    ["orders.list", { user_id: 1 }],
+    ["products.audit", {}],
+    ["products.reservations", { after: 0, upto: 1 }],
+  ];
+
+  it.each([...ACTIONS.map((name) => [name, params(name)] as const), ...OTHERS])("%s %j asks for an admin itself", async (name, what) => {
+    const node = shop.node("api");
+    const refused = (meta: object) => expect(node.call(name, what, { meta })).rejects;
+    await refused({}).toMatchObject({ type: "UNAUTHENTICATED" });
+    await refused({ system: "true" }).toMatchObject({ type: "UNAUTHENTICATED" });
+    await refused({ user: { id: 99_999, role: "user" } }).toMatchObject({ type: "FORBIDDEN" });
+    await refused({ user: { id: 99_999, role: "user" }, system: true }).toMatchObject({ type: "FORBIDDEN" });
+  });
+
+  it("is the system's for no request, whatever it says", async () => {
+    metas = [];
+    const headers = { system: "true", meta: '{"system":true}', "X-Meta-System": "true", "X-System": "true" };
+    for (const path of ["/products?system=true&meta.system=true", "/me?$system=true", "/admin/outbox", "/admin/consistency"])
+      await admin.get(path, { headers });
+    await shop.client().post("/token", { email: "a@b.co", password: "x" }, { headers });
+    expect((await admin.post("/token", { email: "a@b.co", password: "x", meta: { system: true } }, { headers })).status).toBe(422);
+    expect((await admin.createProduct()) > 0).toBe(true);
+    expect(metas.length).toBeGreaterThan(5);
+    expect(metas.filter((meta) => "system" in meta)).toEqual([]);
+  });
+});
