@@ -119,13 +119,24 @@ export type EndedSession = Static<typeof EndedSession>;
 const PageEnd = closed({ ended_at: Type.String({ pattern: "^[0-9T:.Z-]{20,30}$" }), session: SessionId });
 export type PageEnd = Static<typeof PageEnd>;
 
+/** The role that somebody has now; `until`: when the last access token that says otherwise expires. */
+const ChangedRole = closed({ user: Id, role: Role, until: Type.Integer() });
+export type ChangedRole = Static<typeof ChangedRole>;
+
 /**
- * What a verifier of tokens can't see in them: which keys are told now, and the sessions that have ended `since` the `at` of an
- * earlier answer. Where there is a `next`, those `after` it are to be asked for at once.
+ * What a verifier of tokens can't see in them: which keys are told now, and the sessions that have ended and the roles that have
+ * changed `since` the `at` of an earlier answer. Where there is a `next`, those `after` it are to be asked for at once. A node of an
+ * earlier version knows nothing of roles.
  */
 export const revocations = action("users.revocations", {
   params: closed({ since: Type.Optional(Timestamp), after: Type.Optional(PageEnd) }),
-  result: closed({ at: Timestamp, next: nullable(PageEnd), kids: Type.Array(Type.String()), ended: Type.Array(EndedSession) }),
+  result: closed({
+    at: Timestamp,
+    next: nullable(PageEnd),
+    kids: Type.Array(Type.String()),
+    ended: Type.Array(EndedSession),
+    roles: Type.Optional(Type.Array(ChangedRole)),
+  }),
   repeatable: true,
   timeout: 500,
 });

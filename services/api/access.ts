@@ -20,7 +20,7 @@ interface Issuer {
 
 /**
  * Verifies access tokens by the public keys of users, which are fetched once and again where others are told, and by the
- * sessions that have ended: no call a request. A token that has passed is remembered until it expires, since verifying costs
+ * sessions that have ended and the roles that have changed: no call a request. A token that has passed is remembered until it expires, since verifying costs
  * 30 times as much.
  */
 export class TokenVerifier {
@@ -51,7 +51,18 @@ export class TokenVerifier {
     await this.revocations.refresh();
     const caller = this.passedBefore(token) ?? (await this.check(token));
     if (this.revocations.hasEnded(caller.session)) throw unauthenticated();
-    return caller;
+    return this.revocations.withRole(caller);
+  }
+
+  /** Learns of sessions that have ended, for whoever is served without being verified again. Bounded, never rejects. */
+  async refresh(): Promise<void> {
+    await this.revocations.refresh();
+  }
+
+  /** Whether a caller who was verified earlier still is who they were: in a session that goes on, with the same role. */
+  isCurrent(caller: Caller): boolean {
+    const hasEnded = caller.session !== undefined && this.revocations.hasEnded(caller.session);
+    return !hasEnded && this.revocations.withRole(caller) === caller;
   }
 
   private passedBefore(token: string): Required<Caller> | undefined {

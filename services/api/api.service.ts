@@ -4,6 +4,7 @@ import type { ServiceBroker } from "moleculer";
 import ApiGateway from "moleculer-web";
 import { call, subscribe, type SchemaFor } from "../../broker/contract";
 import { metricsOf } from "../../broker/metrics";
+import { currentRequestId, withRequest } from "../../broker/request";
 import { loadConfig, type Config } from "../../config";
 import { orderChanged } from "../../contracts/orders";
 import { jwks, revocations } from "../../contracts/users";
@@ -154,8 +155,9 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
       this.rateLimit = new RateLimit(config.rateLimit.requests);
       this.verifier = new TokenVerifier(
         {
-          keys: async () => (await call(this.broker, jwks, {})).keys,
-          revocations: (params) => call(this.broker, revocations, params, { retries: 0 }),
+          // For all requests that wait: the deadline of the one that happens to ask, or of the stream that once began, must not count.
+          keys: async () => (await withRequest(currentRequestId(), Infinity, () => call(this.broker, jwks, {}))).keys,
+          revocations: (params) => withRequest(currentRequestId(), Infinity, () => call(this.broker, revocations, params, { retries: 0 })),
         },
         (what, error) => {
           this.logger.warn(what, error);

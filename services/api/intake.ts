@@ -146,10 +146,11 @@ export function intake(config: Config): Partial<ServiceSchema> {
       },
 
       /** Once more, so that no way past `routed` would be open. */
-      authorize(ctx: Context<unknown, Meta>, _route: unknown, _req: unknown, _res: unknown, alias: Alias): Promise<void> {
+      authorize(this: Api, ctx: Context<unknown, Meta>, _route: unknown, _req: unknown, res: ServerResponse, alias: Alias): Promise<void> {
         const { auth } = alias.spec;
         if (auth !== "public" && !ctx.meta.user) return Promise.reject(unauthenticated());
         if (auth === "admin" && ctx.meta.user?.role !== "admin") return Promise.reject(problem("FORBIDDEN", "this is for admins"));
+        if (ctx.meta.user?.role === "admin") ctx.meta.address = this.connections.of(res).address; // what admins do is logged
         return Promise.resolve();
       },
     },

@@ -1,5 +1,5 @@
 import type { Params, Result } from "../../contracts/contract";
-import type { PageEnd, revocations } from "../../contracts/users";
+import type { Caller, PageEnd, revocations, Role } from "../../contracts/users";
 
 /** Milliseconds between two questions, while requests come. */
 const INTERVAL = 1_000;
@@ -16,12 +16,13 @@ type News = Result<typeof revocations>;
 type Ask = (params: Params<typeof revocations>) => Promise<News>;
 
 /**
- * Which sessions have ended, as users tells a gateway at most once a second, and only while requests come: so that a
- * logout holds everywhere within 2 s, and still no request costs a call. Where users does not answer, tokens count as
- * before: an outage of users is no outage of the shop.
+ * Which sessions have ended and which roles have changed, as users tells a gateway at most once a second, and only while requests
+ * come or streams are open: so that a logout or a demotion holds everywhere within 2 s, and still no request costs a call. Where users
+ * does not answer, tokens count as before: an outage of users is no outage of the shop.
  */
 export class Revocations {
   private readonly ended = new Map<string, number>();
+  private readonly roles = new Map<number, { role: Role; until: number }>();
   private since: string | undefined;
   private answers = true;
   private asked = -Infinity;
@@ -52,6 +53,12 @@ export class Revocations {
     return this.ended.has(session);
   }
 
+  /** With the role that the person has now, where it has changed within the life of a token. */
+  withRole<C extends Pick<Caller, "id" | "role">>(caller: C): C {
+    const now = this.roles.get(caller.id)?.role;
+    return now === undefined || now === caller.role ? caller : { ...caller, role: now };
+  }
+
   private async catchUp(now: number): Promise<void> {
     this.isAsking = true;
     try {
@@ -77,6 +84,7 @@ export class Revocations {
     for (let page = 0; page < MAX_PAGES; page++) {
       const news: News = await this.ask({ ...since, ...(after !== null && { after }) });
       for (const { session, until } of news.ended) this.ended.set(session, until);
+      for (const { user, role, until } of news.roles ?? []) this.roles.set(user, { role, until });
       this.heardKeys(news.kids);
       at ??= news.at;
       after = news.next;
@@ -89,5 +97,6 @@ export class Revocations {
   private forget(): void {
     const now = Date.parse(this.since ?? "") / 1000;
     for (const [session, until] of this.ended) if (until + LEEWAY < now) this.ended.delete(session);
+    for (const [user, { until }] of this.roles) if (until + LEEWAY < now) this.roles.delete(user);
   }
 }

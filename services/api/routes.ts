@@ -1,6 +1,7 @@
 import { Type } from "@sinclair/typebox";
 import type { Context } from "moleculer";
 import { callerOf, type Meta } from "../../broker/contract";
+import * as accounts from "../../contracts/accounts";
 import { orderEvents } from "../../contracts/api";
 import { closed } from "../../contracts/contract";
 import * as orders from "../../contracts/orders";
@@ -249,6 +250,36 @@ export const ROUTES: Routes = {
     reply: showOrder,
   }),
 
+  "GET /admin/users": route({
+    action: accounts.find,
+    summary: "The account with an e-mail address",
+    answers: [200],
+    errors: ["USER_NOT_FOUND"],
+    auth: "admin",
+    params: (input) => queryParams(input, accounts.find, "refuse"),
+    reply: (account) => ok(account),
+  }),
+  "PATCH /admin/users/:id": route({
+    action: accounts.update,
+    summary: "Disables or enables an account, or gives it another role; takes effect everywhere within 2 s",
+    answers: [200],
+    errors: ["LAST_ADMIN"],
+    auth: "admin",
+    supplied: { id: idOr("USER_NOT_FOUND") },
+    body: { example: { disabled: false } },
+    params: bodyParams,
+    reply: (account) => ok(account),
+  }),
+  "GET /admin/audit-log": route({
+    action: accounts.auditLog,
+    lane: "lists",
+    summary: "Who did what, newest first",
+    answers: [200],
+    errors: [],
+    auth: "admin",
+    params: (input) => queryParams(input, accounts.auditLog, "refuse"),
+    reply: (page, input) => ok(page, nextLink("/admin/audit-log", input, page.next_cursor)),
+  }),
   "GET /admin/outbox": route({
     action: orders.outbox,
     lane: "lists",

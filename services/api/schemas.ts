@@ -1,4 +1,5 @@
 import { KindGuard, type TProperties, type TSchema, type TUnion } from "@sinclair/typebox";
+import * as accounts from "../../contracts/accounts";
 import * as api from "../../contracts/api";
 import * as orders from "../../contracts/orders";
 import * as products from "../../contracts/products";
@@ -9,7 +10,7 @@ export type Schema = Readonly<Record<string, unknown>>;
 
 /** What a contract exports is known by that name. */
 const NAMES: ReadonlyMap<unknown, string> = new Map(
-  Object.entries({ ...api, ...users, ...products, ...orders }).map(([name, value]): [unknown, string] => [value, name]),
+  Object.entries({ ...api, ...users, ...accounts, ...products, ...orders }).map(([name, value]): [unknown, string] => [value, name]),
 );
 
 /**

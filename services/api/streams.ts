@@ -30,6 +30,8 @@ const LIMITS: StreamLimits = { ofOneUser: 10, ofAll: 1_000, readEvery: 5_000, li
 
 /** Milliseconds after which a client whose stream has ended comes back. */
 const RETRY = 2_000;
+/** Milliseconds between two looks at whose session has ended: with the second for which gateways do not ask, less than 2 s. */
+const WATCH_MS = 250;
 /** Bytes that wait for a client that does not read; more than a whole history has. */
 const MAX_UNREAD = 16_384;
 
@@ -43,10 +45,11 @@ export class Streams {
   private readonly byOrder = new Map<number, Set<Stream>>();
   private readonly limits: StreamLimits;
   private ended = false;
+  private watching: NodeJS.Timeout | undefined;
 
   constructor(
     private readonly gather: Pick<Gather, "order">,
-    private readonly verifier: Pick<TokenVerifier, "verify">,
+    private readonly verifier: Pick<TokenVerifier, "verify" | "refresh" | "isCurrent">,
     limits: Partial<StreamLimits> = {},
   ) {
     this.limits = { ...LIMITS, ...limits };
@@ -71,6 +74,9 @@ export class Streams {
     const reader: Requester = { address, user: caller.id, isWanted: () => !res.destroyed };
     const stream = new Stream(res, following, () => this.read(order.id, token, reader), this.limits);
     this.all.add(stream);
+    this.watching ??= setInterval(() => {
+      this.endRevoked();
+    }, WATCH_MS).unref();
     include(this.byAddress, address, stream);
     include(this.byUser, caller.id, stream);
     include(this.byOrder, order.id, stream);
@@ -80,6 +86,9 @@ export class Streams {
       exclude(this.byAddress, address, stream);
       exclude(this.byUser, caller.id, stream);
       exclude(this.byOrder, order.id, stream);
+      if (this.all.size > 0) return;
+      clearInterval(this.watching);
+      this.watching = undefined;
     });
     return stream;
   }
@@ -93,6 +102,12 @@ export class Streams {
   end(): void {
     this.ended = true;
     for (const stream of this.all) stream.end();
+  }
+
+  /** Ends the streams of those whose session has ended or whose role has changed: who may come back, does. */
+  private endRevoked(): void {
+    void this.verifier.refresh();
+    for (const stream of this.all) if (!this.verifier.isCurrent(stream.caller)) stream.end();
   }
 
   /** As the token's bearer may see it now: tokens expire and are revoked while a stream is open. */
@@ -119,6 +134,10 @@ class Stream {
   ) {
     this.seen = following.seen;
     this.until = performance.now() + limits.life;
+  }
+
+  get caller(): Caller {
+    return this.following.caller;
   }
 
   /** After the head of the response. */

@@ -7,6 +7,7 @@ import { isUnreachable, problem } from "../../broker/errors";
 import { logFailure } from "../../broker/logger";
 import { currentRequestId } from "../../broker/request";
 import { loadConfig, type Config } from "../../config";
+import { record } from "../../contracts/accounts";
 import { MAX_BATCH, RESPONSE_BYTES } from "../../contracts/contract";
 import * as contract from "../../contracts/orders";
 import type { Created, Line } from "../../contracts/orders";
@@ -124,6 +125,10 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
       cancel: implement(contract.cancel, async function (this: Orders, ctx) {
         const caller = callerOf(ctx);
         const { id } = ctx.params;
+        if (caller.role === "admin") {
+          const [order] = await store.findOrders(this.db.query, [id]);
+          if (order !== undefined && order.user_id !== caller.id) await call(ctx, record, { action: "order.cancelled", subject: id });
+        }
         const cancelled = await this.db.transaction(async (query) => {
           const order = await store.lockOrder(query, id);
           if (!isSeenBy(order, caller)) throw notFound();
@@ -146,6 +151,7 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
 
       replay: implement(contract.replay, async function (this: Orders, ctx) {
         adminOf(ctx);
+        await call(ctx, record, { action: "outbox.replayed", subject: ctx.params.id });
         const replayed = await store.replayAnnouncement(this.db, ctx.params.id);
         if (replayed === undefined) throw problem("NOT_FOUND", "there is no such announcement");
         if (!replayed) throw problem("NOT_PARKED", "this announcement is not parked");

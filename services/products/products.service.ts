@@ -1,9 +1,10 @@
 import path from "node:path";
 import type { Context, Service, ServiceBroker } from "moleculer";
 import { DataTypes, literal } from "sequelize";
-import { adminOf, answerEach, callerOf, implement, subscribe, type Meta, type SchemaFor } from "../../broker/contract";
+import { adminOf, answerEach, call, callerOf, implement, subscribe, type Meta, type SchemaFor } from "../../broker/contract";
 import { invalid, problem } from "../../broker/errors";
 import { loadConfig, type Config } from "../../config";
+import { record, type ForeignAction } from "../../contracts/accounts";
 import type { Params, Result } from "../../contracts/contract";
 import { toCents } from "../../contracts/money";
 import { CancelledOrder, CreatedOrder, orderCancelled, orderCreated } from "../../contracts/orders";
@@ -32,7 +33,7 @@ type Products = Service &
     release(orderId: number): Promise<contract.Outcome>;
     list(list: Params<typeof contract.list>): Promise<Result<typeof contract.list>>;
     find(id: number): Promise<ProductRow>;
-    findOwn(ctx: Context<unknown, Meta>, id: number): Promise<ProductRow>;
+    findOwn(ctx: Context<unknown, Meta>, id: number, does?: ForeignAction): Promise<ProductRow>;
   };
 
 const MODEL = {
@@ -90,7 +91,7 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
 
       update: implement(contract.update, async function (this: Products, ctx) {
         const { id, versions, price, ...rest } = ctx.params;
-        const product = await this.findOwn(ctx, id);
+        const product = await this.findOwn(ctx, id, "product.updated");
         if (versions !== undefined && !versions.includes(product.version)) throw stale();
         const [, [updated]] = await this.adapter.model.update(
           {
@@ -106,7 +107,7 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
       }),
 
       archive: implement(contract.archive, async function (this: Products, ctx) {
-        await this.findOwn(ctx, ctx.params.id);
+        await this.findOwn(ctx, ctx.params.id, "product.archived");
         await this.adapter.updateMany(
           { id: ctx.params.id, archived_at: null },
           { archived_at: literal("now()"), version: literal("version + 1") },
@@ -116,7 +117,7 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
 
       adjust: implement(contract.adjust, async function (this: Products, ctx) {
         const { id, delta, reason = "adjusted by hand" } = ctx.params;
-        await this.findOwn(ctx, id);
+        await this.findOwn(ctx, id, "stock.adjusted");
         const adjusted = await adjustStock(this.db, id, delta, reason, contract.MAX_QUANTITY);
         if (adjusted !== undefined) return adjusted;
         await this.find(id); // archived meanwhile
@@ -173,11 +174,13 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
         return product;
       },
 
-      async findOwn(this: Products, ctx: Context<unknown, Meta>, id: number): Promise<ProductRow> {
+      /** @param does what an admin is about to do to another's product, for the audit log */
+      async findOwn(this: Products, ctx: Context<unknown, Meta>, id: number, does?: ForeignAction): Promise<ProductRow> {
         if (ctx.meta.system !== true) callerOf(ctx);
         const product = await this.find(id);
         if (product.seller_id === ctx.meta.user?.id) return product;
         adminOf(ctx, "only its seller or an admin may do this");
+        if (does !== undefined) await call(ctx, record, { action: does, subject: id });
         return product;
       },
     },

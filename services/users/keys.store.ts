@@ -1,5 +1,6 @@
 import { problem } from "../../broker/errors";
 import type { Database, Query } from "../../mixins/database";
+import { record, SYSTEM, type By } from "./audit-log.store";
 import { KeyEncryptionError, type KeyCipher } from "./key-cipher";
 import { isOld, outlived, signer } from "./key-times";
 import { generateSigningKey, signingKey, type SigningKey } from "./tokens";
@@ -72,18 +73,21 @@ export class KeyRing {
    * Makes a new key, which signs as soon as everybody has had time to hear of it.
    * @param atOnce withdraws all others, for keys that have got into other hands: every access token ends, sessions go on
    */
-  async rotate(atOnce: boolean): Promise<string> {
+  async rotate(atOnce: boolean, by: By): Promise<string> {
     const key = await generateSigningKey();
     await this.locked(async (query) => {
-      if (atOnce) await query("delete from signing_keys");
-      await this.insert(query, key);
+      if (atOnce)
+        for (const { kid } of await query<{ kid: string }>("delete from signing_keys returning kid"))
+          await record(query, by, "key.deleted", kid);
+      await this.insert(query, key, by);
     });
     await this.current();
     return key.kid;
   }
 
-  private async insert(query: Query, { kid, pem }: { kid: string; pem: string }): Promise<void> {
+  private async insert(query: Query, { kid, pem }: { kid: string; pem: string }, by: By): Promise<void> {
     await query("insert into signing_keys (kid, private_key) values ($1, $2)", [kid, this.cipher.encrypt(kid, pem)]);
+    await record(query, by, "key.created", kid);
   }
 
   private async read(): Promise<Keys> {
@@ -102,8 +106,10 @@ export class KeyRing {
   }
 
   private async tend(query: Query, keys: readonly KeyRow[]): Promise<void> {
-    await query("delete from signing_keys where kid = any($1)", [outlived(keys, this.ttl).map(({ kid }) => kid)]);
-    if (isOld(keys)) await this.insert(query, await generateSigningKey());
+    const over = outlived(keys, this.ttl).map(({ kid }) => kid);
+    await query("delete from signing_keys where kid = any($1)", [over]);
+    for (const kid of over) await record(query, SYSTEM, "key.deleted", kid);
+    if (isOld(keys)) await this.insert(query, await generateSigningKey(), SYSTEM);
   }
 
   /** Decrypted and parsed once: a key stays what it is, however it is stored. */

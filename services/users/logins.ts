@@ -8,7 +8,7 @@ import { isKnownAddress, rememberAddress } from "./known-addresses.store";
 import type { Passwords, Question } from "./passwords";
 import { changePassword, openSession, type Grant } from "./sessions.store";
 import type { Line, Turn } from "./turns";
-import { emailKey, highestCost, isJustRegistered, renewHash, type UserRow } from "./users.store";
+import { emailKey, highestCost, insertUser, isJustRegistered, renewHash, type UserRow } from "./users.store";
 
 /** Attempts a minute; 0 is no limit. */
 export interface LoginLimits {
@@ -24,11 +24,8 @@ export interface LoginLimits {
   password: number;
 }
 
-/** The service's own table of users. */
-export interface Accounts {
-  find(where: { email_key: string } | { id: number }): Promise<UserRow | undefined>;
-  insert(account: { email: string; email_key: string; password_hash: string }): Promise<UserRow>;
-}
+/** In the service's own table of users. */
+type FindUser = (where: { email_key: string } | { id: number }) => Promise<UserRow | undefined>;
 
 /** Who asks: the address as the gateway names it, undefined for a call from inside. */
 export interface Visitor {
@@ -46,7 +43,7 @@ interface Credentials {
 export class Logins {
   constructor(
     private readonly db: Database,
-    private readonly accounts: Accounts,
+    private readonly find: FindUser,
     private readonly passwords: Passwords,
     private readonly settings: { rateLimit: LoginLimits; refreshTokenTtl: number },
   ) {}
@@ -57,8 +54,8 @@ export class Logins {
     const turn = turnOf("logins", visitor, numberOf(account));
     return counted(this.db, this.loginLimits(account, visitor), isWrongPassword, () =>
       insist(async () => {
-        const user = await this.verify(await this.accounts.find({ email_key: account }), { password }, turn);
-        const grant = await openSession(this.db, user, this.settings.refreshTokenTtl);
+        const user = await this.verify(await this.find({ email_key: account }), { password }, turn);
+        const grant = await openSession(this.db, user, { ttl: this.settings.refreshTokenTtl, address: visitor.address });
         if (grant && visitor.address !== undefined) await rememberAddress(this.db, user.id, visitor.address);
         return grant;
       }),
@@ -74,14 +71,14 @@ export class Logins {
     const account = emailKey(email);
     const turn = turnOf("registrations", visitor);
     return counted(this.db, this.registrationLimits(visitor), isRegistration, async () => {
-      const taken = await this.accounts.find({ email_key: account });
+      const taken = await this.find({ email_key: account });
       if (taken) return this.registerAgain(taken, password, visitor, turn);
       const password_hash = await this.passwords.hash(password, turn);
       if (performance.now() > turn.deadline) throw tooLate();
       try {
-        return await this.accounts.insert({ email, email_key: account, password_hash });
+        return await insertUser(this.db, { email, password_hash }, visitor.address);
       } catch (error) {
-        const winner = isUniqueViolation(error) ? await this.accounts.find({ email_key: account }) : undefined;
+        const winner = isUniqueViolation(error) ? await this.find({ email_key: account }) : undefined;
         if (winner === undefined) throw error;
         return this.registerAgain(winner, password, visitor, turn);
       }
@@ -102,11 +99,11 @@ export class Logins {
     const limits = [{ subject: ["password", id], limit: this.settings.rateLimit.password }];
     await counted(this.db, limits, isWrongPassword, () =>
       insist(async () => {
-        const user = await this.accounts.find({ id });
-        if (user === undefined) throw noAccount();
+        const user = await this.find({ id });
+        if (user?.disabled_at !== null) throw noAccount();
         const { isRight, hash } = await this.check(user, { password: current, next }, turn);
         if (!isRight || hash === undefined) throw wrongCredentials();
-        return (await changePassword(this.db, user, hash, session)) || undefined;
+        return (await changePassword(this.db, user, hash, { session, address: visitor.address })) || undefined;
       }),
     );
   }
@@ -122,7 +119,8 @@ export class Logins {
   }
 
   /** @returns the user with the hash that is stored now; @throws INVALID_CREDENTIALS, no sooner for nobody than for a wrong password */
-  private async verify(user: UserRow | undefined, question: { password: string }, turn: Turn): Promise<UserRow> {
+  private async verify(found: UserRow | undefined, question: { password: string }, turn: Turn): Promise<UserRow> {
+    const user = found?.disabled_at === null ? found : undefined; // of one who is disabled no password is right
     const { isRight, hash } = await this.check(user, question, turn);
     if (!isRight || user === undefined) throw wrongCredentials();
     const isRenewed = hash !== undefined && (await renewHash(this.db, user, hash));
@@ -150,13 +148,13 @@ export class Logins {
   }
 
   private async isKnown(account: string, address: string): Promise<boolean> {
-    const user = await this.accounts.find({ email_key: account });
+    const user = await this.find({ email_key: account });
     return user !== undefined && isKnownAddress(this.db, user.id, address);
   }
 }
 
 export const wrongCredentials = () => problem("INVALID_CREDENTIALS", "the e-mail or the password is wrong");
-export const noAccount = () => problem("UNAUTHENTICATED", "this account does not exist");
+export const noAccount = () => problem("UNAUTHENTICATED", "this account does not exist, or is disabled");
 
 const isWrongPassword = (error: unknown): boolean => ["INVALID_CREDENTIALS", "EMAIL_TAKEN"].includes(errorType(error) ?? "");
 

@@ -1,12 +1,13 @@
 import { createHash, randomBytes } from "node:crypto";
-import type { Caller, EndedSession, PageEnd } from "../../contracts/users";
+import type { Caller, EndedSession, PageEnd, Role } from "../../contracts/users";
 import type { Database } from "../../mixins/database";
+import { record } from "./audit-log.store";
 import type { UserRow } from "./users.store";
 
 /** 256 bits, where RFC 6749, section 10.10, asks for 128. */
 const TOKEN_BYTES = 32;
 /** Seconds by which a commit may come after the time that it wrote, and for which a verifier may take a token after its end. */
-const LATE = 15;
+export const LATE = 15;
 /** Most sessions told at once. */
 const MAX_TOLD = 10_000;
 /** Most tokens forgotten at once; and sessions, each of which takes thousands of tokens with it. */
@@ -25,76 +26,106 @@ export interface Grant {
 }
 
 /**
- * Opens the session of a login, and notes an account's first one.
+ * Opens the session of a login, logs it, and notes an account's first one.
  * @param ttl seconds that its refresh token is good for
- * @returns undefined where the password has changed since it was compared: its sessions have been ended already
+ * @returns undefined where the password has changed since it was compared, or the account was disabled: its sessions have been
+ * ended already. The person's row is locked to the end: whoever changes it then finds this session, and ends it
  */
-export async function openSession(db: Database, { id, role, password_hash }: UserRow, ttl: number): Promise<Grant | undefined> {
+export function openSession(
+  db: Database,
+  { id, password_hash }: UserRow,
+  { ttl, address }: { ttl: number; address: string | undefined },
+): Promise<Grant | undefined> {
   const refreshToken = newToken();
-  const [row] = await db.query<{ session: string }>(
-    `with u as (select id, first_login_at from users where id = $1 and password_hash = $2 for no key update),
-       f as (update users set first_login_at = now() from u where users.id = u.id and u.first_login_at is null),
-       s as (insert into sessions (user_id, expires_at) select id, now() + $3 * interval '1 second' from u returning id)
-     insert into refresh_tokens (hash, session_id) select $4, id from s returning session_id as session`,
-    [id, password_hash, ttl, hashOf(refreshToken)],
-  );
-  return row && { caller: { id, role, session: row.session }, refreshToken };
+  return db.transaction(async (query) => {
+    const [row] = await query<{ session: string; role: Role }>(
+      `with u as (select id, role, first_login_at from users where id = $1 and password_hash = $2 and disabled_at is null for no key update),
+         f as (update users set first_login_at = now() from u where users.id = u.id and u.first_login_at is null),
+         s as (insert into sessions (user_id, expires_at) select id, now() + $3 * interval '1 second' from u returning id),
+         t as (insert into refresh_tokens (hash, session_id) select $4, id from s)
+       select s.id as session, u.role from s cross join u`,
+      [id, password_hash, ttl, hashOf(refreshToken)],
+    );
+    if (row === undefined) return undefined;
+    await record(query, { actor: id, address }, "login.succeeded", id);
+    return { caller: { id, role: row.role, session: row.session }, refreshToken };
+  });
 }
 
 /**
  * Takes a refresh token and gives the next one. One that comes a second time is in two hands, and nobody knows whose are
  * the right ones: its session ends (RFC 9700, section 4.14.2).
  * @param ttl seconds that the next one is good for
- * @returns undefined where the token is unknown, used or expired, or its session has ended
+ * @returns undefined where the token is unknown, used or expired, its session has ended, or its person is disabled
  */
 export function renewSession(db: Database, token: string, ttl: number): Promise<Grant | undefined> {
   const refreshToken = newToken();
   return db.transaction(async (query) => {
     // Of two that come at the same moment, one takes the row.
     const [caller] = await query<Required<Caller>>(
-      `update refresh_tokens t set used_at = now() from sessions s join users u on u.id = s.user_id
-       where t.hash = $1 and t.used_at is null and s.id = t.session_id and s.ended_at is null and s.expires_at > now()
-       returning u.id, u.role, s.id as session`,
+      `with live as (
+         select t.hash, u.id, u.role, s.id as session
+         from refresh_tokens t join sessions s on s.id = t.session_id join users u on u.id = s.user_id
+         where t.hash = $1 and t.used_at is null and s.ended_at is null and s.expires_at > now() and u.disabled_at is null
+         for no key update of t for share of u
+       )
+       update refresh_tokens t set used_at = now() from live where t.hash = live.hash
+       returning live.id, live.role, live.session`,
       [hashOf(token)],
     );
     if (caller === undefined) {
-      await query(
+      const [reused] = await query<{ user_id: number }>(
         `update sessions s set ended_at = clock_timestamp() from refresh_tokens t
-         where t.hash = $1 and t.used_at is not null and s.id = t.session_id and s.ended_at is null`,
+         where t.hash = $1 and t.used_at is not null and s.id = t.session_id and s.ended_at is null returning s.user_id`,
         [hashOf(token)],
       );
+      if (reused !== undefined) await record(query, { actor: null }, "refresh.reused", reused.user_id);
       return undefined;
     }
+    // It may have ended since it was read: by a logout, or by somebody who waited for the lock on its person no longer than we did.
+    const [alive] = await query(
+      "update sessions set expires_at = now() + $2 * interval '1 second' where id = $1 and ended_at is null returning id",
+      [caller.session, ttl],
+    );
+    if (alive === undefined) return undefined;
     await query("insert into refresh_tokens (hash, session_id) values ($1, $2)", [hashOf(refreshToken), caller.session]);
-    await query("update sessions set expires_at = now() + $2 * interval '1 second' where id = $1", [caller.session, ttl]);
     return { caller, refreshToken };
   });
 }
 
 /** Ends the session that a refresh token, used or not, belongs to; an unknown one belongs to none. */
-export async function endSession({ query }: Database, token: string): Promise<void> {
-  await query(
-    "update sessions s set ended_at = clock_timestamp() from refresh_tokens t where t.hash = $1 and s.id = t.session_id and s.ended_at is null",
-    [hashOf(token)],
-  );
+export function endSession(db: Database, token: string): Promise<void> {
+  return db.transaction(async (query) => {
+    const [ended] = await query<{ user_id: number }>(
+      `update sessions s set ended_at = clock_timestamp() from refresh_tokens t
+       where t.hash = $1 and s.id = t.session_id and s.ended_at is null returning s.user_id`,
+      [hashOf(token)],
+    );
+    if (ended !== undefined) await record(query, { actor: ended.user_id }, "logout", ended.user_id);
+  });
 }
 
 /**
  * A new password ends all sessions of its person but the one that sets it.
- * @returns whether the password still was the one that had been compared
+ * @returns whether the password still was the one that had been compared, and the account is not disabled
  */
-export function changePassword(db: Database, user: UserRow, passwordHash: string, session: string | undefined): Promise<boolean> {
+export function changePassword(
+  db: Database,
+  user: UserRow,
+  passwordHash: string,
+  { session, address }: { session: string | undefined; address: string | undefined },
+): Promise<boolean> {
   return db.transaction(async (query) => {
-    const changed = await query("update users set password_hash = $3 where id = $1 and password_hash = $2 returning id", [
-      user.id,
-      user.password_hash,
-      passwordHash,
-    ]);
+    const changed = await query(
+      "update users set password_hash = $3 where id = $1 and password_hash = $2 and disabled_at is null returning id",
+      [user.id, user.password_hash, passwordHash],
+    );
     if (changed.length === 0) return false;
     await query(
       "update sessions set ended_at = clock_timestamp() where user_id = $1 and ended_at is null and id is distinct from $2::uuid",
       [user.id, session ?? null],
     );
+    await record(query, { actor: user.id, address }, "password.changed", user.id);
     return true;
   });
 }

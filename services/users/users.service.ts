@@ -5,9 +5,12 @@ import { adminOf, callerOf, implement, type SchemaFor } from "../../broker/contr
 import { problem } from "../../broker/errors";
 import { isCallerThere } from "../../broker/listeners";
 import { ConfigError, loadConfig, type Config } from "../../config";
+import * as accounts from "../../contracts/accounts";
 import * as contract from "../../contracts/users";
 import { databaseMixin, type WithDatabase } from "../../mixins/database.mixin";
+import { changeAccount, changedRoles, findAccount } from "./accounts.store";
 import { forgetAttempts } from "./attempts.store";
+import * as auditLog from "./audit-log.store";
 import { KeyCipher, KeyEncryptionError } from "./key-cipher";
 import { KeyRing } from "./keys.store";
 import { forgetAddresses } from "./known-addresses.store";
@@ -15,7 +18,7 @@ import { Logins, noAccount } from "./logins";
 import { OWN_TURN, Passwords } from "./passwords";
 import * as sessions from "./sessions.store";
 import { issueToken, publicJwk, type SigningKey } from "./tokens";
-import { ensureAdmin, present, type UserRow } from "./users.store";
+import { emailKey, ensureAdmin, present, type UserRow } from "./users.store";
 
 type Users = Service &
   WithDatabase & {
@@ -23,7 +26,7 @@ type Users = Service &
     logins: Logins;
     keys: KeyRing;
     findUser(where: { email_key: string } | { id: number }): Promise<UserRow | undefined>;
-    insertUser(account: { email: string; email_key: string; password_hash: string }): Promise<UserRow>;
+    subjectOf(email: string): () => Promise<number | null>;
     encryptKeys(): Promise<void>;
     tidy(): Promise<void>;
     tidying: NodeJS.Timeout | undefined;
@@ -41,6 +44,7 @@ const MODEL = {
     password_hash: DataTypes.TEXT,
     role: { type: DataTypes.TEXT, defaultValue: "user" },
     created_at: DataTypes.DATE,
+    disabled_at: DataTypes.DATE,
   },
 };
 
@@ -60,13 +64,20 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
     actions: {
       register: implement(contract.register, async function (this: Users, ctx) {
         const { address, ...credentials } = ctx.params;
-        return present(await this.logins.register(credentials, { address, isWanted: () => isCallerThere(ctx) }));
+        const failure = { by: { actor: null, address }, action: "login.failed", subject: this.subjectOf(credentials.email) } as const;
+        return auditLog.loggingRefusals(this.db, failure, async () =>
+          present(await this.logins.register(credentials, { address, isWanted: () => isCallerThere(ctx) })),
+        );
       }),
 
       token: implement(contract.token, async function (this: Users, ctx) {
         const { address, ...credentials } = ctx.params;
         const key = await this.keys.signing();
-        return tokens(key, await this.logins.logIn(credentials, { address, isWanted: () => isCallerThere(ctx) }), config.accessTokenTtl);
+        const failure = { by: { actor: null, address }, action: "login.failed", subject: this.subjectOf(credentials.email) } as const;
+        const granted = await auditLog.loggingRefusals(this.db, failure, () =>
+          this.logins.logIn(credentials, { address, isWanted: () => isCallerThere(ctx) }),
+        );
+        return tokens(key, granted, config.accessTokenTtl);
       }),
 
       refresh: implement(contract.refresh, async function (this: Users, ctx) {
@@ -83,13 +94,21 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
 
       changePassword: implement(contract.changePassword, async function (this: Users, ctx) {
         const { current_password: current, new_password: next, address } = ctx.params;
-        await this.logins.changePassword(callerOf(ctx), { current, next }, { address, isWanted: () => isCallerThere(ctx) });
+        const caller = callerOf(ctx);
+        const refusal = {
+          by: { actor: caller.id, address },
+          action: "password.refused",
+          subject: () => Promise.resolve(caller.id),
+        } as const;
+        await auditLog.loggingRefusals(this.db, refusal, () =>
+          this.logins.changePassword(caller, { current, next }, { address, isWanted: () => isCallerThere(ctx) }),
+        );
         return {};
       }),
 
       me: implement(contract.me, async function (this: Users, ctx) {
         const user = await this.findUser({ id: callerOf(ctx).id });
-        if (user === undefined) throw noAccount();
+        if (user?.disabled_at !== null) throw noAccount();
         return present(user);
       }),
 
@@ -98,18 +117,52 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
       }),
 
       revocations: implement(contract.revocations, async function (this: Users, ctx) {
-        const [{ told }, ended] = await Promise.all([
+        const { since, after } = ctx.params;
+        const [{ told }, ended, roles] = await Promise.all([
           this.keys.current(),
           sessions.endedSessions(this.db, ctx.params, config.accessTokenTtl),
+          after === undefined ? changedRoles(this.db, since, config.accessTokenTtl) : [], // with the first page
         ]);
-        return { ...ended, kids: told.map(({ kid }) => kid) };
+        return { ...ended, kids: told.map(({ kid }) => kid), roles };
       }),
 
       rotateKeys: implement(contract.rotateKeys, async function (this: Users, ctx) {
-        adminOf(ctx);
-        const kid = await this.keys.rotate(ctx.params.at_once ?? false);
+        const kid = await this.keys.rotate(ctx.params.at_once ?? false, adminOf(ctx));
         this.logger.warn(`a new signing key was made: ${kid}`);
         return { kid };
+      }),
+
+      find: implement(accounts.find, async function (this: Users, ctx) {
+        adminOf(ctx);
+        return findAccount(this.db, ctx.params.email);
+      }),
+
+      update: implement(accounts.update, async function (this: Users, ctx) {
+        const { id, ...wish } = ctx.params;
+        return changeAccount(this.db, adminOf(ctx), id, wish);
+      }),
+
+      disable: implement(accounts.disable, async function (this: Users, ctx) {
+        return changeAccount(this.db, adminOf(ctx), ctx.params.id, { disabled: true });
+      }),
+
+      enable: implement(accounts.enable, async function (this: Users, ctx) {
+        return changeAccount(this.db, adminOf(ctx), ctx.params.id, { disabled: false });
+      }),
+
+      setRole: implement(accounts.setRole, async function (this: Users, ctx) {
+        return changeAccount(this.db, adminOf(ctx), ctx.params.id, { role: ctx.params.role });
+      }),
+
+      auditLog: implement(accounts.auditLog, async function (this: Users, ctx) {
+        adminOf(ctx);
+        const { limit = 20, cursor, ...filter } = ctx.params;
+        return auditLog.listAudit(this.db, filter, limit, cursor);
+      }),
+
+      record: implement(accounts.record, async function (this: Users, ctx) {
+        await auditLog.record(this.db.query, adminOf(ctx), ctx.params.action, ctx.params.subject);
+        return {};
       }),
     },
 
@@ -119,8 +172,9 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
         return (user ?? undefined) as UserRow | undefined; // a raw row of the columns in MODEL
       },
 
-      async insertUser(this: Users, account: { email: string; email_key: string; password_hash: string }): Promise<UserRow> {
-        return (await this.adapter.insert(account)).get({ plain: true }) as UserRow; // the model's columns
+      /** The id of the account that was tried, for the audit log. */
+      subjectOf(this: Users, email: string): () => Promise<number | null> {
+        return async () => (await this.findUser({ email_key: emailKey(email) }))?.id ?? null;
       },
 
       /** @throws ConfigError where the configured key is not the one that the signing keys are encrypted with */
@@ -131,12 +185,13 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
         if (count > 0) this.logger.info(`${count} signing keys were encrypted with KEY_ENCRYPTION_KEY`);
       },
 
-      /** Forgets sessions and failed logins that are over, and addresses that were not used for long. */
+      /** Forgets sessions and failed logins that are over, addresses that were not used for long, and old entries of the audit log. */
       async tidy(this: Users): Promise<void> {
         const all = [
           () => forgetAttempts(this.db),
           () => forgetAddresses(this.db),
           () => sessions.forgetSessions(this.db, config.refreshTokenTtl),
+          () => auditLog.forgetAudit(this.db),
         ];
         for (const forget of all)
           try {
@@ -152,8 +207,7 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
     },
 
     async started(this: Users) {
-      const accounts = { find: this.findUser.bind(this), insert: this.insertUser.bind(this) };
-      this.logins = new Logins(this.db, accounts, this.passwords, config);
+      this.logins = new Logins(this.db, this.findUser.bind(this), this.passwords, config);
       this.keys = new KeyRing(this.db, config.accessTokenTtl, new KeyCipher(config.keyEncryption));
       await this.encryptKeys();
       await this.keys.current();

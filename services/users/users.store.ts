@@ -1,5 +1,6 @@
 import type { Role, User } from "../../contracts/users";
 import type { Database } from "../../mixins/database";
+import { record, SYSTEM, type By } from "./audit-log.store";
 
 export interface UserRow {
   id: number;
@@ -8,6 +9,7 @@ export interface UserRow {
   password_hash: string;
   role: Role;
   created_at: Date;
+  disabled_at: Date | null;
 }
 
 export const present = ({ id, email, role, created_at }: UserRow): User => ({
@@ -21,12 +23,33 @@ export const present = ({ id, email, role, created_at }: UserRow): User => ({
 export const emailKey = (email: string): string => email.normalize("NFKC").toLowerCase();
 
 /** Makes the first admin; one who is there already is left alone, whatever the environment says. @returns whether it was made */
-export async function ensureAdmin(db: Database, email: string, passwordHash: string): Promise<boolean> {
-  const made = await db.query(
-    "insert into users (email, email_key, password_hash, role) values ($1, $2, $3, 'admin') on conflict (email_key) do nothing returning id",
-    [email, emailKey(email), passwordHash],
-  );
-  return made.length > 0;
+export function ensureAdmin(db: Database, email: string, passwordHash: string): Promise<boolean> {
+  return db.transaction(async (query) => {
+    const [made] = await query<{ id: number }>(
+      "insert into users (email, email_key, password_hash, role) values ($1, $2, $3, 'admin') on conflict (email_key) do nothing returning id",
+      [email, emailKey(email), passwordHash],
+    );
+    if (made !== undefined) await record(query, SYSTEM, "admin.created", made.id);
+    return made !== undefined;
+  });
+}
+
+/** A new account. @throws a unique violation where the e-mail has one, be it disabled */
+export function insertUser(
+  db: Database,
+  { email, password_hash }: Pick<UserRow, "email" | "password_hash">,
+  address: By["address"],
+): Promise<UserRow> {
+  return db.transaction(async (query) => {
+    const [user] = await query<UserRow>(
+      `insert into users (email, email_key, password_hash) values ($1, $2, $3)
+       returning id, email, email_key, password_hash, role, created_at, disabled_at`,
+      [email, emailKey(email), password_hash],
+    );
+    if (user === undefined) throw new Error("an insert gave no row");
+    await record(query, { actor: user.id, address }, "user.registered", user.id);
+    return user;
+  });
 }
 
 /** The highest cost of a stored hash; 0 where there is none. */
@@ -44,7 +67,7 @@ const REPEAT_MINUTES = 15;
 /** Whether an account is so new that its registration may be repeated: its first answer may have been lost. */
 export async function isJustRegistered({ query }: Database, id: number): Promise<boolean> {
   const rows = await query(
-    "select 1 from users where id = $1 and first_login_at is null and created_at > now() - $2 * interval '1 minute'",
+    "select 1 from users where id = $1 and first_login_at is null and disabled_at is null and created_at > now() - $2 * interval '1 minute'",
     [id, REPEAT_MINUTES],
   );
   return rows.length > 0;

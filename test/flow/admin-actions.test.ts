@@ -24,8 +24,13 @@ afterAll(() => shop.stop());
 
 describe("every action behind an admin's route", () => {
   const ACTIONS = Object.values(ROUTES).flatMap(({ auth, contract }) => (auth === "admin" ? contract.name : []));
-  const params = (name: string): object => (name === "orders.replay" ? { id: 1 } : {});
+  const params = (name: string): object =>
+    name === "users.find" ? { email: "a" } : name === "users.update" || name === "orders.replay" ? { id: 1 } : {};
   const OTHERS: [string, object][] = [
+    ["users.disable", { id: 1 }],
+    ["users.enable", { id: 1 }],
+    ["users.setRole", { id: 1, role: "admin" }],
+    ["users.record", { action: "product.updated", subject: 1 }],
     ["users.rotateKeys", {}],
     ["orders.list", { all: true }],
     ["orders.list", { user_id: 1 }],

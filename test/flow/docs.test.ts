@@ -90,6 +90,7 @@ const WALK = [
   ...["POST /products", "GET /products", "GET /products/{id}", "PATCH /products/{id}"],
   ...["POST /products/{id}/stock", "GET /products/{id}/stock"],
   ...["POST /orders", "GET /orders", "GET /orders/{id}", "POST /orders/{id}/cancel", "GET /orders/{id}/events"],
+  ...["GET /admin/users", "PATCH /admin/users/{id}", "GET /admin/audit-log"],
   ...["GET /admin/outbox", "POST /admin/outbox/{id}/replay", "GET /admin/consistency", "GET /admin/nodes"],
   ...["GET /health/live", "GET /health/ready", "GET /health", "GET /openapi.json", "GET /docs", "GET /docs/{file}"],
   "DELETE /products/{id}",
@@ -104,10 +105,14 @@ describe("a walk by the document's own examples", () => {
   const request = (line: string) => {
     const { parameters = [], requestBody, security, tags } = documentation.operation(line);
     const [method, template] = line.split(" ");
-    const target = template!.replace(/\{(\w+)\}/g, (_all, name: string) => {
+    const path = template!.replace(/\{(\w+)\}/g, (_all, name: string) => {
       const parameter = parameters.find((candidate) => candidate.name === name && candidate.in === "path");
       return String(parameter?.example ?? parameter?.schema.enum?.[0]);
     });
+    const query = parameters.flatMap(({ name, in: place, required, schema }) =>
+      place === "query" && required ? [`${name}=${encodeURIComponent(String(schema.examples?.[0]))}`] : [],
+    );
+    const target = [path, ...query].join("?");
     const documented = requestBody?.content["application/json"]?.example;
     const example = line === "POST /token/refresh" ? { refresh_token: refresh } : documented; // nobody has that of the example
     const token = tags.includes("Operations") ? admin : user;

@@ -52,7 +52,8 @@ async function open(nodes: readonly (readonly (typeof SERVICES)[number][])[]): P
     await database.query("update orders set status = 'REJECTED' where id = $1", [rejectedId]);
     return Number((await database.query<{ id: string }>("select id from outbox order by id limit 1")).rows[0]!.id);
   });
-  fixture = { productId, orderId, rejectedId, outboxId, usedKey: "used", heldKey: "held", email: ADMIN.email };
+  const adminId = Number((await people.admin.get("/me")).body["id"]);
+  fixture = { productId, orderId, rejectedId, outboxId, usedKey: "used", heldKey: "held", email: ADMIN.email, adminId };
 }
 
 /** @returns the code that it is refused with; "" where it is not */
@@ -176,11 +177,15 @@ describe.each([
     const needsNone = /health|openapi|docs|admin\/nodes/;
     for (const line of documentation.lines.filter((one) => !needsNone.test(one))) {
       const [method = "", template = ""] = line.split(" ");
-      const body = documentation.operation(line).requestBody?.content["application/json"]?.example;
+      const { parameters = [], requestBody } = documentation.operation(line);
+      const body = requestBody?.content["application/json"]?.example;
+      const query = parameters.flatMap(({ name, in: place, required, schema }) =>
+        place === "query" && required ? [`${name}=${String(schema.examples?.[0])}`] : [],
+      );
       const code = await send({
         code: "",
         method,
-        target: template.replace("{id}", "1"),
+        target: [template.replace("{id}", "1"), ...query].join("?"),
         as: "admin",
         ...(body !== undefined && { body: JSON.stringify(body), headers: { "Content-Type": "application/json" } }),
       });

@@ -5,6 +5,9 @@ import type { FuzzRequest } from "./request";
 /** Nothing that a client sends by itself leads to these. */
 const NOT_PROVOKED = new Set(["429", "500", "503"]);
 
+/** LAST_ADMIN: were there another admin by chance, the one who sends all these would be shut out. */
+const NOT_TRIED = new Set(["PATCH /admin/users/{id}: 409"]);
+
 /** Which responses each operation has given. */
 export class Coverage {
   private readonly statuses = new Map<string, Map<number, number>>();
@@ -37,7 +40,8 @@ export class Coverage {
     return this.documentation.lines.flatMap((line) =>
       Object.keys(this.documentation.operation(line).responses)
         .filter((status) => !NOT_PROVOKED.has(status) && !this.statuses.get(line)?.has(Number(status)))
-        .map((status) => `${line}: ${status}`),
+        .map((status) => `${line}: ${status}`)
+        .filter((one) => !NOT_TRIED.has(one)),
     );
   }
 }

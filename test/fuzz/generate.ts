@@ -66,6 +66,8 @@ function valid(n: number, line: string, operation: Operation, scene: Scene): Fuz
       request.query.push([name, encodeURIComponent(String(values.valid(schema)))]);
     if (place === "header" && chance(random, 0.5)) request.headers.push([name, headerFor(name, request, scene)]);
   }
+  if (line === "GET /admin/users" && chance(random, 0.5))
+    request.query = [["email", encodeURIComponent(pick(random, world.strangers).email)]];
   const { content } = operation.requestBody ?? {};
   if (content !== undefined) setBody(request, content, scene);
   followPage(request, scene);

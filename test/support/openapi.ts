@@ -5,7 +5,7 @@ import addFormats from "ajv-formats";
 export interface Operation {
   tags: string[];
   security: object[];
-  parameters?: { name: string; in: string; example?: unknown; schema: { enum?: unknown[] } }[];
+  parameters?: { name: string; in: string; required?: boolean; example?: unknown; schema: { enum?: unknown[]; examples?: unknown[] } }[];
   requestBody?: { content: Record<string, { schema: object; example?: unknown }> };
   responses: Record<string, { headers?: Record<string, unknown>; content?: Record<string, { schema: { properties?: any } }> }>;
 }

@@ -29,6 +29,8 @@ export interface Fixture {
   /** a key that another transaction holds */
   heldKey: string;
   email: string;
+  /** the only admin */
+  adminId: number;
 }
 
 const JSON_TYPE = { "Content-Type": "application/json" };
@@ -39,7 +41,7 @@ const PROVOKE: Readonly<Record<string, (line: string, path: string, fixture: Fix
   BAD_REQUEST: (line) => [
     { withoutHost: true },
     ...(takesBody(line) ? [{ body: gzipSync("{}").subarray(0, 10), headers: { ...JSON_TYPE, "Content-Encoding": "gzip" } }] : []),
-    ...(/^GET \/(products|orders|admin\/outbox)$/.test(line)
+    ...(/^GET \/(products|orders|admin\/outbox|admin\/audit-log)$/.test(line)
       ? [{ target: `${line.slice(4)}?limit=0` }, { target: `${line.slice(4)}?cursor=x` }]
       : []),
     ...(line === "POST /orders" ? [{ headers: { ...JSON_TYPE, "Idempotency-Key": "a b" }, body: "{}" }] : []),
@@ -87,6 +89,12 @@ const PROVOKE: Readonly<Record<string, (line: string, path: string, fixture: Fix
       ? [{ body: '{"items":[{"product_id":999999,"quantity":1}]}', headers: JSON_TYPE }]
       : ["999999", "abc"].map((id) => ({ target: path.replace(/\d+/, id), ...withBody(line) })),
   ORDER_NOT_FOUND: (_line, path) => [...["999999", "abc"].map((id) => ({ target: path.replace(/\d+/, id) })), { as: "seller" }],
+  USER_NOT_FOUND: (line, path) =>
+    line.startsWith("GET")
+      ? [{ target: `${path}?email=nobody@shop.test` }]
+      : ["999999", "abc"].map((id) => ({ target: path.replace(/\d+/, id), ...withBody(line) })),
+  LAST_ADMIN: (_line, path, { adminId }) =>
+    ['{"disabled":true}', '{"role":"user"}'].map((body) => ({ target: path.replace(/\d+/, String(adminId)), body, headers: JSON_TYPE })),
   EMAIL_TAKEN: (_line, _path, { email }) => [{ body: JSON.stringify({ email, password: "12345678" }), headers: JSON_TYPE }],
   INSUFFICIENT_STOCK: (line, _path, { productId }) => [
     { body: line === "POST /orders" ? `{"items":[{"product_id":${productId},"quantity":9999}]}` : '{"delta":-9999}', headers: JSON_TYPE },

@@ -1,5 +1,6 @@
 import { KindGuard, type TSchema } from "@sinclair/typebox";
 import { MAX_PACKET_BYTES } from "../../broker/amqp.transporter";
+import * as accounts from "../../contracts/accounts";
 import * as api from "../../contracts/api";
 import { MAX_BATCH, MAX_LINES, PAGE_BYTES, RESPONSE_BYTES, type ActionContract, type EventContract } from "../../contracts/contract";
 import * as orders from "../../contracts/orders";
@@ -26,6 +27,7 @@ const ITEMS: Readonly<Record<string, number>> = {
   "users.jwks/keys": 100, // one a month, told while its tokens live
   "users.revocations/kids": 100, // the same
   "users.revocations/ended": 10_000, // MAX_TOLD, in sessions.store.ts
+  "users.revocations/roles": 10_000, // MAX_ROLES, in accounts.store.ts
   "orders.audit/checks": 20, // one for each invariant
   "orders.audit/checks[]/sample": 10, // SAMPLE, in mixins/audit.ts
   "products.audit": 20,
@@ -73,7 +75,7 @@ const BOUNDED: Readonly<Record<string, number>> = {
   "order.created": MAX_BATCH * (MAX_LINES * (1 + largest(orders.CreatedOrder.properties.lines.items, "line")) + 60),
 };
 
-const contracts = [api, users, products, orders]
+const contracts = [api, accounts, users, products, orders]
   .flatMap((exported): unknown[] => Object.values(exported))
   .filter(
     (value): value is ActionContract | EventContract =>

@@ -1,4 +1,4 @@
-import type { PageEnd } from "../../contracts/users";
+import type { ChangedRole, PageEnd } from "../../contracts/users";
 import { Revocations } from "../../services/api/revocations";
 
 interface Asked {
@@ -11,14 +11,21 @@ function issuer() {
   const asked: Asked[] = [];
   const failures: unknown[] = [];
   const kids: string[][] = [];
-  const state = { ended: [] as { session: string; until: number }[], next: null as PageEnd | null, down: false, at: 0 };
+  const state = {
+    ended: [] as { session: string; until: number }[],
+    roles: undefined as ChangedRole[] | undefined,
+    next: null as PageEnd | null,
+    down: false,
+    at: 0,
+  };
   const revocations = new Revocations(
     (params) => {
       asked.push(params);
       if (state.down) return Promise.reject(new Error("away"));
-      const { ended, next } = state;
-      Object.assign(state, { ended: [], next: null });
-      return Promise.resolve({ at: new Date(state.at++ * 1000).toISOString(), next, kids: ["a key"], ended });
+      const { ended, next, roles } = state;
+      Object.assign(state, { ended: [], next: null, roles: undefined });
+      const news = { at: new Date(state.at++ * 1000).toISOString(), next, kids: ["a key"], ended };
+      return Promise.resolve(roles === undefined ? news : { ...news, roles }); // a node of an earlier version knows none
     },
     (told) => kids.push([...told]),
     (error) => failures.push(error),
@@ -114,6 +121,26 @@ it("a session is remembered until its last token has expired, by the clock that 
     later(2_000);
     await revocations.refresh();
     expect(revocations.hasEnded("s")).toBe(remembered);
+  }
+});
+
+it("a role that has changed counts, whatever the token says, until the last token from before has expired", async () => {
+  const { state, revocations } = issuer();
+  const admin = { id: 7, role: "admin" } as const;
+  await revocations.refresh();
+  expect(revocations.withRole(admin)).toBe(admin);
+  for (const [at, roles, role] of [
+    [100, [{ user: 7, role: "user", until: 1_000 }], "user"],
+    [101, [{ user: 8, role: "user", until: 1_001 }], "user"],
+    [102, [{ user: 7, role: "admin", until: 1_002 }], "admin"],
+    [103, [{ user: 7, role: "user", until: 1_003 }], "user"],
+    [1_003, undefined, "user"],
+    [1_100, undefined, "admin"],
+  ] as const) {
+    Object.assign(state, { at, roles });
+    later(2_000);
+    await revocations.refresh();
+    expect([at, revocations.withRole(admin)]).toEqual([at, { id: 7, role }]);
   }
 });
 

@@ -15,9 +15,10 @@ function order(...statuses: Status[]): Order {
 
 /** A gateway's streams of one order, which is what `now` says, and one of them on a response that nobody takes. */
 function open(limits: Partial<StreamLimits> = {}) {
-  const world = { now: (): Promise<Order> => Promise.resolve(order("PENDING")), reads: 0 };
+  const world = { now: (): Promise<Order> => Promise.resolve(order("PENDING")), reads: 0, isCurrent: true };
   const gather = { order: () => (world.reads++, world.now()) };
-  const streams = new Streams(gather, { verify: () => Promise.resolve(caller) }, limits);
+  const verifier = { verify: () => Promise.resolve(caller), refresh: () => Promise.resolve(), isCurrent: () => world.isCurrent };
+  const streams = new Streams(gather, verifier, limits);
   const res = new ServerResponse(new IncomingMessage(new Socket()));
   const chunks: string[] = [];
   const write = res.write.bind(res) as (chunk: string) => boolean;
@@ -114,13 +115,24 @@ it("a client that does not read is cut off", async () => {
 it("when the last one is closed there is no timer, and a change makes no read", async () => {
   const { world, res, changed } = open();
   await settle();
-  expect(jest.getTimerCount()).toBe(1);
+  expect(jest.getTimerCount()).toBe(2); // its own, and the one that watches sessions
   res.emit("close");
   expect(jest.getTimerCount()).toBe(0);
   const before = world.reads;
   changed();
   await jest.advanceTimersByTimeAsync(60_000);
   expect(world.reads).toBe(before);
+});
+
+it("when its session has ended or its caller's role has changed, it ends within half a second, and reads nothing for that", async () => {
+  const { world, res } = open();
+  await settle();
+  const before = world.reads;
+  await jest.advanceTimersByTimeAsync(1_000);
+  expect(res.writableEnded).toBe(false);
+  world.isCurrent = false;
+  await jest.advanceTimersByTimeAsync(500);
+  expect([res.writableEnded, world.reads]).toEqual([true, before]);
 });
 
 it("when it is closed while its order is read, nothing follows", async () => {
@@ -138,7 +150,8 @@ it("when it is closed while its order is read, nothing follows", async () => {
 });
 
 it("a gateway with all its streams open refuses the next from anywhere", () => {
-  const streams = new Streams({ order: () => Promise.resolve(order("PENDING")) }, { verify: () => Promise.resolve(caller) }, { ofAll: 4 });
+  const verifier = { verify: () => Promise.resolve(caller), refresh: () => Promise.resolve(), isCurrent: () => true };
+  const streams = new Streams({ order: () => Promise.resolve(order("PENDING")) }, verifier, { ofAll: 4 });
   const follow = (n: number) =>
     streams.open(
       new ServerResponse(new IncomingMessage(new Socket())),

@@ -1,0 +1,83 @@
+import { problem } from "../../broker/errors";
+import type { Account } from "../../contracts/accounts";
+import type { ChangedRole, Role } from "../../contracts/users";
+import type { Database } from "../../mixins/database";
+import { change, type State } from "./accounts";
+import { record, type By } from "./audit-log.store";
+import { LATE } from "./sessions.store";
+import { emailKey } from "./users.store";
+
+interface AccountRow {
+  id: number;
+  email: string;
+  role: Role;
+  disabled: boolean;
+  created_at: Date;
+}
+const COLUMNS = "id, email, role, disabled_at is not null as disabled, created_at";
+
+const present = ({ id, email, role, disabled, created_at }: AccountRow): Account => ({
+  id,
+  email,
+  role,
+  disabled,
+  created_at: created_at.toISOString(),
+});
+
+/** @throws USER_NOT_FOUND */
+export async function findAccount({ query }: Database, email: string): Promise<Account> {
+  const [row] = await query<AccountRow>(`select ${COLUMNS} from users where email_key = $1`, [emailKey(email)]);
+  if (row === undefined) throw notFound();
+  return present(row);
+}
+
+/**
+ * Changes an account, ends its sessions where it is disabled, and logs what happened, all in one transaction. The enabled admins are
+ * locked first, in the order of their ids: of two that demote or disable each other at the same moment, the second sees what the
+ * first has done.
+ * @throws USER_NOT_FOUND, LAST_ADMIN; FORBIDDEN where the caller has ceased to be an admin, although gateways may not know yet
+ */
+export function changeAccount(db: Database, by: By, id: number, wish: Partial<State>): Promise<Account> {
+  return db.transaction(async (query) => {
+    const admins = await query<{ id: number }>(
+      "select id from users where role = 'admin' and disabled_at is null order by id for no key update",
+    );
+    if (by.actor !== "system" && !admins.some((admin) => admin.id === by.actor)) throw problem("FORBIDDEN", "this is for admins");
+    const [before] = await query<AccountRow>(`select ${COLUMNS} from users where id = $1 for no key update`, [id]);
+    if (before === undefined) throw notFound();
+    const changed = change(before, wish, admins.filter((admin) => admin.id !== id).length);
+    if (!changed.ok) throw problem(changed.refusal, "nobody would be left who is an admin");
+    const { after, events } = changed;
+    if (events.length === 0) return present(before);
+
+    await query(
+      `update users set role = $2, disabled_at = case when $3 then coalesce(disabled_at, clock_timestamp()) end,
+         role_changed_at = case when role <> $2 then clock_timestamp() else role_changed_at end
+       where id = $1`,
+      [id, after.role, after.disabled],
+    );
+    if (after.disabled) await query("update sessions set ended_at = clock_timestamp() where user_id = $1 and ended_at is null", [id]);
+    for (const event of events) await record(query, by, event, id);
+    return present({ ...before, ...after });
+  });
+}
+
+/** Most changed roles told at once; the newest. More than admins can change in the 16 s of news that a gateway asks for. */
+const MAX_ROLES = 10_000;
+
+/**
+ * The roles that have changed since a moment, as they are now, as far as an access token from before may still be good.
+ * @param since `at` of an earlier answer
+ * @param ttl seconds that an access token is good for
+ */
+export function changedRoles({ query }: Database, since: string | undefined, ttl: number): Promise<ChangedRole[]> {
+  return query<ChangedRole>(
+    `select id as user, role, ceil(extract(epoch from role_changed_at))::bigint + $2::int as until
+     from users
+     where role_changed_at > greatest($1::timestamptz - $3::int * interval '1 second', now() - ($2::int + $3::int) * interval '1 second')
+     order by role_changed_at desc limit $4`,
+    [since ?? "-infinity", ttl, LATE, MAX_ROLES],
+  );
+}
+
+const notFound = () => problem("USER_NOT_FOUND", "there is no such user");

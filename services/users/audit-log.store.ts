@@ -1,0 +1,135 @@
+import { errorType } from "../../broker/errors";
+import { currentRequestId } from "../../broker/request";
+import type { AuditAction, AuditEntry } from "../../contracts/accounts";
+import type { Database, Query } from "../../mixins/database";
+import { decodeCursor, encodeCursor, page } from "../../mixins/keyset";
+
+/** Who does something, and where they are, as far as that is known. */
+export interface By {
+  actor: number | "system" | null;
+  address?: string | undefined;
+}
+export const SYSTEM: By = { actor: "system" };
+
+/** Writes an entry; by the transaction of what it records. Its request is the one that the caller works for. */
+export async function record(query: Query, { actor, address }: By, action: AuditAction, subject: number | string | null): Promise<void> {
+  await query("insert into audit_log (actor, action, subject, address, request_id) values ($1, $2, $3, $4, left($5, 128))", [
+    actor,
+    action,
+    subject,
+    address ?? null,
+    currentRequestId() ?? null,
+  ]);
+}
+
+/** Most failures written within an hour: from one address, and in all. At 150 bytes each, less than 6 GB in 400 days. */
+const MAX_FAILURES_OF_ADDRESS = 60;
+const MAX_FAILURES = 3_600;
+
+/**
+ * Writes a failed login or password change, unless there are too many: anybody can cause them. The last one within the limit
+ * says that those after it are left out. Entries under way at the same moment may exceed the limits by their number.
+ * @param subject the account that was tried; null where there is none
+ */
+export async function recordFailure(
+  { query }: Database,
+  { actor, address }: By,
+  action: "login.failed" | "password.refused",
+  subject: number | null,
+): Promise<void> {
+  await query(
+    `with recent as (
+       select count(*) as all_of_them, count(*) filter (where address is not distinct from $4) as from_here
+       from (
+         select address from audit_log
+         where action in ('login.failed', 'password.refused', 'failures.omitted') and at > now() - interval '1 hour' limit $7
+       ) as r
+     )
+     insert into audit_log (actor, action, subject, address, request_id)
+     select $1, case when all_of_them = $7 - 1 or from_here = $6 - 1 then 'failures.omitted' else $2 end, $3, $4, left($5, 128)
+     from recent where all_of_them < $7 and from_here < $6`,
+    [actor, action, subject, address ?? null, currentRequestId() ?? null, MAX_FAILURES_OF_ADDRESS, MAX_FAILURES],
+  );
+}
+
+/**
+ * Does what takes a password; where that is refused, logs it.
+ * @param subject asked for then: the account that was tried, null where there is none
+ */
+export async function loggingRefusals<T>(
+  db: Database,
+  { by, action, subject }: { by: By; action: "login.failed" | "password.refused"; subject: () => Promise<number | null> },
+  work: () => Promise<T>,
+): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    // A registration of an e-mail that has an account takes its password, too.
+    if (["INVALID_CREDENTIALS", "EMAIL_TAKEN"].includes(errorType(error) ?? "")) await recordFailure(db, by, action, await subject());
+    throw error;
+  }
+}
+
+export interface AuditFilter {
+  actor?: string;
+  subject?: string;
+  action?: string;
+}
+
+interface AuditRow extends Omit<AuditEntry, "at" | "actor" | "subject"> {
+  at: Date;
+  actor: string | null;
+  subject: string | null;
+}
+
+/**
+ * One page, newest first. The column of the first filter leads the order and is put as a range, so that only the index which begins
+ * with it gives that order: else the planner might walk through everything, the newest first. What other filters leave out of that is read, too.
+ */
+export async function listAudit(
+  db: Database,
+  filter: AuditFilter,
+  limit: number,
+  cursor: string | undefined,
+): Promise<{ items: AuditEntry[]; next_cursor: string | null }> {
+  const [first, ...others] = FILTERS.flatMap((column) => (filter[column] === undefined ? [] : { column, value: filter[column] }));
+  const name = ["audit-log", ...FILTERS.map((column) => filter[column] ?? "")].join(" ");
+  const [before = Number.MAX_SAFE_INTEGER] = cursor === undefined ? [] : decodeCursor(name, cursor, ["number"]);
+  const rows = await (first === undefined
+    ? db.query<AuditRow>(`${SELECT} where id < $1 order by id desc limit $2`, [before, limit + 1])
+    : db.query<AuditRow>(
+        `${SELECT} where ${first.column} >= $3 and ${first.column} <= $3 and (${first.column}, id) < ($3, $1)
+           ${others.map(({ column }, i) => `and ${column} = $${i + 4}`).join(" ")}
+         order by ${first.column} desc, id desc limit $2`,
+        [before, limit + 1, first.value, ...others.map(({ value }) => value)],
+      ));
+  return page(rows, limit, present, (last) => encodeCursor(name, [last.id]));
+}
+
+/** The most selective first. */
+const FILTERS = ["subject", "actor", "action"] as const;
+const SELECT = "select id, at, actor, action, subject, address, request_id from audit_log";
+
+const present = ({ id, at, actor, action, subject, address, request_id }: AuditRow): AuditEntry => ({
+  id,
+  at: at.toISOString(),
+  actor: actor === null || actor === "system" ? actor : Number(actor),
+  action,
+  subject: subject !== null && /^[1-9][0-9]{0,15}$/.test(subject) ? Number(subject) : subject,
+  address,
+  request_id,
+});
+
+const KEPT = "400 days";
+const MAX_FORGOTTEN = 10_000;
+
+/** Deletes what is older than 400 days: the oldest have the lowest ids, as nearly as matters. @returns whether there may be more */
+export async function forgetAudit({ query }: Database): Promise<boolean> {
+  const gone = await query(
+    `delete from audit_log where id in (
+       select id from (select id, at from audit_log order by id limit $1) as oldest where at < now() - interval '${KEPT}'
+     ) returning 1`,
+    [MAX_FORGOTTEN],
+  );
+  return gone.length === MAX_FORGOTTEN;
+}

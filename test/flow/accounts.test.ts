@@ -1,0 +1,302 @@
+import { randomBytes } from "node:crypto";
+import { Client as Postgres } from "pg";
+import { asSystem, call } from "../../broker/contract";
+import { disable } from "../../contracts/accounts";
+import { until } from "../support/amqp";
+import { Client, type Answer } from "../support/client";
+import { EventStream } from "../support/events";
+import { ADMIN, startShop, urlOf, type Shop } from "../support/shop";
+
+/** The API promises 2 s; the rest is for a busy machine. */
+const SOON_MS = 2_500;
+/** Streams that read nothing by themselves: what ends them is the session. */
+const NEVER = 3_600_000;
+
+/** Two gateways and two nodes of users: whatever one does holds at the other. */
+let shop: Shop;
+let gateways: Client[];
+let admin: Client;
+let adminId: number;
+beforeAll(async () => {
+  shop = await startShop({
+    nodes: [["api"], ["api"], ["users"], ["users"], ["products"], ["orders"]],
+    limits: { streams: { readEvery: NEVER } },
+  });
+  gateways = shop.nodes.slice(0, 2).map((node) => new Client(urlOf(node)));
+  admin = await shop.client().login(ADMIN.email, ADMIN.password);
+  adminId = Number((await admin.get("/me")).body["id"]);
+});
+afterAll(() => shop.stop());
+
+async function inUsers<T extends object>(sql: string, values: unknown[] = []): Promise<T[]> {
+  const database = new Postgres(shop.databases.users.url);
+  await database.connect();
+  return (await database.query<T>(sql, values).finally(() => database.end())).rows;
+}
+
+interface Person {
+  id: number;
+  email: string;
+  password: string;
+}
+interface Session {
+  access_token: string;
+  refresh_token: string;
+}
+
+const anywhere = (): Client => gateways[Math.floor(Math.random() * gateways.length)]!;
+async function register(): Promise<Person> {
+  const credentials = { email: `${randomBytes(8).toString("hex")}@shop.test`, password: "correct horse battery" };
+  const { status, body } = await anywhere().post("/register", credentials);
+  expect(status).toBe(201);
+  return { ...credentials, id: Number(body["id"]) };
+}
+const tryLogin = ({ email, password }: Person): Promise<Answer> => anywhere().post("/token", { email, password });
+async function logIn(person: Person): Promise<Session> {
+  const { status, body } = await tryLogin(person);
+  expect(status).toBe(200);
+  return body as unknown as Session;
+}
+const refresh = ({ refresh_token }: Session): Promise<Answer> => anywhere().post("/token/refresh", { refresh_token });
+const patch = (id: number, changes: object, token = admin.token): Promise<Answer> =>
+  anywhere().request("PATCH", `/admin/users/${id}`, changes, { token });
+async function set(id: number, changes: object): Promise<void> {
+  const { status, body } = await patch(id, changes);
+  expect([status, body]).toMatchObject([200, { id, ...changes }]);
+}
+const code = ({ status, body }: Answer): unknown => [status, body["code"]];
+
+/** Each gateway is asked until it answers so. */
+const everywhere = (what: string, path: string, { access_token }: Session, status: number): Promise<unknown> =>
+  Promise.all(
+    gateways.map((gateway) => until(what, async () => (await gateway.get(path, { token: access_token })).status === status, SOON_MS)),
+  );
+const follow = (gateway: Client, token: string, order: number): Promise<EventStream> => {
+  const client = new Client(gateway.url);
+  client.token = token;
+  return EventStream.open(client, order);
+};
+
+/** A confirmed order, whose streams stay open. */
+async function confirmed(token: string): Promise<number> {
+  const client = new Client(shop.url);
+  client.token = token;
+  const id = Number((await client.order(await client.createProduct(), 1)).body["id"]);
+  expect(await client.decided(id)).toMatchObject({ status: "CONFIRMED" });
+  return id;
+}
+
+describe("a person who is disabled", () => {
+  it("is out within 2 s on every gateway: tokens, refresh tokens, logins and open streams", async () => {
+    const person = await register();
+    const neighbour = await logIn(await register());
+    const sessions = [await logIn(person), await logIn(person)];
+    const order = await confirmed(sessions[0]!.access_token);
+    const streams = await Promise.all(gateways.map((gateway) => follow(gateway, sessions[0]!.access_token, order)));
+    await Promise.all(streams.map((stream) => stream.has("PENDING", "CONFIRMED")));
+
+    await set(person.id, { disabled: true });
+    const since = performance.now();
+    // Nothing but the streams themselves asks, at first: they end although no request comes.
+    await until("the streams end", () => streams.every(({ state }) => state === "ended"), SOON_MS);
+    for (const session of sessions) await everywhere("its token is refused", "/me", session, 401);
+    expect(performance.now() - since).toBeLessThan(SOON_MS);
+
+    for (const session of sessions) expect(code(await refresh(session))).toEqual([401, "INVALID_REFRESH_TOKEN"]);
+    expect(code(await tryLogin(person))).toEqual([401, "INVALID_CREDENTIALS"]);
+    expect(code(await anywhere().post("/register", { email: person.email, password: person.password }))).toEqual([409, "EMAIL_TAKEN"]);
+    const again = await follow(gateways[1]!, sessions[0]!.access_token, order);
+    await again.end();
+    expect(again.status).toBe(401);
+    expect((await anywhere().get("/me", { token: neighbour.access_token })).status).toBe(200);
+  });
+
+  it("has streams that outlive the time of the request that opened them: they end within 2 s too", async () => {
+    const person = await register();
+    const { access_token } = await logIn(person);
+    const stream = await follow(gateways[1]!, access_token, await confirmed(access_token));
+    const opened = performance.now();
+    await until("no request may take as long", () => performance.now() - opened > 5_500);
+    expect(stream.state).toBe("open");
+    await call(shop.node("users"), disable, { id: person.id }, asSystem());
+    await until("the stream ends", () => stream.state === "ended", SOON_MS);
+  });
+
+  it("can log in when enabled again, and nothing from before comes back", async () => {
+    const person = await register();
+    const before = await logIn(person);
+    await set(person.id, { disabled: true });
+    await set(person.id, { disabled: true }); // again is the same
+    await set(person.id, { disabled: false });
+    await everywhere("the old token is refused", "/me", before, 401);
+    expect(code(await refresh(before))).toEqual([401, "INVALID_REFRESH_TOKEN"]);
+    const after = await logIn(person);
+    for (const gateway of gateways) expect((await gateway.get("/me", { token: after.access_token })).status).toBe(200);
+    expect((await refresh(after)).status).toBe(200);
+  });
+
+  it("gets the answer of a wrong password, to the letter", async () => {
+    const person = await register();
+    const wrong = await tryLogin({ ...person, password: "wrong" });
+    await set(person.id, { disabled: true });
+    const { request_id: _one, ...expected } = wrong.body;
+    const { request_id: _other, ...body } = (await tryLogin(person)).body;
+    expect(body).toEqual(expected);
+  });
+
+  it("while they log in and refresh, again and again: no session is left", async () => {
+    for (let round = 0; round < 5; round++) {
+      const person = await register();
+      const sessions = await Promise.all([1, 2, 3, 4].map(() => logIn(person)));
+      const answers = await Promise.all([
+        ...sessions.map(refresh),
+        tryLogin(person),
+        tryLogin(person),
+        patch(person.id, { disabled: true }),
+        tryLogin(person),
+        tryLogin(person),
+      ]);
+      expect(answers[6]!.status).toBe(200);
+      expect(await inUsers("select id from sessions where user_id = $1 and ended_at is null", [person.id])).toEqual([]);
+      for (const { body } of answers.filter((answer) => answer.status === 200 && "refresh_token" in answer.body))
+        expect(code(await refresh(body as Session))).toEqual([401, "INVALID_REFRESH_TOKEN"]);
+    }
+  });
+
+  it.each([
+    ["logs in", tryLogin, "INVALID_CREDENTIALS"],
+    ["refreshes", (_person: Person, session: Session) => refresh(session), "INVALID_REFRESH_TOKEN"],
+  ])("and %s while that is being written: gets nothing", async (_what, act, refusal) => {
+    const person = await register();
+    const session = await logIn(person);
+    const database = new Postgres(shop.databases.users.url);
+    await database.connect();
+    await database.query("begin");
+    await database.query("update users set disabled_at = now() where id = $1", [person.id]);
+    let answered = false;
+    const acting = act(person, session).finally(() => (answered = true));
+    const isWaiting = async (): Promise<boolean> =>
+      (await inUsers("select from pg_locks l join pg_stat_activity using (pid) where not granted and datname = current_database()"))
+        .length > 0;
+    await until("it waits for the change", async () => answered || (await isWaiting()));
+    await database.query("commit").finally(() => database.end());
+    expect(code(await acting)).toEqual([401, refusal]);
+  });
+});
+
+describe("an admin who is demoted", () => {
+  it("gets 403 within 2 s on every gateway, and keeps the session as a user; streams of others' orders end", async () => {
+    const person = await register();
+    await set(person.id, { role: "admin" });
+    const session = await logIn(person);
+    await everywhere("an admin's route is open", "/admin/outbox", session, 200);
+    const order = await confirmed(admin.token!);
+    const stream = await follow(gateways[1]!, session.access_token, order);
+    await stream.has("PENDING", "CONFIRMED");
+
+    await set(person.id, { role: "user" });
+    await until("the stream ends", () => stream.state === "ended", SOON_MS);
+    await everywhere("an admin's route is closed", "/admin/outbox", session, 403);
+    const me = await anywhere().get("/me", { token: session.access_token });
+    expect([me.status, me.body["role"]]).toEqual([200, "user"]);
+    const renewed = await refresh(session);
+    expect(renewed.status).toBe(200);
+    for (const gateway of gateways)
+      expect((await gateway.get("/admin/outbox", { token: String(renewed.body["access_token"]) })).status).toBe(403);
+  });
+
+  it("can't change accounts in the meantime, whatever a gateway still believes", async () => {
+    const person = await register();
+    const become = (role: string) => inUsers("update users set role = $2 where id = $1", [person.id, role]); // no gateway hears of it
+    await become("admin");
+    const session = await logIn(person);
+    await become("user");
+    expect((await anywhere().get("/admin/outbox", { token: session.access_token })).status).toBe(200);
+    expect(code(await patch(person.id, { role: "admin" }, session.access_token))).toEqual([403, "FORBIDDEN"]);
+  });
+
+  it("and promoted again is one within 2 s by the same token, and by the next one", async () => {
+    const person = await register();
+    await set(person.id, { role: "admin" });
+    const session = await logIn(person);
+    await set(person.id, { role: "user" });
+    await everywhere("closed", "/admin/outbox", session, 403);
+    await set(person.id, { role: "admin" });
+    await everywhere("open", "/admin/outbox", session, 200);
+    await everywhere("open by the next token", "/admin/outbox", (await refresh(session)).body as unknown as Session, 200);
+  });
+
+  it("a user who is promoted works with the token that they hold within 2 s", async () => {
+    const person = await register();
+    const session = await logIn(person);
+    await everywhere("closed", "/admin/outbox", session, 403);
+    await set(person.id, { role: "admin" });
+    await everywhere("open", "/admin/outbox", session, 200);
+    await set(person.id, { role: "user" });
+  });
+});
+
+describe("the last admin", () => {
+  const onlyAdmin = () => inUsers("update users set role = 'user' where role = 'admin' and id <> $1", [adminId]);
+
+  it.each([{ role: "user" }, { disabled: true }, { disabled: true, role: "user" }])("can't be changed by %j → 409", async (changes) => {
+    await onlyAdmin();
+    expect(code(await patch(adminId, changes))).toEqual([409, "LAST_ADMIN"]);
+    expect((await admin.get("/admin/outbox")).status).toBe(200);
+  });
+
+  it("is left, whoever demotes and disables whom at the same moment", async () => {
+    for (let round = 0; round < 5; round++) {
+      await onlyAdmin();
+      const other = await register();
+      await set(other.id, { role: "admin" });
+      const { access_token } = await logIn(other);
+      const answers = await Promise.all(
+        round % 2 === 0
+          ? [patch(adminId, { role: "user" }), patch(other.id, { disabled: true }, access_token)] // each leaves
+          : [patch(other.id, { role: "user" }), patch(adminId, { disabled: true }, access_token)], // each removes the other
+      );
+      expect(answers.map(({ status }) => status).sort()).toEqual([200, round % 2 === 0 ? 409 : 403]);
+      expect(await inUsers("select id from users where role = 'admin' and disabled_at is null")).toHaveLength(1);
+      await inUsers("update users set role = 'admin', disabled_at = null, role_changed_at = clock_timestamp() where id = $1", [adminId]);
+      admin = await admin.login(ADMIN.email, ADMIN.password);
+      await everywhere("the admin is back", "/admin/outbox", { access_token: String(admin.token), refresh_token: "" }, 200);
+    }
+  }, 60_000);
+});
+
+describe("an account, for admins", () => {
+  it("is found by its e-mail in any case, and by no other", async () => {
+    const { id, email } = await register();
+    const found = await admin.get(`/admin/users?email=${encodeURIComponent(email.toUpperCase())}`);
+    expect([found.status, found.headers.get("cache-control")]).toEqual([200, "no-store"]);
+    expect(found.body).toEqual({ id, email, role: "user", disabled: false, created_at: expect.stringMatching(/^\d{4}-.*Z$/) });
+    expect(code(await admin.get("/admin/users?email=nobody@shop.test"))).toEqual([404, "USER_NOT_FOUND"]);
+  });
+
+  it.each(["", "?email=", "?mail=a@b.co", "?email=a%00@b.co", "?email=a@b.co&all=true", "?email=a@b.co&email=c@d.co"])(
+    "%s → 400",
+    async (query) => {
+      expect(code(await admin.get(`/admin/users${query}`))).toEqual([400, "BAD_REQUEST"]);
+    },
+  );
+
+  it.each([
+    [{ role: "root" }, 422, "VALIDATION_ERROR"],
+    [{ disabled: "yes" }, 422, "VALIDATION_ERROR"],
+    [{ disabled: null }, 422, "VALIDATION_ERROR"],
+    [{ email: "a@b.co" }, 422, "VALIDATION_ERROR"],
+    [{ id: 1 }, 422, "VALIDATION_ERROR"],
+    [{ system: true }, 422, "VALIDATION_ERROR"],
+  ])("changed by %j → %i", async (changes, status, refusal) => {
+    expect(code(await patch((await register()).id, changes))).toEqual([status, refusal]);
+  });
+
+  it("that nobody has → 404", async () => {
+    expect(code(await patch(99_999_999, { disabled: true }))).toEqual([404, "USER_NOT_FOUND"]);
+    expect(code(await anywhere().request("PATCH", "/admin/users/abc", { disabled: true }, { token: admin.token }))).toEqual([
+      404,
+      "USER_NOT_FOUND",
+    ]);
+  });
+});

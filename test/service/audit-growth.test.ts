@@ -1,0 +1,75 @@
+import { Client as Postgres } from "pg";
+import type { Service } from "moleculer";
+import type { WithDatabase } from "../../mixins/database.mixin";
+import type { Database } from "../../mixins/database";
+import { changedRoles } from "../../services/users/accounts.store";
+import { forgetAudit, listAudit, recordFailure } from "../../services/users/audit-log.store";
+import { startShop, type Shop } from "../support/shop";
+
+/** Enough that a walk through all of them shows. */
+const MANY = 50_000;
+const BLOCK_BYTES = 8_192;
+
+let shop: Shop;
+let client: Postgres;
+
+beforeAll(async () => {
+  shop = await startShop({ nodes: [["users"]] });
+  client = new Postgres(shop.databases.users.url);
+  await client.connect();
+  await client.query(
+    `insert into audit_log (actor, action, subject, address)
+     select (n % 1000 + 10)::text, case when n % 2 = 0 then 'login.succeeded' else 'login.failed' end, (n % 1000 + 10)::text, '198.51.100.1'
+     from generate_series(1, $1::int) n`,
+    [MANY],
+  );
+  await client.query(
+    "insert into users (email, email_key, password_hash, role) select n, n, '', case when n % 5000 = 0 then 'admin' else 'user' end from generate_series(1, $1::int) n",
+    [MANY],
+  );
+  await client.query("analyze");
+});
+afterAll(async () => {
+  await client.end();
+  await shop.stop();
+});
+
+/** Megabytes of tables and indexes that a store's statements read, by the plan for any value. */
+async function reads(work: (db: Database) => Promise<unknown>): Promise<number> {
+  let blocks = 0;
+  const query = async (text: string, values: unknown[]): Promise<unknown[]> => {
+    await client.query("set plan_cache_mode = force_generic_plan; set enable_seqscan = off; set jit = off"); // as the shop's own connections
+    const { rows } = await client.query<{ "QUERY PLAN": { Plan: Record<string, number> }[] }>(
+      `explain (analyze, buffers, format json) ${text}`,
+      values,
+    );
+    const plan = rows[0]!["QUERY PLAN"][0]!.Plan;
+    blocks += (plan["Shared Hit Blocks"] ?? 0) + (plan["Shared Read Blocks"] ?? 0);
+    return [];
+  };
+  await work({ query } as unknown as Database); // all that these use of it
+  return (blocks * BLOCK_BYTES) / 1_000_000;
+}
+
+it.each([{}, { actor: "700" }, { subject: "700" }, { action: "login.failed" }, { action: "user.disabled" }])(
+  "a page of the log by %j reads next to nothing, the first and any other",
+  async (filter) => {
+    expect(await reads((db) => listAudit(db, filter, 20, undefined))).toBeLessThan(1);
+  },
+);
+
+it("counting the failures of an hour reads no more of them than may be written in one", async () => {
+  expect(await reads((db) => recordFailure(db, { actor: null, address: "198.51.100.1" }, "login.failed", 7))).toBeLessThan(1);
+});
+
+it("looking for what is too old, and for roles that have changed, reads next to nothing", async () => {
+  expect(await reads((db) => forgetAudit(db))).toBeLessThan(2); // ten thousand rows, the oldest
+  expect(await reads((db) => changedRoles(db, undefined, 900))).toBeLessThan(0.1);
+});
+
+it("disabling somebody locks the admins without reading the others", async () => {
+  const { db } = shop.node("users").getLocalService("users") as unknown as Service & WithDatabase;
+  const text = "select id from users where role = 'admin' and disabled_at is null order by id for no key update";
+  expect(await db.query(text)).toHaveLength(MANY / 5_000 + 1);
+  expect(await reads((one) => one.query(text, []))).toBeLessThan(0.2);
+});
