@@ -1,6 +1,6 @@
 import { createHash, randomBytes } from "node:crypto";
 import type { Caller, EndedSession, PageEnd, Role } from "../../contracts/users";
-import type { Database } from "../../mixins/database";
+import type { Database, Query } from "../../mixins/database";
 import { record } from "./audit-log.store";
 import type { UserRow } from "./users.store";
 
@@ -25,8 +25,11 @@ export interface Grant {
   refreshToken: string;
 }
 
+/** Most sessions of one person: all of them can be ended in one statement, and told to gateways, whatever somebody does. */
+const MAX_SESSIONS = 100;
+
 /**
- * Opens the session of a login, logs it, and notes an account's first one.
+ * Opens the session of a login, logs it, and notes an account's first one; ends the person's oldest one where there are too many.
  * @param ttl seconds that its refresh token is good for
  * @returns undefined where the password has changed since it was compared, or the account was disabled: its sessions have been
  * ended already. The person's row is locked to the end: whoever changes it then finds this session, and ends it
@@ -47,9 +50,20 @@ export function openSession(
       [id, password_hash, ttl, hashOf(refreshToken)],
     );
     if (row === undefined) return undefined;
+    await endSurplus(query, id);
     await record(query, { actor: id, address }, "login.succeeded", id);
     return { caller: { id, role: row.role, session: row.session }, refreshToken };
   });
+}
+
+async function endSurplus(query: Query, user: number): Promise<void> {
+  await query(
+    `update sessions set ended_at = clock_timestamp()
+     where ended_at is null and id in (
+       select id from sessions where user_id = $1 and ended_at is null order by created_at desc, id offset $2 limit $2
+     )`,
+    [user, MAX_SESSIONS],
+  );
 }
 
 /**

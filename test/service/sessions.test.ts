@@ -153,6 +153,23 @@ describe("logout", () => {
   });
 });
 
+it("the 101st session of a person ends the oldest one, and no other", async () => {
+  const [person, neighbour] = [await register(), await register()];
+  const [first, second, other] = [await logIn(person), await logIn(person), await logIn(neighbour)];
+  await inUsers(
+    `insert into sessions (user_id, expires_at) select id, now() + interval '1 day' from users, generate_series(1, 98) where email = $1`,
+    [person.email],
+  );
+  const live = () => inUsers("select from sessions s join users u on u.id = user_id where email = $1 and ended_at is null", [person.email]);
+  await expectAlive(first);
+  expect(await live()).toHaveLength(100);
+  const last = await logIn(person);
+  expect(await live()).toHaveLength(100);
+  await expectEnded(first);
+  expect(refusal(await refresh(first))).toEqual([401, "INVALID_REFRESH_TOKEN"]);
+  for (const session of [second, last, other]) await expectAlive(session);
+});
+
 it("ten thousand sessions that end at one moment do not hide those that end after them", async () => {
   const person = await register();
   await inUsers(
