@@ -8,6 +8,7 @@ import { forget } from "../test/support/amqp";
 import type { Ground } from "./ground";
 import { isOk, startProcess, type Started } from "./processes";
 import { seedProducts } from "./seed";
+import { NODE_FLAGS } from "./node-flags";
 
 export interface ShopOptions {
   key: string;
@@ -67,7 +68,7 @@ export async function startShop(ground: Ground, options: ShopOptions): Promise<S
       name,
       cwd: ground.build,
       logs: ground.logs,
-      args: [...(options.preload === undefined ? [] : ["--require", options.preload]), "scripts/start.js"],
+      args: [...NODE_FLAGS, ...(options.preload === undefined ? [] : ["--require", options.preload]), "scripts/start.js"],
       env: {
         NODE_COMPILE_CACHE: path.join(ground.folder, "compile-cache"),
         ...env,

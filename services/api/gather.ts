@@ -28,8 +28,8 @@ const inTime = (waitedMs: number): CallingOptions => (waitedMs > UNHURRIED_MS ? 
 
 /** A list may take long: not too many others wait for it. */
 const PAGES = { size: 32, inFlight: 4, places: 256, patienceMs: PATIENCE_MS };
-/** Searches are slower, and lists without one do not wait for them. */
-const SEARCHES = { size: 2, inFlight: 2, places: 64, patienceMs: PATIENCE_MS };
+/** Searches are slower: lists without one do not wait for them, nor one search for another that came with it. */
+const SEARCHES = { size: 1, inFlight: 2, places: 64, patienceMs: PATIENCE_MS };
 
 type List = Params<typeof products.list>;
 type NewOrder = Params<typeof orders.createMany>["orders"][number];

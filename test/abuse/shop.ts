@@ -1,5 +1,6 @@
 import path from "node:path";
 import type { QueryResultRow } from "pg";
+import { NODE_FLAGS } from "../../bench/node-flags";
 import { isOk, startProcess, type Started } from "../../bench/processes";
 import { DATABASES, databaseNames, SERVICES, type DatabaseName, type ServiceName } from "../../config";
 import { isAlive, sql } from "../chaos/system";
@@ -86,7 +87,7 @@ export class Shop {
       name: `${this.layout}-${name}`,
       cwd: this.ground.build,
       logs: this.ground.logs,
-      args: ["scripts/start.js"],
+      args: [...NODE_FLAGS, "scripts/start.js"],
       env: {
         ...Object.fromEntries(shared),
         NODE_ID: `${this.layout}-${name}-${Date.now()}`,

@@ -1,5 +1,6 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { closeSync, openSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { NODE_FLAGS } from "../../bench/node-flags";
 import type { Failpoint } from "./failpoints";
 import { readIfThere } from "../../scripts/postgres-binaries";
 import { until } from "./wait";
@@ -28,7 +29,7 @@ export class NodeProcess {
     this.readyUrl = readyUrl;
     this.failpointFile = `${logFile}.failpoints`;
     const log = openSync(logFile, "a");
-    this.child = spawn(process.execPath, ["--require", "./test/chaos/failpoints.js", "scripts/start.js"], {
+    this.child = spawn(process.execPath, [...NODE_FLAGS, "--require", "./test/chaos/failpoints.js", "scripts/start.js"], {
       cwd: build,
       env: { PATH: process.env["PATH"] ?? "", NODE_ENV: "test", CHAOS_FAILPOINT_FILE: this.failpointFile, ...env },
       stdio: ["ignore", log, log],

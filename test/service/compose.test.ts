@@ -1,4 +1,5 @@
 import { randomBytes } from "node:crypto";
+import { NODE_FLAGS } from "../../bench/node-flags";
 import { DATABASES, databaseNames, loadConfig, SERVICES } from "../../config";
 import { compose, environmentOf, exampleEnv, imageCommand, networks, nodes, textOf } from "../support/compose";
 
@@ -118,6 +119,12 @@ describe("docker-compose.yml", () => {
     const { image, volumes } = compose()["postgres"]!;
     expect(image).toMatch(/^postgres:18\./);
     expect(volumes).toEqual(["postgres-data:/var/lib/postgresql", "./docker/postgres-init.sql:/docker-entrypoint-initdb.d/shop.sql:ro,z"]);
+  });
+
+  test("its nodes have the same limits of Node as those of npm start", () => {
+    const flags = /^CMD (.*)$/m.exec(textOf("Dockerfile"))?.[1]?.match(/--max[^"]+/g);
+    expect(flags).toEqual(["--max-old-space-size=256"]);
+    expect(NODE_FLAGS).toEqual(flags);
   });
 
   test(".env.example names every variable, with the value that it has without", () => {
