@@ -44,7 +44,8 @@ export class Passwords {
       filename: path.join(__dirname, `passwords.worker${path.extname(__filename)}`),
       minThreads: 1,
       maxThreads: threads,
-      execArgv: process.execArgv, // the TypeScript loader among them
+      // The TypeScript loader among them; a worker takes no limits of the heap, which is its process' own.
+      execArgv: process.execArgv.filter((flag) => !flag.startsWith("--max-")),
     });
     // By the first login the time of a hash is known, and the code is warm.
     this.hash("a first password", OWN_TURN).catch(() => undefined /* the first login will say so */);
