@@ -3,8 +3,8 @@ import { problem } from "../broker/errors";
 import { prepared, type Reader } from "./database";
 import { sqlState } from "./sql-state";
 
-/** Most lists and searches of one service that run at a time on one node. */
-const CONNECTIONS = 3;
+/** Most lists and searches of one service that run at a time on one node: slow ones must leave the database's cores to others. */
+export const LIST_CONNECTIONS = 2;
 /** One more is refused at once: at a thousand lists a second, what waits is served in a quarter of one. */
 const MAX_WAITING = 256;
 /** With two statements, a list that waits the longest has its result or its refusal within the 2 s of a call. */
@@ -25,7 +25,7 @@ export class ListDatabase {
   constructor(config: PoolConfig) {
     this.connections = new Pool({
       ...config,
-      max: CONNECTIONS,
+      max: LIST_CONNECTIONS,
       connectionTimeoutMillis: WAIT_MS,
       idleTimeoutMillis: 30_000,
       statement_timeout: STATEMENT_TIMEOUT_MS,
@@ -38,7 +38,7 @@ export class ListDatabase {
 
   get pool(): { using: number; waiting: number; maxSize: number } {
     const { totalCount, idleCount, waitingCount } = this.connections;
-    return { using: totalCount - idleCount, waiting: waitingCount, maxSize: CONNECTIONS };
+    return { using: totalCount - idleCount, waiting: waitingCount, maxSize: LIST_CONNECTIONS };
   }
 
   /** All of one list, however many statements it takes, on one connection. */

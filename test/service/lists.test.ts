@@ -1,5 +1,6 @@
 import type { ServiceBroker } from "moleculer";
 import { Client as Postgres } from "pg";
+import { LIST_CONNECTIONS } from "../../mixins/database.lists";
 import type { WithDatabase } from "../../mixins/database.mixin";
 import { until } from "../support/amqp";
 import type { Client } from "../support/client";
@@ -53,21 +54,21 @@ describe("lists and searches", () => {
     expect(listsOf("products").pool).toMatchObject({ using: 0, waiting: 0 });
   });
 
-  it("run three at a time; stock, orders and single reads do not wait for them", async () => {
+  it("run two at a time; stock, orders and single reads do not wait for them", async () => {
     const id = await seller.createProduct({ quantity: 1_000 });
     const gates = [hold("products"), hold("orders")];
-    await until("they run", () => listsOf("products").pool.waiting === 9 && listsOf("orders").pool.waiting === 9);
+    await until("they run", () => listsOf("products").pool.waiting === 10 && listsOf("orders").pool.waiting === 10);
     const names = ["products", "orders"].map((name) => new URL(shop.databases[name as "products"].url).pathname.slice(1));
     const sql = "select count(*)::int as n from pg_stat_activity where application_name like '%-lists' and datname = any($1)";
     const connections = async () => (await database.query<{ n: number }>(sql, [names])).rows[0]?.n;
-    await until("all are connected", async () => (await connections()) === 6);
+    await until("all are connected", async () => (await connections()) === 4);
     expect((await seller.get(`/products/${id}`)).status).toBe(200);
     const { status, body } = await seller.order(id, 1);
     expect(status).toBe(201);
     expect((await seller.get(`/orders/${body["id"]}`)).status).toBe(200);
     expect((await seller.post(`/products/${id}/stock`, { delta: 1 })).status).toBe(200);
     expect((await seller.get("/health")).status).toBe(200);
-    expect([listsOf("products").pool.using, listsOf("orders").pool.using, await connections()]).toEqual([3, 3, 6]); // as before
+    expect([listsOf("products").pool.using, listsOf("orders").pool.using, await connections()]).toEqual([2, 2, 4]); // as before
     for (const gate of gates) await gate.open();
   });
 
@@ -108,7 +109,7 @@ describe("lists and searches", () => {
   });
 
   it("wait for a bounded time, in a bounded number: one more is refused at once", async () => {
-    const gate = hold("products", 3);
+    const gate = hold("products", LIST_CONNECTIONS);
     const refused = timed(() => expect(nothing()).rejects.toMatchObject(AWAY));
     const waiting = [...Array(255).keys()].map(() => settled(nothing()));
     expect(await timed(() => expect(nothing()).rejects.toMatchObject(AWAY))).toBeLessThan(100);
