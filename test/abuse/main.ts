@@ -92,7 +92,12 @@ async function attackLayout(ground: Ground, layout: Layout): Promise<{ cells: st
     for (const violation of violations.slice(0, 15)) console.log(`           ${violation.slice(0, 400)}`);
   };
   for (const attack of ATTACKS.filter(isChosen).filter(({ quick }) => !options.quick || quick?.includes(layout) === true)) {
-    const row: Row = await bout.fight(attack, baseline);
+    let row: Row = await bout.fight(attack, baseline);
+    if (options.quick && row.violations.length > 0) {
+      // In CI: a machine that was busy for a moment looks like harm, but not twice.
+      say(`${layout} ${attack.row}: ${row.violations[0] ?? ""}; once more, with a new baseline`);
+      row = await bout.fight(attack, await measureBaseline(bout, times.baseline));
+    }
     note(attack.row, attack.name, row.violations);
     cells.push(cellsOf(layout, row));
   }
