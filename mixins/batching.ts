@@ -11,8 +11,8 @@ export interface Requester extends Client {
 export interface BatchOptions<Item> {
   /** Most items in one batch. */
   size?: number;
-  /** Most weight in one batch, where items weigh differently; a heavier item goes alone. */
-  weight?: { readonly of: (item: Item) => number; readonly max: number };
+  /** Most weight in one batch, where items weigh differently, beside those that are in it; a heavier item goes alone. */
+  weight?: { readonly of: (item: Item, others: readonly Item[]) => number; readonly max: number };
   /** Most batches in flight at one time: what comes meanwhile waits for the next. */
   inFlight?: number;
   /** Most items that wait. */
@@ -82,16 +82,18 @@ export function batch<Item, Result>(
   const compose = (): Waiting<Item, Result>[] => {
     const now = performance.now();
     const batched: Waiting<Item, Result>[] = [];
+    const items: Item[] = [];
     let weighs = 0;
     while (batched.length < size) {
       const waiting = next(now);
       if (waiting === undefined) break;
-      weighs += weight?.of(waiting.item) ?? 0;
+      weighs += weight?.of(waiting.item, items) ?? 0;
       if (weight !== undefined && weighs > weight.max && batched.length > 0) {
         heldBack = waiting;
         break;
       }
       batched.push(waiting);
+      items.push(waiting.item);
     }
     return batched;
   };

@@ -26,12 +26,27 @@ const PATIENCE_MS = 2_600;
 const UNHURRIED_MS = 500;
 const inTime = (waitedMs: number): CallingOptions => (waitedMs > UNHURRIED_MS ? { retries: 0 } : {});
 
-/** A list may take long: not too many others wait for it. */
-const PAGES = { size: 32, inFlight: 4, places: 256, patienceMs: PATIENCE_MS };
+/** Requests for the same page weigh nothing beside each other; of different ones not too many wait for each other. */
+const PAGES = {
+  size: 32,
+  weight: {
+    of: (list: List, others: readonly List[]) => (others.some((other) => keyOf(other) === keyOf(list)) ? 0 : 1),
+    max: products.LISTS_PER_CALL,
+  },
+  inFlight: 2,
+  places: 256,
+  patienceMs: PATIENCE_MS,
+};
 /** Searches are slower: lists without one do not wait for them, nor one search for another that came with it. */
 const SEARCHES = { size: 1, inFlight: 2, places: 64, patienceMs: PATIENCE_MS };
 
 type List = Params<typeof products.list>;
+const texts = new WeakMap<List, string>();
+function keyOf(list: List): string {
+  let key = texts.get(list);
+  if (key === undefined) texts.set(list, (key = JSON.stringify(list)));
+  return key;
+}
 type NewOrder = Params<typeof orders.createMany>["orders"][number];
 type Wanted = Params<typeof orders.getMany>["orders"][number];
 
@@ -52,18 +67,10 @@ export function gather(broker: ServiceBroker): Gather {
     { patienceMs: PATIENCE_MS, weight: { of: ({ items }) => items.length, max: orders.LINES_PER_CALL } },
   );
   const lists = async (wanted: readonly List[], waitedMs: number): Promise<(Result<typeof products.list> | Error)[]> => {
-    const keys = wanted.map((list) => JSON.stringify(list));
+    const keys = wanted.map(keyOf);
     const distinct = new Map(keys.map((key, i) => [key, wanted[i]]));
-    const some = [...distinct.values()].flatMap((list) => list ?? []);
-    const calls = Array.from({ length: Math.ceil(some.length / products.LISTS_PER_CALL) }, (_, i) =>
-      call(
-        broker,
-        products.listMany,
-        { lists: some.slice(i * products.LISTS_PER_CALL, (i + 1) * products.LISTS_PER_CALL) },
-        inTime(waitedMs),
-      ),
-    );
-    const pages = (await Promise.all(calls)).flat();
+    const params = { lists: [...distinct.values()].flatMap((list) => list ?? []) };
+    const pages = await call(broker, products.listMany, params, inTime(waitedMs));
     const byKey = new Map([...distinct.keys()].map((key, i) => [key, pages[i]]));
     return keys.map((key) => {
       const page = byKey.get(key);

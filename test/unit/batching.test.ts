@@ -141,6 +141,22 @@ describe("batch", () => {
     expect(batches).toEqual([[4, 5], [3], [50], [7, 3]]);
   });
 
+  it("an item may weigh less beside others that are in its batch", async () => {
+    const batches: (readonly number[])[] = [];
+    const one = batch<number, number>(
+      (items) => {
+        batches.push(items);
+        return Promise.resolve(items);
+      },
+      { weight: { of: (item, others) => (others.includes(item) ? 0 : 1), max: 2 } },
+    );
+    await Promise.all([1, 1, 2, 1, 3, 3, 1].map((n) => one(n)));
+    expect(batches).toEqual([
+      [1, 1, 2, 1],
+      [3, 3, 1],
+    ]);
+  });
+
   it("what waits for too long behind slow batches is refused when its turn comes; what came later goes", async () => {
     const { calls, work } = held();
     const one = batch(work, { inFlight: 1, patienceMs: 40 });
