@@ -26,12 +26,14 @@ const PATIENCE_MS = 2_600;
 const UNHURRIED_MS = 500;
 const inTime = (waitedMs: number): CallingOptions => (waitedMs > UNHURRIED_MS ? { retries: 0 } : {});
 
-/** Requests for the same page weigh nothing beside each other; of different ones not too many wait for each other. */
+/** Different pages in one batch: as many as products reads at a time. Each may have 256 KiB, and what is in a message comes together. */
+const DIFFERENT_PAGES = 2;
+/** Requests for the same page weigh nothing beside each other. */
 const PAGES = {
   size: 32,
   weight: {
     of: (list: List, others: readonly List[]) => (others.some((other) => keyOf(other) === keyOf(list)) ? 0 : 1),
-    max: products.LISTS_PER_CALL,
+    max: DIFFERENT_PAGES,
   },
   inFlight: 2,
   places: 256,
