@@ -66,12 +66,12 @@ export function batch<Item, Result>(
   const queue = new FairQueue<Waiting<Item, Result>>(places);
   let running = 0;
   let isScheduled = false;
-  let heldBack: Waiting<Item, Result> | undefined;
+  /** What had its turn and was too heavy: it goes first into the next batch. */
+  let aside: Waiting<Item, Result>[] = [];
 
   /** The next one that is still wanted. */
   const next = (now: number): Waiting<Item, Result> | undefined => {
-    for (let waiting = heldBack ?? queue.take(); waiting !== undefined; waiting = queue.take()) {
-      heldBack = undefined;
+    for (let waiting = aside.shift() ?? queue.take(); waiting !== undefined; waiting = aside.shift() ?? queue.take()) {
       const { since, deadline, requester } = waiting;
       if (now <= since + patienceMs && now < deadline && (requester?.isWanted() ?? true)) return waiting;
       waiting.reject(tooLate());
@@ -79,22 +79,26 @@ export function batch<Item, Result>(
     return undefined;
   };
 
+  /** Of the first `size` that wait: once one is too heavy, only what weighs nothing beside the others is still taken. */
   const compose = (): Waiting<Item, Result>[] => {
     const now = performance.now();
     const batched: Waiting<Item, Result>[] = [];
     const items: Item[] = [];
+    const tooHeavy: Waiting<Item, Result>[] = [];
     let weighs = 0;
-    while (batched.length < size) {
+    while (batched.length + tooHeavy.length < size) {
       const waiting = next(now);
       if (waiting === undefined) break;
-      weighs += weight?.of(waiting.item, items) ?? 0;
-      if (weight !== undefined && weighs > weight.max && batched.length > 0) {
-        heldBack = waiting;
-        break;
+      const more = weight?.of(waiting.item, items) ?? 0;
+      if (weight !== undefined && more > 0 && items.length > 0 && (tooHeavy.length > 0 || weighs + more > weight.max)) {
+        tooHeavy.push(waiting);
+        continue;
       }
+      weighs += more;
       batched.push(waiting);
       items.push(waiting.item);
     }
+    aside = [...tooHeavy, ...aside];
     return batched;
   };
 

@@ -1,7 +1,7 @@
 import { Pool, type PoolClient, type PoolConfig, type QueryResultRow } from "pg";
 import { problem } from "../broker/errors";
 import { prepared, type Reader } from "./database";
-import { sqlState } from "./sql-state";
+import { endsConnection, sqlState } from "./sql-state";
 
 /** Most lists and searches of one service that run at a time on one node: slow ones must leave the database's cores to others. */
 export const LIST_CONNECTIONS = 2;
@@ -49,8 +49,7 @@ export class ListDatabase {
       try {
         return (await client.query<Row>({ text, values: [...values], ...name })).rows;
       } catch (error) {
-        // Not an answer of the server: nobody knows in which state this connection is.
-        isLost ||= sqlState(error) === undefined;
+        isLost ||= endsConnection(error);
         throw sqlState(error) === QUERY_CANCELED ? tooSlow() : error;
       }
     };

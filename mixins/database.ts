@@ -1,7 +1,7 @@
 import type { Client, QueryResultRow } from "pg";
 import { types } from "pg";
 import type { Sequelize } from "sequelize";
-import { isRolledBack, sqlState } from "./sql-state";
+import { endsConnection, isRolledBack } from "./sql-state";
 
 // bigint comes as a string by default; our ids, cents and counts stay below 2^53.
 types.setTypeParser(types.builtins.INT8, Number);
@@ -94,8 +94,8 @@ async function run<Row extends QueryResultRow>(
     const result = await client.query<Row>({ text, values: [...values], ...how });
     return result.rows;
   } catch (error) {
-    // Not an answer of the server: nobody knows in which state this connection is. The pool drops an ended one.
-    if (sqlState(error) === undefined) client.end().catch(() => undefined /* it is lost already */);
+    // The pool drops an ended one.
+    if (endsConnection(error)) client.end().catch(() => undefined /* it is lost already */);
     throw error;
   }
 }

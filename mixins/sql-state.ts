@@ -26,6 +26,12 @@ export const isDataError = (error: unknown): boolean => inClass(error, "22", "23
 
 export const isUniqueViolation = (error: unknown): boolean => sqlState(error) === "23505";
 
+/**
+ * Whether the connection on which an error came is of no more use: it is no answer of the server, so that nobody knows in which state
+ * the connection is; or the server says that it ends it.
+ */
+export const endsConnection = (error: unknown): boolean => sqlState(error) === undefined || /^(08|57P)/.test(sqlState(error) ?? "");
+
 /** A row was locked by someone for longer than lock_timeout. */
 export const isLockTimeout = (error: unknown): boolean => sqlState(error) === "55P03";
 

@@ -150,10 +150,10 @@ describe("batch", () => {
       },
       { weight: { of: (item, others) => (others.includes(item) ? 0 : 1), max: 2 } },
     );
-    await Promise.all([1, 1, 2, 1, 3, 3, 1].map((n) => one(n)));
+    await Promise.all([1, 2, 3, 1, 2, 3, 4].map((n) => one(n)));
     expect(batches).toEqual([
-      [1, 1, 2, 1],
-      [3, 3, 1],
+      [1, 2, 1, 2],
+      [3, 3, 4],
     ]);
   });
 
