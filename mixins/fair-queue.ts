@@ -48,8 +48,10 @@ class Rotation<Line extends { readonly size: number; take(): unknown }> {
 
   take(): ReturnType<Line["take"]> | undefined {
     for (const [member, line] of this.lines) {
-      this.lines.delete(member);
       const item = line.take() as ReturnType<Line["take"]>;
+      const isAlone = this.lines.size === 1; // as nearly always: its place is the first and the last
+      if (line.size > 0 && isAlone) return item;
+      this.lines.delete(member);
       if (line.size > 0) this.lines.set(member, line);
       return item;
     }

@@ -42,6 +42,10 @@ const LIMITS: ConnectionLimits = {
 const LARGEST_BYTES = 260 * KIB;
 const LARGEST_ORDER_BYTES = 96 * KIB;
 const LARGEST_PRODUCT_BYTES = 32 * KIB;
+/** By a property: entries of a WeakMap are dear to the garbage collector, at thousands of requests a second. */
+const EXCHANGE = Symbol("exchange");
+type Carrier = ServerResponse & { [EXCHANGE]?: Exchange };
+
 /** How often slow readers are looked for. */
 const SWEEP_MS = 1_000;
 
@@ -53,7 +57,6 @@ export class Connections {
   private readonly limits: ConnectionLimits;
   private readonly all = new Map<Socket, Connection>();
   private readonly holders = new Map<string, Holder>();
-  private readonly exchanges = new WeakMap<ServerResponse, Exchange>();
   private unsentBytes = 0;
   private bodies = 0;
   private parsed = 0;
@@ -80,7 +83,7 @@ export class Connections {
   }
 
   of(res: ServerResponse): Exchange {
-    const exchange = this.exchanges.get(res);
+    const exchange = (res as Carrier)[EXCHANGE];
     if (exchange === undefined) throw new Error("this response belongs to no request that was opened");
     return exchange;
   }
@@ -181,7 +184,7 @@ export class Connections {
 
   private begin(exchange: Exchange): Exchange {
     const { connection, holder, req, res } = exchange;
-    this.exchanges.set(res, exchange);
+    (res as Carrier)[EXCHANGE] = exchange;
     if (connection.started.push(exchange) === 1) connection.headSince = performance.now();
     holder.exchanges++;
     this.unfinished++;

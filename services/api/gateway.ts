@@ -57,7 +57,6 @@ export type Api = Service & {
   routed(exchange: Exchange): Promise<void>;
   readProduct(exchange: Exchange, id: string): Promise<void>;
   resolveAlias(url: string, method: string): { alias: Alias } | false;
-  parseQueryString(req: IncomingMessage): { url: string; query: Record<string, unknown> };
   errorHandler(req: IncomingMessage, res: ServerResponse, error: unknown): void;
   sendProblem(req: IncomingMessage, res: ServerResponse, details: ProblemDetails, headers?: Record<string, string>): void;
 };

@@ -32,7 +32,7 @@ const DIFFERENT_PAGES = 2;
 const PAGES = {
   size: 32,
   weight: {
-    of: (list: List, others: readonly List[]) => (others.some((other) => keyOf(other) === keyOf(list)) ? 0 : 1),
+    of: ({ key }: Listed, others: readonly Listed[]) => (others.some((other) => other.key === key) ? 0 : 1),
     max: DIFFERENT_PAGES,
   },
   inFlight: 2,
@@ -43,11 +43,10 @@ const PAGES = {
 const SEARCHES = { size: 1, inFlight: 2, places: 64, patienceMs: PATIENCE_MS };
 
 type List = Params<typeof products.list>;
-const texts = new WeakMap<List, string>();
-function keyOf(list: List): string {
-  let key = texts.get(list);
-  if (key === undefined) texts.set(list, (key = JSON.stringify(list)));
-  return key;
+/** A list, and the text that equal ones share. */
+interface Listed {
+  list: List;
+  key: string;
 }
 type NewOrder = Params<typeof orders.createMany>["orders"][number];
 type Wanted = Params<typeof orders.getMany>["orders"][number];
@@ -68,19 +67,17 @@ export function gather(broker: ServiceBroker): Gather {
     // The response has the lines, and a name of 200 characters in each.
     { patienceMs: PATIENCE_MS, weight: { of: ({ items }) => items.length, max: orders.LINES_PER_CALL } },
   );
-  const lists = async (wanted: readonly List[], waitedMs: number): Promise<(Result<typeof products.list> | Error)[]> => {
-    const keys = wanted.map(keyOf);
-    const distinct = new Map(keys.map((key, i) => [key, wanted[i]]));
-    const params = { lists: [...distinct.values()].flatMap((list) => list ?? []) };
-    const pages = await call(broker, products.listMany, params, inTime(waitedMs));
+  const lists = async (wanted: readonly Listed[], waitedMs: number): Promise<(Result<typeof products.list> | Error)[]> => {
+    const distinct = new Map(wanted.map(({ key, list }) => [key, list]));
+    const pages = await call(broker, products.listMany, { lists: [...distinct.values()] }, inTime(waitedMs));
     const byKey = new Map([...distinct.keys()].map((key, i) => [key, pages[i]]));
-    return keys.map((key) => {
+    return wanted.map(({ key }) => {
       const page = byKey.get(key);
       return page === undefined ? new Error("a page is missing") : "error" in page ? itemError(page) : page;
     });
   };
-  const pages = batch<List, Result<typeof products.list>>(lists, PAGES);
-  const searches = batch<List, Result<typeof products.list>>(lists, SEARCHES);
+  const pages = batch<Listed, Result<typeof products.list>>(lists, PAGES);
+  const searches = batch<Listed, Result<typeof products.list>>(lists, SEARCHES);
   return {
     product: batch<number, products.Product>(
       async (ids, waitedMs) =>
@@ -89,7 +86,7 @@ export function gather(broker: ServiceBroker): Gather {
         ),
       { patienceMs: PATIENCE_MS },
     ),
-    products: (list, requester) => (list.q === undefined ? pages : searches)(list, requester),
+    products: (list, requester) => (list.q === undefined ? pages : searches)({ list, key: JSON.stringify(list) }, requester),
     order: (id, { id: user_id, role }, requester) => order({ id, user_id, role }, requester),
     createOrder: (wanted, { id: user_id }, requester) => {
       const request_id = currentRequestId();

@@ -36,7 +36,8 @@ export function intake(config: Config): Partial<ServiceSchema> {
 
       async begin(this: Api, exchange: Exchange): Promise<void> {
         const { id, req, res, since, deadline } = exchange;
-        const refusal = isProbe(req) ? undefined : this.refusalOf(exchange);
+        const refused = this.refusalOf(exchange);
+        const refusal = refused !== undefined && isProbe(req) ? undefined : refused;
         res.once("close", () => {
           this.metrics?.served(req, res, performance.now() - since);
           if (res.writableFinished && refusal === undefined)
@@ -95,7 +96,7 @@ export function intake(config: Config): Partial<ServiceSchema> {
       /** The token, then the user's share, and then the body: moleculer-web reads it before it authenticates. */
       async routed(this: Api, exchange: Exchange): Promise<void> {
         const { req, res } = exchange;
-        const { url } = this.parseQueryString(req);
+        const url = pathOf(req);
         const found = this.resolveAlias(url.length > 1 && url.endsWith("/") ? url.slice(0, -1) : url, req.method ?? "");
         if (!found) {
           this.send404(req, res);
