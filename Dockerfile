@@ -28,4 +28,4 @@ HEALTHCHECK --interval=5s --timeout=3s --start-period=60s --retries=3 \
 # Node itself and not npm: whoever stops the container sends SIGTERM to this very process.
 # The heap has a limit: without one V8 lets garbage pile up as far as it finds memory. Of the limit V8 would make room of 2 MiB for
 # what is new, and collect all the time.
-CMD ["node", "--max-old-space-size=256", "--max-semi-space-size=16", "dist/scripts/start.js"]
+CMD ["node", "--max-old-space-size=256", "--max-semi-space-size=32", "dist/scripts/start.js"]

@@ -2,7 +2,7 @@ import { AsyncLocalStorage } from "node:async_hooks";
 import { Errors, type Context, type Middleware } from "moleculer";
 
 /** What the running code works for. */
-interface Request {
+export interface Request {
   /** Carried from node to node in the context. */
   readonly id: string | undefined;
   /** When nobody waits for its response any more, by `performance.now()`; Infinity where nobody said. */
@@ -17,7 +17,9 @@ export const currentDeadline = (): number => current.getStore()?.deadline ?? Inf
 /** Milliseconds that are left of the current request; may be negative. */
 export const remainingMs = (): number => currentDeadline() - performance.now();
 
-export const withRequest = <T>(id: string | undefined, deadline: number, work: () => T): T => current.run({ id, deadline }, work);
+/** The deadline may change while it runs. */
+export const asRequest = <T>(request: Request, work: () => T): T => current.run(request, work);
+export const withRequest = <T>(id: string | undefined, deadline: number, work: () => T): T => asRequest({ id, deadline }, work);
 
 /** As part of the current request, under another id where one is given. */
 export const withRequestId = <T>(id: string | null | undefined, work: () => T): T =>

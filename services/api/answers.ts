@@ -6,7 +6,8 @@ import type { Config } from "../../config";
 import type { ProblemDetails } from "../../contracts/api";
 import { bearerToken } from "./access";
 import type { Api } from "./gateway";
-import { problemDetails, problemHeaders, toProblem } from "./problem";
+import type { Exchange } from "./exchange";
+import { problemDetails, problemHeaders, toProblem, translated } from "./problem";
 import { pathOf } from "./request";
 import type { Reply } from "./route";
 
@@ -15,9 +16,9 @@ export function answers(config: Config): Partial<ServiceSchema> {
   const schema: Partial<SchemaFor<Api>> = {
     methods: {
       /** On every answer. */
-      baseHeaders(this: Api, req: IncomingMessage): Record<string, string> {
+      baseHeaders(this: Api, { id, req }: Exchange): Record<string, string> {
         const headers: Record<string, string> = {
-          "X-Request-Id": String(req.headers["x-request-id"]),
+          "X-Request-Id": id,
           "X-Content-Type-Options": "nosniff",
         };
         if (config.trustProxy.length > 0 && this.address.isSecure(req)) headers["Strict-Transport-Security"] = "max-age=31536000";
@@ -33,18 +34,19 @@ export function answers(config: Config): Partial<ServiceSchema> {
         const stream =
           follow && !isHead ? this.streams.open(res, follow, bearerToken(req.headers.authorization) ?? "", exchange) : undefined;
         const content = body === undefined ? text : JSON.stringify(body);
+        const bytes = content === undefined ? 0 : Buffer.byteLength(content);
         // All at once, which is quicker than one by one.
         res.writeHead(status, {
-          ...this.baseHeaders(req),
+          ...this.baseHeaders(exchange),
           "Cache-Control": req.headers.authorization === undefined ? "no-cache" : "no-store",
           ...(content !== undefined && {
             "Content-Type": "application/json; charset=utf-8",
-            "Content-Length": Buffer.byteLength(content),
+            "Content-Length": bytes,
           }),
           ...headers,
         });
         if (stream === undefined) {
-          this.connections.made(exchange, isHead || content === undefined ? 0 : Buffer.byteLength(content));
+          this.connections.made(exchange, isHead ? 0 : bytes);
           res.end(isHead ? undefined : content);
           return;
         }
@@ -82,7 +84,7 @@ export function answers(config: Config): Partial<ServiceSchema> {
       send404(this: Api, req: IncomingMessage, res: ServerResponse): void {
         const path = pathOf(req);
         const methods = this.methodsOf(path);
-        const id = String(req.headers["x-request-id"]);
+        const { id } = this.connections.of(res);
         if (methods.length === 0) this.sendProblem(req, res, problemDetails("NOT_FOUND", id, "there is nothing here"));
         else
           this.sendProblem(req, res, problemDetails("METHOD_NOT_ALLOWED", id, `${req.method ?? "this method"} is not possible here`), {
@@ -92,7 +94,7 @@ export function answers(config: Config): Partial<ServiceSchema> {
 
       /** Every error of every route, as problem+json. Those that are our fault have been logged where they arose. */
       errorHandler(this: Api, req: IncomingMessage, res: ServerResponse, error: unknown): void {
-        const details = toProblem(error, String(req.headers["x-request-id"]));
+        const details = toProblem(translated(error), this.connections.of(res).id);
         if (details.code === "INTERNAL_ERROR")
           withRequestId(details.request_id, () => {
             this.logger.error(`${req.method ?? ""} ${pathOf(req).slice(0, 200)} failed:`, error);

@@ -21,7 +21,6 @@ import { intake, respond } from "./intake";
 import { ADMISSION, lanes } from "./lanes";
 import { RequestMetrics } from "./metrics";
 import { nodesRoute } from "./nodes";
-import { translated } from "./problem";
 import { RateLimit } from "./rate-limit";
 import { isFormBody, isJsonBody, splitTarget } from "./request";
 import { ROUTES } from "./routes";
@@ -104,14 +103,6 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
       }),
     },
 
-    hooks: {
-      error: {
-        rest(_ctx: unknown, error: Error) {
-          throw translated(error);
-        },
-      },
-    },
-
     methods: {
       parseQueryString: (req: IncomingMessage) => splitTarget(req.url ?? "/"),
 
@@ -151,7 +142,16 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
       if (metrics)
         this.metrics = new RequestMetrics(metrics, this.admission, (path) => this.aliases.find(({ re }) => re.test(path))?.fullPath);
       this.address = new ClientAddress(config.trustProxy);
-      this.connections = new Connections(this.server, this.address, limits.connections);
+      // For its debug log moleculer-web writes the alias of each request with colours, logged or not.
+      for (const alias of this.aliases) alias.toString = () => alias.fullPath;
+      this.connections = new Connections(
+        this.server,
+        this.address,
+        (exchange) => {
+          this.over(exchange);
+        },
+        limits.connections,
+      );
       this.rateLimit = new RateLimit(config.rateLimit.requests);
       this.verifier = new TokenVerifier(
         {

@@ -66,6 +66,8 @@ export class Connections {
   constructor(
     server: Server,
     private readonly address: ClientAddress,
+    /** Told of each request when its response is sent, or its connection closed. */
+    private readonly onOver: (exchange: Exchange) => void,
     limits: Partial<ConnectionLimits> = {},
   ) {
     this.limits = { ...LIMITS, ...limits };
@@ -189,7 +191,7 @@ export class Connections {
     holder.exchanges++;
     this.unfinished++;
     if (hasBody(req)) this.read(exchange);
-    res.once("close", () => {
+    res.on("close", () => {
       this.sent(exchange);
     });
     return exchange;
@@ -209,6 +211,7 @@ export class Connections {
     const { connection, holder, bytes, isStream } = exchange;
     if (exchange.isOver) return;
     exchange.isOver = true;
+    this.onOver(exchange);
     connection.started.splice(connection.started.indexOf(exchange), 1);
     connection.unsentBytes -= bytes;
     connection.headSince = performance.now();

@@ -1,4 +1,5 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Request } from "../../broker/request";
 import type { Requester } from "../../mixins/batching";
 import type { Caller } from "../../contracts/users";
 import type { Connection, Holder } from "./connection";
@@ -7,7 +8,7 @@ import type { Connection, Holder } from "./connection";
 const BUDGET_MS = 4_900;
 
 /** One request and its response. */
-export class Exchange implements Requester {
+export class Exchange implements Requester, Request {
   readonly since = performance.now();
   deadline = this.since + BUDGET_MS;
   /** Known once its token is verified. */
@@ -17,6 +18,8 @@ export class Exchange implements Requester {
   madeAt: number | undefined;
   /** The response goes on until its client leaves: it is not waited for, and has bounds of its own. */
   isStream = false;
+  /** It was refused before anything of it was looked at. */
+  isRefused = false;
   /** The response has been sent, or its connection is closed. */
   isOver = false;
 

@@ -30,6 +30,13 @@ export interface Alias {
   /** As in the table of routes. */
   fullPath: string;
   re: RegExp;
+  /** What it has in common with other aliases. */
+  route: unknown;
+}
+
+interface Found {
+  alias: Alias;
+  params: Record<string, string>;
 }
 
 /** The service, as its parts see it. */
@@ -49,14 +56,18 @@ export type Api = Service & {
   send(req: IncomingMessage, res: ServerResponse, reply: Reply): void;
   send404(req: IncomingMessage, res: ServerResponse): void;
   methodsOf(path: string): string[];
-  baseHeaders(req: IncomingMessage): Record<string, string>;
-  begin(exchange: Exchange): Promise<void>;
+  baseHeaders(exchange: Exchange): Record<string, string>;
+  begin(exchange: Exchange): void;
+  over(exchange: Exchange): void;
   refusalOf(exchange: Exchange): unknown;
   authenticated(req: IncomingMessage, auth: "user" | "admin"): Promise<Caller>;
   take(exchange: Exchange): Promise<void>;
+  preflight(exchange: Exchange): Promise<void>;
   routed(exchange: Exchange): Promise<void>;
   readProduct(exchange: Exchange, id: string): Promise<void>;
-  resolveAlias(url: string, method: string): { alias: Alias } | false;
+  resolveAlias(url: string, method: string): Found | false;
+  /** Reads the body, authenticates, and calls the handler of the alias; ends when the response does. */
+  routeHandler(ctx: Context, route: unknown, req: IncomingMessage, res: ServerResponse, found: Found): Promise<unknown>;
   errorHandler(req: IncomingMessage, res: ServerResponse, error: unknown): void;
   sendProblem(req: IncomingMessage, res: ServerResponse, details: ProblemDetails, headers?: Record<string, string>): void;
 };

@@ -3,15 +3,15 @@ import type { Context, ServiceSchema } from "moleculer";
 import ApiGateway from "moleculer-web";
 import type { Meta, SchemaFor } from "../../broker/contract";
 import { problem } from "../../broker/errors";
-import { withRequest, withRequestId } from "../../broker/request";
+import { asRequest, withRequestId } from "../../broker/request";
 import type { Config } from "../../config";
 import type { Caller } from "../../contracts/users";
 import { bearerToken, unauthenticated } from "./access";
 import type { Exchange } from "./exchange";
 import type { Alias, Api, RoutedRequest } from "./gateway";
 import { limitParts } from "./parts";
-import { problemDetails, translated } from "./problem";
-import { bodyRefusal, hotProduct, ignoreBody, isPreflight, isProbe, pathOf, requestId } from "./request";
+import { problemDetails } from "./problem";
+import { bodyRefusal, hasBody, hotProduct, ignoreBody, isPreflight, isProbe, pathOf, requestId, splitTarget } from "./request";
 import type { Reply } from "./route";
 import { readProduct } from "./routes";
 import { refuseAtOnce } from "./unserved";
@@ -31,34 +31,33 @@ export function intake(config: Config): Partial<ServiceSchema> {
     methods: {
       /** Every request passes here first, whatever becomes of it. */
       httpHandler(this: Api, req: IncomingMessage, res: ServerResponse): void {
-        this.connections.open(requestId(req), req, res, (exchange) => void this.begin(exchange));
+        this.connections.open(requestId(req), req, res, (exchange) => {
+          this.begin(exchange);
+        });
       },
 
-      async begin(this: Api, exchange: Exchange): Promise<void> {
-        const { id, req, res, since, deadline } = exchange;
-        const refused = this.refusalOf(exchange);
-        const refusal = refused !== undefined && isProbe(req) ? undefined : refused;
-        res.once("close", () => {
-          this.metrics?.served(req, res, performance.now() - since);
-          if (res.writableFinished && refusal === undefined)
-            withRequestId(id, () => {
-              this.logger.info(
-                req.method,
-                pathOf(req).slice(0, MAX_LOGGED),
-                res.statusCode,
-                `${(performance.now() - since).toFixed(1)} ms`,
-              );
-            });
-        });
-        if (refusal !== undefined) {
+      begin(this: Api, exchange: Exchange): void {
+        const { id, req, res } = exchange;
+        const refusal = this.refusalOf(exchange);
+        if (refusal !== undefined && !isProbe(req)) {
+          exchange.isRefused = true;
           this.metrics?.refused();
           this.connections.made(exchange, refuseAtOnce(res, id, refusal));
           return;
         }
-        await withRequest(id, deadline, () => this.take(exchange)).catch((error: unknown) => {
-          this.errorHandler(req, res, translated(error));
+        asRequest(exchange, () => this.take(exchange)).catch((error: unknown) => {
+          this.errorHandler(req, res, error);
         });
-        if (res.writableEnded) this.connections.made(exchange, 0); // by moleculer-web itself, as a preflight is
+      },
+
+      /** Its response is sent, or its client has gone. */
+      over(this: Api, { id, req, res, since, isRefused }: Exchange): void {
+        const milliseconds = performance.now() - since;
+        this.metrics?.served(req, res, milliseconds);
+        if (res.writableFinished && !isRefused)
+          withRequestId(id, () => {
+            this.logger.info(req.method, pathOf(req).slice(0, MAX_LOGGED), res.statusCode, `${milliseconds.toFixed(1)} ms`);
+          });
       },
 
       /** The address's share comes first: what it holds already, before anything of the request is looked at. */
@@ -77,26 +76,35 @@ export function intake(config: Config): Partial<ServiceSchema> {
         const { id, req, res } = exchange;
         const product = hotProduct(req);
         if (product !== undefined) return this.readProduct(exchange, product);
-        for (const [name, value] of Object.entries(this.baseHeaders(req))) res.setHeader(name, value);
         if (req.headers.host === undefined && req.httpVersion === "1.1") {
           this.sendProblem(req, res, problemDetails("BAD_REQUEST", id, "a Host header is needed")); // RFC 9112, 3.2
           return;
         }
         // moleculer-web would take the method that a preflight asks about for the request's own.
         if (req.method !== "OPTIONS") return this.routed(exchange);
-        if (isPreflight(req, config)) {
-          await web.httpHandler.call(this, req, res);
-          return;
-        }
+        if (isPreflight(req, config)) return this.preflight(exchange);
         const methods = this.methodsOf(pathOf(req));
         if (methods.length === 0) this.send404(req, res);
         else this.send(req, res, { status: 204, headers: { Allow: [...methods, "OPTIONS"].join(", ") } });
       },
 
-      /** The token, then the user's share, and then the body: moleculer-web reads it before it authenticates. */
+      /** moleculer-web answers it by itself. */
+      async preflight(this: Api, exchange: Exchange): Promise<void> {
+        const { id, req, res } = exchange;
+        req.headers["x-request-id"] = id; // where it takes it for the response
+        delete req.headers["x-correlation-id"];
+        for (const [name, value] of Object.entries(this.baseHeaders(exchange))) res.setHeader(name, value);
+        await web.httpHandler.call(this, req, res);
+        this.connections.made(exchange, 0);
+      },
+
+      /**
+       * The token, then the user's share, and then the body: moleculer-web reads it before it authenticates. Its own action `rest` would
+       * read the target and look for the route once more, so it is given both.
+       */
       async routed(this: Api, exchange: Exchange): Promise<void> {
-        const { req, res } = exchange;
-        const url = pathOf(req);
+        const { id, req, res } = exchange;
+        const { url, query } = splitTarget(req.url ?? "/");
         const found = this.resolveAlias(url.length > 1 && url.endsWith("/") ? url.slice(0, -1) : url, req.method ?? "");
         if (!found) {
           this.send404(req, res);
@@ -107,8 +115,9 @@ export function intake(config: Config): Partial<ServiceSchema> {
           exchange.caller = await this.authenticated(req, spec.auth);
           if (!isProbe(req)) this.admission.check(exchange);
         }
-        if (spec.body === "none") ignoreBody(req);
-        else {
+        if (spec.body === "none") {
+          if (hasBody(req)) ignoreBody(req);
+        } else {
           const refusal = bodyRefusal(req, spec.body);
           if (refusal !== undefined) throw refusal;
           limitParts(req, () => {
@@ -116,7 +125,9 @@ export function intake(config: Config): Partial<ServiceSchema> {
           });
         }
         if (req.headers.expect?.toLowerCase() === "100-continue") res.writeContinue();
-        await web.httpHandler.call(this, req, res);
+        const ctx = new this.broker.ContextFactory(this.broker);
+        ctx.requestID = id;
+        await this.routeHandler(ctx, found.alias.route, Object.assign(req, { $ctx: ctx, parsedUrl: url, query }), res, found);
       },
 
       async authenticated(this: Api, req: IncomingMessage, auth: "user" | "admin"): Promise<Caller> {
@@ -176,11 +187,10 @@ export function respond(this: Api, req: RoutedRequest, res: ServerResponse, next
   const handle = (): Promise<Reply> => spec.handle(req.$ctx, input, this.gather);
   const { lane } = spec;
   const inTurn = lane === "none" ? handle : (): Promise<Reply> => this.lanes[lane].run(exchange, handle, isWanted);
-  // Inside an async function, so that a mistake in the input rejects as well.
-  void (async () => {
-    const reply = isProbe(req)
-      ? await handle()
-      : await withRequest(exchange.id, exchange.deadline, () => this.admission.run(exchange, inTurn, isWanted));
-    this.send(req, res, reply);
-  })().catch(next);
+  const reply = isProbe(req) ? handle() : this.admission.run(exchange, inTurn, isWanted);
+  reply
+    .then((made) => {
+      this.send(req, res, made);
+    })
+    .catch(next);
 }

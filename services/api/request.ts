@@ -10,14 +10,11 @@ const REQUEST_ID = /^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$/;
 /** The client's own id where it is a token of at most 128 characters: it gets into logs and headers. */
 export function requestId(req: IncomingMessage): string {
   const given = req.headers["x-request-id"];
-  const id = typeof given === "string" && REQUEST_ID.test(given) ? given : randomUUID();
-  req.headers["x-request-id"] = id; // where moleculer-web takes it for the context
-  delete req.headers["x-correlation-id"];
-  return id;
+  return typeof given === "string" && REQUEST_ID.test(given) ? given : randomUUID();
 }
 
 /** Without the query, in which anything may stand. */
-export const pathOf = (req: IncomingMessage & { originalUrl?: string }): string => (req.originalUrl ?? req.url ?? "/").split("?")[0] ?? "/";
+export const pathOf = (req: IncomingMessage & { originalUrl?: string }): string => halves(req.originalUrl ?? req.url ?? "/")[0];
 
 /** RFC 9112, 6.3. */
 export const hasBody = ({ headers }: IncomingMessage): boolean =>
@@ -25,15 +22,20 @@ export const hasBody = ({ headers }: IncomingMessage): boolean =>
 
 /** A target as its path and its query: flat, and without a prototype, so that `constructor` and `__proto__` are names like others. */
 export function splitTarget(target: string): { url: string; query: Record<string, unknown> } {
-  const [url = "/", ...rest] = target.split("?");
+  const [url, search] = halves(target);
   const query = Object.create(null) as Record<string, string | string[]>;
-  for (const [name, value] of new URLSearchParams(rest.join("?"))) {
+  for (const [name, value] of new URLSearchParams(search)) {
     const given = query[name];
     if (given === undefined) query[name] = value;
     else if (typeof given === "string") query[name] = [given, value];
     else given.push(value);
   }
   return { url, query };
+}
+
+function halves(target: string): [path: string, search: string] {
+  const at = target.indexOf("?");
+  return at < 0 ? [target, ""] : [target.slice(0, at), target.slice(at + 1)];
 }
 
 /** What load balancers ask, which costs nothing: it is answered whatever else is asked. */

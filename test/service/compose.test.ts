@@ -123,7 +123,7 @@ describe("docker-compose.yml", () => {
 
   test("its nodes have the same limits of Node as those of npm start", () => {
     const flags = /^CMD (.*)$/m.exec(textOf("Dockerfile"))?.[1]?.match(/--max[^"]+/g);
-    expect(flags).toEqual(["--max-old-space-size=256", "--max-semi-space-size=16"]);
+    expect(flags).toEqual(["--max-old-space-size=256", "--max-semi-space-size=32"]);
     expect(NODE_FLAGS).toEqual(flags);
   });
 
