@@ -45,13 +45,13 @@ export function answers(config: Config): Partial<ServiceSchema> {
           }),
           ...headers,
         });
-        if (stream === undefined) {
+        if (stream === undefined || follow === undefined) {
           this.connections.made(exchange, isHead ? 0 : bytes);
           res.end(isHead ? undefined : content);
           return;
         }
         this.connections.streams(exchange);
-        stream.begin();
+        stream.begin(follow.order);
       },
 
       sendProblem(

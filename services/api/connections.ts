@@ -117,10 +117,23 @@ export class Connections {
    * all of it is taken
    */
   check({ holder, req }: Exchange): void {
-    const { unsentBytes, bodies } = this.limits;
-    const isRead = !hasBody(req);
-    if (holder.unsentBytes >= shareOf(unsentBytes) || (!isRead && holder.bodies > shareOf(bodies))) throw overShare();
-    if (this.unsentBytes >= unsentBytes || (!isRead && this.bodies > bodies)) throw problem("SERVICE_UNAVAILABLE", "too much is waiting");
+    const { unsentBytes } = this.limits;
+    if (holder.unsentBytes >= shareOf(unsentBytes)) throw overShare();
+    if (this.unsentBytes >= unsentBytes) throw problem("SERVICE_UNAVAILABLE", "too much is waiting");
+    if (hasBody(req)) this.checkBodies(holder);
+  }
+
+  /** Its body is about to be read; it counts until it is, or until its response is sent. @throws as `check` */
+  reads(exchange: Exchange): void {
+    const { holder, req } = exchange;
+    if (!hasBody(req)) return;
+    this.checkBodies(holder);
+    exchange.isRead = true;
+    holder.bodies++;
+    this.bodies++;
+    req.on("close", () => {
+      this.hasRead(exchange);
+    });
   }
 
   /** A response of so many bytes is made. */
@@ -185,25 +198,28 @@ export class Connections {
   }
 
   private begin(exchange: Exchange): Exchange {
-    const { connection, holder, req, res } = exchange;
+    const { connection, holder, res } = exchange;
     (res as Carrier)[EXCHANGE] = exchange;
     if (connection.started.push(exchange) === 1) connection.headSince = performance.now();
     holder.exchanges++;
     this.unfinished++;
-    if (hasBody(req)) this.read(exchange);
     res.on("close", () => {
       this.sent(exchange);
     });
     return exchange;
   }
 
-  private read({ holder, req }: Exchange): void {
-    holder.bodies++;
-    this.bodies++;
-    req.once("close", () => {
-      holder.bodies--;
-      this.bodies--;
-    });
+  private checkBodies(holder: Holder): void {
+    const { bodies } = this.limits;
+    if (holder.bodies >= shareOf(bodies)) throw overShare();
+    if (this.bodies >= bodies) throw problem("SERVICE_UNAVAILABLE", "too much is waiting");
+  }
+
+  private hasRead(exchange: Exchange): void {
+    if (!exchange.isRead) return;
+    exchange.isRead = false;
+    exchange.holder.bodies--;
+    this.bodies--;
   }
 
   /** The response has been handed to the system, or its connection is closed. */
@@ -212,6 +228,7 @@ export class Connections {
     if (exchange.isOver) return;
     exchange.isOver = true;
     this.onOver(exchange);
+    this.hasRead(exchange);
     connection.started.splice(connection.started.indexOf(exchange), 1);
     connection.unsentBytes -= bytes;
     connection.headSince = performance.now();
@@ -235,13 +252,17 @@ export class Connections {
     if (waiting.length === 0) socket.resume();
   }
 
-  /** Whether one more request of a connection may start: whatever its responses weigh, they must not be too much. */
+  /** Whether one more request of a connection may start: whatever its responses weigh, they must not be too much. None starts behind a stream. */
   private hasRoom({ started, unsentBytes }: Connection, req: IncomingMessage): boolean {
     const [head, ...others] = started;
     if (head === undefined) return true;
     if (started.length >= this.limits.started) return false;
     let behind = unsentBytes - head.bytes + largest(req);
-    for (const other of others) if (other.madeAt === undefined) behind += largest(other.req);
+    if (head.isStream) return false;
+    for (const other of others) {
+      if (other.isStream) return false;
+      if (other.madeAt === undefined) behind += largest(other.req);
+    }
     return behind <= this.limits.unsentBehindBytes;
   }
 
@@ -256,10 +277,12 @@ export class Connections {
     this.forget(connection.holder);
   }
 
+  /** And those that ask for more behind a stream, which was said to be the last response: it would wait for as long as the stream goes on. */
   private closeSlowReaders(): void {
     const now = performance.now();
-    for (const { socket, started, headSince } of this.all.values()) {
+    for (const { socket, started, waiting, headSince } of this.all.values()) {
       const [head] = started;
+      if (head?.isStream && started.length + waiting.length > 1) socket.destroy();
       if (head?.madeAt === undefined || head.isStream) continue;
       const allowedMs = this.limits.sendTimeoutMs + (head.bytes / this.limits.sendBytesPerSecond) * 1_000;
       if (now - Math.max(headSince, head.madeAt) > allowedMs) socket.destroy();

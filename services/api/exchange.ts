@@ -16,6 +16,8 @@ export class Exchange implements Requester, Request {
   /** Of the response, once it is made. */
   bytes = 0;
   madeAt: number | undefined;
+  /** Its body is being read. */
+  isRead = false;
   /** The response goes on until its client leaves: it is not waited for, and has bounds of its own. */
   isStream = false;
   /** It was refused before anything of it was looked at. */

@@ -120,6 +120,7 @@ export function intake(config: Config): Partial<ServiceSchema> {
         } else {
           const refusal = bodyRefusal(req, spec.body);
           if (refusal !== undefined) throw refusal;
+          this.connections.reads(exchange);
           limitParts(req, () => {
             this.sendProblem(req, res, problemDetails("BAD_REQUEST", exchange.id, "the body comes in too many parts"));
           });

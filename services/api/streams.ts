@@ -35,7 +35,8 @@ const WATCH_MS = 250;
 /** Bytes that wait for a client that does not read; more than a whole history has. */
 const MAX_UNREAD = 16_384;
 
-export const EVENT_STREAM = { "Content-Type": "text/event-stream", "X-Accel-Buffering": "no" };
+/** Nothing is served behind a stream: it is the last response of its connection (RFC 9112, 9.6). */
+export const EVENT_STREAM = { "Content-Type": "text/event-stream", "X-Accel-Buffering": "no", Connection: "close" };
 
 /** The event streams that are open on one gateway. While there is none, there is no timer, and nothing to do for a change. */
 export class Streams {
@@ -72,7 +73,7 @@ export class Streams {
 
     // It outlives the request that opened it, and its deadline.
     const reader: Requester = { address, user: caller.id, isWanted: () => !res.destroyed };
-    const stream = new Stream(res, following, () => this.read(order.id, token, reader), this.limits);
+    const stream = new Stream(res, following.caller, following.seen, () => this.read(order.id, token, reader), this.limits);
     this.all.add(stream);
     this.watching ??= setInterval(() => {
       this.endRevoked();
@@ -118,7 +119,6 @@ export class Streams {
 
 /** One response that goes on: an order's history, and each change as it is heard of or found. */
 class Stream {
-  private seen: number;
   private isOpen = true;
   private isLooking = false;
   private mayBeNew = false;
@@ -128,22 +128,18 @@ class Stream {
 
   constructor(
     private readonly res: ServerResponse,
-    private readonly following: Following,
+    readonly caller: Caller,
+    private seen: number,
     private readonly read: () => Promise<Order>,
     private readonly limits: StreamLimits,
   ) {
-    this.seen = following.seen;
     this.until = performance.now() + limits.life;
   }
 
-  get caller(): Caller {
-    return this.following.caller;
-  }
-
   /** After the head of the response. */
-  begin(): void {
+  begin(order: Order): void {
     this.write(`retry: ${RETRY}\n\n`);
-    this.tell(this.following.order);
+    this.tell(order);
     this.look(); // what changed since the order was read was told before this stream was known
   }
 

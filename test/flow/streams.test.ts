@@ -171,7 +171,7 @@ describe("a stream of an order's events, where order.changed is always lost", ()
     expect((await guest.get(`/orders/${id}`)).status).toBe(401);
   });
 
-  it("holds up what its own connection asks behind it, and nobody else", async () => {
+  it("is the last response of its connection: one that asks for more behind it is closed, and nobody else waits", async () => {
     const id = await confirmed();
     const { hostname, port } = new URL(shop.url);
     const head = `HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ${buyer.token!}\r\n\r\n`;
@@ -185,8 +185,10 @@ describe("a stream of an order's events, where order.changed is always lost", ()
     await until("the stream is open, and some of the others are made", () => text.includes("CONFIRMED") && !gateway.connections.areIdle);
     await until("they hold no place", () => gateway.admission.inFlight === 0, 5_000);
     expect((await shop.client().get("/products/1")).status).toBe(200);
-    socket.destroy();
+    await until("it is closed", () => socket.destroyed);
     await until("nothing is left of them", () => gateway.connections.areIdle);
+    expect(text).toContain("Connection: close");
+    expect(text.split("HTTP/1.1 ")).toHaveLength(2);
   });
 
   it("takes no place from requests, and an address with a quarter of all streams is refused the next", async () => {

@@ -43,6 +43,7 @@ async function dial(localAddress = "127.0.0.2") {
 
 interface Held {
   unsentBytes: number;
+  bodies: number;
   all: Map<unknown, { started: { madeAt: number | undefined }[]; waiting: unknown[]; unsentBytes: number }>;
 }
 const held = (): Held =>
@@ -220,6 +221,20 @@ describe("a body", () => {
     fifth.read();
     fifth.socket.write(head);
     await until("the fifth is refused", () => fifth.received.text.startsWith("HTTP/1.1 429"));
+    expect(held().bodies).toBe(4);
+    expect((await shop.client().post("/token", { email: "a@b.co", password: "wrong" })).status).toBe(401);
+  });
+
+  it("that is begun and refused holds none: however many an address begins, others are served", async () => {
+    await open({ bodies: 16 });
+    const head = (path: string) => `POST ${path} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n{`;
+    const all = await Promise.all(Array.from({ length: 40 }, () => dial()));
+    for (const [n, { socket, read }] of all.entries()) {
+      read();
+      socket.write(head(n < 20 ? "/token" : "/orders"));
+    }
+    await until("all are refused but four", () => all.filter(({ received }) => /^HTTP\/1.1 4(01|29)/.test(received.text)).length === 36);
+    expect(held().bodies).toBe(4);
     expect((await shop.client().post("/token", { email: "a@b.co", password: "wrong" })).status).toBe(401);
   });
 });

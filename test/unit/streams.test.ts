@@ -24,9 +24,8 @@ function open(limits: Partial<StreamLimits> = {}) {
   const write = res.write.bind(res) as (chunk: string) => boolean;
   res.write = (chunk: string) => (chunks.push(chunk), write(chunk));
   res.writeHead(200);
-  streams
-    .open(res, { order: order("PENDING"), caller, seen: 1 }, "token", { address: "127.0.0.1", user: undefined, isWanted: () => true })
-    .begin();
+  const following = { order: order("PENDING"), caller, seen: 1 };
+  streams.open(res, following, "token", { address: "127.0.0.1", user: undefined, isWanted: () => true }).begin(following.order);
   return { world, streams, res, chunks, changed: () => streams.changed([{ order_id: 1 }]) };
 }
 
