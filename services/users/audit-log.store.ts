@@ -25,10 +25,13 @@ export async function record(query: Query, { actor, address }: By, action: Audit
 /** Most failures written within an hour: from one address, and in all. At 150 bytes each, less than 6 GB in 400 days. */
 const MAX_FAILURES_OF_ADDRESS = 60;
 const MAX_FAILURES = 3_600;
+/** More than those and their markers. */
+const MAX_COUNTED = 4_000;
 
 /**
- * Writes a failed login or password change, unless there are too many: anybody can cause them. The last one within the limit
- * says that those after it are left out. Entries under way at the same moment may exceed the limits by their number.
+ * Writes a failed login or password change, unless there are too many: anybody can cause them. The first that is left out writes
+ * `failures.omitted` in its place, once an hour for an address, and once without an address where too many failed from everywhere.
+ * Failures at the same moment may exceed the limits by their number.
  * @param subject the account that was tried; null where there is none
  */
 export async function recordFailure(
@@ -39,16 +42,20 @@ export async function recordFailure(
 ): Promise<void> {
   await query(
     `with recent as (
-       select count(*) as all_of_them, count(*) filter (where address is not distinct from $4) as from_here
-       from (
-         select address from audit_log
-         where action in ('login.failed', 'password.refused', 'failures.omitted') and at > now() - interval '1 hour' limit $7
-       ) as r
+       select action = 'failures.omitted' as is_marker, address from audit_log
+       where action in ('login.failed', 'password.refused', 'failures.omitted') and at > now() - interval '1 hour'
+       order by at desc limit $8
+     ), scope as (
+       select count(*) filter (where not is_marker) >= $7 as everywhere,
+         count(*) filter (where not is_marker and address is not distinct from $4) >= $6 as here
+       from recent
      )
      insert into audit_log (actor, action, subject, address, request_id)
-     select $1, case when all_of_them = $7 - 1 or from_here = $6 - 1 then 'failures.omitted' else $2 end, $3, $4, left($5, 128)
-     from recent where all_of_them < $7 and from_here < $6`,
-    [actor, action, subject, address ?? null, currentRequestId() ?? null, MAX_FAILURES_OF_ADDRESS, MAX_FAILURES],
+     select $1, case when everywhere or here then 'failures.omitted' else $2 end, $3, case when not everywhere then $4 end, left($5, 128)
+     from scope
+     where not (everywhere or here)
+       or not exists (select from recent where is_marker and address is not distinct from case when not everywhere then $4 end)`,
+    [actor, action, subject, address ?? null, currentRequestId() ?? null, MAX_FAILURES_OF_ADDRESS, MAX_FAILURES, MAX_COUNTED],
   );
 }
 

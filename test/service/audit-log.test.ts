@@ -250,7 +250,9 @@ describe("failed logins", () => {
       [n, address, age],
     );
   const fail = (address: string) =>
-    shop.client().post("/token", { email: unique(), password: "wrong" }, { headers: { "X-Forwarded-For": address } });
+    shop
+      .client()
+      .post("/token", { email: unique(), password: "wrong" }, { headers: { "X-Forwarded-For": address, "X-Request-Id": "filled" } });
   const actions = async (address: string, n: number) =>
     (
       await during(async () => {
@@ -260,20 +262,48 @@ describe("failed logins", () => {
 
   afterEach(() => sql("delete from audit_log where address like '198.51.100.%' or request_id = 'filled'"));
 
-  it("from one address are logged up to 60 times an hour; the last entry says that more are left out", async () => {
+  /** An hour has passed for the oldest of them. */
+  const leave = (address: string | null) =>
+    sql(
+      `update audit_log set at = at - interval '1 hour' where id = (
+         select min(id) from audit_log where action = 'login.failed' and address is not distinct from $1 and at > now() - interval '1 hour'
+       )`,
+      [address],
+    );
+
+  it("from one address are logged up to 60 times an hour; then one entry says that more are left out", async () => {
     await fill(58, "198.51.100.1");
-    expect(await actions("198.51.100.1", 5)).toEqual(["login.failed", "failures.omitted"]);
+    expect(await actions("198.51.100.1", 5)).toEqual(["login.failed", "login.failed", "failures.omitted"]);
     expect(await actions("198.51.100.2", 2)).toEqual(["login.failed", "login.failed"]);
     await sql("update audit_log set at = at - interval '1 hour' where address = '198.51.100.1'");
     expect(await actions("198.51.100.1", 1)).toEqual(["login.failed"]);
   });
 
-  it("from everywhere are logged up to 3,600 times an hour", async () => {
-    const [now] = await sql<{ n: number }>(
-      "select count(*)::int as n from audit_log where action in ('login.failed', 'password.refused', 'failures.omitted')",
-    );
-    await fill(3_598 - now!.n, null);
-    expect(await actions("198.51.100.3", 5)).toEqual(["login.failed", "failures.omitted"]);
+  it("that go on for hours are still logged: one for each that is an hour old, and one gap an hour", async () => {
+    await fill(60, "198.51.100.1");
+    expect(await actions("198.51.100.1", 2)).toEqual(["failures.omitted"]);
+    for (let i = 0; i < 3; i++) {
+      await leave("198.51.100.1");
+      expect(await actions("198.51.100.1", 2)).toEqual(["login.failed"]);
+    }
+    await sql("update audit_log set at = at - interval '1 hour' where address = '198.51.100.1' and action = 'failures.omitted'");
+    expect(await actions("198.51.100.1", 2)).toEqual(["failures.omitted"]);
+  });
+
+  it("from everywhere are logged up to 3,600 times an hour; then one entry without an address says so", async () => {
+    const [now] = await sql<{ n: number }>("select count(*)::int as n from audit_log where action in ('login.failed', 'password.refused')");
+    await fill(3_599 - now!.n, null);
+    const entries = await during(async () => {
+      for (const address of ["198.51.100.3", "198.51.100.4", "198.51.100.5"]) await fail(address);
+    });
+    expect(entries.map(({ action, address }) => [action, address])).toEqual([
+      ["login.failed", "198.51.100.3"],
+      ["failures.omitted", null],
+    ]);
+    for (let i = 0; i < 3; i++) {
+      await leave(null);
+      expect(await actions("198.51.100.3", 2)).toEqual(["login.failed"]);
+    }
   });
 });
 
