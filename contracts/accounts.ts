@@ -55,6 +55,7 @@ const OWN = [
   "login.succeeded",
   "login.failed",
   "logout",
+  "sessions.omitted",
   "password.changed",
   "password.refused",
   "failures.omitted",

@@ -22,6 +22,35 @@ export async function record(query: Query, { actor, address }: By, action: Audit
   ]);
 }
 
+/** Most entries of each of these actions that one user causes within an hour. */
+const MAX_OF_USER = 60;
+
+/**
+ * Writes what users do to their own sessions, by the transaction that does it, unless there is too much: a right login is not
+ * limited. The first that is left out writes `sessions.omitted` in its place, once an hour.
+ */
+export async function recordSession(
+  query: Query,
+  { actor, address }: By,
+  action: "login.succeeded" | "logout" | "refresh.reused" | "password.changed",
+  user: number,
+): Promise<void> {
+  await query(
+    `with recent as (
+       select action from audit_log
+       where subject = $3 and at > now() - interval '1 hour'
+         and action in ('login.succeeded', 'logout', 'refresh.reused', 'password.changed', 'sessions.omitted')
+     ), scope as (
+       select count(*) filter (where action = $2) >= $6 as is_full, count(*) filter (where action = 'sessions.omitted') > 0 as is_marked
+       from recent
+     )
+     insert into audit_log (actor, action, subject, address, request_id)
+     select $1, case when is_full then 'sessions.omitted' else $2 end, $3, $4, left($5, 128)
+     from scope where not (is_full and is_marked)`,
+    [actor, action, user, address ?? null, currentRequestId() ?? null, MAX_OF_USER],
+  );
+}
+
 /** Most failures written within an hour: from one address, and in all. At 150 bytes each, less than 6 GB in 400 days. */
 const MAX_FAILURES_OF_ADDRESS = 60;
 const MAX_FAILURES = 3_600;

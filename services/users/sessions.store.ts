@@ -1,7 +1,7 @@
 import { createHash, randomBytes } from "node:crypto";
 import type { Caller, EndedSession, PageEnd, Role } from "../../contracts/users";
 import type { Database, Query } from "../../mixins/database";
-import { record } from "./audit-log.store";
+import { recordSession } from "./audit-log.store";
 import type { UserRow } from "./users.store";
 
 /** 256 bits, where RFC 6749, section 10.10, asks for 128. */
@@ -51,7 +51,7 @@ export function openSession(
     );
     if (row === undefined) return undefined;
     await endSurplus(query, id);
-    await record(query, { actor: id, address }, "login.succeeded", id);
+    await recordSession(query, { actor: id, address }, "login.succeeded", id);
     return { caller: { id, role: row.role, session: row.session }, refreshToken };
   });
 }
@@ -93,7 +93,7 @@ export function renewSession(db: Database, token: string, ttl: number): Promise<
          where t.hash = $1 and t.used_at is not null and s.id = t.session_id and s.ended_at is null returning s.user_id`,
         [hashOf(token)],
       );
-      if (reused !== undefined) await record(query, { actor: null }, "refresh.reused", reused.user_id);
+      if (reused !== undefined) await recordSession(query, { actor: null }, "refresh.reused", reused.user_id);
       return undefined;
     }
     // It may have ended since it was read: by a logout, or by somebody who waited for the lock on its person no longer than we did.
@@ -115,7 +115,7 @@ export function endSession(db: Database, token: string): Promise<void> {
        where t.hash = $1 and s.id = t.session_id and s.ended_at is null returning s.user_id`,
       [hashOf(token)],
     );
-    if (ended !== undefined) await record(query, { actor: ended.user_id }, "logout", ended.user_id);
+    if (ended !== undefined) await recordSession(query, { actor: ended.user_id }, "logout", ended.user_id);
   });
 }
 
@@ -139,7 +139,7 @@ export function changePassword(
       "update sessions set ended_at = clock_timestamp() where user_id = $1 and ended_at is null and id is distinct from $2::uuid",
       [user.id, session ?? null],
     );
-    await record(query, { actor: user.id, address }, "password.changed", user.id);
+    await recordSession(query, { actor: user.id, address }, "password.changed", user.id);
     return true;
   });
 }

@@ -3,7 +3,7 @@ import type { Service } from "moleculer";
 import type { WithDatabase } from "../../mixins/database.mixin";
 import type { Database } from "../../mixins/database";
 import { changedRoles } from "../../services/users/accounts.store";
-import { forgetAudit, listAudit, recordFailure } from "../../services/users/audit-log.store";
+import { forgetAudit, listAudit, recordFailure, recordSession } from "../../services/users/audit-log.store";
 import { startShop, type Shop } from "../support/shop";
 
 /** Enough that a walk through all of them shows. */
@@ -60,6 +60,16 @@ it.each([{}, { actor: "700" }, { subject: "700" }, { action: "login.failed" }, {
 
 it("counting the failures of an hour reads no more of them than may be written in one", async () => {
   expect(await reads((db) => recordFailure(db, { actor: null, address: "198.51.100.1" }, "login.failed", 7))).toBeLessThan(1);
+});
+
+it("counting what a user has done within an hour reads next to nothing of what they did before", async () => {
+  await client.query(
+    `insert into audit_log (at, actor, action, subject, address)
+     select now() - interval '2 hours', '5', 'login.succeeded', '5', '198.51.100.1' from generate_series(1, $1::int)`,
+    [MANY],
+  );
+  await client.query("analyze audit_log");
+  expect(await reads(({ query }) => recordSession(query, { actor: 5 }, "login.succeeded", 5))).toBeLessThan(0.2);
 });
 
 it("looking for what is too old, and for roles that have changed, reads next to nothing", async () => {

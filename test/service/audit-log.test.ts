@@ -307,6 +307,54 @@ describe("failed logins", () => {
   });
 });
 
+describe("logins and logouts", () => {
+  const fill = (n: number, action: string, user: number) =>
+    sql(`insert into audit_log (action, actor, subject) select $2, $3, $3 from generate_series(1, $1::int)`, [n, action, user]);
+  const hoursPass = (user: number, action: string, n: number) =>
+    sql(
+      `update audit_log set at = at - interval '1 hour' where id in (
+         select id from audit_log where subject = $1 and action = $2 and at > now() - interval '1 hour' order by id limit $3
+       )`,
+      [user, action, n],
+    );
+  const actions = async (work: () => Promise<unknown>) => (await during(work)).map(({ action }) => action);
+
+  it("of one user are logged up to 60 times an hour each; then one entry says that more are left out, and nobody else's are", async () => {
+    const [{ client, id, email }, other] = [await person(), await person()];
+    const logIn = async (n: number, who = email) => {
+      for (let i = 0; i < n; i++) await ok(client.post("/token", { email: who, password: PASSWORD }));
+    };
+    await fill(58, "login.succeeded", id); // and one by the person's first login
+    expect(await actions(() => logIn(4))).toEqual(["login.succeeded", "sessions.omitted"]);
+    expect(await actions(() => logIn(2, other.email))).toEqual(["login.succeeded", "login.succeeded"]);
+
+    await hoursPass(id, "login.succeeded", 1);
+    expect(await actions(() => logIn(2))).toEqual(["login.succeeded"]);
+    await hoursPass(id, "sessions.omitted", 1);
+    expect(await actions(() => logIn(2))).toEqual(["sessions.omitted"]);
+  });
+
+  it("and new passwords and reused tokens have a limit each, and leave out nothing of another kind", async () => {
+    const { client, id, email } = await person();
+    await fill(60, "login.succeeded", id);
+    const end = async () => {
+      const { refresh_token } = await ok(client.post("/token", { email, password: PASSWORD }));
+      await ok(client.post("/logout", { refresh_token }));
+    };
+    const reuse = async () => {
+      const { refresh_token } = await ok(client.post("/token", { email, password: PASSWORD }));
+      for (let i = 0; i < 2; i++) await client.post("/token/refresh", { refresh_token });
+    };
+    const change = () => ok(client.request("PUT", "/me/password", { current_password: PASSWORD, new_password: PASSWORD }));
+    const all = async () => {
+      for (const one of [end, reuse, change]) await one();
+    };
+    expect(await actions(all)).toEqual(["sessions.omitted", "logout", "refresh.reused", "password.changed"]);
+    for (const action of ["logout", "refresh.reused", "password.changed"]) await fill(59, action, id);
+    expect(await actions(all)).toEqual([]);
+  });
+});
+
 describe("the log", () => {
   it("is told newest first, page by page, all of it or by filters; each page once", async () => {
     const { client, id, email } = await person();
