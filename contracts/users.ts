@@ -45,7 +45,7 @@ export const Claims = Type.Object({
 export const ISSUER = "moleculer-shop/users";
 export const AUDIENCE = "moleculer-shop";
 
-/** The client's address as the gateway names it, by which it is counted and takes its turn. */
+/** The client's address as the gateway names it, by which it is counted and takes its turn, and which the audit log names. */
 const Address = Type.Optional(Type.String({ maxLength: 64 }));
 
 /**
@@ -85,10 +85,14 @@ export const token = action("users.token", {
 });
 
 /** New tokens for a refresh token, which works once: used again it ends its session. INVALID_REFRESH_TOKEN for any but the newest. */
-export const refresh = action("users.refresh", { params: closed({ refresh_token: RefreshToken }), result: Tokens });
+export const refresh = action("users.refresh", { params: closed({ refresh_token: RefreshToken, address: Address }), result: Tokens });
 
 /** Ends the session of a refresh token, with its access tokens; nothing where the token is unknown. */
-export const logout = action("users.logout", { params: closed({ refresh_token: RefreshToken }), result: closed({}), repeatable: true });
+export const logout = action("users.logout", {
+  params: closed({ refresh_token: RefreshToken, address: Address }),
+  result: closed({}),
+  repeatable: true,
+});
 
 /**
  * Ends all sessions of the caller but the one that asks. `INVALID_CREDENTIALS` where the current password is another,

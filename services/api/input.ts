@@ -35,7 +35,7 @@ export function pathId(input: Pick<Input, "path">, code: ErrorCode): number {
 /** As `pathId`, for a table of routes. */
 export const idOr = (code: ErrorCode): Supply => ({ read: (input) => pathId(input, code), code });
 
-/** By which failures are counted. */
+/** By which failures are counted, and which the audit log names. */
 export const ADDRESS: Supply = { read: ({ requester }) => requester.address, code: "TOO_MANY_REQUESTS" };
 
 /**

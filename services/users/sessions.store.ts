@@ -72,7 +72,11 @@ async function endSurplus(query: Query, user: number): Promise<void> {
  * @param ttl seconds that the next one is good for
  * @returns undefined where the token is unknown, used or expired, its session has ended, or its person is disabled
  */
-export function renewSession(db: Database, token: string, ttl: number): Promise<Grant | undefined> {
+export function renewSession(
+  db: Database,
+  token: string,
+  { ttl, address }: { ttl: number; address: string | undefined },
+): Promise<Grant | undefined> {
   const refreshToken = newToken();
   return db.transaction(async (query) => {
     // Of two that come at the same moment, one takes the row.
@@ -93,7 +97,7 @@ export function renewSession(db: Database, token: string, ttl: number): Promise<
          where t.hash = $1 and t.used_at is not null and s.id = t.session_id and s.ended_at is null returning s.user_id`,
         [hashOf(token)],
       );
-      if (reused !== undefined) await recordSession(query, { actor: null }, "refresh.reused", reused.user_id);
+      if (reused !== undefined) await recordSession(query, { actor: null, address }, "refresh.reused", reused.user_id);
       return undefined;
     }
     // It may have ended since it was read: by a logout, or by somebody who waited for the lock on its person no longer than we did.
@@ -108,14 +112,14 @@ export function renewSession(db: Database, token: string, ttl: number): Promise<
 }
 
 /** Ends the session that a refresh token, used or not, belongs to; an unknown one belongs to none. */
-export function endSession(db: Database, token: string): Promise<void> {
+export function endSession(db: Database, token: string, address: string | undefined): Promise<void> {
   return db.transaction(async (query) => {
     const [ended] = await query<{ user_id: number }>(
       `update sessions s set ended_at = clock_timestamp() from refresh_tokens t
        where t.hash = $1 and s.id = t.session_id and s.ended_at is null returning s.user_id`,
       [hashOf(token)],
     );
-    if (ended !== undefined) await recordSession(query, { actor: ended.user_id }, "logout", ended.user_id);
+    if (ended !== undefined) await recordSession(query, { actor: ended.user_id, address }, "logout", ended.user_id);
   });
 }
 

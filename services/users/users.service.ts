@@ -82,13 +82,14 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
 
       refresh: implement(contract.refresh, async function (this: Users, ctx) {
         const key = await this.keys.signing(); // before the token is spent
-        const renewed = await sessions.renewSession(this.db, ctx.params.refresh_token, config.refreshTokenTtl);
+        const { refresh_token, address } = ctx.params;
+        const renewed = await sessions.renewSession(this.db, refresh_token, { ttl: config.refreshTokenTtl, address });
         if (renewed === undefined) throw problem("INVALID_REFRESH_TOKEN", "this refresh token is not good, or not any more: log in again");
         return tokens(key, renewed, config.accessTokenTtl);
       }),
 
       logout: implement(contract.logout, async function (this: Users, ctx) {
-        await sessions.endSession(this.db, ctx.params.refresh_token);
+        await sessions.endSession(this.db, ctx.params.refresh_token, ctx.params.address);
         return {};
       }),
 

@@ -83,9 +83,9 @@ describe("an entry is left by", () => {
       { ...own, action: "login.failed", actor: null, address: PROXY },
       { ...own, action: "login.failed", actor: null, subject: null, address: PROXY },
       { ...own, action: "login.failed", actor: null, address: PROXY },
-      { ...own, action: "logout" },
+      { ...own, action: "logout", address: PROXY },
       { ...own, action: "login.succeeded" },
-      { ...own, action: "refresh.reused", actor: null },
+      { ...own, action: "refresh.reused", actor: null, address: PROXY },
     ]);
   });
 
