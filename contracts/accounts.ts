@@ -85,7 +85,10 @@ export const AuditEntry = closed({
 });
 export type AuditEntry = Static<typeof AuditEntry>;
 
-/** Newest first. With one filter or none, a page costs the same wherever it lies. */
+/**
+ * Newest first. With one filter or none, a page costs the same wherever it lies. With more, what the others leave out is read, too:
+ * SERVICE_UNAVAILABLE where that takes longer than half a second, about a million entries.
+ */
 export const auditLog = action("users.auditLog", {
   params: closed({
     actor: Type.Optional(Type.String({ pattern: "^(system|[1-9][0-9]{0,15})$", description: "A user's id, or `system`." })),

@@ -1,7 +1,7 @@
 import { errorType } from "../../broker/errors";
 import { currentRequestId } from "../../broker/request";
 import type { AuditAction, AuditEntry } from "../../contracts/accounts";
-import type { Database, Query } from "../../mixins/database";
+import type { Database, Query, Reader } from "../../mixins/database";
 import { decodeCursor, encodeCursor, page } from "../../mixins/keyset";
 
 /** Who does something, and where they are, as far as that is known. */
@@ -123,7 +123,7 @@ interface AuditRow extends Omit<AuditEntry, "at" | "actor" | "subject"> {
  * with it gives that order: else the planner might walk through everything, the newest first. What other filters leave out of that is read, too.
  */
 export async function listAudit(
-  db: Database,
+  db: Reader,
   filter: AuditFilter,
   limit: number,
   cursor: string | undefined,

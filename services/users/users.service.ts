@@ -158,7 +158,7 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
       auditLog: implement(accounts.auditLog, async function (this: Users, ctx) {
         adminOf(ctx);
         const { limit = 20, cursor, ...filter } = ctx.params;
-        return auditLog.listAudit(this.db, filter, limit, cursor);
+        return this.lists.read((db) => auditLog.listAudit(db, filter, limit, cursor));
       }),
 
       record: implement(accounts.record, async function (this: Users, ctx) {

@@ -23,11 +23,12 @@ afterAll(async () => {
   await shop.stop();
 });
 
-const listsOf = (service: "products" | "orders") => (broker.getLocalService(service) as unknown as WithDatabase).lists;
+type Service = "users" | "products" | "orders";
+const listsOf = (service: Service) => (broker.getLocalService(service) as unknown as WithDatabase).lists;
 const nothing = (): Promise<unknown> => listsOf("products").read((db) => db.query("select 1 as one"));
 
 /** Takes all connections, and lets more wait, until it is opened. */
-function hold(service: "products" | "orders", count = 12) {
+function hold(service: Service, count = 12) {
   let open = (): void => undefined;
   const opened = new Promise<void>((resolve) => (open = resolve));
   const held = [...Array(count).keys()].map(() => settled(listsOf(service).read(() => opened)));
@@ -78,6 +79,7 @@ describe("lists and searches", () => {
     ["products", "/products/1/stock"],
     ["orders", "/orders"],
     ["orders", "/admin/outbox"],
+    ["users", "/admin/audit-log"],
   ] as const)(
     "of %s use these connections: GET %s waits for one, and is refused within a second where there is none",
     async (service, path) => {
