@@ -118,6 +118,8 @@ function checkTogether(config: Config, mistakes: string[]): void {
   if (first !== undefined && new Set([first, ...others]).size <= others.length)
     mistakes.push("two services share one database URL: each has a database of its own");
   if (config.outbox.retryMaxMs < config.outbox.retryMs) mistakes.push("OUTBOX_RETRY_MAX_MS must not be below OUTBOX_RETRY_MS");
+  if (config.refreshTokenTtl < config.accessTokenTtl)
+    mistakes.push("REFRESH_TOKEN_TTL must not be below ACCESS_TOKEN_TTL: an access token must not outlive its session");
   const { key, older } = config.keyEncryption;
   if (older !== undefined && (key === undefined || key.equals(older)))
     mistakes.push("KEY_ENCRYPTION_KEY_OLD is set without another KEY_ENCRYPTION_KEY beside it, which takes its place");

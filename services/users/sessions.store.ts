@@ -13,6 +13,8 @@ const MAX_TOLD = 10_000;
 /** Most tokens forgotten at once; and sessions, each of which takes thousands of tokens with it. */
 const MAX_FORGOTTEN = 10_000;
 const MAX_SESSIONS_FORGOTTEN = 200;
+/** An access token may outlive its session by the highest ACCESS_TOKEN_TTL, and clocks differ: as long it must be possible to end it. */
+const REVOCABLE = "1 day 1 minute";
 /** Before all others. */
 const NO_SESSION = "00000000-0000-0000-0000-000000000000";
 
@@ -189,7 +191,7 @@ export async function forgetSessions({ query }: Database, ttl: number): Promise<
   );
   const sessions = await query(
     `delete from sessions where id in (
-       select id from sessions where expires_at < now() or ended_at < now() - interval '1 day' limit $1
+       select id from sessions where expires_at < now() - interval '${REVOCABLE}' or ended_at < now() - interval '${REVOCABLE}' limit $1
      ) returning 1`,
     [MAX_SESSIONS_FORGOTTEN],
   );

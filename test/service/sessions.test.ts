@@ -288,15 +288,18 @@ describe("signing keys", () => {
 
 it("what is over is forgotten, and nothing else", async () => {
   const person = await register();
-  const [gone, kept] = [await logIn(person), await logIn(person)];
+  const [gone, kept, late] = [await logIn(person), await logIn(person), await logIn(person)];
   const idOf = ({ access_token }: Session): string => (jwt.decode(access_token) as { sid: string }).sid;
-  await inUsers("update sessions set expires_at = now() - interval '1 s' where id = $1", [idOf(gone)]);
+  const expire = (session: Session, ago: string) =>
+    inUsers("update sessions set expires_at = now() - $2::interval where id = $1", [idOf(session), ago]);
+  await expire(gone, "25 hours");
+  await expire(late, "1 day"); // an access token may live as long
   const { body: next } = await refresh(kept);
   const old = "update refresh_tokens set used_at = used_at - interval '31 days' where session_id = $1";
   await inUsers(old, [idOf(kept)]);
   await inUsers("insert into login_attempts (subject, since) values ('old', now() - interval '2 minutes'), ('new', now())");
   await (shop.node("users").getLocalService("users") as Service & { tidy(): Promise<void> }).tidy();
-  expect(await inUsers("select from sessions where id = any($1::uuid[])", [[idOf(gone), idOf(kept)]])).toHaveLength(1);
+  expect(await inUsers("select from sessions where id = any($1::uuid[])", [[idOf(gone), idOf(kept), idOf(late)]])).toHaveLength(2);
   expect(await inUsers("select from login_attempts where subject = any('{old,new}'::bytea[])")).toHaveLength(1);
   expect(await inUsers("select from refresh_tokens where session_id = $1", [idOf(kept)])).toHaveLength(1);
   expect(refusal(await refresh(kept))).toEqual([401, "INVALID_REFRESH_TOKEN"]); // as one that nobody knows

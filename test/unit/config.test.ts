@@ -157,7 +157,7 @@ const INTEGERS: [name: string, min: number, max: number][] = [
 ];
 
 it.each(INTEGERS)("%s is a whole number from %i to %i, and nothing like one", (name, min, max) => {
-  const roomy = { OUTBOX_RETRY_MS: "10", OUTBOX_RETRY_MAX_MS: "3600000" };
+  const roomy = { OUTBOX_RETRY_MS: "10", OUTBOX_RETRY_MAX_MS: "3600000", ...(name === "REFRESH_TOKEN_TTL" && { ACCESS_TOKEN_TTL: "1" }) };
   for (const value of [min, max]) expect(mistakes({ ...roomy, [name]: String(value) })).toEqual([]);
   for (const value of [String(min - 1), String(max + 1), "1e1", "0x10", "1.5", "+1", "12px", "x", "Infinity", "١"])
     expect(mistakes({ ...roomy, [name]: value })).toEqual([`${name} is "${value}": set a whole number from ${min} to ${max}`]);
@@ -282,6 +282,13 @@ it.each(["USERS_DATABASE_URL", "ORDERS_DATABASE_URL"])("%s must not be that of p
 it("the longest wait of the relay is no shorter than its first", () => {
   expect(mistakes({ OUTBOX_RETRY_MS: "100", OUTBOX_RETRY_MAX_MS: "99" })).toEqual([expect.stringContaining("must not be below")]);
   expect(mistakes({ OUTBOX_RETRY_MS: "60001" })).toHaveLength(1);
+});
+
+it("a session is not forgotten before its access token expires", () => {
+  const refusal = [expect.stringContaining("REFRESH_TOKEN_TTL must not be below ACCESS_TOKEN_TTL")];
+  expect(mistakes({ ACCESS_TOKEN_TTL: "900", REFRESH_TOKEN_TTL: "899" })).toEqual(refusal);
+  expect(mistakes({ REFRESH_TOKEN_TTL: "899" })).toEqual(refusal);
+  expect(mistakes({ ACCESS_TOKEN_TTL: "900", REFRESH_TOKEN_TTL: "900" })).toEqual([]);
 });
 
 it("all mistakes are told at once, each on a line of its own", () => {
