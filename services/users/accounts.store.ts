@@ -68,7 +68,7 @@ const MAX_ROLES = 10_000;
 /**
  * The roles that have changed since a moment, as they are now, as far as an access token from before may still be good.
  * @param since `at` of an earlier answer
- * @param ttl seconds that an access token is good for
+ * @param ttl seconds that any access token is good for, at most
  */
 export function changedRoles({ query }: Database, since: string | undefined, ttl: number): Promise<ChangedRole[]> {
   return query<ChangedRole>(

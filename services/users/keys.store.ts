@@ -16,6 +16,8 @@ interface KeyRow {
   private_key: string;
   /** seconds since it was made */
   age: number;
+  /** seconds: no token that it has signed was to live longer, on any node */
+  token_ttl: number;
 }
 
 export interface Keys {
@@ -23,6 +25,8 @@ export interface Keys {
   signing: SigningKey;
   /** all that a verifier needs: this one, those that will sign, and those whose tokens may still live */
   told: readonly SigningKey[];
+  /** seconds: the longest life of a token that any of these has signed; ACCESS_TOKEN_TTL may have been lowered since */
+  tokenTtl: number;
 }
 
 /** The signing keys, the same on all nodes of users: each reads them again while it is asked for them. */
@@ -86,7 +90,11 @@ export class KeyRing {
   }
 
   private async insert(query: Query, { kid, pem }: { kid: string; pem: string }, by: By): Promise<void> {
-    await query("insert into signing_keys (kid, private_key) values ($1, $2)", [kid, this.cipher.encrypt(kid, pem)]);
+    await query("insert into signing_keys (kid, private_key, token_ttl) values ($1, $2, $3)", [
+      kid,
+      this.cipher.encrypt(kid, pem),
+      this.ttl,
+    ]);
     await record(query, by, "key.created", kid);
   }
 
@@ -102,11 +110,12 @@ export class KeyRing {
     const signing = told[signer(rows)];
     if (signing === undefined) throw new Error("there is no signing key");
     this.readAt = performance.now();
-    return (this.keys = { signing, told });
+    return (this.keys = { signing, told, tokenTtl: tokenTtl(rows, this.ttl) });
   }
 
   private async tend(query: Query, keys: readonly KeyRow[]): Promise<void> {
-    const over = outlived(keys, this.ttl).map(({ kid }) => kid);
+    await query("update signing_keys set token_ttl = $1 where token_ttl < $1", [this.ttl]);
+    const over = outlived(keys, tokenTtl(keys, this.ttl)).map(({ kid }) => kid);
     await query("delete from signing_keys where kid = any($1)", [over]);
     for (const kid of over) await record(query, SYSTEM, "key.deleted", kid);
     if (isOld(keys)) await this.insert(query, await generateSigningKey(), SYSTEM);
@@ -139,6 +148,11 @@ export class KeyRing {
 
 /** Newest first. */
 const select = (query: Query): Promise<KeyRow[]> =>
-  query("select kid, private_key, extract(epoch from now() - created_at)::float8 as age from signing_keys order by created_at desc, kid");
+  query(
+    "select kid, private_key, extract(epoch from now() - created_at)::float8 as age, token_ttl from signing_keys order by created_at desc, kid",
+  );
 
-const isDue = (keys: readonly KeyRow[], ttl: number): boolean => isOld(keys) || outlived(keys, ttl).length > 0;
+const tokenTtl = (keys: readonly KeyRow[], ttl: number): number => Math.max(ttl, ...keys.map(({ token_ttl }) => token_ttl));
+
+const isDue = (keys: readonly KeyRow[], ttl: number): boolean =>
+  isOld(keys) || keys.some(({ token_ttl }) => token_ttl < ttl) || outlived(keys, tokenTtl(keys, ttl)).length > 0;

@@ -154,7 +154,7 @@ export function changePassword(
  * The sessions that have ended since a moment, as far as an access token of theirs may still be good.
  * @param since `at` of an earlier answer
  * @param after `next` of the page before
- * @param ttl seconds that an access token is good for
+ * @param ttl seconds that any access token is good for, at most
  */
 export async function endedSessions(
   { query }: Database,

@@ -119,10 +119,10 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
 
       revocations: implement(contract.revocations, async function (this: Users, ctx) {
         const { since, after } = ctx.params;
-        const [{ told }, ended, roles] = await Promise.all([
-          this.keys.current(),
-          sessions.endedSessions(this.db, ctx.params, config.accessTokenTtl),
-          after === undefined ? changedRoles(this.db, since, config.accessTokenTtl) : [], // with the first page
+        const { told, tokenTtl } = await this.keys.current();
+        const [ended, roles] = await Promise.all([
+          sessions.endedSessions(this.db, ctx.params, tokenTtl),
+          after === undefined ? changedRoles(this.db, since, tokenTtl) : [], // with the first page
         ]);
         return { ...ended, kids: told.map(({ kid }) => kid), roles };
       }),

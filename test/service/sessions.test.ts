@@ -3,7 +3,7 @@ import jwt from "jsonwebtoken";
 import { Client as Postgres } from "pg";
 import type { Service } from "moleculer";
 import { asSystem, call } from "../../broker/contract";
-import { rotateKeys } from "../../contracts/users";
+import { revocations, rotateKeys } from "../../contracts/users";
 import { until } from "../support/amqp";
 import { Client, type Answer } from "../support/client";
 import { startShop, urlOf, type Shop } from "../support/shop";
@@ -266,6 +266,34 @@ describe("signing keys", () => {
     await eventually("its tokens are refused", async () => (await anywhere().get("/me", { token: before.access_token })).status === 401);
     expect((await refresh(before)).status).toBe(200);
   }, 60_000);
+
+  it("know the longest life of their tokens: after ACCESS_TOKEN_TTL was lowered, what has ended or changed is told as long", async () => {
+    const person = await register();
+    const session = await logIn(person);
+    const { sid, sub } = jwt.decode(session.access_token) as { sid: string; sub: string };
+    await inUsers("update signing_keys set token_ttl = 5000"); // by a node with such a TTL
+    expect((await logOut(session.refresh_token)).status).toBe(204);
+    await inUsers("update sessions set ended_at = now() - interval '1000 s' where id = $1", [sid]);
+    await inUsers("update users set role_changed_at = now() - interval '1000 s' where id = $1", [sub]);
+    const now = Date.now() / 1_000;
+    const { ended, roles } = await call(shop.node("users"), revocations, {});
+    expect(ended.find((one) => one.session === sid)?.until).toBeGreaterThan(now + 3_990);
+    expect(roles?.find(({ user }) => user === Number(sub))?.until).toBeGreaterThan(now + 3_990);
+  });
+
+  it("learn the TTL of a node before it signs with them; until then they are kept as long as it says", async () => {
+    const next = await rotate();
+    await age(next, 700);
+    await inUsers("update signing_keys set token_ttl = 0"); // as made by a node of an earlier version
+    expect((await call(shop.node("users"), revocations, {})).kids).toHaveLength(2);
+    for (const { token_ttl } of await inUsers<{ token_ttl: number }>("select token_ttl from signing_keys")) expect(token_ttl).toBe(900);
+    const person = await register();
+    await eventually("the new one signs, and all know it", async () => {
+      const session = await logIn(person);
+      const answers = await Promise.all(gateways.map((gateway) => gateway.get("/me", { token: session.access_token })));
+      return kidOf(session) === next && answers.every(({ status }) => status === 200);
+    });
+  }, 30_000);
 
   it("that are withdrawn at once end every access token, and no session", async () => {
     const session = await logIn(await register());
