@@ -5,16 +5,19 @@ function link(error: Error): unknown {
   return "original" in error ? error.original : error.cause;
 }
 
-/**
- * The five characters (those that we look for have a digit, unlike EPIPE), wherever in the chain of causes they stand;
- * undefined where the error is not of the database.
- */
-export function sqlState(error: unknown): string | undefined {
+/** The database's own error, wherever in the chain of causes it stands. Its code has a digit, unlike EPIPE. */
+function databaseError(error: unknown): (Error & { code: string }) | undefined {
   for (let e = error, depth = 0; e instanceof Error && depth < 5; e = link(e), depth++) {
-    if ("code" in e && typeof e.code === "string" && /^(?=.*\d)[0-9A-Z]{5}$/.test(e.code)) return e.code;
+    if (hasState(e)) return e;
   }
   return undefined;
 }
+
+const hasState = (error: Error): error is Error & { code: string } =>
+  "code" in error && typeof error.code === "string" && /^(?=.*\d)[0-9A-Z]{5}$/.test(error.code);
+
+/** The five characters; undefined where the error is not of the database. */
+export const sqlState = (error: unknown): string | undefined => databaseError(error)?.code;
 
 const inClass = (error: unknown, ...classes: string[]): boolean => classes.includes(sqlState(error)?.slice(0, 2) ?? "");
 
@@ -32,8 +35,17 @@ export const isUniqueViolation = (error: unknown): boolean => sqlState(error) ==
  */
 export const endsConnection = (error: unknown): boolean => sqlState(error) === undefined || /^(08|57P)/.test(sqlState(error) ?? "");
 
-/** A row was locked by someone for longer than lock_timeout. */
+/** A row, a unique key or a table was locked by someone for longer than lock_timeout. */
 export const isLockTimeout = (error: unknown): boolean => sqlState(error) === "55P03";
+
+/**
+ * An insert waited for longer than lock_timeout for another one with its unique key. Only then does the error name a place,
+ * the index's tuple; it has none where a migration holds the whole table.
+ */
+export function isKeyLockTimeout(error: unknown): boolean {
+  const found = databaseError(error);
+  return found?.code === "55P03" && "where" in found && found.where !== undefined;
+}
 
 const CONNECTION_LOST =
   /^(ECONN|EPIPE|ETIMEDOUT|EHOSTUNREACH|ENOTFOUND|EAI_AGAIN)|Connection terminated|timeout exceeded when trying to connect|not queryable|Query read timeout|connection manager was closed/;

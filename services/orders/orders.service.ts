@@ -26,7 +26,7 @@ import { batch } from "../../mixins/batching";
 import { countWithin } from "../../mixins/bytes";
 import { databaseMixin, explained, type WithDatabase } from "../../mixins/database.mixin";
 import { outboxMixin, type WithOutbox } from "../../mixins/outbox.mixin";
-import { isDatabaseAway, isLockTimeout } from "../../mixins/sql-state";
+import { isDatabaseAway, isKeyLockTimeout, isLockTimeout } from "../../mixins/sql-state";
 import { auditShop } from "./audit";
 import { cancel, describeShortages, mergeLines, place, type Refusal } from "./order";
 import * as store from "./orders.store";
@@ -196,7 +196,7 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
           const order = await this.commit({ ...key, lines: placement.lines, total_cents: placement.total_cents });
           if (order !== undefined) return { order: store.present(order), replayed: false };
         } catch (error) {
-          refusal = isLockTimeout(error)
+          refusal = isKeyLockTimeout(error)
             ? problem("IDEMPOTENCY_IN_FLIGHT", "the first request with this key is still under way")
             : explained(error);
         }
@@ -253,7 +253,7 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
           if (claimed.length < orders.length) this.relay();
           return orders;
         },
-        { mayBeOfOne, inParallel: true, weight: { of: ({ lines }) => lines.length, max: contract.LINES_PER_CALL } },
+        { mayBeOfOne: mayBeOfOneKey, inParallel: true, weight: { of: ({ lines }) => lines.length, max: contract.LINES_PER_CALL } },
       );
       this.findByKey = batch((keys) => store.findByKeys(this.db, keys));
 
@@ -262,7 +262,7 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
           this.tellChanged(await store.settleOrders(this.db, outcomes));
           return outcomes.map(() => undefined);
         },
-        { places: 4 * MAX_OUTSTANDING, mayBeOfOne, inParallel: true },
+        { places: 4 * MAX_OUTSTANDING, mayBeOfOne: mayBeOfOneOrder, inParallel: true },
       );
     },
 
@@ -272,11 +272,12 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
   };
 }
 
-/**
- * An order that another node holds, or a key whose first request is under way elsewhere, makes the whole batch wait; by
- * themselves and side by side, the others do not wait again.
+/*
+ * A key whose first request is under way elsewhere, or an order that another node holds, makes the whole batch wait; by
+ * themselves and side by side, the others do not wait again. Where a table is locked, they would.
  */
-const mayBeOfOne = (error: unknown): boolean => isLockTimeout(error) || !isDatabaseAway(error);
+const mayBeOfOneKey = (error: unknown): boolean => isKeyLockTimeout(error) || !isDatabaseAway(error);
+const mayBeOfOneOrder = (error: unknown): boolean => isLockTimeout(error) || !isDatabaseAway(error);
 
 type Found = Pick<store.OrderRow, "user_id">;
 

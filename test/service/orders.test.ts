@@ -328,6 +328,15 @@ describe("an Idempotency-Key", () => {
       expect(await post(basket([product, 5]), `${key}-held`)).toMatchObject({ status: 201, replayed: null });
     });
 
+    it.each([undefined, "key"])("is no reason for a 409 where a migration holds the whole table (key: %s) → 503", async (given) => {
+      await other.query("rollback; begin; lock table outbox in share mode");
+      expect(await post(basket([product, 5]), given && `${key}-${given}`)).toMatchObject({
+        status: 503,
+        body: { code: "SERVICE_UNAVAILABLE" },
+      });
+      await other.query("rollback");
+    });
+
     it.each([
       ["commits → its order", "commit", 5, { status: 201, replayed: "true", body: { total_price: 99.95 } }],
       ["commits another body → 422", "commit", 4, { status: 422, replayed: null }],
