@@ -37,36 +37,46 @@ export const REFUSALS_BEFORE_PARKING = 10;
  * many in flight; give or take a batch for each node that claims at the same moment. They are counted in the database, since a
  * reply may reach another node.
  *
- * New rows are claimed in rotation among users: those after $5 or, behind the last, from the first on; each the same number of rows, and none more than $6 in
- * flight. `turns` walks from user to user by an index, however many rows wait.
+ * New rows are claimed in rotation among users: one pass begins after user $5, goes on from the first where the last is behind it, and
+ * ends before it comes to anyone twice. Each user gets the same number of rows, and none more than $6 in flight. `walk` goes from user to user by an index,
+ * however many rows wait, and past those who have $6 in flight already: fewer than 8, where room is left. It says `attempts < 1`, as only that index does:
+ * with `= 0` and statistics from before a backlog, the planner would read all that waits by another one.
  */
 const CLAIM = `
   with recursive flights as (
     select user_id, count(*)::int as n from outbox where state = 'PENDING' and attempts > 0 group by user_id
-  ), outstanding as (
+  ), in_flight as (
     select coalesce(sum(n), 0)::int as n from flights
   ), again as (
     select id from outbox
     where state = 'PENDING' and attempts > 0 and next_attempt_at <= now()
     order by next_attempt_at limit $4 for update skip locked
-  ), users as (
-    select coalesce(
-      (select user_id from outbox where state = 'PENDING' and attempts = 0 and user_id > $5 order by user_id limit 1),
-      (select user_id from outbox where state = 'PENDING' and attempts = 0 order by user_id limit 1)) as user_id
-    union all
-    select (select o.user_id from outbox o where o.state = 'PENDING' and o.attempts = 0 and o.user_id > u.user_id order by o.user_id limit 1)
-    from users u where u.user_id is not null
   ), room as (
-    select greatest(0, least($4 - (select count(*) from again), $3 - (select n from outstanding)))::int as n
+    select greatest(0, least($4 - (select count(*) from again), $3 - (select n from in_flight)))::int as n
+  ), walk (nth, user_id, is_wrapped) as (
+    select 0, $5::bigint, false
+    union all
+    select w.nth + 1, next.user_id, next.is_wrapped
+    from walk w cross join room cross join lateral (
+      (select o.user_id, w.is_wrapped from outbox o
+       where o.state = 'PENDING' and o.attempts < 1 and o.user_id > w.user_id and (not w.is_wrapped or o.user_id <= $5) order by o.user_id limit 1)
+      union all
+      (select o.user_id, true from outbox o
+       where o.state = 'PENDING' and o.attempts < 1 and o.user_id <= $5 and not w.is_wrapped order by o.user_id limit 1)
+      limit 1
+    ) as next
+    where w.nth < room.n + 7
+  ), waiting as (
+    select w.nth, w.user_id, $6 - coalesce(flights.n, 0) as free from walk w left join flights on flights.user_id = w.user_id where w.nth > 0
   ), turns as (
-    select t.user_id, room.n as room, ceil(room.n / count(*) over ()::float8)::int as each, $6 - coalesce(flights.n, 0) as left
-    from (select user_id from users where user_id is not null limit $4) as t
-    cross join room left join flights on flights.user_id = t.user_id
+    select t.*, least(t.free, ceil(room.n / count(*) over ()::float8))::int as most
+    from (select * from waiting where free > 0 order by nth limit (select n from room)) as t cross join room
+    order by t.nth
   ), fresh as (
-    select row.id from turns cross join lateral (
+    select row.id, turns.nth, turns.user_id from turns cross join lateral (
       select id from outbox o
-      where o.state = 'PENDING' and o.attempts = 0 and o.user_id = turns.user_id
-      order by id limit greatest(0, least(turns.each, turns.left)) for update skip locked
+      where o.state = 'PENDING' and o.attempts < 1 and o.user_id = turns.user_id
+      order by id limit turns.most for update skip locked
     ) as row
     limit (select n from room)
   ), claimed as (
@@ -76,19 +86,20 @@ const CLAIM = `
     where o.id in (select id from again union all select id from fresh)
     returning o.id, o.order_id, o.event, o.payload
   )
-  select claimed.*, outstanding.n as waiting, (select max(user_id) from turns) as turn,
-    exists (select from outbox where state = 'PENDING' and attempts = 0 and user_id < (select min(user_id) from turns)) as more,
-    exists (select from turns where turns.left <= turns.each) as held_back
-  from outstanding left join claimed on true order by claimed.id`;
+  select claimed.*, in_flight.n as waiting, (select user_id from fresh order by nth desc limit 1) as turn,
+    (select count(*) from fresh) < (select n from room)
+      and exists (select from turns where most < free and most = (select count(*) from fresh where fresh.nth = turns.nth)) as more,
+    exists (select from waiting left join turns on turns.nth = waiting.nth where waiting.free <= coalesce(turns.most, 0)) as held_back
+  from in_flight left join claimed on true order by claimed.id`;
 
 export interface Claimed {
   /** To be emitted, oldest first. */
   rows: OutboxRow[];
   /** Rows wait for replies to others. */
   isHeldBack: boolean;
-  /** Rows wait for no more than their turn. */
+  /** Room is left for rows of users whose share of this batch was too small. */
   isMore: boolean;
-  /** The user who had the last turn. */
+  /** The last user served; as before where nobody was. */
   turn: number;
 }
 

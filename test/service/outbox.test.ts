@@ -154,6 +154,45 @@ describe("claiming, while nobody listens to the relay's own events", () => {
     expect(await take(13)).toEqual([]); // 15 are in flight
   });
 
+  it.each([
+    ["one row each", 10, 3],
+    ["several rows each", 40, 2],
+  ])("where more users wait than can be served at once, with %s, the next passes serve the others", async (_, outstanding, passes) => {
+    const userOf = new Map<number, number>();
+    for (let user = 1; user <= 30; user++) for (const id of await committed(10, undefined, user)) userOf.set(id, user);
+    const served = new Set<number | undefined>();
+    let turn = 25; // as on a node whose last turn was of one in their midst
+    for (let i = 0; i < passes; i++) {
+      const claimed = await claim(db, limits({ outstanding, batch: 50 }), turn);
+      expect(claimed.rows).toHaveLength(outstanding);
+      for (const row of claimed.rows) served.add(userOf.get(row.order_id));
+      turn = claimed.turn;
+      await settled(...claimed.rows.map((row) => outcome(row.order_id, "RESERVED")));
+    }
+    expect(served.size).toBe(30);
+  });
+
+  it("users with their share in flight are passed over, and keep nobody's turn", async () => {
+    const [five, six] = [await committed(2, undefined, 5), await committed(2, undefined, 6)];
+    const [three] = await committed(1, undefined, 3);
+    await db.query("update outbox set attempts = 1, next_attempt_at = now() + interval '1 hour' where order_id = any($1)", [
+      [five[0], six[0]],
+    ]);
+    const claimed = await claim(db, limits({ outstanding: 3 }), 4);
+    expect(claimed).toMatchObject({ rows: [{ order_id: three }], turn: 3, isHeldBack: true });
+    await settled(outcome(three!, "RESERVED"));
+    expect(await claim(db, limits({ outstanding: 3 }), 4)).toEqual({ rows: [], turn: 4, isHeldBack: true, isMore: false });
+  });
+
+  it("where a user has fewer rows than its part of a batch, there is more to claim at once for the others", async () => {
+    const [many, one] = [await committed(5, undefined, 1), await committed(1, undefined, 2)];
+    const take = async () => {
+      const { rows, isMore } = await claim(db, limits({ batch: 4 }));
+      return [rows.map((row) => row.order_id), isMore];
+    };
+    expect([await take(), await take()]).toEqual([[[...many.slice(0, 2), ...one], true], [many.slice(2), false]]); // prettier-ignore
+  });
+
   it("a user's order is emitted at once while another's thousand wait", async () => {
     await committed(1_000, undefined, 1);
     const products = new SilentProducts().on(broker);
