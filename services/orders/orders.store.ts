@@ -77,7 +77,8 @@ export function presentAsCreated(row: OrderRow): Order {
 /**
  * Writes orders with their lines, history and announcements: one statement, so all of it or nothing. Rows go in sorted
  * by key, so that two batches with the same keys can't deadlock. Announcements that there is room for are claimed as
- * they are written: the caller emits them, and saves the database a second write of each.
+ * they are written: the caller emits them, and saves the database a second write of each. None is claimed while earlier ones
+ * wait, since those go first; and where the room is too small, every user's first goes before anyone's second.
  * @returns for each draft its order; undefined where its key is taken, be it by a twin in the same batch. And the claimed
  */
 export async function insertOrders(
@@ -86,12 +87,15 @@ export async function insertOrders(
   { outstanding, retryMs }: outbox.Room,
 ): Promise<{ orders: (OrderRow | undefined)[]; claimed: outbox.Announcement[] }> {
   // Twice in one statement, `on conflict do nothing` would drop the twin and the join below bring it back.
-  const firsts = [...new Map(drafts.toReversed().map((draft) => [`${draft.user_id} ${draft.idempotency_key}`, draft])).values()];
+  const firsts = [
+    ...new Map(drafts.toReversed().map((draft) => [`${draft.user_id} ${draft.idempotency_key}`, draft])).values(),
+  ].toReversed();
   const rows = await db.query<{ id: number; n: number; created_at: Date; claimed: boolean }>(
     `with flights as (
        select user_id, count(*) as n from outbox where state = 'PENDING' and attempts > 0 group by user_id
      ), room as (
-       select $6 - coalesce(sum(n), 0) as n from flights
+       select case when exists (select from outbox where state = 'PENDING' and attempts = 0) then 0 else $6 - coalesce(sum(n), 0) end as n
+       from flights
      ), input as (
        select * from unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::jsonb[]) with ordinality as i (user_id, key, hash, total, lines, n)
      ), created as (
@@ -99,12 +103,14 @@ export async function insertOrders(
        select user_id, key, hash, total from input order by user_id, key
        on conflict (user_id, idempotency_key) do nothing
        returning id, user_id, idempotency_key, created_at
-     ), placed as (
+     ), ranked as (
        select c.id, c.user_id, c.created_at, i.lines, i.n,
-         row_number() over (order by c.id) <= room.n
-           and row_number() over (partition by c.user_id order by c.id) <= $8 - coalesce(f.n, 0) as claimed
-       from room cross join created c join input i on (i.user_id, i.key) = (c.user_id, c.idempotency_key)
+         row_number() over (partition by c.user_id order by c.id) as nth, $8 - coalesce(f.n, 0) as share
+       from created c join input i on (i.user_id, i.key) = (c.user_id, c.idempotency_key)
        left join flights f on f.user_id = c.user_id
+     ), placed as (
+       select r.*, nth <= share and row_number() over (order by nth > share, nth, r.n) <= room.n as claimed
+       from ranked r cross join room
      ), lines as (
        insert into order_lines (order_id, product_id, name, unit_price_cents, quantity)
        select p.id, l.product_id, l.name, l.unit_price_cents, l.quantity

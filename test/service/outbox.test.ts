@@ -1,3 +1,4 @@
+import { randomUUID } from "node:crypto";
 import fc from "fast-check";
 import { ServiceBroker, type Context } from "moleculer";
 import { asSystem, call } from "../../broker/contract";
@@ -11,7 +12,7 @@ import { claim, type OutboxLimits } from "../../mixins/outbox";
 import type { WithOutbox } from "../../mixins/outbox.mixin";
 import { brokerOptions } from "../../moleculer.config";
 import { CHECKS } from "../../services/orders/audit.store";
-import { lockOrder, writeCancelled } from "../../services/orders/orders.store";
+import { insertOrders, lockOrder, writeCancelled } from "../../services/orders/orders.store";
 import { until } from "../support/amqp";
 import { startShop, type Shop } from "../support/shop";
 
@@ -191,6 +192,30 @@ describe("claiming, while nobody listens to the relay's own events", () => {
       return [rows.map((row) => row.order_id), isMore];
     };
     expect([await take(), await take()]).toEqual([[[...many.slice(0, 2), ...one], true], [many.slice(2), false]]); // prettier-ignore
+  });
+
+  const drafts = (...users: number[]) =>
+    users.map((user_id) => ({ user_id, idempotency_key: randomUUID(), request_hash: "-", total_cents: 100, lines: [] }));
+  /** Whose orders are claimed as they are written. */
+  const claimedOf = async (users: number[], outstanding: number) => {
+    const { orders, claimed } = await insertOrders(db, drafts(...users), { outstanding, retryMs: 1_000 });
+    return claimed.map(({ order_id }) => orders.find((order) => order?.id === order_id)?.user_id);
+  };
+
+  it("a new order is not claimed as it is written while an earlier one waits for its turn", async () => {
+    const [waits] = await committed(1, undefined, 9);
+    expect(await claimedOf([1], 100)).toEqual([]);
+    await db.query("update outbox set attempts = 1 where state = 'PENDING'");
+    expect(await claimedOf([1], 100)).toEqual([1]);
+    await settled(outcome(waits!, "RESERVED"));
+  });
+
+  it("of orders that are written together every user's first is claimed before anyone's second, in the order they came", async () => {
+    expect(await claimedOf([1, 1, 1, 3, 2], 2)).toEqual([1, 3]);
+    await db.query("update outbox set state = 'SETTLED'");
+    expect((await claimedOf([1, 1, 1, 2, 2], 8)).sort()).toEqual([1, 1, 2, 2]); // two are a quarter
+    await db.query("update outbox set state = 'SETTLED'");
+    expect(await claimedOf([1, 1, 1, 3, 2], 4)).toEqual([1, 3, 2]);
   });
 
   it("a user's order is emitted at once while another's thousand wait", async () => {
