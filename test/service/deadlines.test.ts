@@ -1,5 +1,5 @@
 import { Type } from "@sinclair/typebox";
-import { ServiceBroker, type ServiceSchema } from "moleculer";
+import { ServiceBroker, type Middleware, type ServiceSchema } from "moleculer";
 import { call, implement } from "../../broker/contract";
 import { remainingMs, withRequest } from "../../broker/request";
 import { loadConfig } from "../../config";
@@ -42,10 +42,25 @@ const relay: ServiceSchema = {
   actions: { outer: { ...implement(outer, (ctx) => call(ctx, slow, { ms: 0 })), name: "outer" } },
 };
 
+/** Where it is set, the next call to another node never arrives, and this learns which node that was. */
+let onNextCall: ((nodeID: string) => void) | undefined;
+const lossy: Middleware = {
+  name: "Lossy",
+  remoteAction: (next) =>
+    function (ctx) {
+      const lose = onNextCall;
+      onNextCall = undefined;
+      if (lose === undefined) return next.call(this, ctx) as Promise<unknown>;
+      lose(ctx.nodeID ?? "");
+      return new Promise((resolve) => setTimeout(resolve, 2 * slow.timeout)); // its caller has given up by then
+    },
+};
+
 const nodes: ServiceBroker[] = [];
 async function start(namespace: string, ...services: ServiceSchema[]): Promise<ServiceBroker> {
   const config = loadConfig({ NAMESPACE: namespace, LOG_LEVEL: "fatal" });
-  const broker = new ServiceBroker({ ...brokerOptions(config), transporter: "Fake" });
+  const options = brokerOptions(config);
+  const broker = new ServiceBroker({ ...options, transporter: "Fake", middlewares: [...(options.middlewares ?? []), lossy] });
   for (const schema of services) broker.createService(schema);
   await broker.start();
   nodes.push(broker);
@@ -62,6 +77,13 @@ async function twoNodes() {
   await start(namespace, clock);
   const caller = await start(namespace, relay);
   await caller.waitForServices(["clock"], 5_000, 5);
+  return { caller };
+}
+
+async function threeNodes() {
+  const { caller } = await twoNodes();
+  await start(caller.namespace, clock);
+  await until("the caller knows three nodes", () => caller.registry.getNodeList({ onlyAvailable: true }).length === 3);
   return { caller };
 }
 
@@ -101,13 +123,31 @@ describe("a call to another node", () => {
   });
 
   it("is retried on another node where its own was lost", async () => {
-    const { caller } = await twoNodes();
-    await start(caller.namespace, clock);
-    await until("the caller knows three nodes", () => caller.registry.getNodeList({ onlyAvailable: true }).length === 3);
+    const { caller } = await threeNodes();
     const lost = call(caller, slow, { ms: 200 });
     await until("it is started", () => started.length === 1);
     caller.registry.nodes.disconnected(started[0]!, true);
     await expect(lost).resolves.toHaveProperty("left");
     expect(new Set(started).size).toBe(2);
+  });
+
+  it("that was sent to a node which was lost just then, and timed out, is retried on another node", async () => {
+    const { caller } = await threeNodes();
+    const lost: string[] = [];
+    onNextCall = (nodeID) => {
+      lost.push(nodeID);
+      caller.registry.nodes.disconnected(nodeID, true);
+    };
+    await expect(call(caller, slow, { ms: 0 })).resolves.toHaveProperty("left");
+    expect(lost).toHaveLength(1);
+    expect(started).toHaveLength(1);
+    expect(started).not.toEqual(lost);
+  });
+
+  it("that got no response from a node which is there is not retried on another node", async () => {
+    const { caller } = await threeNodes();
+    onNextCall = () => undefined;
+    await expect(call(caller, slow, { ms: 0 })).rejects.toMatchObject({ type: "REQUEST_TIMEOUT" });
+    expect(started).toEqual([]);
   });
 });
