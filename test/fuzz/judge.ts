@@ -8,7 +8,11 @@ const REQUEST_ID = /^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$/;
 /** What no response may show. */
 const LEAKS = /node_modules|\.[jt]s:\d+|sqlstate|violates|sequelize|"nodeID"|\bselect \w+ from\b/i;
 
-export const VALID = "to a valid request";
+const VALID = "to a valid request";
+const THOUGH = "though it has";
+
+/** Whether less of a request may fail by the same: a valid one that lacks something is no valid one, and without its fault one is valid. */
+export const isReducible = (wrong: readonly string[]): boolean => !wrong.some((one) => one.endsWith(VALID) || one.includes(THOUGH));
 
 /** The operation that a request gets to; undefined where there is none. */
 export function lineOf(documentation: Documentation, { method, path }: FuzzRequest): string | undefined {
@@ -54,7 +58,7 @@ export function judge(request: FuzzRequest, response: Response, documentation: D
 
   if (isHead && text !== "") wrong.push("a body to HEAD");
   if (request.refusals !== undefined && line === request.line && ![...request.refusals, 429, 503].includes(status))
-    wrong.push(`${status}, though it has ${request.faults.join(" and ")}`);
+    wrong.push(`${status}, ${THOUGH} ${request.faults.join(" and ")}`);
   const code = codeOf(body);
   if (request.faults.length === 0 && [400, 401, 403, 405, 413, 415, 422].includes(status) && !isHead && !mayBeRefused(request, code))
     wrong.push(`${status} ${code} ${VALID}`);

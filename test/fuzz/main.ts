@@ -2,9 +2,10 @@ import http from "node:http";
 import { parseArgs } from "node:util";
 import { messageOf, seeded } from "../chaos/wait";
 import { Documentation } from "../support/openapi";
+import { wholeNumber } from "../support/whole-number";
 import { Coverage } from "./coverage";
 import { generate } from "./generate";
-import { judge, VALID } from "./judge";
+import { judge } from "./judge";
 import { learn } from "./learn";
 import { curl, wire, type FuzzRequest } from "./request";
 import { send } from "./send";
@@ -17,13 +18,13 @@ const { values: options } = parseArgs({
   options: {
     requests: { type: "string", default: "20000" },
     seed: { type: "string", default: String(Date.now() % 1_000_000) },
-    /** at most; 0 is no limit */
-    seconds: { type: "string", default: "0" },
+    /** at most */
+    seconds: { type: "string" },
   },
 });
-const most = Number(options.requests);
-const seed = Number(options.seed);
-const deadline = Number(options.seconds) > 0 ? performance.now() + Number(options.seconds) * 1_000 : Infinity;
+const most = wholeNumber("requests", options.requests);
+const seed = wholeNumber("seed", options.seed, 0);
+const deadline = options.seconds === undefined ? Infinity : performance.now() + wholeNumber("seconds", options.seconds) * 1_000;
 
 const AT_ONCE = 16;
 /** Failures after which there is no use in going on. */
@@ -86,8 +87,7 @@ async function run(target: Target): Promise<boolean> {
   for (const failure of failures.values()) {
     const { request, wrong, text } = failure;
     const fails = async (candidate: FuzzRequest): Promise<boolean> => kindOf(await attempt(candidate)) === kindOf(failure);
-    // A valid request that lacks something is no valid one.
-    const least = wrong.some((one) => one.endsWith(VALID)) ? request : await shrink(request, fails);
+    const least = await shrink(request, wrong, fails);
     console.log(`\nFAILED ${request.method} ${request.path} (request ${request.n} of seed ${seed}): ${wrong.join("; ")}`);
     console.log(`  broken on purpose: ${request.faults.join(", ") || "nothing"}${least ? "" : "; it did not fail a second time"}`);
     console.log(`  ${withoutTokens(curl(url, wire(least ?? request, world)), world)}`);

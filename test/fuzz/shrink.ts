@@ -1,3 +1,4 @@
+import { isReducible } from "./judge";
 import type { FuzzRequest } from "./request";
 
 /** Most requests that are sent to find a smaller one. */
@@ -52,9 +53,15 @@ function* smallerValues(value: unknown): Generator {
 
 /**
  * Takes away, as long as it still fails: each step is the first smaller request that does.
+ * @param wrong what it fails by: some failures need the whole request
  * @returns the smallest one found; undefined where not even the request itself fails a second time
  */
-export async function shrink(request: FuzzRequest, fails: (request: FuzzRequest) => Promise<boolean>): Promise<FuzzRequest | undefined> {
+export async function shrink(
+  request: FuzzRequest,
+  wrong: readonly string[],
+  fails: (request: FuzzRequest) => Promise<boolean>,
+): Promise<FuzzRequest | undefined> {
+  if (!isReducible(wrong)) return request;
   if (!(await fails(request))) return undefined;
   let least = request;
   let tries = 0;

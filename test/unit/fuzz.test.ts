@@ -1,6 +1,9 @@
+import { judge } from "../fuzz/judge";
 import { curl, wire, type FuzzRequest } from "../fuzz/request";
 import { shrink } from "../fuzz/shrink";
 import { World } from "../fuzz/world";
+import { Documentation } from "../support/openapi";
+import { wholeNumber } from "../support/whole-number";
 
 const account = { id: 1, email: "a@b.test", password: "a password", token: "t" };
 const world = new World({ seller: account, buyer: account, admin: account, changer: account });
@@ -22,7 +25,7 @@ const request: FuzzRequest = {
 
 it("a failing request is reduced to what it fails by", async () => {
   let tries = 0;
-  const least = await shrink(request, ({ body }) => {
+  const least = await shrink(request, ["500"], ({ body }) => {
     tries++;
     return Promise.resolve(JSON.stringify(body?.json ?? null).includes('"b"'));
   });
@@ -31,7 +34,30 @@ it("a failing request is reduced to what it fails by", async () => {
 });
 
 it("a failure that does not come a second time is not reduced", async () => {
-  expect(await shrink(request, () => Promise.resolve(false))).toBeUndefined();
+  expect(await shrink(request, ["500"], () => Promise.resolve(false))).toBeUndefined();
+});
+
+it.each<[string, Partial<FuzzRequest>, number]>([
+  ["a broken request that is accepted: without its fault it is a valid one", { faults: ["a bad name"], refusals: [422] }, 201],
+  ["a valid request that is refused: with less it is a broken one", { faults: [] }, 422],
+])("%s, so it is reported whole", async (_, change, status) => {
+  const document = { paths: { "/products": { post: { tags: [], security: [], responses: {} } } } };
+  jest.spyOn(globalThis, "fetch").mockResolvedValueOnce(Response.json(document));
+  const documentation = await Documentation.of("http://shop");
+  const failed = { ...request, ...change };
+  const wrong = judge(failed, { status, headers: new Headers(), text: "" }, documentation);
+  const fails = (less: FuzzRequest) =>
+    Promise.resolve(judge(less, { status, headers: new Headers(), text: "" }, documentation).join() === wrong.join());
+  expect(await shrink(failed, wrong, fails)).toBe(failed);
+});
+
+it.each(["abc", "", "0", "-1", "1.5", "1e3", "Infinity"])("a command line's number that is %j is refused", (text) => {
+  expect(() => wholeNumber("requests", text)).toThrow("--requests is a whole number, 1 or more");
+});
+
+it("a command line's number may be as small as its option says", () => {
+  expect(wholeNumber("requests", "1")).toBe(1);
+  expect(wholeNumber("seed", "0", 0)).toBe(0);
 });
 
 it("what is sent can be sent by curl, quotes and all", () => {
