@@ -30,6 +30,8 @@ export interface Attack {
   prepare?: (stage: Stage) => Promise<Prepared>;
   /** In a process of its own at nice 10, until `tools.isOver`. */
   run: (tools: Tools) => Promise<void>;
+  /** What the attacker gets at least, per second on average: well below what was measured. With less, the attack did not happen. */
+  least: Counts;
   /** Right after it; what it returns did not hold. */
   expect?: (seen: Seen) => string[];
 }
@@ -37,8 +39,9 @@ export interface Attack {
 /** What an attack can look at afterwards. */
 export interface Seen {
   counts: Counts;
-  /** Requests of the victims. */
+  /** Requests of the victims, and those of them that wrote something. */
   victims: number;
+  victimsWrites: number;
   lines: readonly { level: string; text: string }[];
   /** How many cores the shop and its database kept busy, from one second after the end of the attack to two. */
   busyCores: number;

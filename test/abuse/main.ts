@@ -5,6 +5,7 @@ import { auditShop } from "../../bench/shop";
 import { checkReport, writeReport } from "../chaos/report";
 import { RabbitMQ } from "../chaos/rabbitmq";
 import { messageOf } from "../chaos/wait";
+import { wholeNumber } from "../support/whole-number";
 import type { Attack, Check, Pointer } from "./attack";
 import { ATTACKS, CHECKS, POINTERS } from "./attacks";
 import { Ground } from "./ground";
@@ -40,10 +41,23 @@ const say = (line: string): void => {
 };
 let ground: Ground | undefined;
 
+const wantedRows = options.row?.split(",");
+const seed = wholeNumber("seed", options.seed, 0);
+const times = {
+  ...(options.quick ? QUICK : FULL),
+  ...(options.seconds !== undefined && { attack: wholeNumber("seconds", options.seconds) }),
+};
+
 /** `35` takes all of 35a, 35b …; `35b` that one. */
-function isChosen({ row }: Attack | Check | Pointer): boolean {
-  if (options.row === undefined) return true;
-  return options.row.split(",").some((wanted) => row === wanted || row.replace(/[a-z]$/, "") === wanted);
+const isRow = (row: string, wanted: string): boolean => row === wanted || row.replace(/[a-z]$/, "") === wanted;
+const isChosen = ({ row }: Attack | Check | Pointer): boolean => wantedRows?.some((wanted) => isRow(row, wanted)) ?? true;
+
+/** @throws where a row is not there, or is left out by --quick and --layout: a run of nothing would hold */
+function checkRows(): void {
+  const quick = ATTACKS.filter((attack) => layouts().some((layout) => attack.quick?.includes(layout)));
+  const known = options.quick ? quick : [...ATTACKS, ...CHECKS, ...POINTERS];
+  const unknown = wantedRows?.filter((wanted) => !known.some(({ row }) => isRow(row, wanted))) ?? [];
+  if (unknown.length > 0) throw new Error(`there is no row ${unknown.join(", ")} in this selection: see --list`);
 }
 
 function layouts(): Layout[] {
@@ -64,7 +78,6 @@ async function measureBaseline(bout: Bout, seconds: number): Promise<Samples> {
 
 /** @returns cells of the table, and whether all held */
 async function attackLayout(ground: Ground, layout: Layout): Promise<{ cells: string[][]; isHeld: boolean }> {
-  const times = options.quick ? QUICK : FULL;
   say(`${layout}: starting`);
   const shop = await Shop.start(ground, layout);
   await seedProducts(shop.databaseUrl("products"));
@@ -74,13 +87,7 @@ async function attackLayout(ground: Ground, layout: Layout): Promise<{ cells: st
     victims.end();
   });
   const stage = { shop, people };
-  const bout = new Bout(
-    ground,
-    stage,
-    victims,
-    { ...times, ...(options.seconds !== undefined && { attack: Number(options.seconds) }) },
-    Number(options.seed),
-  );
+  const bout = new Bout(ground, stage, victims, times, seed);
   await bout.quiet(2, true); // code that never ran is slow
   const baseline = await measureBaseline(bout, times.baseline);
 
@@ -119,6 +126,7 @@ async function main(): Promise<number> {
     for (const { row, name, shownBy } of POINTERS) console.log(`${row.padStart(4)}  ${name}: ${shownBy}`);
     return 0;
   }
+  checkRows();
   if (layouts().includes("nodes") && !RabbitMQ.isInstalled()) {
     console.error(
       "The layout of four processes needs Debian's rabbitmq-server, which is not installed here: apt-get install rabbitmq-server",

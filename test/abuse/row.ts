@@ -5,7 +5,7 @@ import type { Attack, Counts, Seen, Stage } from "./attack";
 import type { Ground } from "./ground";
 import { read } from "./readings";
 import type { Target } from "./tools";
-import { compare, isHarm, MAX_MEMORY_MB, SLOW_KINDS, violations, worst, type Comparison, type Samples } from "./verdict";
+import { compare, isHarm, MAX_MEMORY_MB, missing, SLOW_KINDS, violations, worst, type Comparison, type Samples } from "./verdict";
 import type { VictimsJob, VictimsResult } from "./victims.worker";
 import { Watch } from "./watch";
 import { Worker } from "./worker";
@@ -15,6 +15,8 @@ export const startVictims = (): Promise<Victims> => Worker.start<VictimsJob, Vic
 
 /** Seeded: what victims read and order. */
 const PRODUCTS = Array.from({ length: 1_000 }, (_, n) => n + 1);
+/** A login writes a session. */
+const WRITES = ["create", "order", "login", "password"];
 const SETTLE_MS = 1_000;
 /** Windows without an attack until the victims are well again: the first one has to do. */
 const MOST_WINDOWS = 10;
@@ -36,6 +38,8 @@ export interface Row {
 
 export const worstOf = ({ comparisons }: Row, isSlow: boolean): Comparison | undefined =>
   worst(comparisons.filter(({ kind }) => SLOW_KINDS.includes(kind) === isSlow));
+
+const writesOf = ({ samples }: VictimsResult): number => WRITES.reduce((sum, kind) => sum + (samples[kind] ?? []).length, 0);
 
 export class Bout {
   constructor(
@@ -88,7 +92,10 @@ export class Bout {
     const unmet: string[] = [];
     if (watch.isHopeless) unmet.push("the attack was stopped, and the shop restarted");
     else if (failure !== undefined) unmet.push(`the attack itself failed: ${failure}`);
-    else unmet.push(...(await this.expectations(attack, { counts, victims: victims.requests, lines: watch.lines(), busyCores, before })));
+    else {
+      const seen = { counts, victims: victims.requests, victimsWrites: writesOf(victims), lines: watch.lines(), busyCores, before };
+      unmet.push(...missing(attack.least, counts, seconds), ...(await this.expectations(attack, seen)));
+    }
     const late = watch.isHopeless ? [] : await this.recover(baseline);
     watch.stop();
     const { memoryMb, ended } = watch;

@@ -145,11 +145,6 @@ export class Tools {
     return wire;
   }
 
-  /** Of those that were opened. */
-  get openWires(): number {
-    return [...this.wires].filter(({ isOpen }) => isOpen).length;
-  }
-
   /** @returns what came back; the counts of each wire among it */
   async end(): Promise<Record<string, number>> {
     for (const wire of this.wires) wire.destroy();

@@ -1,4 +1,5 @@
 import { quantiles } from "../../bench/statistics";
+import type { Counts } from "./attack";
 
 /** Milliseconds that requests took, by kind. */
 export type Samples = Readonly<Record<string, readonly number[]>>;
@@ -38,6 +39,13 @@ export const worst = (comparisons: readonly Comparison[]): Comparison | undefine
   [...comparisons].sort((a, b) => b.withMs / b.limitMs - a.withMs / a.limitMs)[0];
 
 const p99 = (values: readonly number[] = []): number => quantiles(values, [0.99])[0] ?? 0;
+
+/** @returns what an attacker got too little of: one that is refused at the door shows nothing */
+export const missing = (least: Counts, counts: Counts, seconds: number): string[] =>
+  Object.entries(least).flatMap(([what, perSecond]) => {
+    const [count, wanted] = [counts[what] ?? 0, Math.ceil(perSecond * seconds)];
+    return count < wanted ? [`the attacker got ${count} × ${what}, not ${wanted} or more: the attack did not happen`] : [];
+  });
 
 /** What was observed during one attack. */
 export interface Observation {

@@ -1,4 +1,6 @@
-import { compare, isHarm, violations, worst, type Observation } from "../abuse/verdict";
+import type { Seen } from "../abuse/attack";
+import { ATTACKS } from "../abuse/attacks";
+import { compare, isHarm, missing, violations, worst, type Observation } from "../abuse/verdict";
 
 const QUIET: Observation = {
   baseline: { read: [10], login: [400] },
@@ -70,5 +72,46 @@ describe("a row", () => {
   it("reports a kind that only failed once, as a failure", () => {
     const found = violations({ ...QUIET, attacked: { read: [10] }, failures: { "login: 503": 1 } });
     expect(found).toEqual(["1 of the victims' requests failed: login: 503"]);
+  });
+});
+
+describe("an attack", () => {
+  it("did not happen where the attacker got less than the row's least, by the seconds that it took", () => {
+    const least = { "200": 10, connections: 0.1 };
+    expect(missing(least, { "200": 50, connections: 1 }, 5)).toEqual([]);
+    expect(missing(least, { "200": 50, connections: 1 }, 10)).toEqual([
+      "the attacker got 50 × 200, not 100 or more: the attack did not happen",
+    ]);
+    expect(missing(least, { "401": 5_000 }, 5)).toHaveLength(2);
+  });
+
+  it("has a least of its own in each row", () => {
+    expect(ATTACKS.filter(({ least }) => Math.max(0, ...Object.values(least)) === 0)).toEqual([]);
+  });
+});
+
+describe("what the databases keep", () => {
+  const MIB = 1_024 * 1_024;
+  const seen = (counts: Seen["counts"], mib: number): Seen => ({
+    counts,
+    victims: 1_000,
+    victimsWrites: 100,
+    lines: [],
+    busyCores: 0,
+    before: { databaseBytes: 50 * MIB, metricLines: 0 },
+    after: { databaseBytes: (50 + mib) * MIB, metricLines: 0 },
+  });
+  const grown = (row: string, state: Seen): string[] => ATTACKS.find((one) => one.row === row)?.expect?.(state) ?? ["no such row"];
+
+  it("may grow with what was written: by the attacker's accepted requests and the victims' writes", () => {
+    expect(grown("41a", seen({ "200": 900 }, 40))).toEqual([]);
+    expect(grown("41b", seen({ "200": 500, "201": 400 }, 4))).toEqual([]);
+  });
+
+  it.each([
+    ["41a", 70],
+    ["41b", 9],
+  ])("may not grow by more than row %s's bound for each write, whatever was read or refused", (row, mib) => {
+    expect(grown(row, seen({ "200": 900, "429": 9_000 }, mib))).toEqual([expect.stringMatching(/^the databases grew by \d+ KiB/)]);
   });
 });

@@ -11,6 +11,7 @@ export const abandoned: readonly Attack[] = [
   {
     row: "40",
     name: `one user pipelines ${REQUESTS} × GET /orders?limit=100 with 100 long lines each and closes, twice a second`,
+    least: { "requests given up": 100 },
     quick: ["nodes"],
     prepare: async (stage) => {
       await insertLongOrders(stage, stage.people.attackers[4]?.id ?? 0, 100);

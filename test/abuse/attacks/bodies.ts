@@ -52,12 +52,14 @@ export const bodies: readonly Attack[] = [
   {
     row: "42a",
     name: `gzip bodies of 154 bytes that are 34,100 empty items, ${AT_A_TIME} at a time`,
+    least: { "422": 10 },
     quick: ["one"],
     run: (tools) => tools.flood(AT_A_TIME, () => tools.send("POST", "/orders", { token: tools.token, ...EMPTY_ITEMS })),
   },
   {
     row: "42b",
     name: `bodies of 100 KiB full of mistakes, long names and deep trees, ${AT_A_TIME} at a time`,
+    least: { "413": 2, "422": 20 },
     run: (tools) =>
       tools.flood(AT_A_TIME, () => {
         const [method, path, body] = tools.pick(SHAPES);
@@ -67,6 +69,7 @@ export const bodies: readonly Attack[] = [
   {
     row: "47",
     name: "unknown, broken and stacked Content-Encoding",
+    least: { "400": 20, "415": 20 },
     run: async (tools) => {
       await tools.flood(4, () => {
         const encoding = tools.pick(ENCODINGS);

@@ -27,6 +27,7 @@ export const connections: readonly Attack[] = [
   {
     row: "36a",
     name: "2,500 connections that send nothing, and 2,500 that send half a head",
+    least: { connections: 100, "connections closed": 20 },
     run: (tools) =>
       keepOpen(tools, 5_000, async (wire, lane) => {
         if (lane % 2 === 1) wire.write("GET /products HTTP/1.1\r\nHost: shop.test\r\nX-Half:");
@@ -35,10 +36,11 @@ export const connections: readonly Attack[] = [
   },
   {
     row: "36b",
-    name: "600 connections that send a byte a second, of a head or of a body",
+    name: "1,600 connections that send a byte a second, 600 of a head and 1,000 of a body",
+    least: { connections: 50, "429": 10 },
     run: (tools) =>
-      keepOpen(tools, 600, async (wire, lane) => {
-        if (lane % 2 === 1) return drip(tools, wire, httpText("GET", "/products", { headers: { "X-Slow": "x".repeat(200) } }));
+      keepOpen(tools, 1_600, async (wire, lane) => {
+        if (lane % 8 < 3) return drip(tools, wire, httpText("GET", "/products", { headers: { "X-Slow": "x".repeat(200) } }));
         const whole = httpText("POST", "/token", { json: { email: "slow@abuse.test", password: "x".repeat(60) } });
         const head = whole.indexOf("\r\n\r\n") + 4;
         wire.write(whole.subarray(0, head));
@@ -47,9 +49,10 @@ export const connections: readonly Attack[] = [
   },
   {
     row: "36c",
-    name: "1,000 connections that made a request and keep quiet",
+    name: "1,500 connections that made a request and keep quiet",
+    least: { "200": 50, "connections closed": 20 },
     run: (tools) =>
-      keepOpen(tools, 1_000, async (wire) => {
+      keepOpen(tools, 1_500, async (wire) => {
         wire.write(httpText("GET", "/products/1"));
         await closedOrOver(tools, wire);
       }),

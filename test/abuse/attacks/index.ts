@@ -22,5 +22,6 @@ export const CHECKS: readonly Check[] = [...accounts];
 /** What is neither: each row says which test shows it. */
 export const POINTERS: readonly Pointer[] = [
   { row: "45", name: "the time of a login after BCRYPT_COST was raised", shownBy: "test/service/logins.test.ts" },
-  { row: "51", name: "another service's database role, and RabbitMQ's user", shownBy: "test/service/compose-run.test.ts" },
+  { row: "51a", name: "another service's database role", shownBy: "test/service/postgres-init.test.ts" },
+  { row: "51b", name: "RabbitMQ's user", shownBy: "test/service/compose-run.test.ts" },
 ];

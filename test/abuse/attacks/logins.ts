@@ -11,13 +11,29 @@ const register = (tools: Tools): Promise<number> =>
   tools.send("POST", "/register", { json: { email: email(tools), password: "a new password" } });
 
 export const logins: readonly Attack[] = [
-  { row: "37a", name: "5 logins a second, of known and unknown e-mails", run: (tools) => tools.paced(5, () => login(tools)) },
+  {
+    row: "37a",
+    name: "5 logins a second, of known and unknown e-mails",
+    least: { "401": 0.4 },
+    run: (tools) => tools.paced(5, () => login(tools)),
+  },
   {
     row: "37b",
     name: "50 logins a second, of known and unknown e-mails",
+    least: { "401": 0.4, "429": 5 },
     quick: ["one"],
     run: (tools) => tools.paced(50, () => login(tools)),
   },
-  { row: "37c", name: "5 registrations a second, of known and unknown e-mails", run: (tools) => tools.paced(5, () => register(tools)) },
-  { row: "37d", name: "50 registrations a second, of known and unknown e-mails", run: (tools) => tools.paced(50, () => register(tools)) },
+  {
+    row: "37c",
+    name: "5 registrations a second, of known and unknown e-mails",
+    least: { "201": 0.1, "409": 0.1 },
+    run: (tools) => tools.paced(5, () => register(tools)),
+  },
+  {
+    row: "37d",
+    name: "50 registrations a second, of known and unknown e-mails",
+    least: { "201": 0.1, "429": 5 },
+    run: (tools) => tools.paced(50, () => register(tools)),
+  },
 ];

@@ -10,6 +10,7 @@ export const messages: readonly Attack[] = [
   {
     row: "38a",
     name: `${LISTS} different lists of big products at once, batched into one message`,
+    least: { "200": 5 },
     quick: ["nodes"],
     prepare: async (stage) => {
       const seller = stage.people.attackers[1]?.id ?? 0;
@@ -28,6 +29,7 @@ export const messages: readonly Attack[] = [
   {
     row: "38b",
     name: `${ORDERS} reads of orders with 100 long lines at once, batched into one message`,
+    least: { "200": 20 },
     prepare: async (stage) => ({ orders: await insertLongOrders(stage, stage.people.attackers[2]?.id ?? 0, ORDERS) }),
     run: async (tools) => {
       const token = tools.target.accounts[2]?.token;

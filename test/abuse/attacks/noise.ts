@@ -46,6 +46,7 @@ export const noise: readonly Attack[] = [
   {
     row: "48",
     name: "16 at a time: what can't be read, and everything that is refused",
+    least: { sent: 50, "400": 10 },
     quick: ["nodes"],
     run: send,
     expect: ({ counts, victims, lines }) => {
@@ -58,6 +59,7 @@ export const noise: readonly Attack[] = [
   {
     row: "52",
     name: "64 at a time: ever new paths, methods, origins, agents and ids",
+    least: { "401": 20, "404": 20 },
     run: (tools) =>
       tools.flood(64, () => {
         const word = Math.floor(tools.random() * 1e9).toString(36);

@@ -11,12 +11,14 @@ export const orders: readonly Attack[] = [
   {
     row: "50a",
     name: `one user orders a hot product at full speed, ${LANES} at a time`,
+    least: { "201": 20 },
     products: [HOT],
     run: (tools) => tools.flood(LANES, () => order(tools, tools.target.accounts[7]?.token)),
   },
   {
     row: "50b",
     name: `100 accounts order a hot product at full speed, ${LANES} at a time`,
+    least: { "201": 20 },
     products: [HOT],
     run: (tools) => tools.flood(LANES, () => order(tools, tools.token)),
   },

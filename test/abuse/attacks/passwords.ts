@@ -8,6 +8,7 @@ export const passwords: readonly Attack[] = [
   {
     row: "44a",
     name: "3 wrong passwords a second for the victims",
+    least: { "401": 0.3 },
     changesPassword: true,
     run: (tools) =>
       tools.paced(3, () =>
@@ -17,6 +18,7 @@ export const passwords: readonly Attack[] = [
   {
     row: "44b",
     name: "2 wrong passwords a second for the victims, from three addresses",
+    least: { "401": 0.1 },
     changesPassword: true,
     run: (tools) =>
       tools.paced(2, () => {

@@ -7,6 +7,7 @@ export const streams: readonly Attack[] = [
   {
     row: "43",
     name: "100 accounts open 10 event streams each, again wherever one ends",
+    least: { "200": 2, "429": 20 },
     run: async (tools) => {
       const made = await Promise.all(
         tools.target.accounts.map(async ({ token }) => {
