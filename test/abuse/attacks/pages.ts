@@ -69,7 +69,7 @@ export const pages: readonly Attack[] = [
   {
     row: "35c",
     name: "100 connections ask for big pages and stop reading in the middle",
-    least: { "200": 1 },
+    least: { "200": 0.2 },
     prepare,
     run: (tools) =>
       tools.flood(100, async () => {
