@@ -8,7 +8,7 @@ export const passwords: readonly Attack[] = [
   {
     row: "44a",
     name: "3 wrong passwords a second for the victims",
-    least: { "401": 0.3 },
+    least: { "401": 0.2 },
     changesPassword: true,
     run: (tools) =>
       tools.paced(3, () =>
