@@ -24,7 +24,7 @@ export const writes: readonly Attack[] = [
   {
     row: "41a",
     name: `PATCH of ${PATCHED} products with 5,000 random ideographs, ${PATCHES} at a time`,
-    least: { "200": 20 },
+    least: { "200": 10 },
     prepare: async (stage) => {
       const seller = stage.people.attackers[5]?.id ?? 0;
       return { products: await insertProducts(stage, { seller, count: PATCHED, name: "'patched ' || n", description: "null" }) };
@@ -39,7 +39,7 @@ export const writes: readonly Attack[] = [
   {
     row: "41b",
     name: `${LANES} at a time: stock adjustments, orders with long keys, and cancels`,
-    least: { "200": 50, "201": 30 },
+    least: { "200": 20, "201": 10 },
     prepare: async (stage) => {
       const seller = stage.people.attackers[6]?.id ?? 0;
       const product = { seller, count: LANES, name: "'adjusted ' || n", description: "null", quantity: 1_000_000 };
