@@ -317,6 +317,11 @@ const FAULTS: readonly Fault[] = [
     request.query.push([name, value]);
     return `?${name}`;
   },
+  (request) => {
+    if (request.line !== "GET /orders" || request.who !== "buyer") return undefined;
+    request.query.push(["all", "true"]);
+    return "?all for a buyer";
+  },
   (request, { random }) => {
     if (request.line === "") return undefined;
     request.method = pick(random, ["DELETE", "PATCH", "PUT", "POST", "GET", "OPTIONS", "TRACE", "PROPFIND"]);

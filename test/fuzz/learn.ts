@@ -14,10 +14,10 @@ export function learn(world: World, request: FuzzRequest, { status, headers, tex
   }
   const body: unknown = /json/.test(headers.get("content-type") ?? "") && text !== "" ? JSON.parse(text) : undefined;
   if (typeof body !== "object" || body === null) return;
-  const id = "id" in body ? Number(body.id) : 0;
+  const id = "id" in body ? Number(body.id) : undefined; // a list has none, where the fault is another method
   const etag = headers.get("etag") ?? '"1"';
-  if (line === "POST /products" && who === "seller") world.remember(world.products, { id, etag });
-  if (line === "POST /orders" && who === "buyer" && headers.get("idempotent-replayed") === null) {
+  if (line === "POST /products" && who === "seller" && id !== undefined) world.remember(world.products, { id, etag });
+  if (line === "POST /orders" && who === "buyer" && id !== undefined && headers.get("idempotent-replayed") === null) {
     world.remember(world.orders, { id, etag });
     const key = request.headers.find(([name]) => name === "Idempotency-Key")?.[1];
     const json = request.body?.json;
@@ -27,6 +27,13 @@ export function learn(world: World, request: FuzzRequest, { status, headers, tex
     for (const one of list) if (request.path.endsWith(`/${one.id}`) && headers.has("etag")) one.etag = etag;
   if ("refresh_token" in body) world.remember(world.refreshTokens, String(body.refresh_token));
   const given = request.body?.json;
-  if (line === "POST /register" && typeof given === "object" && given !== null && "email" in given && "password" in given)
+  if (
+    line === "POST /register" &&
+    id !== undefined &&
+    typeof given === "object" &&
+    given !== null &&
+    "email" in given &&
+    "password" in given
+  )
     world.remember(world.strangers, { id, email: String(given.email), password: String(given.password) });
 }
