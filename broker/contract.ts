@@ -92,10 +92,13 @@ export function subscribe<P extends TSchema, This>(
   return { params: contract.params, handler }; // as above
 }
 
+/** A call with less time than this would be given up before its response, and count as a failure of its node. */
+const MIN_CALL_MS = 50;
+
 /**
  * Calls an action by its contract, from inside a request or from a broker. The id of the current request travels with it,
  * and what is left of its time, where that is less than the contract allows.
- * @throws SERVICE_UNAVAILABLE where no time is left: the call is not made
+ * @throws SERVICE_UNAVAILABLE where next to no time is left: the call is not made
  */
 export function call<C extends ActionContract>(
   from: Context<unknown, object> | ServiceBroker,
@@ -105,7 +108,7 @@ export function call<C extends ActionContract>(
 ): Promise<Result<C>> {
   const requestID = currentRequestId(); // a broker, unlike a context, does not know for whom it works
   const timeout = Math.min(contract.timeout, Math.floor(remainingMs()));
-  if (timeout <= 0) return Promise.reject(tooLate());
+  if (timeout < MIN_CALL_MS) return Promise.reject(tooLate());
   return from.call<Result<C>, Params<C>>(contract.name, params, {
     timeout,
     ...(requestID !== undefined && { requestID }),

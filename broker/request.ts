@@ -1,5 +1,6 @@
 import { AsyncLocalStorage } from "node:async_hooks";
-import { Errors, type Context, type Middleware } from "moleculer";
+import { Errors, type CallingOptions, type Context, type Middleware, type ServiceBroker } from "moleculer";
+import { tooLate } from "./errors";
 
 /** What the running code works for. */
 export interface Request {
@@ -21,6 +22,9 @@ export const remainingMs = (): number => currentDeadline() - performance.now();
 export const asRequest = <T>(request: Request, work: () => T): T => current.run(request, work);
 export const withRequest = <T>(id: string | undefined, deadline: number, work: () => T): T => asRequest({ id, deadline }, work);
 
+/** As part of the current request, but to the end, however late: what must not be left half done. */
+export const regardless = <T>(work: () => T): T => withRequest(currentRequestId(), Infinity, work);
+
 /** As part of the current request, under another id where one is given. */
 export const withRequestId = <T>(id: string | null | undefined, work: () => T): T =>
   id ? withRequest(id, currentDeadline(), work) : work();
@@ -38,8 +42,23 @@ export const requests: Middleware = {
         return Promise.reject(new Errors.RequestSkippedError({ action: ctx.action?.name ?? "", nodeID: ctx.nodeID ?? "" }));
       return withRequest(ctx.requestID ?? undefined, deadline, () => next.call(this, ctx) as Promise<unknown>);
     },
-  localEvent: (next) => (ctx) => withRequestId(ctx.requestID, () => next(ctx)),
+  // Whoever emitted it does not wait for what its listeners do, be they in the same process.
+  localEvent: (next) => (ctx) => withRequest(ctx.requestID ?? undefined, Infinity, () => next(ctx)),
+  call: inTime as unknown as NonNullable<Middleware["call"]>, // declared as if it returned no function
 };
+
+/** Moleculer's retry of a call brings the context of the first attempt, with all of its time-out: what is left counts. */
+function inTime(next: ServiceBroker["call"]) {
+  return (action: string, params: unknown, options?: CallingOptions & { ctx?: Context }): Promise<unknown> => {
+    const again = options?.ctx;
+    if (again?.options.timeout) {
+      const left = Math.floor(remainingMs());
+      if (left <= 0) return Promise.reject(tooLate());
+      again.options = { ...again.options, timeout: Math.min(again.options.timeout, left) };
+    }
+    return next(action, params, options);
+  };
+}
 
 /** Moleculer notes when a call arrived, before it waits in the bulkhead, and how long it may take from then on. */
 function deadlineOf({ options: { timeout }, startHrTime }: Pick<Context, "options" | "startHrTime">): number {

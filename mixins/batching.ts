@@ -11,8 +11,10 @@ export interface Requester extends Client {
 export interface BatchOptions<Item> {
   /** Most items in one batch. */
   size?: number;
-  /** Most weight in one batch, where items weigh differently, beside those that are in it; a heavier item goes alone. */
-  weight?: { readonly of: (item: Item, others: readonly Item[]) => number; readonly max: number };
+  /** Most weight in one batch, where items weigh differently; a heavier item goes alone. */
+  weight?: { readonly of: (item: Item) => number; readonly max: number };
+  /** Items of the same key that wait at the same moment share one place in a batch, and its result. */
+  keyOf?: (item: Item) => string;
   /** Most batches in flight at one time: what comes meanwhile waits for the next. */
   inFlight?: number;
   /** Most items that wait. */
@@ -29,12 +31,23 @@ type Work<Item, Result> = (items: readonly Item[], waitedMs: number) => Promise<
 
 interface Waiting<Item, Result> {
   readonly item: Item;
+  readonly key: string | undefined;
   readonly requester: Requester | undefined;
   /** When it came, and when its request's time is over. */
   readonly since: number;
   readonly deadline: number;
+  /** It is in a batch already, where that was another one's turn. */
+  isTaken: boolean;
+  /** Of its item in its batch. */
+  place: number;
   readonly resolve: (result: Result) => void;
   readonly reject: (error: unknown) => void;
+}
+
+interface Batch<Item, Result> {
+  readonly items: readonly Item[];
+  /** Who waits for them. */
+  readonly waiting: readonly Waiting<Item, Result>[];
 }
 
 /** Work that the shop does for itself has no client whose share it could exceed. */
@@ -56,6 +69,7 @@ export function batch<Item, Result>(
   {
     size = MAX_BATCH,
     weight,
+    keyOf,
     inFlight = 2,
     places = 1_024,
     patienceMs = Infinity,
@@ -64,49 +78,56 @@ export function batch<Item, Result>(
   }: BatchOptions<Item> = {},
 ): (item: Item, requester?: Requester) => Promise<Result> {
   const queue = new FairQueue<Waiting<Item, Result>>(places);
+  const byKey = new Map<string, Waiting<Item, Result>[]>();
   let running = 0;
   let isScheduled = false;
-  /** What had its turn and was too heavy: it goes first into the next batch. */
-  let aside: Waiting<Item, Result>[] = [];
 
-  /** The next one that is still wanted. */
-  const next = (now: number): Waiting<Item, Result> | undefined => {
-    for (let waiting = aside.shift() ?? queue.take(); waiting !== undefined; waiting = aside.shift() ?? queue.take()) {
-      const { since, deadline, requester } = waiting;
-      if (now <= since + patienceMs && now < deadline && (requester?.isWanted() ?? true)) return waiting;
-      waiting.reject(tooLate());
-    }
-    return undefined;
+  const isLate = ({ since, deadline, requester }: Waiting<Item, Result>, now: number): boolean =>
+    now > since + patienceMs || now >= deadline || requester?.isWanted() === false;
+
+  /** Those that wait for the same. */
+  const equalsOf = (first: Waiting<Item, Result>): readonly Waiting<Item, Result>[] => {
+    if (first.key === undefined) return [first];
+    const equals = byKey.get(first.key) ?? [];
+    byKey.delete(first.key);
+    return equals;
   };
 
-  /** Of the first `size` that wait: once one is too heavy, only what weighs nothing beside the others is still taken. */
-  const compose = (): Waiting<Item, Result>[] => {
+  /** In turn. What is too heavy beside the others keeps its turn for the next batch, and what other users have waiting may still fit. */
+  const compose = (): Batch<Item, Result> => {
     const now = performance.now();
-    const batched: Waiting<Item, Result>[] = [];
     const items: Item[] = [];
-    const tooHeavy: Waiting<Item, Result>[] = [];
+    const waiting: Waiting<Item, Result>[] = [];
     let weighs = 0;
-    while (batched.length + tooHeavy.length < size) {
-      const waiting = next(now);
-      if (waiting === undefined) break;
-      const more = weight?.of(waiting.item, items) ?? 0;
-      if (weight !== undefined && more > 0 && items.length > 0 && (tooHeavy.length > 0 || weighs + more > weight.max)) {
-        tooHeavy.push(waiting);
-        continue;
+    const fits =
+      weight &&
+      ((one: Waiting<Item, Result>): boolean => {
+        const more = isLate(one, now) ? 0 : weight.of(one.item);
+        if (more > 0 && weighs > 0 && weighs + more > weight.max) return false;
+        weighs += more;
+        return true;
+      });
+    while (items.length < size) {
+      const first = queue.take(fits);
+      if (first === undefined) break;
+      if (first.isTaken) continue; // with one that waited for the same
+      const before = waiting.length;
+      for (const one of equalsOf(first)) {
+        one.isTaken = true;
+        one.place = items.length;
+        if (isLate(one, now)) one.reject(tooLate());
+        else waiting.push(one);
       }
-      weighs += more;
-      batched.push(waiting);
-      items.push(waiting.item);
+      if (waiting.length > before) items.push(first.item);
     }
-    aside = [...tooHeavy, ...aside];
-    return batched;
+    return { items, waiting };
   };
 
   const start = (): void => {
     isScheduled = false;
     while (running < inFlight) {
       const batched = compose();
-      if (batched.length === 0) return;
+      if (batched.items.length === 0) return;
       running++;
       void perform(batched).finally(() => {
         running--;
@@ -115,18 +136,16 @@ export function batch<Item, Result>(
     }
   };
 
-  const perform = async (batched: readonly Waiting<Item, Result>[]): Promise<void> => {
-    const items = batched.map(({ item }) => item);
-    const now = performance.now();
-    const waitedMs = now - Math.min(...batched.map(({ since }) => since));
+  const perform = async ({ items, waiting }: Batch<Item, Result>): Promise<void> => {
+    const waitedMs = performance.now() - Math.min(...waiting.map(({ since }) => since));
     // It works for all of them, and as long as one of them waits.
-    const deadline = Math.max(...batched.map((waiting) => waiting.deadline));
+    const deadline = Math.max(...waiting.map((one) => one.deadline));
     const results = await withRequest(undefined, deadline, () => resultsOf(items, waitedMs));
-    batched.forEach(({ resolve, reject }, i) => {
-      const result = results[i];
+    for (const { place, resolve, reject } of waiting) {
+      const result = results[place];
       if (result instanceof Error) reject(result);
       else resolve(result as Result); // there are as many as items
-    });
+    }
   };
 
   const resultsOf = async (items: readonly Item[], waitedMs: number): Promise<readonly (Result | Error)[]> => {
@@ -146,9 +165,24 @@ export function batch<Item, Result>(
 
   return (item, requester) =>
     new Promise((resolve, reject) => {
-      const waiting = { item, requester, since: performance.now(), deadline: currentDeadline(), resolve, reject };
+      const waiting: Waiting<Item, Result> = {
+        item,
+        key: keyOf?.(item),
+        requester,
+        since: performance.now(),
+        deadline: currentDeadline(),
+        isTaken: false,
+        place: 0,
+        resolve,
+        reject,
+      };
       if (requester === undefined) queue.force(SHOP, waiting);
       else queue.add(requester, waiting);
+      if (waiting.key !== undefined) {
+        const equals = byKey.get(waiting.key);
+        if (equals === undefined) byKey.set(waiting.key, [waiting]);
+        else equals.push(waiting);
+      }
       if (isScheduled || running >= inFlight) return;
       isScheduled = true;
       setImmediate(start);

@@ -1,5 +1,6 @@
 import { Pool, type PoolClient, type PoolConfig, type QueryResultRow } from "pg";
-import { problem } from "../broker/errors";
+import { problem, tooLate } from "../broker/errors";
+import { remainingMs } from "../broker/request";
 import { prepared, type Reader } from "./database";
 import { endsConnection, sqlState } from "./sql-state";
 
@@ -54,6 +55,7 @@ export class ListDatabase {
       }
     };
     try {
+      if (remainingMs() <= 0) throw tooLate();
       return await work({ query: (text, values) => run(text, values, prepared(text)), adhoc: (text, values) => run(text, values) });
     } finally {
       client.release(isLost);

@@ -1,6 +1,8 @@
 import type { Client, QueryResultRow } from "pg";
 import { types } from "pg";
 import type { Sequelize } from "sequelize";
+import { tooLate } from "../broker/errors";
+import { remainingMs } from "../broker/request";
 import { endsConnection, isRolledBack } from "./sql-state";
 
 // bigint comes as a string by default; our ids, cents and counts stay below 2^53.
@@ -77,6 +79,7 @@ export class Database implements Reader {
   private async connected<T>(work: (client: Client) => Promise<T>): Promise<T> {
     const connection = await this.sequelize.connectionManager.getConnection({ type: "write" });
     try {
+      if (remainingMs() <= 0) throw tooLate(); // it has waited for the connection until nobody waits for it
       return await work(connection as Client); // what the postgres dialect pools
     } finally {
       this.sequelize.connectionManager.releaseConnection(connection);

@@ -23,7 +23,7 @@ export const overShare = () =>
 const full = () => problem("SERVICE_UNAVAILABLE", "too much is waiting");
 
 /** One group's members, each with a line of its own; turns go in rotation among them. */
-class Rotation<Line extends { readonly size: number; take(): unknown }> {
+class Rotation<Item, Line extends { readonly size: number; take(fits?: (item: Item) => boolean): Item | undefined }> {
   /** In the order of their turns: whoever has had one goes to the end. */
   private readonly lines = new Map<unknown, Line>();
 
@@ -46,9 +46,11 @@ class Rotation<Line extends { readonly size: number; take(): unknown }> {
     return count;
   }
 
-  take(): ReturnType<Line["take"]> | undefined {
+  /** The first that fits; whoever has none keeps their turn. */
+  take(fits?: (item: Item) => boolean): Item | undefined {
     for (const [member, line] of this.lines) {
-      const item = line.take() as ReturnType<Line["take"]>;
+      const item = line.take(fits);
+      if (item === undefined) continue;
       const isAlone = this.lines.size === 1; // as nearly always: its place is the first and the last
       if (line.size > 0 && isAlone) return item;
       this.lines.delete(member);
@@ -72,8 +74,10 @@ class Line<Item> {
     this.items.push(item);
   }
 
-  take(): Item | undefined {
-    const item = this.items[this.next++];
+  take(fits?: (item: Item) => boolean): Item | undefined {
+    const item = this.items[this.next];
+    if (item === undefined || fits?.(item) === false) return undefined;
+    this.next++;
     // Not one by one, which would move all others each time.
     if (this.next > 32 && this.next * 2 > this.items.length) {
       this.items = this.items.slice(this.next);
@@ -86,17 +90,23 @@ class Line<Item> {
 /** The users of one address. */
 class Users<Item> {
   size = 0;
-  private readonly rotation = new Rotation(() => new Line<Item>());
+  private readonly rotation = new Rotation<Item, Line<Item>>(() => new Line());
 
   add(user: unknown, item: Item): void {
     this.rotation.line(user).add(item);
     this.size++;
   }
 
-  take(): Item | undefined {
-    this.size--;
-    return this.rotation.take();
+  take(fits?: (item: Item) => boolean): Item | undefined {
+    const item = this.rotation.take(fits);
+    if (item !== undefined) this.size--;
+    return item;
   }
+}
+
+interface Held<Item> {
+  readonly item: Item;
+  readonly user: number | undefined;
 }
 
 /**
@@ -107,7 +117,7 @@ class Users<Item> {
 export class FairQueue<Item> {
   size = 0;
   private readonly share: number;
-  private readonly addresses = new Rotation(() => new Users<{ item: Item; user: number | undefined }>());
+  private readonly addresses = new Rotation<Held<Item>, Users<Held<Item>>>(() => new Users());
   /** Places that each user holds. */
   private readonly held = new Map<number, number>();
 
@@ -146,9 +156,9 @@ export class FairQueue<Item> {
     return this.addresses.countUpTo(this.addresses.sizeOf(address) + 1);
   }
 
-  /** The item whose turn it is. */
-  take(): Item | undefined {
-    const taken = this.size === 0 ? undefined : this.addresses.take();
+  /** The item whose turn it is; where it does not fit, it keeps its turn, and the next user's may be taken. */
+  take(fits?: (item: Item) => boolean): Item | undefined {
+    const taken = this.size === 0 ? undefined : this.addresses.take(fits && (({ item }) => fits(item)));
     if (taken === undefined) return undefined;
     this.size--;
     if (taken.user !== undefined) this.release(taken.user);
@@ -206,7 +216,8 @@ export class FairSlots {
    */
   async run<T>(client: Client, work: () => Promise<T>, isWanted: () => boolean = always): Promise<T> {
     if (this.running >= this.options.slots || this.queue.size > 0) await this.turn(client, isWanted);
-    else this.running++;
+    else if (isWanted()) this.running++;
+    else throw tooLate();
     try {
       return await work();
     } finally {

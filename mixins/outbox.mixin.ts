@@ -2,6 +2,7 @@ import type { Service, ServiceSchema } from "moleculer";
 import type { SchemaFor } from "../broker/contract";
 import { canDeliver, isConnected } from "../broker/listeners";
 import { metricsOf, type Reading } from "../broker/metrics";
+import { withRequest } from "../broker/request";
 import type { WithDatabase } from "./database.mixin";
 import { backlog, claim, deleteSettled, makeDue, type Announcement, type Backlog, type OutboxLimits, type Room } from "./outbox";
 
@@ -95,7 +96,8 @@ export function outboxMixin(events: readonly string[], limits: OutboxLimits): Pa
         const state = this.relayState;
         state.again = true;
         if (state.running !== undefined || state.timer === undefined) return;
-        state.running = this.emitDue()
+        // It works for all that wait, whoever's request has called it.
+        state.running = withRequest(undefined, Infinity, () => this.emitDue())
           .catch((error: unknown) => {
             this.logger.warn("the relay failed, the next sweep tries again:", error);
           })

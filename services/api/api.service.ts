@@ -19,6 +19,7 @@ import type { Api } from "./gateway";
 import { healthRoutes } from "./health";
 import { intake, respond } from "./intake";
 import { ADMISSION, lanes } from "./lanes";
+import { LoopTurns } from "./loop-turns";
 import { RequestMetrics } from "./metrics";
 import { nodesRoute } from "./nodes";
 import { RateLimit } from "./rate-limit";
@@ -80,7 +81,7 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
           authentication: true,
           authorization: true,
           bodyParsers: {
-            json: { limit: BODY_LIMIT, type: isJsonBody, strict: false },
+            raw: { limit: BODY_LIMIT, type: isJsonBody }, // parsed when it is its turn
             urlencoded: { limit: BODY_LIMIT, type: isFormBody, extended: false },
           },
           aliases: Object.fromEntries(Object.entries(routes).map(([path, spec]) => [path, { spec, handler: respond }])),
@@ -137,6 +138,7 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
     created(this: Api) {
       this.gather = gather(this.broker);
       this.lanes = lanes();
+      this.turns = new LoopTurns();
       this.admission = new FairSlots({ ...ADMISSION, ...limits.admission });
       const metrics = metricsOf(this.broker);
       if (metrics)

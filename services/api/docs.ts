@@ -60,7 +60,7 @@ export function docsRoutes(shop: Routes): Routes {
       contract: document,
       summary: "This document",
       answers: CACHED,
-      handle: (_ctx, input) => Promise.resolve(showAsset(input, description)),
+      read: (input) => () => Promise.resolve(showAsset(input, description)),
     },
     "GET /docs": {
       ...OPEN,
@@ -68,7 +68,7 @@ export function docsRoutes(shop: Routes): Routes {
       summary: "A page to read it and to try it",
       answers: CACHED,
       media: ["text/html"],
-      handle: (_ctx, input) =>
+      read: (input) => () =>
         Promise.resolve(
           showAsset(input, page, {
             "Content-Type": "text/html; charset=utf-8",
@@ -84,7 +84,7 @@ export function docsRoutes(shop: Routes): Routes {
       answers: CACHED,
       errors: ["NOT_FOUND"],
       media: [...new Set(Object.values(DOCS_FILES))],
-      handle: async (_ctx, input) => {
+      read: (input) => async () => {
         const file = input.path["file"] ?? "";
         if (!isFile(file)) throw problem("NOT_FOUND", "there is nothing here");
         // Read when it is first asked for: most gateways never are.

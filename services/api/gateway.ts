@@ -10,6 +10,7 @@ import type { Connections } from "./connections";
 import type { Exchange } from "./exchange";
 import type { Gather } from "./gather";
 import type { Lanes } from "./lanes";
+import type { LoopTurns } from "./loop-turns";
 import type { RequestMetrics } from "./metrics";
 import type { RateLimit } from "./rate-limit";
 import type { Reply, Route } from "./route";
@@ -48,6 +49,7 @@ export type Api = Service & {
   gather: Gather;
   connections: Connections;
   admission: FairSlots;
+  turns: LoopTurns;
   lanes: Lanes;
   address: ClientAddress;
   rateLimit: RateLimit;
@@ -58,6 +60,7 @@ export type Api = Service & {
   methodsOf(path: string): string[];
   baseHeaders(exchange: Exchange): Record<string, string>;
   begin(exchange: Exchange): void;
+  refuse(exchange: Exchange, refusal: unknown): void;
   over(exchange: Exchange): void;
   refusalOf(exchange: Exchange): unknown;
   authenticated(req: IncomingMessage, auth: "user" | "admin"): Promise<Caller>;

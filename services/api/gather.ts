@@ -26,28 +26,14 @@ const PATIENCE_MS = 2_600;
 const UNHURRIED_MS = 500;
 const inTime = (waitedMs: number): CallingOptions => (waitedMs > UNHURRIED_MS ? { retries: 0 } : {});
 
+/** An order may have 100 lines, and everybody waits for the whole of their batch. */
+const LARGE_ORDERS = 8;
 /** Different pages in one batch: as many as products reads at a time. Each may have 256 KiB, and what is in a message comes together. */
-const DIFFERENT_PAGES = 2;
-/** Requests for the same page weigh nothing beside each other. */
-const PAGES = {
-  size: 32,
-  weight: {
-    of: ({ key }: Listed, others: readonly Listed[]) => (others.some((other) => other.key === key) ? 0 : 1),
-    max: DIFFERENT_PAGES,
-  },
-  inFlight: 2,
-  places: 256,
-  patienceMs: PATIENCE_MS,
-};
+const PAGES = { size: 2, inFlight: 2, places: 256, patienceMs: PATIENCE_MS };
 /** Searches are slower: lists without one do not wait for them, nor one search for another that came with it. */
 const SEARCHES = { size: 1, inFlight: 2, places: 64, patienceMs: PATIENCE_MS };
 
 type List = Params<typeof products.list>;
-/** A list, and the text that equal ones share. */
-interface Listed {
-  list: List;
-  key: string;
-}
 type NewOrder = Params<typeof orders.createMany>["orders"][number];
 type Wanted = Params<typeof orders.getMany>["orders"][number];
 
@@ -57,7 +43,7 @@ export function gather(broker: ServiceBroker): Gather {
       (await untilAll(wanted, (rest) => call(broker, orders.getMany, { orders: [...rest] }, inTime(waitedMs)))).map(
         (found) => found ?? problem("ORDER_NOT_FOUND", "there is no such order"),
       ),
-    { patienceMs: PATIENCE_MS },
+    { patienceMs: PATIENCE_MS, size: LARGE_ORDERS },
   );
   const create = batch<NewOrder, orders.Created>(
     async (placed, waitedMs) =>
@@ -67,17 +53,13 @@ export function gather(broker: ServiceBroker): Gather {
     // The response has the lines, and a name of 200 characters in each.
     { patienceMs: PATIENCE_MS, weight: { of: ({ items }) => items.length, max: orders.LINES_PER_CALL } },
   );
-  const lists = async (wanted: readonly Listed[], waitedMs: number): Promise<(Result<typeof products.list> | Error)[]> => {
-    const distinct = new Map(wanted.map(({ key, list }) => [key, list]));
-    const pages = await call(broker, products.listMany, { lists: [...distinct.values()] }, inTime(waitedMs));
-    const byKey = new Map([...distinct.keys()].map((key, i) => [key, pages[i]]));
-    return wanted.map(({ key }) => {
-      const page = byKey.get(key);
-      return page === undefined ? new Error("a page is missing") : "error" in page ? itemError(page) : page;
-    });
-  };
-  const pages = batch<Listed, Result<typeof products.list>>(lists, PAGES);
-  const searches = batch<Listed, Result<typeof products.list>>(lists, SEARCHES);
+  const readLists = async (lists: readonly List[], waitedMs: number) =>
+    (await call(broker, products.listMany, { lists: [...lists] }, inTime(waitedMs))).map((page) =>
+      "error" in page ? itemError(page) : page,
+    );
+  const keyOf = (list: List): string => JSON.stringify(list);
+  const pages = batch<List, Result<typeof products.list>>(readLists, { ...PAGES, keyOf });
+  const searches = batch<List, Result<typeof products.list>>(readLists, { ...SEARCHES, keyOf });
   return {
     product: batch<number, products.Product>(
       async (ids, waitedMs) =>
@@ -86,7 +68,7 @@ export function gather(broker: ServiceBroker): Gather {
         ),
       { patienceMs: PATIENCE_MS },
     ),
-    products: (list, requester) => (list.q === undefined ? pages : searches)({ list, key: JSON.stringify(list) }, requester),
+    products: (list, requester) => (list.q === undefined ? pages : searches)(list, requester),
     order: (id, { id: user_id, role }, requester) => order({ id, user_id, role }, requester),
     createOrder: (wanted, { id: user_id }, requester) => {
       const request_id = currentRequestId();

@@ -57,14 +57,14 @@ export const healthRoutes = (broker: ServiceBroker): Routes => ({
     contract: live,
     summary: "Whether the process runs",
     answers: [200],
-    handle: () => Promise.resolve(report([])),
+    read: () => () => Promise.resolve(report([])),
   },
   "GET /health/ready": {
     ...OPEN,
     contract: ready,
     summary: "Whether this gateway can serve",
     answers: [200, 503],
-    handle: () => Promise.resolve(report(readiness(broker))),
+    read: () => () => Promise.resolve(report(readiness(broker))),
   },
   "GET /health": {
     ...OPEN,
@@ -72,7 +72,7 @@ export const healthRoutes = (broker: ServiceBroker): Routes => ({
     contract: health,
     summary: "Whether every service, every database and the transporter answer",
     answers: [200, 503],
-    handle: async (ctx) => {
+    read: () => async (ctx) => {
       const services = await Promise.all(Object.entries(SERVICES).map(([name, contract]) => checkService(ctx, name, contract)));
       return report([...readiness(broker), ...services.flat()]);
     },

@@ -11,7 +11,7 @@ import type { Exchange } from "./exchange";
 import type { Alias, Api, RoutedRequest } from "./gateway";
 import { limitParts } from "./parts";
 import { problemDetails } from "./problem";
-import { bodyRefusal, hasBody, hotProduct, ignoreBody, isPreflight, isProbe, pathOf, requestId, splitTarget } from "./request";
+import { bodyRefusal, hasBody, hotProduct, ignoreBody, isPreflight, isProbe, parseJson, pathOf, requestId, splitTarget } from "./request";
 import type { Reply } from "./route";
 import { readProduct } from "./routes";
 import { refuseAtOnce } from "./unserved";
@@ -37,17 +37,29 @@ export function intake(config: Config): Partial<ServiceSchema> {
       },
 
       begin(this: Api, exchange: Exchange): void {
-        const { id, req, res } = exchange;
+        const { req, res } = exchange;
         const refusal = this.refusalOf(exchange);
         if (refusal !== undefined && !isProbe(req)) {
-          exchange.isRefused = true;
-          this.metrics?.refused();
-          this.connections.made(exchange, refuseAtOnce(res, id, refusal));
+          this.refuse(exchange, refusal);
           return;
         }
-        asRequest(exchange, () => this.take(exchange)).catch((error: unknown) => {
-          this.errorHandler(req, res, error);
-        });
+        const take = (): void => {
+          if (exchange.isOver) return; // its client has gone meanwhile
+          asRequest(exchange, () => this.take(exchange)).catch((error: unknown) => {
+            this.errorHandler(req, res, error);
+          });
+        };
+        try {
+          this.turns.run(exchange, take);
+        } catch (error) {
+          this.refuse(exchange, error);
+        }
+      },
+
+      refuse(this: Api, exchange: Exchange, refusal: unknown): void {
+        exchange.isRefused = true;
+        this.metrics?.refused();
+        this.connections.made(exchange, refuseAtOnce(exchange.res, exchange.id, refusal));
       },
 
       /** Its response is sent, or its client has gone. */
@@ -171,27 +183,40 @@ export function intake(config: Config): Partial<ServiceSchema> {
   return schema as unknown as Partial<ServiceSchema>; // mixins are declared for a plain `this`
 }
 
-/** Calls the action of a route, when it is its turn; moleculer-web has read the body by then. */
+/**
+ * Calls the action of a route, when it is its turn; moleculer-web has read the body by then. What the request brings is checked before it
+ * waits for its turn: what is refused would only take room.
+ */
 export function respond(this: Api, req: RoutedRequest, res: ServerResponse, next: (error: unknown) => void): void {
   if (res.headersSent) return; // its body was refused while it was read
   const exchange = this.connections.of(res);
   const { spec } = req.$alias;
-  const input = {
-    path: req.$params.params ?? {},
-    query: req.$params.query ?? {},
-    body: req.body,
-    headers: req.headers,
-    requester: exchange,
-  };
+  const read = () =>
+    spec.read({
+      path: req.$params.params ?? {},
+      query: req.$params.query ?? {},
+      body: Buffer.isBuffer(req.body) ? parseJson(req.body) : req.body,
+      headers: req.headers,
+      requester: exchange,
+    });
   exchange.allow(spec.contract.timeout);
   const isWanted = (): boolean => exchange.isWanted();
-  const handle = (): Promise<Reply> => spec.handle(req.$ctx, input, this.gather);
   const { lane } = spec;
-  const inTurn = lane === "none" ? handle : (): Promise<Reply> => this.lanes[lane].run(exchange, handle, isWanted);
-  const reply = isProbe(req) ? handle() : this.admission.run(exchange, inTurn, isWanted);
-  reply
-    .then((made) => {
-      this.send(req, res, made);
-    })
-    .catch(next);
+  const answer = async (): Promise<void> => {
+    const perform = read();
+    const handle = (): Promise<Reply> => perform(req.$ctx, this.gather);
+    const inTurn = lane === "none" ? handle : (): Promise<Reply> => this.lanes[lane].run(exchange, handle, isWanted);
+    this.send(req, res, await (isProbe(req) ? handle() : this.admission.run(exchange, inTurn, isWanted)));
+  };
+  const begin = (): void => {
+    asRequest(exchange, answer).catch(next);
+  };
+  if (spec.body === "none") begin();
+  else {
+    try {
+      this.turns.run(exchange, begin);
+    } catch (error) {
+      next(error);
+    }
+  }
 }

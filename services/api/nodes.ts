@@ -33,7 +33,7 @@ export const nodesRoute = (broker: ServiceBroker): Routes => ({
     summary: "The nodes that this gateway reaches, what each hosts, and how it is",
     answers: [200],
     auth: "admin",
-    handle: async (ctx) => {
+    read: () => async (ctx) => {
       const services = broker.registry.getServiceList({ skipInternal: true, onlyAvailable: true });
       const items = broker.registry.getNodeList({ onlyAvailable: true }).map(async ({ id, metadata }): Promise<Node> => {
         const version: unknown = metadata?.["version"];

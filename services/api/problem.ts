@@ -7,7 +7,6 @@ export const RETRY_AFTER = 2;
 
 /** What a body parser says (http-errors), as our codes. */
 const PARSER_ERRORS: Readonly<Record<string, ErrorCode>> = {
-  "entity.parse.failed": "MALFORMED_JSON",
   "entity.too.large": "BODY_TOO_LARGE",
   "encoding.unsupported": "UNSUPPORTED_MEDIA_TYPE",
   "charset.unsupported": "UNSUPPORTED_MEDIA_TYPE",

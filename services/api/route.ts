@@ -51,8 +51,11 @@ export interface Route extends Told<number> {
   supplied: Readonly<Record<string, Supply>>;
   /** Whose turn it waits for; `none` where its calls are batched, or it makes none. */
   lane: Lane | "none";
-  handle(ctx: Context<unknown, Meta>, input: Input, gather: Gather): Promise<Reply>;
+  /** Checks what a request brings, at once. @returns what it asks for, done when it is its turn */
+  read(input: Input): Perform;
 }
+
+export type Perform = (ctx: Context<unknown, Meta>, gather: Gather) => Promise<Reply>;
 
 /** A route for everyone that takes nothing. */
 export const OPEN = { errors: [], auth: "public", body: "none", supplied: {}, lane: "none" } as const;
@@ -100,13 +103,13 @@ export function route<C extends ActionContract, S extends number>(spec: Spec<C, 
     supplied,
     lane: perform ? "none" : lane,
     contract: shows ? { ...action, result: shows } : action,
-    handle: async (ctx, input, gather) => {
+    read: (input) => {
       const ours = Object.fromEntries(supplies.map(([name, { read }]) => [name, read(input)]));
       // Before anything is checked: a limit counts what is stored, and requests that differ in line endings alone are the same.
       const given = params({ ...input, query: withLineFeeds(input.query, texts), body: withLineFeeds(input.body, texts) }, ours);
       const errors = check(action.params, given);
       if (errors.length > 0) throw problem("VALIDATION_ERROR", "the request breaks its contract", { errors });
-      return reply(await (perform ? perform(gather, given, input.requester, ctx) : call(ctx, action, given)), input);
+      return async (ctx, gather) => reply(await (perform ? perform(gather, given, input.requester, ctx) : call(ctx, action, given)), input);
     },
   };
 }

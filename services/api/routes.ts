@@ -148,7 +148,7 @@ export const ROUTES: Routes = {
     body: "none",
     supplied: { id: idOr("PRODUCT_NOT_FOUND") },
     lane: "none",
-    handle: (_ctx, input, gather) => readProduct(input, gather),
+    read: (input) => (_ctx, gather) => readProduct(input, gather),
   },
   "PATCH /products/:id": route({
     action: products.update,
@@ -240,7 +240,7 @@ export const ROUTES: Routes = {
     supplied: { id: idOr("ORDER_NOT_FOUND"), last_event_id: LAST_EVENT_ID },
     lane: "none",
     media: ["text/event-stream"],
-    handle: follow,
+    read: (input) => (ctx, gather) => follow(ctx, input, gather),
   },
   "POST /orders/:id/cancel": route({
     action: orders.cancel,

@@ -168,6 +168,8 @@ export class Wire {
   private tail = "";
   private readonly waiting: ((status: string) => void)[] = [];
   isOpen = false;
+  /** Status lines that came. */
+  responses = 0;
   private readonly closing: Promise<unknown>;
   private isOurs = false;
 
@@ -193,6 +195,7 @@ export class Wire {
         for (const [, status = ""] of text.matchAll(STATUS)) {
           tools.count(status);
           tools.responses++;
+          this.responses++;
           for (const tell of this.waiting.splice(0)) tell(status);
         }
         this.tail = text.slice(-TAIL);

@@ -1,9 +1,9 @@
 import { Type } from "@sinclair/typebox";
 import { ServiceBroker, type Middleware, type ServiceSchema } from "moleculer";
-import { call, implement } from "../../broker/contract";
+import { call, emit, implement, subscribe } from "../../broker/contract";
 import { remainingMs, withRequest } from "../../broker/request";
 import { loadConfig } from "../../config";
-import { action, closed } from "../../contracts/contract";
+import { action, closed, event } from "../../contracts/contract";
 import { brokerOptions } from "../../moleculer.config";
 import { until } from "../support/amqp";
 import { uniqueNamespace } from "../support/shop";
@@ -40,6 +40,19 @@ const clock: ServiceSchema = {
 const relay: ServiceSchema = {
   name: "relay",
   actions: { outer: { ...implement(outer, (ctx) => call(ctx, slow, { ms: 0 })), name: "outer" } },
+};
+
+const ticked = event("clock.ticked", closed({}));
+/** What each listener had left of somebody's time. */
+const heard: number[] = [];
+const listener: ServiceSchema = {
+  name: "listener",
+  events: {
+    "clock.ticked": subscribe(ticked, () => {
+      heard.push(remainingMs());
+      return Promise.resolve();
+    }),
+  },
 };
 
 /** Where it is set, the next call to another node never arrives, and this learns which node that was. */
@@ -144,10 +157,30 @@ describe("a call to another node", () => {
     expect(started).not.toEqual(lost);
   });
 
+  it("is retried with what is left of its request's time", async () => {
+    const { caller } = await threeNodes();
+    const lost = withRequest("c", performance.now() + 250, () => call(caller, slow, { ms: 200 }));
+    await until("it is started", () => started.length === 1);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    caller.registry.nodes.disconnected(started[0]!, true);
+    const { left } = await lost.catch(() => ({ left: 0 })); // or it gave up in time
+    expect(left).toBeLessThan(160);
+  });
+
   it("that got no response from a node which is there is not retried on another node", async () => {
     const { caller } = await threeNodes();
     onNextCall = () => undefined;
     await expect(call(caller, slow, { ms: 0 })).rejects.toMatchObject({ type: "REQUEST_TIMEOUT" });
     expect(started).toEqual([]);
+  });
+});
+
+describe("an event", () => {
+  it("is handled to the end, whatever is left of the request that emitted it in the same process", async () => {
+    heard.length = 0;
+    const node = await start(uniqueNamespace(), listener);
+    await withRequest("a", performance.now() + 100, () => emit(node, ticked, {}));
+    await until("it is heard", () => heard.length === 1);
+    expect(heard).toEqual([Infinity]);
   });
 });

@@ -156,6 +156,8 @@ export const QUERIES = (names: readonly string[]): string[] => [
   long("a", "[a]", "=1", HEAD_LIMIT),
   long("a=", "%e6%bc%a2", "", HEAD_LIMIT),
   long("a=", "%", "", HEAD_LIMIT),
+  long("", "%ff&", "", HEAD_LIMIT),
+  long("", "%f0%9f%ff=1&", "", HEAD_LIMIT),
   long("", "?", "", HEAD_LIMIT),
   long("", "'", "=", HEAD_LIMIT),
   ...names.flatMap((name) => [

@@ -141,20 +141,40 @@ describe("batch", () => {
     expect(batches).toEqual([[4, 5], [3], [50], [7, 3]]);
   });
 
-  it("an item may weigh less beside others that are in its batch", async () => {
-    const batches: (readonly number[])[] = [];
-    const one = batch<number, number>(
-      (items) => {
-        batches.push(items);
-        return Promise.resolve(items);
-      },
-      { weight: { of: (item, others) => (others.includes(item) ? 0 : 1), max: 2 } },
-    );
-    await Promise.all([1, 2, 3, 1, 2, 3, 4].map((n) => one(n)));
-    expect(batches).toEqual([
-      [1, 2, 1, 2],
-      [3, 3, 4],
-    ]);
+  it("items of the same key share one place and its result, whoever they are for", async () => {
+    const { calls, work } = held();
+    const one = batch(work, { size: 2, inFlight: 1, keyOf: String });
+    const from = (address: string, isWanted = true): Requester => ({ address, user: undefined, isWanted: () => isWanted });
+    const all = [1, 2, 3, 1].map((n) => one(n, from("a")));
+    const gone = Promise.allSettled([one(1, from("b", false))]);
+    const others = [3, 2].map((n) => one(n, from("c")));
+    await turn();
+    expect(calls[0]!.items).toEqual([1, 3]);
+    calls[0]!.end();
+    await turn();
+    expect(calls[1]!.items).toEqual([2]);
+    calls[1]!.end();
+    await expect(Promise.all([...all, ...others])).resolves.toEqual([1, 2, 3, 1, 3, 2].map((n) => `done ${n}`));
+    await expect(gone).resolves.toMatchObject([{ status: "rejected" }]);
+    const again = one(1, from("a"));
+    await turn();
+    calls[2]!.end();
+    await expect(again).resolves.toBe("done 1");
+  });
+
+  it("one client's heavy items go in turn with the light ones of others", async () => {
+    const { calls, work } = held();
+    const one = batch(work, { inFlight: 1, weight: { of: (n) => n % 100, max: 10 } });
+    const from = (address: string): Requester => ({ address, user: undefined, isWanted: () => true });
+    const all = [9, 109, 209, 309].map((n) => one(n, from("a")));
+    await turn();
+    all.push(one(8, from("b")), one(1, from("c")));
+    for (let n = 0; n < 5; n++) {
+      calls[n]!.end();
+      await turn();
+    }
+    await Promise.all(all);
+    expect(calls.map(({ items }) => items)).toEqual([[9], [109, 1], [8], [209], [309]]);
   });
 
   it("what waits for too long behind slow batches is refused when its turn comes; what came later goes", async () => {

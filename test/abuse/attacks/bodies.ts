@@ -5,6 +5,7 @@ import type { Message } from "../tools";
 /** Less than the limit of a body, 100 KiB, when it is unpacked. */
 const UNPACKED = 102_000;
 const AT_A_TIME = 8;
+const MANY = 128;
 
 const gzipped = (text: string): Message => ({ raw: gzipSync(text), headers: { "content-encoding": "gzip" } });
 const filled = (begin: string, item: string, end: string): string =>
@@ -55,6 +56,12 @@ export const bodies: readonly Attack[] = [
     least: { "422": 10 },
     quick: ["one"],
     run: (tools) => tools.flood(AT_A_TIME, () => tools.send("POST", "/orders", { token: tools.token, ...EMPTY_ITEMS })),
+  },
+  {
+    row: "42c",
+    name: `the same, ${MANY} at a time`,
+    least: { "422": 10 },
+    run: (tools) => tools.flood(MANY, () => tools.send("POST", "/orders", { token: tools.token, ...EMPTY_ITEMS })),
   },
   {
     row: "42b",

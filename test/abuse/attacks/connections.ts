@@ -20,6 +20,9 @@ async function drip(tools: Tools, wire: ReturnType<Tools["wire"]>, bytes: Buffer
   }
 }
 
+/** A response is due 4.9 s after the head of its request. */
+const LATE_MS = 4_870;
+
 const closedOrOver = (tools: Tools, wire: ReturnType<Tools["wire"]>): Promise<unknown> =>
   Promise.race([wire.closed(), tools.pause(tools.leftMs)]);
 
@@ -45,6 +48,23 @@ export const connections: readonly Attack[] = [
         const head = whole.indexOf("\r\n\r\n") + 4;
         wire.write(whole.subarray(0, head));
         return drip(tools, wire, whole.subarray(head));
+      }),
+  },
+  {
+    row: "36d",
+    name: "25 requests a second whose last byte comes just before their time is over",
+    least: { connections: 5 },
+    run: (tools) =>
+      tools.paced(25, async () => {
+        const wire = tools.wire();
+        const whole = httpText("POST", "/products", { token: tools.token, json: { name: "late", price: 1, quantity: 1 } });
+        if (await wire.opened()) {
+          wire.write(whole.subarray(0, -1));
+          await tools.pause(LATE_MS);
+          wire.write(whole.subarray(-1));
+          await wire.status(1_000);
+        }
+        wire.destroy();
       }),
   },
   {

@@ -5,6 +5,7 @@ import { httpText } from "../tools";
 const LISTS = 14;
 const ORDERS = 130;
 const ROUND_MS = 250;
+const READERS = 250;
 
 export const messages: readonly Attack[] = [
   {
@@ -43,6 +44,16 @@ export const messages: readonly Attack[] = [
         wire.destroy();
         await tools.pause(ROUND_MS);
       });
+    },
+  },
+  {
+    row: "38c",
+    name: `the same, ${READERS} at a time on as many connections`,
+    least: { "200": 20 },
+    prepare: async (stage) => ({ orders: await insertLongOrders(stage, stage.people.attackers[2]?.id ?? 0, ORDERS) }),
+    run: (tools) => {
+      const token = tools.target.accounts[2]?.token;
+      return tools.flood(READERS, () => tools.send("GET", `/orders/${tools.pick(tools.ids("orders"))}`, { token }));
     },
   },
 ];

@@ -37,6 +37,7 @@ const send = (tools: Tools): Promise<void> =>
     wire.destroy();
   });
 
+const PIPELINED = 200;
 /** Besides a line for each request: for each connection that can't be read, and of the shop's own. */
 const MORE_LINES = 200;
 /** Of requests whose labels were not seen before. */
@@ -71,5 +72,24 @@ export const noise: readonly Attack[] = [
       const more = after.metricLines - before.metricLines;
       return more > MORE_METRICS ? [`the metrics grew by ${more} lines`] : [];
     },
+  },
+  {
+    row: "52b",
+    name: `10 connections pipeline ${PIPELINED} requests for nothing, again as soon as they are answered`,
+    least: { "404": 100 },
+    run: (tools) =>
+      tools.flood(10, async () => {
+        const wire = tools.wire();
+        const all = Buffer.concat(Array.from({ length: PIPELINED }, () => httpText("GET", "/nothing")));
+        if (await wire.opened()) wire.write(all);
+        while (wire.isOpen && !tools.isOver && wire.responses < PIPELINED) await tools.pause(5);
+        wire.destroy();
+      }),
+  },
+  {
+    row: "52c",
+    name: "64 at a time: queries of 16 KiB full of escapes that are no UTF-8",
+    least: { "400": 20 },
+    run: (tools) => tools.flood(64, () => tools.send("GET", `/nothing?${"%ff&".repeat(3_900)}`)),
   },
 ];

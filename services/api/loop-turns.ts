@@ -1,0 +1,43 @@
+import { FairQueue, type Client } from "../../mixins/fair-queue";
+
+/** Milliseconds of one turn of the event loop in which work is begun; what comes later waits for the next turn. */
+const TURN_MS = 5;
+/** Most that is begun of what has waited, in one turn: what each of them goes on to do is not in its time yet. */
+const TURN_ITEMS = 64;
+/** Most that waits. */
+const PLACES = 2_048;
+
+/**
+ * The time of the event loop, shared fairly. However many requests come in at one moment, be they cheap or be their bodies hard to
+ * check, the loop begins a few milliseconds of them and goes on to what else there is; then to more of them, in rotation among
+ * addresses and users.
+ */
+export class LoopTurns {
+  private readonly queue = new FairQueue<() => void>(PLACES);
+  /** When the first work of this turn began; undefined where there was none. */
+  private since: number | undefined;
+
+  /** Does it now, or in one of the next turns. @throws TOO_MANY_REQUESTS, SERVICE_UNAVAILABLE where too much waits */
+  run(client: Client, work: () => void): void {
+    if (this.since === undefined) {
+      this.since = performance.now();
+      setImmediate(this.turn);
+    } else if (this.queue.size > 0 || performance.now() - this.since >= TURN_MS) {
+      this.queue.add(client, work);
+      return;
+    }
+    work();
+  }
+
+  private readonly turn = (): void => {
+    this.since = undefined;
+    if (this.queue.size === 0) return;
+    this.since = performance.now();
+    setImmediate(this.turn);
+    for (let n = 0; n < TURN_ITEMS && performance.now() - this.since < TURN_MS; n++) {
+      const work = this.queue.take();
+      if (work === undefined) return;
+      work();
+    }
+  };
+}
