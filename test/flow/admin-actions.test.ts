@@ -1,5 +1,8 @@
 import type { Middleware } from "moleculer";
 import { ROUTES } from "../../services/api/routes";
+import { asSystem, call } from "../../broker/contract";
+import type { AuditEntry } from "../../contracts/accounts";
+import * as orders from "../../contracts/orders";
 import type { Client } from "../support/client";
 import { ADMIN, startShop, type Shop } from "../support/shop";
 
@@ -58,4 +61,18 @@ describe("every action behind an admin's route", () => {
     expect(metas.length).toBeGreaterThan(5);
     expect(metas.filter((meta) => "system" in meta)).toEqual([]);
   });
+});
+
+it("the shop itself reads and cancels anybody's order, and the audit log says so; with a user it is only that user", async () => {
+  const buyer = shop.client();
+  await buyer.signUp();
+  const id = Number((await buyer.order(await buyer.createProduct({ quantity: 5 }), 1)).body["id"]);
+  const node = shop.node("api");
+  const asStranger = { meta: { system: true, user: { id: 99_999, role: "user" } } };
+  await expect(call(node, orders.get, { id }, asStranger)).rejects.toMatchObject({ type: "ORDER_NOT_FOUND" });
+  await expect(call(node, orders.cancel, { id }, asStranger)).rejects.toMatchObject({ type: "ORDER_NOT_FOUND" });
+  expect(await call(node, orders.get, { id }, asSystem())).toMatchObject({ id });
+  expect(await call(node, orders.cancel, { id }, asSystem())).toMatchObject({ id, status: "CANCELLED" });
+  const { items } = (await admin.get<{ items: AuditEntry[] }>("/admin/audit-log?action=order.cancelled")).body;
+  expect(items).toMatchObject([{ actor: "system", subject: id }]);
 });
