@@ -30,7 +30,7 @@ const inTime = (waitedMs: number): CallingOptions => (waitedMs > UNHURRIED_MS ? 
 const LARGE_ORDERS = 8;
 /** Different pages in one batch: as many as products reads at a time. Each may have 256 KiB, and what is in a message comes together. */
 const PAGES = { size: 2, inFlight: 2, places: 256, patienceMs: PATIENCE_MS };
-/** Searches are slower: lists without one do not wait for them, nor one search for another that came with it. */
+/** Searches are slower, and products runs one at a time: lists without one do not wait for them. */
 const SEARCHES = { size: 1, inFlight: 2, places: 64, patienceMs: PATIENCE_MS };
 
 type List = Params<typeof products.list>;

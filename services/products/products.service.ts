@@ -26,12 +26,17 @@ import {
 } from "./products.store";
 import { releaseStock, reserveStock } from "./reservations.store";
 
+type List = Params<typeof contract.list>;
+type Page = Result<typeof contract.list>;
+
 type Products = Service &
   WithDatabase & {
     /** Each settles what is asked at the same moment in one transaction. */
     reserve(order: CreatedOrder): Promise<contract.Outcome>;
     release(orderId: number): Promise<contract.Outcome>;
-    list(list: Params<typeof contract.list>): Promise<Result<typeof contract.list>>;
+    list(list: List): Promise<Page>;
+    /** One at a time. */
+    search(list: List): Promise<Page>;
     find(id: number): Promise<ProductRow>;
     findOwn(ctx: Context<unknown, Meta>, id: number, does?: ForeignAction): Promise<ProductRow>;
   };
@@ -159,13 +164,12 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
     },
 
     methods: {
-      async list(this: Products, list: Params<typeof contract.list>): Promise<Result<typeof contract.list>> {
-        return this.lists
-          .read((db) => listProducts(db, list))
-          .catch((error: unknown) => {
-            // The contract bounds all else: what is out of range for the database came in a cursor that nobody was given.
-            throw isDataError(error) ? problem("BAD_REQUEST", "the cursor can't be read") : explained(error);
-          });
+      async list(this: Products, list: List): Promise<Page> {
+        const page = list.q === undefined ? this.lists.read((db) => listProducts(db, list)) : this.search(list);
+        return page.catch((error: unknown) => {
+          // The contract bounds all else: what is out of range for the database came in a cursor that nobody was given.
+          throw isDataError(error) ? problem("BAD_REQUEST", "the cursor can't be read") : explained(error);
+        });
       },
 
       async find(this: Products, id: number): Promise<ProductRow> {
@@ -186,11 +190,18 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
     },
 
     created(this: Products) {
+      this.search = batch((lists) => Promise.all(lists.map((list) => this.lists.read((db) => listProducts(db, list)))), SEARCHES);
       this.reserve = batch(async (orders) => inOrder(await reserveStock(this.db, orders), orders.map(idOf)), SETTLING);
       this.release = batch(async (ids) => inOrder(await releaseStock(this.db, ids), ids), SETTLING);
     },
   };
 }
+
+/**
+ * One at a time, which leaves a list connection to lists without a search. One that waited the longest still has time for its
+ * two statements within a call.
+ */
+const SEARCHES = { size: 1, inFlight: 1, places: 256, patienceMs: 900 };
 
 /**
  * As many as the relay lets be outstanding, and some. Anything but an absent database may be one order's own fault; and

@@ -1,5 +1,5 @@
 import type { ServiceBroker } from "moleculer";
-import { Client as Postgres } from "pg";
+import { Client as Postgres, type QueryResultRow } from "pg";
 import { LIST_CONNECTIONS } from "../../mixins/database.lists";
 import type { WithDatabase } from "../../mixins/database.mixin";
 import { until } from "../support/amqp";
@@ -124,6 +124,32 @@ describe("lists and searches", () => {
 });
 
 describe("a search", () => {
+  it("that is slow, and another one that waits for it, leave a connection to lists without a search", async () => {
+    const lists = listsOf("products");
+    const read = lists.read.bind(lists);
+    let open = (): void => undefined;
+    const opened = new Promise<void>((resolve) => (open = resolve));
+    const slow = jest.spyOn(lists, "read").mockImplementation((work) =>
+      read((db) =>
+        work({
+          ...db,
+          adhoc: async <Row extends QueryResultRow>(text: string, values?: readonly unknown[]) => {
+            if (text.includes(" like ")) await opened;
+            return db.adhoc<Row>(text, values);
+          },
+        }),
+      ),
+    );
+    const searches = ["lamp", "chair"].map((q) => seller.get(`/products?q=${q}`));
+    await until("one runs", () => lists.pool.using > 0);
+    const statuses: number[] = [];
+    for (let limit = 1; limit <= 10; limit++) statuses.push((await seller.get(`/products?limit=${limit}`)).status);
+    open();
+    expect(statuses).toEqual(Array(10).fill(200));
+    expect((await Promise.all(searches)).map(({ status }) => status)).toEqual([200, 200]);
+    slow.mockRestore();
+  });
+
   it("of repetitive texts for what they nearly hold is quick, many at once, and others are served meanwhile", async () => {
     await database.query(
       "insert into products (name, description, price_cents, quantity, seller_id) select 'aab', rpad('', 5000, 'a'), 1, 1, 1 from generate_series(1, 600)",
