@@ -11,6 +11,8 @@ export interface Turn {
   readonly deadline: number;
   /** Asked before the work is started: whether the caller is still there. */
   readonly isWanted: () => boolean;
+  /** Set once work was started in this turn. */
+  isUsed?: true;
 }
 
 interface Waiting {
@@ -39,6 +41,22 @@ export class Turns {
 
   constructor(private readonly threads: number) {}
 
+  /** Whether work would be refused now; before anything else is done for it. @throws as `run` does at once */
+  check(turn: Turn, expectedMs: () => number): void {
+    // An idle thread tries what has any time left: what is expected may be wrong, and only work corrects it.
+    if (this.hasIdleThread) {
+      if (!turn.isWanted() || performance.now() > turn.deadline) throw tooLate();
+      return;
+    }
+    const queue = this.queues[turn.line];
+    const { address } = turn.client;
+    const hashes = ((turn.deadline - performance.now()) / expectedMs()) * this.threads;
+    if (queue.sizeOf(address) >= shareOf(Math.min(hashes, MAX_WAITING))) throw overShare();
+    const before = queue.turnsBefore(address);
+    const ofOthers = Math.min(this.queues[otherThan(turn.line)].size, before + 1);
+    if (before + ofOthers + this.running / 2 + this.threads > hashes) throw tooMany(); // what runs is taken for half done
+  }
+
   /**
    * Does the work when its turn comes.
    * @param expectedMs how long it will take, as far as is known when asked
@@ -46,10 +64,11 @@ export class Turns {
    * the deadline can't be met, or later where it could not be
    */
   async run<T>(turn: Turn, expectedMs: () => number, work: () => Promise<T>): Promise<T> {
-    // An idle thread tries it in any case: what is expected may be wrong, and only work corrects it.
-    if (this.running < this.threads && this.isEmpty) this.running++;
+    this.check(turn, expectedMs);
+    if (this.hasIdleThread) this.running++;
     else await this.wait(turn, expectedMs);
     this.last = turn.line;
+    turn.isUsed = true;
     try {
       return await work();
     } finally {
@@ -58,20 +77,13 @@ export class Turns {
     }
   }
 
-  private get isEmpty(): boolean {
-    return this.queues.logins.size + this.queues.registrations.size === 0;
+  private get hasIdleThread(): boolean {
+    return this.running < this.threads && this.queues.logins.size + this.queues.registrations.size === 0;
   }
 
   private wait(turn: Turn, expectedMs: () => number): Promise<void> {
-    const { line, client } = turn;
-    const queue = this.queues[line];
-    const hashes = ((turn.deadline - performance.now()) / expectedMs()) * this.threads;
-    if (queue.sizeOf(client.address) >= shareOf(hashes)) throw overShare();
-    const before = queue.turnsBefore(client.address);
-    const ofOthers = Math.min(this.queues[otherThan(line)].size, before + 1);
-    if (before + ofOthers + this.running / 2 + this.threads > hashes) throw tooMany(); // what runs is taken for half done
     return new Promise((resolve, reject) => {
-      queue.force(client, { turn, expectedMs, start: resolve, drop: reject });
+      this.queues[turn.line].force(turn.client, { turn, expectedMs, start: resolve, drop: reject });
     });
   }
 

@@ -121,6 +121,24 @@ it("an idle thread tries whatever comes: only that can correct an expectation th
   await desk.all([first]);
 });
 
+it("however quick hashes are, an address holds a quarter of the places, and others still get in", async () => {
+  const desk = new Desk();
+  desk.hashMs = 1;
+  const greedy = Array.from({ length: 300 }, (_, i) => desk.ask(`a${i}`, { address: "a" }));
+  const others = ["b", "c", "d"].map((name) => desk.ask(name));
+  const outcomes = await desk.all([...greedy, ...others]);
+  expect(outcomes.filter((outcome) => outcome.startsWith("a"))).toHaveLength(1 + 64);
+  expect(outcomes.slice(-3)).toEqual(["b", "c", "d"]);
+});
+
+it("an idle thread starts nothing whose time is over, or whose caller has gone", async () => {
+  const desk = new Desk();
+  const asked = [desk.ask("late", { patienceMs: -1 }), desk.ask("gone", { isWanted: () => false })];
+  expect(await desk.all(asked)).toEqual(["SERVICE_UNAVAILABLE", "SERVICE_UNAVAILABLE"]);
+  expect(desk.started).toEqual([]);
+  expect(await desk.all([desk.ask("next")])).toEqual(["next"]);
+});
+
 it("what waits and is overtaken until its deadline, or whose caller has gone, is dropped unstarted; what runs is finished", async () => {
   const desk = new Desk();
   let isThere = true;
