@@ -86,15 +86,19 @@ async function secondsLeft(query: Query, subject: Buffer): Promise<number> {
   return row?.seconds ?? 1;
 }
 
-/** Only in the minute that it was counted in. In one order everywhere: two statements must not wait for each other. */
+/**
+ * Only in the minute that it was counted in; a row that counts nothing any more is deleted. In one order everywhere: two
+ * statements must not wait for each other.
+ */
 async function takeBack(query: Query, attempts: readonly Counted[]): Promise<void> {
   if (attempts.length === 0) return;
   await query(
     `with l as (
-       select a.subject from login_attempts a join unnest($1::bytea[], $2::timestamptz[]) as c (subject, since) using (subject, since)
-       where a.attempts > 0 order by a.subject for update of a
-     )
-     update login_attempts a set attempts = attempts - 1 from l where a.subject = l.subject`,
+       select a.subject, a.attempts from login_attempts a
+         join unnest($1::bytea[], $2::timestamptz[]) as c (subject, since) using (subject, since)
+       order by a.subject for update of a
+     ), d as (delete from login_attempts a using l where a.subject = l.subject and l.attempts <= 1)
+     update login_attempts a set attempts = a.attempts - 1 from l where a.subject = l.subject and l.attempts > 1`,
     [attempts.map(({ subject }) => subject), attempts.map(({ since }) => since)],
   );
 }

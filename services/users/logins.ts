@@ -52,9 +52,11 @@ export class Logins {
   async logIn({ email, password }: Credentials, visitor: Visitor): Promise<Grant> {
     const account = emailKey(email);
     const turn = turnOf("logins", visitor, numberOf(account));
+    this.passwords.checkRoom(turn); // before a row is written
     return counted(this.db, this.loginLimits(account, visitor), isWrongPassword, () =>
       insist(async () => {
         const user = await this.verify(await this.find({ email_key: account }), { password }, turn);
+        checkTime(turn);
         const grant = await openSession(this.db, user, { ttl: this.settings.refreshTokenTtl, address: visitor.address });
         if (grant && visitor.address !== undefined) await rememberAddress(this.db, user.id, visitor.address);
         return grant;
@@ -70,11 +72,13 @@ export class Logins {
   async register({ email, password }: Credentials, visitor: Visitor): Promise<UserRow> {
     const account = emailKey(email);
     const turn = turnOf("registrations", visitor);
-    return counted(this.db, this.registrationLimits(visitor), isRegistration, async () => {
+    this.passwords.checkRoom(turn);
+    const isCounted = (): boolean => turn.isUsed === true; // whatever its end is, once a password was hashed
+    return counted(this.db, this.registrationLimits(visitor), isCounted, async () => {
       const taken = await this.find({ email_key: account });
       if (taken) return this.registerAgain(taken, password, visitor, turn);
       const password_hash = await this.passwords.hash(password, turn);
-      if (performance.now() > turn.deadline) throw tooLate();
+      checkTime(turn);
       try {
         return await insertUser(this.db, { email, password_hash }, visitor.address);
       } catch (error) {
@@ -95,6 +99,7 @@ export class Logins {
     visitor: Visitor,
   ): Promise<void> {
     const turn = turnOf("logins", visitor, id);
+    this.passwords.checkRoom(turn);
     // A count of its own: strangers who fail to log in must not keep somebody from changing their password.
     const limits = [{ subject: ["password", id], limit: this.settings.rateLimit.password }];
     await counted(this.db, limits, isWrongPassword, () =>
@@ -103,6 +108,7 @@ export class Logins {
         if (user?.disabled_at !== null) throw noAccount();
         const { isRight, hash } = await this.check(user, { password: current, next }, turn);
         if (!isRight || hash === undefined) throw wrongCredentials();
+        checkTime(turn);
         return (await changePassword(this.db, user, hash, { session, address: visitor.address })) || undefined;
       }),
     );
@@ -158,8 +164,10 @@ export const noAccount = () => problem("UNAUTHENTICATED", "this account does not
 
 const isWrongPassword = (error: unknown): boolean => ["INVALID_CREDENTIALS", "EMAIL_TAKEN"].includes(errorType(error) ?? "");
 
-/** Counted whatever its end is, but where no password was hashed. */
-const isRegistration = (error: unknown): boolean => !["SERVICE_UNAVAILABLE", "TOO_MANY_REQUESTS"].includes(errorType(error) ?? "");
+/** Before something is changed for a caller who has given up. */
+function checkTime({ deadline }: Turn): void {
+  if (performance.now() > deadline) throw tooLate();
+}
 
 /** The hash may be renewed by another login, and then be changed. */
 const MAX_TRIES = 3;

@@ -51,6 +51,11 @@ export class Passwords {
     this.hash("a first password", OWN_TURN).catch(() => undefined /* the first login will say so */);
   }
 
+  /** Whether a password of this turn would be refused now, before anything else is done for it. @throws as `Turns.check` */
+  checkRoom(turn: Turn): void {
+    this.turns.check(turn, () => this.expectedMs(roundsOf(this.cost))); // the least that any of them takes
+  }
+
   async hash(password: string, turn: Turn): Promise<string> {
     const task = (): HashTask => ({ password, cost: this.cost });
     return (await this.run<typeof hash>("hash", turn, roundsOf(this.cost), task)).hash;

@@ -35,6 +35,9 @@ type Users = Service &
 /** How often what is over is forgotten, in ms. Nodes may do it at the same moment. */
 const TIDY_INTERVAL = 3_600_000;
 
+/** These take turns (Turns), which bounds them: in a bulkhead, first come, first served, one address could hold every place. */
+const FAIR = { bulkhead: { enabled: false } };
+
 const MODEL = {
   name: "users",
   define: {
@@ -62,23 +65,31 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
     ],
 
     actions: {
-      register: implement(contract.register, async function (this: Users, ctx) {
-        const { address, ...credentials } = ctx.params;
-        const failure = { by: { actor: null, address }, action: "login.failed", subject: this.subjectOf(credentials.email) } as const;
-        return auditLog.loggingRefusals(this.db, failure, async () =>
-          present(await this.logins.register(credentials, { address, isWanted: () => isCallerThere(ctx) })),
-        );
-      }),
+      register: implement(
+        contract.register,
+        async function (this: Users, ctx) {
+          const { address, ...credentials } = ctx.params;
+          const failure = { by: { actor: null, address }, action: "login.failed", subject: this.subjectOf(credentials.email) } as const;
+          return auditLog.loggingRefusals(this.db, failure, async () =>
+            present(await this.logins.register(credentials, { address, isWanted: () => isCallerThere(ctx) })),
+          );
+        },
+        FAIR,
+      ),
 
-      token: implement(contract.token, async function (this: Users, ctx) {
-        const { address, ...credentials } = ctx.params;
-        const key = await this.keys.signing();
-        const failure = { by: { actor: null, address }, action: "login.failed", subject: this.subjectOf(credentials.email) } as const;
-        const granted = await auditLog.loggingRefusals(this.db, failure, () =>
-          this.logins.logIn(credentials, { address, isWanted: () => isCallerThere(ctx) }),
-        );
-        return tokens(key, granted, config.accessTokenTtl);
-      }),
+      token: implement(
+        contract.token,
+        async function (this: Users, ctx) {
+          const { address, ...credentials } = ctx.params;
+          const key = await this.keys.signing();
+          const failure = { by: { actor: null, address }, action: "login.failed", subject: this.subjectOf(credentials.email) } as const;
+          const granted = await auditLog.loggingRefusals(this.db, failure, () =>
+            this.logins.logIn(credentials, { address, isWanted: () => isCallerThere(ctx) }),
+          );
+          return tokens(key, granted, config.accessTokenTtl);
+        },
+        FAIR,
+      ),
 
       refresh: implement(contract.refresh, async function (this: Users, ctx) {
         const key = await this.keys.signing(); // before the token is spent
@@ -93,19 +104,23 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
         return {};
       }),
 
-      changePassword: implement(contract.changePassword, async function (this: Users, ctx) {
-        const { current_password: current, new_password: next, address } = ctx.params;
-        const caller = callerOf(ctx);
-        const refusal = {
-          by: { actor: caller.id, address },
-          action: "password.refused",
-          subject: () => Promise.resolve(caller.id),
-        } as const;
-        await auditLog.loggingRefusals(this.db, refusal, () =>
-          this.logins.changePassword(caller, { current, next }, { address, isWanted: () => isCallerThere(ctx) }),
-        );
-        return {};
-      }),
+      changePassword: implement(
+        contract.changePassword,
+        async function (this: Users, ctx) {
+          const { current_password: current, new_password: next, address } = ctx.params;
+          const caller = callerOf(ctx);
+          const refusal = {
+            by: { actor: caller.id, address },
+            action: "password.refused",
+            subject: () => Promise.resolve(caller.id),
+          } as const;
+          await auditLog.loggingRefusals(this.db, refusal, () =>
+            this.logins.changePassword(caller, { current, next }, { address, isWanted: () => isCallerThere(ctx) }),
+          );
+          return {};
+        },
+        FAIR,
+      ),
 
       me: implement(contract.me, async function (this: Users, ctx) {
         const user = await this.findUser({ id: callerOf(ctx).id });

@@ -2,7 +2,10 @@ import { randomBytes } from "node:crypto";
 import bcrypt from "bcryptjs";
 import { Client as Postgres } from "pg";
 import { call } from "../../broker/contract";
-import { register } from "../../contracts/users";
+import { withRequest } from "../../broker/request";
+import { register, token } from "../../contracts/users";
+import type { Database } from "../../mixins/database";
+import type { Logins } from "../../services/users/logins";
 import { until } from "../support/amqp";
 import { Client, type Answer } from "../support/client";
 import { startShop, urlOf, type Shop, type ShopOptions } from "../support/shop";
@@ -177,4 +180,147 @@ describe("while somebody keeps the threads busy", () => {
     await client.post("/register", { email: unique(), password: PASSWORD }); // after all that was waiting
     expect(await inUsers("select from users where email = any($1)", [refused])).toHaveLength(0);
   });
+});
+
+describe("within limits", () => {
+  beforeAll(() =>
+    open({
+      env: {
+        RATE_LIMIT_AUTH: "9",
+        RATE_LIMIT_ACCOUNT: "99",
+        RATE_LIMIT_ADDRESS: "999",
+        RATE_LIMIT_REGISTER: "99",
+        TRUST_PROXY: "loopback",
+      },
+    }),
+  );
+  afterAll(() => shop.stop());
+  const gates: (() => void)[] = [];
+  afterEach(() => {
+    for (const open of gates.splice(0)) open(); // of a test that failed, too: nothing waits into the next one
+    jest.restoreAllMocks();
+  });
+
+  const service = () =>
+    shop.node("users").getLocalService("users") as unknown as {
+      db: Database;
+      logins: Pick<Logins, "logIn" | "register" | "changePassword"> & { find(where: object): Promise<unknown> };
+      passwords: { pool: { run(task: object, options: object): Promise<unknown> } };
+    };
+  const rowsOf = async (table: "login_attempts" | "sessions" | "users") =>
+    (await inUsers<{ n: number }>(`select count(*)::int as n from ${table}`))[0]!.n;
+  const gate = () => {
+    let open = (): void => undefined;
+    const opened = new Promise<void>((resolve) => (open = resolve));
+    gates.push(open);
+    return { open, opened };
+  };
+  /** Hashes are done, but nobody hears of it until then. */
+  function holdHashes(until: Promise<void>) {
+    const { pool } = service().passwords;
+    const run = pool.run.bind(pool);
+    return jest.spyOn(pool, "run").mockImplementation(async (task, options) => {
+      const result = await run(task, options);
+      await until;
+      return result;
+    });
+  }
+  /** Does something whose time is over when its password has been hashed. */
+  async function late<T>(work: () => Promise<T>): Promise<void> {
+    const { open, opened } = gate();
+    const hashes = holdHashes(opened);
+    const deadline = performance.now() + 500;
+    const done = expect(withRequest(undefined, deadline, work)).rejects.toMatchObject({ type: "SERVICE_UNAVAILABLE" });
+    await until("its time is over", () => performance.now() > deadline);
+    open();
+    await done;
+    expect(hashes).toHaveBeenCalledTimes(1);
+    hashes.mockRestore();
+  }
+  const visitor = (address: string) => ({ address, isWanted: () => true });
+
+  it("a login that succeeds leaves no row of attempts, and those that failed before still count", async () => {
+    const email = await newAccount();
+    expect((await logIn(email, "wrong", "198.51.100.1")).status).toBe(401);
+    const before = await inUsers("select * from login_attempts order by subject");
+    expect((await logIn(email, PASSWORD, "198.51.100.1")).status).toBe(200);
+    expect((await logIn(email, PASSWORD, "198.51.100.2")).status).toBe(200);
+    expect(await inUsers("select * from login_attempts order by subject")).toEqual(before);
+  });
+
+  it("logins that find no room to be hashed are refused before anything is counted", async () => {
+    const { open, opened } = gate();
+    const hashes = holdHashes(opened);
+    const ask = () =>
+      call(shop.node("users"), token, { email: unique(), password: "wrong", address: "198.51.100.3" }).catch((error: unknown) => error);
+    const rows = await rowsOf("login_attempts");
+    const flood = Array.from({ length: 100 }, ask);
+    const refused = new Set<unknown>();
+    for (const one of flood) void one.then((error) => refused.add(error));
+    await until("some are refused", () => refused.size > 20);
+    await until(
+      "the others have been counted",
+      async () => (await rowsOf("login_attempts")) === rows + 1 + 2 * (flood.length - refused.size),
+    );
+    const query = jest.spyOn(service().db, "query");
+    expect(await ask()).toMatchObject({ type: "TOO_MANY_REQUESTS" });
+    expect(query).not.toHaveBeenCalled();
+    open();
+    const outcomes = await Promise.all(flood);
+    const failed = outcomes.filter((error) => (error as { type?: string }).type === "INVALID_CREDENTIALS");
+    expect(await rowsOf("login_attempts")).toBe(rows + 1 + 2 * failed.length);
+    hashes.mockRestore();
+  });
+
+  it("a registration that was hashed too late counts, and makes no account", async () => {
+    const [rows, accounts] = [await rowsOf("login_attempts"), await rowsOf("users")];
+    await late(() => service().logins.register({ email: unique(), password: PASSWORD }, visitor("198.51.100.4")));
+    expect([await rowsOf("login_attempts"), await rowsOf("users")]).toEqual([rows + 1, accounts]);
+  });
+
+  it("a registration that was not hashed does not count", async () => {
+    const rows = await rowsOf("login_attempts");
+    jest.spyOn(service().logins, "find").mockRejectedValueOnce(new Error("lost"));
+    const registration = service().logins.register({ email: unique(), password: PASSWORD }, visitor("198.51.100.5"));
+    await expect(registration).rejects.toThrow("lost");
+    expect(await rowsOf("login_attempts")).toBe(rows);
+  });
+
+  it("a login with the right password whose time is over opens no session, and does not count", async () => {
+    const email = await newAccount();
+    const [rows, sessions] = [await rowsOf("login_attempts"), await rowsOf("sessions")];
+    await late(() => service().logins.logIn({ email, password: PASSWORD }, visitor("198.51.100.6")));
+    expect([await rowsOf("login_attempts"), await rowsOf("sessions")]).toEqual([rows, sessions]);
+  });
+
+  it("a change of password whose time is over changes nothing", async () => {
+    const email = await newAccount();
+    const [user] = await inUsers<{ id: number }>("select id::int from users where email = $1", [email]);
+    await late(() => service().logins.changePassword(user!, { current: PASSWORD, next: "another horse" }, visitor("198.51.100.7")));
+    expect((await logIn(email, PASSWORD)).status).toBe(200);
+  });
+
+  it.each(["logIn", "register", "changePassword"] as const)(
+    "however many wait in %s, another one gets to the fair queue",
+    async (method) => {
+      const email = await newAccount();
+      const own = await new Client(client.url).login(email, PASSWORD);
+      const { open, opened } = gate();
+      const { logins } = service();
+      const held = jest.spyOn(logins, method).mockImplementation(async () => {
+        await opened;
+        throw new Error("held");
+      });
+      const ask = {
+        logIn: () => logIn(email, PASSWORD, "198.51.100.8"),
+        register: () => client.post("/register", { email: unique(), password: PASSWORD }, from("198.51.100.8")),
+        changePassword: () =>
+          own.request("PUT", "/me/password", { current_password: PASSWORD, new_password: PASSWORD }, from("198.51.100.8")),
+      }[method];
+      const waiting = Array.from({ length: 100 }, ask);
+      await until("all have come", () => held.mock.calls.length === 100);
+      open();
+      await Promise.all(waiting);
+    },
+  );
 });
