@@ -4,12 +4,15 @@ import { FairSlots } from "../../mixins/fair-queue";
  * What a gateway has in flight of each kind of call that is not batched, and how many wait for their turn. The kinds do not
  * wait for each other: slow lists leave orders alone. Logins and registrations wait in the users service, which knows how long a
  * hash takes.
+ *
+ * Each change of a product may hold one of the ten connections of the products pool while it waits for rows that a reservation has
+ * locked: `products` has so few slots that reads, quotes and reservations still find a connection.
  */
 const LANES = {
   lists: { slots: 4, places: 64 },
   users: { slots: 16, places: 128 },
   passwords: { slots: 128, places: 128 },
-  products: { slots: 8, places: 128 },
+  products: { slots: 4, places: 128 },
   orders: { slots: 8, places: 128 },
   operations: { slots: 4, places: 64 },
   audits: { slots: 1, places: 8 },
