@@ -54,7 +54,7 @@ export type Order = Static<typeof Order>;
 /** 1–255 visible ASCII characters; draft-ietf-httpapi-idempotency-key-header. */
 export const IdempotencyKey = Type.String({ pattern: "^[\\x21-\\x7e]{1,255}$" });
 
-/** Most lines of all orders of one `createMany`: its response has their names. */
+/** Most lines of all orders of one `createMany`, and give or take an order of one `getMany`: the response has their names. */
 export const LINES_PER_CALL = 2_000;
 
 const NewOrder = {
@@ -103,7 +103,7 @@ export const get = action("orders.get", { params: closed({ id: Id }), result: Or
 
 /**
  * As `get`, for several people at once, in the order asked; null for what is not found. Only as many of the first as fit
- * into RESPONSE_BYTES, at least one: the others have to be asked for again.
+ * into RESPONSE_BYTES and LINES_PER_CALL, at least one: the others have to be asked for again.
  */
 export const getMany = action("orders.getMany", {
   params: closed({

@@ -42,7 +42,7 @@ type Orders = Service &
     /** Each of these does together what is asked at the same moment. */
     quote(productIds: number[]): Promise<Quote[]>;
     commit(draft: store.Draft): Promise<store.OrderRow | undefined>;
-    findByKey(key: OrderKey): Promise<store.OrderRow | undefined>;
+    findByKey(key: OrderKey): Promise<store.Keyed | undefined>;
     settle(outcome: Outcome): Promise<void>;
   };
 
@@ -106,11 +106,7 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
       }),
 
       getMany: implement(contract.getMany, async function (this: Orders, ctx) {
-        const seen = await store.findSeen(this.db, ctx.params.orders);
-        const orders = ctx.params.orders.map((_, n) => {
-          const order = seen.get(n);
-          return order === undefined ? null : store.present(order);
-        });
+        const orders = (await store.findSeen(this.db, ctx.params.orders)).map((order) => order && store.present(order));
         return orders.slice(0, countWithin(orders, RESPONSE_BYTES));
       }),
 
@@ -211,12 +207,12 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
 
       /** The first answer to a key, where there was one. */
       async firstAnswer(this: Orders, key: OrderKey): Promise<Created | undefined> {
-        const order = await this.findByKey(key).catch((error: unknown) => {
+        const found = await this.findByKey(key).catch((error: unknown) => {
           throw explained(error);
         });
-        if (order === undefined) return undefined;
-        if (order.request_hash !== key.request_hash) throw problem("IDEMPOTENCY_KEY_REUSED", "this key came with another body before");
-        return { order: store.presentAsCreated(order), replayed: true };
+        if (found === undefined) return undefined;
+        if (found.order === undefined) throw problem("IDEMPOTENCY_KEY_REUSED", "this key came with another body before");
+        return { order: store.presentAsCreated(found.order), replayed: true };
       },
 
       /** Whoever shows these orders may read them again. Called after the commit; never fails, and nobody waits for it. */

@@ -1,6 +1,6 @@
-import { PAGE_BYTES, RESPONSE_BYTES, type Params } from "../../contracts/contract";
+import { PAGE_BYTES, type Params } from "../../contracts/contract";
 import { fromCents } from "../../contracts/money";
-import type { getMany, Order, Status } from "../../contracts/orders";
+import { LINES_PER_CALL, type getMany, type Order, type Status } from "../../contracts/orders";
 import type { Outcome, Refusal } from "../../contracts/products";
 import type { Database, Query, Reader } from "../../mixins/database";
 import { shareOf } from "../../mixins/fair-queue";
@@ -162,17 +162,26 @@ const newOrder = (draft: Draft, id: number, created_at: Date): OrderRow => ({
   history: [{ status: "PENDING", at: created_at.toISOString() }],
 });
 
-/** The orders that these keys have made; undefined for those that have made none. */
+/** The order that a key has made; undefined where it was made of another body. */
+export interface Keyed {
+  order: OrderRow | undefined;
+}
+
+/**
+ * The orders that these keys have made; undefined for those that have made none. One of another body is not read: it may be much larger
+ * than what came with its key now.
+ */
 export async function findByKeys(
   db: Database,
-  keys: readonly { user_id: number; idempotency_key: string }[],
-): Promise<(OrderRow | undefined)[]> {
-  const rows = await db.query<OrderRow & { n: number }>(
-    `select found.*, k.n from unnest($1::bigint[], $2::text[]) with ordinality as k (user_id, idempotency_key, n)
-     cross join lateral (${SELECT} where o.user_id = k.user_id and o.idempotency_key = k.idempotency_key) as found`,
-    [keys.map((k) => k.user_id), keys.map((k) => k.idempotency_key)],
+  keys: readonly { user_id: number; idempotency_key: string; request_hash: string }[],
+): Promise<(Keyed | undefined)[]> {
+  const rows = await db.query<(OrderRow | { id: null }) & { n: number }>(
+    `select k.n, same.* from unnest($1::bigint[], $2::text[], $3::text[]) with ordinality as k (user_id, idempotency_key, request_hash, n)
+     join orders made on made.user_id = k.user_id and made.idempotency_key = k.idempotency_key
+     left join lateral (${SELECT} where o.id = made.id and o.request_hash = k.request_hash) as same on true`,
+    [keys.map((k) => k.user_id), keys.map((k) => k.idempotency_key), keys.map((k) => k.request_hash)],
   );
-  const found = new Map(rows.map(({ n, ...row }) => [n, row]));
+  const found = new Map(rows.map(({ n, ...row }): [number, Keyed] => [n, { order: row.id === null ? undefined : row }]));
   return keys.map((_, i) => found.get(i + 1));
 }
 
@@ -181,18 +190,22 @@ export const findOrders = (query: Query, ids: readonly number[]): Promise<OrderR
   query<OrderRow>(`${SELECT} where o.id = any($1)`, [ids]);
 
 /**
- * What each of several people may see of the orders that they ask for, by its place; behind the first RESPONSE_BYTES some
- * are left out.
+ * What each of several people may see of the orders that they ask for, null for what they may not: of the first that have
+ * LINES_PER_CALL lines, and the one that exceeds them. Lines are counted first, since the JSON of those behind would be made to be thrown away.
  */
-export async function findSeen(db: Database, asked: Params<typeof getMany>["orders"]): Promise<Map<number, OrderRow>> {
-  const select = `select ${FIELDS}, asked.n::int - 1 as n
-    from unnest($1::bigint[], $2::bigint[], $3::text[]) with ordinality as asked (order_id, user_id, role, n)
-    join orders o on o.id = asked.order_id and (o.user_id = asked.user_id or asked.role = 'admin')`;
-  const rows = await db.query<OrderRow & { n: number }>(
-    within(RESPONSE_BYTES, { columns: `${COLUMNS}, n`, select, order: "n", bytes: LINES_BYTES, rows: asked.length }),
-    [asked.map(({ id }) => id), asked.map(({ user_id }) => user_id), asked.map(({ role }) => role)],
+export async function findSeen(db: Database, asked: Params<typeof getMany>["orders"]): Promise<(OrderRow | null)[]> {
+  const rows = await db.query<OrderRow | { id: null }>(
+    `select found.* from (
+       select asked.n, o.id, sum(l.count) over (order by asked.n rows unbounded preceding) - l.count as lines_before
+       from unnest($1::bigint[], $2::bigint[], $3::text[]) with ordinality as asked (order_id, user_id, role, n)
+       left join orders o on o.id = asked.order_id and (o.user_id = asked.user_id or asked.role = 'admin')
+       cross join lateral (select count(*) from order_lines where order_id = o.id) as l
+     ) as seen
+     left join lateral (${SELECT} where o.id = seen.id) as found on true
+     where lines_before < $4 order by seen.n`,
+    [asked.map(({ id }) => id), asked.map(({ user_id }) => user_id), asked.map(({ role }) => role), LINES_PER_CALL],
   );
-  return new Map(rows.map(({ n, ...row }) => [n, row]));
+  return rows.map((row) => (row.id === null ? null : row));
 }
 
 export interface ListFilter {

@@ -6,7 +6,7 @@ import * as orders from "../../contracts/orders";
 import * as products from "../../contracts/products";
 import type { Database } from "../../mixins/database";
 import { gather } from "../../services/api/gather";
-import { findSeen, listOrders } from "../../services/orders/orders.store";
+import { findByKeys, findSeen, listOrders } from "../../services/orders/orders.store";
 import { listProducts } from "../../services/products/products.store";
 import type { Client } from "../support/client";
 import { ADMIN, startShop, type Shop } from "../support/shop";
@@ -138,6 +138,36 @@ describe("a page of large items", () => {
     expect(await readBytes(book, (db) => findSeen(db, wanted))).toBeLessThan(3 * RESPONSE_BYTES);
     expect(await readBytes(catalogue, (db) => listProducts(db, { seller_id: 4_000_001, limit: 100 }))).toBeLessThan(2 * PAGE_BYTES);
     await book.query("truncate orders cascade");
+  });
+});
+
+describe("orders that nobody is given", () => {
+  afterEach(() => book.query("truncate orders cascade"));
+
+  it("behind the first 2,000 lines of a batch have their lines counted, and not made JSON", async () => {
+    const ids = await insertOrders(100, 4_000_006);
+    const wanted = [1_000_000_000, ...ids].map((id) => ({ id, user_id: 4_000_006, role: "user" as const }));
+    let made = 0;
+    const explain = async (text: string, values: unknown[]) => {
+      const { rows } = await book.query<{ "QUERY PLAN": object }>(`explain (analyze, format json) ${text}`, values);
+      JSON.stringify(rows, (_key, value: unknown) => {
+        if (typeof value === "object" && value !== null && "Subplan Name" in value && "Actual Loops" in value)
+          made = Math.max(made, Number(value["Actual Loops"]));
+        return value;
+      });
+      return (await book.query<object>(text, values)).rows;
+    };
+    const found = await findSeen({ query: explain } as unknown as Database, wanted);
+    expect(found.map((order) => order?.id)).toEqual([undefined, ...ids.slice(0, 20)]);
+    expect(made).toBe(20);
+  });
+
+  it("since their key came with another body now are not read", async () => {
+    await insertOrders(1, 4_000_007);
+    const key = { user_id: 4_000_007, idempotency_key: "large-1" };
+    const find = (request_hash: string) => readBytes(book, (db) => findByKeys(db, [{ ...key, request_hash }]));
+    expect(await find("-")).toBeGreaterThan(60_000);
+    expect(await find("another")).toBeLessThan(1_000);
   });
 });
 
