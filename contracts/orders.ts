@@ -134,9 +134,13 @@ export const orderCreated = event(
   "order.created",
   closed({ orders: Type.Array(Type.Object({ order_id: Id }), { minItems: 1, maxItems: MAX_BATCH }) }),
 );
+/** The user whose order it is, so that users take turns; 0 or none where that is unknown. */
+const Buyer = Type.Optional(Type.Integer({ minimum: 0 }));
+
 /** One order of `order.created`. */
 export const CreatedOrder = closed({
   order_id: Id,
+  user_id: Buyer,
   lines: Type.Array(closed({ product_id: Id, quantity: Type.Integer({ minimum: 1 }) }), { minItems: 1 }),
 });
 export type CreatedOrder = Static<typeof CreatedOrder>;
@@ -147,7 +151,8 @@ export const orderCancelled = event(
   closed({ orders: Type.Array(Type.Object({ order_id: Id }), { minItems: 1, maxItems: MAX_BATCH }) }),
 );
 /** One order of `order.cancelled`. */
-export const CancelledOrder = closed({ order_id: Id });
+export const CancelledOrder = closed({ order_id: Id, user_id: Buyer });
+export type CancelledOrder = Static<typeof CancelledOrder>;
 
 /** The status of these orders has changed. For whoever shows them: it may get lost, and nothing relies on it. */
 export const orderChanged = event(

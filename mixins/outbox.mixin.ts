@@ -145,8 +145,10 @@ export function outboxMixin(events: readonly string[], limits: OutboxLimits): Pa
 
       async emitRows(this: Relay, rows: readonly Announcement[]) {
         for (const event of events) {
-          // The id comes from its column: a payload that is broken can still be refused and parked.
-          const orders = rows.filter((row) => row.event === event).map((row) => ({ ...row.payload, order_id: row.order_id }));
+          // The ids come from their columns: a payload that is broken can still be refused and parked.
+          const orders = rows
+            .filter((row) => row.event === event)
+            .map(({ payload, order_id, user_id }) => ({ ...payload, order_id, user_id }));
           if (orders.length > 0) await this.broker.emit(event, { orders });
         }
       },

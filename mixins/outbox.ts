@@ -4,6 +4,8 @@ import { shareOf } from "./fair-queue";
 /** What is emitted for one order. */
 export interface Announcement {
   order_id: number;
+  /** The order's user; 0 in rows from before there was this column. */
+  user_id: number;
   event: string;
   payload: Record<string, unknown>;
 }
@@ -84,7 +86,7 @@ const CLAIM = `
     set attempts = attempts + 1,
         next_attempt_at = now() + make_interval(secs => least($2, $1 * power(2, least(attempts, 20))) / 1000.0)
     where o.id in (select id from again union all select id from fresh)
-    returning o.id, o.order_id, o.event, o.payload
+    returning o.id, o.order_id, o.user_id, o.event, o.payload
   )
   select claimed.*, in_flight.n as waiting, (select user_id from fresh order by nth desc limit 1) as turn,
     (select count(*) from fresh) < (select n from room)
@@ -107,8 +109,8 @@ export interface Claimed {
 export async function claim(db: Database, { retryMs, retryMaxMs, outstanding, batch }: OutboxLimits, turn = 0): Promise<Claimed> {
   type Row = { [K in keyof OutboxRow]: OutboxRow[K] | null } & { waiting: number; turn: number | null; more: boolean; held_back: boolean };
   const found = await db.query<Row>(CLAIM, [retryMs, retryMaxMs, outstanding, batch, turn, shareOf(outstanding)]);
-  const rows = found.flatMap(({ id, order_id, event, payload }) =>
-    id === null || order_id === null || event === null ? [] : { id, order_id, event, payload: payload ?? {} },
+  const rows = found.flatMap(({ id, order_id, user_id, event, payload }) =>
+    id === null || order_id === null || user_id === null || event === null ? [] : { id, order_id, user_id, event, payload: payload ?? {} },
   );
   const [first] = found; // the same in each
   return {
@@ -142,7 +144,7 @@ export async function settle(query: Query, answers: readonly { order_id: number;
   );
 }
 
-export interface OutboxEntry extends Omit<OutboxRow, "payload"> {
+export interface OutboxEntry extends Omit<OutboxRow, "user_id" | "payload"> {
   state: "PENDING" | "SETTLED" | "PARKED";
   attempts: number;
   next_attempt_at: Date;

@@ -145,8 +145,9 @@ export async function insertOrders(
   return { orders, claimed };
 }
 
-const announcement = ({ id, lines }: OrderRow): outbox.Announcement => ({
+const announcement = ({ id, user_id, lines }: OrderRow): outbox.Announcement => ({
   order_id: id,
+  user_id,
   event: "order.created",
   payload: { lines: lines.map(({ product_id, quantity }) => ({ product_id, quantity })) },
 });

@@ -1,7 +1,7 @@
 import type { Static, TSchema } from "@sinclair/typebox";
 import type { ServiceBroker } from "moleculer";
 import { emit } from "../../broker/contract";
-import { isUnreachable } from "../../broker/errors";
+import { errorCode, isUnreachable } from "../../broker/errors";
 import { check, matches } from "../../broker/validator";
 import type { EventContract } from "../../contracts/contract";
 import { stockRefused, stockSettled, type Outcome, type Refusal } from "../../contracts/products";
@@ -37,7 +37,7 @@ export async function answer<S extends TSchema>(
       outcomes.push(await work(order));
     } catch (error) {
       const reason = error instanceof Error ? error : new Error(String(error));
-      if (isDatabaseAway(reason) || isUnreachable(reason)) silence = reason;
+      if (isDatabaseAway(reason) || isUnreachable(reason) || errorCode(reason) === "TOO_MANY_REQUESTS") silence = reason;
       else refusals.push(refusal(event, order, reason.message, false));
     }
   };

@@ -25,11 +25,15 @@ const USER = { meta: { user: { id: 1, role: "user" as const } } };
 /** Hears the events and says nothing: the tests do. */
 class SilentProducts {
   readonly asked: number[] = [];
+  /** Whose they are. */
+  readonly buyers: (number | undefined)[] = [];
   times = (order_id: number) => this.asked.filter((id) => id === order_id).length;
 
   on(broker: ServiceBroker): this {
-    const hear = (ctx: Context<{ orders: { order_id: number }[] }>) =>
-      void this.asked.push(...ctx.params.orders.map((order) => order.order_id));
+    const hear = (ctx: Context<{ orders: { order_id: number; user_id?: number }[] }>) => {
+      this.asked.push(...ctx.params.orders.map((order) => order.order_id));
+      this.buyers.push(...ctx.params.orders.map((order) => order.user_id));
+    };
     broker.createService({
       name: "products",
       actions: {
@@ -218,7 +222,7 @@ describe("claiming, while nobody listens to the relay's own events", () => {
     expect(await claimedOf([1, 1, 1, 3, 2], 4)).toEqual([1, 3, 2]);
   });
 
-  it("a user's order is emitted at once while another's thousand wait", async () => {
+  it("a user's order is emitted at once while another's thousand wait, and each says whose it is", async () => {
     await committed(1_000, undefined, 1);
     const products = new SilentProducts().on(broker);
     await until("a quarter of the cap is in flight", () => products.asked.length === 256);
@@ -226,7 +230,7 @@ describe("claiming, while nobody listens to the relay's own events", () => {
       await call(broker, create, { items: [{ product_id: 1, quantity: 1 }] }, { meta: { user: { id: 2, role: "user" as const } } })
     ).order.id;
     await until("it is asked for", () => products.times(next) === 1, 500);
-    expect(products.asked).toHaveLength(257);
+    expect(products.buyers).toEqual([...Array<number>(256).fill(1), 2]);
     await broker.destroyService("products");
   });
 

@@ -311,6 +311,56 @@ describe("the events of the products service", () => {
   });
 });
 
+describe("fifty orders of a hundred lines", () => {
+  let ids: number[], heavy: CreatedOrder[];
+  beforeAll(async () => {
+    ids = await Promise.all(Array.from({ length: 100 }, () => newProduct(1_000)));
+  });
+  beforeEach(() => {
+    heavy = Array.from({ length: 50 }, () => ({ ...newOrder(...ids.map((id) => line(id, 1))), user_id: 1 }));
+  });
+  /** Movements by transaction, oldest first. */
+  const transactions = (kind: "RESERVE" | "RELEASE", orders: CreatedOrder[]) =>
+    db.query<{ orders: number[]; lines: number }>(
+      `select json_agg(distinct order_id) as orders, count(*) as lines from stock_movements
+       where kind = $1 and order_id = any($2) group by xmin::text order by min(id)`,
+      [kind, orders.map(({ order_id }) => order_id)],
+    );
+
+  it("are reserved and given back by transactions of a thousand lines at most", async () => {
+    await created(heavy);
+    await cancelled(...heavy);
+    for (const kind of ["RESERVE", "RELEASE"] as const) {
+      const written = await transactions(kind, heavy);
+      expect(Math.max(...written.map(({ lines }) => lines))).toBeLessThanOrEqual(1_000);
+      expect(written.reduce((sum, { lines }) => sum + lines, 0)).toBe(5_000);
+    }
+    await stockAddsUp(ids);
+  });
+
+  it("of one buyer wait: another's order of one line is reserved with the next of them", async () => {
+    const own = await newProduct(1);
+    const small = { ...newOrder(line(own, 1)), user_id: 2 };
+    const other = new Client({ connectionString: database.url });
+    await other.connect();
+    const emitted: Promise<unknown>[] = [];
+    try {
+      await other.query("begin");
+      await other.query("select from products where id = $1 for update", [ids[0]]);
+      emitted.push(created(heavy));
+      const waiting = "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+      await until("two batches wait for the product", async () => (await db.query(waiting)).length === 2);
+      emitted.push(created([small]));
+    } finally {
+      await other.end(); // and with it the lock
+    }
+    await Promise.all(emitted);
+    const written = await transactions("RESERVE", [...heavy, small]);
+    expect(written.findIndex(({ orders }) => orders.includes(small.order_id))).toBeLessThanOrEqual(2);
+    expect(written.length).toBeGreaterThanOrEqual(5);
+  });
+});
+
 describe("a database that is away", () => {
   let away: Line;
   let remote: Awaited<ReturnType<typeof startProducts>>;

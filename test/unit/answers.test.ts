@@ -5,7 +5,8 @@ import type { Outcome, Refusal } from "../../contracts/products";
 import { answer } from "../../services/products/answers";
 
 describe("the answer to an event of several orders", () => {
-  it("tells outcomes and refusals, also where another order is met with silence, and then says why", async () => {
+  const FULL = ["SERVICE_UNAVAILABLE", "TOO_MANY_REQUESTS"] as const;
+  it.each(FULL)("tells outcomes and refusals, also where another order is met with silence, and then says why: %s", async (code) => {
     const told: { settled: Outcome[]; refused: Refusal[] } = { settled: [], refused: [] };
     const broker = new ServiceBroker({ logger: false });
     jest.spyOn(broker, "emit").mockImplementation((event: string, payload?: { orders: never[] }) => {
@@ -14,7 +15,7 @@ describe("the answer to an event of several orders", () => {
     });
     const work = ({ order_id }: { order_id: number }): Promise<Outcome> => {
       if (order_id === 1) return Promise.resolve({ order_id, outcome: "RELEASED" });
-      throw order_id === 2 ? problem("SERVICE_UNAVAILABLE", "too much is waiting") : new Error("it is broken");
+      throw order_id === 2 ? problem(code, "too much is waiting") : new Error("it is broken");
     };
     const asked = [{ order_id: 1 }, { order_id: 2 }, { order_id: 3 }, { order_id: 4, what: "is this?" }];
     await expect(answer(broker, orderCancelled, CancelledOrder, asked, work)).rejects.toThrow("too much is waiting");

@@ -72,7 +72,7 @@ const BOUNDED: Readonly<Record<string, number>> = {
   // by RESERVED_LINES_PER_CALL, and one more of MAX_LINES
   "products.reservations": (products.RESERVED_LINES_PER_CALL + MAX_LINES) * 60 + 10_000 * 60,
   // each with up to MAX_LINES lines, which its handler validates one by one
-  "order.created": MAX_BATCH * (MAX_LINES * (1 + largest(orders.CreatedOrder.properties.lines.items, "line")) + 60),
+  "order.created": MAX_BATCH * (MAX_LINES * (1 + largest(orders.CreatedOrder.properties.lines.items, "line")) + 90),
 };
 
 const contracts = [api, accounts, users, products, orders]
