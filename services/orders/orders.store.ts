@@ -31,12 +31,12 @@ export interface OrderRow {
   history: { status: Status; at: string }[];
 }
 
-const FIELDS = `
-  o.id, o.user_id, o.request_hash, o.status, o.total_cents, o.reason, o.version, o.created_at, o.updated_at,
+const SELECT = `
+  select o.id, o.user_id, o.request_hash, o.status, o.total_cents, o.reason, o.version, o.created_at, o.updated_at,
     (select json_agg(json_build_object('product_id', l.product_id, 'name', l.name, 'unit_price_cents', l.unit_price_cents, 'quantity', l.quantity)
        order by l.product_id) from order_lines l where l.order_id = o.id) as lines,
-    (select json_agg(json_build_object('status', h.status, 'at', h.at) order by h.id) from order_history h where h.order_id = o.id) as history`;
-const SELECT = `select ${FIELDS} from orders o`;
+    (select json_agg(json_build_object('status', h.status, 'at', h.at) order by h.id) from order_history h where h.order_id = o.id) as history
+  from orders o`;
 
 const COLUMNS = "id, user_id, request_hash, status, total_cents, reason, version, created_at, updated_at, lines, history";
 /** PostgreSQL's JSON of lines has spaces, and longer names of columns: half of it is surely less than ours. */
