@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import { problem } from "../../broker/errors";
+import { regardless } from "../../broker/request";
 import type { Database, Query } from "../../mixins/database";
 
 /** Most attempts a minute of one kind: of an account, an address, or both. */
@@ -35,11 +36,11 @@ export async function countAttempt({ query }: Database, limits: readonly Limit[]
     const since = await count(query, subject, limit);
     if (since !== undefined) counted.push({ subject, since });
     else if (!(await isExempt?.())) {
-      await takeBack(query, counted);
+      await regardless(() => takeBack(query, counted));
       throw problem("TOO_MANY_REQUESTS", "too many attempts; try again later", { retryAfter: await secondsLeft(query, subject) });
     }
   }
-  return () => takeBack(query, counted);
+  return () => regardless(() => takeBack(query, counted));
 }
 
 /**

@@ -1,5 +1,5 @@
 import { errorType } from "../../broker/errors";
-import { currentRequestId } from "../../broker/request";
+import { currentRequestId, regardless } from "../../broker/request";
 import type { AuditAction, AuditEntry } from "../../contracts/accounts";
 import type { Database, Query, Reader } from "../../mixins/database";
 import { decodeCursor, encodeCursor, page } from "../../mixins/keyset";
@@ -101,7 +101,8 @@ export async function loggingRefusals<T>(
     return await work();
   } catch (error) {
     // A registration of an e-mail that has an account takes its password, too.
-    if (["INVALID_CREDENTIALS", "EMAIL_TAKEN"].includes(errorType(error) ?? "")) await recordFailure(db, by, action, await subject());
+    if (["INVALID_CREDENTIALS", "EMAIL_TAKEN"].includes(errorType(error) ?? ""))
+      await regardless(async () => recordFailure(db, by, action, await subject()));
     throw error;
   }
 }
