@@ -5,6 +5,7 @@ import { errorCode, isUnreachable } from "../../broker/errors";
 import { check, matches } from "../../broker/validator";
 import type { EventContract } from "../../contracts/contract";
 import { stockRefused, stockSettled, type Outcome, type Refusal } from "../../contracts/products";
+import { batch } from "../../mixins/batching";
 import { isDatabaseAway } from "../../mixins/sql-state";
 
 interface Asked {
@@ -25,7 +26,14 @@ export async function answer<S extends TSchema>(
   asked: readonly Asked[],
   work: (order: Static<S> & Asked) => Promise<Outcome>,
 ): Promise<void> {
-  const outcomes: Outcome[] = [];
+  // Those of one transaction go together: an order does not wait for all that travelled with it.
+  const tell = batch<Outcome, undefined>(
+    async (outcomes) => {
+      await emit(broker, stockSettled, { orders: [...new Map(outcomes.map((outcome) => [outcome.order_id, outcome])).values()] });
+      return outcomes.map(() => undefined);
+    },
+    { inFlight: Infinity },
+  );
   const refusals: Refusal[] = [];
   let silence: Error | undefined;
   const one = async (order: Asked): Promise<void> => {
@@ -33,18 +41,19 @@ export async function answer<S extends TSchema>(
       refusals.push(refusal(event, order, describe(schema, order), true));
       return;
     }
+    let outcome: Outcome;
     try {
-      outcomes.push(await work(order));
+      outcome = await work(order);
     } catch (error) {
       const reason = error instanceof Error ? error : new Error(String(error));
       if (isDatabaseAway(reason) || isUnreachable(reason) || errorCode(reason) === "TOO_MANY_REQUESTS") silence = reason;
       else refusals.push(refusal(event, order, reason.message, false));
+      return;
     }
+    await tell(outcome);
   };
   await Promise.all(asked.map(one));
 
-  const once = [...new Map(outcomes.map((outcome) => [outcome.order_id, outcome])).values()];
-  if (once.length > 0) await emit(broker, stockSettled, { orders: once });
   for (const { order_id, message } of refusals) broker.logger.warn(`${event.name} of order ${order_id} is refused: ${message}`);
   if (refusals.length > 0) await emit(broker, stockRefused, { orders: refusals });
   if (silence !== undefined) throw silence;
