@@ -32,6 +32,8 @@ const BODY_LIMIT = "100kb";
 /** A client that does not finish its head or its request in this time is cut off, in ms: with the interval at which they are looked for, in 30 s. */
 const REQUEST_TIMEOUT = 25_000;
 const TIMEOUT_INTERVAL = 5_000;
+/** Most connections that wait to be accepted, where the system allows as many. */
+const BACKLOG = 4_096;
 /** Milliseconds that a stopping gateway waits for what it has begun. */
 const DRAIN_LIMIT = 10_000;
 
@@ -174,6 +176,10 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
       this.server.on("clientError", (error: Error, socket: Socket) => {
         refuseUnreadable(error, socket, this.connections.at(socket));
       });
+      // moleculer-web lets Node say 511: a burst of more would cost everybody who connects meanwhile a second, until TCP tries again.
+      const listen = this.server.listen.bind(this.server);
+      this.server.listen = (port?: unknown, host?: unknown, listening?: unknown) =>
+        listen({ port: Number(port), host: String(host), backlog: BACKLOG }, listening as () => void);
       // Node would answer these by itself, and not with a problem.
       this.server.requireHostHeader = false;
       for (const event of ["checkContinue", "checkExpectation"])

@@ -71,8 +71,11 @@ export class Connections {
     limits: Partial<ConnectionLimits> = {},
   ) {
     this.limits = { ...LIMITS, ...limits };
+    // Before Node makes a parser for it, which is most of what a refused connection costs.
+    const serve = server.listeners("connection");
+    server.removeAllListeners("connection");
     server.on("connection", (socket: Socket) => {
-      this.accept(socket);
+      if (this.accept(socket)) for (const listener of serve) listener.call(server, socket);
     });
     this.sweeper = setInterval(() => {
       this.closeSlowReaders();
@@ -156,21 +159,25 @@ export class Connections {
     clearInterval(this.sweeper);
   }
 
-  private accept(socket: Socket): void {
+  private accept(socket: Socket): boolean {
     const peer = socket.remoteAddress;
-    if (peer === undefined) return; // it has gone
+    if (peer === undefined) {
+      socket.destroy(); // it has gone
+      return false;
+    }
     const holder = this.holderOf(this.address.ofPeer(peer));
     const connection = new Connection(socket, holder, this.address.isTrusted(peer));
     if (!connection.isProxy && !this.makesRoom(holder)) {
       socket.destroy();
       this.forget(holder);
-      return;
+      return false;
     }
     this.all.set(socket, connection);
     holder.connections.add(connection);
     socket.once("close", () => {
       this.closed(connection);
     });
+    return true;
   }
 
   /** Idle connections make room for a new one: of its address, or of any where all places are taken. */

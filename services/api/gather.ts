@@ -27,7 +27,7 @@ const UNHURRIED_MS = 500;
 const inTime = (waitedMs: number): CallingOptions => (waitedMs > UNHURRIED_MS ? { retries: 0 } : {});
 
 /** An order may have 100 lines, and everybody waits for the whole of their batch. */
-const LARGE_ORDERS = 8;
+const LARGE_ORDERS = 4;
 /** Different pages in one batch: as many as products reads at a time. Each may have 256 KiB, and what is in a message comes together. */
 const PAGES = { size: 2, inFlight: 2, places: 256, patienceMs: PATIENCE_MS };
 /** Searches are slower, and products runs one at a time: lists without one do not wait for them. */

@@ -50,7 +50,7 @@ export async function insertLongOrders({ shop }: Stage, user: number, count: num
     "orders",
     `with made as (
        insert into orders (user_id, idempotency_key, request_hash, status, total_cents)
-       select $1, 'long ' || n, 'inserted', 'CANCELLED', 100 * 100 from generate_series(1, $2::int) as n
+       select $1, 'long ' || gen_random_uuid(), 'inserted', 'CANCELLED', 100 * 100 from generate_series(1, $2::int) as n
        returning id
      ), lines as (
        insert into order_lines (order_id, product_id, name, unit_price_cents, quantity)
