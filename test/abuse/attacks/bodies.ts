@@ -59,7 +59,7 @@ export const bodies: readonly Attack[] = [
   },
   {
     row: "42c",
-    name: `the same, ${MANY} at a time`,
+    name: `bodies as in 42a, ${MANY} at a time`,
     least: { "422": 10 },
     run: (tools) => tools.flood(MANY, () => tools.send("POST", "/orders", { token: tools.token, ...EMPTY_ITEMS })),
   },

@@ -48,7 +48,7 @@ export const messages: readonly Attack[] = [
   },
   {
     row: "38c",
-    name: `the same, ${READERS} at a time on as many connections`,
+    name: `reads of orders as in 38b, ${READERS} at a time on as many connections`,
     least: { "200": 20 },
     prepare: async (stage) => ({ orders: await insertLongOrders(stage, stage.people.attackers[2]?.id ?? 0, ORDERS) }),
     run: (tools) => {
