@@ -20,7 +20,7 @@ const RETRY_AFTER_SECONDS = 1;
 export const overShare = () =>
   problem("TOO_MANY_REQUESTS", "too many requests of yours are waiting; try again later", { retryAfter: RETRY_AFTER_SECONDS });
 
-const full = () => problem("SERVICE_UNAVAILABLE", "too much is waiting");
+export const full = () => problem("SERVICE_UNAVAILABLE", "too much is waiting");
 
 /** One group's members, each with a line of its own; turns go in rotation among them. */
 class Rotation<Item, Line extends { readonly size: number; take(fits?: (item: Item) => boolean): Item | undefined }> {

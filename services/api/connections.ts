@@ -1,7 +1,6 @@
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
-import { problem } from "../../broker/errors";
-import { overShare, shareOf } from "../../mixins/fair-queue";
+import { full, overShare, shareOf } from "../../mixins/fair-queue";
 import type { ClientAddress } from "./client-address";
 import { closeIdle, Connection, Holder, type Parsed } from "./connection";
 import { Exchange } from "./exchange";
@@ -122,7 +121,7 @@ export class Connections {
   check({ holder, req }: Exchange): void {
     const { unsentBytes } = this.limits;
     if (holder.unsentBytes >= shareOf(unsentBytes)) throw overShare();
-    if (this.unsentBytes >= unsentBytes) throw problem("SERVICE_UNAVAILABLE", "too much is waiting");
+    if (this.unsentBytes >= unsentBytes) throw full();
     if (hasBody(req)) this.checkBodies(holder);
   }
 
@@ -219,7 +218,7 @@ export class Connections {
   private checkBodies(holder: Holder): void {
     const { bodies } = this.limits;
     if (holder.bodies >= shareOf(bodies)) throw overShare();
-    if (this.bodies >= bodies) throw problem("SERVICE_UNAVAILABLE", "too much is waiting");
+    if (this.bodies >= bodies) throw full();
   }
 
   private hasRead(exchange: Exchange): void {
