@@ -10,6 +10,10 @@ export interface Announcement {
   payload: Record<string, unknown>;
 }
 
+/** How much room an order of so many lines takes among those in flight: stock is reserved line by line. */
+export const weightOf = (lines: number): number => Math.max(1, Math.ceil(lines / LINES_PER_UNIT));
+const LINES_PER_UNIT = 4;
+
 /** An announcement that waits for its answer. */
 export interface OutboxRow extends Announcement {
   id: number;
@@ -21,7 +25,7 @@ export interface OutboxLimits {
   retryMaxMs: number;
   /**
    * Most rows that are in flight (emitted, and without a reply) at one time, over all nodes: events have no other back-pressure.
-   * A quarter of them at most belongs to one user.
+   * Each counts as its weight. A quarter of them at most belongs to one user.
    */
   outstanding: number;
   /** Most rows that travel in one event. */
@@ -36,17 +40,17 @@ export const REFUSALS_BEFORE_PARKING = 10;
 /**
  * Claims rows for this node and moves their next attempt on, in one statement, so that no transaction is held while
  * emitting and no row is claimed by two nodes. First those without a reply in time, then new ones, as long as there are not too
- * many in flight; give or take a batch for each node that claims at the same moment. They are counted in the database, since a
+ * many in flight; give or take an order, and a batch for each node that claims at the same moment. They are counted in the database, since a
  * reply may reach another node.
  *
  * New rows are claimed in rotation among users: one pass begins after user $5, goes on from the first where the last is behind it, and
- * ends before it comes to anyone twice. Each user gets the same number of rows, and none more than $6 in flight. `walk` goes from user to user by an index,
+ * ends before it comes to anyone twice. Each user gets rows of the same weight, and none more than $6 in flight. `walk` goes from user to user by an index,
  * however many rows wait, and past those who have $6 in flight already: fewer than 8, where room is left. It says `attempts < 1`, as only that index does:
  * with `= 0` and statistics from before a backlog, the planner would read all that waits by another one.
  */
 const CLAIM = `
   with recursive flights as (
-    select user_id, count(*)::int as n from outbox where state = 'PENDING' and attempts > 0 group by user_id
+    select user_id, sum(weight)::int as n from outbox where state = 'PENDING' and attempts > 0 group by user_id
   ), in_flight as (
     select coalesce(sum(n), 0)::int as n from flights
   ), again as (
@@ -74,13 +78,18 @@ const CLAIM = `
     select t.*, least(t.free, ceil(room.n / count(*) over ()::float8))::int as most
     from (select * from waiting where free > 0 order by nth limit (select n from room)) as t cross join room
     order by t.nth
-  ), fresh as (
-    select row.id, turns.nth, turns.user_id from turns cross join lateral (
-      select id from outbox o
+  ), eligible as (
+    select row.*, turns.nth, turns.most, turns.free, sum(row.weight) over (partition by turns.nth order by row.id) - row.weight as before
+    from turns cross join lateral (
+      select id, user_id, weight from outbox o
       where o.state = 'PENDING' and o.attempts < 1 and o.user_id = turns.user_id
       order by id limit turns.most for update skip locked
     ) as row
-    limit (select n from room)
+  ), fresh as (
+    select * from (
+      select *, sum(weight) over (order by nth, id) - weight as before_all from eligible where before < most
+    ) as f
+    where before_all < (select n from room)
   ), claimed as (
     update outbox as o
     set attempts = attempts + 1,
@@ -88,10 +97,11 @@ const CLAIM = `
     where o.id in (select id from again union all select id from fresh)
     returning o.id, o.order_id, o.user_id, o.event, o.payload
   )
-  select claimed.*, in_flight.n as waiting, (select user_id from fresh order by nth desc limit 1) as turn,
-    (select count(*) from fresh) < (select n from room)
-      and exists (select from turns where most < free and most = (select count(*) from fresh where fresh.nth = turns.nth)) as more,
-    exists (select from waiting left join turns on turns.nth = waiting.nth where waiting.free <= coalesce(turns.most, 0)) as held_back
+  select claimed.*, (select user_id from fresh order by nth desc limit 1) as turn,
+    (select coalesce(sum(weight), 0) from fresh) < (select n from room)
+      and exists (select from fresh where most < free group by nth, most having sum(weight) >= most) as more,
+    in_flight.n + (select coalesce(sum(weight), 0) from fresh) >= $3
+      or exists (select from waiting left join turns on turns.nth = waiting.nth where waiting.free <= coalesce(turns.most, 0)) as held_back
   from in_flight left join claimed on true order by claimed.id`;
 
 export interface Claimed {
@@ -107,7 +117,7 @@ export interface Claimed {
 
 /** @param turn of the claim before, 0 for the first */
 export async function claim(db: Database, { retryMs, retryMaxMs, outstanding, batch }: OutboxLimits, turn = 0): Promise<Claimed> {
-  type Row = { [K in keyof OutboxRow]: OutboxRow[K] | null } & { waiting: number; turn: number | null; more: boolean; held_back: boolean };
+  type Row = { [K in keyof OutboxRow]: OutboxRow[K] | null } & { turn: number | null; more: boolean; held_back: boolean };
   const found = await db.query<Row>(CLAIM, [retryMs, retryMaxMs, outstanding, batch, turn, shareOf(outstanding)]);
   const rows = found.flatMap(({ id, order_id, user_id, event, payload }) =>
     id === null || order_id === null || user_id === null || event === null ? [] : { id, order_id, user_id, event, payload: payload ?? {} },
@@ -115,7 +125,7 @@ export async function claim(db: Database, { retryMs, retryMaxMs, outstanding, ba
   const [first] = found; // the same in each
   return {
     rows,
-    isHeldBack: first !== undefined && (first.held_back || first.waiting + rows.length >= outstanding),
+    isHeldBack: first?.held_back ?? false,
     isMore: first?.more ?? false,
     turn: first?.turn ?? turn,
   };

@@ -92,24 +92,25 @@ export async function insertOrders(
   ].toReversed();
   const rows = await db.query<{ id: number; n: number; created_at: Date; claimed: boolean }>(
     `with flights as (
-       select user_id, count(*) as n from outbox where state = 'PENDING' and attempts > 0 group by user_id
+       select user_id, sum(weight) as n from outbox where state = 'PENDING' and attempts > 0 group by user_id
      ), room as (
        select case when exists (select from outbox where state = 'PENDING' and attempts = 0) then 0 else $6 - coalesce(sum(n), 0) end as n
        from flights
      ), input as (
-       select * from unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::jsonb[]) with ordinality as i (user_id, key, hash, total, lines, n)
+       select * from unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::jsonb[], $9::int[])
+         with ordinality as i (user_id, key, hash, total, lines, weight, n)
      ), created as (
        insert into orders (user_id, idempotency_key, request_hash, total_cents)
        select user_id, key, hash, total from input order by user_id, key
        on conflict (user_id, idempotency_key) do nothing
        returning id, user_id, idempotency_key, created_at
      ), ranked as (
-       select c.id, c.user_id, c.created_at, i.lines, i.n,
-         row_number() over (partition by c.user_id order by c.id) as nth, $8 - coalesce(f.n, 0) as share
+       select c.id, c.user_id, c.created_at, i.lines, i.weight, i.n, row_number() over (partition by c.user_id order by i.n) as nth,
+         coalesce(f.n, 0) + sum(i.weight) over (partition by c.user_id order by i.n) - i.weight < $8 as is_of_share
        from created c join input i on (i.user_id, i.key) = (c.user_id, c.idempotency_key)
        left join flights f on f.user_id = c.user_id
      ), placed as (
-       select r.*, nth <= share and row_number() over (order by nth > share, nth, r.n) <= room.n as claimed
+       select r.*, is_of_share and sum(weight) over (order by not is_of_share, nth, r.n) - weight < room.n as claimed
        from ranked r cross join room
      ), lines as (
        insert into order_lines (order_id, product_id, name, unit_price_cents, quantity)
@@ -118,11 +119,11 @@ export async function insertOrders(
      ), history as (
        insert into order_history (order_id, status, at) select id, 'PENDING', created_at from placed
      ), announcements as (
-       insert into outbox (order_id, user_id, event, payload, attempts, next_attempt_at)
-       select p.id, p.user_id, 'order.created', jsonb_build_object('lines',
+       insert into outbox (order_id, user_id, weight, event, payload, attempts, next_attempt_at)
+       select p.id, p.user_id, p.weight, 'order.created', jsonb_build_object('lines',
          (select jsonb_agg(jsonb_build_object('product_id', l -> 'product_id', 'quantity', l -> 'quantity')) from jsonb_array_elements(p.lines) as l)),
          p.claimed::int, case when p.claimed then now() + make_interval(secs => $7 / 1000.0) else now() end
-       from placed p order by p.id
+       from placed p order by p.n
      )
      select id, n, created_at, claimed from placed`,
     [
@@ -134,6 +135,7 @@ export async function insertOrders(
       outstanding,
       retryMs,
       shareOf(outstanding),
+      firsts.map((d) => outbox.weightOf(d.lines.length)),
     ],
   );
   const placed = new Map(rows.map((row) => [firsts[row.n - 1], row]));
@@ -261,7 +263,8 @@ export async function writeCancelled(query: Query, id: number): Promise<void> {
      ), history as (
        insert into order_history (order_id, status, at) select id, 'CANCELLED', updated_at from changed
      )
-     insert into outbox (order_id, user_id, event, payload) select id, user_id, 'order.cancelled', '{}' from changed`,
+     insert into outbox (order_id, user_id, weight, event, payload)
+     select id, user_id, coalesce((select max(weight) from outbox where order_id = changed.id), 1), 'order.cancelled', '{}' from changed`,
     [id],
   );
 }

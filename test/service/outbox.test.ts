@@ -101,6 +101,14 @@ describe("claiming, while nobody listens to the relay's own events", () => {
   beforeEach(() => db.query("update outbox set state = 'SETTLED'"));
   const limits = (over: Partial<OutboxLimits>) => ({ retryMs: 1_000, retryMaxMs: 1e9, outstanding: 1_000, batch: 1_000, ...over });
 
+  const drafts = (...users: number[]) =>
+    users.map((user_id) => ({ user_id, idempotency_key: randomUUID(), request_hash: "-", total_cents: 100, lines: [] }));
+  /** Whose orders are claimed as they are written. */
+  const claimedOf = async (users: number[], outstanding: number) => {
+    const { orders, claimed } = await insertOrders(db, drafts(...users), { outstanding, retryMs: 1_000 });
+    return claimed.map(({ order_id }) => orders.find((order) => order?.id === order_id)?.user_id);
+  };
+
   it("each attempt waits twice as long as the one before, up to the cap, after ten thousand attempts too", async () => {
     const waits = fc.record({ retryMs: fc.integer({ min: 10, max: 60_000 }), retryMaxMs: fc.integer({ min: 10, max: 3_600_000 }) });
     const [id] = await committed(1);
@@ -177,6 +185,39 @@ describe("claiming, while nobody listens to the relay's own events", () => {
     expect(served.size).toBe(30);
   });
 
+  it("an order of many lines takes the room of several, for its buyer's quarter and for all together", async () => {
+    const heavy = [await committed(4, undefined, 1), await committed(4, undefined, 2)];
+    await db.query("update outbox set weight = 25 where state = 'PENDING'");
+    const light = await committed(3, undefined, 3);
+    let turn = 0;
+    const take = async (outstanding: number) => {
+      const claimed = await claim(db, limits({ outstanding }), turn);
+      turn = claimed.turn;
+      return [claimed.rows.map((row) => row.order_id), claimed.isHeldBack];
+    };
+    expect(await take(60)).toEqual([[heavy[0]![0], heavy[1]![0], ...light], true]); // 53 of 60
+    expect(await take(60)).toEqual([[], true]); // a quarter is 15
+    expect(await take(120)).toEqual([[heavy[0]![1], heavy[1]![1]], true]); // 103 of 120, and of each buyer 50 of 30
+    await settled(...light.map((id) => outcome(id, "RESERVED")));
+    await settled(outcome(heavy[0]![0]!, "RESERVED"));
+    expect(await take(104)).toEqual([[heavy[0]![2]], true]); // 25 of 26
+  });
+
+  it("what orders weigh is written with them, and a cancel weighs what its order does", async () => {
+    const lines = Array.from({ length: 100 }, (_, n) => ({ product_id: n + 1, name: "Lamp", unit_price_cents: 100, quantity: 1 }));
+    const heavy = drafts(1, 2).map((draft) => ({ ...draft, lines }));
+    const { orders, claimed } = await insertOrders(db, [...heavy, ...drafts(3)], { outstanding: 26, retryMs: 1_000 });
+    expect(claimed.map(({ user_id }) => user_id)).toEqual([1, 2]); // the second began below 26
+    await db.transaction((query) => writeCancelled(query, orders[0]!.id));
+    const rows = await db.query("select user_id, event, weight from outbox where state = 'PENDING' order by id");
+    expect(rows).toEqual([
+      { user_id: 1, event: "order.created", weight: 25 },
+      { user_id: 2, event: "order.created", weight: 25 },
+      { user_id: 3, event: "order.created", weight: 1 },
+      { user_id: 1, event: "order.cancelled", weight: 25 },
+    ]);
+  });
+
   it("users with their share in flight are passed over, and keep nobody's turn", async () => {
     const [five, six] = [await committed(2, undefined, 5), await committed(2, undefined, 6)];
     const [three] = await committed(1, undefined, 3);
@@ -197,14 +238,6 @@ describe("claiming, while nobody listens to the relay's own events", () => {
     };
     expect([await take(), await take()]).toEqual([[[...many.slice(0, 2), ...one], true], [many.slice(2), false]]); // prettier-ignore
   });
-
-  const drafts = (...users: number[]) =>
-    users.map((user_id) => ({ user_id, idempotency_key: randomUUID(), request_hash: "-", total_cents: 100, lines: [] }));
-  /** Whose orders are claimed as they are written. */
-  const claimedOf = async (users: number[], outstanding: number) => {
-    const { orders, claimed } = await insertOrders(db, drafts(...users), { outstanding, retryMs: 1_000 });
-    return claimed.map(({ order_id }) => orders.find((order) => order?.id === order_id)?.user_id);
-  };
 
   it("a new order is not claimed as it is written while an earlier one waits for its turn", async () => {
     const [waits] = await committed(1, undefined, 9);
@@ -232,6 +265,25 @@ describe("claiming, while nobody listens to the relay's own events", () => {
     await until("it is asked for", () => products.times(next) === 1, 500);
     expect(products.buyers).toEqual([...Array<number>(256).fill(1), 2]);
     await broker.destroyService("products");
+  });
+
+  it("a cancel is heard while a listener in the same process is still at work on the orders that were claimed with it", async () => {
+    const [, second] = await committed(2);
+    await db.transaction((query) => writeCancelled(query, second!));
+    let end = (): void => undefined;
+    const work = new Promise<void>((resolve) => (end = resolve));
+    const heard: string[] = [];
+    broker.createService({
+      name: "products",
+      events: {
+        "order.created": () => (heard.push("order.created"), work),
+        "order.cancelled": () => void heard.push("order.cancelled"),
+      },
+    });
+    await until("both are heard", () => heard.length === 2, 1_000);
+    end();
+    await broker.destroyService("products");
+    expect(heard).toEqual(["order.created", "order.cancelled"]);
   });
 
   it("eight relays side by side take every row, new ones and unanswered ones, and none of them twice", async () => {
