@@ -144,13 +144,16 @@ export function outboxMixin(events: readonly string[], limits: OutboxLimits): Pa
       },
 
       async emitRows(this: Relay, rows: readonly Announcement[]) {
-        for (const event of events) {
-          // The ids come from their columns: a payload that is broken can still be refused and parked.
-          const orders = rows
-            .filter((row) => row.event === event)
-            .map(({ payload, order_id, user_id }) => ({ ...payload, order_id, user_id }));
-          if (orders.length > 0) await this.broker.emit(event, { orders });
-        }
+        // Side by side: where listeners are in the same process, an event waits until they have ended.
+        await Promise.all(
+          events.map(async (event) => {
+            // The ids come from their columns: a payload that is broken can still be refused and parked.
+            const orders = rows
+              .filter((row) => row.event === event)
+              .map(({ payload, order_id, user_id }) => ({ ...payload, order_id, user_id }));
+            if (orders.length > 0) await this.broker.emit(event, { orders });
+          }),
+        );
       },
 
       /** When listeners have come (back), everything unanswered falls due. */
