@@ -39,7 +39,10 @@ export type SchemaFor<This> = ServiceSchema<
 >;
 
 /** Options that Moleculer honours but does not declare. */
-type ActionOptions = Pick<ActionSchema, "bulkhead">;
+type Options = Pick<ActionSchema, "bulkhead">;
+
+/** For work that waits in a fair queue: in a bulkhead, first come, first served, one client could hold every place before it. */
+export const FAIR: Options = { bulkhead: { enabled: false } };
 
 /**
  * Makes a Moleculer action of its contract. It can be called by other nodes and in the REPL; whether the world can
@@ -48,7 +51,7 @@ type ActionOptions = Pick<ActionSchema, "bulkhead">;
 export function implement<C extends ActionContract, This>(
   contract: C,
   handler: (this: This, ctx: ContractContext<C["params"]>) => Promise<Result<C>>,
-  options: ActionOptions = {},
+  options: Options = {},
 ): ActionSchema<This> {
   const schema = {
     ...options,
@@ -88,8 +91,9 @@ export function answerEach<Item extends object, R>(
 export function subscribe<P extends TSchema, This>(
   contract: EventContract<P>,
   handler: (this: This, ctx: ContractContext<P>) => Promise<void>,
+  options: Options = {},
 ): EventSchema {
-  return { params: contract.params, handler }; // as above
+  return { ...options, params: contract.params, handler }; // as above
 }
 
 /** A call with less time than this would be given up before its response, and count as a failure of its node. */

@@ -1,7 +1,7 @@
 import path from "node:path";
 import type { Context, Service, ServiceBroker } from "moleculer";
 import { DataTypes, literal } from "sequelize";
-import { adminOf, answerEach, call, callerOf, implement, subscribe, type Meta, type SchemaFor } from "../../broker/contract";
+import { adminOf, answerEach, call, callerOf, FAIR, implement, subscribe, type Meta, type SchemaFor } from "../../broker/contract";
 import { invalid, problem } from "../../broker/errors";
 import { loadConfig, type Config } from "../../config";
 import { record, type ForeignAction } from "../../contracts/accounts";
@@ -153,14 +153,22 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
 
     events: {
       /** The inventory handler: reserves each order's stock, all lines or none, and answers with the outcome. */
-      "order.created": subscribe(orderCreated, async function (this: Products, ctx) {
-        await answer(this.broker, orderCreated, CreatedOrder, ctx.params.orders, (order) => this.reserve(order));
-      }),
+      "order.created": subscribe(
+        orderCreated,
+        async function (this: Products, ctx) {
+          await answer(this.broker, orderCreated, CreatedOrder, ctx.params.orders, (order) => this.reserve(order));
+        },
+        FAIR,
+      ),
 
       /** Gives the stock of cancelled orders back. */
-      "order.cancelled": subscribe(orderCancelled, async function (this: Products, ctx) {
-        await answer(this.broker, orderCancelled, CancelledOrder, ctx.params.orders, (order) => this.release(order));
-      }),
+      "order.cancelled": subscribe(
+        orderCancelled,
+        async function (this: Products, ctx) {
+          await answer(this.broker, orderCancelled, CancelledOrder, ctx.params.orders, (order) => this.release(order));
+        },
+        FAIR,
+      ),
     },
 
     methods: {

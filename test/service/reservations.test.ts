@@ -402,3 +402,19 @@ describe("a database that is away", () => {
     },
   );
 });
+
+it("a buyer's order is told before the last of another's hundred events that came earlier, each with an order of 100 lines", async () => {
+  const shelf = await Promise.all(Array.from({ length: 100 }, () => newProduct(1_000)));
+  const heavy = Array.from({ length: 100 }, () => ({ ...newOrder(...shelf.map((id) => line(id, 1))), user_id: 1 }));
+  const light = { ...newOrder(line(shelf[0]!, 1)), user_id: 2 };
+  await db.transaction(async (query) => {
+    await query("select from products where id = $1 for update", [shelf[0]]);
+    for (const order of [...heavy, light]) void node.broker.emit("order.created", { orders: [order] });
+    await until("reservations wait for the product", async () => {
+      const waiting = await query("select from pg_locks where not granted and database = (select oid from pg_database where datname = current_database())"); // prettier-ignore
+      return waiting.length > 0;
+    });
+  });
+  await until("all are told", () => node.told.settled.length === heavy.length + 1, 20_000);
+  expect(node.told.settled.findIndex(({ order_id }) => order_id === light.order_id)).toBeLessThan(50);
+});
