@@ -57,6 +57,9 @@ export const IdempotencyKey = Type.String({ pattern: "^[\\x21-\\x7e]{1,255}$" })
 /** Most lines of all orders of one `createMany`, and give or take an order of one `getMany`: the response has their names. */
 export const LINES_PER_CALL = 2_000;
 
+/** Lines; an order of more is large. Large orders wait for their stock in queues of their own, so that the others don't wait behind them. */
+export const SMALL_ORDER = 8;
+
 const NewOrder = {
   items: Type.Array(Line, { minItems: 1, maxItems: MAX_LINES }),
   idempotency_key: Type.Optional(IdempotencyKey),

@@ -24,8 +24,8 @@ interface RelayState {
   running?: Promise<void> | undefined;
   again: boolean;
   isHeldBack: boolean;
-  /** The user who had the last turn. */
-  turn: number;
+  /** Of large rows and of the others: the user who had the last turn. */
+  turns: { large: number; others: number };
   reachable: boolean;
 }
 
@@ -52,7 +52,7 @@ const RETENTION_MS = 3_600_000;
 export function outboxMixin(events: readonly string[], limits: OutboxLimits): Partial<ServiceSchema> {
   const schema: Omit<SchemaFor<Relay>, "name"> = {
     created(this: Relay) {
-      this.relayState = { again: false, isHeldBack: false, turn: 0, reachable: false };
+      this.relayState = { again: false, isHeldBack: false, turns: { large: 0, others: 0 }, reachable: false };
     },
 
     started(this: Relay) {
@@ -136,10 +136,15 @@ export function outboxMixin(events: readonly string[], limits: OutboxLimits): Pa
         const state = this.relayState;
         while (state.again && events.every((event) => canDeliver(this.broker, event))) {
           state.again = false;
-          const { rows, isHeldBack, isMore, turn } = await claim(this.db, limits, state.turn);
-          Object.assign(state, { isHeldBack, turn });
-          this.announce(rows); // not waited for: listeners in the same process would hold up what waits behind them
-          if (rows.length === limits.batch || isMore) state.again = true;
+          let isHeldBack = false;
+          for (const kind of ["others", "large"] as const) {
+            const claimed = await claim(this.db, limits, kind === "large", state.turns[kind]);
+            state.turns[kind] = claimed.turn;
+            isHeldBack ||= claimed.isHeldBack;
+            this.announce(claimed.rows); // not waited for: listeners in the same process would hold up what waits behind them
+            if (claimed.rows.length === limits.batch || claimed.isMore) state.again = true;
+          }
+          state.isHeldBack = isHeldBack;
         }
       },
 

@@ -10,10 +10,6 @@ export interface Announcement {
   payload: Record<string, unknown>;
 }
 
-/** How much room an order of so many lines takes among those in flight: stock is reserved line by line. */
-export const weightOf = (lines: number): number => Math.max(1, Math.ceil(lines / LINES_PER_UNIT));
-const LINES_PER_UNIT = 4;
-
 /** An announcement that waits for its answer. */
 export interface OutboxRow extends Announcement {
   id: number;
@@ -24,8 +20,8 @@ export interface OutboxLimits {
   retryMs: number;
   retryMaxMs: number;
   /**
-   * Most rows that are in flight (emitted, and without a reply) at one time, over all nodes: events have no other back-pressure.
-   * Each counts as its weight. A quarter of them at most belongs to one user.
+   * The greatest weight of the rows that are in flight (emitted, and without a reply) at one time, over all nodes, of large ones and of the others
+   * each: events have no other back-pressure. A quarter of it at most belongs to one user.
    */
   outstanding: number;
   /** Most rows that travel in one event. */
@@ -43,6 +39,8 @@ export const REFUSALS_BEFORE_PARKING = 10;
  * many in flight; give or take an order, and a batch for each node that claims at the same moment. They are counted in the database, since a
  * reply may reach another node.
  *
+ * Large rows ($7) and the others are claimed by turns of their own, and none counts against the other kind.
+ *
  * New rows are claimed in rotation among users: one pass begins after user $5, goes on from the first where the last is behind it, and
  * ends before it comes to anyone twice. Each user gets rows of the same weight, and none more than $6 in flight. `walk` goes from user to user by an index,
  * however many rows wait, and past those who have $6 in flight already: fewer than 8, where room is left. It says `attempts < 1`, as only that index does:
@@ -50,12 +48,12 @@ export const REFUSALS_BEFORE_PARKING = 10;
  */
 const CLAIM = `
   with recursive flights as (
-    select user_id, sum(weight)::int as n from outbox where state = 'PENDING' and attempts > 0 group by user_id
+    select user_id, sum(weight)::int as n from outbox where state = 'PENDING' and attempts > 0 and large = $7 group by user_id
   ), in_flight as (
     select coalesce(sum(n), 0)::int as n from flights
   ), again as (
     select id from outbox
-    where state = 'PENDING' and attempts > 0 and next_attempt_at <= now()
+    where state = 'PENDING' and attempts > 0 and large = $7 and next_attempt_at <= now()
     order by next_attempt_at limit $4 for update skip locked
   ), room as (
     select greatest(0, least($4 - (select count(*) from again), $3 - (select n from in_flight)))::int as n
@@ -65,10 +63,10 @@ const CLAIM = `
     select w.nth + 1, next.user_id, next.is_wrapped
     from walk w cross join room cross join lateral (
       (select o.user_id, w.is_wrapped from outbox o
-       where o.state = 'PENDING' and o.attempts < 1 and o.user_id > w.user_id and (not w.is_wrapped or o.user_id <= $5) order by o.user_id limit 1)
+       where o.state = 'PENDING' and o.attempts < 1 and o.large = $7 and o.user_id > w.user_id and (not w.is_wrapped or o.user_id <= $5) order by o.user_id limit 1)
       union all
       (select o.user_id, true from outbox o
-       where o.state = 'PENDING' and o.attempts < 1 and o.user_id <= $5 and not w.is_wrapped order by o.user_id limit 1)
+       where o.state = 'PENDING' and o.attempts < 1 and o.large = $7 and o.user_id <= $5 and not w.is_wrapped order by o.user_id limit 1)
       limit 1
     ) as next
     where w.nth < room.n + 7
@@ -82,7 +80,7 @@ const CLAIM = `
     select row.*, turns.nth, turns.most, turns.free, sum(row.weight) over (partition by turns.nth order by row.id) - row.weight as before
     from turns cross join lateral (
       select id, user_id, weight from outbox o
-      where o.state = 'PENDING' and o.attempts < 1 and o.user_id = turns.user_id
+      where o.state = 'PENDING' and o.attempts < 1 and o.large = $7 and o.user_id = turns.user_id
       order by id limit turns.most for update skip locked
     ) as row
   ), fresh as (
@@ -115,10 +113,18 @@ export interface Claimed {
   turn: number;
 }
 
-/** @param turn of the claim before, 0 for the first */
-export async function claim(db: Database, { retryMs, retryMaxMs, outstanding, batch }: OutboxLimits, turn = 0): Promise<Claimed> {
+/**
+ * @param large which rows: large ones, or the others
+ * @param turn of the claim of such rows before, 0 for the first
+ */
+export async function claim(
+  db: Database,
+  { retryMs, retryMaxMs, outstanding, batch }: OutboxLimits,
+  large: boolean,
+  turn: number,
+): Promise<Claimed> {
   type Row = { [K in keyof OutboxRow]: OutboxRow[K] | null } & { turn: number | null; more: boolean; held_back: boolean };
-  const found = await db.query<Row>(CLAIM, [retryMs, retryMaxMs, outstanding, batch, turn, shareOf(outstanding)]);
+  const found = await db.query<Row>(CLAIM, [retryMs, retryMaxMs, outstanding, batch, turn, shareOf(outstanding), large]);
   const rows = found.flatMap(({ id, order_id, user_id, event, payload }) =>
     id === null || order_id === null || user_id === null || event === null ? [] : { id, order_id, user_id, event, payload: payload ?? {} },
   );

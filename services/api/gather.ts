@@ -28,6 +28,8 @@ const inTime = (waitedMs: number): CallingOptions => (waitedMs > UNHURRIED_MS ? 
 
 /** An order may have 100 lines, and everybody waits for the whole of their batch. */
 const LARGE_ORDERS = 4;
+/** Their lines are a core's work for the database: one batch of them at a time, and no order of few lines waits for it. */
+const LARGE_CREATES = { inFlight: 1, weight: { of: ({ items }: NewOrder) => items.length, max: 500 } };
 /** Different pages in one batch: as many as products reads at a time. Each may have 256 KiB, and what is in a message comes together. */
 const PAGES = { size: 2, inFlight: 2, places: 256, patienceMs: PATIENCE_MS };
 /** Searches are slower, and products runs one at a time: lists without one do not wait for them. */
@@ -45,14 +47,12 @@ export function gather(broker: ServiceBroker): Gather {
       ),
     { patienceMs: PATIENCE_MS, size: LARGE_ORDERS },
   );
-  const create = batch<NewOrder, orders.Created>(
-    async (placed, waitedMs) =>
-      (await call(broker, orders.createMany, { orders: [...placed] }, inTime(waitedMs))).map((made) =>
-        "error" in made ? itemError(made) : made,
-      ),
-    // The response has the lines, and a name of 200 characters in each.
-    { patienceMs: PATIENCE_MS, weight: { of: ({ items }) => items.length, max: orders.LINES_PER_CALL } },
-  );
+  const createAll = async (placed: readonly NewOrder[], waitedMs: number) =>
+    (await call(broker, orders.createMany, { orders: [...placed] }, inTime(waitedMs))).map((made) =>
+      "error" in made ? itemError(made) : made,
+    );
+  const create = batch<NewOrder, orders.Created>(createAll, { patienceMs: PATIENCE_MS });
+  const createLarge = batch<NewOrder, orders.Created>(createAll, { patienceMs: PATIENCE_MS, ...LARGE_CREATES });
   const readLists = async (lists: readonly List[], waitedMs: number) =>
     (await call(broker, products.listMany, { lists: [...lists] }, inTime(waitedMs))).map((page) =>
       "error" in page ? itemError(page) : page,
@@ -72,7 +72,8 @@ export function gather(broker: ServiceBroker): Gather {
     order: (id, { id: user_id, role }, requester) => order({ id, user_id, role }, requester),
     createOrder: (wanted, { id: user_id }, requester) => {
       const request_id = currentRequestId();
-      return create({ idempotency_key: randomUUID(), ...wanted, user_id, ...(request_id !== undefined && { request_id }) }, requester);
+      const order = { idempotency_key: randomUUID(), ...wanted, user_id, ...(request_id !== undefined && { request_id }) };
+      return (wanted.items.length > orders.SMALL_ORDER ? createLarge : create)(order, requester);
     },
   };
 }

@@ -1,6 +1,6 @@
 import { PAGE_BYTES, type Params } from "../../contracts/contract";
 import { fromCents } from "../../contracts/money";
-import { LINES_PER_CALL, type getMany, type Order, type Status } from "../../contracts/orders";
+import { LINES_PER_CALL, SMALL_ORDER, type getMany, type Order, type Status } from "../../contracts/orders";
 import type { Outcome, Refusal } from "../../contracts/products";
 import type { Database, Query, Reader } from "../../mixins/database";
 import { shareOf } from "../../mixins/fair-queue";
@@ -92,26 +92,28 @@ export async function insertOrders(
   ].toReversed();
   const rows = await db.query<{ id: number; n: number; created_at: Date; claimed: boolean }>(
     `with flights as (
-       select user_id, sum(weight) as n from outbox where state = 'PENDING' and attempts > 0 group by user_id
+       select user_id, large, sum(weight) as n from outbox where state = 'PENDING' and attempts > 0 group by user_id, large
      ), room as (
-       select case when exists (select from outbox where state = 'PENDING' and attempts = 0) then 0 else $6 - coalesce(sum(n), 0) end as n
-       from flights
+       select large, case when exists (select from outbox o where o.state = 'PENDING' and o.attempts < 1 and o.large = kind.large) then 0
+         else $6 - coalesce((select sum(n) from flights where flights.large = kind.large), 0) end as n
+       from (values (false), (true)) as kind (large)
      ), input as (
-       select * from unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::jsonb[], $9::int[])
-         with ordinality as i (user_id, key, hash, total, lines, weight, n)
+       select * from unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::jsonb[], $9::int[], $10::boolean[])
+         with ordinality as i (user_id, key, hash, total, lines, weight, large, n)
      ), created as (
        insert into orders (user_id, idempotency_key, request_hash, total_cents)
        select user_id, key, hash, total from input order by user_id, key
        on conflict (user_id, idempotency_key) do nothing
        returning id, user_id, idempotency_key, created_at
      ), ranked as (
-       select c.id, c.user_id, c.created_at, i.lines, i.weight, i.n, row_number() over (partition by c.user_id order by i.n) as nth,
-         coalesce(f.n, 0) + sum(i.weight) over (partition by c.user_id order by i.n) - i.weight < $8 as is_of_share
+       select c.id, c.user_id, c.created_at, i.lines, i.weight, i.large, i.n, row_number() over mine as nth,
+         coalesce(f.n, 0) + sum(i.weight) over mine - i.weight < $8 as is_of_share
        from created c join input i on (i.user_id, i.key) = (c.user_id, c.idempotency_key)
-       left join flights f on f.user_id = c.user_id
+       left join flights f on (f.user_id, f.large) = (c.user_id, i.large)
+       window mine as (partition by c.user_id, i.large order by i.n)
      ), placed as (
-       select r.*, is_of_share and sum(weight) over (order by not is_of_share, nth, r.n) - weight < room.n as claimed
-       from ranked r cross join room
+       select r.*, is_of_share and sum(weight) over (partition by r.large order by not is_of_share, nth, r.n) - weight < room.n as claimed
+       from ranked r join room on room.large = r.large
      ), lines as (
        insert into order_lines (order_id, product_id, name, unit_price_cents, quantity)
        select p.id, l.product_id, l.name, l.unit_price_cents, l.quantity
@@ -119,8 +121,8 @@ export async function insertOrders(
      ), history as (
        insert into order_history (order_id, status, at) select id, 'PENDING', created_at from placed
      ), announcements as (
-       insert into outbox (order_id, user_id, weight, event, payload, attempts, next_attempt_at)
-       select p.id, p.user_id, p.weight, 'order.created', jsonb_build_object('lines',
+       insert into outbox (order_id, user_id, weight, large, event, payload, attempts, next_attempt_at)
+       select p.id, p.user_id, p.weight, p.large, 'order.created', jsonb_build_object('lines',
          (select jsonb_agg(jsonb_build_object('product_id', l -> 'product_id', 'quantity', l -> 'quantity')) from jsonb_array_elements(p.lines) as l)),
          p.claimed::int, case when p.claimed then now() + make_interval(secs => $7 / 1000.0) else now() end
        from placed p order by p.n
@@ -135,7 +137,8 @@ export async function insertOrders(
       outstanding,
       retryMs,
       shareOf(outstanding),
-      firsts.map((d) => outbox.weightOf(d.lines.length)),
+      firsts.map((d) => weightOf(d)),
+      firsts.map((d) => d.lines.length > SMALL_ORDER),
     ],
   );
   const placed = new Map(rows.map((row) => [firsts[row.n - 1], row]));
@@ -146,6 +149,10 @@ export async function insertOrders(
   const claimed = orders.flatMap((order, i) => (order && placed.get(drafts[i])?.claimed ? announcement(order) : []));
   return { orders, claimed };
 }
+
+/** How much of the room in flight an order takes: stock is reserved line by line. */
+const weightOf = ({ lines }: Draft): number => Math.max(1, Math.ceil(lines.length / LINES_PER_UNIT));
+const LINES_PER_UNIT = 4;
 
 const announcement = ({ id, user_id, lines }: OrderRow): outbox.Announcement => ({
   order_id: id,
@@ -263,8 +270,9 @@ export async function writeCancelled(query: Query, id: number): Promise<void> {
      ), history as (
        insert into order_history (order_id, status, at) select id, 'CANCELLED', updated_at from changed
      )
-     insert into outbox (order_id, user_id, weight, event, payload)
-     select id, user_id, coalesce((select max(weight) from outbox where order_id = changed.id), 1), 'order.cancelled', '{}' from changed`,
+     insert into outbox (order_id, user_id, weight, large, event, payload)
+     select c.id, c.user_id, coalesce(created.weight, 1), coalesce(created.large, false), 'order.cancelled', '{}'
+     from changed c left join outbox created on created.order_id = c.id and created.event = 'order.created'`,
     [id],
   );
 }

@@ -7,9 +7,9 @@ import { loadConfig, type Config } from "../../config";
 import { record, type ForeignAction } from "../../contracts/accounts";
 import { MAX_LINES, type Params, type Result } from "../../contracts/contract";
 import { toCents } from "../../contracts/money";
-import { CancelledOrder, CreatedOrder, orderCancelled, orderCreated } from "../../contracts/orders";
+import { CancelledOrder, CreatedOrder, orderCancelled, orderCreated, SMALL_ORDER } from "../../contracts/orders";
 import * as contract from "../../contracts/products";
-import { batch, type Requester } from "../../mixins/batching";
+import { batch, type BatchOptions, type Requester } from "../../mixins/batching";
 import { databaseMixin, explained, type WithDatabase } from "../../mixins/database.mixin";
 import { isDatabaseAway, isDataError } from "../../mixins/sql-state";
 import { answer } from "./answers";
@@ -199,16 +199,21 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
 
     created(this: Products) {
       this.search = batch((lists) => Promise.all(lists.map((list) => this.lists.read((db) => listProducts(db, list)))), SEARCHES);
-      const reserve = batch<CreatedOrder, contract.Outcome>(
-        async (orders) => inOrder(await reserveStock(this.db, orders), orders.map(idOf)),
-        { ...SETTLING, weight: { of: ({ lines }) => lines.length, max: LINES_LOCKED } },
-      );
+      const reserve = (options: BatchOptions<CreatedOrder>) =>
+        batch<CreatedOrder, contract.Outcome>(async (orders) => inOrder(await reserveStock(this.db, orders), orders.map(idOf)), {
+          ...SETTLING,
+          ...options,
+        });
+      const [reserveSmall, reserveLarge] = [
+        reserve({}),
+        reserve({ weight: { of: ({ lines }) => lines.length, max: LINES_LOCKED }, inFlight: 1 }),
+      ];
       // Their event doesn't say how many lines they have.
       const release = batch<CancelledOrder, contract.Outcome>(
         async (orders) => inOrder(await releaseStock(this.db, orders.map(idOf)), orders.map(idOf)),
         { ...SETTLING, size: LINES_LOCKED / MAX_LINES },
       );
-      this.reserve = (order) => reserve(order, buyerOf(order));
+      this.reserve = (order) => (order.lines.length > SMALL_ORDER ? reserveLarge : reserveSmall)(order, buyerOf(order));
       this.release = (order) => release(order, buyerOf(order));
     },
   };

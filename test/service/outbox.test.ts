@@ -118,11 +118,11 @@ describe("claiming, while nobody listens to the relay's own events", () => {
           const inside = Object.assign(Object.create(db), { query }) as Database; // one transaction has one now()
           for (const attempt of [0, 1, 2, 3, 4, 5, 19, 20, 10_000]) {
             await query("update outbox set next_attempt_at = now(), attempts = $2 where order_id = $1", [id, attempt]);
-            expect((await claim(inside, limits({ retryMs, retryMaxMs }))).rows).toHaveLength(1);
+            expect((await claim(inside, limits({ retryMs, retryMaxMs }), false, 0)).rows).toHaveLength(1);
             const [row] = await query("select attempts, extract(epoch from next_attempt_at - now()) * 1000 as wait from outbox where order_id = $1", [id]); // prettier-ignore
             expect(row!["attempts"]).toBe(attempt + 1);
             expect(Number(row!["wait"])).toBeCloseTo(Math.min(retryMaxMs, retryMs * 2 ** Math.min(attempt, 20)), 1);
-            expect((await claim(inside, limits({}))).rows).toEqual([]); // not due any more
+            expect((await claim(inside, limits({}), false, 0)).rows).toEqual([]); // not due any more
           }
         });
       }),
@@ -133,7 +133,7 @@ describe("claiming, while nobody listens to the relay's own events", () => {
   it("new ones of a user go oldest first, a batch at a time, until a quarter of the cap is in flight; each reply makes room for one", async () => {
     const ids = await committed(10);
     const take = async () => {
-      const { rows, isHeldBack } = await claim(db, limits({ outstanding: 20, batch: 3 }));
+      const { rows, isHeldBack } = await claim(db, limits({ outstanding: 20, batch: 3 }), false, 0);
       return [rows.map((row) => row.order_id), isHeldBack];
     };
     expect([await take(), await take(), await take()]).toEqual([[ids.slice(0, 3), false], [ids.slice(3, 5), true], [[], true]]); // prettier-ignore
@@ -154,7 +154,7 @@ describe("claiming, while nobody listens to the relay's own events", () => {
     const [few, one] = [await committed(2, undefined, 7), await committed(1, undefined, 9)];
     let turn = 0;
     const take = async (outstanding: number) => {
-      const claimed = await claim(db, limits({ outstanding, batch: 6 }), turn);
+      const claimed = await claim(db, limits({ outstanding, batch: 6 }), false, turn);
       turn = claimed.turn;
       return claimed.rows.map((row) => row.order_id);
     };
@@ -162,7 +162,7 @@ describe("claiming, while nobody listens to the relay's own events", () => {
     expect(await take(400)).toEqual(many.slice(2, 8));
     const late = await committed(1, undefined, 3);
     turn = 7; // on a node whose last turn was of another user
-    const more = await claim(db, limits({ outstanding: 400, batch: 6 }), turn);
+    const more = await claim(db, limits({ outstanding: 400, batch: 6 }), false, turn);
     expect(more.rows.map((row) => row.order_id).sort((a, b) => a - b)).toEqual([...many.slice(8, 11), ...late].sort((a, b) => a - b));
     expect(await take(13)).toEqual([]); // 15 are in flight
   });
@@ -176,7 +176,7 @@ describe("claiming, while nobody listens to the relay's own events", () => {
     const served = new Set<number | undefined>();
     let turn = 25; // as on a node whose last turn was of one in their midst
     for (let i = 0; i < passes; i++) {
-      const claimed = await claim(db, limits({ outstanding, batch: 50 }), turn);
+      const claimed = await claim(db, limits({ outstanding, batch: 50 }), false, turn);
       expect(claimed.rows).toHaveLength(outstanding);
       for (const row of claimed.rows) served.add(userOf.get(row.order_id));
       turn = claimed.turn;
@@ -191,7 +191,7 @@ describe("claiming, while nobody listens to the relay's own events", () => {
     const light = await committed(3, undefined, 3);
     let turn = 0;
     const take = async (outstanding: number) => {
-      const claimed = await claim(db, limits({ outstanding }), turn);
+      const claimed = await claim(db, limits({ outstanding }), false, turn);
       turn = claimed.turn;
       return [claimed.rows.map((row) => row.order_id), claimed.isHeldBack];
     };
@@ -205,17 +205,31 @@ describe("claiming, while nobody listens to the relay's own events", () => {
 
   it("what orders weigh is written with them, and a cancel weighs what its order does", async () => {
     const lines = Array.from({ length: 100 }, (_, n) => ({ product_id: n + 1, name: "Lamp", unit_price_cents: 100, quantity: 1 }));
-    const heavy = drafts(1, 2).map((draft) => ({ ...draft, lines }));
-    const { orders, claimed } = await insertOrders(db, [...heavy, ...drafts(3)], { outstanding: 26, retryMs: 1_000 });
+    const heavy = drafts(1, 2, 4).map((draft) => ({ ...draft, lines }));
+    const { orders, claimed } = await insertOrders(db, heavy, { outstanding: 26, retryMs: 1_000 });
     expect(claimed.map(({ user_id }) => user_id)).toEqual([1, 2]); // the second began below 26
     await db.transaction((query) => writeCancelled(query, orders[0]!.id));
-    const rows = await db.query("select user_id, event, weight from outbox where state = 'PENDING' order by id");
+    const rows = await db.query("select user_id, event, weight, large from outbox where state = 'PENDING' order by id");
     expect(rows).toEqual([
-      { user_id: 1, event: "order.created", weight: 25 },
-      { user_id: 2, event: "order.created", weight: 25 },
-      { user_id: 3, event: "order.created", weight: 1 },
-      { user_id: 1, event: "order.cancelled", weight: 25 },
+      { user_id: 1, event: "order.created", weight: 25, large: true },
+      { user_id: 2, event: "order.created", weight: 25, large: true },
+      { user_id: 4, event: "order.created", weight: 25, large: true },
+      { user_id: 1, event: "order.cancelled", weight: 25, large: true },
     ]);
+  });
+
+  it("large orders and the others have turns of their own: neither waits for the other's", async () => {
+    const large = [...(await committed(3, undefined, 1)), ...(await committed(3, undefined, 2))];
+    await db.query("update outbox set large = true where state = 'PENDING'");
+    expect(await claimedOf([3, 3], 100)).toEqual([3, 3]);
+    const small = await committed(2, undefined, 3);
+    const take = async (isLarge: boolean) => (await claim(db, limits({ outstanding: 3 }), isLarge, 0)).rows.map((row) => row.order_id);
+    expect(await take(false)).toEqual([]); // two of three are in flight, and a user's share is one
+    expect(await take(true)).toEqual([large[0], large[3]]);
+    await db.query("update outbox set next_attempt_at = now() where attempts > 0");
+    expect(await take(true)).toEqual([large[0], large[3]]);
+    const again = await claim(db, limits({ outstanding: 100 }), false, 0);
+    expect(again.rows.slice(2).map((row) => row.order_id)).toEqual(small); // behind the first two
   });
 
   it("users with their share in flight are passed over, and keep nobody's turn", async () => {
@@ -224,16 +238,16 @@ describe("claiming, while nobody listens to the relay's own events", () => {
     await db.query("update outbox set attempts = 1, next_attempt_at = now() + interval '1 hour' where order_id = any($1)", [
       [five[0], six[0]],
     ]);
-    const claimed = await claim(db, limits({ outstanding: 3 }), 4);
+    const claimed = await claim(db, limits({ outstanding: 3 }), false, 4);
     expect(claimed).toMatchObject({ rows: [{ order_id: three }], turn: 3, isHeldBack: true });
     await settled(outcome(three!, "RESERVED"));
-    expect(await claim(db, limits({ outstanding: 3 }), 4)).toEqual({ rows: [], turn: 4, isHeldBack: true, isMore: false });
+    expect(await claim(db, limits({ outstanding: 3 }), false, 4)).toEqual({ rows: [], turn: 4, isHeldBack: true, isMore: false });
   });
 
   it("where a user has fewer rows than its part of a batch, there is more to claim at once for the others", async () => {
     const [many, one] = [await committed(5, undefined, 1), await committed(1, undefined, 2)];
     const take = async () => {
-      const { rows, isMore } = await claim(db, limits({ batch: 4 }));
+      const { rows, isMore } = await claim(db, limits({ batch: 4 }), false, 0);
       return [rows.map((row) => row.order_id), isMore];
     };
     expect([await take(), await take()]).toEqual([[[...many.slice(0, 2), ...one], true], [many.slice(2), false]]); // prettier-ignore
@@ -290,11 +304,11 @@ describe("claiming, while nobody listens to the relay's own events", () => {
     const ids = await committed(300);
     await db.query("update outbox set attempts = 1 where order_id = any($1)", [ids.slice(0, 100)]);
     const relay = async (batch: number): Promise<number[]> => {
-      const { rows } = await claim(db, limits({ batch, outstanding: 4_000 }));
+      const { rows } = await claim(db, limits({ batch, outstanding: 4_000 }), false, 0);
       return rows.length === 0 ? [] : [...rows.map((row) => row.order_id), ...(await relay(batch))];
     };
     const taken = (await Promise.all([1, 2, 3, 5, 7, 11, 13, 17].map(relay))).flat();
-    const late = (await claim(db, limits({ outstanding: 4_000 }))).rows.map((row) => row.order_id); // a relay may find nothing but locked rows
+    const late = (await claim(db, limits({ outstanding: 4_000 }), false, 0)).rows.map((row) => row.order_id); // a relay may find nothing but locked rows
     expect([...taken, ...late].sort((a, b) => a - b)).toEqual(ids);
     expect(await attemptsOf(ids)).toEqual([...Array<number>(200).fill(1), ...Array<number>(100).fill(2)]);
   });
