@@ -66,13 +66,14 @@ export function changeAccount(db: Database, by: By, id: number, wish: Partial<St
 const MAX_ROLES = 10_000;
 
 /**
- * The roles that have changed since a moment, as they are now, as far as an access token from before may still be good.
+ * The roles that have changed since a moment, as they are now, as far as an access token that bears the one before may still be good:
+ * a refresh that has read it may sign a little later.
  * @param since `at` of an earlier answer
  * @param ttl seconds that any access token is good for, at most
  */
 export function changedRoles({ query }: Database, since: string | undefined, ttl: number): Promise<ChangedRole[]> {
   return query<ChangedRole>(
-    `select id as user, role, ceil(extract(epoch from role_changed_at))::bigint + $2::int as until
+    `select id as user, role, ceil(extract(epoch from role_changed_at))::bigint + $2::int + $3::int as until
      from users
      where role_changed_at > greatest($1::timestamptz - $3::int * interval '1 second', now() - ($2::int + $3::int) * interval '1 second')
      order by role_changed_at desc limit $4`,

@@ -81,13 +81,14 @@ export function renewSession(
 ): Promise<Grant | undefined> {
   const refreshToken = newToken();
   return db.transaction(async (query) => {
-    // Of two that come at the same moment, one takes the row.
+    // Of two that come at the same moment, one takes the row. The person's row is not locked: whoever refreshes without a pause
+    // would keep those waiting who disable, demote or log in that person.
     const [caller] = await query<Required<Caller>>(
       `with live as (
          select t.hash, u.id, u.role, s.id as session
          from refresh_tokens t join sessions s on s.id = t.session_id join users u on u.id = s.user_id
          where t.hash = $1 and t.used_at is null and s.ended_at is null and s.expires_at > now() and u.disabled_at is null
-         for no key update of t for share of u
+         for no key update of t
        )
        update refresh_tokens t set used_at = now() from live where t.hash = live.hash
        returning live.id, live.role, live.session`,
@@ -102,7 +103,8 @@ export function renewSession(
       if (reused !== undefined) await recordSession(query, { actor: null, address }, "refresh.reused", reused.user_id);
       return undefined;
     }
-    // It may have ended since it was read: by a logout, or by somebody who waited for the lock on its person no longer than we did.
+    // It may have ended since it was read: by a logout, or since its person was disabled or has a new password. A role that has changed
+    // since then is told to gateways for longer than this access token lives.
     const [alive] = await query(
       "update sessions set expires_at = now() + $2 * interval '1 second' where id = $1 and ended_at is null returning id",
       [caller.session, ttl],

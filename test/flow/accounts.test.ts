@@ -1,7 +1,9 @@
 import { randomBytes } from "node:crypto";
+import jwt from "jsonwebtoken";
 import { Client as Postgres } from "pg";
 import { asSystem, call } from "../../broker/contract";
 import { disable } from "../../contracts/accounts";
+import { revocations } from "../../contracts/users";
 import { until } from "../support/amqp";
 import { Client, type Answer } from "../support/client";
 import { EventStream } from "../support/events";
@@ -33,6 +35,9 @@ async function inUsers<T extends object>(sql: string, values: unknown[] = []): P
   await database.connect();
   return (await database.query<T>(sql, values).finally(() => database.end())).rows;
 }
+
+const isSomebodyWaiting = async (): Promise<boolean> =>
+  (await inUsers("select from pg_locks l join pg_stat_activity using (pid) where not granted and datname = current_database()")).length > 0;
 
 interface Person {
   id: number;
@@ -173,12 +178,10 @@ describe("a person who is disabled", () => {
     await database.connect();
     await database.query("begin");
     await database.query("update users set disabled_at = now() where id = $1", [person.id]);
+    await database.query("update sessions set ended_at = now() where user_id = $1", [person.id]);
     let answered = false;
     const acting = act(person, session).finally(() => (answered = true));
-    const isWaiting = async (): Promise<boolean> =>
-      (await inUsers("select from pg_locks l join pg_stat_activity using (pid) where not granted and datname = current_database()"))
-        .length > 0;
-    await until("it waits for the change", async () => answered || (await isWaiting()));
+    await until("it waits for the change", async () => answered || (await isSomebodyWaiting()));
     await database.query("commit").finally(() => database.end());
     expect(code(await acting)).toEqual([401, refusal]);
   });
@@ -203,6 +206,27 @@ describe("an admin who is demoted", () => {
     expect(renewed.status).toBe(200);
     for (const gateway of gateways)
       expect((await gateway.get("/admin/outbox", { token: String(renewed.body["access_token"]) })).status).toBe(403);
+  });
+
+  it("while they refresh: the token that still bears the old role counts as a user's for as long as it lives", async () => {
+    const person = await register();
+    await set(person.id, { role: "admin" });
+    const session = await logIn(person);
+    const database = new Postgres(shop.databases.users.url);
+    await database.connect();
+    await database.query("begin");
+    await database.query("select from sessions where user_id = $1 for update", [person.id]);
+    const refreshing = refresh(session);
+    await until("the refresh waits for its session", isSomebodyWaiting);
+    await set(person.id, { role: "user" });
+    await inUsers("update users set role_changed_at = role_changed_at - interval '2 s' where id = $1", [person.id]); // so long it waits
+    await database.query("commit").finally(() => database.end());
+    const token = String((await refreshing).body["access_token"]);
+    const { role, exp } = jwt.decode(token) as { role: string; exp: number };
+    expect(role).toBe("admin");
+    await everywhere("an admin's route is closed", "/admin/outbox", { access_token: token, refresh_token: "" }, 403);
+    const { roles = [] } = await call(shop.node("users"), revocations, {});
+    expect(roles.find(({ user }) => user === person.id)?.until).toBeGreaterThanOrEqual(exp);
   });
 
   it("can't change accounts in the meantime, whatever a gateway still believes", async () => {

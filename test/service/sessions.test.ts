@@ -3,6 +3,7 @@ import jwt from "jsonwebtoken";
 import { Client as Postgres } from "pg";
 import type { Service } from "moleculer";
 import { asSystem, call } from "../../broker/contract";
+import { disable } from "../../contracts/accounts";
 import { revocations, rotateKeys } from "../../contracts/users";
 import { until } from "../support/amqp";
 import { Client, type Answer } from "../support/client";
@@ -129,6 +130,50 @@ describe("a refresh token", () => {
     const rows = await inUsers<object>("select t.*, s.* from refresh_tokens t join sessions s on s.id = session_id");
     expect(JSON.stringify(rows)).not.toContain(refresh_token);
     expect(rows.every((row) => "hash" in row && Buffer.isBuffer(row.hash) && row.hash.length === 32)).toBe(true);
+  });
+});
+
+describe("while sixteen sessions of a person refresh without a pause", () => {
+  const work = new Set<Promise<void>>();
+  let isOver: boolean;
+  let refreshed: number;
+  let person: Person;
+
+  async function keepRefreshing(session: Session): Promise<void> {
+    while (!isOver) {
+      const { status, body } = await refresh(session);
+      if (status !== 200) return;
+      refreshed++;
+      session = body;
+    }
+  }
+
+  beforeEach(async () => {
+    [isOver, refreshed, person] = [false, 0, await register()];
+    const sessions = await Promise.all(Array.from({ length: 16 }, () => logIn(person)));
+    for (const session of sessions) work.add(keepRefreshing(session));
+    await until("all of them are at it", () => refreshed > 160);
+  });
+  afterEach(async () => {
+    isOver = true;
+    await Promise.all(work);
+    work.clear();
+  });
+
+  it("an admin disables the account within 2 s, and none of them goes on", async () => {
+    const [{ id }] = (await inUsers<{ id: number }>("select id::int from users where email = $1", [person.email])) as [{ id: number }];
+    const start = performance.now();
+    await call(shop.node("users"), disable, { id }, asSystem());
+    expect(performance.now() - start).toBeLessThan(2_000);
+    const before = refreshed;
+    await Promise.all(work); // each ends at its first refusal
+    expect(refreshed - before).toBeLessThanOrEqual(16); // responses that were on their way
+  });
+
+  it("they set a new password", async () => {
+    const session = await logIn(person);
+    const passwords = { current_password: person.password, new_password: "another horse" };
+    expect((await anywhere().request("PUT", "/me/password", passwords, { token: session.access_token })).status).toBe(204);
   });
 });
 
