@@ -10,7 +10,7 @@ const TOKEN_BYTES = 32;
 export const LATE = 15;
 /** Most sessions told at once. */
 const MAX_TOLD = 10_000;
-/** Most tokens forgotten at once; and sessions, each of which takes thousands of tokens with it. */
+/** Most tokens forgotten at once; and sessions, each of which may have any number of tokens. */
 const MAX_FORGOTTEN = 10_000;
 const MAX_SESSIONS_FORGOTTEN = 200;
 /** An access token may outlive its session by the highest ACCESS_TOKEN_TTL, and clocks differ: as long it must be possible to end it. */
@@ -187,15 +187,26 @@ export async function endedSessions(
  * @returns whether there may be more
  */
 export async function forgetSessions({ query }: Database, ttl: number): Promise<boolean> {
-  const tokens = await query(
+  const used = await query(
     "delete from refresh_tokens where hash in (select hash from refresh_tokens where used_at < now() - $2 * interval '1 second' limit $1) returning 1",
     [MAX_FORGOTTEN, ttl],
   );
-  const sessions = await query(
-    `delete from sessions where id in (
-       select id from sessions where expires_at < now() - interval '${REVOCABLE}' or ended_at < now() - interval '${REVOCABLE}' limit $1
-     ) returning 1`,
+  const over = await query<{ id: string }>(
+    `select id from sessions where expires_at < now() - interval '${REVOCABLE}' or ended_at < now() - interval '${REVOCABLE}' limit $1`,
     [MAX_SESSIONS_FORGOTTEN],
   );
-  return tokens.length === MAX_FORGOTTEN || sessions.length === MAX_SESSIONS_FORGOTTEN;
+  const ids = over.map(({ id }) => id);
+  // The tokens first: a session takes all that it has left with it, in one statement.
+  const tokens = await query(
+    `delete from refresh_tokens where hash in (
+       select t.hash from unnest($2::uuid[]) as s (id) cross join lateral (select hash from refresh_tokens where session_id = s.id limit $1) as t
+       limit $1
+     ) returning 1`,
+    [MAX_FORGOTTEN, ids],
+  );
+  await query(
+    "delete from sessions where id = any($1::uuid[]) and not exists (select from refresh_tokens where session_id = sessions.id)",
+    [ids],
+  );
+  return used.length === MAX_FORGOTTEN || tokens.length === MAX_FORGOTTEN || over.length === MAX_SESSIONS_FORGOTTEN;
 }

@@ -379,6 +379,31 @@ it("what is over is forgotten, and nothing else", async () => {
   expect((await refresh(next)).status).toBe(200);
 });
 
+it("a session with more tokens than a statement deletes is forgotten in pieces, and so are those after it", async () => {
+  const person = await register();
+  const [many, few] = [await logIn(person), await logIn(person)].map(
+    ({ access_token }) => (jwt.decode(access_token) as { sid: string }).sid,
+  );
+  await inUsers("update sessions set ended_at = now() - interval '25 hours' where id = any($1::uuid[])", [[many, few]]);
+  await inUsers(
+    "insert into refresh_tokens (hash, session_id, used_at) select sha256(i::text::bytea), $1, now() from generate_series(1, 25000) as i",
+    [many],
+  );
+  // In place of the time-out of a statement.
+  await inUsers(
+    `create function refuse_many() returns trigger language plpgsql as $$ begin
+       if (select count(*) from gone) > 10000 then raise 'too many at once'; end if; return null; end $$`,
+  );
+  await inUsers(
+    `create trigger refuse_many after delete on refresh_tokens referencing old table as gone
+     for each statement execute function refuse_many()`,
+  );
+  await (shop.node("users").getLocalService("users") as Service & { tidy(): Promise<void> }).tidy();
+  await inUsers("drop function refuse_many cascade");
+  expect(await inUsers("select from sessions where id = any($1::uuid[])", [[many, few]])).toHaveLength(0);
+  expect(await inUsers("select from refresh_tokens where session_id = any($1::uuid[])", [[many, few]])).toHaveLength(0);
+}, 20_000);
+
 /** Last: nothing of users answers afterwards. */
 it("where users is away, tokens count as before", async () => {
   const session = await logIn(await register());
