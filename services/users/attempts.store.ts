@@ -26,21 +26,25 @@ const hash = (subject: Limit["subject"]): Buffer => createHash("sha256").update(
  * Counts an attempt before its password is looked at, so that many at once can't all pass. The limits are applied in their
  * order, and what is refused by one does not count for any. In the database, so that it holds over all nodes.
  * @returns what takes it back
- * @throws TOO_MANY_REQUESTS with the seconds until a minute has passed since the first attempt
+ * @throws TOO_MANY_REQUESTS with the seconds until a minute has passed since the first attempt; whatever it throws, nothing stays counted
  */
 export async function countAttempt({ query }: Database, limits: readonly Limit[]): Promise<() => Promise<void>> {
   const counted: Counted[] = [];
-  for (const { subject: words, limit, isExempt } of limits) {
-    if (limit === 0) continue;
-    const subject = hash(words);
-    const since = await count(query, subject, limit);
-    if (since !== undefined) counted.push({ subject, since });
-    else if (!(await isExempt?.())) {
-      await regardless(() => takeBack(query, counted));
-      throw problem("TOO_MANY_REQUESTS", "too many attempts; try again later", { retryAfter: await secondsLeft(query, subject) });
+  const undo = (): Promise<void> => regardless(() => takeBack(query, counted));
+  try {
+    for (const { subject: words, limit, isExempt } of limits) {
+      if (limit === 0) continue;
+      const subject = hash(words);
+      const since = await count(query, subject, limit);
+      if (since !== undefined) counted.push({ subject, since });
+      else if (!(await isExempt?.()))
+        throw problem("TOO_MANY_REQUESTS", "too many attempts; try again later", { retryAfter: await secondsLeft(query, subject) });
     }
+  } catch (error) {
+    await undo();
+    throw error;
   }
-  return () => regardless(() => takeBack(query, counted));
+  return undo;
 }
 
 /**

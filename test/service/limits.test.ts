@@ -1,7 +1,7 @@
 import { randomBytes, randomInt } from "node:crypto";
 import { Client as Postgres } from "pg";
 import type { Database } from "../../mixins/database";
-import { countAttempt } from "../../services/users/attempts.store";
+import { countAttempt, type Limit } from "../../services/users/attempts.store";
 import { isKnownAddress } from "../../services/users/known-addresses.store";
 import { Client, type Answer } from "../support/client";
 import { startShop, urlOf, type Shop, type ShopOptions } from "../support/shop";
@@ -193,6 +193,16 @@ describe("failed logins, over two gateways behind a proxy and two nodes of users
     await takeBack();
     await countAttempt(db, limits);
     await expect(countAttempt(db, limits)).rejects.toMatchObject({ type: "TOO_MANY_REQUESTS" });
+  });
+
+  it("that can't be counted to the end count for nothing", async () => {
+    const { db } = users();
+    const once = (): Limit => ({ subject: [unique()], limit: 1 });
+    const [address, account] = [once(), once()];
+    await countAttempt(db, [account]);
+    const isExempt = () => Promise.reject(new Error("lost"));
+    await expect(countAttempt(db, [address, { ...account, isExempt }])).rejects.toThrow("lost");
+    await countAttempt(db, [address]);
   });
 
   describe("at a change of password", () => {
