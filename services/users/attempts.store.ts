@@ -49,15 +49,15 @@ export async function countAttempt({ query }: Database, limits: readonly Limit[]
 
 /**
  * Counts an attempt, and takes it back unless its end is one that counts.
+ * @param count as `countAttempt`
  * @param counts asked of the error that `work` ended with; undefined where it succeeded
  */
 export async function counted<T>(
-  db: Database,
-  limits: readonly Limit[],
+  count: () => Promise<() => Promise<void>>,
   counts: (error: unknown) => boolean,
   work: () => Promise<T>,
 ): Promise<T> {
-  const undo = await countAttempt(db, limits);
+  const undo = await count();
   let result: T;
   try {
     result = await work();

@@ -2,8 +2,9 @@ import { createHash } from "node:crypto";
 import { errorType, problem, tooLate } from "../../broker/errors";
 import { currentDeadline } from "../../broker/request";
 import type { Database } from "../../mixins/database";
+import { FairSlots } from "../../mixins/fair-queue";
 import { isUniqueViolation } from "../../mixins/sql-state";
-import { counted, type Limit } from "./attempts.store";
+import { countAttempt, counted, type Limit } from "./attempts.store";
 import { isKnownAddress, rememberAddress } from "./known-addresses.store";
 import type { Passwords, Question } from "./passwords";
 import { changePassword, openSession, type Grant } from "./sessions.store";
@@ -39,8 +40,16 @@ interface Credentials {
   password: string;
 }
 
+/**
+ * Attempts that are counted at a time: those of one address, or for one account, wait for each other's rows, and only a few of the ten
+ * connections may do so. And those that wait for their turn, as many as may wait for a hash.
+ */
+const COUNTING = { slots: 3, places: 256 };
+
 /** Everything that takes a password: logins, registrations and changes of a password, each within its limits. */
 export class Logins {
+  private readonly counting = new FairSlots(COUNTING);
+
   constructor(
     private readonly db: Database,
     private readonly find: FindUser,
@@ -53,7 +62,7 @@ export class Logins {
     const account = emailKey(email);
     const turn = turnOf("logins", visitor, numberOf(account));
     this.passwords.checkRoom(turn); // before a row is written
-    return counted(this.db, this.loginLimits(account, visitor), isWrongPassword, () =>
+    return this.counted(turn, this.loginLimits(account, visitor), isWrongPassword, () =>
       insist(async () => {
         const user = await this.verify(await this.find({ email_key: account }), { password }, turn);
         checkTime(turn);
@@ -74,7 +83,7 @@ export class Logins {
     const turn = turnOf("registrations", visitor);
     this.passwords.checkRoom(turn);
     const isCounted = (): boolean => turn.isUsed === true; // whatever its end is, once a password was hashed
-    return counted(this.db, this.registrationLimits(visitor), isCounted, async () => {
+    return this.counted(turn, this.registrationLimits(visitor), isCounted, async () => {
       const taken = await this.find({ email_key: account });
       if (taken) return this.registerAgain(taken, password, visitor, turn);
       const password_hash = await this.passwords.hash(password, turn);
@@ -102,7 +111,7 @@ export class Logins {
     this.passwords.checkRoom(turn);
     // A count of its own: strangers who fail to log in must not keep somebody from changing their password.
     const limits = [{ subject: ["password", id], limit: this.settings.rateLimit.password }];
-    await counted(this.db, limits, isWrongPassword, () =>
+    await this.counted(turn, limits, isWrongPassword, () =>
       insist(async () => {
         const user = await this.find({ id });
         if (user?.disabled_at !== null) throw noAccount();
@@ -114,9 +123,15 @@ export class Logins {
     );
   }
 
+  /** The attempt is counted in its client's turn; one whose caller has gone meanwhile is not. */
+  private counted<T>(turn: Turn, limits: readonly Limit[], counts: (error: unknown) => boolean, work: () => Promise<T>): Promise<T> {
+    const isWanted = (): boolean => turn.isWanted() && performance.now() <= turn.deadline;
+    return counted(() => this.counting.run(turn.client, () => countAttempt(this.db, limits), isWanted), counts, work);
+  }
+
   /** As much work as for a wrong password in any case, so that its time says nothing about the account. */
   private async registerAgain(user: UserRow, password: string, visitor: Visitor, turn: Turn): Promise<UserRow> {
-    return counted(this.db, this.loginLimits(user.email_key, visitor), isWrongPassword, async () => {
+    return this.counted(turn, this.loginLimits(user.email_key, visitor), isWrongPassword, async () => {
       const isRepeatable = await isJustRegistered(this.db, user.id);
       const { isRight } = await this.check(isRepeatable ? user : undefined, { password }, turn);
       if (!isRight) throw problem("EMAIL_TAKEN", "this e-mail has an account");
