@@ -36,4 +36,11 @@ export const logins: readonly Attack[] = [
     least: { "429": 5 }, // those of a minute may be over
     run: (tools) => tools.paced(50, () => register(tools)),
   },
+  {
+    row: "37e",
+    name: "128 logins at a time for one e-mail that is locked at the attacker's address",
+    least: { "429": 200 },
+    run: (tools) =>
+      tools.flood(128, () => tools.send("POST", "/token", { json: { email: "locked@abuse.test", password: "a wrong password" } })),
+  },
 ];
