@@ -5,6 +5,7 @@ import type { SchemaFor } from "../../broker/contract";
 import type { Config } from "../../config";
 import type { ProblemDetails } from "../../contracts/api";
 import { bearerToken } from "./access";
+import { corsHeaders } from "./cors";
 import type { Api } from "./gateway";
 import type { Exchange } from "./exchange";
 import { problemDetails, problemHeaders, toProblem, translated } from "./problem";
@@ -22,6 +23,7 @@ export function answers(config: Config): Partial<ServiceSchema> {
           "X-Content-Type-Options": "nosniff",
         };
         if (config.trustProxy.length > 0 && this.address.isSecure(req)) headers["Strict-Transport-Security"] = "max-age=31536000";
+        if (config.corsOrigins.length > 0) Object.assign(headers, corsHeaders(req, config));
         if (!this.broker.started) headers["Connection"] = "close"; // drains keep-alive clients
         return headers;
       },

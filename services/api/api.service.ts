@@ -38,7 +38,7 @@ const BACKLOG = 4_096;
 const DRAIN_LIMIT = 10_000;
 
 /** What is extended below; a mixin's method can't be called by its name once it is overridden. */
-const web = ApiGateway.methods as Record<"resolveAlias" | "writeCorsHeaders", (...args: unknown[]) => unknown>;
+const web = ApiGateway.methods as Record<"resolveAlias", (...args: unknown[]) => unknown>;
 
 /** Limits that tests set lower. */
 export interface GatewayLimits {
@@ -51,13 +51,12 @@ export interface GatewayLimits {
 export default function api(broker: ServiceBroker, config: Config = loadConfig(), limits: GatewayLimits = {}): SchemaFor<Api> {
   const shop = { ...ROUTES, ...healthRoutes(broker), ...nodesRoute(broker) };
   const routes = { ...shop, ...docsRoutes(shop) };
-  const isAllowed = (origin: string): boolean => config.corsOrigins.includes(origin);
   return {
     name: "api",
     mixins: [intake(config), answers(config), ApiGateway],
 
     settings: {
-      $secureSettings: ["routes", "cors"], // not for the other nodes
+      $secureSettings: ["routes"], // not for the other nodes
       port: config.port,
       ip: config.host,
       etag: false,
@@ -67,13 +66,6 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
       logRouteRegistration: null,
       requestTimeout: REQUEST_TIMEOUT,
       debounceTime: 1,
-      cors: config.corsOrigins.length > 0 && {
-        origin: isAllowed, // a string would be matched by substring
-        methods: ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
-        allowedHeaders: ["Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "Last-Event-ID", "X-Request-Id"],
-        exposedHeaders: ["ETag", "Link", "Location", "Retry-After", "X-Request-Id", "Idempotent-Replayed"],
-        maxAge: 600,
-      },
       routes: [
         {
           path: "/",
@@ -92,8 +84,7 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
     },
 
     actions: {
-      // Open connections are the gateway's own limit, and a service that is away must not shut the door to the others.
-      rest: { bulkhead: { enabled: false }, circuitBreaker: { enabled: false } },
+      rest: false, // `intake` takes its place
       listAliases: false,
       addRoute: false,
       removeRoute: false,
@@ -112,13 +103,6 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
       /** HEAD is GET without the body (RFC 9110, 9.3.2). */
       resolveAlias(this: Api, url: string, method: string): unknown {
         return web.resolveAlias.call(this, url, method === "HEAD" ? "GET" : method);
-      },
-
-      /** A foreign origin gets its answer without CORS headers: its browser keeps it from reading it. */
-      writeCorsHeaders(this: Api, route: unknown, req: IncomingMessage, res: ServerResponse, isPreFlight: boolean): void {
-        res.setHeader("Vary", "Origin");
-        if (req.headers.origin !== undefined && isAllowed(req.headers.origin))
-          web.writeCorsHeaders.call(this, route, req, res, isPreFlight);
       },
 
       /** No new connections; ends when the last request is answered, or after DRAIN_LIMIT. Called before any service of this node stops. */

@@ -65,7 +65,6 @@ export type Api = Service & {
   refusalOf(exchange: Exchange): unknown;
   authenticated(req: IncomingMessage, auth: "user" | "admin"): Promise<Caller>;
   take(exchange: Exchange): Promise<void>;
-  preflight(exchange: Exchange): Promise<void>;
   routed(exchange: Exchange): Promise<void>;
   readProduct(exchange: Exchange, id: string): Promise<void>;
   resolveAlias(url: string, method: string): Found | false;

@@ -1,26 +1,23 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Context, ServiceSchema } from "moleculer";
-import ApiGateway from "moleculer-web";
 import type { Meta, SchemaFor } from "../../broker/contract";
 import { problem } from "../../broker/errors";
 import { asRequest, withRequestId } from "../../broker/request";
 import type { Config } from "../../config";
 import type { Caller } from "../../contracts/users";
 import { bearerToken, unauthenticated } from "./access";
+import { isPreflight, preflightHeaders } from "./cors";
 import type { Exchange } from "./exchange";
 import type { Alias, Api, RoutedRequest } from "./gateway";
 import { limitParts } from "./parts";
 import { problemDetails } from "./problem";
-import { bodyRefusal, hasBody, hotProduct, ignoreBody, isPreflight, isProbe, parseJson, pathOf, requestId, splitTarget } from "./request";
+import { bodyRefusal, hasBody, hotProduct, ignoreBody, isProbe, parseJson, pathOf, requestId, splitTarget } from "./request";
 import type { Reply } from "./route";
 import { readProduct } from "./routes";
 import { refuseAtOnce } from "./unserved";
 
 /** Characters of a path in the log: a client may write 16 KiB of it. */
 const MAX_LOGGED = 200;
-
-/** What is extended here; a mixin's method can't be called by its name once it is overridden. */
-const web = ApiGateway.methods as Record<"httpHandler", (...args: unknown[]) => unknown>;
 
 /**
  * How a request gets in, cheapest checks first: what its address holds already, its token, what its user holds, its body, and then
@@ -59,7 +56,7 @@ export function intake(config: Config): Partial<ServiceSchema> {
       refuse(this: Api, exchange: Exchange, refusal: unknown): void {
         exchange.isRefused = true;
         this.metrics?.refused();
-        this.connections.made(exchange, refuseAtOnce(exchange.res, exchange.id, refusal));
+        this.connections.made(exchange, refuseAtOnce(exchange.res, this.baseHeaders(exchange), exchange.id, refusal));
       },
 
       /** Its response is sent, or its client has gone. */
@@ -92,22 +89,14 @@ export function intake(config: Config): Partial<ServiceSchema> {
           this.sendProblem(req, res, problemDetails("BAD_REQUEST", id, "a Host header is needed")); // RFC 9112, 3.2
           return;
         }
-        // moleculer-web would take the method that a preflight asks about for the request's own.
         if (req.method !== "OPTIONS") return this.routed(exchange);
-        if (isPreflight(req, config)) return this.preflight(exchange);
+        if (isPreflight(req, config)) {
+          this.send(req, res, { status: 204, headers: preflightHeaders(req, config) });
+          return;
+        }
         const methods = this.methodsOf(pathOf(req));
         if (methods.length === 0) this.send404(req, res);
         else this.send(req, res, { status: 204, headers: { Allow: [...methods, "OPTIONS"].join(", ") } });
-      },
-
-      /** moleculer-web answers it by itself. */
-      async preflight(this: Api, exchange: Exchange): Promise<void> {
-        const { id, req, res } = exchange;
-        req.headers["x-request-id"] = id; // where it takes it for the response
-        delete req.headers["x-correlation-id"];
-        for (const [name, value] of Object.entries(this.baseHeaders(exchange))) res.setHeader(name, value);
-        await web.httpHandler.call(this, req, res);
-        this.connections.made(exchange, 0);
       },
 
       /**

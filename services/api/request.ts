@@ -1,7 +1,6 @@
 import { randomUUID } from "node:crypto";
 import type { IncomingMessage } from "node:http";
 import { problem, type Problem } from "../../broker/errors";
-import type { Config } from "../../config";
 import type { Body } from "./route";
 
 /** A token of RFC 9110, section 5.6.2. */
@@ -14,7 +13,7 @@ export function requestId(req: IncomingMessage): string {
 }
 
 /** Without the query, in which anything may stand. */
-export const pathOf = (req: IncomingMessage & { originalUrl?: string }): string => halves(req.originalUrl ?? req.url ?? "/")[0];
+export const pathOf = (req: IncomingMessage): string => halves(req.url ?? "/")[0];
 
 /** RFC 9112, 6.3. */
 export const hasBody = ({ headers }: IncomingMessage): boolean =>
@@ -56,9 +55,6 @@ export function hotProduct({ method, url = "", headers }: IncomingMessage): stri
   if (method !== "GET" || headers.origin !== undefined || headers.host === undefined) return undefined;
   return /^\/products\/([1-9]\d{0,15})$/.exec(url)?.[1];
 }
-
-export const isPreflight = (req: IncomingMessage, config: Config): boolean =>
-  config.corsOrigins.length > 0 && req.headers.origin !== undefined && req.headers["access-control-request-method"] !== undefined;
 
 /** The content codings that are undone (RFC 9110, 8.4.1), one at most: each more would multiply what a small body can expand to. */
 const CODINGS = ["gzip", "br", "deflate"];

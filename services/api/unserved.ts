@@ -8,18 +8,21 @@ import { problemDetails, problemHeaders, toProblem } from "./problem";
  * Responses to what never gets as far as moleculer-web.
  */
 
-/** Before any work is put into it, so that what is served under overload stays near the peak. @returns the bytes of its body */
-export function refuseAtOnce(res: ServerResponse, id: string, refusal: unknown): number {
+/**
+ * Before any work is put into it, so that what is served under overload stays near the peak.
+ * @param headers those of every response
+ * @returns the bytes of its body
+ */
+export function refuseAtOnce(res: ServerResponse, headers: Readonly<Record<string, string>>, id: string, refusal: unknown): number {
   const details = toProblem(refusal, id);
   const body = JSON.stringify(details);
   const bytes = Buffer.byteLength(body);
   res
     .writeHead(details.status, {
+      ...headers,
       "Content-Type": "application/problem+json",
       "Cache-Control": "no-store",
-      "X-Content-Type-Options": "nosniff",
       ...problemHeaders(details, refusal),
-      "X-Request-Id": id,
       "Content-Length": bytes,
     })
     .end(body);
