@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Context, ServiceSchema } from "moleculer";
 import type { Meta, SchemaFor } from "../../broker/contract";
-import { problem } from "../../broker/errors";
+import { problem, tooLate } from "../../broker/errors";
 import { asRequest, withRequestId } from "../../broker/request";
 import type { Config } from "../../config";
 import type { Caller } from "../../contracts/users";
@@ -203,7 +203,10 @@ export function respond(this: Api, req: RoutedRequest, res: ServerResponse, next
   if (spec.body === "none") begin();
   else {
     try {
-      this.turns.run(exchange, begin);
+      this.turns.run(exchange, () => {
+        if (isWanted()) begin();
+        else next(tooLate()); // before its body is parsed and checked
+      });
     } catch (error) {
       next(error);
     }
