@@ -41,10 +41,10 @@ interface Credentials {
 }
 
 /**
- * Attempts that are counted at a time: those of one address, or for one account, wait for each other's rows, and only a few of the ten
- * connections may do so. And those that wait for their turn, as many as may wait for a hash.
+ * Attempts are counted one at a time: those of one address, or for one account, wait for each other's rows anyway, and must not hold the ten
+ * connections or the cores meanwhile. And those that wait for their turn, as many as may wait for a hash.
  */
-const COUNTING = { slots: 3, places: 256 };
+const COUNTING = { slots: 1, places: 256 };
 
 /** Everything that takes a password: logins, registrations and changes of a password, each within its limits. */
 export class Logins {

@@ -1,7 +1,7 @@
 import path from "node:path";
 import type { Service, ServiceBroker } from "moleculer";
 import { DataTypes } from "sequelize";
-import { adminOf, callerOf, implement, type SchemaFor } from "../../broker/contract";
+import { adminOf, callerOf, FAIR, implement, type SchemaFor } from "../../broker/contract";
 import { problem } from "../../broker/errors";
 import { isCallerThere } from "../../broker/listeners";
 import { ConfigError, loadConfig, type Config } from "../../config";
@@ -34,9 +34,6 @@ type Users = Service &
 
 /** How often what is over is forgotten, in ms. Nodes may do it at the same moment. */
 const TIDY_INTERVAL = 3_600_000;
-
-/** These take turns (Turns), which bounds them: in a bulkhead, first come, first served, one address could hold every place. */
-const FAIR = { bulkhead: { enabled: false } };
 
 const MODEL = {
   name: "users",
