@@ -20,6 +20,7 @@ import { healthRoutes } from "./health";
 import { intake, respond } from "./intake";
 import { ADMISSION, lanes } from "./lanes";
 import { LoopTurns } from "./loop-turns";
+import { keepRest } from "./parser";
 import { RequestMetrics } from "./metrics";
 import { nodesRoute } from "./nodes";
 import { RateLimit } from "./rate-limit";
@@ -135,6 +136,7 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
       this.connections = new Connections(
         this.server,
         this.address,
+        this.turns,
         (exchange) => {
           this.over(exchange);
         },
@@ -158,7 +160,8 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
         keepAliveTimeout: config.keepAliveTimeout * 1_000,
       });
       this.server.on("clientError", (error: Error, socket: Socket) => {
-        refuseUnreadable(error, socket, this.connections.at(socket));
+        const connection = this.connections.at(socket);
+        if (!keepRest(connection, error)) refuseUnreadable(error, socket, connection);
       });
       // moleculer-web lets Node say 511: a burst of more would cost everybody who connects meanwhile a second, until TCP tries again.
       const listen = this.server.listen.bind(this.server);

@@ -2,8 +2,11 @@ import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import { full, overShare, shareOf } from "../../mixins/fair-queue";
 import type { ClientAddress } from "./client-address";
-import { closeIdle, Connection, Holder, type Parsed } from "./connection";
+import { closeIdle, Connection, cut, hold, Holder, type Parsed } from "./connection";
 import { Exchange } from "./exchange";
+import type { LoopTurns } from "./loop-turns";
+import { attend, canParseRest, parseRest } from "./parser";
+import { closeBehindParts } from "./parts";
 import { hasBody, hotProduct } from "./request";
 
 export interface ConnectionLimits {
@@ -65,6 +68,7 @@ export class Connections {
   constructor(
     server: Server,
     private readonly address: ClientAddress,
+    private readonly turns: LoopTurns,
     /** Told of each request when its response is sent, or its connection closed. */
     private readonly onOver: (exchange: Exchange) => void,
     limits: Partial<ConnectionLimits> = {},
@@ -74,7 +78,12 @@ export class Connections {
     const serve = server.listeners("connection");
     server.removeAllListeners("connection");
     server.on("connection", (socket: Socket) => {
-      if (this.accept(socket)) for (const listener of serve) listener.call(server, socket);
+      const connection = this.accept(socket);
+      if (connection === undefined) return;
+      for (const listener of serve) listener.call(server, socket);
+      attend(connection, () => {
+        this.readOn(connection);
+      });
     });
     this.sweeper = setInterval(() => {
       this.closeSlowReaders();
@@ -158,25 +167,25 @@ export class Connections {
     clearInterval(this.sweeper);
   }
 
-  private accept(socket: Socket): boolean {
+  private accept(socket: Socket): Connection | undefined {
     const peer = socket.remoteAddress;
     if (peer === undefined) {
       socket.destroy(); // it has gone
-      return false;
+      return undefined;
     }
     const holder = this.holderOf(this.address.ofPeer(peer));
     const connection = new Connection(socket, holder, this.address.isTrusted(peer));
     if (!connection.isProxy && !this.makesRoom(holder)) {
       socket.destroy();
       this.forget(holder);
-      return false;
+      return undefined;
     }
     this.all.set(socket, connection);
     holder.connections.add(connection);
     socket.once("close", () => {
       this.closed(connection);
     });
-    return true;
+    return connection;
   }
 
   /** Idle connections make room for a new one: of its address, or of any where all places are taken. */
@@ -200,12 +209,15 @@ export class Connections {
     waiting.push(parsed);
     holder.parsed++;
     this.parsed++;
-    socket.pause();
+    hold(socket);
   }
 
   private begin(exchange: Exchange): Exchange {
     const { connection, holder, res } = exchange;
     (res as Carrier)[EXCHANGE] = exchange;
+    closeBehindParts(exchange.req, res, () => {
+      cut(connection);
+    });
     if (connection.started.push(exchange) === 1) connection.headSince = performance.now();
     holder.exchanges++;
     this.unfinished++;
@@ -248,14 +260,30 @@ export class Connections {
 
   private startWaiting(connection: Connection): void {
     const { socket, waiting } = connection;
-    if (waiting.length === 0 || socket.destroyed) return;
+    if (waiting.length === 0 || connection.isCut || socket.destroyed) return;
     for (let first = waiting[0]; first !== undefined && this.hasRoom(connection, first.req); first = waiting[0]) {
       waiting.shift();
       connection.holder.parsed--;
       this.parsed--;
       first.start();
     }
-    if (waiting.length === 0) socket.resume();
+    if (waiting.length === 0) this.readOn(connection);
+  }
+
+  /** What is left of the last read comes first, a few requests at a time, and in turns with other addresses. */
+  private readOn(connection: Connection): void {
+    const { socket, holder } = connection;
+    if (!connection.isHeld) socket.resume();
+    if (!canParseRest(connection)) return;
+    try {
+      this.turns.run(holder, () => {
+        if (!canParseRest(connection)) return;
+        parseRest(connection);
+        this.readOn(connection);
+      });
+    } catch {
+      socket.destroy(); // its address has too much to do
+    }
   }
 
   /** Whether one more request of a connection may start: whatever its responses weigh, they must not be too much. None starts behind a stream. */

@@ -9,7 +9,7 @@ import { bearerToken, unauthenticated } from "./access";
 import { isPreflight, preflightHeaders } from "./cors";
 import type { Exchange } from "./exchange";
 import type { Alias, Api, RoutedRequest } from "./gateway";
-import { limitParts } from "./parts";
+import { countParts, limitParts } from "./parts";
 import { problemDetails } from "./problem";
 import { bodyRefusal, hasBody, hotProduct, ignoreBody, isProbe, parseJson, pathOf, requestId, splitTarget } from "./request";
 import type { Reply } from "./route";
@@ -28,6 +28,7 @@ export function intake(config: Config): Partial<ServiceSchema> {
     methods: {
       /** Every request passes here first, whatever becomes of it. */
       httpHandler(this: Api, req: IncomingMessage, res: ServerResponse): void {
+        countParts(req);
         this.connections.open(requestId(req), req, res, (exchange) => {
           this.begin(exchange);
         });
@@ -122,8 +123,8 @@ export function intake(config: Config): Partial<ServiceSchema> {
           const refusal = bodyRefusal(req, spec.body);
           if (refusal !== undefined) throw refusal;
           this.connections.reads(exchange);
-          limitParts(req, () => {
-            this.sendProblem(req, res, problemDetails("BAD_REQUEST", exchange.id, "the body comes in too many parts"));
+          limitParts(req, (refusal) => {
+            this.errorHandler(req, res, refusal);
           });
         }
         if (req.headers.expect?.toLowerCase() === "100-continue") res.writeContinue();

@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import type { ServerResponse } from "node:http";
 import type { Socket } from "node:net";
-import type { Connection } from "./connection";
+import { linger, type Connection } from "./connection";
 import { problemDetails, problemHeaders, toProblem } from "./problem";
 
 /*
@@ -29,9 +29,6 @@ export function refuseAtOnce(res: ServerResponse, headers: Readonly<Record<strin
   return bytes;
 }
 
-/** Milliseconds in which a client can read such a response; one that keeps its side open does not keep ours. */
-const LINGER_MS = 1_000;
-
 /**
  * What is no HTTP at all, or does not come to an end, gets a response too, where the socket still takes one. Not where another
  * response is due on its connection: this one would be taken for it, or get into the middle of it.
@@ -53,5 +50,5 @@ export function refuseUnreadable(_error: Error, socket: Socket, connection: Conn
     `X-Request-Id: ${id}`,
   ];
   socket.end(`${head.join("\r\n")}\r\n\r\n${body}`);
-  setTimeout(() => socket.destroy(), LINGER_MS).unref();
+  linger(socket);
 }

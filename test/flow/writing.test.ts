@@ -45,6 +45,7 @@ async function dial(localAddress = "127.0.0.2") {
 interface Held {
   unsentBytes: number;
   bodies: number;
+  parsed: number;
   all: Map<unknown, { started: { madeAt: number | undefined }[]; waiting: unknown[]; unsentBytes: number }>;
 }
 const held = (): Held =>
@@ -77,14 +78,43 @@ describe("requests that are pipelined on one connection", () => {
     const id = await seller.createProduct();
     const { socket, received, read } = await dial();
     socket.write(`${get(`/products/${id}`).repeat(99)}${get("/products/999999")}`);
-    await until("all have come", () => heldBy(0) !== undefined && heldBy(0)!.started.length + heldBy(0)!.waiting.length === 100);
-    const { length } = heldBy(0)!.started;
+    await until("those of the first read have come", () => (heldBy(0)?.waiting.length ?? 0) >= 64);
+    const [started, waiting] = [heldBy(0)!.started.length, heldBy(0)!.waiting.length];
     letGo();
-    expect(length).toBe(8);
+    expect([started, waiting]).toEqual([8, 64]); // the rest is not even parsed
     read();
     await until("all have their responses", () => bodies(received.text) === 99 && received.text.includes("HTTP/1.1 404"));
     expect(received.text.lastIndexOf("HTTP/1.1 200")).toBeLessThan(received.text.indexOf("HTTP/1.1 404"));
     expect(received.isClosed).toBe(false);
+  });
+
+  it("are slowed down however many they are, and not cut off: 5,000 in several writes get 5,000 responses", async () => {
+    await open();
+    const { socket, received, read } = await dial();
+    read();
+    for (let n = 0; n < 5; n++) socket.write(get("/nothing").repeat(1_000));
+    let most = 0;
+    await until(
+      "all have their responses",
+      () => {
+        most = Math.max(most, heldBy(0)?.waiting.length ?? 0);
+        return received.isClosed || received.text.split("HTTP/1.1 404").length === 5_001;
+      },
+      60_000,
+    );
+    expect(received.isClosed).toBe(false);
+    expect(most).toBeLessThanOrEqual(64);
+    expect(held()).toMatchObject({ parsed: 0 });
+  });
+
+  it("are not parsed any more once their connection is closed", async () => {
+    await open({ parsed: 40 });
+    const counted = jest.spyOn(held() as unknown as Connections, "open");
+    const { socket, received, read } = await dial();
+    read();
+    socket.write(get("/nothing").repeat(1_000));
+    await until("it is closed", () => received.isClosed);
+    expect(counted.mock.calls.length).toBeLessThan(30);
   });
 
   it("wait unstarted where their responses are not read: a connection holds 1 MiB beyond the one being sent", async () => {
@@ -107,14 +137,16 @@ describe("requests that are pipelined on one connection", () => {
 
   it("close their connection once their address has a quarter of all that wait unstarted", async () => {
     await open({ parsed: 400 });
-    const [first, second] = [await dial(), await dial()];
+    const [first, second, third] = [await dial(), await dial(), await dial()];
     first.socket.write(get("/nothing").repeat(90));
     first.read();
     await until("they have their responses", () => first.received.text.split("HTTP/1.1 404").length === 91);
-    second.read();
-    second.socket.write(get("/products").repeat(200));
-    await until("it is closed", () => second.received.isClosed);
-    expect(held()).toMatchObject({ parsed: 0 });
+    for (const { socket, read } of [second, third]) {
+      read();
+      socket.write(get("/products").repeat(200));
+    }
+    await until("one of two is closed", () => second.received.isClosed || third.received.isClosed);
+    await until("what it held is given back", () => held().parsed === 0);
     expect(first.received.isClosed).toBe(false);
   });
 
@@ -251,5 +283,27 @@ describe("a body", () => {
     await until("all are refused but four", () => all.filter(({ received }) => /^HTTP\/1.1 4(01|29)/.test(received.text)).length === 36);
     expect(held().bodies).toBe(4);
     expect((await shop.client().post("/token", { email: "a@b.co", password: "wrong" })).status).toBe(401);
+  });
+});
+
+describe("a body in chunks of one byte, without end,", () => {
+  it.each([
+    ["that its route does not take", "GET /products/999999", 404],
+    ["at a path that there is not", "POST /nothing", 404],
+    ["without a token", "POST /orders", 401],
+    ["in too many", "POST /token", 400],
+  ])("%s: the response is the last, and the rest is not read", async (_, target, status) => {
+    await open();
+    const { socket, received, read } = await dial();
+    read();
+    socket.write(`${target} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n`);
+    const chunks = "1\r\na\r\n".repeat(2_000);
+    const send = (): void => {
+      if (!received.isClosed) socket.write(chunks, () => setImmediate(send));
+    };
+    send();
+    await until("it is closed", () => received.isClosed, 5_000);
+    expect(received.text).toMatch(new RegExp(`^HTTP/1.1 ${status} `));
+    expect(received.text).toContain("Connection: close");
   });
 });

@@ -23,6 +23,8 @@ async function drip(tools: Tools, wire: ReturnType<Tools["wire"]>, bytes: Buffer
 /** A response is due 4.9 s after the head of its request. */
 const LATE_MS = 4_870;
 
+const CHUNKS = Buffer.from("1\r\na\r\n".repeat(10_000));
+
 const closedOrOver = (tools: Tools, wire: ReturnType<Tools["wire"]>): Promise<unknown> =>
   Promise.race([wire.closed(), tools.pause(tools.leftMs)]);
 
@@ -65,6 +67,20 @@ export const connections: readonly Attack[] = [
           await wire.status(1_000);
         }
         wire.destroy();
+      }),
+  },
+  {
+    row: "36e",
+    name: "8 connections send bodies that nobody wants, in chunks of one byte and without end",
+    least: { "connections closed": 10 },
+    run: (tools) =>
+      keepOpen(tools, 8, async (wire, lane) => {
+        const head = lane % 2 === 0 ? "GET /products/1" : "POST /token";
+        wire.write(`${head} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n`);
+        while (wire.isOpen && !tools.isOver) {
+          wire.write(CHUNKS);
+          await tools.pause(5);
+        }
       }),
   },
   {
