@@ -33,8 +33,8 @@ export function answers(config: Config): Partial<ServiceSchema> {
         if (res.headersSent || res.destroyed || exchange.isOver) return;
         const isHead = req.method === "HEAD";
         // Before the head, since it may refuse.
-        const stream =
-          follow && !isHead ? this.streams.open(res, follow, bearerToken(req.headers.authorization) ?? "", exchange) : undefined;
+        if (follow && !isHead) exchange.stream = this.streams.open(res, follow, bearerToken(req.headers.authorization) ?? "", exchange);
+        const { stream } = exchange;
         const content = body === undefined ? text : JSON.stringify(body);
         const bytes = content === undefined ? 0 : Buffer.byteLength(content);
         // All at once, which is quicker than one by one.

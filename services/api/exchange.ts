@@ -3,6 +3,7 @@ import type { Request } from "../../broker/request";
 import type { Requester } from "../../mixins/batching";
 import type { Caller } from "../../contracts/users";
 import type { Connection, Holder } from "./connection";
+import type { Stream } from "./streams";
 
 /** Milliseconds from a request's head to its response, whatever it waits for. */
 const BUDGET_MS = 4_900;
@@ -20,6 +21,8 @@ export class Exchange implements Requester, Request {
   isRead = false;
   /** The response goes on until its client leaves: it is not waited for, and has bounds of its own. */
   isStream = false;
+  /** What goes on, once it is open; closed when the exchange is over. */
+  stream: Stream | undefined;
   /** It was refused before anything of it was looked at. */
   isRefused = false;
   /** The response has been sent, or its connection is closed. */

@@ -57,7 +57,7 @@ export class Streams {
   }
 
   /**
-   * Takes a place until the response is closed. Nothing is written before the stream's `begin`.
+   * Takes a place until the stream's `close`. Nothing is written before the stream's `begin`.
    * @throws TOO_MANY_REQUESTS where the user or the address has too many, SERVICE_UNAVAILABLE where the gateway has, or is about
    * to stop
    */
@@ -81,7 +81,7 @@ export class Streams {
     include(this.byAddress, address, stream);
     include(this.byUser, caller.id, stream);
     include(this.byOrder, order.id, stream);
-    res.once("close", () => {
+    stream.close = () => {
       stream.stop();
       this.all.delete(stream);
       exclude(this.byAddress, address, stream);
@@ -90,7 +90,7 @@ export class Streams {
       if (this.all.size > 0) return;
       clearInterval(this.watching);
       this.watching = undefined;
-    });
+    };
     return stream;
   }
 
@@ -118,7 +118,9 @@ export class Streams {
 }
 
 /** One response that goes on: an order's history, and each change as it is heard of or found. */
-class Stream {
+export class Stream {
+  /** Its response is over: gives its place back. */
+  close: () => void = () => undefined;
   private isOpen = true;
   private isLooking = false;
   private mayBeNew = false;

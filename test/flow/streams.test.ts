@@ -1,9 +1,12 @@
+import { EventEmitter } from "node:events";
+import { ServerResponse } from "node:http";
 import { connect } from "node:net";
 import jwt from "jsonwebtoken";
 import type { Middleware } from "moleculer";
 import { Client as Postgres } from "pg";
 import type { FairSlots } from "../../mixins/fair-queue";
 import type { Connections } from "../../services/api/connections";
+import type { Streams } from "../../services/api/streams";
 import { until } from "../support/amqp";
 import { Client } from "../support/client";
 import { EventStream } from "../support/events";
@@ -11,8 +14,15 @@ import { ADMIN, urlOf, startShop, type Shop, type ShopOptions } from "../support
 
 /** Events that get lost while they are named here. */
 const lost = new Set<string>();
+/** Logins wait for it. */
+let gate = Promise.resolve();
 const losing: Middleware = {
   name: "Losing",
+  localAction: (next, action) =>
+    async function (ctx) {
+      if (action.name === "users.token") await gate;
+      return next.call(this, ctx) as unknown;
+    },
   localEvent: (next, event) => (ctx) => (lost.has(event.name ?? "") ? Promise.resolve() : next(ctx)),
 };
 const NEVER = 3_600_000;
@@ -131,6 +141,39 @@ describe("a stream of an order's events, where nothing but order.changed brings 
     expect((await follow(id, undefined, admin)).status).toBe(200);
     await open[0]!.close();
     await until("there is room", async () => (await follow(id)).status === 200);
+  });
+
+  it("one that waits behind another response, and whose client goes away before that is sent, frees its place", async () => {
+    const id = await confirmed();
+    let letGo = (): void => undefined;
+    gate = new Promise((resolve) => (letGo = resolve));
+    const { hostname, port } = new URL(shop.url);
+    const socket = connect(Number(port), hostname);
+    const login = JSON.stringify({ email: "a@b.co", password: "wrong" });
+    socket.write(
+      `POST /token HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: ${login.length}\r\n\r\n${login}` +
+        `GET /orders/${id}/events HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ${buyer.token!}\r\n\r\n`,
+    );
+    const gateway = shop.node("api").getLocalService("api") as unknown as { streams: Streams; connections: Connections };
+    const open = () => (gateway.streams as unknown as { all: Set<unknown> }).all.size;
+    try {
+      await until("it is open", () => open() === 1);
+      // Node 20 does not emit it for a response that waits behind another one.
+      jest.spyOn(ServerResponse.prototype, "emit").mockImplementation(function (
+        this: ServerResponse,
+        event: string | symbol,
+        ...args: unknown[]
+      ) {
+        return event !== "close" && EventEmitter.prototype.emit.call(this, event, ...args);
+      });
+      socket.destroy();
+      await until("its connection is closed", () => gateway.connections.areIdle);
+      await until("its place is free", () => open() === 0, 5_000);
+    } finally {
+      jest.restoreAllMocks();
+      letGo();
+      socket.destroy();
+    }
   });
 });
 

@@ -25,8 +25,12 @@ function open(limits: Partial<StreamLimits> = {}) {
   res.write = (chunk: string) => (chunks.push(chunk), write(chunk));
   res.writeHead(200);
   const following = { order: order("PENDING"), caller, seen: 1 };
-  streams.open(res, following, "token", { address: "127.0.0.1", user: undefined, isWanted: () => true }).begin(following.order);
-  return { world, streams, res, chunks, changed: () => streams.changed([{ order_id: 1 }]) };
+  const stream = streams.open(res, following, "token", { address: "127.0.0.1", user: undefined, isWanted: () => true });
+  res.once("close", () => {
+    stream.close(); // as the gateway does
+  });
+  stream.begin(following.order);
+  return { world, streams, stream, res, chunks, changed: () => streams.changed([{ order_id: 1 }]) };
 }
 
 /** What is under way without a timer goes on. */
@@ -112,10 +116,10 @@ it("a client that does not read is cut off", async () => {
 });
 
 it("when the last one is closed there is no timer, and a change makes no read", async () => {
-  const { world, res, changed } = open();
+  const { world, stream, changed } = open();
   await settle();
   expect(jest.getTimerCount()).toBe(2); // its own, and the one that watches sessions
-  res.emit("close");
+  stream.close();
   expect(jest.getTimerCount()).toBe(0);
   const before = world.reads;
   changed();
@@ -135,13 +139,13 @@ it("when its session has ended or its caller's role has changed, it ends within 
 });
 
 it("when it is closed while its order is read, nothing follows", async () => {
-  const { world, res, chunks, changed } = open();
+  const { world, stream, chunks, changed } = open();
   await settle();
   let answer = (_order: Order): void => undefined;
   world.now = () => new Promise((resolve) => (answer = resolve));
   changed();
   await settle();
-  res.emit("close");
+  stream.close();
   const before = chunks.length;
   answer(order("PENDING", "CANCELLED"));
   await settle();
