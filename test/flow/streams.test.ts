@@ -236,6 +236,8 @@ describe("a stream of an order's events, where order.changed is always lost", ()
 
   it("takes no place from requests, and an address with a quarter of all streams is refused the next", async () => {
     const id = await confirmed();
+    const { streams } = shop.node("api").getLocalService("api") as unknown as { streams: { all: ReadonlySet<unknown> } };
+    await until("those of earlier tests are closed", () => streams.all.size === 0);
     const all: EventStream[] = [];
     while (all.length < 520) all.push(...(await Promise.all(Array.from({ length: 104 }, () => follow(id)))));
     expect(new Set(all.map(({ status }) => status))).toEqual(new Set([200]));
