@@ -96,18 +96,20 @@ const CLAIM = `
     returning o.id, o.order_id, o.user_id, o.event, o.payload
   )
   select claimed.*, (select user_id from fresh order by nth desc limit 1) as turn,
-    (select coalesce(sum(weight), 0) from fresh) < (select n from room)
-      and exists (select from fresh where most < free group by nth, most having sum(weight) >= most) as more,
-    in_flight.n + (select coalesce(sum(weight), 0) from fresh) >= $3
+    in_flight.n + taken.n < $3 and (
+      taken.n >= room.n or exists (select from fresh where most < free group by nth, most having sum(weight) >= most)
+    ) as more,
+    in_flight.n + taken.n >= $3
       or exists (select from waiting left join turns on turns.nth = waiting.nth where waiting.free <= coalesce(turns.most, 0)) as held_back
-  from in_flight left join claimed on true order by claimed.id`;
+  from in_flight cross join room cross join (select coalesce(sum(weight), 0) as n from fresh) as taken left join claimed on true
+  order by claimed.id`;
 
 export interface Claimed {
   /** To be emitted, oldest first. */
   rows: OutboxRow[];
   /** Rows wait for replies to others. */
   isHeldBack: boolean;
-  /** Room is left for rows of users whose share of this batch was too small. */
+  /** Room is left: this batch was too small, or some users' share of it. */
   isMore: boolean;
   /** The last user served; as before where nobody was. */
   turn: number;

@@ -2,7 +2,7 @@ import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import { full, overShare, shareOf } from "../../mixins/fair-queue";
 import type { ClientAddress } from "./client-address";
-import { closeIdle, Connection, cut, hold, Holder, type Parsed } from "./connection";
+import { closeIdle, Connection, hold, Holder, type Parsed } from "./connection";
 import { Exchange } from "./exchange";
 import type { LoopTurns } from "./loop-turns";
 import { attend, canParseRest, parseRest } from "./parser";
@@ -215,9 +215,7 @@ export class Connections {
   private begin(exchange: Exchange): Exchange {
     const { connection, holder, res } = exchange;
     (res as Carrier)[EXCHANGE] = exchange;
-    closeBehindParts(exchange.req, res, () => {
-      cut(connection);
-    });
+    closeBehindParts(exchange.req, res, connection);
     if (connection.started.push(exchange) === 1) connection.headSince = performance.now();
     holder.exchanges++;
     this.unfinished++;

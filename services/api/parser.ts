@@ -37,8 +37,11 @@ export function attend(connection: Connection, readOn: () => void): void {
   const { onIncoming } = parser;
   parser.onIncoming = (req, keepAlive) => {
     const next = onIncoming(req, keepAlive);
+    const waiting = connection.waiting.length;
+    // A paused body would have no time limit: Node tells of a late request once. Who has so many unanswered is cut off instead.
+    if (waiting >= 2 * MAX_WAITING) socket.destroy();
     if (socket.destroyed) return STOP;
-    return next === 0 && connection.waiting.length >= MAX_WAITING && !hasBody(req) ? PAUSE : next;
+    return next === 0 && waiting >= MAX_WAITING && !hasBody(req) ? PAUSE : next;
   };
 }
 

@@ -1,5 +1,6 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { problem } from "../../broker/errors";
+import { cut, type Connection } from "./connection";
 
 /**
  * Most pieces that a body may come in: 25 bytes each, where it is as long as it may be. Each costs as much as a hundred bytes of a
@@ -48,16 +49,15 @@ export function limitParts(req: Counted, refuse: (refusal: unknown) => void): vo
 /**
  * Where the response comes before the end of a body that is in chunks, or in too many pieces, it is the last of its connection: Node
  * would read them all, to find the next request behind them.
- * @param cut is called then, just before the response is sent
  */
-export function closeBehindParts(req: Counted, res: ServerResponse, cut: () => void): void {
+export function closeBehindParts(req: Counted, res: ServerResponse, connection: Connection): void {
   const parts = req[PARTS];
   if (parts === undefined) return;
   const writeHead = res.writeHead.bind(res) as (...args: unknown[]) => ServerResponse;
   res.writeHead = (...args: unknown[]) => {
     if (!req.complete && (isChunked(req) || parts.count > MAX_PARTS)) {
       res.shouldKeepAlive = false;
-      cut();
+      cut(connection);
     }
     return writeHead(...args);
   };

@@ -94,9 +94,11 @@ export async function insertOrders(
     `with flights as (
        select user_id, large, sum(weight) as n from outbox where state = 'PENDING' and attempts > 0 group by user_id, large
      ), room as (
-       select large, case when exists (select from outbox o where o.state = 'PENDING' and o.attempts < 1 and o.large = kind.large) then 0
-         else $6 - coalesce((select sum(n) from flights where flights.large = kind.large), 0) end as n
-       from (values (false), (true)) as kind (large)
+       select large, case when waits then 0 else $6 - coalesce((select sum(n) from flights where flights.large = kind.large), 0) end as n
+       from (values
+         (false, exists (select from outbox where state = 'PENDING' and attempts < 1 and not large)),
+         (true, exists (select from outbox where state = 'PENDING' and attempts < 1 and large))
+       ) as kind (large, waits)
      ), input as (
        select * from unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::jsonb[], $9::int[], $10::boolean[])
          with ordinality as i (user_id, key, hash, total, lines, weight, large, n)

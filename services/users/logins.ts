@@ -126,7 +126,9 @@ export class Logins {
   /** The attempt is counted in its client's turn; one whose caller has gone meanwhile is not. */
   private counted<T>(turn: Turn, limits: readonly Limit[], counts: (error: unknown) => boolean, work: () => Promise<T>): Promise<T> {
     const isWanted = (): boolean => turn.isWanted() && performance.now() <= turn.deadline;
-    return counted(() => this.counting.run(turn.client, () => countAttempt(this.db, limits), isWanted), counts, work);
+    // Without the user, who is only whom the e-mail names: strangers must not fill that user's share of the places.
+    const client = { address: turn.client.address, user: undefined };
+    return counted(() => this.counting.run(client, () => countAttempt(this.db, limits), isWanted), counts, work);
   }
 
   /** As much work as for a wrong password in any case, so that its time says nothing about the account. */

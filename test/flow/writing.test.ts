@@ -107,6 +107,17 @@ describe("requests that are pipelined on one connection", () => {
     expect(held()).toMatchObject({ parsed: 0 });
   });
 
+  it("with bodies, close their connection once 128 wait unstarted", async () => {
+    await open();
+    const counted = jest.spyOn(held() as unknown as Connections, "open");
+    const { socket, received, read } = await dial();
+    read();
+    socket.write("POST /nothing HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx".repeat(1_000));
+    await until("it is closed", () => received.isClosed);
+    await until("what it held is given back", () => held().parsed === 0);
+    expect(counted.mock.calls.length).toBeLessThan(150);
+  });
+
   it("are not parsed any more once their connection is closed", async () => {
     await open({ parsed: 40 });
     const counted = jest.spyOn(held() as unknown as Connections, "open");

@@ -296,6 +296,24 @@ describe("within limits", () => {
     }
   });
 
+  it("whoever tries an e-mail from elsewhere, however often, its user is not refused for it", async () => {
+    const email = await newAccount();
+    const ask = () =>
+      call(shop.node("users"), token, { email, password: "wrong", address: "198.51.100.10" }).catch((error: unknown) => error);
+    await ask();
+    const database = new Postgres(shop.databases.users.url);
+    await database.connect();
+    await database.query("begin");
+    await database.query("select from login_attempts for update");
+    let refused = 0;
+    const flood = Array.from({ length: 66 }, () => ask().then((error) => void (refused += Number(error instanceof Error))));
+    await until("all of the address's places are taken", () => refused > 0);
+    const login = logIn(email, PASSWORD, "198.51.100.11");
+    await database.query("commit").finally(() => database.end());
+    expect((await login).status).toBe(200);
+    await Promise.all(flood);
+  });
+
   it("a registration that was hashed too late counts, and makes no account", async () => {
     const [rows, accounts] = [await rowsOf("login_attempts"), await rowsOf("users")];
     await late(() => service().logins.register({ email: unique(), password: PASSWORD }, visitor("198.51.100.4")));

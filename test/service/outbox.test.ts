@@ -203,6 +203,19 @@ describe("claiming, while nobody listens to the relay's own events", () => {
     expect(await take(104)).toEqual([[heavy[0]![2]], true]); // 25 of 26
   });
 
+  it("where orders of many lines fill a batch, there is more to claim at once until the room is full", async () => {
+    for (const user of [1, 2, 3, 4]) await committed(4, undefined, user);
+    await db.query("update outbox set weight = 25 where state = 'PENDING'");
+    const passes: [number, boolean][] = [];
+    let turn = 0;
+    do {
+      const claimed = await claim(db, limits({ outstanding: 200, batch: 6 }), false, turn);
+      turn = claimed.turn;
+      passes.push([claimed.rows.length, claimed.isMore]);
+    } while (passes.at(-1)?.[1]);
+    expect(passes).toEqual([...Array<unknown>(7).fill([1, true]), [1, false]]); // 8 of 25 are 200
+  });
+
   it("what orders weigh is written with them, and a cancel weighs what its order does", async () => {
     const lines = Array.from({ length: 100 }, (_, n) => ({ product_id: n + 1, name: "Lamp", unit_price_cents: 100, quantity: 1 }));
     const heavy = drafts(1, 2, 4).map((draft) => ({ ...draft, lines }));
