@@ -78,6 +78,7 @@ export class Connections {
     const serve = server.listeners("connection");
     server.removeAllListeners("connection");
     server.on("connection", (socket: Socket) => {
+      this.turns.arrived();
       const connection = this.accept(socket);
       if (connection === undefined) return;
       for (const listener of serve) listener.call(server, socket);

@@ -18,7 +18,7 @@ const STOP = -1;
 const PAUSE = 21;
 
 /** Most requests that wait on a connection before the parser pauses: Node reads 64 KiB at a time, which is thousands of requests. */
-const MAX_WAITING = 64;
+const MAX_WAITING = 16;
 
 /**
  * Lets Node's parser stop where the connection is closed, and pause where much waits; it does neither by itself before it has parsed

@@ -35,6 +35,23 @@ describe("turns of the event loop", () => {
     while (done.length < 201) await turn();
   });
 
+  it("in a turn in which a connection has come little is begun, so that the next one is accepted soon; later as much as ever", async () => {
+    const turns = new LoopTurns();
+    let done = 0;
+    turns.run(from("a"), () => spin(6));
+    for (let n = 0; n < 40; n++)
+      turns.run(from("a"), () => {
+        spin(1);
+        done++;
+      });
+    turns.arrived();
+    await turn();
+    expect(done).toBe(1);
+    await turn();
+    expect(done).toBeGreaterThan(3);
+    while (done < 40) await turn();
+  });
+
   it("what an address has waiting beyond a quarter of the places is refused, and others find room", async () => {
     const turns = new LoopTurns();
     const refused: string[] = [];

@@ -87,6 +87,21 @@ export const noise: readonly Attack[] = [
       }),
   },
   {
+    row: "52d",
+    name: "100 connections send 64 KiB of the shortest requests at the same moment, and come back",
+    least: { "404": 100 },
+    run: async (tools) => {
+      const all = Buffer.from("GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(2_340));
+      while (!tools.isOver) {
+        const wires = Array.from({ length: 100 }, () => tools.wire());
+        await Promise.all(wires.map((wire) => wire.opened()));
+        for (const wire of wires) wire.write(all);
+        await Promise.race([Promise.all(wires.map((wire) => wire.closed())), tools.pause(1_000)]);
+        for (const wire of wires) wire.destroy();
+      }
+    },
+  },
+  {
     row: "52c",
     name: "64 at a time: queries of 16 KiB full of escapes that are no UTF-8",
     least: { "400": 20 },
