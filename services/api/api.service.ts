@@ -13,6 +13,7 @@ import { TokenVerifier } from "./access";
 import { answers } from "./answers";
 import { ClientAddress } from "./client-address";
 import { Connections, type ConnectionLimits } from "./connections";
+import { Doors } from "./doors";
 import { docsRoutes } from "./docs";
 import { gather } from "./gather";
 import type { Api } from "./gateway";
@@ -33,8 +34,6 @@ const BODY_LIMIT = "100kb";
 /** A client that does not finish its head or its request in this time is cut off, in ms: with the interval at which they are looked for, in 30 s. */
 const REQUEST_TIMEOUT = 25_000;
 const TIMEOUT_INTERVAL = 5_000;
-/** Most connections that wait to be accepted, where the system allows as many. */
-const BACKLOG = 4_096;
 /** Milliseconds that a stopping gateway waits for what it has begun. */
 const DRAIN_LIMIT = 10_000;
 
@@ -110,7 +109,7 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
       async drain(this: Api): Promise<void> {
         if (!this.server.listening) return;
         this.streams.end();
-        const closed = new Promise((resolve) => this.server.close(resolve));
+        const closed = this.doors.close();
         const since = performance.now();
         const timer = setInterval(() => {
           // Node takes a connection that has sent nothing, or half a head, for a busy one, and looks for timeouts no more.
@@ -163,10 +162,13 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
         const connection = this.connections.at(socket);
         if (!keepRest(connection, error)) refuseUnreadable(error, socket, connection);
       });
-      // moleculer-web lets Node say 511: a burst of more would cost everybody who connects meanwhile a second, until TCP tries again.
-      const listen = this.server.listen.bind(this.server);
-      this.server.listen = (port?: unknown, host?: unknown, listening?: unknown) =>
-        listen({ port: Number(port), host: String(host), backlog: BACKLOG }, listening as () => void);
+      this.doors = new Doors(this.server);
+      this.server.listen = (port?: unknown, host?: unknown, listening?: unknown) => {
+        this.doors.open(Number(port), String(host)).then(listening as () => void, (error: unknown) => {
+          this.server.emit("error", error);
+        });
+        return this.server;
+      };
       // Node would answer these by itself, and not with a problem.
       this.server.requireHostHeader = false;
       for (const event of ["checkContinue", "checkExpectation"])

@@ -7,6 +7,7 @@ import type { TokenVerifier } from "./access";
 import type { FairSlots } from "../../mixins/fair-queue";
 import type { ClientAddress } from "./client-address";
 import type { Connections } from "./connections";
+import type { Doors } from "./doors";
 import type { Exchange } from "./exchange";
 import type { Gather } from "./gather";
 import type { Lanes } from "./lanes";
@@ -50,6 +51,7 @@ export type Api = Service & {
   connections: Connections;
   admission: FairSlots;
   turns: LoopTurns;
+  doors: Doors;
   lanes: Lanes;
   address: ClientAddress;
   rateLimit: RateLimit;

@@ -43,6 +43,12 @@ export function intake(config: Config): Partial<ServiceSchema> {
         }
         const take = (): void => {
           if (exchange.isOver) return; // its client has gone meanwhile
+          try {
+            if (!isProbe(req)) this.admission.check(exchange); // others came before it since
+          } catch (error) {
+            this.refuse(exchange, error);
+            return;
+          }
           asRequest(exchange, () => this.take(exchange)).catch((error: unknown) => {
             this.errorHandler(req, res, error);
           });
