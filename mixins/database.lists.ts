@@ -22,6 +22,7 @@ const QUERY_CANCELED = "57014";
  */
 export class ListDatabase {
   private readonly connections: Pool;
+  private closing: Promise<void> | undefined;
 
   constructor(config: PoolConfig) {
     this.connections = new Pool({
@@ -62,8 +63,9 @@ export class ListDatabase {
     }
   }
 
-  async close(): Promise<void> {
-    await this.connections.end();
+  /** Also where somebody closes it already: the console stops its node when it quits, and when its input ends. */
+  close(): Promise<void> {
+    return (this.closing ??= this.connections.end());
   }
 
   private async connect(): Promise<PoolClient> {

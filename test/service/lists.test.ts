@@ -1,6 +1,6 @@
 import type { ServiceBroker } from "moleculer";
 import { Client as Postgres, type QueryResultRow } from "pg";
-import { LIST_CONNECTIONS } from "../../mixins/database.lists";
+import { LIST_CONNECTIONS, ListDatabase } from "../../mixins/database.lists";
 import type { WithDatabase } from "../../mixins/database.mixin";
 import { until } from "../support/amqp";
 import type { Client } from "../support/client";
@@ -121,6 +121,13 @@ describe("lists and searches", () => {
     expect(await Promise.all(waiting)).toMatchObject(waiting.map(() => AWAY));
     await gate.open();
   });
+});
+
+it("the connections of lists may be closed by two at once", async () => {
+  const lists = new ListDatabase({ connectionString: shop.databases.products.url });
+  await lists.read((db) => db.query("select 1 as one"));
+  await Promise.all([lists.close(), lists.close()]);
+  await expect(lists.read(() => Promise.resolve())).rejects.toMatchObject(AWAY);
 });
 
 describe("a search", () => {
