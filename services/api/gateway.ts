@@ -64,7 +64,7 @@ export type Api = Service & {
   begin(exchange: Exchange): void;
   refuse(exchange: Exchange, refusal: unknown): void;
   over(exchange: Exchange): void;
-  refusalOf(exchange: Exchange): unknown;
+  checkShare(exchange: Exchange): void;
   authenticated(req: IncomingMessage, auth: "user" | "admin"): Promise<Caller>;
   take(exchange: Exchange): Promise<void>;
   routed(exchange: Exchange): Promise<void>;

@@ -27,7 +27,7 @@ const UNHURRIED_MS = 500;
 const inTime = (waitedMs: number): CallingOptions => (waitedMs > UNHURRIED_MS ? { retries: 0 } : {});
 
 /** An order may have 100 lines, and everybody waits for the whole of their batch. */
-const LARGE_ORDERS = 4;
+const ORDERS_PER_READ = 4;
 /** Their lines are a core's work for the database: one batch of them at a time, and no order of few lines waits for it. */
 const LARGE_CREATES = { inFlight: 1, weight: { of: ({ items }: NewOrder) => items.length, max: 500 } };
 /** Different pages in one batch: as many as products reads at a time. Each may have 256 KiB, and what is in a message comes together. */
@@ -45,7 +45,7 @@ export function gather(broker: ServiceBroker): Gather {
       (await untilAll(wanted, (rest) => call(broker, orders.getMany, { orders: [...rest] }, inTime(waitedMs)))).map(
         (found) => found ?? problem("ORDER_NOT_FOUND", "there is no such order"),
       ),
-    { patienceMs: PATIENCE_MS, size: LARGE_ORDERS },
+    { patienceMs: PATIENCE_MS, size: ORDERS_PER_READ },
   );
   const createAll = async (placed: readonly NewOrder[], waitedMs: number) =>
     (await call(broker, orders.createMany, { orders: [...placed] }, inTime(waitedMs))).map((made) =>

@@ -36,11 +36,6 @@ export function intake(config: Config): Partial<ServiceSchema> {
 
       begin(this: Api, exchange: Exchange): void {
         const { req, res } = exchange;
-        const refusal = this.refusalOf(exchange);
-        if (refusal !== undefined && !isProbe(req)) {
-          this.refuse(exchange, refusal);
-          return;
-        }
         const take = (): void => {
           if (exchange.isOver) return; // its client has gone meanwhile
           try {
@@ -54,6 +49,7 @@ export function intake(config: Config): Partial<ServiceSchema> {
           });
         };
         try {
+          if (!isProbe(req)) this.checkShare(exchange);
           this.turns.run(exchange, take);
         } catch (error) {
           this.refuse(exchange, error);
@@ -78,15 +74,10 @@ export function intake(config: Config): Partial<ServiceSchema> {
       },
 
       /** The address's share comes first: what it holds already, before anything of the request is looked at. */
-      refusalOf(this: Api, exchange: Exchange): unknown {
-        try {
-          this.connections.check(exchange);
-          this.admission.check(exchange);
-          if (this.rateLimit.isOn) this.rateLimit.count(exchange.address);
-          return undefined;
-        } catch (error) {
-          return error;
-        }
+      checkShare(this: Api, exchange: Exchange): void {
+        this.connections.check(exchange);
+        this.admission.check(exchange);
+        if (this.rateLimit.isOn) this.rateLimit.count(exchange.address);
       },
 
       async take(this: Api, exchange: Exchange): Promise<void> {
