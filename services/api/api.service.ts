@@ -23,7 +23,6 @@ import { ADMISSION, lanes } from "./lanes";
 import { LoopTurns } from "./loop-turns";
 import { RequestMetrics } from "./metrics";
 import { nodesRoute } from "./nodes";
-import { keepRest } from "./parser";
 import { RateLimit } from "./rate-limit";
 import { isFormBody, isJsonBody, splitTarget } from "./request";
 import { ROUTES } from "./routes";
@@ -159,8 +158,7 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
         keepAliveTimeout: config.keepAliveTimeout * 1_000,
       });
       this.server.on("clientError", (error: Error, socket: Socket) => {
-        const connection = this.connections.at(socket);
-        if (!keepRest(connection, error)) refuseUnreadable(error, socket, connection);
+        if (!this.connections.paused(socket, error)) refuseUnreadable(error, socket, this.connections.at(socket));
       });
       this.doors = new Doors(this.server);
       this.server.listen = (port?: unknown, host?: unknown, listening?: unknown) => {

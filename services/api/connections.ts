@@ -5,7 +5,7 @@ import type { ClientAddress } from "./client-address";
 import { closeIdle, Connection, hold, Holder, type Parsed } from "./connection";
 import { Exchange } from "./exchange";
 import type { LoopTurns } from "./loop-turns";
-import { attend, canParseRest, parseRest } from "./parser";
+import { attend, canParseRest, keepRest, parseRest } from "./parser";
 import { closeBehindParts } from "./parts";
 import { hasBody, hotProduct } from "./request";
 
@@ -82,7 +82,7 @@ export class Connections {
       const connection = this.accept(socket);
       if (connection === undefined) return;
       for (const listener of serve) listener.call(server, socket);
-      attend(connection, () => {
+      attend(connection, this.turns, () => {
         this.readOn(connection);
       });
     });
@@ -162,6 +162,14 @@ export class Connections {
   streams(exchange: Exchange): void {
     exchange.isStream = true;
     this.unfinished--;
+  }
+
+  /** @returns whether the error is but a pause of the parser, which goes on later */
+  paused(socket: Socket, error: Error): boolean {
+    const connection = this.all.get(socket);
+    if (connection === undefined || !keepRest(connection, error)) return false;
+    this.readOn(connection);
+    return true;
   }
 
   stop(): void {

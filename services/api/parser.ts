@@ -1,6 +1,7 @@
 import type { IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
 import { hold, type Connection } from "./connection";
+import type { LoopTurns } from "./loop-turns";
 import { hasBody } from "./request";
 
 /*
@@ -22,9 +23,9 @@ const MAX_WAITING = 16;
 
 /**
  * Lets Node's parser stop where the connection is closed, and pause where much waits; it does neither by itself before it has parsed
- * all that was read.
+ * all that was read. Where this turn of the event loop has no time left, what is pipelined waits for one of the next.
  */
-export function attend(connection: Connection, readOn: () => void): void {
+export function attend(connection: Connection, turns: LoopTurns, readOn: () => void): void {
   const socket: HttpSocket = connection.socket;
   const { parser } = socket;
   // Node reads on after each request, and where a body is wanted or dropped; this comes after its own listener.
@@ -41,13 +42,13 @@ export function attend(connection: Connection, readOn: () => void): void {
     // A paused body would have no time limit: Node tells of a late request once. Who has so many unanswered is cut off instead.
     if (waiting >= 2 * MAX_WAITING) socket.destroy();
     if (socket.destroyed) return STOP;
-    return next === 0 && waiting >= MAX_WAITING && !hasBody(req) ? PAUSE : next;
+    const isMuch = waiting >= MAX_WAITING || (connection.started.length + waiting > 1 && turns.isSpent);
+    return next === 0 && isMuch && !hasBody(req) ? PAUSE : next;
   };
 }
 
 /** Keeps what was read and not parsed when the parser paused. @returns whether that is all there is to the error */
-export function keepRest(connection: Connection | undefined, error: Error & ParseError): boolean {
-  if (connection === undefined) return false;
+export function keepRest(connection: Connection, error: Error & ParseError): boolean {
   // The last head is parsed, and its request not complete for Node until the parser goes on: its client need not hurry.
   if (error.code === "ERR_HTTP_REQUEST_TIMEOUT") return connection.rest !== undefined;
   if (error.code !== "HPE_PAUSED" || error.rawPacket === undefined) return false;

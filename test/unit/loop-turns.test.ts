@@ -35,6 +35,20 @@ describe("turns of the event loop", () => {
     while (done.length < 201) await turn();
   });
 
+  it("a turn is spent once its time is used up, or while others wait for it", async () => {
+    const turns = new LoopTurns();
+    expect(turns.isSpent).toBe(false);
+    turns.run(from("a"), () => spin(4));
+    expect(turns.isSpent).toBe(false);
+    turns.run(from("a"), () => spin(2));
+    expect(turns.isSpent).toBe(true);
+    turns.run(from("a"), () => undefined);
+    await turn();
+    await turn();
+    await turn();
+    expect(turns.isSpent).toBe(false);
+  });
+
   it("in a turn in which a connection has come little is begun, so that the next one is accepted soon; later as much as ever", async () => {
     const turns = new LoopTurns();
     let done = 0;
