@@ -143,7 +143,7 @@ export class Connections {
     exchange.isRead = true;
     holder.bodies++;
     this.bodies++;
-    req.on("close", () => {
+    req.once("close", () => {
       this.hasRead(exchange);
     });
   }
@@ -228,7 +228,8 @@ export class Connections {
     if (connection.started.push(exchange) === 1) connection.headSince = performance.now();
     holder.exchanges++;
     this.unfinished++;
-    res.on("close", () => {
+    // Not `on`: a listener that stays keeps the exchange from the garbage collector's cheap passes, which costs a third of a read.
+    res.once("close", () => {
       this.sent(exchange);
     });
     return exchange;
