@@ -25,14 +25,14 @@ export class LoopTurns {
     this.mostMs = ARRIVAL_TURN_MS;
   }
 
-  /** Whether what comes now waits for one of the next turns. */
+  /** Whether all of this turn's time is used up. */
   get isSpent(): boolean {
-    return this.since !== undefined && (this.queue.size > 0 || performance.now() - this.since >= this.mostMs);
+    return this.since !== undefined && performance.now() - this.since >= this.mostMs;
   }
 
   /** Does it now, or in one of the next turns. @throws TOO_MANY_REQUESTS, SERVICE_UNAVAILABLE where too much waits */
   run(client: Client, work: () => void): void {
-    if (this.isSpent) {
+    if (this.queue.size > 0 || this.isSpent) {
       this.queue.add(client, work);
       return;
     }

@@ -35,7 +35,7 @@ describe("turns of the event loop", () => {
     while (done.length < 201) await turn();
   });
 
-  it("a turn is spent once its time is used up, or while others wait for it", async () => {
+  it("a turn is spent once its time is used up", async () => {
     const turns = new LoopTurns();
     expect(turns.isSpent).toBe(false);
     turns.run(from("a"), () => spin(4));
