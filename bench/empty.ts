@@ -1,17 +1,18 @@
 import { createServer } from "node:http";
+import { testId } from "../test/support/ids";
 
 /*
  * No shop at all: node's own HTTP server gives everyone the same product. No gateway in one process can be faster than this.
  */
 const body = JSON.stringify({
-  id: 1,
+  id: testId(1),
   name: "Product 1 kind01",
   description: "A product that is seeded for measuring, number 1",
   category: "bench",
   sku: null,
   price: 1.01,
   quantity: 100_000_000,
-  seller_id: 1,
+  seller_id: testId(1),
   version: 1,
   created_at: "2026-01-01T00:00:00.000Z",
   updated_at: "2026-01-01T00:00:00.000Z",

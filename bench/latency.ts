@@ -65,7 +65,7 @@ export async function measureConfirmation(
     );
     const warm = Math.min(...due.values()) + 1_000;
     const all = rows.flatMap(({ order_id, at }) => {
-      const since = due.get(Number(order_id)) ?? Infinity;
+      const since = due.get(order_id) ?? Infinity;
       return since > warm ? [at - since] : [];
     });
     const [p50 = 0, p99 = 0] = quantiles(all, [0.5, 0.99]);

@@ -73,7 +73,7 @@ export interface Second {
 export interface OpenResult {
   seconds: Second[];
   /** Of each order that was accepted: its id, and when its request was due, in ms since 1970. */
-  orders: [number, number][];
+  orders: [string, number][];
   failures: Record<string, number>;
 }
 

@@ -41,7 +41,7 @@ export async function openLoop({ url, phases, connections, requests }: OpenJob):
   const { hostname, port, host } = new URL(url);
   const prepared = requests.map((request) => bytesOf(request, host));
   const failures: Record<string, number> = {};
-  const orders: [number, number][] = [];
+  const orders: [string, number][] = [];
   const tallies: Tally[] = [];
   const free = new Queue();
   const lines: Line[] = [];
@@ -49,7 +49,7 @@ export async function openLoop({ url, phases, connections, requests }: OpenJob):
   const since = performance.now();
   const tally = (at: number): Tally => (tallies[Math.floor((at - since) / 1_000)] ??= new Tally());
 
-  const answered = (line: Line, { due, sent }: Pending, status: number, id: number | undefined): void => {
+  const answered = (line: Line, { due, sent }: Pending, status: number, id: string | undefined): void => {
     const now = performance.now();
     const second = tally(now);
     if (status >= 200 && status < 300) {
@@ -117,7 +117,7 @@ function bytesOf({ method, path, headers = {}, body }: Request, host: string): B
   return Buffer.from(`${method} ${path} HTTP/1.1\r\n${lines.join("")}\r\n${body ?? ""}`);
 }
 
-type Answered = (line: Line, pending: Pending, status: number, id: number | undefined) => void;
+type Answered = (line: Line, pending: Pending, status: number, id: string | undefined) => void;
 
 /** One connection, with one request under way at a time. */
 class Line {
@@ -181,10 +181,10 @@ class Line {
       this.socket?.destroy();
       this.socket = undefined;
     }
-    this.finish(status, status === 201 ? Number(/"id":(\d+)/.exec(this.text.slice(head))?.[1] ?? NaN) : undefined);
+    this.finish(status, status === 201 ? /"id":"([^"]+)"/.exec(this.text.slice(head))?.[1] : undefined);
   }
 
-  private finish(status: number, id?: number): void {
+  private finish(status: number, id?: string): void {
     const { pending } = this;
     this.pending = undefined;
     if (pending !== undefined) this.answered(this, pending, status, id);

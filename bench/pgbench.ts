@@ -2,6 +2,7 @@ import { execFile } from "node:child_process";
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { promisify } from "node:util";
+import { NIL_ID } from "../contracts/contract";
 import type { Database, Query } from "../mixins/database";
 import { migrate } from "../mixins/migrations";
 import { insertOrders } from "../services/orders/orders.store";
@@ -9,7 +10,7 @@ import { ROOT } from "./build";
 import { difference, treeSeconds, type Cpu } from "./cost";
 import type { Ground } from "./ground";
 import type { Measured } from "./load";
-import { PRODUCTS } from "./seed";
+import { idOf, PRODUCTS } from "./seed";
 import { USERS } from "./shop";
 import { quantiles } from "./statistics";
 
@@ -18,14 +19,16 @@ const THREADS = 2;
 /** Seconds. */
 const WARM_UP = 1;
 
-/** What an order of one line is bound to, by pgbench instead of by us. */
-const VALUES = [
-  "array[:user]",
-  "array[gen_random_uuid()::text]",
-  "array['RBNvo1WzZ4oRRq0W9-hknpT7T8If536DEMBg9hyq_4o']",
-  "array[1999]",
-  `array[jsonb_build_array(jsonb_build_object('product_id', :product::bigint, 'name', 'Desk lamp', 'unit_price_cents', 1999, 'quantity', 1))]`,
-];
+/** What an order of one line is bound to, by pgbench instead of by us; a number is bound as it is. */
+const VALUES: Readonly<Record<string, string>> = {
+  1: `array[${idOf(":user")}]`,
+  2: "array[gen_random_uuid()::text]",
+  3: "array['RBNvo1WzZ4oRRq0W9-hknpT7T8If536DEMBg9hyq_4o']",
+  4: "array[1999]",
+  5: `array[jsonb_build_array(jsonb_build_object('product_id', ${idOf(":product")}, 'name', 'Desk lamp', 'unit_price_cents', 1999, 'quantity', 1))]`,
+  9: "array[1]", // its weight
+  10: "array[false]", // it is not large
+};
 
 /** Debian's, where it is installed. */
 export function findPgbench(): string | undefined {
@@ -46,10 +49,10 @@ async function statement(): Promise<string> {
     return Promise.resolve([]);
   };
   const listener = { query, adhoc: query } as unknown as Database;
-  await insertOrders(listener, [{ user_id: 1, idempotency_key: "", request_hash: "", total_cents: 0, lines: [] }], ROOM);
-  const bound = (_: string, n: string): string => VALUES[Number(n) - 1] ?? String(Number(found.values[Number(n) - 1]));
+  await insertOrders(listener, [{ user_id: NIL_ID, idempotency_key: "", request_hash: "", total_cents: 0, lines: [] }], ROOM);
+  const bound = (_: string, n: string): string => VALUES[n] ?? String(found.values[Number(n) - 1]);
   const text = found.text.replaceAll(/\$(\d+)/g, bound).replaceAll(/\s*\n\s*/g, " ");
-  if (!text.includes("insert into orders") || text.includes("NaN"))
+  if (!text.includes("insert into orders") || !found.values.every((value, n) => n + 1 in VALUES || typeof value === "number"))
     throw new Error("the statement of insertOrders is not what bench/pgbench.ts knows");
   return `\\set user random(1, ${USERS})\n\\set product random(1, ${PRODUCTS})\n${text};\n`;
 }

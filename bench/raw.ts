@@ -7,14 +7,14 @@ import { Pool, types } from "pg";
 types.setTypeParser(types.builtins.INT8, Number);
 
 interface Row {
-  id: number;
+  id: string;
   name: string;
   description: string | null;
   category: string | null;
   sku: string | null;
   price_cents: number;
   quantity: number;
-  seller_id: number;
+  seller_id: string;
   created_at: Date;
   updated_at: Date;
 }
@@ -25,7 +25,7 @@ const text = `select id, name, description, category, sku, price_cents, quantity
   from products where id = $1 and archived_at is null`;
 
 createServer((req, res) => {
-  const id = /^\/products\/([1-9][0-9]{0,15})$/.exec(req.url ?? "")?.[1];
+  const id = /^\/products\/([0-9a-f-]{36})$/.exec(req.url ?? "")?.[1];
   if (req.method !== "GET" || id === undefined) {
     res.writeHead(404).end();
     return;

@@ -5,7 +5,7 @@ import { Client } from "pg";
 import { startEmbeddedPostgres } from "../scripts/embedded-postgres";
 import { startProcess, type NodeProcess } from "../test/support/processes";
 import { rssOf } from "./cost";
-import { fill, type Databases } from "./scale/fill";
+import { fill, type Actors, type Databases } from "./scale/fill";
 import { Visitor } from "./scale/http";
 import { PLAN_SETTINGS, plansSince, sizeOf, tellPlans, type Plan } from "./scale/plans";
 import { figure, markdown, write, type Figure, type Measured } from "./scale/report";
@@ -92,7 +92,7 @@ const MACHINE = `Node ${process.version}, ${cpus().length} × ${cpus()[0]?.model
 
 class Bench {
   private shop: NodeProcess | undefined;
-  private people: { tokens: Tokens; buyer: number; seller: number } | undefined;
+  private people: (Actors & { tokens: Tokens }) | undefined;
   /** Never the same twice: no e-mail address or row is used again. */
   private turn = 0;
 
@@ -112,7 +112,7 @@ class Bench {
     });
     const before = await this.updates();
     const { figures, audit } = await this.within(async (visitor, shop) => {
-      const routes = probes(await findPlaces(this.databases, people), people.tokens, people);
+      const routes = probes(await findPlaces(this.databases, people), people.tokens, people.seller);
       return { figures: await this.time(visitor, routes), audit: await timeAudit(visitor, people.tokens, shop.pid) };
     });
     const after = await this.updates();
@@ -179,7 +179,7 @@ class Bench {
     const plans: Record<string, Plan[]> = {};
     try {
       await this.within(async (visitor) => {
-        for (const route of probes(await findPlaces(databases, people), people.tokens, people)) {
+        for (const route of probes(await findPlaces(databases, people), people.tokens, people.seller)) {
           let place = 0;
           for (let i = 0; i < REPEATS_FOR_PLAN; i++) {
             if (route.writes) await settled(databases.orders);
@@ -224,12 +224,12 @@ const isOurs = ({ service }: Plan): boolean => ["users", "products", "orders"].i
 const isBackground = ({ sql }: Plan): boolean =>
   /^with (recursive )?flights|^delete from outbox|^update outbox set next_attempt_at|^select 1$/.test(sql);
 
-async function signUp(visitor: Visitor): Promise<{ tokens: Tokens; buyer: number; seller: number }> {
+async function signUp(visitor: Visitor): Promise<Actors & { tokens: Tokens }> {
   const login = async (credentials: { email: string; password: string }): Promise<string> =>
     (await visitor.json<{ access_token: string }>({ method: "POST", path: "/token", body: credentials })).access_token;
-  const register = async (name: string): Promise<{ id: number; token: string }> => {
+  const register = async (name: string): Promise<{ id: string; token: string }> => {
     const credentials = { email: `${name}@shop.test`, password: "correct horse battery" };
-    const { id } = await visitor.json<{ id: number }>({ method: "POST", path: "/register", body: credentials });
+    const { id } = await visitor.json<{ id: string }>({ method: "POST", path: "/register", body: credentials });
     return { id, token: await login(credentials) };
   };
   const seller = await register("seller");

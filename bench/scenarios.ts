@@ -1,6 +1,8 @@
 import { sql } from "../test/chaos/system";
+import { testId } from "../test/support/ids";
 import type { Request } from "./load";
 import { PRODUCTS, WORDS } from "./seed";
+import { USER_IDS } from "./shop";
 import type { Target } from "./targets";
 
 export interface Scenario {
@@ -17,35 +19,35 @@ const bearer = (target: Target, user: number): Record<string, string> => {
   return token === undefined ? {} : { Authorization: `Bearer ${token}` };
 };
 
-const getProduct = (id: number): Request => ({ method: "GET", path: `/products/${id}` });
+const getProduct = (n: number): Request => ({ method: "GET", path: `/products/${testId(n)}` });
 
 /** One line, one unit, no key: the shop makes one. */
 const postOrder = (target: Target, product: number, user: number): Request => ({
   method: "POST",
   path: "/orders",
   headers: { "Content-Type": "application/json", ...bearer(target, user) },
-  body: JSON.stringify({ items: [{ product_id: product, quantity: 1 }] }),
+  body: JSON.stringify({ items: [{ product_id: testId(product), quantity: 1 }] }),
 });
 
 export const gets = (): Request[] => every.map(getProduct);
-export const posts = (target: Target): Request[] => every.map((id) => postOrder(target, id, id));
+export const posts = (target: Target): Request[] => every.map((n) => postOrder(target, n, n));
 
 /** 60 % product, 20 % list, 10 % an order that is there, 10 % a new order. */
 export async function mixture(target: Target): Promise<Request[]> {
   const orders =
     target.ordersDatabase === undefined
       ? []
-      : await sql<{ id: number; user_id: number }>(target.ordersDatabase, "select id, user_id from orders order by id desc limit 100");
+      : await sql<{ id: string; user_id: string }>(target.ordersDatabase, "select id, user_id from orders order by id desc limit 100");
   if (orders.length === 0) throw new Error(`${target.name} has no orders to read yet`);
   const some = (count: number): number[] => Array.from({ length: count }, () => 1 + Math.floor(Math.random() * PRODUCTS));
   return [
     ...every.slice(0, 600).map(getProduct),
     ...Array<Request>(200).fill({ method: "GET", path: "/products?limit=20" }),
     ...Array.from({ length: 100 }, (_, n): Request => {
-      const order = orders[n % orders.length] ?? { id: 0, user_id: 0 };
-      return { method: "GET", path: `/orders/${order.id}`, headers: bearer(target, order.user_id) };
+      const order = orders[n % orders.length] ?? { id: "", user_id: "" };
+      return { method: "GET", path: `/orders/${order.id}`, headers: bearer(target, 1 + USER_IDS.indexOf(order.user_id)) };
     }),
-    ...some(100).map((id) => postOrder(target, id, id)),
+    ...some(100).map((n) => postOrder(target, n, n)),
   ];
 }
 

@@ -1,4 +1,5 @@
 import { sql } from "../test/chaos/system";
+import { testId } from "../test/support/ids";
 
 export const PRODUCTS = 1_000;
 const PLENTY = 100_000_000;
@@ -6,13 +7,16 @@ const PLENTY = 100_000_000;
 /** Each stands in the names of 20 products. */
 export const WORDS = Array.from({ length: 50 }, (_, n) => `kind${String(n).padStart(2, "0")}`);
 
-/** A thousand products with plenty of stock, ids 1 to 1,000, in our schema: the ledger agrees. */
+/** `testId` of a number in SQL. */
+export const idOf = (n: string): string => `('${testId(0).slice(0, -12)}' || lpad((${n})::text, 12, '0'))::uuid`;
+
+/** A thousand products with plenty of stock, `testId` of 1 to 1,000, in our schema: the ledger agrees. */
 export async function seedProducts(url: string): Promise<void> {
   await sql(
     url,
     `with created as (
-       insert into products (name, description, category, price_cents, quantity, seller_id)
-       select 'Product ' || n || ' ' || ($2::text[])[1 + n % 50], 'A product that is seeded for measuring, number ' || n, 'bench', 100 + n, $3, 1
+       insert into products (id, name, description, category, price_cents, quantity, seller_id)
+       select ${idOf("n")}, 'Product ' || n || ' ' || ($2::text[])[1 + n % 50], 'A product that is seeded for measuring, number ' || n, 'bench', 100 + n, $3, ${idOf("1")}
        from generate_series(1, $1::int) as n
        returning id, quantity
      )
@@ -27,8 +31,8 @@ export async function seedProducts(url: string): Promise<void> {
 export async function seedStock(url: string): Promise<void> {
   await sql(
     url,
-    `insert into products (name, description, category, price_cents, quantity, seller_id, "createdAt", "updatedAt")
-     select 'Product ' || n || ' ' || ($2::text[])[1 + n % 50], 'A product that is seeded for measuring, number ' || n, 'bench', 100 + n, $3, 1, now(), now()
+    `insert into products (id, name, description, category, price_cents, quantity, seller_id, "createdAt", "updatedAt")
+     select ${idOf("n")}, 'Product ' || n || ' ' || ($2::text[])[1 + n % 50], 'A product that is seeded for measuring, number ' || n, 'bench', 100 + n, $3, 1, now(), now()
      from generate_series(1, $1::int) as n`,
     [PRODUCTS, WORDS, PLENTY],
   );

@@ -5,6 +5,7 @@ import { issueToken, signingKey, type SigningKey } from "../services/users/token
 import { sql } from "../test/chaos/system";
 import { freePorts, until } from "../test/chaos/wait";
 import { forget } from "../test/support/amqp";
+import { testId } from "../test/support/ids";
 import type { Ground } from "./ground";
 import { isOk, startProcess, type Started } from "./processes";
 import { seedProducts } from "./seed";
@@ -31,6 +32,7 @@ export interface Shop {
 }
 
 export const USERS = 100;
+export const USER_IDS = Array.from({ length: USERS }, (_, n) => testId(n + 1));
 const TOKEN_SECONDS = 86_400;
 
 const ENV = {
@@ -89,11 +91,11 @@ export async function startShop(ground: Ground, options: ShopOptions): Promise<S
   return { url: url.gateway, namespace, nodes, databases, tokens: tokensOf(signer), adminToken: issueToken(signer, ADMIN, TOKEN_SECONDS) };
 }
 
-const ADMIN = { id: USERS + 1, role: "admin", session: randomUUID() } as const;
+const ADMIN = { id: testId(USERS + 1), role: "admin", session: randomUUID() } as const;
 
 /** Tokens of a hundred users: signed here, since logging in takes a third of a second of CPU each. */
 export const tokensOf = (signer: SigningKey): string[] =>
-  Array.from({ length: USERS }, (_, n) => issueToken(signer, { id: n + 1, role: "user", session: randomUUID() }, TOKEN_SECONDS));
+  USER_IDS.map((id) => issueToken(signer, { id, role: "user", session: randomUUID() }, TOKEN_SECONDS));
 
 /** The key that signs; without KEY_ENCRYPTION_KEY it is stored as it is. */
 export async function shopKey(usersDatabase: string): Promise<SigningKey> {

@@ -18,7 +18,7 @@ function connectionOf(url = "postgres://unset") {
 }
 
 interface Line {
-  product_id: number;
+  product_id: string;
   quantity: number;
 }
 
@@ -47,6 +47,7 @@ const SERVICES: Record<string, unknown> = {
     model: {
       name: "product",
       define: {
+        id: { type: DataTypes.UUID, primaryKey: true }, // as all that is measured has them
         name: DataTypes.STRING,
         description: DataTypes.TEXT,
         category: DataTypes.STRING,
@@ -73,11 +74,11 @@ const SERVICES: Record<string, unknown> = {
     },
     actions: {
       create: {
-        params: { items: { type: "array", items: { type: "object", props: { product_id: "number", quantity: "number" } } } },
+        params: { items: { type: "array", items: { type: "object", props: { product_id: "string", quantity: "number" } } } },
         async handler(this: WithAdapter, ctx: Context<{ items: Line[] }>) {
           let total_cents = 0;
           for (const { product_id, quantity } of ctx.params.items) {
-            const product = await ctx.call<{ price_cents: number }, { id: number }>("products.get", { id: product_id });
+            const product = await ctx.call<{ price_cents: number }, { id: string }>("products.get", { id: product_id });
             total_cents += product.price_cents * quantity;
           }
           const order = await this.adapter.db.transaction((transaction) =>

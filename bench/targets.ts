@@ -6,6 +6,7 @@ import { generateSigningKey, signingKey } from "../services/users/tokens";
 import { sql } from "../test/chaos/system";
 import { freePorts, until } from "../test/chaos/wait";
 import { forget } from "../test/support/amqp";
+import { testId } from "../test/support/ids";
 import { ROOT } from "./build";
 import type { Roles } from "./cost";
 import type { Ground } from "./ground";
@@ -20,7 +21,7 @@ export interface Target {
   name: string;
   url: string;
   roles: Roles;
-  /** A token each for user 1, 2, … */
+  /** A token for each of USER_IDS. */
   tokens: string[];
   ordersDatabase?: string;
   shop?: Shop;
@@ -45,7 +46,7 @@ async function startRaw(ground: Ground): Promise<Omit<Target, "key" | "name">> {
   const database = ground.postgres.url("raw_products");
   await migrate({ url: database, directory: path.join(ROOT, "services/products/migrations") });
   await seedProducts(database);
-  return startOne(ground, { name: "raw", path: "/products/1", env: { DATABASE_URL: database } });
+  return startOne(ground, { name: "raw", path: `/products/${testId(1)}`, env: { DATABASE_URL: database } });
 }
 
 const startEmpty = (ground: Ground) => startOne(ground, { name: "empty", path: "/", env: {} });
@@ -123,10 +124,10 @@ async function startStock(ground: Ground): Promise<Omit<Target, "key" | "name">>
     launch("api", undefined, () => isListening(url)),
   ]);
   await seedStock(products);
-  const body = JSON.stringify({ items: [{ product_id: 1, quantity: 1 }] });
+  const body = JSON.stringify({ items: [{ product_id: testId(1), quantity: 1 }] });
   const order = async (): Promise<boolean> =>
     (await fetch(`${url}/orders`, { method: "POST", headers: { "Content-Type": "application/json" }, body })).ok;
-  await until("stock answers", async () => (await isOk(`${url}/products/1`)) && (await order()), 30_000);
+  await until("stock answers", async () => (await isOk(`${url}/products/${testId(1)}`)) && (await order()), 30_000);
   return { url, roles: pidsOf(nodes), tokens: [] };
 }
 

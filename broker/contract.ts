@@ -9,7 +9,7 @@ import type {
   ServiceSchema,
   ServiceSettingSchema,
 } from "moleculer";
-import type { ActionContract, EventContract, FailedItem, Params, Result } from "../contracts/contract";
+import { parseId, type ActionContract, type EventContract, type FailedItem, type Params, type Result } from "../contracts/contract";
 import type { Caller } from "../contracts/users";
 import { failedItem, problem, tooLate } from "./errors";
 import { canDeliver } from "./listeners";
@@ -132,13 +132,14 @@ export function broadcast<P extends TSchema>(broker: ServiceBroker, contract: Ev
 /** The caller of an action that needs one. A user id without a role, as typed in the REPL, is a `user`. */
 export function callerOf(ctx: Context<unknown, Meta>): Caller {
   const user = ctx.meta.user;
-  if (!user || !Number.isSafeInteger(user.id)) throw problem("UNAUTHENTICATED", "this needs a user");
-  return { id: user.id, role: user.role === "admin" ? "admin" : "user", ...(user.session !== undefined && { session: user.session }) };
+  const id = user ? parseId(user.id) : undefined;
+  if (!user || id === undefined) throw problem("UNAUTHENTICATED", "this needs a user");
+  return { id, role: user.role === "admin" ? "admin" : "user", ...(user.session !== undefined && { session: user.session }) };
 }
 
-/** Who does what only admins may: one of them, from an address, or the shop itself. */
+/** Who does what only admins may: one of them, from an address, or the shop itself (`system`). */
 export interface Admin {
-  actor: number | "system";
+  actor: string;
   address?: string;
 }
 

@@ -7,11 +7,13 @@ export const MAX_ERRORS = 20;
 /** Most characters of a field's name that are repeated to whoever sent it. */
 const MAX_NAME_LENGTH = 100;
 
+const NO_ID = "must be a UUID";
 const FORMATS: Record<string, string> = {
   "idn-email": "must be an e-mail address",
   password: "must have at most 72 bytes, no NUL and no half a character",
   text: "must not contain control characters other than tab and line feed, or half a character",
   money: "must have at most two decimals",
+  uuid: NO_ID,
   "date-time": "must be a date and time of RFC 3339",
 };
 
@@ -72,7 +74,9 @@ export function listErrors(schema: TSchema, value: unknown, compile: (schema: TS
   /** What has no parts, or not even the type or the size that it needs. Of a union, what breaks its first branch comes first. */
   const visitWhole = (part: TSchema, given: unknown, field: string): void => {
     const validate = compile(part);
-    if (!validate(given)) for (const error of validate.errors ?? []) add(fieldOf(error, field), describe(error));
+    if (validate(given)) return;
+    const isId = part["format"] === "uuid"; // then a number too is told that it is none, rather than that it is no string
+    for (const error of validate.errors ?? []) add(fieldOf(error, field), isId ? NO_ID : describe(error));
   };
 
   visit(schema, value, "");

@@ -1,7 +1,8 @@
-import Ajv from "ajv";
+import Ajv, { _ } from "ajv";
 import addFormats from "ajv-formats";
 import type { Static, TSchema } from "@sinclair/typebox";
 import { Validators } from "moleculer";
+import { UUID } from "../contracts/contract";
 import type { FieldError } from "../contracts/errors";
 import { describe, fieldOf, listErrors } from "./field-errors";
 
@@ -11,7 +12,8 @@ const EMAIL = /^[^\s@\p{C}"(),:;<>[\\\]]{1,64}@(?:[\p{L}\p{N}](?:[\p{L}\p{N}\p{M
 /** C0, DEL and C1, but for tab and line feed. A control character takes six bytes as JSON, and terminals and logs obey it. */
 const CONTROL = /[\0-\x08\x0b-\x1f\x7f-\x9f]/;
 
-function formats(ajv: Ajv): Ajv {
+/** Our formats, and the keyword that brings ids to lower case where they stand. */
+function extended(ajv: Ajv): Ajv {
   addFormats(ajv, ["date-time"]);
   ajv.addFormat("idn-email", EMAIL);
   // A lone surrogate is no character: it would be stored as another one.
@@ -20,18 +22,30 @@ function formats(ajv: Ajv): Ajv {
   ajv.addFormat("password", (text) => Buffer.byteLength(text) <= UTF8_LIMIT_OF_BCRYPT && !text.includes("\0") && text.isWellFormed());
   // multipleOf 0.01 fails on binary fractions such as 1299.99, and a tolerance would let a third decimal pass.
   ajv.addFormat("money", { type: "number", validate: (amount: number) => Math.round(amount * 100) / 100 === amount });
+  ajv.addFormat("uuid", UUID);
+  ajv.addKeyword({
+    keyword: "lowercase",
+    type: "string",
+    schemaType: "boolean",
+    modifying: true,
+    code({ gen, data, it: { parentData, parentDataProperty } }) {
+      const lower = gen.const("lower", _`${data}.toLowerCase()`);
+      // Nearly all are in lower case, and what is checked may be read-only.
+      gen.if(_`${lower} !== ${data} && ${parentData} !== undefined`, () => gen.code(_`${parentData}[${parentDataProperty}] = ${lower}`));
+    },
+  });
   return ajv;
 }
 
 // Both stop at the first error: a list of every one would cost whoever is asked more than it cost whoever sent it. With `verbose` a
 // submitted value would get into an error.
-const exact = formats(new Ajv({ coerceTypes: false, strict: true, allowUnionTypes: true, useDefaults: false }));
+const exact = extended(new Ajv({ coerceTypes: false, strict: true, allowUnionTypes: true, useDefaults: false }));
 /** Query parameters are strings: here, and only here, "20" counts as 20. */
-const coercing = formats(new Ajv({ coerceTypes: true, strict: true, allowUnionTypes: true }));
+const coercing = extended(new Ajv({ coerceTypes: true, strict: true, allowUnionTypes: true }));
 
 const errorsOf = (schema: TSchema, value: unknown): FieldError[] => listErrors(schema, value, (part) => exact.compile(part));
 
-/** Checks a value against a contract. @returns what is wrong with it, 20 fields at most; empty where nothing is */
+/** Checks a value against a contract, and brings its ids to lower case. @returns what is wrong with it, 20 fields at most; empty where nothing is */
 export function check(schema: TSchema, value: unknown): FieldError[] {
   return exact.compile(schema)(value) ? [] : errorsOf(schema, value);
 }

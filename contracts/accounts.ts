@@ -1,5 +1,5 @@
 import { Type, type Static } from "@sinclair/typebox";
-import { action, closed, Cursor, Id, Limit, nullable, Page, Text, Timestamp } from "./contract";
+import { action, closed, Cursor, Id, Limit, nullable, Page, RowId, Text, Timestamp } from "./contract";
 import { Role, User } from "./users";
 
 /*
@@ -70,16 +70,19 @@ export type ForeignAction = Static<typeof ForeignAction>;
 const AuditAction = literals([...OWN, ...FOREIGN]);
 export type AuditAction = Static<typeof AuditAction>;
 
+const Actor = Type.Union([Id, Type.Literal("system")]);
+const Subject = Text({ minLength: 1, maxLength: 64, description: "The id of a user, product, order, outbox row or key." });
+
 /**
  * Who did what to what. `actor` is a user's id, or `system` for the console and the shop itself, or null where nobody is known.
- * `subject` is the id of what `action` begins with: a user's for logins and passwords, a key's is text; null where there is none.
+ * `subject` is the id of what `action` begins with, a user's for logins and passwords; null where there is none.
  */
 export const AuditEntry = closed({
-  id: Id,
+  id: RowId,
   at: Timestamp,
-  actor: nullable(Type.Union([Id, Type.Literal("system")])),
+  actor: nullable(Actor),
   action: AuditAction,
-  subject: nullable(Type.Union([Id, Type.String()])),
+  subject: nullable(Type.String()),
   address: nullable(Type.String()),
   request_id: nullable(Type.String()),
 });
@@ -91,8 +94,8 @@ export type AuditEntry = Static<typeof AuditEntry>;
  */
 export const auditLog = action("users.auditLog", {
   params: closed({
-    actor: Type.Optional(Type.String({ pattern: "^(system|[1-9][0-9]{0,15})$", description: "A user's id, or `system`." })),
-    subject: Type.Optional(Text({ minLength: 1, maxLength: 64, description: "The id of a user, product, order, outbox row or key." })),
+    actor: Type.Optional({ ...Actor, description: "A user's id, or `system`." }),
+    subject: Type.Optional(Subject),
     action: Type.Optional(AuditAction),
     limit: Type.Optional(Limit),
     cursor: Type.Optional(Cursor),
@@ -106,7 +109,7 @@ export const auditLog = action("users.auditLog", {
  * name what was then refused. Repeated, it may be logged twice.
  */
 export const record = action("users.record", {
-  params: closed({ action: ForeignAction, subject: Id }),
+  params: closed({ action: ForeignAction, subject: Subject }),
   result: closed({}),
   repeatable: true,
   timeout: 800, // with one repeat within the time of the call that asks

@@ -53,8 +53,29 @@ export const closed = <T extends TProperties>(properties: T) => Type.Object(prop
 
 export const nullable = <T extends TSchema>(schema: T) => Type.Union([schema, Type.Null()]);
 
-/** Ids are bigint identity columns; below 2^53 they are exact in JavaScript and JSON. */
-export const Id = Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER });
+const digits = (count: number): string => "[0-9a-f]".repeat(count); // five times as fast as `{count}`
+/** The text of a UUID of any version (RFC 9562, section 4), in upper or lower case. */
+export const UUID = new RegExp(`^${[8, 4, 4, 4, 12].map(digits).join("-")}$`, "i");
+/** Characters of an id. */
+export const ID_LENGTH = 36;
+/** Before and behind all others (RFC 9562, 5.9 and 5.10); the nil UUID is also nobody in particular. */
+export const NIL_ID = "00000000-0000-0000-0000-000000000000";
+export const MAX_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff";
+
+/** An id as it is written inside, in lower case; undefined where a text is none. */
+export const parseId = (text: string): string | undefined => (UUID.test(text) ? text.toLowerCase() : undefined);
+
+/** By code unit, which is PostgreSQL's order of UUIDs too. */
+export const compareIds = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0);
+
+/**
+ * Of users, products and orders: UUIDv7, made by the database, so that they never repeat, whatever backup is restored. What has passed a contract is
+ * in lower case (`lowercase` is a keyword of our validator) and can be compared as a string.
+ */
+export const Id = Type.String({ format: "uuid", lowercase: true });
+
+/** Of rows of the outbox, the ledger and the audit log: identity columns; below 2^53 they are exact in JavaScript and JSON. */
+export const RowId = Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER });
 
 /** Text without control characters other than tab and line feed. A route takes CRLF as a line feed. */
 export const Text = (options: { minLength?: number; maxLength: number; pattern?: string; description?: string }) =>

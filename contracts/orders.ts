@@ -13,6 +13,7 @@ import {
   Money,
   nullable,
   Page,
+  RowId,
   Timestamp,
 } from "./contract";
 import { AuditCheck } from "./products";
@@ -137,8 +138,8 @@ export const orderCreated = event(
   "order.created",
   closed({ orders: Type.Array(Type.Object({ order_id: Id }), { minItems: 1, maxItems: MAX_BATCH }) }),
 );
-/** The user whose order it is, so that users take turns; 0 or none where that is unknown. */
-const Buyer = Type.Optional(Type.Integer({ minimum: 0 }));
+/** The user whose order it is, so that users take turns; the nil UUID or none where that is unknown. */
+const Buyer = Type.Optional(Id);
 
 /** One order of `order.created`. */
 export const CreatedOrder = closed({
@@ -192,7 +193,7 @@ export const outbox = action("orders.outbox", {
   }),
   result: Page(
     closed({
-      id: Id,
+      id: RowId,
       order_id: Id,
       event: Type.String(),
       state: OutboxState,
@@ -206,6 +207,6 @@ export const outbox = action("orders.outbox", {
 });
 
 /** A parked announcement tries again, as if it were new; NOT_PARKED for any other. For admins. */
-export const replay = action("orders.replay", { params: closed({ id: Id }), result: closed({}) });
+export const replay = action("orders.replay", { params: closed({ id: RowId }), result: closed({}) });
 
 export const ordersHealth = health("orders");

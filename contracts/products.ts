@@ -14,6 +14,7 @@ import {
   Money,
   nullable,
   Page,
+  RowId,
   Text,
   Timestamp,
 } from "./contract";
@@ -47,7 +48,7 @@ export type Product = Static<typeof Product>;
 
 /** A line of the ledger: how a quantity changed, why, and what it was afterwards. */
 export const Movement = closed({
-  id: Id,
+  id: RowId,
   delta: Type.Integer(),
   balance: Quantity,
   reason: Type.String({ maxLength: 200 }),
@@ -182,14 +183,14 @@ const Reservation = closed({
 export type Reservation = Static<typeof Reservation>;
 
 /** Lines that the reservations of one response have, give or take those of one. */
-export const RESERVED_LINES_PER_CALL = 30_000;
+export const RESERVED_LINES_PER_CALL = 20_000;
 
 /**
  * The reservations of the orders after one id, up to and with another, for the audit. Where there are more than fit into a
  * response, `next` is the id after which to ask again.
  */
 export const reservations = action("products.reservations", {
-  params: closed({ after: Type.Integer({ minimum: 0 }), upto: Type.Integer({ minimum: 0 }) }),
+  params: closed({ after: Id, upto: Id }),
   result: closed({ items: Type.Array(Reservation, { maxItems: 10_000 }), next: nullable(Id) }),
   repeatable: true,
   timeout: 10_000,

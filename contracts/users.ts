@@ -6,7 +6,7 @@ export type Role = Static<typeof Role>;
 
 /** Who is calling, as the gateway read it from the token; travels in `ctx.meta.user`. */
 export interface Caller {
-  readonly id: number;
+  readonly id: string;
   readonly role: Role;
   /** the login that the token comes from */
   readonly session?: string;
@@ -33,7 +33,7 @@ export type Jwk = Static<typeof Jwk>;
 
 /** The claims of an access token (RFC 7519, section 4) that are read here. */
 export const Claims = Type.Object({
-  sub: Type.String({ pattern: "^[1-9][0-9]{0,15}$" }),
+  sub: Id,
   role: Role,
   sid: Type.String({ pattern: "^[0-9a-f-]{36}$" }),
   jti: Type.String({ minLength: 1 }),

@@ -10,7 +10,7 @@ import { metricsOf, type Reading } from "../broker/metrics";
 import { health } from "../contracts/contract";
 import { Database } from "./database";
 import { ListDatabase } from "./database.lists";
-import { migrate } from "./migrations";
+import { migrate, MigrationRefused } from "./migrations";
 import { isDatabaseAway } from "./sql-state";
 
 /** The part of moleculer-db-adapter-sequelize that is used here; its own declarations forget the types. */
@@ -45,6 +45,11 @@ export interface DatabaseOptions {
   poolSize?: number;
   /** Milliseconds that a statement waits for a row which another holds. */
   lockTimeout?: number;
+}
+
+interface Starting {
+  /** Why the service can't start with this database. */
+  refusal?: MigrationRefused;
 }
 
 const CLOSE_TIMEOUT_MS = 3_000;
@@ -84,6 +89,9 @@ export function databaseMixin(options: DatabaseOptions): Partial<ServiceSchema> 
         return { database: true };
       }),
     },
+    started(this: Starting) {
+      if (this.refusal !== undefined) throw this.refusal;
+    },
     hooks: {
       error: {
         "*": (_ctx: unknown, error: Error) => {
@@ -99,7 +107,7 @@ export function databaseMixin(options: DatabaseOptions): Partial<ServiceSchema> 
       },
 
       /** In place of moleculer-db's: migrates first, and gives up when the node stops. */
-      async connect(this: Service & WithDatabase): Promise<void> {
+      async connect(this: Service & WithDatabase & Starting): Promise<void> {
         if (options.url === undefined) throw new Error(`the ${options.service} service has no database URL`);
         const directory = options.migrations;
         for (let pause = 250; !this.broker.stopping; pause = Math.min(pause * 2, 5_000)) {
@@ -120,6 +128,10 @@ export function databaseMixin(options: DatabaseOptions): Partial<ServiceSchema> 
             ]);
             return;
           } catch (error) {
+            if (error instanceof MigrationRefused) {
+              this.refusal = error; // moleculer-db would try again what is thrown here
+              return;
+            }
             const { message, code } = error as NodeJS.ErrnoException; // where a name has several addresses there is no message
             this.logger.error(`the database is not ready, next try in ${pause} ms:`, message || code);
             await this.adapter.disconnect();

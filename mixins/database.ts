@@ -5,7 +5,7 @@ import { tooLate } from "../broker/errors";
 import { remainingMs } from "../broker/request";
 import { endsConnection, isRolledBack } from "./sql-state";
 
-// bigint comes as a string by default; our ids, cents and counts stay below 2^53.
+// bigint comes as a string by default; our cents, counts and ids of rows stay below 2^53.
 types.setTypeParser(types.builtins.INT8, Number);
 
 /** Runs one bound statement; `Row` is what its column list promises. */

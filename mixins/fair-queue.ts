@@ -5,7 +5,7 @@ export interface Client {
   /** As the gateway names it: an IPv4 address, or the /64 network of an IPv6 address. */
   readonly address: string;
   /** Undefined where nobody is logged in, or not yet. */
-  readonly user: number | undefined;
+  readonly user: string | undefined;
 }
 
 /** No address holds more than this part of what waits or is held: three others always find room. */
@@ -106,7 +106,7 @@ class Users<Item> {
 
 interface Held<Item> {
   readonly item: Item;
-  readonly user: number | undefined;
+  readonly user: string | undefined;
 }
 
 /**
@@ -119,7 +119,7 @@ export class FairQueue<Item> {
   private readonly share: number;
   private readonly addresses = new Rotation<Held<Item>, Users<Held<Item>>>(() => new Users());
   /** Places that each user holds. */
-  private readonly held = new Map<number, number>();
+  private readonly held = new Map<string, number>();
 
   /** @param places most items that wait */
   constructor(private readonly places: number) {
@@ -165,7 +165,7 @@ export class FairQueue<Item> {
     return taken.item;
   }
 
-  private release(user: number): void {
+  private release(user: string): void {
     const left = (this.held.get(user) ?? 1) - 1;
     if (left > 0) this.held.set(user, left);
     else this.held.delete(user);

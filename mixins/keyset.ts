@@ -1,5 +1,5 @@
 import { problem } from "../broker/errors";
-import { MAX_CURSOR, PAGE_BYTES } from "../contracts/contract";
+import { MAX_CURSOR, PAGE_BYTES, UUID } from "../contracts/contract";
 import { countWithin } from "./bytes";
 
 /**
@@ -10,19 +10,31 @@ export function encodeCursor(list: string, values: readonly (string | number)[])
   return Buffer.from(JSON.stringify([list, ...values])).toString("base64url");
 }
 
+/** The last moment that JavaScript knows (ECMA-262, 21.4.1.1), and PostgreSQL too. */
+const MAX_TIME_MS = 8.64e15;
+
+/** Whether a value is of a kind, and the database will take it. */
+const KINDS = {
+  text: (value) => typeof value === "string" && !value.includes("\0"),
+  number: (value) => Number.isSafeInteger(value),
+  /** Milliseconds since 1970. */
+  time: (value) => typeof value === "number" && Number.isSafeInteger(value) && value >= 0 && value <= MAX_TIME_MS,
+  id: (value) => typeof value === "string" && UUID.test(value),
+} as const satisfies Record<string, (value: unknown) => boolean>;
+
+/** SQL for a bound `time`. */
+export const timeOf = (bound: string): string => `to_timestamp(${bound}::float8 / 1000)`;
+
 /**
- * @param types the `typeof` of each value
+ * @param kinds of each value
  * @throws BAD_REQUEST for what is no cursor, or one of another list or sort
  */
-export function decodeCursor(list: string, cursor: string, types: readonly ("string" | "number")[]): (string | number)[] {
+export function decodeCursor(list: string, cursor: string, kinds: readonly (keyof typeof KINDS)[]): unknown[] {
   const [of, ...values] = parse(cursor);
-  const fits = of === list && values.length === types.length && values.every((value, i) => isKey(value) && typeof value === types[i]);
+  const fits = of === list && values.length === kinds.length && kinds.every((kind, i) => KINDS[kind](values[i]));
   if (!fits) throw problem("BAD_REQUEST", "the cursor can't be read, or is of another list or sort");
-  return values.filter(isKey);
+  return values;
 }
-
-const isKey = (value: unknown): value is string | number =>
-  typeof value === "string" ? !value.includes("\0") : typeof value === "number" && Number.isSafeInteger(value);
 
 function parse(cursor: string): unknown[] {
   try {

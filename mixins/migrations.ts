@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { readFile, readdir } from "node:fs/promises";
 import path from "node:path";
 import { Client, escapeIdentifier } from "pg";
@@ -14,23 +15,61 @@ export interface MigrationOptions {
   log?: (line: string) => void;
 }
 
-/** Brings a database to its newest schema; creates the database where it is missing and the role may do so. */
+/** A database that no node of this version may work on, until somebody does what the message says. */
+export class MigrationRefused extends Error {
+  constructor(message: string) {
+    super(message);
+    this.name = "MigrationRefused";
+    delete this.stack; // the message says it all
+  }
+}
+
+/**
+ * Brings a database to its newest schema; creates the database where it is missing and the role may do so.
+ * @throws MigrationRefused, before anything is changed
+ */
 export async function migrate({ url, directory, log = () => undefined }: MigrationOptions): Promise<void> {
   const client = await connectOrCreate(url, log);
   try {
     // Migrations may take long; only the wait for another node's is bounded.
     await client.query("set statement_timeout = 0; set lock_timeout = '60s'");
     await client.query("select pg_advisory_lock($1)", [ADVISORY_LOCK]);
+    await refuseFirstVersion(client);
     await client.query(
-      "create table if not exists schema_migrations (name text primary key, applied_at timestamptz not null default now())",
+      "create table if not exists schema_migrations (name text primary key, checksum text not null, applied_at timestamptz not null default now())",
     );
-    await umzug(client, await sqlFiles(directory), log).up();
+    const files = await readMigrations(directory);
+    await refuseEdited(client, files);
+    await umzug(client, files, log).up();
   } finally {
     await client.end(); // and with the session goes its lock
   }
 }
 
-function umzug(client: Client, files: string[], log: (line: string) => void): Umzug<Client> {
+/** Its table of migrations had no checksums. */
+async function refuseFirstVersion(client: Client): Promise<void> {
+  const { rows } = await client.query<{ database: string; is_first: boolean }>(
+    `select current_database() as database, to_regclass('schema_migrations') is not null and not exists (
+       select from pg_attribute where attrelid = to_regclass('schema_migrations') and attname = 'checksum') as is_first`,
+  );
+  if (rows[0]?.is_first === true)
+    throw new MigrationRefused(
+      `${rows[0].database} was made by version 0.1.0, whose ids can't be carried over: start with an empty database. Drop it, or with the embedded PostgreSQL delete its data directory (.data).`,
+    );
+}
+
+/** What another version has applied, and has no file here, is fine: nodes of both run side by side while a release is brought out. */
+async function refuseEdited(client: Client, files: readonly Migration[]): Promise<void> {
+  const { rows } = await client.query<{ name: string; checksum: string }>("select name, checksum from schema_migrations");
+  const applied = new Map(rows.map(({ name, checksum }) => [name, checksum]));
+  const edited = files.find(({ name, checksum }) => (applied.get(name) ?? checksum) !== checksum);
+  if (edited !== undefined)
+    throw new MigrationRefused(
+      `${edited.name} is not the file that was applied to this database: migrations are never edited once they are released. Restore it, and write a new one.`,
+    );
+}
+
+function umzug(client: Client, files: readonly Migration[], log: (line: string) => void): Umzug<Client> {
   return new Umzug({
     context: client,
     logger: undefined,
@@ -40,14 +79,13 @@ function umzug(client: Client, files: string[], log: (line: string) => void): Um
       logMigration: () => Promise.resolve(), // written with the migration itself, below
       unlogMigration: () => Promise.reject(new Error("migrations only go forward: write a new one")),
     },
-    migrations: files.map((file) => ({
-      name: path.basename(file),
-      up: async ({ name }) => {
-        const sql = await readFile(file, "utf8");
+    migrations: files.map(({ name, sql, checksum }) => ({
+      name,
+      up: async () => {
         try {
           // A node that dies in between leaves either both or neither.
           await client.query(`begin; ${sql}`);
-          await client.query("insert into schema_migrations (name) values ($1)", [name]);
+          await client.query("insert into schema_migrations (name, checksum) values ($1, $2)", [name, checksum]);
           await client.query("commit");
         } catch (error) {
           await client.query("rollback").catch(() => undefined /* the connection is lost, and the server rolls back by itself */);
@@ -59,9 +97,21 @@ function umzug(client: Client, files: string[], log: (line: string) => void): Um
   });
 }
 
-async function sqlFiles(directory: string): Promise<string[]> {
-  const files = (await readdir(directory)).filter((file) => /^\d+.*\.sql$/.test(file)).sort();
-  return files.map((file) => path.join(directory, file));
+interface Migration {
+  name: string;
+  sql: string;
+  /** SHA-256. */
+  checksum: string;
+}
+
+async function readMigrations(directory: string): Promise<Migration[]> {
+  const names = (await readdir(directory)).filter((file) => /^\d+.*\.sql$/.test(file)).sort();
+  return Promise.all(
+    names.map(async (name) => {
+      const sql = (await readFile(path.join(directory, name), "utf8")).replaceAll("\r\n", "\n"); // as Git checks it out on Windows
+      return { name, sql, checksum: createHash("sha256").update(sql).digest("hex") };
+    }),
+  );
 }
 
 const connect = async (url: string): Promise<Client> => {

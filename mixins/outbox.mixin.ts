@@ -3,6 +3,7 @@ import type { SchemaFor } from "../broker/contract";
 import { canDeliver, isConnected } from "../broker/listeners";
 import { metricsOf, type Reading } from "../broker/metrics";
 import { withRequest } from "../broker/request";
+import { NIL_ID } from "../contracts/contract";
 import type { WithDatabase } from "./database.mixin";
 import { backlog, claim, deleteSettled, makeDue, type Announcement, type Backlog, type OutboxLimits, type Room } from "./outbox";
 
@@ -25,7 +26,7 @@ interface RelayState {
   again: boolean;
   isHeldBack: boolean;
   /** Of large rows and of the others: the user who had the last turn. */
-  turns: { large: number; others: number };
+  turns: { large: string; others: string };
   reachable: boolean;
 }
 
@@ -52,7 +53,7 @@ const RETENTION_MS = 3_600_000;
 export function outboxMixin(events: readonly string[], limits: OutboxLimits): Partial<ServiceSchema> {
   const schema: Omit<SchemaFor<Relay>, "name"> = {
     created(this: Relay) {
-      this.relayState = { again: false, isHeldBack: false, turns: { large: 0, others: 0 }, reachable: false };
+      this.relayState = { again: false, isHeldBack: false, turns: { large: NIL_ID, others: NIL_ID }, reachable: false };
     },
 
     started(this: Relay) {

@@ -3,9 +3,9 @@ import { shareOf } from "./fair-queue";
 
 /** What is emitted for one order. */
 export interface Announcement {
-  order_id: number;
-  /** The order's user; 0 in rows from before there was this column. */
-  user_id: number;
+  order_id: string;
+  /** The order's user. */
+  user_id: string;
   event: string;
   payload: Record<string, unknown>;
 }
@@ -58,7 +58,7 @@ const CLAIM = `
   ), room as (
     select greatest(0, least($4 - (select count(*) from again), $3 - (select n from in_flight)))::int as n
   ), walk (nth, user_id, is_wrapped) as (
-    select 0, $5::bigint, false
+    select 0, $5::uuid, false
     union all
     select w.nth + 1, next.user_id, next.is_wrapped
     from walk w cross join room cross join lateral (
@@ -112,20 +112,20 @@ export interface Claimed {
   /** Room is left: this batch was too small, or some users' share of it. */
   isMore: boolean;
   /** The last user served; as before where nobody was. */
-  turn: number;
+  turn: string;
 }
 
 /**
  * @param large which rows: large ones, or the others
- * @param turn of the claim of such rows before, 0 for the first
+ * @param turn of the claim of such rows before, the nil UUID for the first
  */
 export async function claim(
   db: Database,
   { retryMs, retryMaxMs, outstanding, batch }: OutboxLimits,
   large: boolean,
-  turn: number,
+  turn: string,
 ): Promise<Claimed> {
-  type Row = { [K in keyof OutboxRow]: OutboxRow[K] | null } & { turn: number | null; more: boolean; held_back: boolean };
+  type Row = { [K in keyof OutboxRow]: OutboxRow[K] | null } & { turn: string | null; more: boolean; held_back: boolean };
   const found = await db.query<Row>(CLAIM, [retryMs, retryMaxMs, outstanding, batch, turn, shareOf(outstanding), large]);
   const rows = found.flatMap(({ id, order_id, user_id, event, payload }) =>
     id === null || order_id === null || user_id === null || event === null ? [] : { id, order_id, user_id, event, payload: payload ?? {} },
@@ -150,12 +150,12 @@ export async function makeDue(db: Database): Promise<void> {
  * These orders' announcements are answered: of the given event, or every one. An answer wins over a row that was parked
  * meanwhile. The caller holds the orders' rows.
  */
-export async function settle(query: Query, answers: readonly { order_id: number; event: string | null }[]): Promise<void> {
+export async function settle(query: Query, answers: readonly { order_id: string; event: string | null }[]): Promise<void> {
   await query(
     `update outbox set state = 'SETTLED', settled_at = now()
      where id in (
        select o.id from outbox as o
-       join unnest($1::bigint[], $2::text[]) as answer (order_id, event) on o.order_id = answer.order_id
+       join unnest($1::uuid[], $2::text[]) as answer (order_id, event) on o.order_id = answer.order_id
        where o.state <> 'SETTLED' and (answer.event is null or o.event = answer.event)
        order by o.id for update of o)`,
     [answers.map((a) => a.order_id), answers.map((a) => a.event)],
@@ -246,13 +246,13 @@ export function deleteSettled(db: Database, batch = 1_000): Promise<number> {
  */
 export async function refuse(
   query: Query,
-  refusals: readonly { order_id: number; event: string; permanent: boolean; message: string }[],
-): Promise<{ order_id: number; last_error: string }[]> {
-  const rows = await query<{ order_id: number; state: string; last_error: string }>(
+  refusals: readonly { order_id: string; event: string; permanent: boolean; message: string }[],
+): Promise<{ order_id: string; last_error: string }[]> {
+  const rows = await query<{ order_id: string; state: string; last_error: string }>(
     `update outbox as o
      set refusals = o.refusals + 1, last_error = left(r.message, 500),
          state = case when r.permanent or o.refusals + 1 >= $5 then 'PARKED' else 'PENDING' end
-     from (select distinct on (order_id, event) * from unnest($1::bigint[], $2::text[], $3::boolean[], $4::text[]) as x (order_id, event, permanent, message)
+     from (select distinct on (order_id, event) * from unnest($1::uuid[], $2::text[], $3::boolean[], $4::text[]) as x (order_id, event, permanent, message)
        order by order_id, event, permanent desc) as r
      where o.order_id = r.order_id and o.event = r.event and o.state = 'PENDING'
      returning o.order_id, o.state, o.last_error`,

@@ -24,9 +24,6 @@ const inClass = (error: unknown, ...classes: string[]): boolean => classes.inclu
 /** The transaction was surely rolled back and may be done again: serialization failure or deadlock. */
 export const isRolledBack = (error: unknown): boolean => inClass(error, "40");
 
-/** The data themselves are refused: out of range or malformed, or against a constraint. Repeating can't help. */
-export const isDataError = (error: unknown): boolean => inClass(error, "22", "23");
-
 export const isUniqueViolation = (error: unknown): boolean => sqlState(error) === "23505";
 
 /**

@@ -32,7 +32,7 @@ export const COMMANDS: readonly CustomCommand[] = [
       if (items.length === 0) return "None.";
       const rows = items.map((row) => [
         String(row.id),
-        String(row.order_id),
+        row.order_id,
         row.event,
         row.state,
         String(row.attempts),

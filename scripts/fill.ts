@@ -51,7 +51,7 @@ async function demoProducts(broker: ServiceBroker): Promise<Product[]> {
 }
 
 /** The password is told here, and never again. */
-async function newSeller(broker: ServiceBroker, given: string | undefined, log: Wish["log"]): Promise<number> {
+async function newSeller(broker: ServiceBroker, given: string | undefined, log: Wish["log"]): Promise<string> {
   const email = `demo-${randomBytes(4).toString("hex")}@example.com`;
   const password = given ?? randomBytes(12).toString("base64url");
   const { id } = await call(broker, register, { email, password });

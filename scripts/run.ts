@@ -1,4 +1,5 @@
 import { ConfigError, loadConfig, type Config } from "../config";
+import { MigrationRefused } from "../mixins/migrations";
 
 /** How to stop what a script has started. */
 export type Stop = () => Promise<void>;
@@ -32,6 +33,7 @@ export function run(main: (config: Config, onStop: (stop: Stop) => void) => Prom
 }
 
 function fail(error: unknown): never {
-  console.error(error instanceof ConfigError ? error.message : error);
+  const isForPeople = error instanceof ConfigError || error instanceof MigrationRefused;
+  console.error(isForPeople ? error.message : error);
   process.exit(1);
 }

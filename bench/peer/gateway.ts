@@ -2,9 +2,10 @@ import type { FastifyReply, FastifyRequest } from "fastify";
 import { createPublicKey, randomUUID, type JsonWebKey } from "node:crypto";
 import jwt from "jsonwebtoken";
 import { LRUCache } from "lru-cache";
+import { parseId } from "../../contracts/contract";
 import { AUDIENCE, ISSUER } from "../../contracts/users";
 import { NEW_ORDER, PAGE_QUERY } from "./schema";
-import { env, id, Refusal, serve, server, Upstream, type Answer } from "./shared";
+import { env, Refusal, serve, server, Upstream, type Answer } from "./shared";
 
 const pem = env("PUBLIC_KEY");
 const key = createPublicKey(pem.startsWith("{") ? { key: JSON.parse(pem) as JsonWebKey, format: "jwk" } : pem);
@@ -20,7 +21,7 @@ function authenticate(request: FastifyRequest): string {
   if (known !== undefined && known.exp * 1_000 > Date.now()) return known.user;
   try {
     const claims = jwt.verify(token, key, { algorithms: ["RS256"], issuer: ISSUER, audience: AUDIENCE });
-    if (typeof claims === "string" || claims.exp === undefined || id(claims.sub ?? "") === undefined) throw new Error("no user");
+    if (typeof claims === "string" || claims.exp === undefined || parseId(claims.sub ?? "") === undefined) throw new Error("no user");
     const user = String(claims.sub);
     passed.set(token, { user, exp: claims.exp });
     return user;
@@ -40,7 +41,7 @@ function pass(request: FastifyRequest, reply: FastifyReply, answer: Answer): Fas
 }
 
 app.get<{ Params: { id: string } }>("/products/:id", async (request, reply) => {
-  const product = id(request.params.id);
+  const product = parseId(request.params.id);
   if (product === undefined) throw new Refusal(404, "PRODUCT_NOT_FOUND", "there is no such product");
   return pass(request, reply, await products.request("GET", `/products/${product}`));
 });
@@ -69,7 +70,7 @@ app.post(
 
 app.get<{ Params: { id: string } }>("/orders/:id", async (request, reply) => {
   const user = authenticate(request);
-  const order = id(request.params.id);
+  const order = parseId(request.params.id);
   if (order === undefined) throw new Refusal(404, "ORDER_NOT_FOUND", "there is no such order");
   return pass(request, reply, await orders.request("GET", `/orders/${order}`, { "x-user-id": user }));
 });

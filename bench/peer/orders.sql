@@ -1,6 +1,6 @@
 create table orders (
-  id              bigint generated always as identity primary key,
-  user_id         bigint not null,
+  id              uuid primary key default new_id(),
+  user_id         uuid not null,
   idempotency_key text not null,
   request_hash    text not null,
   status          text not null default 'PENDING' check (status in ('PENDING', 'CONFIRMED', 'REJECTED', 'CANCELLED')),
@@ -12,13 +12,14 @@ create table orders (
   unique (user_id, idempotency_key)
 );
 
-create index orders_by_user on orders (user_id, id);
-create index orders_by_status on orders (status, id);
-create index orders_by_user_and_status on orders (user_id, status, id);
+create index orders_by_created on orders (created_at, id);
+create index orders_by_user on orders (user_id, created_at, id);
+create index orders_by_status on orders (status, created_at, id);
+create index orders_by_user_and_status on orders (user_id, status, created_at, id);
 
 create table order_lines (
-  order_id         bigint not null references orders (id),
-  product_id       bigint not null,
+  order_id         uuid not null references orders (id),
+  product_id       uuid not null,
   name             text not null,
   unit_price_cents bigint not null check (unit_price_cents >= 0),
   quantity         bigint not null check (quantity > 0),
@@ -27,7 +28,7 @@ create table order_lines (
 
 create table order_history (
   id       bigint generated always as identity primary key,
-  order_id bigint not null references orders (id),
+  order_id uuid not null references orders (id),
   status   text not null check (status in ('PENDING', 'CONFIRMED', 'REJECTED', 'CANCELLED')),
   at       timestamptz(3) not null default now(),
   unique (order_id, status)
@@ -35,7 +36,7 @@ create table order_history (
 
 create table outbox (
   id              bigint generated always as identity primary key,
-  order_id        bigint not null references orders (id),
+  order_id        uuid not null references orders (id),
   event           text not null,
   payload         jsonb not null,
   state           text not null default 'PENDING' check (state in ('PENDING', 'SETTLED', 'PARKED')),

@@ -1,10 +1,11 @@
 import { createHash } from "node:crypto";
+import { compareIds } from "../../contracts/contract";
 import { describeShortages, NEW_ORDER, ORDER, type Line, type OrderCreated, type Quote, type StockSettled } from "./schema";
-import { Bus, Database, env, fromCents, id, Refusal, serve, server, Upstream } from "./shared";
+import { Bus, Database, env, fromCents, Refusal, serve, server, Upstream } from "./shared";
 
 interface OrderRow {
-  id: number;
-  user_id: number;
+  id: string;
+  user_id: string;
   request_hash: string;
   status: string;
   total_cents: number;
@@ -12,7 +13,7 @@ interface OrderRow {
   version: number;
   created_at: string;
   updated_at: string;
-  lines: { product_id: number; name: string; unit_price_cents: number; quantity: number }[];
+  lines: { product_id: string; name: string; unit_price_cents: number; quantity: number }[];
   history: { status: string; at: string }[];
 }
 
@@ -34,7 +35,7 @@ const INSERT = {
     on conflict (user_id, idempotency_key) do nothing returning id, created_at
   ), lines as (
     insert into order_lines (order_id, product_id, name, unit_price_cents, quantity)
-    select created.id, l.* from created cross join unnest($5::bigint[], $6::text[], $7::bigint[], $8::bigint[]) as l
+    select created.id, l.* from created cross join unnest($5::uuid[], $6::text[], $7::bigint[], $8::bigint[]) as l
   ), history as (
     insert into order_history (order_id, status, at) select id, 'PENDING', created_at from created
   ), announcement as (
@@ -95,7 +96,7 @@ const settling = new Database(url, 4);
 const products = new Upstream(env("PRODUCTS_URL"), 8, 8);
 const app = server();
 
-async function quote(lines: readonly Line[]): Promise<Map<number, Quote>> {
+async function quote(lines: readonly Line[]): Promise<Map<string, Quote>> {
   const answer = await products.request("GET", `/quote?ids=${lines.map((line) => line.product_id).join()}`);
   if (answer.status !== 200) throw new Refusal(503, "SERVICE_UNAVAILABLE", "the catalogue can't answer now");
   const quotes = new Map((JSON.parse(answer.body.toString()) as Quote[]).map((q) => [q.id, q]));
@@ -109,7 +110,7 @@ async function quote(lines: readonly Line[]): Promise<Map<number, Quote>> {
 }
 
 /** The order that a key made before, if any. */
-async function replay(userId: number, key: string, hash: string): Promise<OrderRow | undefined> {
+async function replay(userId: string, key: string, hash: string): Promise<OrderRow | undefined> {
   const [row] = await db.query<OrderRow>(BY_KEY, [userId, key]);
   if (row !== undefined && row.request_hash !== hash)
     throw new Refusal(422, "IDEMPOTENCY_KEY_REUSED", "this key came with another body before");
@@ -117,7 +118,7 @@ async function replay(userId: number, key: string, hash: string): Promise<OrderR
 }
 
 interface Draft {
-  userId: number;
+  userId: string;
   key: string;
   hash: string;
   /** Merged and sorted by product. */
@@ -133,7 +134,7 @@ async function place({ userId, key, hash, lines }: Draft): Promise<OrderRow | un
   });
   const total = placed.reduce((sum, line) => sum + line.unit_price_cents * line.quantity, 0);
   const json = JSON.stringify(lines);
-  const [row] = await db.query<{ id: number; created_at: string }>(INSERT, [
+  const [row] = await db.query<{ id: string; created_at: string }>(INSERT, [
     userId,
     key,
     hash,
@@ -145,7 +146,7 @@ async function place({ userId, key, hash, lines }: Draft): Promise<OrderRow | un
     `{"lines":${json}}`,
   ]);
   if (row === undefined) return undefined;
-  bus.publish(`{"order_id":${row.id},"lines":${json}}`).catch(() => undefined); // the sweep tries again
+  bus.publish(`{"order_id":"${row.id}","lines":${json}}`).catch(() => undefined); // the sweep tries again
   return {
     ...row,
     user_id: userId,
@@ -161,10 +162,15 @@ async function place({ userId, key, hash, lines }: Draft): Promise<OrderRow | un
 }
 
 app.post<{ Body: { items: Line[] } }>("/orders", { schema: { body: NEW_ORDER, response: { 201: ORDER } } }, async (request, reply) => {
-  const units = new Map<number, number>();
-  for (const { product_id, quantity } of request.body.items) units.set(product_id, (units.get(product_id) ?? 0) + quantity);
-  const lines = [...units].map(([product_id, quantity]) => ({ product_id, quantity })).sort((a, b) => a.product_id - b.product_id);
-  const userId = Number(request.headers["x-user-id"]);
+  const units = new Map<string, number>();
+  for (const item of request.body.items) {
+    const id = item.product_id.toLowerCase();
+    units.set(id, (units.get(id) ?? 0) + item.quantity);
+  }
+  const lines = [...units]
+    .map(([product_id, quantity]) => ({ product_id, quantity }))
+    .sort((a, b) => compareIds(a.product_id, b.product_id));
+  const userId = String(request.headers["x-user-id"]);
   const key = String(request.headers["idempotency-key"]);
   const hash = createHash("sha256").update(JSON.stringify(lines)).digest("base64url");
 
@@ -187,8 +193,9 @@ app.post<{ Body: { items: Line[] } }>("/orders", { schema: { body: NEW_ORDER, re
 });
 
 app.get<{ Params: { id: string } }>("/orders/:id", { schema: { response: { 200: ORDER } } }, async (request, reply) => {
-  const [row] = await db.query<OrderRow>(GET, [id(request.params.id) ?? 0]);
-  if (row?.user_id !== Number(request.headers["x-user-id"])) throw new Refusal(404, "ORDER_NOT_FOUND", "there is no such order");
+  const [row] = await db.query<OrderRow>(GET, [request.params.id]);
+  if (row === undefined || row.user_id !== request.headers["x-user-id"])
+    throw new Refusal(404, "ORDER_NOT_FOUND", "there is no such order");
   reply.header("etag", `"${row.version}"`);
   return present(row);
 });
@@ -206,7 +213,7 @@ const bus = new Bus(env("AMQP_URL"), { own: `${queue}.stock.settled`, to: `${que
 });
 
 async function sweep(): Promise<void> {
-  const rows = await settling.query<{ order_id: number; payload: Omit<OrderCreated, "order_id"> }>(SWEEP, []);
+  const rows = await settling.query<{ order_id: string; payload: Omit<OrderCreated, "order_id"> }>(SWEEP, []);
   await Promise.all(rows.map(({ order_id, payload }) => bus.publish(JSON.stringify({ order_id, ...payload }))));
   if (rows.length === 128) await sweep();
 }

@@ -1,7 +1,7 @@
 create extension if not exists pg_trgm;
 
 create table products (
-  id          bigint generated always as identity primary key,
+  id          uuid primary key default new_id(),
   name        text collate "C" not null check (name ~ '\S' and char_length(name) <= 200),
   description text check (char_length(description) <= 5000),
   category    text check (char_length(category) <= 100),
@@ -9,7 +9,7 @@ create table products (
   price_cents bigint not null check (price_cents >= 0),
   quantity    bigint not null check (quantity >= 0),
   reserved    bigint not null default 0 check (reserved >= 0),
-  seller_id   bigint not null,
+  seller_id   uuid not null,
   version     bigint not null default 1,
   created_at  timestamptz(3) not null default now(),
   updated_at  timestamptz(3) not null default now(),
@@ -23,7 +23,7 @@ create index products_by_seller on products (seller_id, created_at, id) where ar
 create index products_by_text on products using gin ((name || ' ' || coalesce(description, '')) gin_trgm_ops) where archived_at is null;
 
 create table reservations (
-  order_id   bigint primary key,
+  order_id   uuid primary key,
   state      text not null check (state in ('RESERVED', 'REJECTED', 'RELEASED')),
   lines      jsonb not null,
   shortages  jsonb not null default '[]',
@@ -33,8 +33,8 @@ create table reservations (
 
 create table stock_movements (
   id         bigint generated always as identity primary key,
-  product_id bigint not null references products (id),
-  order_id   bigint references reservations (order_id),
+  product_id uuid not null references products (id),
+  order_id   uuid references reservations (order_id),
   kind       text not null check (kind in ('INITIAL', 'ADJUSTMENT', 'RESERVE', 'RELEASE')),
   delta      bigint not null check (delta <> 0),
   balance    bigint not null check (balance >= 0),

@@ -1,15 +1,16 @@
+import { parseId } from "../../contracts/contract";
 import { PAGE_QUERY, PRODUCT, PRODUCTS, QUOTES, type OrderCreated, type Quote, type Shortage, type StockSettled } from "./schema";
-import { Bus, Database, env, fromCents, id, Refusal, serve, server } from "./shared";
+import { Bus, Database, env, fromCents, Refusal, serve, server } from "./shared";
 
 interface ProductRow {
-  id: number;
+  id: string;
   name: string;
   description: string | null;
   category: string | null;
   sku: string | null;
   price_cents: number;
   quantity: number;
-  seller_id: number;
+  seller_id: string;
   version: number;
   created_at: string;
   updated_at: string;
@@ -28,7 +29,7 @@ const RESERVE = {
   name: "reserve",
   text: `
   with wanted as materialized (
-    select * from unnest($2::bigint[], $3::bigint[]) as w (product_id, quantity)
+    select * from unnest($2::uuid[], $3::bigint[]) as w (product_id, quantity)
   ), shelf as materialized (
     select id, quantity from products where id = any($2) and archived_at is null order by id for update
   ), short as materialized (
@@ -37,7 +38,7 @@ const RESERVE = {
     from wanted w left join shelf s on s.id = w.product_id where coalesce(s.quantity, 0) < w.quantity
   ), reserved as (
     insert into reservations (order_id, state, lines, shortages)
-    select $1, case when none then 'RESERVED' else 'REJECTED' end, $4, shortages from short
+    select $1::uuid, case when none then 'RESERVED' else 'REJECTED' end, $4, shortages from short
     on conflict (order_id) do nothing
     returning state, shortages
   ), taken as (
@@ -47,7 +48,7 @@ const RESERVE = {
     returning p.id, w.quantity as units, p.quantity as balance
   ), ledger as (
     insert into stock_movements (product_id, order_id, kind, delta, balance, reason)
-    select id, $1, 'RESERVE', -units, balance, 'order ' || $1 || ' reserved' from taken
+    select id, $1, 'RESERVE', -units, balance, 'order ' || $1::uuid || ' reserved' from taken
   )
   select state, shortages from reserved`,
 };
@@ -62,7 +63,7 @@ const writes = new Database(url, 4);
 const app = server();
 
 app.get<{ Params: { id: string } }>("/products/:id", { schema: { response: { 200: PRODUCT } } }, async (request, reply) => {
-  const [row] = await reads.query<ProductRow>(GET, [id(request.params.id) ?? 0]);
+  const [row] = await reads.query<ProductRow>(GET, [request.params.id]);
   if (row === undefined) throw notFound();
   reply.header("etag", `"${row.version}"`);
   return present(row);
@@ -80,9 +81,9 @@ app.get<{ Querystring: { limit?: string; q?: string; cursor?: string } }>(
       where += ` and (name || ' ' || coalesce(description, '')) ilike $${values.push(`%${q.replace(/[\\%_]/g, "\\$&")}%`)}`;
     if (cursor !== undefined) {
       const [at, before] = Buffer.from(cursor, "base64url").toString().split(" ");
-      if (at === undefined || Number.isNaN(Date.parse(at)) || id(before ?? "") === undefined)
+      if (at === undefined || Number.isNaN(Date.parse(at)) || parseId(before ?? "") === undefined)
         throw new Refusal(400, "BAD_REQUEST", "the cursor can't be read");
-      where += ` and (created_at, id) < ($${values.push(at)}::timestamptz, $${values.push(before)}::bigint)`;
+      where += ` and (created_at, id) < ($${values.push(at)}::timestamptz, $${values.push(before)}::uuid)`;
     }
     const text = `select ${COLUMNS} from products where ${where} order by created_at desc, id desc limit $1`;
     // A search is planned for its very pattern; all else is prepared.
@@ -95,9 +96,9 @@ app.get<{ Querystring: { limit?: string; q?: string; cursor?: string } }>(
   },
 );
 
-/** Name, price and stock of what an order wants: `?ids=1,2`. */
+/** Name, price and stock of what an order wants: `?ids=…,…`. */
 app.get<{ Querystring: { ids: string } }>("/quote", { schema: { response: { 200: QUOTES } } }, (request) => {
-  const ids = request.query.ids.split(",").map(Number);
+  const ids = request.query.ids.split(",");
   return ids.length === 1 ? reads.query<Quote>(QUOTE_ONE, ids) : reads.query<Quote>(QUOTE, [ids]);
 });
 

@@ -1,3 +1,5 @@
+import { ID_LENGTH } from "../../contracts/contract";
+
 /** JSON schemas: what comes in is validated by them, what goes out is serialized by them. */
 const text = { type: "string" };
 const integer = { type: "integer" };
@@ -5,34 +7,35 @@ const nullable = { type: ["string", "null"] };
 const object = (properties: Record<string, unknown>) => ({ type: "object", properties, required: Object.keys(properties) });
 
 export const PRODUCT = object({
-  id: integer,
+  id: text,
   name: text,
   price: { type: "number" },
   quantity: integer,
   description: nullable,
   category: nullable,
   sku: nullable,
-  seller_id: integer,
+  seller_id: text,
   created_at: text,
   updated_at: text,
 });
 export const PRODUCTS = object({ items: { type: "array", items: PRODUCT }, next_cursor: nullable });
 
-export const QUOTES = { type: "array", items: object({ id: integer, name: text, price_cents: integer, quantity: integer }) };
+export const QUOTES = { type: "array", items: object({ id: text, name: text, price_cents: integer, quantity: integer }) };
 
 export const ORDER = object({
-  id: integer,
-  user_id: integer,
+  id: text,
+  user_id: text,
   status: text,
   total_price: { type: "number" },
-  items: { type: "array", items: object({ product_id: integer, name: text, unit_price: { type: "number" }, quantity: integer }) },
+  items: { type: "array", items: object({ product_id: text, name: text, unit_price: { type: "number" }, quantity: integer }) },
   reason: nullable,
   history: { type: "array", items: object({ status: text, at: text }) },
   created_at: text,
   updated_at: text,
 });
 
-const id = { type: "integer", minimum: 1, maximum: Number.MAX_SAFE_INTEGER };
+/** As long as this, it is no URN. */
+const id = { type: "string", format: "uuid", maxLength: ID_LENGTH };
 export const NEW_ORDER = {
   ...object({
     items: {
@@ -55,28 +58,28 @@ export const PAGE_QUERY = {
 };
 
 export interface Line {
-  product_id: number;
+  product_id: string;
   quantity: number;
 }
 export interface Quote {
-  id: number;
+  id: string;
   name: string;
   price_cents: number;
   quantity: number;
 }
 export interface Shortage {
-  product_id: number;
+  product_id: string;
   wanted: number;
   available: number;
 }
 /** `order.created`: this order waits for stock. */
 export interface OrderCreated {
-  order_id: number;
+  order_id: string;
   lines: Line[];
 }
 /** `stock.settled`: what became of it. */
 export interface StockSettled {
-  order_id: number;
+  order_id: string;
   outcome: "RESERVED" | "REJECTED";
   shortages: Shortage[];
 }

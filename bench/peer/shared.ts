@@ -22,7 +22,6 @@ export class Refusal extends Error {
   }
 }
 
-export const id = (text: string): number | undefined => (/^[1-9]\d{0,14}$/.test(text) ? Number(text) : undefined);
 export const fromCents = (cents: number): number => cents / 100;
 
 // --- HTTP ---
@@ -132,7 +131,7 @@ export interface Statement {
   text: string;
 }
 
-types.setTypeParser(types.builtins.INT8, Number); // ids and cents stay below 2^53
+types.setTypeParser(types.builtins.INT8, Number); // cents stay below 2^53
 /** "2026-11-22 18:19:45.73+00" as RFC 3339 in milliseconds, without a Date between. */
 types.setTypeParser(types.builtins.TIMESTAMPTZ, (t) => `${t.slice(0, 10)}T${t.slice(11, 19)}.${t.slice(20, -3).padEnd(3, "0")}Z`);
 

@@ -97,11 +97,12 @@ async function deleteQueues(url: string, queues: string[]): Promise<void> {
   await connection.close();
 }
 
+/** With `new_id()`, which makes the ids. */
 async function applySchema(url: string, file: string): Promise<void> {
   const client = new Client({ connectionString: url });
   await client.connect();
   try {
-    await client.query(readFileSync(path.join(__dirname, file), "utf8"));
+    for (const name of ["new_id.sql", file]) await client.query(readFileSync(path.join(__dirname, name), "utf8"));
   } finally {
     await client.end();
   }

@@ -1,4 +1,6 @@
 import type { Client } from "pg";
+import { testId } from "../../test/support/ids";
+import { idOf } from "../seed";
 
 /** The databases that are filled, on connections of a superuser. */
 export interface Databases {
@@ -9,12 +11,17 @@ export interface Databases {
 
 /** Who the measured requests come from: their orders and products are enough for whole pages at every size. */
 export interface Actors {
-  readonly buyer: number;
-  readonly seller: number;
+  readonly buyer: string;
+  readonly seller: string;
 }
 
+/** What is filled has `testId` of 1, 2, … as its ids, and sorts before all that the shop makes. */
+const LAST = testId(999_999_999_999);
 /** The product that a twentieth of all orders has in its first line. */
-export const HOT = 1;
+const HOT_NUMBER = 1;
+export const HOT = testId(HOT_NUMBER);
+/** Who has as many orders as the measured buyer. */
+export const OTHER_BUYER = testId(1);
 /** Words of which it is known how many products have them: the share of each, or the very products. */
 export const WORDS = {
   half: "everyday",
@@ -51,10 +58,10 @@ const MOMENT = "timestamptz '2020-01-01' + interval '100 seconds' *";
 /** Older settled announcements would be forgotten when the shop starts. */
 const SETTLED = "now() - interval '1 second' * (1 + o % 500000)";
 
-/** Each order's lines, the same in both databases: 1 to 3 of products that are never sold out, $1 and $2 orders, $3 products. */
+/** Each order's lines by numbers, the same in both databases: 1 to 3 of products that are never sold out, $1 and $2 orders, $3 products. */
 const LINES = `
   insert into fill_lines
-  select o, case when j = 1 and o % 20 = 0 then ${HOT} when p % 50 = 0 then p - 1 else p end, 1 + (o + j) % 3
+  select o, case when j = 1 and o % 20 = 0 then ${HOT_NUMBER} when p % 50 = 0 then p - 1 else p end, 1 + (o + j) % 3
   from generate_series($1::bigint, $2::bigint) as o
   cross join lateral generate_series(1, 1 + (o % 3)::int) as j
   cross join lateral (select 2 + (${hash("o", 1)} + j * 331) % ($3::bigint - 1) as p) as x`;
@@ -78,9 +85,9 @@ export async function fill(databases: Databases, size: number, { buyer, seller }
     await users.query("vacuum analyze");
   });
 
-  const firstProduct = (await highest(products, "products")) + 1;
+  const firstProduct = (await countFilled(products, "products")) + 1;
   const lastProduct = firstProduct + size - (await count(products, "products")) - 1;
-  const firstOrder = (await highest(orders, "orders")) + 1;
+  const firstOrder = (await countFilled(orders, "orders")) + 1;
   const lastOrder = firstOrder + size - (await count(orders, "orders")) - 1;
   const lines = [firstOrder, lastOrder, lastProduct];
 
@@ -91,10 +98,9 @@ export async function fill(databases: Databases, size: number, { buyer, seller }
       await products.query("analyze fill_lines");
       await products.query(...newProducts(firstProduct, lastProduct, seller));
       await products.query(RESERVATIONS);
-      await products.query(MOVEMENTS, [firstProduct, lastProduct]);
+      await products.query(MOVEMENTS, [testId(firstProduct), testId(lastProduct)]);
       await products.query(STOCK);
       await products.query("drop table fill_lines");
-      await products.query("select setval(pg_get_serial_sequence('products', 'id'), (select max(id) from products))");
     }),
   );
   await timed(say, "order_db", () =>
@@ -107,13 +113,12 @@ export async function fill(databases: Databases, size: number, { buyer, seller }
       await orders.query(HISTORY, [firstOrder, lastOrder]);
       await orders.query(OUTBOX);
       await orders.query("drop table fill_lines");
-      await orders.query("select setval(pg_get_serial_sequence('orders', 'id'), (select max(id) from orders))");
     }),
   );
 }
 
 /** One in twenty is the measured seller's; one in fifty is sold out, and no order has it; the hot one lasts. */
-function newProducts(first: number, last: number, seller: number): [string, unknown[]] {
+function newProducts(first: number, last: number, seller: string): [string, unknown[]] {
   const description = `concat_ws(' ',
     (select string_agg(${word(hash("i", "10 + n"))}, ' ') from generate_series(1, 12) as n),
     case when ${hash("i", 32)} % 2 = 0 then '${WORDS.half}' end,
@@ -122,13 +127,13 @@ function newProducts(first: number, last: number, seller: number): [string, unkn
     case when ${hash("i", 5)} % 1000 = 0 then '${WORDS.thousandth}' end,
     case when i in (17, 318, 719) then '${WORDS.three} ${RARE_PAIR}' end)`;
   return [
-    `insert into products (id, name, description, category, sku, price_cents, quantity, seller_id, created_at, updated_at) overriding system value
-     select i,
+    `insert into products (id, name, description, category, sku, price_cents, quantity, seller_id, created_at, updated_at)
+     select ${idOf("i")},
        ${pick(ADJECTIVES, hash("i", 6))} || ' ' || ${pick(MATERIALS, hash("i", 7))} || ' ' || ${pick(NOUNS, hash("i", 8))} || ' ' || ${hash("i", 9)} % 1000,
        ${description},
        'category ' || ${hash("i", 30)} % 20, 'SKU-' || i, ${price("i")},
-       case when i % 50 = 0 then 0 when i = ${HOT} then 500000000 else 1000 end,
-       case when i % 20 = 7 then $3::bigint else 1000000 + ${hash("i", 31)} % ($2::bigint / 20 + 1) end,
+       case when i % 50 = 0 then 0 when i = ${HOT_NUMBER} then 500000000 else 1000 end,
+       case when i % 20 = 7 then $3::uuid else ${idOf(`1000000 + ${hash("i", 31)} % ($2::bigint / 20 + 1)`)} end,
        ${MOMENT} i, ${MOMENT} i
      from generate_series($1::bigint, $2::bigint) as i`,
     [first, last, seller],
@@ -137,11 +142,11 @@ function newProducts(first: number, last: number, seller: number): [string, unkn
 
 const RESERVATIONS = `
   insert into reservations (order_id, state, lines, shortages, created_at, updated_at)
-  select o, case ${STATUS} when 'CONFIRMED' then 'RESERVED' when 'CANCELLED' then 'RELEASED' else 'REJECTED' end, lines,
+  select ${idOf("o")}, case ${STATUS} when 'CONFIRMED' then 'RESERVED' when 'CANCELLED' then 'RELEASED' else 'REJECTED' end, lines,
     case when o % 100 between 5 and 9 then jsonb_build_array(jsonb_build_object('product_id', lines -> 0 -> 'product_id', 'wanted', 3, 'available', 0)) else '[]' end,
     ${MOMENT} o, ${MOMENT} o
   from (
-    select order_id as o, jsonb_agg(jsonb_build_object('product_id', product_id, 'quantity', quantity) order by product_id) as lines
+    select order_id as o, jsonb_agg(jsonb_build_object('product_id', ${idOf("product_id")}, 'quantity', quantity) order by product_id) as lines
     from fill_lines group by order_id order by order_id
   ) as x`;
 
@@ -150,33 +155,32 @@ const MOVEMENTS = `
   insert into stock_movements (product_id, order_id, kind, delta, balance, reason, created_at)
   select id, null, 'INITIAL', quantity, quantity, 'initial stock', created_at from products where id between $1 and $2 and quantity > 0
   union all
-  (select product_id, o, kind, quantity * sign, 1000, 'order ' || o || case kind when 'RESERVE' then ' reserved' else ' released' end, ${MOMENT} o
+  (select ${idOf("product_id")}, ${idOf("o")}, kind, quantity * sign, 1000, 'order ' || ${idOf("o")} || case kind when 'RESERVE' then ' reserved' else ' released' end, ${MOMENT} o
    from (select order_id as o, product_id, quantity from fill_lines) as l
    join (values ('RESERVE', -1), ('RELEASE', 1)) as k (kind, sign) on ${STATUS} = 'CANCELLED' or ${STATUS} = 'CONFIRMED' and kind = 'RESERVE'
    order by o, kind desc, product_id)`;
 
 const STOCK = `
   update products as p set quantity = p.quantity - l.held, reserved = p.reserved + l.held
-  from (select product_id, sum(quantity)::bigint as held from fill_lines where order_id % 100 >= 10 group by product_id) as l where p.id = l.product_id`;
+  from (select product_id, sum(quantity)::bigint as held from fill_lines where order_id % 100 >= 10 group by product_id) as l where p.id = ${idOf("l.product_id")}`;
 
 /** The measured buyer has a tenth of the first orders and a hundredth of the others; another person likewise. */
 const ORDERS = `
-  insert into orders (id, user_id, idempotency_key, request_hash, status, total_cents, reason, version, created_at, updated_at) overriding system value
-  select o, case when case when o <= 1000 then o % 10 else o % 100 end = 0 then $1::bigint
-                 when case when o <= 1000 then o % 10 else o % 100 end = 1 then $1::bigint + 1
-                 else $1::bigint + 2 + ${hash("o", 20)} % $2::bigint end,
+  insert into orders (id, user_id, idempotency_key, request_hash, status, total_cents, reason, version, created_at, updated_at)
+  select ${idOf("o")},
+    case case when o <= 1000 then o % 10 else o % 100 end when 0 then $1::uuid when 1 then '${OTHER_BUYER}' else ${idOf(`2 + ${hash("o", 20)} % $2::bigint`)} end,
     'fill-' || o, 'filled', ${STATUS}, total,
-    case when o % 100 between 5 and 9 then 'not enough stock: product 1: 3 wanted, 0 left' end, case when o % 100 < 5 then 3 else 2 end,
+    case when o % 100 between 5 and 9 then 'not enough stock: product ${HOT}: 3 wanted, 0 left' end, case when o % 100 < 5 then 3 else 2 end,
     ${MOMENT} o, ${MOMENT} o + interval '1 second'
   from (select order_id as o, sum(quantity * ${price("product_id")}) as total from fill_lines group by order_id order by order_id) as x`;
 
 const ORDER_LINES = `
   insert into order_lines (order_id, product_id, name, unit_price_cents, quantity)
-  select order_id, product_id, 'Quiet Oak Lamp ' || product_id % 1000, ${price("product_id")}, quantity from fill_lines order by order_id, product_id`;
+  select ${idOf("order_id")}, ${idOf("product_id")}, 'Quiet Oak Lamp ' || product_id % 1000, ${price("product_id")}, quantity from fill_lines order by order_id, product_id`;
 
 const HISTORY = `
   insert into order_history (order_id, status, at)
-  select o, status, ${MOMENT} o + interval '1 second' * n
+  select ${idOf("o")}, status, ${MOMENT} o + interval '1 second' * n
   from generate_series($1::bigint, $2::bigint) as o
   cross join lateral (values (0, 'PENDING'), (1, case when o % 100 between 5 and 9 then 'REJECTED' else 'CONFIRMED' end), (2, 'CANCELLED')) as h (n, status)
   where n < 2 or o % 100 < 5
@@ -184,9 +188,9 @@ const HISTORY = `
 
 const OUTBOX = `
   insert into outbox (order_id, event, payload, state, attempts, next_attempt_at, created_at, settled_at)
-  select o, event, case event when 'order.created' then payload else '{}' end, 'SETTLED', 1, ${SETTLED}, ${SETTLED}, ${SETTLED}
+  select ${idOf("o")}, event, case event when 'order.created' then payload else '{}' end, 'SETTLED', 1, ${SETTLED}, ${SETTLED}, ${SETTLED}
   from (
-    select order_id as o, jsonb_build_object('lines', jsonb_agg(jsonb_build_object('product_id', product_id, 'quantity', quantity))) as payload
+    select order_id as o, jsonb_build_object('lines', jsonb_agg(jsonb_build_object('product_id', ${idOf("product_id")}, 'quantity', quantity))) as payload
     from fill_lines group by order_id order by order_id
   ) as x
   join (values ('order.created'), ('order.cancelled')) as e (event) on event = 'order.created' or o % 100 < 5
@@ -218,12 +222,11 @@ async function timed(say: (line: string) => void, what: string, work: () => Prom
   say(`${what}: ${((performance.now() - since) / 1000).toFixed(1)} s`);
 }
 
-async function highest(client: Client, table: string): Promise<number> {
-  const { rows } = await client.query<{ n: string }>(`select coalesce(max(id), 0) as n from ${table}`);
-  return Number(rows[0]?.n);
-}
+/** Without what the shop has made; the highest number, too. */
+export const countFilled = (client: Client, table: "products" | "orders"): Promise<number> =>
+  count(client, `${table} where id <= '${LAST}'`);
 
-async function count(client: Client, table: string): Promise<number> {
-  const { rows } = await client.query<{ n: string }>(`select count(*) as n from ${table}`);
+async function count(client: Client, from: string): Promise<number> {
+  const { rows } = await client.query<{ n: string }>(`select count(*) as n from ${from}`);
   return Number(rows[0]?.n);
 }

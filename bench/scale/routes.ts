@@ -1,5 +1,6 @@
 import { encodeCursor } from "../../mixins/keyset";
-import { CATEGORY, HOT, RARE_PAIR, WORDS, type Databases } from "./fill";
+import { testId } from "../../test/support/ids";
+import { CATEGORY, countFilled, HOT, OTHER_BUYER, RARE_PAIR, WORDS, type Actors, type Databases } from "./fill";
 import type { Ask } from "./http";
 
 /** One measured way into the shop. */
@@ -16,57 +17,50 @@ export interface Tokens {
   readonly admin: string;
 }
 
-interface Ids {
-  readonly buyer: number;
-  readonly seller: number;
-}
-
 /** The mid of each list, as cursors; and what the requests name. */
 interface Places {
+  /** How many were filled. */
   readonly products: number;
-  readonly orders: number;
-  readonly cancellable: readonly number[];
-  readonly sellers: readonly number[];
-  readonly buyers: readonly number[];
+  readonly cancellable: readonly string[];
+  readonly sellers: readonly string[];
+  readonly buyers: readonly string[];
   readonly cursors: Readonly<
     Record<"created_at" | "-created_at" | "price" | "-price" | "name" | "-name" | "orders" | "mine" | "ledger", string>
   >;
 }
 
 /** Looks up what exists at this size. The n-th hundred of cancellable orders is for the n-th caller. */
-export async function findPlaces({ products, orders }: Databases, { buyer, seller }: Ids): Promise<Places> {
+export async function findPlaces({ products, orders }: Databases, { buyer, seller }: Actors): Promise<Places> {
   const one = async <T>(client: Databases["products"], sql: string, values: unknown[] = []): Promise<T> => {
     const { rows } = await client.query<{ it: T }>(`select (${sql}) as it`, values);
     if (rows[0] === undefined) throw new Error("a select without a table gave no row");
     return rows[0].it;
   };
   const mid = `select id from products order by id offset (select count(*) / 2 from products) limit 1`;
-  const middle = await one<{ id: number; name: string; price_cents: number; at: number }>(
+  const middle = await one<{ id: string; name: string; price_cents: number; at: number }>(
     products,
     `select json_build_object('id', id, 'name', name, 'price_cents', price_cents, 'at', (extract(epoch from created_at) * 1000)::bigint) from products where id = (${mid})`,
   );
-  const ids = async (client: Databases["products"], sql: string, values: unknown[]): Promise<number[]> =>
-    (await client.query<{ id: string }>(sql, values)).rows.map((row) => Number(row.id));
-  const middleOrder = Number(
-    await one<string>(orders, "select id from orders order by id offset (select count(*) / 2 from orders) limit 1"),
-  );
-  const ledger = await ids(
+  const ids = async (client: Databases["products"], sql: string, values: unknown[]): Promise<string[]> =>
+    (await client.query<{ id: string }>(sql, values)).rows.map((row) => row.id);
+  const middleOrder = (where: string, values: unknown[] = []): Promise<[number, string]> =>
+    one(
+      orders,
+      `select json_build_array((extract(epoch from created_at) * 1000)::bigint, id) from orders where ${where}
+       order by created_at desc, id desc offset (select count(*) / 2 from orders where ${where}) limit 1`,
+      values,
+    );
+  const ledger = await one<string>(
     products,
     "select id from stock_movements where product_id = $1 order by id desc offset (select count(*) / 2 from stock_movements where product_id = $1) limit 1",
     [HOT],
   );
-  const mine = await ids(
-    orders,
-    "select id from orders where user_id = $1 order by id desc offset (select count(*) / 2 from orders where user_id = $1) limit 1",
-    [buyer],
-  );
   const cursor = (sort: string, value: string | number): string => encodeCursor(`products:${sort}`, [value, middle.id]);
   return {
-    products: Number(await one<string>(products, "select max(id) from products")),
-    orders: Number(await one<string>(orders, "select max(id) from orders")),
-    cancellable: await ids(orders, "select id from orders where status = 'CONFIRMED' order by hashint8(id) limit 700", []),
-    sellers: await ids(products, "select id from products where seller_id = $1 order by hashint8(id) limit 1000", [seller]),
-    buyers: await ids(orders, "select id from orders where user_id = $1 order by hashint8(id) limit 1000", [buyer]),
+    products: await countFilled(products, "products"),
+    cancellable: await ids(orders, "select id from orders where status = 'CONFIRMED' order by uuid_hash(id) limit 700", []),
+    sellers: await ids(products, "select id from products where seller_id = $1 order by uuid_hash(id) limit 1000", [seller]),
+    buyers: await ids(orders, "select id from orders where user_id = $1 order by uuid_hash(id) limit 1000", [buyer]),
     cursors: {
       created_at: cursor("created_at", middle.at),
       "-created_at": cursor("-created_at", middle.at),
@@ -74,9 +68,9 @@ export async function findPlaces({ products, orders }: Databases, { buyer, selle
       "-price": cursor("-price", middle.price_cents),
       name: cursor("name", middle.name),
       "-name": cursor("-name", middle.name),
-      orders: encodeCursor("orders", [middleOrder]),
-      mine: encodeCursor("orders", [mine[0] ?? 0]),
-      ledger: encodeCursor(`ledger:${HOT}`, [ledger[0] ?? 0]),
+      orders: encodeCursor("orders", await middleOrder("true")),
+      mine: encodeCursor("orders", await middleOrder("user_id = $1", [buyer])),
+      ledger: encodeCursor(`ledger:${HOT}`, [Number(ledger)]),
     },
   };
 }
@@ -84,12 +78,12 @@ export async function findPlaces({ products, orders }: Databases, { buyer, selle
 const SORTS = ["created_at", "-created_at", "price", "-price", "name", "-name"] as const;
 
 /** Every route whose work could grow with the shop, and one that asks no database: the noise of the machine. */
-export function probes(places: Places, tokens: Tokens, { buyer, seller }: Ids): Probe[] {
+export function probes(places: Places, tokens: Tokens, seller: string): Probe[] {
   const spread = (i: number, n: number): number => 1 + ((i * 7_919 + 13) % n);
-  const at = (of: readonly number[], i: number): number => of[i % of.length] ?? 1;
-  const sellable = (i: number): number => {
-    const id = spread(i, places.products);
-    return id % 50 === 0 ? id - 1 : id;
+  const at = (of: readonly string[], i: number): string => of[i % of.length] ?? "";
+  const sellable = (i: number): string => {
+    const n = spread(i, places.products);
+    return testId(n % 50 === 0 ? n - 1 : n);
   };
   const get = (path: string, token?: string): Probe => ({ name: `GET ${shown(path)}`, ask: () => ({ method: "GET", path, token }) });
   const catalogue = (query: Record<string, string | number | boolean>): Probe =>
@@ -100,7 +94,7 @@ export function probes(places: Places, tokens: Tokens, { buyer, seller }: Ids): 
 
   return [
     get("/.well-known/jwks.json"),
-    { name: "GET /products/:id", ask: (i) => ({ method: "GET", path: `/products/${spread(i, places.products)}` }) },
+    { name: "GET /products/:id", ask: (i) => ({ method: "GET", path: `/products/${testId(spread(i, places.products))}` }) },
     ...SORTS.map((sort) => catalogue({ sort })),
     ...SORTS.map((sort) => catalogue({ sort, cursor: places.cursors[sort] })),
     ...SORTS.map((sort) => catalogue({ category: CATEGORY, sort })),
@@ -134,7 +128,7 @@ export function probes(places: Places, tokens: Tokens, { buyer, seller }: Ids): 
     get("/orders?all=true&status=CANCELLED", admin),
     get("/orders?all=true&status=PENDING", admin),
     get(`/orders?all=true&cursor=${places.cursors.orders}`, admin),
-    { ...get(`/orders?user_id=${buyer + 1}`, admin), name: "GET /orders?user_id=" },
+    get(`/orders?user_id=${OTHER_BUYER}`, admin),
     { name: "GET /orders/:id", ask: (i) => ({ method: "GET", path: `/orders/${at(places.buyers, i)}`, token: tokens.buyer }) },
     get("/admin/outbox", admin),
     get("/admin/outbox?state=parked", admin),
@@ -193,5 +187,6 @@ const entries = (query: Record<string, string | number | boolean>): [string, str
 const shown = (path: string): string =>
   decodeURIComponent(path)
     .replace(/cursor=[^&]+/, "cursor=…")
-    .replace(/seller_id=\d+/, "seller_id=")
+    .replace(/(seller_id|user_id)=[^&]+/, "$1=")
+    .replace(HOT, ":id")
     .replaceAll("+", " ");

@@ -75,7 +75,7 @@ export class TokenVerifier {
     const key = kid === undefined ? undefined : await this.key(kid);
     if (key === undefined) throw unauthenticated();
     const claims = this.claims(token, key);
-    const caller = { id: Number(claims.sub), role: claims.role, session: claims.sid };
+    const caller = { id: claims.sub, role: claims.role, session: claims.sid };
     this.passed.set(token, { caller, exp: claims.exp });
     return caller;
   }

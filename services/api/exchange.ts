@@ -41,7 +41,7 @@ export class Exchange implements Requester, Request {
     return this.holder.address;
   }
 
-  get user(): number | undefined {
+  get user(): string | undefined {
     return this.caller?.id;
   }
 

@@ -11,10 +11,10 @@ import { batch, type Requester } from "../../mixins/batching";
 
 /** The calls that most requests make; those that wait in this gateway at the same moment become one. */
 export interface Gather {
-  product(id: number, requester: Requester): Promise<products.Product>;
+  product(id: string, requester: Requester): Promise<products.Product>;
   /** Requests for the same page at the same moment share one result. */
   products(list: List, requester: Requester): Promise<Result<typeof products.list>>;
-  order(id: number, caller: Caller, requester: Requester): Promise<orders.Order>;
+  order(id: string, caller: Caller, requester: Requester): Promise<orders.Order>;
   createOrder(order: Params<typeof orders.create>, caller: Caller, requester: Requester): Promise<orders.Created>;
 }
 
@@ -61,7 +61,7 @@ export function gather(broker: ServiceBroker): Gather {
   const pages = batch<List, Result<typeof products.list>>(readLists, { ...PAGES, keyOf });
   const searches = batch<List, Result<typeof products.list>>(readLists, { ...SEARCHES, keyOf });
   return {
-    product: batch<number, products.Product>(
+    product: batch<string, products.Product>(
       async (ids, waitedMs) =>
         (await call(broker, products.getMany, { ids: [...ids] }, inTime(waitedMs))).map(
           (found) => found ?? problem("PRODUCT_NOT_FOUND", "there is no such product"),

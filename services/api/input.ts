@@ -1,7 +1,7 @@
 import type { TSchema } from "@sinclair/typebox";
 import { invalid, problem } from "../../broker/errors";
 import { coerce } from "../../broker/validator";
-import type { ActionContract } from "../../contracts/contract";
+import { parseId, type ActionContract } from "../../contracts/contract";
 import type { ErrorCode } from "../../contracts/errors";
 import type { Requester } from "../../mixins/batching";
 
@@ -24,16 +24,27 @@ export interface Supply {
   header?: { name: string; description: string };
 }
 
-/** An id in a path. What is no positive integer names nothing: 404. */
-export function pathId(input: Pick<Input, "path">, code: ErrorCode): number {
-  const text = input.path["id"] ?? "";
-  const id = Number(text);
-  if (!/^[1-9][0-9]*$/.test(text) || !Number.isSafeInteger(id)) throw problem(code, "there is nothing with this id");
+const nothing = (code: ErrorCode) => problem(code, "there is nothing with this id");
+
+/** An id in a path. What is no UUID names nothing: 404. */
+export function pathId(input: Pick<Input, "path">, code: ErrorCode): string {
+  const id = parseId(input.path["id"] ?? "");
+  if (id === undefined) throw nothing(code);
   return id;
 }
 
 /** As `pathId`, for a table of routes. */
 export const idOr = (code: ErrorCode): Supply => ({ read: (input) => pathId(input, code), code });
+
+/** The id of a row of the outbox in a path, likewise. What is no positive integer names nothing. */
+export const ROW_ID: Supply = {
+  read: ({ path }) => {
+    const text = path["id"] ?? "";
+    if (!/^[1-9][0-9]*$/.test(text) || !Number.isSafeInteger(Number(text))) throw nothing("NOT_FOUND");
+    return Number(text);
+  },
+  code: "NOT_FOUND",
+};
 
 /** By which failures are counted, and which the audit log names. */
 export const ADDRESS: Supply = { read: ({ requester }) => requester.address, code: "TOO_MANY_REQUESTS" };

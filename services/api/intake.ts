@@ -147,7 +147,7 @@ export function intake(config: Config): Partial<ServiceSchema> {
         const { req, res } = exchange;
         const reply = await this.admission.run(
           exchange,
-          () => readProduct({ path: { id }, headers: req.headers, requester: exchange }, this.gather),
+          () => readProduct(id, { headers: req.headers, requester: exchange }, this.gather),
           () => exchange.isWanted(),
         );
         this.send(req, res, reply);

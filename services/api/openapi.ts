@@ -1,7 +1,7 @@
 import { KindGuard, type TSchema } from "@sinclair/typebox";
 import { examples, headers, responses } from "./responses";
 import type { Route, Routes } from "./route";
-import { fieldsOf, Schemas, type Schema } from "./schemas";
+import { EXAMPLE_ID, fieldsOf, Schemas, type Schema } from "./schemas";
 
 /** Of package.json. */
 interface Info {
@@ -77,8 +77,7 @@ function parametersOf({ answers, body, contract, supplied }: Route, path: string
   return answers.includes(304) ? [...parameters, IF_NONE_MATCH] : parameters;
 }
 
-/** In a new shop, the first of its kind. */
-const exampleId = (schema: TSchema) => KindGuard.IsInteger(schema) && { example: 1 };
+const exampleId = (schema: TSchema) => (KindGuard.IsInteger(schema) ? { example: 1 } : schema.format === "uuid" && { example: EXAMPLE_ID });
 
 const TEXT: Schema = { type: "string" };
 const IF_NONE_MATCH = { name: "If-None-Match", in: "header", description: "An ETag: 304 where it is still the current one.", schema: TEXT };

@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import type { IncomingMessage } from "node:http";
 import { problem, type Problem } from "../../broker/errors";
+import { ID_LENGTH, parseId } from "../../contracts/contract";
 import type { Body } from "./route";
 
 /** A token of RFC 9110, section 5.6.2. */
@@ -50,10 +51,12 @@ function halves(target: string): [path: string, search: string] {
 /** What load balancers ask, which costs nothing: it is answered whatever else is asked. */
 export const isProbe = (req: IncomingMessage): boolean => /^\/health\/(live|ready)$/.test(pathOf(req));
 
+const PRODUCTS = "/products/";
+
 /** The id of `GET /products/{id}`, where nothing about the request asks for more than that. */
 export function hotProduct({ method, url = "", headers }: IncomingMessage): string | undefined {
   if (method !== "GET" || headers.origin !== undefined || headers.host === undefined) return undefined;
-  return /^\/products\/([1-9]\d{0,15})$/.exec(url)?.[1];
+  return url.length === PRODUCTS.length + ID_LENGTH && url.startsWith(PRODUCTS) ? parseId(url.slice(PRODUCTS.length)) : undefined;
 }
 
 /** The content codings that are undone (RFC 9110, 8.4.1), one at most: each more would multiply what a small body can expand to. */

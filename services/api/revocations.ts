@@ -22,7 +22,7 @@ type Ask = (params: Params<typeof revocations>) => Promise<News>;
  */
 export class Revocations {
   private readonly ended = new Map<string, number>();
-  private readonly roles = new Map<number, { role: Role; until: number }>();
+  private readonly roles = new Map<string, { role: Role; until: number }>();
   private since: string | undefined;
   private answers = true;
   private asked = -Infinity;

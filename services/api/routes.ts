@@ -8,9 +8,10 @@ import * as orders from "../../contracts/orders";
 import * as products from "../../contracts/products";
 import * as users from "../../contracts/users";
 import type { Gather } from "./gather";
-import { ADDRESS, bodyParams, IDEMPOTENCY_KEY, idOr, IF_MATCH, LAST_EVENT_ID, pathId, queryParams, type Input } from "./input";
+import { ADDRESS, bodyParams, IDEMPOTENCY_KEY, idOr, IF_MATCH, LAST_EVENT_ID, pathId, queryParams, ROW_ID, type Input } from "./input";
 import { accepted, created, entity, list, nextLink, noContent, ok, show, showOrder, showProduct } from "./replies";
 import { route, type Reply, type Routes } from "./route";
+import { EXAMPLE_ID } from "./schemas";
 import { EVENT_STREAM } from "./streams";
 
 /** RFC 6749, section 4.3.2: the password grant's form, beside the JSON that everyone else sends. */
@@ -35,9 +36,9 @@ const PasswordGrant = closed({
 /** RFC 6749, section 5.1. */
 const tokens = (granted: users.Tokens): Reply<200> => ok(granted, { "Cache-Control": "no-store", Pragma: "no-cache" });
 
-/** The hottest read; `pathId` is all the check that it needs. */
-export const readProduct = async (input: Pick<Input, "path" | "headers" | "requester">, gather: Gather): Promise<Reply> =>
-  show(await gather.product(pathId(input, "PRODUCT_NOT_FOUND"), input.requester), input);
+/** The hottest read; that the id is one is all the check that it needs. */
+export const readProduct = async (id: string, input: Pick<Input, "headers" | "requester">, gather: Gather): Promise<Reply> =>
+  show(await gather.product(id, input.requester), input);
 
 /** A client that has all of an order that is final is told not to come back (204: WHATWG HTML, 9.2.3). */
 async function follow(ctx: Context<unknown, Meta>, input: Input, gather: Gather): Promise<Reply> {
@@ -148,7 +149,10 @@ export const ROUTES: Routes = {
     body: "none",
     supplied: { id: idOr("PRODUCT_NOT_FOUND") },
     lane: "none",
-    read: (input) => (_ctx, gather) => readProduct(input, gather),
+    read: (input) => {
+      const id = pathId(input, "PRODUCT_NOT_FOUND");
+      return (_ctx, gather) => readProduct(id, input, gather);
+    },
   },
   "PATCH /products/:id": route({
     action: products.update,
@@ -200,7 +204,7 @@ export const ROUTES: Routes = {
     errors: ["PRODUCT_NOT_FOUND", "INSUFFICIENT_STOCK", "IDEMPOTENCY_IN_FLIGHT", "IDEMPOTENCY_KEY_REUSED"],
     auth: "user",
     supplied: { idempotency_key: IDEMPOTENCY_KEY },
-    body: { example: { items: [{ product_id: 1, quantity: 3 }] } },
+    body: { example: { items: [{ product_id: EXAMPLE_ID, quantity: 3 }] } },
     params: bodyParams,
     perform: (gather, order, requester, ctx) => gather.createOrder(order, callerOf(ctx), requester),
     shows: orders.Order,
@@ -298,7 +302,7 @@ export const ROUTES: Routes = {
     answers: [202],
     errors: ["NOT_PARKED"],
     auth: "admin",
-    supplied: { id: idOr("NOT_FOUND") },
+    supplied: { id: ROW_ID },
     reply: accepted,
   }),
   "GET /admin/consistency": route({

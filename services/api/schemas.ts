@@ -13,12 +13,16 @@ const NAMES: ReadonlyMap<unknown, string> = new Map(
   Object.entries({ ...api, ...users, ...accounts, ...products, ...orders }).map(([name, value]): [unknown, string] => [value, name]),
 );
 
+/** That of RFC 9562, appendix A.6. */
+export const EXAMPLE_ID = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f";
+
 /**
  * Our formats by words that other tools know. Not `multipleOf: 0.01` for money: by binary arithmetic 1299.99 is no multiple
  * of it, and a tool would refuse what we send.
  */
 const FORMATS: Readonly<Record<string, Schema>> = {
   text: {},
+  uuid: { format: "uuid", examples: [EXAMPLE_ID] },
   money: { format: "decimal", description: "At most two decimals: a third is refused, never rounded." },
   password: { format: "password", description: "At most 72 bytes of UTF-8." },
 };
@@ -52,7 +56,7 @@ export class Schemas {
     if (KindGuard.IsArray(schema)) return { ...schema, items: this.of(schema.items) };
     if (KindGuard.IsUnion(schema)) return this.union(schema);
     if (KindGuard.IsInteger(schema)) return { ...schema, ...((schema.maximum ?? 0) > MAX_INT32 && { format: "int64" }) };
-    const { format, ...rest } = schema;
+    const { format, lowercase: _, ...rest } = schema;
     return typeof format === "string" ? { ...rest, ...(FORMATS[format] ?? { format }) } : rest;
   }
 

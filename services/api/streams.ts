@@ -41,9 +41,9 @@ export const EVENT_STREAM = { "Content-Type": "text/event-stream", "X-Accel-Buff
 /** The event streams that are open on one gateway. While there is none, there is no timer, and nothing to do for a change. */
 export class Streams {
   private readonly all = new Set<Stream>();
-  private readonly byUser = new Map<number, Set<Stream>>();
+  private readonly byUser = new Map<string, Set<Stream>>();
   private readonly byAddress = new Map<string, Set<Stream>>();
-  private readonly byOrder = new Map<number, Set<Stream>>();
+  private readonly byOrder = new Map<string, Set<Stream>>();
   private readonly limits: StreamLimits;
   private ended = false;
   private watching: NodeJS.Timeout | undefined;
@@ -95,7 +95,7 @@ export class Streams {
   }
 
   /** These orders have changed; of interest are those that somebody follows. */
-  changed(orders: readonly { order_id: number }[]): void {
+  changed(orders: readonly { order_id: string }[]): void {
     for (const { order_id } of orders) for (const stream of this.byOrder.get(order_id) ?? []) stream.look();
   }
 
@@ -112,7 +112,7 @@ export class Streams {
   }
 
   /** As the token's bearer may see it now: tokens expire and are revoked while a stream is open. */
-  private async read(id: number, token: string, requester: Requester): Promise<Order> {
+  private async read(id: string, token: string, requester: Requester): Promise<Order> {
     return this.gather.order(id, await this.verifier.verify(token), requester);
   }
 }

@@ -34,7 +34,7 @@ export const CHECKS: Readonly<Record<string, string>> = {
 };
 
 export interface AuditedOrder {
-  id: number;
+  id: string;
   status: Status;
   /** Its announcement is not settled: what products knows may differ for now. */
   unsettled: boolean;
@@ -42,8 +42,14 @@ export interface AuditedOrder {
   lines: string;
 }
 
+/** The id of the nth order after one; undefined where there are fewer. */
+export async function nthAfter(db: Database, after: string, nth: number): Promise<string | undefined> {
+  const [row] = await db.query<{ id: string }>("select id from orders where id > $1 order by id offset $2 limit 1", [after, nth - 1]);
+  return row?.id;
+}
+
 /** The orders after one id, up to and with another. Joined by range: a subquery for each order takes eight times as long. */
-export function ordersBetween(db: Database, after: number, upto: number): Promise<AuditedOrder[]> {
+export function ordersBetween(db: Database, after: string, upto: string): Promise<AuditedOrder[]> {
   return db.query<AuditedOrder>(
     `select o.id, o.status, x.order_id is not null as unsettled, coalesce(l.lines, '') as lines
      from orders o
@@ -59,8 +65,7 @@ export function ordersBetween(db: Database, after: number, upto: number): Promis
   );
 }
 
-export interface Watermark {
-  last_id: number;
+export interface Start {
   checked_at: Date;
   in_flight: number;
   parked: number;
@@ -68,10 +73,10 @@ export interface Watermark {
   oldest: number | null;
 }
 
-/** How far the audit goes, and what is on its way at its start. */
-export async function watermark(db: Database): Promise<Watermark> {
-  const [row] = await db.query<Watermark>(
-    `select coalesce((select max(id) from orders), 0) as last_id, now() as checked_at,
+/** What is on its way as the audit starts. */
+export async function start(db: Database): Promise<Start> {
+  const [row] = await db.query<Start>(
+    `select now() as checked_at,
        count(distinct order_id) filter (where state = 'PENDING') as in_flight,
        count(*) filter (where state = 'PARKED') as parked,
        extract(epoch from now() - min(created_at) filter (where state = 'PENDING'))::float8 as oldest

@@ -1,24 +1,25 @@
+import { compareIds } from "../../contracts/contract";
 import type { Line, Status } from "../../contracts/orders";
 import type { Outcome, Quote, Shortage } from "../../contracts/products";
 
 /** A line as ordered: name and price are those of the moment. */
 export interface OrderLine {
-  product_id: number;
+  product_id: string;
   name: string;
   unit_price_cents: number;
   quantity: number;
 }
 
 /** Why an order can't be placed now. */
-export type Refusal = { kind: "unknown"; product_ids: number[] } | { kind: "short"; shortages: Shortage[] };
+export type Refusal = { kind: "unknown"; product_ids: string[] } | { kind: "short"; shortages: Shortage[] };
 
 export type Placement = { ok: true; lines: OrderLine[]; total_cents: number } | { ok: false; refusal: Refusal };
 
 /** Lines of one product are added up; sorted by product, so that the same wish always looks the same. */
 export function mergeLines(lines: readonly Line[]): Line[] {
-  const units = new Map<number, number>();
+  const units = new Map<string, number>();
   for (const { product_id, quantity } of lines) units.set(product_id, (units.get(product_id) ?? 0) + quantity);
-  return [...units].map(([product_id, quantity]) => ({ product_id, quantity })).sort((a, b) => a.product_id - b.product_id);
+  return [...units].map(([product_id, quantity]) => ({ product_id, quantity })).sort((a, b) => compareIds(a.product_id, b.product_id));
 }
 
 /** Places merged lines at the quoted names and prices. That the stock suffices now promises nothing: products decides later. */

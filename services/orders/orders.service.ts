@@ -36,30 +36,30 @@ type Orders = Service &
   WithOutbox & {
     takeOrder(wish: Wish): Promise<Created>;
     firstAnswer(key: OrderKey): Promise<Created | undefined>;
-    tellChanged(ids: readonly number[]): void;
-    changed: Set<number>;
+    tellChanged(ids: readonly string[]): void;
+    changed: Set<string>;
     telling: NodeJS.Timeout | undefined;
     /** Each of these does together what is asked at the same moment. */
-    quote(productIds: number[]): Promise<Quote[]>;
+    quote(productIds: string[]): Promise<Quote[]>;
     commit(draft: store.Draft): Promise<store.OrderRow | undefined>;
     findByKey(key: OrderKey): Promise<store.Keyed | undefined>;
     settle(outcome: Outcome): Promise<void>;
   };
 
 interface Wish {
-  user_id: number;
+  user_id: string;
   items: Line[];
   idempotency_key?: string;
 }
 
 /** What makes an order this order: asked again with the same three, it is the same one. */
 interface OrderKey {
-  user_id: number;
+  user_id: string;
   idempotency_key: string;
   request_hash: string;
 }
 
-const MODEL = { name: "orders", define: { id: { type: DataTypes.BIGINT, primaryKey: true, autoIncrement: true } } };
+const MODEL = { name: "orders", define: { id: { type: DataTypes.UUID, primaryKey: true } } };
 
 /** Most events that wait for an answer at one time: more would only fill the memory of a slow products node. */
 const MAX_OUTSTANDING = 1_024;
@@ -112,7 +112,7 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
 
       list: implement(contract.list, async function (this: Orders, ctx) {
         const { all = false, status, limit = 20, cursor } = ctx.params;
-        const ofOthers = all || (ctx.params.user_id !== undefined && ctx.params.user_id !== ctx.meta.user?.id);
+        const ofOthers = all || (ctx.params.user_id !== undefined && ctx.params.user_id !== viewerOf(ctx).id);
         if (ofOthers) adminOf(ctx, "only an admin sees the orders of others");
         const userId = all ? undefined : (ctx.params.user_id ?? callerOf(ctx).id);
         return this.lists.read((db) => store.listOrders(db, { userId, status, limit, cursor }));
@@ -147,7 +147,7 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
 
       replay: implement(contract.replay, async function (this: Orders, ctx) {
         adminOf(ctx);
-        await call(ctx, record, { action: "outbox.replayed", subject: ctx.params.id });
+        await call(ctx, record, { action: "outbox.replayed", subject: String(ctx.params.id) });
         const replayed = await store.replayAnnouncement(this.db, ctx.params.id);
         if (replayed === undefined) throw problem("NOT_FOUND", "there is no such announcement");
         if (!replayed) throw problem("NOT_PARKED", "this announcement is not parked");
@@ -216,7 +216,7 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
       },
 
       /** Whoever shows these orders may read them again. Called after the commit; never fails, and nobody waits for it. */
-      tellChanged(this: Orders, ids: readonly number[]) {
+      tellChanged(this: Orders, ids: readonly string[]) {
         if (ids.length === 0) return;
         for (const id of ids) this.changed.add(id);
         this.telling ??= setTimeout(() => {
@@ -277,7 +277,7 @@ const mayBeOfOneOrder = (error: unknown): boolean => isLockTimeout(error) || !is
 
 type Found = Pick<store.OrderRow, "user_id">;
 
-type Viewer = Pick<Caller, "role"> & { id?: number };
+type Viewer = Pick<Caller, "role"> & { id?: string };
 
 /** The caller; the shop itself may do what an admin may. */
 const viewerOf = (ctx: Context<unknown, Meta>): Viewer =>

@@ -4,13 +4,13 @@ import { LINES_PER_CALL, SMALL_ORDER, type getMany, type Order, type Status } fr
 import type { Outcome, Refusal } from "../../contracts/products";
 import type { Database, Query, Reader } from "../../mixins/database";
 import { shareOf } from "../../mixins/fair-queue";
-import { decodeCursor, encodeCursor, page, within } from "../../mixins/keyset";
+import { decodeCursor, encodeCursor, page, timeOf, within } from "../../mixins/keyset";
 import * as outbox from "../../mixins/outbox";
 import { answeredEvent, describeShortages, settle, type OrderLine } from "./order";
 
 /** An order that is about to be. */
 export interface Draft {
-  user_id: number;
+  user_id: string;
   idempotency_key: string;
   request_hash: string;
   total_cents: number;
@@ -18,8 +18,8 @@ export interface Draft {
 }
 
 export interface OrderRow {
-  id: number;
-  user_id: number;
+  id: string;
+  user_id: string;
   request_hash: string;
   status: Status;
   total_cents: number;
@@ -90,7 +90,7 @@ export async function insertOrders(
   const firsts = [
     ...new Map(drafts.toReversed().map((draft) => [`${draft.user_id} ${draft.idempotency_key}`, draft])).values(),
   ].toReversed();
-  const rows = await db.query<{ id: number; n: number; created_at: Date; claimed: boolean }>(
+  const rows = await db.query<{ id: string; n: number; created_at: Date; claimed: boolean }>(
     `with flights as (
        select user_id, large, sum(weight) as n from outbox where state = 'PENDING' and attempts > 0 group by user_id, large
      ), room as (
@@ -100,7 +100,7 @@ export async function insertOrders(
          (true, exists (select from outbox where state = 'PENDING' and attempts < 1 and large))
        ) as kind (large, waits)
      ), input as (
-       select * from unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::jsonb[], $9::int[], $10::boolean[])
+       select * from unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::jsonb[], $9::int[], $10::boolean[])
          with ordinality as i (user_id, key, hash, total, lines, weight, large, n)
      ), created as (
        insert into orders (user_id, idempotency_key, request_hash, total_cents)
@@ -119,7 +119,7 @@ export async function insertOrders(
      ), lines as (
        insert into order_lines (order_id, product_id, name, unit_price_cents, quantity)
        select p.id, l.product_id, l.name, l.unit_price_cents, l.quantity
-       from placed p cross join jsonb_to_recordset(p.lines) as l (product_id bigint, name text, unit_price_cents bigint, quantity bigint)
+       from placed p cross join jsonb_to_recordset(p.lines) as l (product_id uuid, name text, unit_price_cents bigint, quantity bigint)
      ), history as (
        insert into order_history (order_id, status, at) select id, 'PENDING', created_at from placed
      ), announcements as (
@@ -163,7 +163,7 @@ const announcement = ({ id, user_id, lines }: OrderRow): outbox.Announcement => 
   payload: { lines: lines.map(({ product_id, quantity }) => ({ product_id, quantity })) },
 });
 
-const newOrder = (draft: Draft, id: number, created_at: Date): OrderRow => ({
+const newOrder = (draft: Draft, id: string, created_at: Date): OrderRow => ({
   ...draft,
   id,
   status: "PENDING",
@@ -185,10 +185,10 @@ export interface Keyed {
  */
 export async function findByKeys(
   db: Database,
-  keys: readonly { user_id: number; idempotency_key: string; request_hash: string }[],
+  keys: readonly { user_id: string; idempotency_key: string; request_hash: string }[],
 ): Promise<(Keyed | undefined)[]> {
   const rows = await db.query<(OrderRow | { id: null }) & { n: number }>(
-    `select k.n, same.* from unnest($1::bigint[], $2::text[], $3::text[]) with ordinality as k (user_id, idempotency_key, request_hash, n)
+    `select k.n, same.* from unnest($1::uuid[], $2::text[], $3::text[]) with ordinality as k (user_id, idempotency_key, request_hash, n)
      join orders made on made.user_id = k.user_id and made.idempotency_key = k.idempotency_key
      left join lateral (${SELECT} where o.id = made.id and o.request_hash = k.request_hash) as same on true`,
     [keys.map((k) => k.user_id), keys.map((k) => k.idempotency_key), keys.map((k) => k.request_hash)],
@@ -198,7 +198,7 @@ export async function findByKeys(
 }
 
 /** @returns those that are there, in no order */
-export const findOrders = (query: Query, ids: readonly number[]): Promise<OrderRow[]> =>
+export const findOrders = (query: Query, ids: readonly string[]): Promise<OrderRow[]> =>
   query<OrderRow>(`${SELECT} where o.id = any($1)`, [ids]);
 
 /**
@@ -209,7 +209,7 @@ export async function findSeen(db: Database, asked: Params<typeof getMany>["orde
   const rows = await db.query<OrderRow | { id: null }>(
     `select found.* from (
        select asked.n, o.id, sum(l.count) over (order by asked.n rows unbounded preceding) - l.count as lines_before
-       from unnest($1::bigint[], $2::bigint[], $3::text[]) with ordinality as asked (order_id, user_id, role, n)
+       from unnest($1::uuid[], $2::uuid[], $3::text[]) with ordinality as asked (order_id, user_id, role, n)
        left join orders o on o.id = asked.order_id and (o.user_id = asked.user_id or asked.role = 'admin')
        cross join lateral (select count(*) from order_lines where order_id = o.id) as l
      ) as seen
@@ -221,7 +221,7 @@ export async function findSeen(db: Database, asked: Params<typeof getMany>["orde
 }
 
 export interface ListFilter {
-  userId: number | undefined;
+  userId: string | undefined;
   status: Status | undefined;
   limit: number;
   cursor: string | undefined;
@@ -235,7 +235,7 @@ export async function listOrders(
   db: Reader,
   { userId, status, limit, cursor }: ListFilter,
 ): Promise<{ items: Order[]; next_cursor: string | null }> {
-  const [before] = cursor === undefined ? [] : decodeCursor("orders", cursor, ["number"]);
+  const before = cursor === undefined ? undefined : decodeCursor("orders", cursor, ["time", "id"]);
   const values: unknown[] = [];
   const bind = (value: unknown): string => `$${values.push(value)}`;
   const common: [string, string][] = [];
@@ -244,19 +244,23 @@ export async function listOrders(
   const [columns, bounds] = [common.map(([column]) => column), common.map(([, bound]) => bound)];
   const where = ["true"];
   if (common.length > 0) where.push(...[">=", "<="].map((sign) => `(${columns.join()}) ${sign} (${bounds.join()})`));
-  if (before !== undefined) where.push(`(${[...columns, "o.id"].join()}) < (${[...bounds, bind(before)].join()})`);
-  const order = [...columns, "o.id"].map((column) => `${column} desc`).join();
+  const keys = [...columns, "o.created_at", "o.id"];
+  if (before !== undefined) {
+    const [time, id] = before;
+    where.push(`(${keys.join()}) < (${[...bounds, timeOf(bind(time)), `${bind(id)}::uuid`].join()})`);
+  }
+  const order = keys.map((column) => `${column} desc`).join();
   const select = `${SELECT} where ${where.join(" and ")} order by ${order} limit ${bind(limit + 1)}`;
   const rows = await db.adhoc<OrderRow>(
     within(PAGE_BYTES, { columns: COLUMNS, select, order: order.replaceAll("o.", ""), bytes: LINES_BYTES, rows: limit }),
     values,
   );
-  return page(rows, limit, present, (last) => encodeCursor("orders", [last.id]));
+  return page(rows, limit, present, (last) => encodeCursor("orders", [last.created_at.getTime(), last.id]));
 }
 
 /** Locks an order until the transaction ends. Orders are locked in the order of their ids, and before their outbox rows. */
-export async function lockOrder(query: Query, id: number): Promise<{ user_id: number; status: Status } | undefined> {
-  return (await query<{ user_id: number; status: Status }>("select user_id, status from orders where id = $1 for update", [id]))[0];
+export async function lockOrder(query: Query, id: string): Promise<{ user_id: string; status: Status } | undefined> {
+  return (await query<{ user_id: string; status: Status }>("select user_id, status from orders where id = $1 for update", [id]))[0];
 }
 
 /*
@@ -265,7 +269,7 @@ export async function lockOrder(query: Query, id: number): Promise<{ user_id: nu
  */
 
 /** Writes a cancel and its announcement. The caller holds the order's row. */
-export async function writeCancelled(query: Query, id: number): Promise<void> {
+export async function writeCancelled(query: Query, id: string): Promise<void> {
   await query(
     `with changed as (
        update orders set status = 'CANCELLED', reason = null, version = version + 1, updated_at = greatest(clock_timestamp(), updated_at) where id = $1 returning id, user_id, updated_at
@@ -283,14 +287,14 @@ export async function writeCancelled(query: Query, id: number): Promise<void> {
  * Brings outcomes to their orders and settles what they answer, in one transaction; an outcome that was told before changes nothing.
  * @returns the orders that have changed
  */
-export function settleOrders(db: Database, outcomes: readonly Outcome[]): Promise<number[]> {
+export function settleOrders(db: Database, outcomes: readonly Outcome[]): Promise<string[]> {
   return db.transaction(async (query) => {
     const ids = [...new Set(outcomes.map((outcome) => outcome.order_id))];
-    const rows = await query<{ id: number; status: Status }>("select id, status from orders where id = any($1) order by id for update", [
+    const rows = await query<{ id: string; status: Status }>("select id, status from orders where id = any($1) order by id for update", [
       ids,
     ]);
     const status = new Map(rows.map((row) => [row.id, row.status]));
-    const changed = new Map<number, { status: Status; reason: string | null }>();
+    const changed = new Map<string, { status: Status; reason: string | null }>();
     for (const outcome of outcomes) {
       const before = changed.get(outcome.order_id)?.status ?? status.get(outcome.order_id);
       if (before === undefined) continue; // no order of ours
@@ -311,7 +315,7 @@ export function settleOrders(db: Database, outcomes: readonly Outcome[]): Promis
 export function replayAnnouncement(db: Database, id: number): Promise<boolean | undefined> {
   return db.transaction(async (query) => {
     // the order first, as everywhere
-    const [order] = await query<{ id: number }>("select id from orders where id = (select order_id from outbox where id = $1) for update", [
+    const [order] = await query<{ id: string }>("select id from orders where id = (select order_id from outbox where id = $1) for update", [
       id,
     ]);
     if (order === undefined) return undefined;
@@ -339,7 +343,7 @@ export async function listOutbox(db: Reader, states: readonly string[], limit: n
 }
 
 /** Counts refusals; an order whose announcement is parked says so in its reason. @returns the parked ones */
-export function refuseOrders(db: Database, refusals: readonly Refusal[]): Promise<{ order_id: number; last_error: string }[]> {
+export function refuseOrders(db: Database, refusals: readonly Refusal[]): Promise<{ order_id: string; last_error: string }[]> {
   return db.transaction(async (query) => {
     const ids = [...new Set(refusals.map((refusal) => refusal.order_id))];
     await query("select id from orders where id = any($1) order by id for update", [ids]);
@@ -354,12 +358,12 @@ export function refuseOrders(db: Database, refusals: readonly Refusal[]): Promis
   });
 }
 
-async function writeStates(query: Query, changed: ReadonlyMap<number, { status: Status; reason: string | null }>): Promise<void> {
+async function writeStates(query: Query, changed: ReadonlyMap<string, { status: Status; reason: string | null }>): Promise<void> {
   if (changed.size === 0) return;
   await query(
     `with changed as (
        update orders as o set status = x.status, reason = x.reason, version = o.version + 1, updated_at = greatest(clock_timestamp(), updated_at)
-       from unnest($1::bigint[], $2::text[], $3::text[]) as x (id, status, reason) where o.id = x.id
+       from unnest($1::uuid[], $2::text[], $3::text[]) as x (id, status, reason) where o.id = x.id
        returning o.id, o.status, o.updated_at
      )
      insert into order_history (order_id, status, at) select id, status, updated_at from changed order by id`,

@@ -9,7 +9,7 @@ import { batch } from "../../mixins/batching";
 import { isDatabaseAway } from "../../mixins/sql-state";
 
 interface Asked {
-  order_id: number;
+  order_id: string;
 }
 
 /**

@@ -17,7 +17,7 @@ const CHECKS: Record<string, string> = {
     from (
       select r.order_id, l.product_id, k.kind, l.quantity * k.sign as delta
       from reservations r
-      cross join jsonb_to_recordset(r.lines) as l (product_id bigint, quantity bigint)
+      cross join jsonb_to_recordset(r.lines) as l (product_id uuid, quantity bigint)
       join (values ('RESERVE', -1), ('RELEASE', 1)) as k (kind, sign)
         on r.state = 'RESERVED' and k.kind = 'RESERVE' or r.state = 'RELEASED'
     ) e
@@ -30,7 +30,7 @@ const CHECKS: Record<string, string> = {
 export const auditProducts = (db: Database): Promise<AuditCheck[]> => runChecks(db, CHECKS);
 
 /** The first of these reservations, as many as fit into a message; the database need not send the others. */
-export async function reservationsOf(db: Database, after: number, upto: number): Promise<Result<typeof reservations>> {
+export async function reservationsOf(db: Database, after: string, upto: string): Promise<Result<typeof reservations>> {
   const items = await db.query<Reservation>(
     `select order_id, state, lines from (
        select order_id, state, lines, sum(jsonb_array_length(lines)) over (order by order_id) - jsonb_array_length(lines) as lines_before

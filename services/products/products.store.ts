@@ -3,17 +3,17 @@ import { fromCents, toCents } from "../../contracts/money";
 import type * as contract from "../../contracts/products";
 import type { Product, Quote } from "../../contracts/products";
 import type { Database, Reader } from "../../mixins/database";
-import { decodeCursor, encodeCursor, page, within } from "../../mixins/keyset";
+import { decodeCursor, encodeCursor, page, timeOf, within } from "../../mixins/keyset";
 
 export interface ProductRow {
-  id: number;
+  id: string;
   name: string;
   description: string | null;
   category: string | null;
   sku: string | null;
   price_cents: number;
   quantity: number;
-  seller_id: number;
+  seller_id: string;
   version: number;
   created_at: Date;
   updated_at: Date;
@@ -40,7 +40,7 @@ export function present(row: ProductRow): Product {
 }
 
 /** Puts a product into the catalogue; its first stock is the first line of its ledger. */
-export async function insertProduct(db: Database, product: Params<typeof contract.create>, sellerId: number): Promise<Product> {
+export async function insertProduct(db: Database, product: Params<typeof contract.create>, sellerId: string): Promise<Product> {
   const [row] = await db.query<ProductRow>(
     `with created as (
        insert into products (name, description, category, sku, price_cents, quantity, seller_id)
@@ -65,7 +65,7 @@ export async function insertProduct(db: Database, product: Params<typeof contrac
 }
 
 /** Adds or takes units, and says so in the ledger. @returns undefined where the product or the bounds forbid it */
-export async function adjustStock(db: Database, id: number, delta: number, reason: string, max: number): Promise<Product | undefined> {
+export async function adjustStock(db: Database, id: string, delta: number, reason: string, max: number): Promise<Product | undefined> {
   const [row] = await db.query<ProductRow>(
     `with changed as (
        update products set quantity = quantity + $2, version = version + 1, updated_at = now()
@@ -82,23 +82,23 @@ export async function adjustStock(db: Database, id: number, delta: number, reaso
 }
 
 /** @returns those that are there, in no order */
-export function findProducts(db: Database, ids: readonly number[]): Promise<ProductRow[]> {
+export function findProducts(db: Database, ids: readonly string[]): Promise<ProductRow[]> {
   return db.query<ProductRow>(`select ${COLUMNS} from products where id = any($1) and archived_at is null`, [ids]);
 }
 
 /** @returns those that are there, in no order */
-export function quoteProducts(db: Database, ids: readonly number[]): Promise<Quote[]> {
+export function quoteProducts(db: Database, ids: readonly string[]): Promise<Quote[]> {
   return db.query<Quote>("select id, name, price_cents, quantity from products where id = any($1) and archived_at is null", [ids]);
 }
 
-/** The column that each sort compares, the type of its cursor, and how a row's value gets into one. */
+/** The column that each sort compares, the kind of its cursor, and how a row's value gets into one. */
 const SORT_COLUMNS = {
-  name: { sql: "name", bound: (value: string) => value, type: "string", of: (row: ProductRow) => row.name },
-  price: { sql: "price_cents", bound: (value: string) => `${value}::bigint`, type: "number", of: (row: ProductRow) => row.price_cents },
+  name: { sql: "name", bound: (value: string) => value, kind: "text", of: (row: ProductRow) => row.name },
+  price: { sql: "price_cents", bound: (value: string) => `${value}::bigint`, kind: "number", of: (row: ProductRow) => row.price_cents },
   created_at: {
     sql: "created_at",
-    bound: (value: string) => `to_timestamp(${value}::float8 / 1000)`,
-    type: "number",
+    bound: timeOf,
+    kind: "time",
     of: (row: ProductRow) => row.created_at.getTime(),
   },
 } as const;
@@ -147,8 +147,8 @@ export async function listProducts(
   // Without a filter the plan is the same for all values; with one it depends on how many products pass.
   const run = where.length === 1 && params.q === undefined ? db.query : db.adhoc;
   if (params.cursor !== undefined) {
-    const [value, id] = decodeCursor(list, params.cursor, [column.type, "number"]);
-    bounds.push(column.bound(bind(value)), `${bind(id)}::bigint`);
+    const [value, id] = decodeCursor(list, params.cursor, [column.kind, "id"]);
+    bounds.push(column.bound(bind(value)), `${bind(id)}::uuid`);
     where.push(`(${keys.join()}) ${descending ? "<" : ">"} (${bounds.join()})`);
   }
   const order = keys.map((key) => `${key} ${direction}`).join();
@@ -178,12 +178,12 @@ interface MovementRow {
   delta: number;
   balance: number;
   reason: string;
-  order_id: number | null;
+  order_id: string | null;
   created_at: Date;
 }
 
 /** One page of a product's ledger, newest first. */
-export async function listMovements(db: Reader, productId: number, limit: number, cursor: string | undefined) {
+export async function listMovements(db: Reader, productId: string, limit: number, cursor: string | undefined) {
   const list = `ledger:${productId}`;
   const [before = Number.MAX_SAFE_INTEGER] = cursor === undefined ? [] : decodeCursor(list, cursor, ["number"]);
   const rows = await db.query<MovementRow>(

@@ -4,7 +4,7 @@ import type { Database, Query } from "../../mixins/database";
 import { netChanges, release, reserve, type Shelf, type StockMovement } from "./stock";
 
 interface Reservation {
-  order_id: number;
+  order_id: string;
   state: Outcome["outcome"];
   lines: Line[];
   shortages: Shortage[];
@@ -38,7 +38,7 @@ export function reserveStock(db: Database, orders: readonly CreatedOrder[]): Pro
     if (rejected.length > 0) {
       await query(
         `update reservations as r set state = 'REJECTED', shortages = x.shortages
-         from unnest($1::bigint[], $2::jsonb[]) as x (order_id, shortages) where r.order_id = x.order_id`,
+         from unnest($1::uuid[], $2::jsonb[]) as x (order_id, shortages) where r.order_id = x.order_id`,
         [rejected.map((o) => o.order_id), rejected.map((o) => JSON.stringify(o.shortages))],
       );
     }
@@ -47,7 +47,7 @@ export function reserveStock(db: Database, orders: readonly CreatedOrder[]): Pro
 }
 
 /** Gives the stock of cancelled orders back. A cancel that overtakes its create leaves a tombstone, so that a late create reserves nothing. */
-export function releaseStock(db: Database, orderIds: readonly number[]): Promise<Outcome[]> {
+export function releaseStock(db: Database, orderIds: readonly string[]): Promise<Outcome[]> {
   const asked = [...new Set(orderIds)];
   return db.transaction(async (query) => {
     await insertReservations(
@@ -78,12 +78,12 @@ export function releaseStock(db: Database, orderIds: readonly number[]): Promise
 /** @returns the ids of those that were not there before */
 async function insertReservations(
   query: Query,
-  orders: readonly { order_id: number; lines: readonly Line[] }[],
+  orders: readonly { order_id: string; lines: readonly Line[] }[],
   state: string,
-): Promise<Set<number>> {
-  const rows = await query<{ order_id: number }>(
+): Promise<Set<string>> {
+  const rows = await query<{ order_id: string }>(
     `insert into reservations (order_id, state, lines)
-     select order_id, $3, lines from unnest($1::bigint[], $2::jsonb[]) as x (order_id, lines) order by order_id
+     select order_id, $3, lines from unnest($1::uuid[], $2::jsonb[]) as x (order_id, lines) order by order_id
      on conflict (order_id) do nothing
      returning order_id`,
     [orders.map((o) => o.order_id), orders.map((o) => JSON.stringify(o.lines)), state],
@@ -91,7 +91,7 @@ async function insertReservations(
   return new Set(rows.map((row) => row.order_id));
 }
 
-async function readReservations(query: Query, orderIds: readonly number[]): Promise<Reservation[]> {
+async function readReservations(query: Query, orderIds: readonly string[]): Promise<Reservation[]> {
   if (orderIds.length === 0) return [];
   return query<Reservation>("select order_id, state, lines, shortages from reservations where order_id = any($1)", [orderIds]);
 }
@@ -101,12 +101,12 @@ function storedOutcome({ order_id, state, shortages }: Reservation): Outcome {
 }
 
 interface ShelfRow {
-  id: number;
+  id: string;
   quantity: number;
   archived: boolean;
 }
 
-const lockShelf = (query: Query, productIds: readonly number[]): Promise<ShelfRow[]> =>
+const lockShelf = (query: Query, productIds: readonly string[]): Promise<ShelfRow[]> =>
   query<ShelfRow>("select id, quantity, archived_at is not null as archived from products where id = any($1) order by id for update", [
     [...new Set(productIds)],
   ]);
@@ -121,11 +121,11 @@ async function writeMovements(query: Query, movements: readonly StockMovement[])
     `with changed as (
        update products as p
        set quantity = p.quantity + c.delta, reserved = p.reserved - c.delta, version = p.version + 1, updated_at = now()
-       from unnest($1::bigint[], $2::bigint[]) as c (id, delta) where p.id = c.id
+       from unnest($1::uuid[], $2::bigint[]) as c (id, delta) where p.id = c.id
      )
      insert into stock_movements (product_id, order_id, kind, delta, balance, reason)
      select product_id, order_id, kind, delta, balance, 'order ' || order_id || case kind when 'RESERVE' then ' reserved' else ' released' end
-     from unnest($3::bigint[], $4::bigint[], $5::text[], $6::bigint[], $7::bigint[])
+     from unnest($3::uuid[], $4::uuid[], $5::text[], $6::bigint[], $7::bigint[])
        with ordinality as m (product_id, order_id, kind, delta, balance, n)
      order by n`,
     [

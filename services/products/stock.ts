@@ -2,12 +2,12 @@ import type { CreatedOrder, Line } from "../../contracts/orders";
 import type { Outcome, Shortage } from "../../contracts/products";
 
 /** Units that can be sold now, by product; an unknown or archived product is not on the shelf. */
-export type Shelf = ReadonlyMap<number, number>;
+export type Shelf = ReadonlyMap<string, number>;
 
 /** One line of the ledger. */
 export interface StockMovement {
-  order_id: number;
-  product_id: number;
+  order_id: string;
+  product_id: string;
   kind: "RESERVE" | "RELEASE";
   delta: number;
   balance: number;
@@ -39,7 +39,7 @@ export function reserve(orders: readonly CreatedOrder[], shelf: Shelf): Decision
 }
 
 /** Gives back what these orders hold. */
-export function release(orders: readonly { order_id: number; lines: readonly Line[] }[], shelf: Shelf): Decision {
+export function release(orders: readonly { order_id: string; lines: readonly Line[] }[], shelf: Shelf): Decision {
   const left = new Map(shelf);
   const movements = orders.flatMap(({ order_id, lines }) =>
     lines.map((line) => move(left, order_id, "RELEASE", line.product_id, line.quantity)),
@@ -48,8 +48,8 @@ export function release(orders: readonly { order_id: number; lines: readonly Lin
 }
 
 /** What a product changes by in all. */
-export function netChanges(movements: readonly StockMovement[]): Map<number, number> {
-  const changes = new Map<number, number>();
+export function netChanges(movements: readonly StockMovement[]): Map<string, number> {
+  const changes = new Map<string, number>();
   for (const { product_id, delta } of movements) changes.set(product_id, (changes.get(product_id) ?? 0) + delta);
   return changes;
 }
@@ -59,7 +59,7 @@ function shortage(line: Line, left: Shelf): Shortage[] {
   return available < line.quantity ? [{ product_id: line.product_id, wanted: line.quantity, available }] : [];
 }
 
-function move(left: Map<number, number>, order_id: number, kind: StockMovement["kind"], product_id: number, delta: number): StockMovement {
+function move(left: Map<string, number>, order_id: string, kind: StockMovement["kind"], product_id: string, delta: number): StockMovement {
   const balance = (left.get(product_id) ?? 0) + delta;
   left.set(product_id, balance);
   return { order_id, product_id, kind, delta, balance };

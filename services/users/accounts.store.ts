@@ -8,7 +8,7 @@ import { LATE } from "./sessions.store";
 import { emailKey } from "./users.store";
 
 interface AccountRow {
-  id: number;
+  id: string;
   email: string;
   role: Role;
   disabled: boolean;
@@ -37,9 +37,9 @@ export async function findAccount({ query }: Database, email: string): Promise<A
  * first has done.
  * @throws USER_NOT_FOUND, LAST_ADMIN; FORBIDDEN where the caller has ceased to be an admin, although gateways may not know yet
  */
-export function changeAccount(db: Database, by: By, id: number, wish: Partial<State>): Promise<Account> {
+export function changeAccount(db: Database, by: By, id: string, wish: Partial<State>): Promise<Account> {
   return db.transaction(async (query) => {
-    const admins = await query<{ id: number }>(
+    const admins = await query<{ id: string }>(
       "select id from users where role = 'admin' and disabled_at is null order by id for no key update",
     );
     if (by.actor !== "system" && !admins.some((admin) => admin.id === by.actor)) throw problem("FORBIDDEN", "this is for admins");

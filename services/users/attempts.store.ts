@@ -6,7 +6,7 @@ import type { Database, Query } from "../../mixins/database";
 /** Most attempts a minute of one kind: of an account, an address, or both. */
 export interface Limit {
   /** What is counted, as a list of words. */
-  readonly subject: readonly (string | number)[];
+  readonly subject: readonly string[];
   /** 0 is no limit. */
   readonly limit: number;
   /** Asked only when the limit is reached: whether this attempt is let through, uncounted. */

@@ -6,13 +6,14 @@ import { decodeCursor, encodeCursor, page } from "../../mixins/keyset";
 
 /** Who does something, and where they are, as far as that is known. */
 export interface By {
-  actor: number | "system" | null;
+  /** A user's id, or `system`. */
+  actor: string | null;
   address?: string | undefined;
 }
 export const SYSTEM: By = { actor: "system" };
 
 /** Writes an entry; by the transaction of what it records. Its request is the one that the caller works for. */
-export async function record(query: Query, { actor, address }: By, action: AuditAction, subject: number | string | null): Promise<void> {
+export async function record(query: Query, { actor, address }: By, action: AuditAction, subject: string | null): Promise<void> {
   await query("insert into audit_log (actor, action, subject, address, request_id) values ($1, $2, $3, $4, left($5, 128))", [
     actor,
     action,
@@ -33,7 +34,7 @@ export async function recordSession(
   query: Query,
   { actor, address }: By,
   action: "login.succeeded" | "logout" | "refresh.reused" | "password.changed",
-  user: number,
+  user: string,
 ): Promise<void> {
   await query(
     `with recent as (
@@ -67,7 +68,7 @@ export async function recordFailure(
   { query }: Database,
   { actor, address }: By,
   action: "login.failed" | "password.refused",
-  subject: number | null,
+  subject: string | null,
 ): Promise<void> {
   await query(
     `with recent as (
@@ -94,7 +95,7 @@ export async function recordFailure(
  */
 export async function loggingRefusals<T>(
   db: Database,
-  { by, action, subject }: { by: By; action: "login.failed" | "password.refused"; subject: () => Promise<number | null> },
+  { by, action, subject }: { by: By; action: "login.failed" | "password.refused"; subject: () => Promise<string | null> },
   work: () => Promise<T>,
 ): Promise<T> {
   try {
@@ -113,10 +114,8 @@ export interface AuditFilter {
   action?: string;
 }
 
-interface AuditRow extends Omit<AuditEntry, "at" | "actor" | "subject"> {
+interface AuditRow extends Omit<AuditEntry, "at"> {
   at: Date;
-  actor: string | null;
-  subject: string | null;
 }
 
 /**
@@ -147,15 +146,7 @@ export async function listAudit(
 const FILTERS = ["subject", "actor", "action"] as const;
 const SELECT = "select id, at, actor, action, subject, address, request_id from audit_log";
 
-const present = ({ id, at, actor, action, subject, address, request_id }: AuditRow): AuditEntry => ({
-  id,
-  at: at.toISOString(),
-  actor: actor === null || actor === "system" ? actor : Number(actor),
-  action,
-  subject: subject !== null && /^[1-9][0-9]{0,15}$/.test(subject) ? Number(subject) : subject,
-  address,
-  request_id,
-});
+const present = (row: AuditRow): AuditEntry => ({ ...row, at: row.at.toISOString() });
 
 const KEPT = "400 days";
 const MAX_FORGOTTEN = 10_000;

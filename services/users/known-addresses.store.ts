@@ -8,13 +8,13 @@ const MAX_AGE_DAYS = 90;
 const PRECISION_HOURS = 1;
 const MAX_FORGOTTEN = 10_000;
 
-const hashOf = (userId: number, address: string): Buffer =>
+const hashOf = (userId: string, address: string): Buffer =>
   createHash("sha256")
     .update(JSON.stringify([userId, address]))
     .digest();
 
 /** Whether a user has logged in from an address before. */
-export async function isKnownAddress({ query }: Database, userId: number, address: string): Promise<boolean> {
+export async function isKnownAddress({ query }: Database, userId: string, address: string): Promise<boolean> {
   const known = await query(
     "select 1 from known_addresses where user_id = $1 and address = $2 and last_used_at > now() - $3 * interval '1 day'",
     [userId, hashOf(userId, address), MAX_AGE_DAYS],
@@ -23,7 +23,7 @@ export async function isKnownAddress({ query }: Database, userId: number, addres
 }
 
 /** Remembers that a user has logged in from an address, and forgets the one used longest ago where there are too many. */
-export async function rememberAddress({ query }: Database, userId: number, address: string): Promise<void> {
+export async function rememberAddress({ query }: Database, userId: string, address: string): Promise<void> {
   const written = await query<{ is_new: boolean }>(
     `insert into known_addresses as k (user_id, address) values ($1, $2)
      on conflict (user_id, address) do update set last_used_at = now() where k.last_used_at < now() - $3 * interval '1 hour'

@@ -26,7 +26,7 @@ export interface LoginLimits {
 }
 
 /** In the service's own table of users. */
-type FindUser = (where: { email_key: string } | { id: number }) => Promise<UserRow | undefined>;
+type FindUser = (where: { email_key: string } | { id: string }) => Promise<UserRow | undefined>;
 
 /** Who asks: the address as the gateway names it, undefined for a call from inside. */
 export interface Visitor {
@@ -60,7 +60,7 @@ export class Logins {
   /** @throws INVALID_CREDENTIALS, TOO_MANY_REQUESTS, SERVICE_UNAVAILABLE */
   async logIn({ email, password }: Credentials, visitor: Visitor): Promise<Grant> {
     const account = emailKey(email);
-    const turn = turnOf("logins", visitor, numberOf(account));
+    const turn = turnOf("logins", visitor, hashOf(account));
     this.passwords.checkRoom(turn); // before a row is written
     return this.counted(turn, this.loginLimits(account, visitor), isWrongPassword, () =>
       insist(async () => {
@@ -103,7 +103,7 @@ export class Logins {
    * @throws INVALID_CREDENTIALS, UNAUTHENTICATED, TOO_MANY_REQUESTS, SERVICE_UNAVAILABLE
    */
   async changePassword(
-    { id, session }: { id: number; session?: string },
+    { id, session }: { id: string; session?: string },
     { current, next }: { current: string; next: string },
     visitor: Visitor,
   ): Promise<void> {
@@ -202,7 +202,7 @@ async function insist<T>(work: () => Promise<T | undefined>): Promise<T> {
 }
 
 /** The calls from inside share one place among the addresses. */
-const turnOf = (line: Line, { address = "inside", isWanted }: Visitor, user?: number): Turn => ({
+const turnOf = (line: Line, { address = "inside", isWanted }: Visitor, user?: string): Turn => ({
   line,
   client: { address, user },
   deadline: currentDeadline(),
@@ -210,4 +210,4 @@ const turnOf = (line: Line, { address = "inside", isWanted }: Visitor, user?: nu
 });
 
 /** By which the logins of one address take turns, whether there is such an account or not. */
-const numberOf = (account: string): number => createHash("sha256").update(account).digest().readUInt32BE();
+const hashOf = (account: string): string => createHash("sha256").update(account).digest("base64url");

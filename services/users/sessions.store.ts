@@ -1,4 +1,5 @@
 import { createHash, randomBytes } from "node:crypto";
+import { NIL_ID } from "../../contracts/contract";
 import type { Caller, EndedSession, PageEnd, Role } from "../../contracts/users";
 import type { Database, Query } from "../../mixins/database";
 import { recordSession } from "./audit-log.store";
@@ -15,8 +16,6 @@ const MAX_FORGOTTEN = 10_000;
 const MAX_SESSIONS_FORGOTTEN = 200;
 /** An access token may outlive its session by the highest ACCESS_TOKEN_TTL, and clocks differ: as long it must be possible to end it. */
 const REVOCABLE = "1 day 1 minute";
-/** Before all others. */
-const NO_SESSION = "00000000-0000-0000-0000-000000000000";
 
 const hashOf = (token: string): Buffer => createHash("sha256").update(token).digest();
 const newToken = (): string => randomBytes(TOKEN_BYTES).toString("base64url");
@@ -58,7 +57,7 @@ export function openSession(
   });
 }
 
-async function endSurplus(query: Query, user: number): Promise<void> {
+async function endSurplus(query: Query, user: string): Promise<void> {
   await query(
     `update sessions set ended_at = clock_timestamp()
      where ended_at is null and id in (
@@ -95,7 +94,7 @@ export function renewSession(
       [hashOf(token)],
     );
     if (caller === undefined) {
-      const [reused] = await query<{ user_id: number }>(
+      const [reused] = await query<{ user_id: string }>(
         `update sessions s set ended_at = clock_timestamp() from refresh_tokens t
          where t.hash = $1 and t.used_at is not null and s.id = t.session_id and s.ended_at is null returning s.user_id`,
         [hashOf(token)],
@@ -118,7 +117,7 @@ export function renewSession(
 /** Ends the session that a refresh token, used or not, belongs to; an unknown one belongs to none. */
 export function endSession(db: Database, token: string, address: string | undefined): Promise<void> {
   return db.transaction(async (query) => {
-    const [ended] = await query<{ user_id: number }>(
+    const [ended] = await query<{ user_id: string }>(
       `update sessions s set ended_at = clock_timestamp() from refresh_tokens t
        where t.hash = $1 and s.id = t.session_id and s.ended_at is null returning s.user_id`,
       [hashOf(token)],
@@ -171,7 +170,7 @@ export async function endedSessions(
      where ended_at > greatest($1::timestamptz - $3::int * interval '1 second', now() - ($2::int + $3::int) * interval '1 second')
        and (ended_at, id) > ($4::timestamptz, $5::uuid)
      order by ended_at, id limit $6`,
-    [since ?? "-infinity", ttl, LATE, after?.ended_at ?? "-infinity", after?.session ?? NO_SESSION, MAX_TOLD],
+    [since ?? "-infinity", ttl, LATE, after?.ended_at ?? "-infinity", after?.session ?? NIL_ID, MAX_TOLD],
   );
   const last = rows.length === MAX_TOLD ? rows.at(-1) : undefined;
   return {

@@ -35,7 +35,7 @@ export function issueToken({ kid, privateKey }: SigningKey, { id, role, session 
     keyid: kid,
     issuer: ISSUER,
     audience: AUDIENCE,
-    subject: String(id),
+    subject: id,
     jwtid: randomUUID(),
     expiresIn: ttl,
   });

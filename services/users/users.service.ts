@@ -6,6 +6,7 @@ import { problem } from "../../broker/errors";
 import { isCallerThere } from "../../broker/listeners";
 import { ConfigError, loadConfig, type Config } from "../../config";
 import * as accounts from "../../contracts/accounts";
+import { parseId } from "../../contracts/contract";
 import * as contract from "../../contracts/users";
 import { databaseMixin, type WithDatabase } from "../../mixins/database.mixin";
 import { changeAccount, changedRoles, findAccount } from "./accounts.store";
@@ -25,8 +26,8 @@ type Users = Service &
     passwords: Passwords;
     logins: Logins;
     keys: KeyRing;
-    findUser(where: { email_key: string } | { id: number }): Promise<UserRow | undefined>;
-    subjectOf(email: string): () => Promise<number | null>;
+    findUser(where: { email_key: string } | { id: string }): Promise<UserRow | undefined>;
+    subjectOf(email: string): () => Promise<string | null>;
     encryptKeys(): Promise<void>;
     tidy(): Promise<void>;
     tidying: NodeJS.Timeout | undefined;
@@ -38,7 +39,7 @@ const TIDY_INTERVAL = 3_600_000;
 const MODEL = {
   name: "users",
   define: {
-    id: { type: DataTypes.BIGINT, primaryKey: true, autoIncrement: true },
+    id: { type: DataTypes.UUID, primaryKey: true },
     email: DataTypes.TEXT,
     email_key: DataTypes.TEXT,
     password_hash: DataTypes.TEXT,
@@ -169,8 +170,9 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
 
       auditLog: implement(accounts.auditLog, async function (this: Users, ctx) {
         adminOf(ctx);
-        const { limit = 20, cursor, ...filter } = ctx.params;
-        return this.lists.read((db) => auditLog.listAudit(db, filter, limit, cursor));
+        const { limit = 20, cursor, subject, ...filter } = ctx.params;
+        const named = subject !== undefined && { subject: parseId(subject) ?? subject }; // what is no UUID is a row's id or a key's
+        return this.lists.read((db) => auditLog.listAudit(db, { ...filter, ...named }, limit, cursor));
       }),
 
       record: implement(accounts.record, async function (this: Users, ctx) {
@@ -180,13 +182,13 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
     },
 
     methods: {
-      async findUser(this: Users, where: { email_key: string } | { id: number }): Promise<UserRow | undefined> {
+      async findUser(this: Users, where: { email_key: string } | { id: string }): Promise<UserRow | undefined> {
         const user = await this.adapter.findOne({ where, raw: true });
         return (user ?? undefined) as UserRow | undefined; // a raw row of the columns in MODEL
       },
 
       /** The id of the account that was tried, for the audit log. */
-      subjectOf(this: Users, email: string): () => Promise<number | null> {
+      subjectOf(this: Users, email: string): () => Promise<string | null> {
         return async () => (await this.findUser({ email_key: emailKey(email) }))?.id ?? null;
       },
 

@@ -3,7 +3,7 @@ import type { Database } from "../../mixins/database";
 import { record, SYSTEM, type By } from "./audit-log.store";
 
 export interface UserRow {
-  id: number;
+  id: string;
   email: string;
   email_key: string;
   password_hash: string;
@@ -25,7 +25,7 @@ export const emailKey = (email: string): string => email.normalize("NFKC").toLow
 /** Makes the first admin; one who is there already is left alone, whatever the environment says. @returns whether it was made */
 export function ensureAdmin(db: Database, email: string, passwordHash: string): Promise<boolean> {
   return db.transaction(async (query) => {
-    const [made] = await query<{ id: number }>(
+    const [made] = await query<{ id: string }>(
       "insert into users (email, email_key, password_hash, role) values ($1, $2, $3, 'admin') on conflict (email_key) do nothing returning id",
       [email, emailKey(email), passwordHash],
     );
@@ -65,7 +65,7 @@ export async function highestCost({ query }: Database): Promise<number> {
 const REPEAT_MINUTES = 15;
 
 /** Whether an account is so new that its registration may be repeated: its first answer may have been lost. */
-export async function isJustRegistered({ query }: Database, id: number): Promise<boolean> {
+export async function isJustRegistered({ query }: Database, id: string): Promise<boolean> {
   const rows = await query(
     "select 1 from users where id = $1 and first_login_at is null and disabled_at is null and created_at > now() - $2 * interval '1 minute'",
     [id, REPEAT_MINUTES],

@@ -2,8 +2,8 @@ import type { People } from "./people";
 import type { Layout, Shop } from "./shop";
 import type { Tools } from "./tools";
 
-/** What an attack has prepared: ids and the like, by name. */
-export type Prepared = Readonly<Record<string, readonly number[]>>;
+/** What an attack has prepared: ids, by name. */
+export type Prepared = Readonly<Record<string, readonly string[]>>;
 
 /** How often the attacker met what: by HTTP status, or by what became of a connection. */
 export type Counts = Readonly<Record<string, number>>;
@@ -25,7 +25,7 @@ export interface Attack {
   /** One of the victims changes their password meanwhile, again and again. */
   changesPassword?: boolean;
   /** The victims order these, instead of any. */
-  products?: readonly number[];
+  products?: readonly string[];
   /** By SQL, in the harness: what the attacker would have made before. */
   prepare?: (stage: Stage) => Promise<Prepared>;
   /** In a process of its own at nice 10, until `tools.isOver`. */

@@ -4,7 +4,7 @@ import type { Stage } from "./attack";
 const IDEOGRAPH = "chr(20000 + n % 5000)";
 
 interface Products {
-  seller: number;
+  seller: string;
   count: number;
   /** SQL over `n`. */
   name: string;
@@ -15,9 +15,9 @@ interface Products {
 }
 
 /** In the catalogue, with the first line of their ledger. @returns their ids */
-export async function insertProducts({ shop }: Stage, products: Products): Promise<number[]> {
+export async function insertProducts({ shop }: Stage, products: Products): Promise<string[]> {
   const { seller, count, name, description, category = "null", sku = "null", quantity = 10 } = products;
-  const rows = await shop.sql<{ id: number }>(
+  const rows = await shop.sql<{ id: string }>(
     "products",
     `with created as (
        insert into products (name, description, category, sku, price_cents, quantity, seller_id)
@@ -27,14 +27,14 @@ export async function insertProducts({ shop }: Stage, products: Products): Promi
        insert into stock_movements (product_id, kind, delta, balance, reason)
        select id, 'INITIAL', quantity, quantity, 'initial stock' from created
      )
-     select id::int from created order by id`,
+     select id from created`,
     [quantity, seller, count],
   );
   return rows.map(({ id }) => id);
 }
 
 /** Products whose every text is as long as it may be. */
-export const insertBigProducts = (stage: Stage, seller: number): Promise<number[]> =>
+export const insertBigProducts = (stage: Stage, seller: string): Promise<string[]> =>
   insertProducts(stage, {
     seller,
     count: 100,
@@ -45,8 +45,8 @@ export const insertBigProducts = (stage: Stage, seller: number): Promise<number[
   });
 
 /** Cancelled orders of a hundred lines with long names: the largest that there can be. The audit finds nothing wrong with them. */
-export async function insertLongOrders({ shop }: Stage, user: number, count: number): Promise<number[]> {
-  const rows = await shop.sql<{ id: number }>(
+export async function insertLongOrders({ shop }: Stage, user: string, count: number): Promise<string[]> {
+  const rows = await shop.sql<{ id: string }>(
     "orders",
     `with made as (
        insert into orders (user_id, idempotency_key, request_hash, status, total_cents)
@@ -54,12 +54,12 @@ export async function insertLongOrders({ shop }: Stage, user: number, count: num
        returning id
      ), lines as (
        insert into order_lines (order_id, product_id, name, unit_price_cents, quantity)
-       select id, n, repeat(${IDEOGRAPH}, 200), 100, 1 from made, generate_series(1, 100) as n
+       select id, new_id(), repeat(${IDEOGRAPH}, 200), 100, 1 from made, generate_series(1, 100) as n
      ), history as (
        insert into order_history (order_id, status)
        select id, status from made, unnest(array['PENDING', 'CANCELLED']) with ordinality as s (status, place) order by id, place
      )
-     select id::int from made order by id`,
+     select id from made`,
     [user, count],
   );
   return rows.map(({ id }) => id);

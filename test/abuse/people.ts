@@ -20,7 +20,7 @@ export interface Person {
 
 /** An account of the attacker's. */
 export interface Account {
-  id: number;
+  id: string;
   email: string;
   token: string;
 }
@@ -43,15 +43,15 @@ export async function populate(shop: Shop): Promise<People> {
       "users",
       `insert into users (email, email_key, password_hash, role)
        select $1 || n || '@abuse.test', $1 || n || '@abuse.test', $2, $3 from generate_series(1, $4::int) as n
-       returning id::int, email`,
+       returning id, email`,
       [name, hash, role, count],
     );
   const key = await shopKey(shop.databaseUrl("users"));
   const withToken = async (accounts: Omit<Account, "token">[], role: "user" | "admin"): Promise<Account[]> => {
-    const sessions = await shop.sql<{ user_id: number; session: string }>(
+    const sessions = await shop.sql<{ user_id: string; session: string }>(
       "users",
-      `insert into sessions (user_id, expires_at) select id, now() + interval '1 day' from unnest($1::bigint[]) as id
-       returning user_id::int, id as session`,
+      `insert into sessions (user_id, expires_at) select id, now() + interval '1 day' from unnest($1::uuid[]) as id
+       returning user_id, id as session`,
       [accounts.map(({ id }) => id)],
     );
     const sessionOf = new Map(sessions.map(({ user_id, session }) => [user_id, session]));

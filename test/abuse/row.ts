@@ -1,6 +1,7 @@
 import path from "node:path";
 import { cpuOf, difference } from "../../bench/cost";
 import { messageOf, pause, until } from "../chaos/wait";
+import { testId } from "../support/ids";
 import type { Attack, Counts, Seen, Stage } from "./attack";
 import type { Ground } from "./ground";
 import { read } from "./readings";
@@ -14,7 +15,7 @@ export type Victims = Worker<VictimsJob, VictimsResult>;
 export const startVictims = (): Promise<Victims> => Worker.start<VictimsJob, VictimsResult>(path.join(__dirname, "victims.worker.ts"));
 
 /** Seeded: what victims read and order. */
-const PRODUCTS = Array.from({ length: 1_000 }, (_, n) => n + 1);
+const PRODUCTS = Array.from({ length: 1_000 }, (_, n) => testId(n + 1));
 /** A login writes a session. */
 const WRITES = ["create", "order", "login", "password"];
 const SETTLE_MS = 1_000;

@@ -67,7 +67,7 @@ export class Tools {
     return this.pick(this.target.accounts).token;
   }
 
-  ids(name: string): readonly number[] {
+  ids(name: string): readonly string[] {
     return this.target.prepared[name] ?? [];
   }
 
@@ -102,11 +102,11 @@ export class Tools {
     return response?.statusCode ?? 0;
   }
 
-  /** POSTs. @returns the id of what was made; 0 where nothing was */
-  async create(path: string, message: Message): Promise<number> {
+  /** POSTs. @returns the id of what was made; undefined where nothing was */
+  async create(path: string, message: Message): Promise<string | undefined> {
     const response = await this.request("POST", path, message, ATTACKER_ADDRESS);
     const text = (await response?.body.text().catch(() => "")) ?? "";
-    return response?.statusCode === 201 ? Number(/"id":(\d+)/.exec(text)?.[1] ?? 0) : 0;
+    return response?.statusCode === 201 ? /"id":"([^"]+)"/.exec(text)?.[1] : undefined;
   }
 
   private async request(method: Method, path: string, { token, headers = {}, json, raw }: Message, address: string) {

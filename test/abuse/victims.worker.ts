@@ -9,7 +9,7 @@ export interface VictimsJob {
   people: readonly Person[];
   seconds: number;
   /** Ids, from which each victim reads and orders. */
-  products: readonly number[];
+  products: readonly string[];
   /** The last of them changes their password, too, and logs in with each new one. */
   changesPassword: boolean;
 }
@@ -64,7 +64,7 @@ class Victim {
   private isPasswordUnsure = false;
   private loggedInAt = -Infinity;
   private measurements = new Measurements();
-  private products: readonly number[] = [];
+  private products: readonly string[] = [];
 
   constructor(
     private readonly url: string,
@@ -76,7 +76,7 @@ class Victim {
   }
 
   /** Before anything is measured. A token is used for a third of its 15 minutes. */
-  async begin(measurements: Measurements, products: readonly number[]): Promise<void> {
+  async begin(measurements: Measurements, products: readonly string[]): Promise<void> {
     this.products = products;
     for (let tries = 1; performance.now() - this.loggedInAt > RELOGIN_MS; tries++) {
       this.measurements = new Measurements();
@@ -92,7 +92,7 @@ class Victim {
   read = (): Promise<void> => this.expect("read", 200, this.fresh, "GET", `/products/${this.pick()}`);
   list = (): Promise<void> => this.expect("list", 200, this.kept, "GET", "/products?category=bench&sort=-created_at");
   search = (): Promise<void> =>
-    this.expect("search", 200, this.kept, "GET", `/products?q=kind${String(this.pick() % 50).padStart(2, "0")}`);
+    this.expect("search", 200, this.kept, "GET", `/products?q=kind${String(Math.floor(50 * Math.random())).padStart(2, "0")}`);
   create = (): Promise<void> =>
     this.expect("create", 201, this.kept, "POST", "/products", { name: "Lamp", price: 19.99, quantity: 5, category: "victims" });
 
@@ -113,15 +113,15 @@ class Victim {
 
   /** An order, and its stream until it is confirmed: each is measured. */
   async order(): Promise<void> {
-    let id = 0;
+    let id = "";
     await this.measurements.measure("order", async () => {
       const { status, body } = await this.send(this.kept, "POST", "/orders", { items: [{ product_id: this.pick(), quantity: 1 }] });
       const text = await body.text();
       if (status !== 201) return said(status, text);
-      id = Number(/"id":(\d+)/.exec(text)?.[1]);
+      id = stringOf(text, "id");
       return undefined;
     });
-    if (id === 0) return;
+    if (id === "") return;
     await this.measurements.measure("follow", async () => {
       const { status, body } = await this.send(this.fresh, "GET", `/orders/${id}/events`, undefined, AbortSignal.timeout(CONFIRMED_MS));
       if (status !== 200) return said(status, await body.text());
@@ -152,8 +152,8 @@ class Victim {
     this.password = otherThan(this.password);
   }
 
-  private pick(): number {
-    return this.products[Math.floor(Math.random() * this.products.length)] ?? 1;
+  private pick(): string {
+    return this.products[Math.floor(Math.random() * this.products.length)] ?? "";
   }
 
   private expect(kind: string, expected: number, agent: Agent, method: "GET" | "POST", path: string, body?: object): Promise<void> {

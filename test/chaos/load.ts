@@ -5,7 +5,7 @@ import { ADMIN, type Shop } from "./system";
 import { messageOf, pause, until } from "./wait";
 
 export interface Line {
-  product_id: number;
+  product_id: string;
   quantity: number;
 }
 
@@ -17,7 +17,7 @@ export interface OrderRecord {
   attempts: number;
   status?: number;
   body?: string;
-  id?: number;
+  id?: string;
   /** when the first attempt left */
   at: number;
   cancel?: { status: number };
@@ -27,7 +27,7 @@ export interface OrderRecord {
 
 export interface Adjustment {
   reason: string;
-  product_id: number;
+  product_id: string;
   delta: number;
   /** undefined: may have been applied */
   status?: number;
@@ -66,13 +66,13 @@ export class Load {
   readonly orders = new Map<string, OrderRecord>();
   readonly adjustments: Adjustment[] = [];
   /** product → quantity at its creation */
-  readonly products = new Map<number, number>();
+  readonly products = new Map<string, number>();
   readonly violations: string[] = [];
   window = new Window();
   private tokens: string[] = [];
   private admin = "";
-  private plenty: number[] = [];
-  private scarce: number[] = [];
+  private plenty: string[] = [];
+  private scarce: string[] = [];
   private timer: NodeJS.Timeout | undefined;
   private readonly underWay = new Set<Promise<unknown>>();
   private lastAnswer = 0;
@@ -107,12 +107,12 @@ export class Load {
     return (JSON.parse(body) as { access_token: string }).access_token;
   }
 
-  async createProduct(quantity: number): Promise<number> {
+  async createProduct(quantity: number): Promise<string> {
     const product = { name: "Lamp", price: 19.99, quantity };
     // one that was made without an answer stays nobody's
     const answer = await this.insist(() => this.request("POST", "/products", product, this.tokens[0]));
     if (answer?.status !== 201) throw new Error(`no product: ${answer?.status ?? "no answer"} ${answer?.body ?? ""}`);
-    const { id } = JSON.parse(answer.body) as { id: number };
+    const { id } = JSON.parse(answer.body) as { id: string };
     this.products.set(id, quantity);
     return id;
   }
@@ -150,7 +150,7 @@ export class Load {
     const known = this.pick([...this.orders.values()].slice(-200).filter((order) => order.status === 201 && !order.spared));
     if (dice < 0.12 && known !== undefined && known.cancel === undefined) return this.cancel(known);
     if (dice < 0.22 && known !== undefined) return this.repeat(known);
-    if (dice < 0.3) return this.adjust(this.pick(this.scarce) ?? 0, 1 + Math.floor(this.random() * 9));
+    if (dice < 0.3) return this.adjust(this.pick(this.scarce) ?? "", 1 + Math.floor(this.random() * 9));
     return this.order(this.basket(), false);
   }
 
@@ -161,7 +161,7 @@ export class Load {
   /** Several products, in any order; now and then more than there is. */
   private basket(): Line[] {
     const dice = this.random();
-    if (dice < 0.04) return [{ product_id: this.pick(this.scarce) ?? 0, quantity: 9_999 }];
+    if (dice < 0.04) return [{ product_id: this.pick(this.scarce) ?? "", quantity: 9_999 }];
     const from = dice < 0.3 ? [...this.plenty, ...this.scarce] : this.plenty;
     const shuffled = from.map((id) => [this.random(), id] as const).sort(([a], [b]) => a - b);
     return shuffled
@@ -182,7 +182,7 @@ export class Load {
     Object.assign(record, answer);
     if (answer.status === 201) {
       this.window.accepted++;
-      record.id = (JSON.parse(answer.body) as { id: number }).id;
+      record.id = (JSON.parse(answer.body) as { id: string }).id;
     } else if (answer.status !== 409) this.violations.push(`an order was answered ${answer.status}: ${answer.body}`);
     return record;
   }
@@ -199,14 +199,16 @@ export class Load {
 
   async cancel(record: OrderRecord): Promise<void> {
     record.cancel = { status: 0 };
-    const answer = await this.insist(() => this.request("POST", `/orders/${record.id ?? 0}/cancel`, undefined, this.tokens[record.client]));
+    const answer = await this.insist(() =>
+      this.request("POST", `/orders/${record.id ?? ""}/cancel`, undefined, this.tokens[record.client]),
+    );
     if (answer === undefined) return;
     record.cancel = answer;
     if (answer.status !== 200 && answer.status !== 409) this.violations.push(`a cancel was answered ${answer.status}: ${answer.body}`);
   }
 
   /** Has no key, so it is never repeated: without an answer it may have been applied. */
-  async adjust(product_id: number, delta: number, reason = `chaos ${randomUUID()}`): Promise<void> {
+  async adjust(product_id: string, delta: number, reason = `chaos ${randomUUID()}`): Promise<void> {
     const adjustment: Adjustment = { reason, product_id, delta };
     this.adjustments.push(adjustment);
     const answer = await this.request("POST", `/products/${product_id}/stock`, { delta, reason }, this.tokens[0]);

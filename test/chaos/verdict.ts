@@ -69,7 +69,7 @@ async function compareOrders(shop: Shop, records: OrderRecord[]): Promise<string
     if (record.status === undefined) return [];
     if (record.status !== 201) return order ? [`${name} was refused with ${record.status}, but exists as ${order.id}`] : [];
     if (order === undefined) return [`${name} was answered 201 and does not exist`];
-    if (Number(order.id) !== record.id) return [`${name} exists as ${order.id}`];
+    if (order.id !== record.id) return [`${name} exists as ${order.id}`];
     if (order.status === "PENDING") return order.parked ? [] : [`${name} is still PENDING`];
     if (record.cancel?.status === 200 && order.status !== "CANCELLED") return [`${name} was cancelled with 200 and is ${order.status}`];
     if (record.cancel?.status === 409 && order.status !== "REJECTED")
@@ -96,9 +96,9 @@ async function compareStock(shop: Shop, load: Load): Promise<string[]> {
     "select l.product_id as id, sum(l.quantity) as units from order_lines l join orders o on o.id = l.order_id where o.status = 'CONFIRMED' group by 1",
   );
   for (const [id, initial] of load.products) {
-    const adjusted = movements.filter((movement) => Number(movement.product_id) === id).reduce((sum, { delta }) => sum + Number(delta), 0);
-    const quantity = Number(shelf.find((row) => Number(row.id) === id)?.quantity ?? NaN);
-    const sold = Number(held.find((row) => Number(row.id) === id)?.units ?? 0);
+    const adjusted = movements.filter((movement) => movement.product_id === id).reduce((sum, { delta }) => sum + Number(delta), 0);
+    const quantity = Number(shelf.find((row) => row.id === id)?.quantity ?? NaN);
+    const sold = Number(held.find((row) => row.id === id)?.units ?? 0);
     if (quantity < 0 || initial + adjusted !== quantity + sold)
       violations.push(`product ${id}: ${initial} at first, ${adjusted} adjusted, ${sold} sold, but ${quantity} left`);
   }

@@ -4,11 +4,13 @@ import { asSystem, call } from "../../broker/contract";
 import type { AuditEntry } from "../../contracts/accounts";
 import * as orders from "../../contracts/orders";
 import type { Client } from "../support/client";
+import { testId } from "../support/ids";
 import { ADMIN, startShop, type Shop } from "../support/shop";
 
 let shop: Shop;
 let admin: Client;
 let metas: object[] = [];
+const stranger = testId(99_999);
 
 const watching: Middleware = {
   name: "Watching",
@@ -28,17 +30,17 @@ afterAll(() => shop.stop());
 describe("every action behind an admin's route", () => {
   const ACTIONS = Object.values(ROUTES).flatMap(({ auth, contract }) => (auth === "admin" ? contract.name : []));
   const params = (name: string): object =>
-    name === "users.find" ? { email: "a" } : name === "users.update" || name === "orders.replay" ? { id: 1 } : {};
+    ({ "users.find": { email: "a" }, "users.update": { id: testId(1) }, "orders.replay": { id: 1 } })[name] ?? {};
   const OTHERS: [string, object][] = [
-    ["users.disable", { id: 1 }],
-    ["users.enable", { id: 1 }],
-    ["users.setRole", { id: 1, role: "admin" }],
-    ["users.record", { action: "product.updated", subject: 1 }],
+    ["users.disable", { id: testId(1) }],
+    ["users.enable", { id: testId(1) }],
+    ["users.setRole", { id: testId(1), role: "admin" }],
+    ["users.record", { action: "product.updated", subject: "1" }],
     ["users.rotateKeys", {}],
     ["orders.list", { all: true }],
-    ["orders.list", { user_id: 1 }],
+    ["orders.list", { user_id: testId(1) }],
     ["products.audit", {}],
-    ["products.reservations", { after: 0, upto: 1 }],
+    ["products.reservations", { after: testId(0), upto: testId(1) }],
   ];
 
   it.each([...ACTIONS.map((name) => [name, params(name)] as const), ...OTHERS])("%s %j asks for an admin itself", async (name, what) => {
@@ -46,8 +48,8 @@ describe("every action behind an admin's route", () => {
     const refused = (meta: object) => expect(node.call(name, what, { meta })).rejects;
     await refused({}).toMatchObject({ type: "UNAUTHENTICATED" });
     await refused({ system: "true" }).toMatchObject({ type: "UNAUTHENTICATED" });
-    await refused({ user: { id: 99_999, role: "user" } }).toMatchObject({ type: "FORBIDDEN" });
-    await refused({ user: { id: 99_999, role: "user" }, system: true }).toMatchObject({ type: "FORBIDDEN" });
+    await refused({ user: { id: stranger, role: "user" } }).toMatchObject({ type: "FORBIDDEN" });
+    await refused({ user: { id: stranger, role: "user" }, system: true }).toMatchObject({ type: "FORBIDDEN" });
   });
 
   it("is the system's for no request, whatever it says", async () => {
@@ -57,7 +59,7 @@ describe("every action behind an admin's route", () => {
       await admin.get(path, { headers });
     await shop.client().post("/token", { email: "a@b.co", password: "x" }, { headers });
     expect((await admin.post("/token", { email: "a@b.co", password: "x", meta: { system: true } }, { headers })).status).toBe(422);
-    expect((await admin.createProduct()) > 0).toBe(true);
+    await admin.createProduct();
     expect(metas.length).toBeGreaterThan(5);
     expect(metas.filter((meta) => "system" in meta)).toEqual([]);
   });
@@ -66,9 +68,9 @@ describe("every action behind an admin's route", () => {
 it("the shop itself reads and cancels anybody's order, and the audit log says so; with a user it is only that user", async () => {
   const buyer = shop.client();
   await buyer.signUp();
-  const id = Number((await buyer.order(await buyer.createProduct({ quantity: 5 }), 1)).body["id"]);
+  const id = String((await buyer.order(await buyer.createProduct({ quantity: 5 }), 1)).body["id"]);
   const node = shop.node("api");
-  const asStranger = { meta: { system: true, user: { id: 99_999, role: "user" } } };
+  const asStranger = { meta: { system: true, user: { id: stranger, role: "user" } } };
   await expect(call(node, orders.get, { id }, asStranger)).rejects.toMatchObject({ type: "ORDER_NOT_FOUND" });
   await expect(call(node, orders.cancel, { id }, asStranger)).rejects.toMatchObject({ type: "ORDER_NOT_FOUND" });
   expect(await call(node, orders.get, { id }, asSystem())).toMatchObject({ id });

@@ -1,6 +1,7 @@
 import { Client as Postgres } from "pg";
 import { until } from "../support/amqp";
 import type { Client } from "../support/client";
+import { testId } from "../support/ids";
 import { ADMIN, startShop, type Shop } from "../support/shop";
 
 let shop: Shop;
@@ -14,28 +15,28 @@ afterAll(() => shop.stop());
 
 describe("an announcement that breaks its contract", () => {
   let id: number;
-  let order: number;
+  let order: string;
 
   it("is parked and told to an admin, its order says so, and others flow", async () => {
     const product = await admin.createProduct({ quantity: 5 });
     const db = new Postgres(shop.databases.orders.url);
     await db.connect();
-    const { rows } = await db.query<{ order_id: number; id: number }>(
+    const { rows } = await db.query<{ order_id: string; id: number }>(
       `with o as (
-         insert into orders (user_id, idempotency_key, request_hash, total_cents) values (1, 'broken', 'x', 1999) returning id, created_at
+         insert into orders (user_id, idempotency_key, request_hash, total_cents) values ($2, 'broken', 'x', 1999) returning id, created_at
        ), l as (
          insert into order_lines (order_id, product_id, name, unit_price_cents, quantity) select id, $1, 'Lamp', 1999, 1 from o
        ), h as (
          insert into order_history (order_id, status, at) select id, 'PENDING', created_at from o
        )
        insert into outbox (order_id, event, payload) select id, 'order.created', '{"lines": "none"}' from o returning id, order_id`,
-      [product],
+      [product, testId(1)],
     );
     await db.end();
     id = Number(rows[0]?.id);
-    order = Number(rows[0]?.order_id);
+    order = rows[0]!.order_id;
 
-    const sound = Number((await admin.order(product, 1)).body["id"]);
+    const sound = String((await admin.order(product, 1)).body["id"]);
     expect(await admin.decided(sound)).toMatchObject({ status: "CONFIRMED" });
     await until("it is parked", async () => (await admin.get("/admin/outbox?state=parked")).body["items"].length === 1);
     const [item] = (await admin.get("/admin/outbox")).body["items"];

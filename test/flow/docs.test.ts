@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { Client as Postgres } from "pg";
 import type { Tokens } from "../../contracts/users";
+import { EXAMPLE_ID } from "../../services/api/schemas";
 import { Documentation, type Served } from "../support/openapi";
 import { ROOT } from "../support/processes";
 import { ADMIN, startShop, type Shop } from "../support/shop";
@@ -72,6 +73,14 @@ describe("the document", () => {
     expect(JSON.stringify(documentation.document)).not.toMatch(/"(versions|idempotency_key)":\{|"version":\{[^}]*integer/);
   });
 
+  it("has ids as UUIDs, with an example, and those of outbox rows as numbers", () => {
+    const id = (line: string) => documentation.operation(line).parameters!.find(({ name }) => name === "id");
+    const uuid = { schema: { type: "string", format: "uuid", examples: [EXAMPLE_ID] }, example: EXAMPLE_ID };
+    for (const line of ["GET /products/{id}", "POST /orders/{id}/cancel", "PATCH /admin/users/{id}"]) expect(id(line)).toMatchObject(uuid);
+    expect(id("POST /admin/outbox/{id}/replay")).toMatchObject({ schema: { type: "integer", minimum: 1 }, example: 1 });
+    expect(JSON.stringify(documentation.document)).not.toContain("lowercase");
+  });
+
   it("is kept by clients until it changes, and other origins may read it", async () => {
     const { status, headers } = await ask("GET", "/openapi.json", { headers: { Origin: ORIGIN } });
     expect([status, headers.get("content-type")]).toEqual([200, "application/json; charset=utf-8"]);
@@ -101,7 +110,14 @@ describe("a walk by the document's own examples", () => {
     expect(WALK.toSorted()).toEqual(documentation.lines.toSorted());
   });
 
-  /** The request that the document has for an operation. */
+  /** Ids by the operation that made them. */
+  const made = new Map<string, string>();
+  const idFor = (line: string): string => {
+    const maker = line.includes("/users") ? "POST /register" : line.includes(" /orders/") ? "POST /orders" : "POST /products";
+    return made.get(maker) ?? "not made yet";
+  };
+
+  /** The request that the document has for an operation, with the id of what was made for that of the example, which nothing has. */
   const request = (line: string) => {
     const { parameters = [], requestBody, security, tags } = documentation.operation(line);
     const [method, template] = line.split(" ");
@@ -116,12 +132,14 @@ describe("a walk by the document's own examples", () => {
     const documented = requestBody?.content["application/json"]?.example;
     const example = line === "POST /token/refresh" ? { refresh_token: refresh } : documented; // nobody has that of the example
     const token = tags.includes("Operations") ? admin : user;
+    const real = (text: string): string => text.replaceAll(EXAMPLE_ID, idFor(line));
     return {
       method: method!,
-      target,
+      target: real(target),
+      missing: target.replace("/1/", "/999999/"),
       options: {
         headers: example === undefined ? {} : { "Content-Type": "application/json" },
-        ...(example !== undefined && { body: JSON.stringify(example) }),
+        ...(example !== undefined && { body: real(JSON.stringify(example)) }),
         ...(security.length > 0 && { token }),
       },
     };
@@ -129,7 +147,7 @@ describe("a walk by the document's own examples", () => {
   const follows = (line: string, answer: Served) => expect(documentation.differences(line, answer)).toEqual([]);
 
   it.each(WALK)("%s answers as documented", async (line) => {
-    const { method, target, options } = request(line);
+    const { method, target, missing, options } = request(line);
     if (line.endsWith("/replay")) await park();
     const operation = documentation.operation(line);
     const [success] = Object.keys(operation.responses);
@@ -146,16 +164,17 @@ describe("a walk by the document's own examples", () => {
       expect(refused.status).toBe(401);
       follows(line, refused);
     }
-    if (target.includes("/1")) {
-      const missing = await ask(method, target.replace("/1", "/999999"), options);
-      expect(missing.status).toBe(404);
-      follows(line, missing);
+    if (line.includes("{id}")) {
+      const none = await ask(method, missing, options);
+      expect(none.status).toBe(404);
+      follows(line, none);
     }
 
     const answer = await ask(method, target, options);
     expect(String(answer.status)).toBe(success);
     follows(line, answer);
     if (line.startsWith("POST /token")) ({ access_token: user, refresh_token: refresh } = answer.body as Tokens);
+    if (answer.status === 201) made.set(line, (answer.body as { id: string }).id);
     if (line === "POST /orders") await decided();
     if ("304" in operation.responses) {
       const unchanged = await ask(method, target, { ...options, headers: { "If-None-Match": answer.headers.get("etag")! } });
@@ -178,7 +197,7 @@ describe("a walk by the document's own examples", () => {
   async function decided(): Promise<void> {
     const client = shop.client();
     client.token = user;
-    await client.decided(1);
+    await client.decided(made.get("POST /orders")!);
   }
 
   /** As if the first announcement had been given up. */

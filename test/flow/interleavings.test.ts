@@ -8,6 +8,7 @@ import type { WithOutbox } from "../../mixins/outbox.mixin";
 import { adjustStock } from "../../services/products/products.store";
 import { until } from "../support/amqp";
 import type { Client } from "../support/client";
+import { testId } from "../support/ids";
 import { startShop, type Shop } from "../support/shop";
 
 const FAULTS = ["pass", "drop", "twice", "late"] as const;
@@ -78,15 +79,15 @@ const command: fc.Arbitrary<Command> = fc.record({
 });
 
 /** One client's commands, one after the other. @returns its orders that were answered 201, and what it added to each product */
-async function shopping(client: Client, products: number[], commands: Command[]) {
-  const orders: number[] = [];
+async function shopping(client: Client, products: string[], commands: Command[]) {
+  const orders: string[] = [];
   const added = products.map(() => 0);
   for (const { what, lines, which, delta } of commands) {
     if (what === "order") {
       const items = lines.map((line) => ({ product_id: products[line.product], quantity: line.quantity }));
       const { status, body } = await client.post("/orders", { items });
       expect([201, 409]).toContain(status);
-      if (status === 201) orders.push(Number(body["id"]));
+      if (status === 201) orders.push(String(body["id"]));
     } else if (what === "cancel" && orders.length > 0) {
       expect([200, 409]).toContain((await client.post(`/orders/${orders[which % orders.length]!}/cancel`)).status);
     } else if (what === "adjust") {
@@ -119,7 +120,7 @@ describe("events that get lost, doubled and reordered between five nodes", () =>
     const work = fc.tuple(...Array.from({ length: 3 }, () => fc.array(command, { minLength: 3, maxLength: 10 })));
     await fc.assert(
       fc.asyncProperty(stock, plan, work, async (quantities, faults, commands) => {
-        const products: number[] = [];
+        const products: string[] = [];
         for (const quantity of quantities) products.push(await clients[0]!.createProduct({ quantity }));
         transport.plan = [...faults];
         const done = await Promise.all(commands.map((own, i) => shopping(clients[i]!, products, own)));
@@ -135,7 +136,7 @@ describe("events that get lost, doubled and reordered between five nodes", () =>
         for (const order of final) {
           expect(["CONFIRMED", "REJECTED", "CANCELLED"]).toContain(order["status"]);
           if (order["status"] !== "CONFIRMED") continue;
-          for (const item of order["items"]) sold[products.indexOf(Number(item.product_id))]! += Number(item.quantity);
+          for (const item of order["items"]) sold[products.indexOf(String(item.product_id))]! += Number(item.quantity);
         }
         const expected = products.map((_, i) => quantities[i]! + done.reduce((sum, d) => sum + d.added[i]!, 0) - sold[i]!);
         expect(await Promise.all(products.map(clients[0]!.quantityOf))).toEqual(expected);
@@ -153,7 +154,7 @@ describe("events that get lost, doubled and reordered between five nodes", () =>
 it("an adjustment that finds too little is told INSUFFICIENT_STOCK, though the units come right after it has looked", async () => {
   const shop = await startShop({ nodes: [["products"]] });
   const { db } = shop.node("products").getLocalService("products") as unknown as WithDatabase;
-  const meta = { user: { id: 1, role: "user" as const } };
+  const meta = { user: { id: testId(1), role: "user" as const } };
   const { id } = await call(shop.node("products"), create, { name: "Lamp", price: 1, quantity: 2 }, { meta });
   const { query } = db;
   db.query = async (text, values) => {
@@ -185,10 +186,10 @@ describe("with the repeat switched off", () => {
       transport.loses = (event) => event === lost;
       const before = transport.seen.drop;
       const waiting = await pending(shop);
-      const id = Number((await client.order(product, 1)).body["id"]);
+      const id = String((await client.order(product, 1)).body["id"]);
       await until("it is lost", () => transport.seen.drop > before);
       transport.loses = () => false;
-      const other = Number((await client.order(product, 1)).body["id"]);
+      const other = String((await client.order(product, 1)).body["id"]);
       expect((await client.decided(other))["status"]).toBe("CONFIRMED");
       expect((await client.get(`/orders/${id}`)).body["status"]).toBe("PENDING");
       expect(await pending(shop)).toBe(waiting + 1);

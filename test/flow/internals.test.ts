@@ -4,6 +4,7 @@ import { inspect } from "node:util";
 import type { BrokerOptions, Middleware, Packet, ServiceBroker } from "moleculer";
 import { Client as Postgres } from "pg";
 import { amqpTransporter } from "../../broker/amqp.transporter";
+import { testId } from "../support/ids";
 import { ROOT } from "../support/processes";
 import { ADMIN, startShop, type Shop } from "../support/shop";
 
@@ -85,8 +86,8 @@ it("no action of the shop returns a secret of its node, whatever becomes of the 
     .filter((name) => !name.startsWith("api."));
   expect(names).toEqual(expect.arrayContaining(["users.jwks", "users.me", "orders.audit", "products.health"]));
   for (const name of names)
-    for (const params of [{}, { id: 1 }, { ids: [1] }, { ...ADMIN, address: "127.0.0.1" }]) {
-      const meta = { user: { id: 1, role: "admin" } };
+    for (const params of [{}, { id: 1 }, { id: testId(1) }, { ids: [testId(1)] }, { ...ADMIN, address: "127.0.0.1" }]) {
+      const meta = { user: { id: testId(1), role: "admin" } };
       expectNoSecret(name, await remote.call(name, params, { meta }).catch((error: unknown) => error));
     }
 });

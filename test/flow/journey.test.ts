@@ -29,7 +29,7 @@ describe.each([
       items: [{ product_id: product, name: "Desk lamp", unit_price: 1299.99, quantity: 3 }],
       reason: null,
     });
-    const order = await client.decided(Number(placed.body["id"]));
+    const order = await client.decided(String(placed.body["id"]));
     expect(order["status"]).toBe("CONFIRMED");
     expect(order["history"].map((entry: { status: string }) => entry.status)).toEqual(["PENDING", "CONFIRMED"]);
     expect(await client.quantityOf(product)).toBe(47);
@@ -39,7 +39,7 @@ describe.each([
     const client = shop.client();
     await client.signUp();
     const product = await client.createProduct({ quantity: 10 });
-    const id = Number((await client.order(product, 4)).body["id"]);
+    const id = String((await client.order(product, 4)).body["id"]);
     await client.decided(id);
     expect((await client.post(`/orders/${id}/cancel`)).body["status"]).toBe("CANCELLED");
     await until("the stock is back", async () => (await client.quantityOf(product)) === 10);
@@ -53,7 +53,7 @@ describe.each([
     const accepted = placed.filter((answer) => answer.status === 201);
     // Whoever comes when the stock is already short is told so at once.
     expect(placed.every(({ status, body }) => status === 201 || (status === 409 && body["code"] === "INSUFFICIENT_STOCK"))).toBe(true);
-    const decided = await Promise.all(accepted.map((answer) => client.decided(Number(answer.body["id"]))));
+    const decided = await Promise.all(accepted.map((answer) => client.decided(String(answer.body["id"]))));
     expect(decided.filter((order) => order["status"] === "CONFIRMED")).toHaveLength(100);
     expect(await client.quantityOf(product)).toBe(0);
     const report = await call(shop.node("api"), audit, {}, asSystem());

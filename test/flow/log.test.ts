@@ -1,6 +1,7 @@
 import { connect } from "node:net";
 import { Client as Postgres } from "pg";
 import type { Client } from "../support/client";
+import { testId } from "../support/ids";
 import { Documentation } from "../support/openapi";
 import { refusals, type Fixture, type Refusal } from "../support/refusals";
 import { ADMIN, startShop, type Shop } from "../support/shop";
@@ -44,15 +45,15 @@ async function open(nodes: readonly (readonly (typeof SERVICES)[number][])[]): P
   await people.admin.login(ADMIN.email, ADMIN.password);
   documentation = await Documentation.of(shop.url);
   const productId = await people.seller.createProduct();
-  const order = async (key: string): Promise<number> =>
-    Number((await people.buyer.order(productId, 1, { headers: { "Idempotency-Key": key } })).body["id"]);
+  const order = async (key: string): Promise<string> =>
+    String((await people.buyer.order(productId, 1, { headers: { "Idempotency-Key": key } })).body["id"]);
   const [orderId, rejectedId] = [await order("used"), await order("rejected")];
   await Promise.all([people.buyer.decided(orderId), people.buyer.decided(rejectedId)]);
   const outboxId = await inOrders(async (database) => {
     await database.query("update orders set status = 'REJECTED' where id = $1", [rejectedId]);
     return Number((await database.query<{ id: string }>("select id from outbox order by id limit 1")).rows[0]!.id);
   });
-  const adminId = Number((await people.admin.get("/me")).body["id"]);
+  const adminId = String((await people.admin.get("/me")).body["id"]);
   fixture = { productId, orderId, rejectedId, outboxId, usedKey: "used", heldKey: "held", email: ADMIN.email, adminId };
 }
 
@@ -185,7 +186,7 @@ describe.each([
       const code = await send({
         code: "",
         method,
-        target: [template.replace("{id}", "1"), ...query].join("?"),
+        target: [template.replace("{id}", template.startsWith("/admin/outbox") ? "1" : testId(1)), ...query].join("?"),
         as: "admin",
         ...(body !== undefined && { body: JSON.stringify(body), headers: { "Content-Type": "application/json" } }),
       });

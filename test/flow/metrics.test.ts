@@ -8,6 +8,7 @@ import { brokerOptions } from "../../moleculer.config";
 import { Proxy } from "../chaos/proxy";
 import { until } from "../support/amqp";
 import type { Client } from "../support/client";
+import { testId } from "../support/ids";
 import { killProcesses, startProcess } from "../support/processes";
 import { scrape } from "../support/prometheus";
 import { createDatabases, startShop, uniqueNamespace, type Shop } from "../support/shop";
@@ -33,7 +34,7 @@ describe("the metrics of a node with every service", () => {
   let shop: Shop;
   let ops: Promise<string>;
   let client: Client;
-  let product: number;
+  let product: string;
   let orders: Postgres;
 
   beforeAll(async () => {
@@ -97,11 +98,11 @@ describe("the metrics of a node with every service", () => {
     const grown = await growth(names, async () => {
       for (let i = 0; i < 3; i++) await client.get(`/products/${product}`);
       await client.request("HEAD", `/products/${product}`);
-      await client.get("/products/999999");
+      await client.get(`/products/${testId(999_999)}`);
       await client.order(product, 1);
       await client.post("/orders", {}, { token: "none" });
       await client.post("/orders", undefined, { raw: "{" });
-      await client.request("PUT", "/products/7", {});
+      await client.request("PUT", `/products/${product}`, {});
     });
     expect(grown).toEqual([3, 1, 1, 1, 1, 1, 1]);
   });
@@ -128,7 +129,7 @@ describe("the metrics of a node with every service", () => {
     expect((await page()).get("shop_outbox_oldest_pending_seconds")).toBe(0);
     await orders.query(
       `with o as (
-         insert into orders (user_id, idempotency_key, request_hash, total_cents) select 1, 'waits ' || n, 'x', 1 from generate_series(1, 5) n
+         insert into orders (user_id, idempotency_key, request_hash, total_cents) select new_id(), 'waits ' || n, 'x', 1 from generate_series(1, 5) n
          returning id, idempotency_key
        )
        insert into outbox (order_id, event, payload, state, created_at, attempts, next_attempt_at)
@@ -161,7 +162,7 @@ describe("the metrics of a node with every service", () => {
     gate = new Promise((resolve) => (open = resolve));
     const counted = ["shop_http_refused_total", http("GET", "/products/:id", 429), http("GET", "/products/:id", 404)];
     const grown = await growth(counted, async () => {
-      const all = Array.from({ length: 60 }, () => client.get("/products/999999"));
+      const all = Array.from({ length: 60 }, () => client.get(`/products/${testId(999_999)}`));
       await until("the gateway has what it takes from one address", async () => (await page()).get("shop_http_requests_under_way") === 20);
       await until("the surplus is refused", async () => (await page()).get("shop_http_refused_total")! >= 40);
       open();

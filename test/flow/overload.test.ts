@@ -1,6 +1,7 @@
 import type { Middleware } from "moleculer";
 import { Agent, request } from "node:http";
 import { until } from "../support/amqp";
+import { testId } from "../support/ids";
 import type { GatewayLimits } from "../../services/api/api.service";
 import { startShop, type Shop } from "../support/shop";
 
@@ -19,9 +20,12 @@ const gated: Middleware = {
       started.push(action.name);
       await gate;
       // How many a database can serve at once is another matter, and the machine's.
-      return action.name === "orders.list" ? { items: [], next_cursor: null } : (ctx.params as { ids: number[] }).ids.map(() => null);
+      return action.name === "orders.list" ? { items: [], next_cursor: null } : (ctx.params as { ids: string[] }).ids.map(() => null);
     },
 };
+
+/** Nothing has its id. */
+const PRODUCT = `/products/${testId(1)}`;
 
 let shop: Shop;
 async function start(limits: GatewayLimits = {}): Promise<void> {
@@ -71,13 +75,13 @@ describe("a gateway with more requests than it can serve", () => {
   it("refuses one address beyond its share with 429 and Retry-After, and serves others at once when a place is free", async () => {
     await start(FEW);
     shut();
-    const greedy = flood(clientAt("127.0.0.2"), "/products/1", 60);
+    const greedy = flood(clientAt("127.0.0.2"), PRODUCT, 60);
     await until("the surplus is refused", () => greedy.responses.length >= 40);
     expect(greedy.responses).toHaveLength(40); // 16 are worked on, and 4 of 16 places are its share
     expect(greedy.responses.every(({ status, retryAfter }) => status === 429 && retryAfter === "1")).toBe(true);
     const other = clientAt("127.0.0.3");
     expect(await other("/health/ready")).toMatchObject({ status: 200 });
-    const modest = other("/products/2");
+    const modest = other(`/products/${testId(2)}`);
     open();
     expect(await modest).toMatchObject({ status: 404 });
     await greedy.all;
@@ -87,15 +91,15 @@ describe("a gateway with more requests than it can serve", () => {
   it("refuses everybody with 503 and Retry-After when all places are taken, and still says that it is ready", async () => {
     await start(FEW);
     shut();
-    const floods = [2, 3, 4, 5, 6].map((n) => flood(clientAt(`127.0.0.${n}`), "/products/1", 20));
+    const floods = [2, 3, 4, 5, 6].map((n) => flood(clientAt(`127.0.0.${n}`), PRODUCT, 20));
     const refused = () => floods.flatMap(({ responses }) => responses);
     await until("the surplus is refused", () => refused().length >= 100 - 32);
     expect(refused()).toHaveLength(100 - 32);
-    expect(await clientAt("127.0.0.7")("/products/1")).toEqual({ status: 503, retryAfter: "2", code: "SERVICE_UNAVAILABLE" });
+    expect(await clientAt("127.0.0.7")(PRODUCT)).toEqual({ status: 503, retryAfter: "2", code: "SERVICE_UNAVAILABLE" });
     expect(await clientAt("127.0.0.7")("/health/ready")).toMatchObject({ status: 200 });
     open();
     await Promise.all(floods.map(({ all }) => all));
-    expect(await clientAt("127.0.0.7")("/products/1")).toMatchObject({ status: 404 });
+    expect(await clientAt("127.0.0.7")(PRODUCT)).toMatchObject({ status: 404 });
   });
 
   it("lets slow lists wait for each other, and nothing else for them", async () => {

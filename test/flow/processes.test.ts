@@ -66,7 +66,7 @@ describe("the shop as processes over RabbitMQ: two of products and orders each, 
     const product = await client.createProduct({ quantity: 50 });
     const placed = await client.order(product, 3);
     expect(placed.body).toMatchObject({ status: "PENDING" });
-    expect(await client.decided(Number(placed.body["id"]))).toMatchObject({ status: "CONFIRMED" });
+    expect(await client.decided(String(placed.body["id"]))).toMatchObject({ status: "CONFIRMED" });
     expect(await client.quantityOf(product)).toBe(47);
   });
 
@@ -74,7 +74,7 @@ describe("the shop as processes over RabbitMQ: two of products and orders each, 
     if (amqp === undefined) return;
     const product = await client.createProduct({ quantity: 100 });
     const placed = await Promise.all(Array.from({ length: 200 }, () => client.buy(product, 1)));
-    const accepted = placed.filter(({ status }) => status === 201).map(({ body }) => Number(body["id"]));
+    const accepted = placed.filter(({ status }) => status === 201).map(({ body }) => String(body["id"]));
     const decided = await Promise.all(accepted.map((id) => client.decided(id)));
     expect(decided.filter((order) => order["status"] === "CONFIRMED")).toHaveLength(100);
     expect(await client.quantityOf(product)).toBe(0);
@@ -84,11 +84,11 @@ describe("the shop as processes over RabbitMQ: two of products and orders each, 
   it("every products node is killed while 50 orders come in: after its return all that were accepted are final, and the audit is clean", async () => {
     if (amqp === undefined) return;
     const product = await client.createProduct({ quantity: 1_000 });
-    const accepted: number[] = [];
+    const accepted: string[] = [];
     const ordering = Promise.all(
       Array.from({ length: 50 }, async (_, i) => {
         const { status, body } = await client.order(product, 1, { headers: { "Idempotency-Key": `buyer-${i}` } });
-        if (status === 201) accepted.push(Number(body["id"]));
+        if (status === 201) accepted.push(String(body["id"]));
         else expect(status).toBe(503);
       }),
     );

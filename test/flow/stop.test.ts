@@ -12,7 +12,7 @@ describe("SIGTERM to a node whose databases hang", () => {
   let lines: Proxy[] = [];
   let node: NodeProcess;
   let client: Client;
-  let product: number;
+  let product: string;
 
   beforeEach(async () => {
     const made = (databases = await createDatabases());
@@ -24,7 +24,7 @@ describe("SIGTERM to a node whose databases hang", () => {
     product = await client.createProduct();
     const { body, status } = await client.order(product, 1);
     expect({ status, body }).toMatchObject({ status: 201 });
-    expect(await client.decided(Number(body["id"]))).toMatchObject({ status: "CONFIRMED" });
+    expect(await client.decided(String(body["id"]))).toMatchObject({ status: "CONFIRMED" });
   });
 
   afterEach(async () => {

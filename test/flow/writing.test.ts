@@ -2,6 +2,7 @@ import type { Middleware } from "moleculer";
 import { connect, type Socket } from "node:net";
 import { until } from "../support/amqp";
 import type { Client } from "../support/client";
+import { testId } from "../support/ids";
 import { startShop, type Shop } from "../support/shop";
 import type { GatewayLimits } from "../../services/api/api.service";
 import type { Connections } from "../../services/api/connections";
@@ -77,7 +78,7 @@ describe("requests that are pipelined on one connection", () => {
     );
     const id = await seller.createProduct();
     const { socket, received, read } = await dial();
-    socket.write(`${get(`/products/${id}`).repeat(99)}${get("/products/999999")}`);
+    socket.write(`${get(`/products/${id}`).repeat(99)}${get(`/products/${testId(999_999)}`)}`);
     await until("others wait behind those that are started", () => (heldBy(0)?.waiting.length ?? 0) > 0);
     const [started, waiting] = [heldBy(0)!.started.length, heldBy(0)!.waiting.length];
     letGo();
@@ -190,7 +191,7 @@ describe("a response", () => {
   it("is never mixed with what is no HTTP: that closes the connection", async () => {
     await open();
     const id = await seller.createProduct();
-    const order = (await seller.order(id, 1)).body["id"] as number;
+    const order = (await seller.order(id, 1)).body["id"] as string;
     await seller.decided(order);
     const { socket, received, read } = await dial();
     read();
@@ -299,7 +300,7 @@ describe("a body", () => {
 
 describe("a body in chunks of one byte, without end,", () => {
   it.each([
-    ["that its route does not take", "GET /products/999999", 404],
+    ["that its route does not take", `GET /products/${testId(999_999)}`, 404],
     ["at a path that there is not", "POST /nothing", 404],
     ["without a token", "POST /orders", 401],
     ["in too many", "POST /token", 400],

@@ -1,8 +1,10 @@
 import { gzipSync } from "node:zlib";
+import { MAX_ID, NIL_ID } from "../../contracts/contract";
+import { misspelled, testId } from "../support/ids";
 import type { Documentation, Operation } from "../support/openapi";
 import type { FuzzRequest } from "./request";
 import { chance, int, pick, propertiesOf, type Random, type Schema, type Values } from "./values";
-import type { Person, World } from "./world";
+import { inAnyCase, type Person, type World } from "./world";
 
 interface Parameter {
   name: string;
@@ -63,7 +65,10 @@ function valid(n: number, line: string, operation: Operation, scene: Scene): Fuz
   };
   for (const { name, in: place, schema, required = false } of parameters) {
     if (place === "query" && name !== "cursor" && (required || chance(random, 0.25)) && isFor(name, request.who))
-      request.query.push([name, encodeURIComponent(String(values.valid(schema)))]);
+      request.query.push([
+        name,
+        encodeURIComponent(PEOPLE.has(name) && chance(random, 0.7) ? somebody(world, random) : String(values.valid(schema))),
+      ]);
     if (place === "header" && chance(random, 0.5)) request.headers.push([name, headerFor(name, request, scene)]);
   }
   if (line === "GET /admin/users" && chance(random, 0.5))
@@ -82,12 +87,16 @@ function whoFor(line: string, { security, tags }: Operation, random: Random): Pe
   return line.includes("/products") ? "seller" : "buyer";
 }
 
+/** Query parameters that name a person. */
+const PEOPLE = new Set(["seller_id", "user_id", "actor", "subject"]);
+const somebody = ({ accounts }: World, random: Random): string => inAnyCase(pick(random, Object.values(accounts)).id, random);
+
 /** What only an admin may ask for. */
 const isFor = (name: string, who: Person): boolean => who === "admin" || !/^(user_id|all)$/.test(name);
 
 function headerFor(name: string, { path }: FuzzRequest, { world, random, values }: Scene): string {
-  const id = /\d+/.exec(path)?.[0];
-  const etag = [...world.products, ...world.orders].find((one) => String(one.id) === id)?.etag ?? '"1"';
+  const id = ID.exec(path)?.[0].toLowerCase();
+  const etag = [...world.products, ...world.orders].find((one) => one.id === id)?.etag ?? '"1"';
   if (name === "If-Match") return pick(random, [etag, etag, "*", '"7"', `W/${etag}`, `"0", ${etag}`]);
   if (name === "If-None-Match") return pick(random, [etag, etag, "*", '"7"', `W/${etag}`, "x", `"0" , ${etag},`]);
   if (name === "Last-Event-ID") return String(int(random, 0, 5));
@@ -121,7 +130,10 @@ function setBody(request: FuzzRequest, content: NonNullable<Operation["requestBo
   if ("delta" in known && chance(random, 0.9)) fields["delta"] = pick(random, [1, 5, -1, 100, -1_000_000]);
   if (request.line === "POST /products" && chance(random, 0.7)) fields["quantity"] = int(random, 0, 2_000);
   for (const item of Array.isArray(fields["items"]) ? (fields["items"] as Record<string, unknown>[]) : [])
-    Object.assign(item, { product_id: pick(random, world.products).id, ...(chance(random, 0.9) && { quantity: int(random, 1, 3) }) });
+    Object.assign(item, {
+      ...(chance(random, 0.97) && { product_id: inAnyCase(pick(random, world.products).id, random) }),
+      ...(chance(random, 0.9) && { quantity: int(random, 1, 3) }),
+    });
   request.body = { json: fields };
   if (request.line === "POST /orders" && chance(random, 0.1) && world.keys.length > 0) {
     const { key, body } = structuredClone(pick(random, world.keys)); // again, with the same body or another
@@ -144,22 +156,9 @@ function followPage(request: FuzzRequest, { world, random }: Scene): void {
   });
 }
 
-const BAD_IDS = [
-  "abc",
-  "0",
-  "-1",
-  "1.5",
-  "01",
-  "9223372036854775808",
-  "1e3",
-  "%00",
-  "1%20",
-  "999999999",
-  "constructor",
-  "1;2",
-  "%e6%bc%a2",
-  "1'--",
-];
+/** In a path: a UUID, or the number of an outbox row. */
+const ID = /[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d+/i;
+const BAD_IDS = [NIL_ID, MAX_ID, "9223372036854775808", "1e3", "%00", "1%20", "999999999", "constructor", "1;2", "%e6%bc%a2", "1'--"];
 const BAD_VALUES = [
   "",
   "x",
@@ -180,12 +179,18 @@ const BAD_VALUES = [
 ];
 const BAD_CURSORS = [
   '["orders",1]',
+  '["orders",1,1]',
+  `["orders",1,"${testId(1).replaceAll("-", "")}"]`,
+  `["orders",-1,"${testId(1)}"]`,
+  `["orders",1e300,"${testId(1)}"]`,
+  `["orders","now","${testId(1)}"]`,
   '["products:created_at",1,1]',
+  '["products:created_at",1,"\\u0000"]',
   "[]",
   "7",
   "null",
-  '["products:name","\\u0000",1]',
-  '["ledger:1",1e300]',
+  `["products:name","\\u0000","${testId(1)}"]`,
+  `["ledger:${testId(1)}",1e300]`,
   "{",
   "",
 ];
@@ -298,8 +303,10 @@ const FAULTS: readonly Fault[] = [
   },
   // path, query, method
   (request, { random }) => {
-    if (!/\d/.test(request.path) || !request.line.includes("{id}")) return undefined;
-    request.path = request.path.replace(/\d+/, pick(random, BAD_IDS));
+    const [id] = ID.exec(request.path) ?? [];
+    if (id === undefined || !request.line.includes("{id}")) return undefined;
+    const texts = misspelled(id.includes("-") ? id : testId(1)).filter(Boolean);
+    request.path = request.path.replace(id, pick(random, [...BAD_IDS, ...texts.map(encodeURIComponent)]));
     request.refusals = [400, 401, 403, 404, 413, 415, 422];
     return "a bad id";
   },

@@ -14,7 +14,7 @@ export function learn(world: World, request: FuzzRequest, { status, headers, tex
   }
   const body: unknown = /json/.test(headers.get("content-type") ?? "") && text !== "" ? JSON.parse(text) : undefined;
   if (typeof body !== "object" || body === null) return;
-  const id = "id" in body ? Number(body.id) : undefined; // a list has none, where the fault is another method
+  const id = "id" in body ? String(body.id) : undefined; // a list has none, where the fault is another method
   const etag = headers.get("etag") ?? '"1"';
   if (line === "POST /products" && who === "seller" && id !== undefined) world.remember(world.products, { id, etag });
   if (line === "POST /orders" && who === "buyer" && id !== undefined && headers.get("idempotent-replayed") === null) {
@@ -24,7 +24,7 @@ export function learn(world: World, request: FuzzRequest, { status, headers, tex
     if (key !== undefined && json !== undefined) world.remember(world.keys, { key, body: json });
   }
   for (const list of [world.products, world.orders])
-    for (const one of list) if (request.path.endsWith(`/${one.id}`) && headers.has("etag")) one.etag = etag;
+    for (const one of list) if (request.path.toLowerCase().endsWith(`/${one.id}`) && headers.has("etag")) one.etag = etag;
   if ("refresh_token" in body) world.remember(world.refreshTokens, String(body.refresh_token));
   const given = request.body?.json;
   if (

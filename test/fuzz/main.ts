@@ -109,7 +109,7 @@ const withoutTokens = (text: string, { accounts }: World): string =>
 
 /** Failures of one kind are one failure. */
 const kindOf = ({ request: { line, method }, wrong }: Failure): string =>
-  wrong.length === 0 ? "" : `${line} ${method === "HEAD"} ${(wrong[0] ?? "").replace(/\d{4,}|"[^"]*"/g, "…")}`;
+  wrong.length === 0 ? "" : `${line} ${method === "HEAD"} ${(wrong[0] ?? "").replace(/[\da-f-]{36}|\d{4,}|"[^"]*"/gi, "…")}`;
 
 async function main(): Promise<void> {
   const target = await startTarget();

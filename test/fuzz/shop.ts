@@ -78,7 +78,7 @@ async function furnish(url: string, ordersUrl: string): Promise<World> {
     const email = `${randomBytes(6).toString("hex")}@fuzz.test`;
     const { body } = await client.post("/register", { email, password: PASSWORD });
     await client.login(email, PASSWORD);
-    return { id: Number(body["id"]), email, password: PASSWORD, token: client.token ?? "" };
+    return { id: String(body["id"]), email, password: PASSWORD, token: client.token ?? "" };
   };
   const admin = await new Client(url).login(ADMIN.email, ADMIN.password);
   const { body: itself } = await admin.get("/me");
@@ -86,7 +86,7 @@ async function furnish(url: string, ordersUrl: string): Promise<World> {
     seller: await account(),
     buyer: await account(),
     changer: await account(),
-    admin: { ...ADMIN, id: Number(itself["id"]), token: admin.token ?? "" },
+    admin: { ...ADMIN, id: String(itself["id"]), token: admin.token ?? "" },
   });
   const as = (token: string): Client => Object.assign(new Client(url), { token });
   const [seller, buyer] = [as(world.accounts.seller.token), as(world.accounts.buyer.token)];
@@ -99,11 +99,11 @@ async function furnish(url: string, ordersUrl: string): Promise<World> {
   for (let i = 0; i < 40; i++)
     world.products.push({ id: await seller.createProduct({ name: `Lamp ${i}`, quantity: i < 5 ? 3 : 100_000 }), etag: '"1"' });
   for (let i = 0; i < PARKED + 2; i++) {
-    const { body } = await buyer.order(world.products[10 + (i % 20)]?.id ?? 0, 1);
-    world.orders.push({ id: Number(body["id"]), etag: '"1"' });
+    const { body } = await buyer.order(world.products[10 + (i % 20)]?.id ?? "", 1);
+    world.orders.push({ id: String(body["id"]), etag: '"1"' });
   }
   for (const { id } of world.orders) await buyer.decided(id);
-  world.rejectedId = world.orders.shift()?.id ?? 0;
+  world.rejectedId = world.orders.shift()?.id ?? "";
   await arrange(ordersUrl, world);
   return world;
 }

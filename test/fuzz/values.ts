@@ -1,4 +1,5 @@
 import fc from "fast-check";
+import { misspelled, testId } from "../support/ids";
 
 /** A schema as OpenAPI has it. */
 export type Schema = Readonly<Record<string, unknown>>;
@@ -15,6 +16,7 @@ export const chance = (random: Random, probability: number): boolean => random()
 
 const ALPHABETS = ["abcdefghijklmnopqrstuvwxyz", "ABC xyz 0123456789", "aé漢字ßñ", "🙂👍a", "%_\\'\"<>&;/?#[]{}", "\t\n ab"];
 const LETTERS = Array.from("abcdefghijklmnopqrstuvwxyz0123456789");
+const HEX = Array.from("0123456789abcdef");
 const isObject = (value: unknown): value is Schema => typeof value === "object" && value !== null && !Array.isArray(value);
 const numberOf = (schema: Schema, name: string, fallback: number): number => {
   const value = schema[name];
@@ -83,6 +85,8 @@ export class Values {
         return `${this.letters(int(this.random, 1, 20))}@${this.letters(int(this.random, 1, 20))}.test`;
       case "password":
         return this.letters(int(this.random, min, 72));
+      case "uuid":
+        return [8, 4, 4, 4, 12].map((length) => Array.from({ length }, () => pick(this.random, HEX)).join("")).join("-");
       case "date-time":
         return new Date(int(this.random, 0, 4e12)).toISOString();
       default:
@@ -131,7 +135,8 @@ export class Values {
     };
     const type = Array.isArray(schema["type"]) ? schema["type"][0] : schema["type"];
     const anything = [null, true, -1, 0, 1.5, "x", [], {}, [{}], { a: { b: {} } }];
-    return pick(this.random, [...anything, ...(typeof type === "string" ? (ofType[type] ?? []) : [])]);
+    const ids = schema["format"] === "uuid" ? misspelled(testId(1)) : [];
+    return pick(this.random, [...anything, ...(typeof type === "string" ? (ofType[type] ?? []) : []), ...ids]);
   }
 }
 

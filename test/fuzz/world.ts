@@ -1,27 +1,32 @@
+import { testId } from "../support/ids";
 import { chance, int, pick, type Random } from "./values";
 
 export type Person = "nobody" | "seller" | "buyer" | "admin" | "changer";
 
 export interface Account {
-  id: number;
+  id: string;
   email: string;
   password: string;
   token: string;
 }
 
 interface Product {
-  id: number;
+  id: string;
   etag: string;
 }
 
 const MOST = 300;
+const NOBODY = testId(999_999);
+
+/** RFC 9562, 4: upper case is accepted. */
+export const inAnyCase = (id: string, random: Random): string => (chance(random, 0.1) ? id.toUpperCase() : id);
 
 /** The ids, tokens and cursors that requests are made of. It learns from responses; what it starts with is never given away. */
 export class World {
   readonly products: Product[] = [];
   readonly orders: Product[] = [];
   /** The buyer's, and final. */
-  rejectedId = 0;
+  rejectedId = "";
   readonly outbox: number[] = [];
   readonly parked: number[] = [];
   /** People whom nobody logs in as, but to try it. */
@@ -40,13 +45,17 @@ export class World {
   /** An id for the path of an operation. */
   idFor(line: string, random: Random): string {
     const [, path = ""] = line.split(" ");
-    if (line === "DELETE /products/{id}") return String((this.products.length > 20 ? this.products.pop() : undefined)?.id ?? 999_999);
-    if (path.startsWith("/products")) return String(pick(random, this.products).id);
-    if (path.startsWith("/orders")) return String(chance(random, 0.1) ? this.rejectedId : pick(random, this.orders).id);
     if (line === "POST /admin/outbox/{id}/replay" && chance(random, 0.5)) return String(this.parked.pop() ?? pick(random, this.outbox));
     if (path.startsWith("/admin/outbox")) return String(pick(random, this.outbox));
-    if (path.startsWith("/admin/users")) return String(pick(random, this.strangers).id);
-    return String(int(random, 1_000_000, 2_000_000));
+    return inAnyCase(this.uuidFor(line, random), random);
+  }
+
+  private uuidFor(line: string, random: Random): string {
+    const [, path = ""] = line.split(" ");
+    if (line === "DELETE /products/{id}") return (this.products.length > 20 ? this.products.pop() : undefined)?.id ?? NOBODY;
+    if (path.startsWith("/products")) return pick(random, this.products).id;
+    if (path.startsWith("/orders")) return chance(random, 0.1) ? this.rejectedId : pick(random, this.orders).id;
+    return path.startsWith("/admin/users") ? pick(random, this.strangers).id : NOBODY;
   }
 
   remember<T>(list: T[], one: T): void {

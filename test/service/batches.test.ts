@@ -7,15 +7,19 @@ import * as orders from "../../contracts/orders";
 import * as products from "../../contracts/products";
 import { until } from "../support/amqp";
 import type { Client } from "../support/client";
+import { testId } from "../support/ids";
 import { startShop, type Shop } from "../support/shop";
 
 let shop: Shop, broker: ServiceBroker, database: Postgres, seller: Client;
-let lastUser = 2_000_000;
+let lastUser = 0;
+const somebody = (): string => testId(++lastUser);
+/** A product or order that nobody has made. */
+const UNKNOWN = testId(999_999);
 
 type Made = Result<typeof orders.createMany>[number];
 const codes = (made: Made[]) => made.map((one) => ("error" in one ? one.error.code : one.replayed ? "replayed" : "new"));
-const wish = (product_id: number, more: { user_id?: number; key?: string; quantity?: number } = {}) => ({
-  user_id: more.user_id ?? ++lastUser,
+const wish = (product_id: string, more: { user_id?: string; key?: string; quantity?: number } = {}) => ({
+  user_id: more.user_id ?? somebody(),
   items: [{ product_id, quantity: more.quantity ?? 1 }],
   idempotency_key: more.key ?? randomUUID(),
 });
@@ -50,7 +54,7 @@ afterAll(async () => {
 describe("orders that travel together", () => {
   it("one bad order among 128 gets its error, and the 127 others are made, in the order asked", async () => {
     const product = await seller.createProduct({ quantity: 1_000 });
-    const wishes = Array.from({ length: 128 }, (_, i) => wish(i === 77 ? 999_999 : product));
+    const wishes = Array.from({ length: 128 }, (_, i) => wish(i === 77 ? UNKNOWN : product));
     const made = await createMany(wishes);
     expect(codes(made)).toEqual(wishes.map((_, i) => (i === 77 ? "PRODUCT_NOT_FOUND" : "new")));
     expect(made.map((one) => ("order" in one ? one.order.user_id : undefined))).toEqual(
@@ -61,7 +65,7 @@ describe("orders that travel together", () => {
   it("one that the database refuses gets its error, and the others are made", async () => {
     const product = await seller.createProduct();
     const unlucky = wish(product);
-    await database.query(`alter table orders add constraint for_a_test check (user_id <> ${unlucky.user_id})`);
+    await database.query(`alter table orders add constraint for_a_test check (user_id <> '${unlucky.user_id}')`);
     const made = await createMany([wish(product), unlucky, wish(product)]);
     await database.query("alter table orders drop constraint for_a_test");
     expect(codes(made)).toEqual(["new", "INTERNAL_ERROR", "new"]);
@@ -69,7 +73,7 @@ describe("orders that travel together", () => {
 
   it("twins with one key make one order; one with another body is refused; keys of different people have nothing in common", async () => {
     const product = await seller.createProduct({ quantity: 10 });
-    const user_id = ++lastUser;
+    const user_id = somebody();
     const made = await createMany([
       wish(product, { user_id, key: "k" }),
       wish(product, { user_id, key: "k" }),
@@ -113,7 +117,7 @@ describe("orders that travel together", () => {
     await buyer.signUp();
     const answers = await Promise.all(Array.from({ length: 100 }, () => buyer.order(product, 1)));
     expect(answers.filter(({ status }) => status === 201)).toHaveLength(100);
-    const ids = answers.map(({ body }) => Number(body["id"]));
+    const ids = answers.map(({ body }) => String(body["id"]));
     await until("all are confirmed", async () => {
       const { rowCount } = await database.query("select from orders where id = any($1) and status = 'CONFIRMED'", [ids]);
       return rowCount === 100;
@@ -130,7 +134,7 @@ describe("reads that travel together", () => {
   it("products come in the order asked, twice where asked twice, and null for those that are not there", async () => {
     const [a, b, gone] = [await seller.createProduct(), await seller.createProduct(), await seller.createProduct()];
     await seller.delete(`/products/${gone}`);
-    const found = await call(broker, products.getMany, { ids: [b, gone, a, 999_999, b] });
+    const found = await call(broker, products.getMany, { ids: [b, gone, a, UNKNOWN, b] });
     expect(found.map((product) => product?.id)).toEqual([b, undefined, a, undefined, b]);
   });
 
@@ -169,7 +173,7 @@ describe("reads that travel together", () => {
       { id: a!, user_id: mine.user_id, role: "user" as const },
       { id: b!, user_id: mine.user_id, role: "user" as const },
       { id: b!, user_id: mine.user_id, role: "admin" as const },
-      { id: 999_999, user_id: mine.user_id, role: "admin" as const },
+      { id: UNKNOWN, user_id: mine.user_id, role: "admin" as const },
     ];
     const found = await call(broker, orders.getMany, { orders: wanted });
     expect(found.map((order) => order?.id)).toEqual([a, undefined, b, undefined]);

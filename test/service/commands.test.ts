@@ -1,6 +1,7 @@
 import type { ServiceBroker } from "moleculer";
 import { Client } from "pg";
 import { COMMANDS } from "../../scripts/commands";
+import { testId } from "../support/ids";
 import { startShop, type Shop } from "../support/shop";
 
 const table = (rows: string[][]): string => rows.map((row) => row.join(" | ")).join("\n");
@@ -32,13 +33,14 @@ beforeAll(async () => {
   await db.connect();
   const { rows } = await db.query<{ id: string }>(
     `with o as (
-       insert into orders (user_id, idempotency_key, request_hash, total_cents) select 1, n, 'x', 100 from unnest(array['new', 'broken']) n
+       insert into orders (user_id, idempotency_key, request_hash, total_cents) select $1, n, 'x', 100 from unnest(array['new', 'broken']) n
        returning id, idempotency_key = 'broken' as broken
      )
      insert into outbox (order_id, event, payload, state, attempts, last_error)
      select id, 'order.created', '{"lines": "nonsense"}',
        case when broken then 'PARKED' else 'PENDING' end, case when broken then 1 else 0 end, case when broken then 'lines must be array' end
      from o order by broken returning id`,
+    [testId(1)],
   );
   await db.end();
   parked = Number(rows[1]?.id);
@@ -50,8 +52,10 @@ describe("the console's outbox", () => {
     const lines = (await typed("outbox", {}, shop.node("users"))).split("\n");
     expect(lines).toHaveLength(3);
     expect(lines[0]).toBe("id | order | event | state | attempts | next attempt | last error");
-    expect(lines[1]).toMatch(/^\d+ \| \d+ \| order\.created \| PENDING \| 0 \| 2\d{3}-.*Z \| -$/);
-    expect(lines[2]).toMatch(new RegExp(`^${parked} \\| \\d+ \\| order\\.created \\| PARKED \\| 1 \\| - \\| lines must be array$`));
+    expect(lines[1]).toMatch(/^\d+ \| [0-9a-f-]{36} \| order\.created \| PENDING \| 0 \| 2\d{3}-.*Z \| -$/);
+    expect(lines[2]).toMatch(
+      new RegExp(`^${parked} \\| [0-9a-f-]{36} \\| order\\.created \\| PARKED \\| 1 \\| - \\| lines must be array$`),
+    );
   });
 
   it.each([

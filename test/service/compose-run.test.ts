@@ -106,7 +106,7 @@ describe("the shop as compose runs it", () => {
     const product = await client.createProduct({ quantity: 50 });
     const placed = await client.order(product, 3);
     expect(placed).toMatchObject({ status: 201, body: { status: "PENDING" } });
-    expect(await client.decided(Number(placed.body["id"]))).toMatchObject({ status: "CONFIRMED" });
+    expect(await client.decided(String(placed.body["id"]))).toMatchObject({ status: "CONFIRMED" });
     expect(await client.quantityOf(product)).toBe(47);
   });
 

@@ -278,10 +278,10 @@ describe("known addresses", () => {
     const addresses = Array.from({ length: 22 }, (_, i) => `198.51.100.${i}`);
     for (const from of addresses) expect((await logIn(email, PASSWORD, from)).status).toBe(200);
     const { db, tidy } = users();
-    const id = Number((await inUsers(`select id from users where email = '${email}'`))[0]!["id"]);
+    const id = String((await inUsers(`select id from users where email = '${email}'`))[0]!["id"]);
     const areKnown = await Promise.all(addresses.map((address) => isKnownAddress(db, id, address)));
     expect(areKnown).toEqual([false, false, ...Array<boolean>(20).fill(true)]);
-    await inUsers(`update known_addresses set last_used_at = now() - interval '91 days' where user_id = ${id}`);
+    await inUsers(`update known_addresses set last_used_at = now() - interval '91 days' where user_id = '${id}'`);
     expect(await isKnownAddress(db, id, addresses[21]!)).toBe(false);
     expect((await logIn(email, PASSWORD, addresses[21])).status).toBe(200);
     await tidy();

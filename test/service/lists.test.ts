@@ -4,6 +4,7 @@ import { LIST_CONNECTIONS, ListDatabase } from "../../mixins/database.lists";
 import type { WithDatabase } from "../../mixins/database.mixin";
 import { until } from "../support/amqp";
 import type { Client } from "../support/client";
+import { testId } from "../support/ids";
 import { ADMIN, startShop, type Shop } from "../support/shop";
 
 const AWAY = { type: "SERVICE_UNAVAILABLE", code: 503 };
@@ -76,13 +77,14 @@ describe("lists and searches", () => {
   it.each([
     ["products", "/products"],
     ["products", "/products?q=lamp"],
-    ["products", "/products/1/stock"],
+    ["products", "/products/{id}/stock"],
     ["orders", "/orders"],
     ["orders", "/admin/outbox"],
     ["users", "/admin/audit-log"],
   ] as const)(
     "of %s use these connections: GET %s waits for one, and is refused within a second where there is none",
-    async (service, path) => {
+    async (service, template) => {
+      const path = template.replace("{id}", await seller.createProduct());
       const admin = await shop.client().login(ADMIN.email, ADMIN.password);
       expect((await admin.get(path)).status).toBe(200);
       const gate = hold(service);
@@ -159,7 +161,8 @@ describe("a search", () => {
 
   it("of repetitive texts for what they nearly hold is quick, many at once, and others are served meanwhile", async () => {
     await database.query(
-      "insert into products (name, description, price_cents, quantity, seller_id) select 'aab', rpad('', 5000, 'a'), 1, 1, 1 from generate_series(1, 600)",
+      "insert into products (name, description, price_cents, quantity, seller_id) select 'aab', rpad('', 5000, 'a'), 1, 1, $1 from generate_series(1, 600)",
+      [testId(1)],
     );
     await database.query("analyze products");
     const id = await seller.createProduct();
@@ -170,7 +173,7 @@ describe("a search", () => {
     for (let i = 0; i < 5; i++) reads.push(await timed(() => seller.get(`/products/${id}`)));
     expect((await searches).map(({ status }) => status)).toEqual(Array(16).fill(200));
     expect(Math.max(...reads)).toBeLessThan(500);
-    await database.query("delete from products where seller_id = 1");
+    await database.query("delete from products where seller_id = $1", [testId(1)]);
   });
 
   it("looks at the first 300 characters of name and description", async () => {

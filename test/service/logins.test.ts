@@ -337,7 +337,7 @@ describe("within limits", () => {
 
   it("a change of password whose time is over changes nothing", async () => {
     const email = await newAccount();
-    const [user] = await inUsers<{ id: number }>("select id::int from users where email = $1", [email]);
+    const [user] = await inUsers<{ id: string }>("select id from users where email = $1", [email]);
     await late(() => service().logins.changePassword(user!, { current: PASSWORD, next: "another horse" }, visitor("198.51.100.7")));
     expect((await logIn(email, PASSWORD)).status).toBe(200);
   });

@@ -2,11 +2,13 @@ import { hash } from "node:crypto";
 import type { Middleware, ServiceBroker } from "moleculer";
 import { Client as Postgres } from "pg";
 import { asSystem, call, emit } from "../../broker/contract";
+import { compareIds } from "../../contracts/contract";
 import * as orders from "../../contracts/orders";
 import { stockSettled } from "../../contracts/products";
 import type { Role } from "../../contracts/users";
 import { until } from "../support/amqp";
 import type { Client } from "../support/client";
+import { testId, UUID_V7 } from "../support/ids";
 import { ADMIN, startShop, type Shop } from "../support/shop";
 
 let shop: Shop, broker: ServiceBroker, database: Postgres;
@@ -19,12 +21,14 @@ const losing: Middleware = {
   localEvent: (next, event) => (ctx) => (lost.has(event.name ?? "") ? Promise.resolve() : next(ctx)),
 };
 
-const as = (id: number, role: Role = "user") => ({ meta: { user: { id, role } } });
+const as = (id: string, role: Role = "user") => ({ meta: { user: { id, role } } });
 /** Nobody else's id: what is theirs is a list of its own. */
-let lastUser = 1_000_000;
-const somebody = () => as(++lastUser);
+let lastUser = 0;
+const somebody = () => as(testId(++lastUser));
+/** A product that nobody has made. */
+const UNKNOWN = testId(999_999);
 /** The body of an order, by product and quantity. */
-const basket = (...lines: [product_id: number, quantity: number][]) => ({
+const basket = (...lines: [product_id: string, quantity: number][]) => ({
   items: lines.map(([product_id, quantity]) => ({ product_id, quantity })),
 });
 const create = (basket: { items: orders.Line[] }, caller = somebody()) => call(broker, orders.create, basket, caller);
@@ -68,14 +72,14 @@ describe("a new order", () => {
     const { status, body, location, etag, replayed } = await post(basket([b, 1], [a, 2], [b, 2]));
     expect([status, location, etag, replayed]).toEqual([201, `/orders/${body.id}`, '"1"', null]);
     expect(body).toEqual({
-      id: expect.any(Number),
+      id: expect.stringMatching(UUID_V7),
       user_id: (await buyer.get("/me")).body["id"],
       status: "PENDING",
       total_price: 3900.17,
       items: [
         { product_id: a, name: "A", unit_price: 0.1, quantity: 2 },
         { product_id: b, name: "B", unit_price: 1299.99, quantity: 3 },
-      ],
+      ].sort((one, other) => compareIds(one.product_id, other.product_id)),
       reason: null,
       history: [{ status: "PENDING", at: body.created_at }],
       created_at: expect.any(String),
@@ -85,14 +89,14 @@ describe("a new order", () => {
 
   it("has 100 lines of 10,000 units at the highest price", async () => {
     const product = await seller.createProduct({ price: 9_999_999.99, quantity: 1_000_000_000 });
-    const { order } = await create(basket(...Array.from({ length: 100 }, (): [number, number] => [product, 10_000])));
+    const { order } = await create(basket(...Array.from({ length: 100 }, (): [string, number] => [product, 10_000])));
     expect(order).toMatchObject({ total_price: 9_999_999_990_000, items: [{ quantity: 1_000_000 }] });
   });
 
   it("keeps name and price of its moment, whatever becomes of the product; its ETag changes as it does, and no more", async () => {
     lost.add("order.created");
     const product = await seller.createProduct({ name: "Old", price: 5 });
-    const id = Number((await buyer.order(product, 2)).body["id"]);
+    const id = String((await buyer.order(product, 2)).body["id"]);
     const get = (tag: string) => buyer.get(`/orders/${id}`, { headers: { "If-None-Match": tag } });
     expect((await get('"1"')).status).toBe(304);
     lost.clear();
@@ -109,8 +113,8 @@ describe("a new order", () => {
     const [product, archived] = await stocked(3);
     await seller.delete(`/products/${archived}`);
     const caller = somebody();
-    const unknown = { type: "PRODUCT_NOT_FOUND", message: expect.stringContaining("99999") };
-    await expect(create(basket([product, 1], [99_999, 1]), caller)).rejects.toMatchObject(unknown);
+    const unknown = { type: "PRODUCT_NOT_FOUND", message: expect.stringContaining(UNKNOWN) };
+    await expect(create(basket([product, 1], [UNKNOWN, 1]), caller)).rejects.toMatchObject(unknown);
     await expect(create(basket([archived, 1]), caller)).rejects.toMatchObject({ type: "PRODUCT_NOT_FOUND" });
     const short = { type: "INSUFFICIENT_STOCK", message: `not enough stock: product ${product}: 4 wanted, 3 left` };
     await expect(create(basket([product, 2], [product, 2]), caller)).rejects.toMatchObject(short);
@@ -138,23 +142,26 @@ it("an order without a key is made once, though its caller has given up before i
 
 describe("the list of orders", () => {
   const caller = somebody();
-  const newest: number[] = [];
+  const newest: string[] = [];
+  const createNewest = async () => {
+    const { order } = await create(basket([await seller.createProduct(), 1]), caller);
+    newest.unshift(order.id);
+    await until("the next one is newer", () => Date.now() > Date.parse(order.created_at));
+  };
   beforeAll(async () => {
-    const product = await seller.createProduct();
-    for (let i = 0; i < 5; i++) newest.unshift((await create(basket([product, 1]), caller)).order.id);
+    for (let i = 0; i < 5; i++) await createNewest();
     await call(broker, orders.cancel, { id: newest[1]! }, caller);
     await settled();
   });
   const ids = async (params: object, who = caller) => (await call(broker, orders.list, params, who)).items.map(({ id }) => id);
 
   it("has one's own, newest first, page by page, though new ones come between", async () => {
-    const seen: number[] = [];
+    const seen: string[] = [];
     for (let cursor: string | null | undefined; cursor !== null;) {
       const page = await call(broker, orders.list, { limit: 2, ...(cursor !== undefined && { cursor }) }, caller);
       seen.push(...page.items.map(({ id }) => id));
       cursor = page.next_cursor;
-      const { order } = await create(basket([await seller.createProduct(), 1]), caller);
-      newest.unshift(order.id);
+      await createNewest();
     }
     expect(seen).toEqual(newest.slice(-5));
   });
@@ -165,12 +172,12 @@ describe("the list of orders", () => {
     expect(await ids({ status: "CONFIRMED" })).toEqual(newest.filter((id) => id !== newest.at(-4)));
     expect(await ids({ status: "REJECTED" })).toEqual([]);
     const { id } = caller.meta.user;
-    const root = as(1, "admin");
+    const root = as(testId(0), "admin");
     expect(await ids({ user_id: id }, root)).toEqual(newest);
     expect(await ids({ all: true, limit: 100 }, root)).toEqual(expect.arrayContaining(newest));
     expect(await ids({}, root)).toEqual([]);
     expect(await ids({ user_id: id })).toEqual(newest);
-    for (const params of [{ user_id: 1 }, { all: true }]) await expect(ids(params)).rejects.toMatchObject({ type: "FORBIDDEN" });
+    for (const params of [{ user_id: testId(0) }, { all: true }]) await expect(ids(params)).rejects.toMatchObject({ type: "FORBIDDEN" });
   });
 
   it("over HTTP links its next page with its filters", async () => {
@@ -181,11 +188,11 @@ describe("the list of orders", () => {
 });
 
 describe("a cancel", () => {
-  const history = async (id: number) => (await buyer.get<orders.Order>(`/orders/${id}`)).body.history.map(({ status }) => status);
+  const history = async (id: string) => (await buyer.get<orders.Order>(`/orders/${id}`)).body.history.map(({ status }) => status);
 
   it("of a CONFIRMED order gives the stock back once, however often it is asked for", async () => {
     const product = await seller.createProduct({ quantity: 5 });
-    const id = Number((await buyer.order(product, 5)).body["id"]);
+    const id = String((await buyer.order(product, 5)).body["id"]);
     await buyer.decided(id);
     const cancelled = await Promise.all(Array.from({ length: 10 }, () => buyer.post(`/orders/${id}/cancel`)));
     for (const { status, body } of cancelled) expect([status, body["status"]]).toEqual([200, "CANCELLED"]);
@@ -204,7 +211,7 @@ describe("a cancel", () => {
   ])("of a PENDING order, %s, leaves the stock as it was", async (_when, events, left) => {
     events.forEach((event) => lost.add(event));
     const product = await seller.createProduct({ quantity: 5 });
-    const id = Number((await buyer.order(product, 3)).body["id"]);
+    const id = String((await buyer.order(product, 3)).body["id"]);
     await until("products has gone as far as it can", async () => (await seller.quantityOf(product)) === left);
     expect((await buyer.post(`/orders/${id}/cancel`)).body["status"]).toBe("CANCELLED");
     lost.clear();
@@ -223,7 +230,8 @@ describe("an order whose stock went away before it was reserved", () => {
     await seller.delete(`/products/${none}`);
     lost.clear();
     const order = await buyer.decided(body.id);
-    const reason = `not enough stock: product ${few}: 3 wanted, 2 left; product ${none}: 3 wanted, 0 left`;
+    const short = [`product ${few}: 3 wanted, 2 left`, `product ${none}: 3 wanted, 0 left`].sort();
+    const reason = `not enough stock: ${short.join("; ")}`;
     expect(order).toMatchObject({ status: "REJECTED", reason, history: [{ status: "PENDING" }, { status: "REJECTED" }] });
     expect([await seller.quantityOf(plenty), await seller.quantityOf(few)]).toEqual([5, 2]);
     expect((await buyer.post(`/orders/${body.id}/cancel`)).body["code"]).toBe("ORDER_NOT_CANCELLABLE");
@@ -239,7 +247,7 @@ describe("an order whose stock went away before it was reserved", () => {
 });
 
 describe("an Idempotency-Key", () => {
-  let product: number, key: string, first: Awaited<ReturnType<typeof post>>;
+  let product: string, key: string, first: Awaited<ReturnType<typeof post>>;
   beforeEach(async () => {
     product = await seller.createProduct({ quantity: 100 });
     key = `key-${product}`;
@@ -257,11 +265,11 @@ describe("an Idempotency-Key", () => {
   });
 
   it("with the same wish in other lines is the same request; with another → 422, and the first can still be replayed", async () => {
-    await expectReplay(basket([product, 1], [product, 1]));
+    await expectReplay(basket([product, 1], [product.toUpperCase(), 1]));
     const other = await seller.createProduct();
     const { text } = await post(basket([product, 1], [other, 1]), `${key}-2`);
     expect((await post(basket([other, 1], [product, 1]), `${key}-2`)).text).toBe(text);
-    for (const body of [basket([product, 3]), basket([99_999, 2])])
+    for (const body of [basket([product, 3]), basket([UNKNOWN, 2])])
       expect(await post(body, key)).toMatchObject({ status: 422, body: { code: "IDEMPOTENCY_KEY_REUSED" }, replayed: null });
     await expectReplay();
   });
@@ -285,7 +293,7 @@ describe("an Idempotency-Key", () => {
   });
 
   it.each([
-    ["an unknown product", () => basket([99_999, 1]), 404],
+    ["an unknown product", () => basket([UNKNOWN, 1]), 404],
     ["too little stock", () => basket([product, 1_000]), 409],
     ["a body that is wrong", () => basket([product, 0]), 422],
   ])("may be used again after %s", async (_what, body, status) => {

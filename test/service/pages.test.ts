@@ -9,12 +9,13 @@ import { gather } from "../../services/api/gather";
 import { findByKeys, findSeen, listOrders } from "../../services/orders/orders.store";
 import { listProducts } from "../../services/products/products.store";
 import type { Client } from "../support/client";
+import { testId } from "../support/ids";
 import { ADMIN, startShop, type Shop } from "../support/shop";
 
 const MOST_TEXT = "語".repeat(5_000);
 const LONG_NAME = "語".repeat(200);
 
-let shop: Shop, catalogue: Postgres, book: Postgres, seller: Client, sellerId: number;
+let shop: Shop, catalogue: Postgres, book: Postgres, seller: Client, sellerId: string;
 
 /** Bytes of the largest response of each action; what travels between nodes is this, and a little around it. */
 const largest = new Map<string, number>();
@@ -45,14 +46,14 @@ beforeEach(() => {
 });
 
 /** All pages of a path by their links, each of at most 256 KiB. */
-async function walk(client: Client, start: string): Promise<{ ids: number[]; pages: number[] }> {
-  const ids: number[] = [];
+async function walk(client: Client, start: string): Promise<{ ids: string[]; pages: number[] }> {
+  const ids: string[] = [];
   const pages: number[] = [];
   for (let path = start; path !== "";) {
     const response = await fetch(client.url + path, { headers: { Authorization: `Bearer ${client.token ?? ""}` } });
     const text = await response.text();
     expect([response.status, Buffer.byteLength(text) <= PAGE_BYTES]).toEqual([200, true]);
-    const items = (JSON.parse(text) as { items: { id: number }[] }).items.map(({ id }) => id);
+    const items = (JSON.parse(text) as { items: { id: string }[] }).items.map(({ id }) => id);
     ids.push(...items);
     pages.push(items.length);
     path = /^<(.+)>; rel="next"$/.exec(response.headers.get("link") ?? "")?.[1] ?? "";
@@ -60,28 +61,28 @@ async function walk(client: Client, start: string): Promise<{ ids: number[]; pag
   return { ids, pages };
 }
 
-const insertProducts = async (count: number, name: string, description: string | null, sellers: number): Promise<number[]> =>
+const insertProducts = async (count: number, name: string, description: string | null, owner: string): Promise<string[]> =>
   (
     await catalogue.query<{ id: string }>(
       `insert into products (name, description, price_cents, quantity, seller_id)
        select $2, $3, 1, 1000000, $4 from generate_series(1, $1) returning id`,
-      [count, name, description, sellers],
+      [count, name, description, owner],
     )
-  ).rows.map(({ id }) => Number(id));
+  ).rows.map(({ id }) => id);
 
 /** Orders of a hundred lines with the longest names. */
-async function insertOrders(count: number, userId: number): Promise<number[]> {
+async function insertOrders(count: number, userId: string): Promise<string[]> {
   const { rows } = await book.query<{ id: string }>(
     `with made as (
        insert into orders (user_id, idempotency_key, request_hash, status, total_cents)
        select $2, 'large-' || n, '-', 'CONFIRMED', 100 from generate_series(1, $1) as n returning id
      ), lines as (
-       insert into order_lines (order_id, product_id, name, unit_price_cents, quantity) select id, p, $3, 1, 1 from made, generate_series(1, 100) as p
+       insert into order_lines (order_id, product_id, name, unit_price_cents, quantity) select id, gen_random_uuid(), $3, 1, 1 from made, generate_series(1, 100)
      ), history as (insert into order_history (order_id, status) select id, 'CONFIRMED' from made)
      select id from made order by id`,
     [count, userId, LONG_NAME],
   );
-  return rows.map(({ id }) => Number(id));
+  return rows.map(({ id }) => id);
 }
 
 /** Bytes of the rows that a database gives for a list. */
@@ -98,15 +99,15 @@ async function readBytes(client: Postgres, list: (db: Database) => Promise<unkno
 
 describe("a page of large items", () => {
   beforeAll(async () => {
-    await insertProducts(50, LONG_NAME, MOST_TEXT, 4_000_001);
-    await insertProducts(50, "Lamp", null, 4_000_001);
+    await insertProducts(50, LONG_NAME, MOST_TEXT, testId(1));
+    await insertProducts(50, "Lamp", null, testId(1));
   });
 
   it.each(["created_at", "-name", "price"])(
     "of products by %s ends at 256 KiB, one of small ones at its limit; together they have every item once",
     async (sort) => {
       for (const limit of [20, 100]) {
-        const { ids, pages } = await walk(seller, `/products?seller_id=4000001&sort=${sort}&limit=${limit}`);
+        const { ids, pages } = await walk(seller, `/products?seller_id=${testId(1)}&sort=${sort}&limit=${limit}`);
         expect([ids.length, new Set(ids).size]).toEqual([100, 100]);
         expect(pages.length).toBeLessThan(10);
         expect(Math.min(...pages.slice(0, -1))).toBeGreaterThan(10); // no emptier than it must be
@@ -116,7 +117,7 @@ describe("a page of large items", () => {
 
   it("of a search ends there as well", async () => {
     for (const q of ["語", "語語語"]) {
-      const { ids } = await walk(seller, `/products?seller_id=4000001&limit=100&q=${q}`);
+      const { ids } = await walk(seller, `/products?seller_id=${testId(1)}&limit=100&q=${q}`);
       expect([ids.length, new Set(ids).size]).toEqual([50, 50]);
     }
   });
@@ -130,13 +131,13 @@ describe("a page of large items", () => {
   });
 
   it("is not read from the database as a whole to be cut", async () => {
-    await insertOrders(100, 4_000_002);
-    const ids = (await book.query<{ id: number }>("select id from orders")).rows.map(({ id }) => id);
-    const wanted = ids.map((id) => ({ id, user_id: 4_000_002, role: "user" as const }));
-    const all = { userId: 4_000_002, status: undefined, limit: 100, cursor: undefined };
+    await insertOrders(100, testId(2));
+    const ids = (await book.query<{ id: string }>("select id from orders")).rows.map(({ id }) => id);
+    const wanted = ids.map((id) => ({ id, user_id: testId(2), role: "user" as const }));
+    const all = { userId: testId(2), status: undefined, limit: 100, cursor: undefined };
     expect(await readBytes(book, (db) => listOrders(db, all))).toBeLessThan(3 * PAGE_BYTES);
     expect(await readBytes(book, (db) => findSeen(db, wanted))).toBeLessThan(3 * RESPONSE_BYTES);
-    expect(await readBytes(catalogue, (db) => listProducts(db, { seller_id: 4_000_001, limit: 100 }))).toBeLessThan(2 * PAGE_BYTES);
+    expect(await readBytes(catalogue, (db) => listProducts(db, { seller_id: testId(1), limit: 100 }))).toBeLessThan(2 * PAGE_BYTES);
     await book.query("truncate orders cascade");
   });
 });
@@ -145,8 +146,8 @@ describe("orders that nobody is given", () => {
   afterEach(() => book.query("truncate orders cascade"));
 
   it("behind the first 2,000 lines of a batch have their lines counted, and not made JSON", async () => {
-    const ids = await insertOrders(100, 4_000_006);
-    const wanted = [1_000_000_000, ...ids].map((id) => ({ id, user_id: 4_000_006, role: "user" as const }));
+    const ids = await insertOrders(100, testId(6));
+    const wanted = [testId(999_999), ...ids].map((id) => ({ id, user_id: testId(6), role: "user" as const }));
     let made = 0;
     const explain = async (text: string, values: unknown[]) => {
       const { rows } = await book.query<{ "QUERY PLAN": object }>(`explain (analyze, format json) ${text}`, values);
@@ -163,8 +164,8 @@ describe("orders that nobody is given", () => {
   });
 
   it("since their key came with another body now are not read", async () => {
-    await insertOrders(1, 4_000_007);
-    const key = { user_id: 4_000_007, idempotency_key: "large-1" };
+    await insertOrders(1, testId(7));
+    const key = { user_id: testId(7), idempotency_key: "large-1" };
     const find = (request_hash: string) => readBytes(book, (db) => findByKeys(db, [{ ...key, request_hash }]));
     expect(await find("-")).toBeGreaterThan(60_000);
     expect(await find("another")).toBeLessThan(1_000);
@@ -173,18 +174,18 @@ describe("orders that nobody is given", () => {
 
 describe("a batch of large items", () => {
   it("of lists: fourteen different ones at once are answered, by messages of 2 MiB at most", async () => {
-    await insertProducts(20, LONG_NAME, MOST_TEXT, 4_000_003);
-    const asked = Array.from({ length: 14 }, (_, i) => seller.get(`/products?seller_id=4000003&limit=${100 - i}`));
+    await insertProducts(20, LONG_NAME, MOST_TEXT, testId(3));
+    const asked = Array.from({ length: 14 }, (_, i) => seller.get(`/products?seller_id=${testId(3)}&limit=${100 - i}`));
     for (const { status, body } of await Promise.all(asked))
       expect([status, (body["items"] as unknown[]).length > 10]).toEqual([200, true]);
     expect(largest.get(products.listMany.name)).toBeLessThanOrEqual(RESPONSE_BYTES + 100);
   });
 
   it("of orders: each is answered, by messages of 2 MiB at most; another's order stays unseen among them", async () => {
-    const [mine, theirs] = [await insertOrders(60, sellerId), await insertOrders(4, 4_000_004)];
+    const [mine, theirs] = [await insertOrders(60, sellerId), await insertOrders(4, testId(4))];
     const ids = [...mine, ...theirs];
     const answers = await Promise.all(ids.map((id) => seller.get(`/orders/${id}`)));
-    expect(answers.map(({ status, body }) => [status, status === 200 ? Number(body["id"]) : undefined])).toEqual([
+    expect(answers.map(({ status, body }) => [status, status === 200 ? String(body["id"]) : undefined])).toEqual([
       ...mine.map((id) => [200, id]),
       ...theirs.map(() => [404, undefined]),
     ]);
@@ -204,7 +205,7 @@ describe("a batch of large items", () => {
   });
 
   it("of new orders: forty of a hundred lines each are made, by quotes and responses of 2 MiB at most", async () => {
-    const ids = await insertProducts(4_000, LONG_NAME, null, 4_000_005);
+    const ids = await insertProducts(4_000, LONG_NAME, null, testId(5));
     const { createOrder } = gather(shop.node("api")); // over HTTP they would not all come at the same moment
     const made = await Promise.all(
       Array.from({ length: 40 }, (_, i) => {

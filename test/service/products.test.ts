@@ -2,29 +2,30 @@ import fc from "fast-check";
 import type { ServiceBroker } from "moleculer";
 import { Client as Postgres } from "pg";
 import { call } from "../../broker/contract";
-import type { Params, Result } from "../../contracts/contract";
+import { compareIds, type Params, type Result } from "../../contracts/contract";
 import * as orders from "../../contracts/orders";
 import * as products from "../../contracts/products";
 import type { Role } from "../../contracts/users";
 import { until } from "../support/amqp";
 import type { Client } from "../support/client";
+import { testId, UUID_V7 } from "../support/ids";
 import { startShop, type Shop } from "../support/shop";
 
 let shop: Shop, broker: ServiceBroker, database: Postgres, client: Client;
 
-const as = (id: number, role: Role = "user") => ({ meta: { user: { id, role } } });
-const SELLER = as(1_000_001);
-const ADMIN = as(1_000_002, "admin");
+const as = (id: string, role: Role = "user") => ({ meta: { user: { id, role } } });
+const SELLER = as(testId(1));
+const ADMIN = as(testId(2), "admin");
 /** Nobody else's id: what is his is a list of its own. */
-let lastUser = 2_000_000;
-const somebody = (): number => ++lastUser;
+let lastUser = 2;
+const somebody = (): string => testId(++lastUser);
 
 type NewProduct = Partial<Params<typeof products.create>>;
 const make = (product: NewProduct = {}, caller = SELLER) =>
   call(broker, products.create, { name: "Lamp", price: 19.99, quantity: 50, ...product }, caller);
-const read = (id: number) => call(broker, products.get, { id });
-const adjust = (id: number, delta: number, caller = SELLER) => call(broker, products.adjust, { id, delta }, caller);
-const ledger = async (id: number) => (await call(broker, products.ledger, { id, limit: 100 }, SELLER)).items;
+const read = (id: string) => call(broker, products.get, { id });
+const adjust = (id: string, delta: number, caller = SELLER) => call(broker, products.adjust, { id, delta }, caller);
+const ledger = async (id: string) => (await call(broker, products.ledger, { id, limit: 100 }, SELLER)).items;
 const patch = (changes: Params<typeof products.update>, caller = SELLER) => call(broker, products.update, changes, caller);
 
 beforeAll(async () => {
@@ -55,8 +56,8 @@ async function pages(params: Params<typeof products.list>, between: () => Promis
 describe("a product", () => {
   it("that says no more than it must has null for the rest, is its maker's, and starts its ledger", async () => {
     const { created_at, updated_at, ...product } = await make({ quantity: 7 });
-    const rest = { description: null, category: null, sku: null, seller_id: 1_000_001, version: 1 };
-    expect(product).toEqual({ id: expect.any(Number), name: "Lamp", price: 19.99, quantity: 7, ...rest });
+    const rest = { description: null, category: null, sku: null, seller_id: testId(1), version: 1 };
+    expect(product).toEqual({ id: expect.stringMatching(UUID_V7), name: "Lamp", price: 19.99, quantity: 7, ...rest });
     expect(created_at).toBe(updated_at);
     expect(await ledger(product.id)).toMatchObject([{ delta: 7, balance: 7, order_id: null }]);
     expect(await ledger((await make({ quantity: 0 })).id)).toEqual([]);
@@ -173,10 +174,10 @@ describe("a patch", () => {
 
 describe("a change", () => {
   const CHANGES = {
-    patch: (id: number, who: typeof SELLER) => patch({ id, price: 1 }, who),
-    adjust: (id: number, who: typeof SELLER) => adjust(id, 1, who),
-    ledger: (id: number, who: typeof SELLER) => call(broker, products.ledger, { id }, who),
-    archive: (id: number, who: typeof SELLER) => call(broker, products.archive, { id }, who),
+    patch: (id: string, who: typeof SELLER) => patch({ id, price: 1 }, who),
+    adjust: (id: string, who: typeof SELLER) => adjust(id, 1, who),
+    ledger: (id: string, who: typeof SELLER) => call(broker, products.ledger, { id }, who),
+    archive: (id: string, who: typeof SELLER) => call(broker, products.archive, { id }, who),
   };
   it.each(Object.entries(CHANGES))("(%s) is for the seller and an admin, for nobody else", async (_what, change) => {
     const [mine, his] = [(await make()).id, (await make()).id];
@@ -214,7 +215,7 @@ describe("the list", () => {
     [{ in_stock: false }, "Empty"],
     [{ q: "lamp", category: "light", min_price: 10, in_stock: true }, "Blue lamp"],
   ];
-  let seller: number;
+  let seller: string;
   beforeAll(async () => {
     seller = somebody();
     await make({ name: "Red lamp", price: 9.99, category: "light" }, as(seller));
@@ -238,7 +239,7 @@ describe("the list", () => {
       );
     await insert(60);
     expect((await call(broker, products.list, { seller_id, sort })).items).toHaveLength(20); // where no limit is said
-    const { rows } = await database.query<{ id: number }>("select id from products where seller_id = $1", [seller_id]);
+    const { rows } = await database.query<{ id: string }>("select id from products where seller_id = $1", [seller_id]);
     const items = await pages({ seller_id, sort, limit: 7 }, () => insert(3));
     const ids = items.map(({ id }) => id);
     expect(new Set(ids).size).toBe(ids.length);
@@ -246,7 +247,7 @@ describe("the list", () => {
     const column = sort.replace("-", "") as "name" | "price" | "created_at";
     const direction = sort.startsWith("-") ? -1 : 1;
     const before = (a: (typeof items)[0], b: (typeof items)[0]) =>
-      direction * (a[column] < b[column] ? -1 : a[column] > b[column] ? 1 : a.id - b.id);
+      direction * (a[column] < b[column] ? -1 : a[column] > b[column] ? 1 : compareIds(a.id, b.id));
     expect(ids).toEqual([...items].sort(before).map(({ id }) => id));
   });
 
@@ -387,7 +388,7 @@ describe("HTTP", () => {
 
   it.each([
     ["/products", "GET, HEAD, OPTIONS, POST"],
-    ["/products/1/", "DELETE, GET, HEAD, OPTIONS, PATCH"],
+    [`/products/${testId(1)}/`, "DELETE, GET, HEAD, OPTIONS, PATCH"],
     ["/token", "OPTIONS, POST"],
   ])("OPTIONS %s → 204, and Allow: %s", async (path, methods) => {
     const { status, headers } = await client.request("OPTIONS", path);

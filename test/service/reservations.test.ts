@@ -2,6 +2,7 @@ import fc from "fast-check";
 import { ServiceBroker, type Context, type ServiceSchema } from "moleculer";
 import { Client } from "pg";
 import { loadConfig } from "../../config";
+import { compareIds } from "../../contracts/contract";
 import type { CreatedOrder, Line as OrderLine } from "../../contracts/orders";
 import type { Outcome, Refusal } from "../../contracts/products";
 import type { Database } from "../../mixins/database";
@@ -13,6 +14,7 @@ import { adjustStock, insertProduct } from "../../services/products/products.sto
 import { releaseStock, reserveStock } from "../../services/products/reservations.store";
 import { reserve } from "../../services/products/stock";
 import { Line, until } from "../support/amqp";
+import { testId } from "../support/ids";
 import { createDatabase } from "../support/postgres";
 import { uniqueNamespace } from "../support/shop";
 
@@ -34,9 +36,10 @@ async function startProducts(url: string) {
 }
 
 let lastOrder = 0;
-const newOrder = (...lines: OrderLine[]): CreatedOrder => ({ order_id: ++lastOrder, lines });
-const line = (product_id: number, quantity: number): OrderLine => ({ product_id, quantity });
-const UNKNOWN = 1_000_000_000;
+const newId = (): string => testId(++lastOrder);
+const newOrder = (...lines: OrderLine[]): CreatedOrder => ({ order_id: newId(), lines });
+const line = (product_id: string, quantity: number): OrderLine => ({ product_id, quantity });
+const UNKNOWN = testId(999_999);
 
 let database: Awaited<ReturnType<typeof createDatabase>>;
 let node: Awaited<ReturnType<typeof startProducts>>;
@@ -52,22 +55,22 @@ afterAll(async () => {
 });
 beforeEach(() => Object.assign(node.told, { settled: [], refused: [] }));
 
-const newProduct = async (quantity: number, on = db): Promise<number> =>
-  (await insertProduct(on, { name: "Lamp", price: 1, quantity }, 1)).id;
-const archive = (id: number) => db.query("update products set archived_at = now() where id = $1", [id]);
-const quantityOf = async (id: number): Promise<number> =>
+const newProduct = async (quantity: number, on = db): Promise<string> =>
+  (await insertProduct(on, { name: "Lamp", price: 1, quantity }, testId(1))).id;
+const archive = (id: string) => db.query("update products set archived_at = now() where id = $1", [id]);
+const quantityOf = async (id: string): Promise<number> =>
   (await db.query<{ quantity: number }>("select quantity from products where id = $1", [id]))[0]!.quantity;
 const everything = () =>
   db.query(`select (select jsonb_agg(p order by id) from products p) as products,
     (select jsonb_agg(r order by order_id) from reservations r) as reservations, (select jsonb_agg(m order by id) from stock_movements m) as ledger`);
-const byOrder = (outcomes: readonly Outcome[]) => [...outcomes].sort((a, b) => a.order_id - b.order_id);
+const byOrder = (outcomes: readonly Outcome[]) => [...outcomes].sort((a, b) => compareIds(a.order_id, b.order_id));
 const soundAudit = async () => expect((await auditProducts(db)).filter((check) => !check.ok)).toEqual([]);
 
 /** Quantities, units held and the ledger's running balance, each computed from the rows they are made of. */
-async function stockAddsUp(ids: number[]): Promise<void> {
+async function stockAddsUp(ids: string[]): Promise<void> {
   const rows = await db.query<{ quantity: number; reserved: number; booked: number; held: number }>(
     `select p.quantity, p.reserved, coalesce((select sum(delta) from stock_movements m where m.product_id = p.id), 0)::bigint as booked,
-       coalesce((select sum(l.quantity) from reservations r cross join jsonb_to_recordset(r.lines) as l (product_id bigint, quantity bigint)
+       coalesce((select sum(l.quantity) from reservations r cross join jsonb_to_recordset(r.lines) as l (product_id uuid, quantity bigint)
          where r.state = 'RESERVED' and l.product_id = p.id), 0)::bigint as held
      from products p where p.id = any($1)`,
     [ids],
@@ -120,14 +123,14 @@ describe("batches that meet in the database", () => {
           if (op.what === "release") return releaseStock(db, op.orders.map((i) => orders[i]!.order_id)); // prettier-ignore
           return op.what === "adjust" ? adjustStock(db, ids[op.product]!, op.delta, "counted", 1e9) : archive(ids[3]!);
         };
-        const told = new Map<number, Set<Outcome["outcome"]>>();
+        const told = new Map<string, Set<Outcome["outcome"]>>();
         for (const wave of all) {
           const results = await Promise.all(wave.map(perform)); // an error that escapes fails the run
           const before = new Map([...told].map(([id, outcomes]) => [id, new Set(outcomes)]));
           wave.forEach((op, i) => {
             if (!("orders" in op)) return;
             const outcomes = results[i] as Outcome[];
-            const asked = [...new Set(op.orders.map((o) => orders[o]!.order_id))].sort((a, b) => a - b);
+            const asked = [...new Set(op.orders.map((o) => orders[o]!.order_id))].sort();
             expect(byOrder(outcomes).map((o) => o.order_id)).toEqual(asked);
             for (const { order_id, outcome } of outcomes) {
               if (op.what === "release") expect(outcome).not.toBe("RESERVED");
@@ -222,7 +225,7 @@ describe("the events of the products service", () => {
     expect(node.told.refused).toEqual([]);
     expect(node.told.settled.length).toBeGreaterThan(0);
     expect(new Set(node.told.settled.map((o) => JSON.stringify(o)))).toEqual(
-      new Set([`{"order_id":${order.order_id},"outcome":"RESERVED"}`]),
+      new Set([JSON.stringify({ order_id: order.order_id, outcome: "RESERVED" })]),
     );
     await soundAudit();
   });
@@ -287,16 +290,24 @@ describe("the events of the products service", () => {
       {},
       { lines: [line(id, 0)] },
       { lines: [line(id, 1)], coupon: "X" },
-      { lines: [{ product_id: "1", quantity: 1 }] },
+      { lines: [{ product_id: id, quantity: "1" }] },
+      { lines: [{ product_id: 1, quantity: 1 }] },
     ];
-    const wrong = broken.map((rest) => ({ ...rest, order_id: ++lastOrder }));
+    const wrong = broken.map((rest) => ({ ...rest, order_id: newId() }));
     await created([wrong[0]!, first, ...wrong.slice(1), last]);
     expect(node.told.settled).toEqual([first, last].map(({ order_id }) => ({ order_id, outcome: "RESERVED" })));
     expect(node.told.refused.map(({ message: _message, ...rest }) => rest)).toEqual(
       wrong.map(({ order_id }) => ({ order_id, event: "order.created", permanent: true })),
     );
-    const fields = [/^lines /, /^lines is required/, /^lines\[0\]\.quantity /, /^coupon is not a known/, /^lines\[0\]\.product_id /];
-    node.told.refused.forEach(({ message }, i) => expect(message).toMatch(fields[i]!));
+    const fields = [
+      /^lines /,
+      /^lines is required/,
+      /^lines\[0\]\.quantity /,
+      /^coupon is not a known/,
+      /^lines\[0\]\.quantity /,
+      /^lines\[0\]\.product_id must be a UUID/,
+    ];
+    expect(node.told.refused.map(({ message }) => message)).toEqual(fields.map((field) => expect.stringMatching(field) as string));
     expect(await quantityOf(id)).toBe(7);
   });
 
@@ -312,16 +323,18 @@ describe("the events of the products service", () => {
 });
 
 describe("fifty orders of a hundred lines", () => {
-  let ids: number[], heavy: CreatedOrder[];
+  /** In the order in which they are locked. */
+  let ids: string[];
+  let heavy: CreatedOrder[];
   beforeAll(async () => {
-    ids = await Promise.all(Array.from({ length: 100 }, () => newProduct(1_000)));
+    ids = (await Promise.all(Array.from({ length: 100 }, () => newProduct(1_000)))).sort();
   });
   beforeEach(() => {
-    heavy = Array.from({ length: 50 }, () => ({ ...newOrder(...ids.map((id) => line(id, 1))), user_id: 1 }));
+    heavy = Array.from({ length: 50 }, () => ({ ...newOrder(...ids.map((id) => line(id, 1))), user_id: testId(1) }));
   });
   /** Movements by transaction, oldest first. */
   const transactions = (kind: "RESERVE" | "RELEASE", orders: CreatedOrder[]) =>
-    db.query<{ orders: number[]; lines: number }>(
+    db.query<{ orders: string[]; lines: number }>(
       `select json_agg(distinct order_id) as orders, count(*) as lines from stock_movements
        where kind = $1 and order_id = any($2) group by xmin::text order by min(id)`,
       [kind, orders.map(({ order_id }) => order_id)],
@@ -357,7 +370,7 @@ describe("fifty orders of a hundred lines", () => {
   }
 
   it("of one buyer wait: another's large order is reserved with the next of them", async () => {
-    const large = { ...newOrder(...ids.slice(0, 9).map((id) => line(id, 1))), user_id: 2 };
+    const large = { ...newOrder(...ids.slice(0, 9).map((id) => line(id, 1))), user_id: testId(2) };
     const emitted: Promise<unknown>[] = [];
     await whileLocked(() => Promise.resolve(emitted.push(created([large]))));
     await Promise.all(emitted);
@@ -367,8 +380,8 @@ describe("fifty orders of a hundred lines", () => {
   });
 
   it("came in an event each: another's large order that came last is not reserved last", async () => {
-    const hundred = [...heavy, ...heavy.map(({ lines }) => ({ ...newOrder(...lines), user_id: 1 }))];
-    const large = { ...newOrder(...ids.slice(0, 9).map((id) => line(id, 1))), user_id: 2 };
+    const hundred = [...heavy, ...heavy.map(({ lines }) => ({ ...newOrder(...lines), user_id: testId(1) }))];
+    const large = { ...newOrder(...ids.slice(0, 9).map((id) => line(id, 1))), user_id: testId(2) };
     heavy = hundred.splice(0, 1);
     const emitted: Promise<unknown>[] = [];
     await whileLocked(() => Promise.resolve(emitted.push(...[...hundred, large].map((order) => created([order])))));
@@ -377,7 +390,7 @@ describe("fifty orders of a hundred lines", () => {
   });
 
   it("wait for a product: orders of eight lines are reserved meanwhile", async () => {
-    const small = { ...newOrder(...ids.slice(1, 9).map((id) => line(id, 1))), user_id: 2 };
+    const small = { ...newOrder(...ids.slice(1, 9).map((id) => line(id, 1))), user_id: testId(2) };
     await whileLocked(async () => {
       await created([small]);
       expect(node.told.settled.map(({ order_id }) => order_id)).toEqual([small.order_id]);
@@ -388,7 +401,7 @@ describe("fifty orders of a hundred lines", () => {
 describe("a database that is away", () => {
   let away: Line;
   let remote: Awaited<ReturnType<typeof startProducts>>;
-  let id: number;
+  let id: string;
   beforeAll(async () => {
     away = await Line.to(database.url);
     remote = await startProducts(away.url);
@@ -408,11 +421,11 @@ describe("a database that is away", () => {
     async (_how, fail) => {
       const order = newOrder(line(id, 1));
       Object.assign(remote.told, { settled: [], refused: [] });
-      await remote.broker.emit("order.cancelled", { orders: [{ order_id: ++lastOrder }] }); // now a connection is open
+      await remote.broker.emit("order.cancelled", { orders: [{ order_id: newId() }] }); // now a connection is open
       expect(remote.told.settled).toHaveLength(1);
       Object.assign(remote.told, { settled: [], refused: [] });
       fail();
-      const broken = { order_id: ++lastOrder };
+      const broken = { order_id: newId() };
       await remote.broker.emit("order.created", { orders: [order, broken] });
       expect(remote.told).toEqual({ settled: [], refused: [expect.objectContaining({ ...broken, permanent: true })] });
       Object.assign(remote.told, { settled: [], refused: [] });

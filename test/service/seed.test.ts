@@ -7,6 +7,7 @@ import { me, token } from "../../contracts/users";
 import { demoProduct, MARK } from "../../scripts/catalogue";
 import { fillCatalogue } from "../../scripts/fill";
 import { until } from "../support/amqp";
+import { testId } from "../support/ids";
 import { ROOT } from "../support/processes";
 import { startShop, uniqueNamespace, type Shop } from "../support/shop";
 
@@ -37,7 +38,7 @@ describe("the demo catalogue", () => {
     expect(items.map(({ sku }) => sku).sort()).toEqual(Array.from({ length: 30 }, (_, n) => demoProduct(n).sku));
     const [, email = "", password = ""] = /^The demo seller is (\S+), with the password (\S+)$/.exec(said[0] ?? "") ?? [];
     expect(await call(shop.node("users"), token, { email, password })).toMatchObject({ token_type: "bearer" });
-    const seller = items[0]?.seller_id ?? 0;
+    const seller = items[0]?.seller_id ?? "";
     expect(new Set(items.map(({ seller_id }) => seller_id))).toEqual(new Set([seller]));
     expect(await call(shop.node("users"), me, {}, { meta: { user: { id: seller } } })).toMatchObject({ email, role: "user" });
     expect(said[1]).toBe(`30 products are put on sale by the demo seller (user ${seller}); 0 were there.`);
@@ -45,12 +46,15 @@ describe("the demo catalogue", () => {
   });
 
   it("goes on where it was broken off, for the same seller, and leaves the products of others alone", async () => {
-    await call(shop.node("products"), create, { name: "Mine", price: 1, quantity: 1, description: MARK }, { meta: { user: { id: 77 } } });
+    const somebody = { meta: { user: { id: testId(77) } } };
+    await call(shop.node("products"), create, { name: "Mine", price: 1, quantity: 1, description: MARK }, somebody);
     const { said, items } = await fill(7, "a password of mine");
     expect(said[0]).toMatch(/^The demo seller is demo-[0-9a-f]{8}@example\.com$/);
     expect(items).toHaveLength(8);
     const more = await fill(40);
-    expect(more.said).toEqual([expect.stringMatching(/^33 products are put on sale by the demo seller \(user \d+\); 7 were there\.$/)]);
+    expect(more.said).toEqual([
+      expect.stringMatching(/^33 products are put on sale by the demo seller \(user [0-9a-f-]{36}\); 7 were there\.$/),
+    ]);
     expect(new Set(more.items.map(({ seller_id }) => seller_id)).size).toBe(2);
     expect(more.items).toHaveLength(41);
   });

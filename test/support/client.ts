@@ -53,25 +53,25 @@ export class Client {
   }
 
   /** Registers somebody new, and logs in. @returns their id */
-  async signUp(): Promise<number> {
+  async signUp(): Promise<string> {
     const credentials = { email: `${randomBytes(8).toString("hex")}@shop.test`, password: "correct horse battery" };
     const { status, body } = await this.post("/register", credentials);
     if (status !== 201) throw new Error(`registration failed: ${status} ${JSON.stringify(body)}`);
     await this.login(credentials.email, credentials.password);
-    return Number(body["id"]);
+    return String(body["id"]);
   }
 
-  async createProduct(product: Record<string, unknown> = {}): Promise<number> {
+  async createProduct(product: Record<string, unknown> = {}): Promise<string> {
     const { status, body } = await this.post("/products", { name: "Lamp", price: 19.99, quantity: 50, ...product });
     if (status !== 201) throw new Error(`no product: ${status} ${JSON.stringify(body)}`);
-    return Number(body["id"]);
+    return String(body["id"]);
   }
 
-  order = (productId: number, quantity: number, options?: RequestOptions) =>
+  order = (productId: string, quantity: number, options?: RequestOptions) =>
     this.post("/orders", { items: [{ product_id: productId, quantity }] }, options);
 
   /** As a careful buyer: with a key, and again while the shop says that it can't answer now. */
-  async buy(productId: number, quantity: number): Promise<Answer> {
+  async buy(productId: string, quantity: number): Promise<Answer> {
     const headers = { "Idempotency-Key": randomBytes(8).toString("hex") };
     for (let tries = 1; ; tries++) {
       const answer = await this.order(productId, quantity, { headers });
@@ -80,10 +80,10 @@ export class Client {
     }
   }
 
-  quantityOf = async (productId: number): Promise<number> => Number((await this.get(`/products/${productId}`)).body["quantity"]);
+  quantityOf = async (productId: string): Promise<number> => Number((await this.get(`/products/${productId}`)).body["quantity"]);
 
   /** The order once it is decided. */
-  async decided(orderId: number, ms = 20_000): Promise<Record<string, any>> {
+  async decided(orderId: string, ms = 20_000): Promise<Record<string, any>> {
     for (const deadline = Date.now() + ms; ;) {
       const { body } = await this.get(`/orders/${orderId}`);
       if (body["status"] !== "PENDING") return body;

@@ -23,7 +23,7 @@ export class EventStream {
   }
 
   /** Opens it; `state` and `text` tell of whatever else is answered, too. */
-  static async open(client: Client, orderId: number, lastEventId?: string): Promise<EventStream> {
+  static async open(client: Client, orderId: string, lastEventId?: string): Promise<EventStream> {
     const abort = new AbortController();
     const response = await fetch(`${client.url}/orders/${orderId}/events`, {
       signal: abort.signal,

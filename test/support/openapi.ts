@@ -18,6 +18,9 @@ export interface Served {
   body: unknown;
 }
 
+/** JSON Schema 2020-12, 7.3.5: never a URN. */
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
+
 /** These come with some of the answers alone. */
 const SOMETIMES = ["Link", "Idempotent-Replayed"];
 
@@ -30,6 +33,7 @@ export class Documentation {
 
   private constructor(readonly document: { paths: Record<string, Record<string, Operation>> }) {
     for (const known of ["decimal", "password", "idn-email"]) this.ajv.addFormat(known, true);
+    this.ajv.addFormat("uuid", UUID);
     this.ajv.addSchema(document, "openapi");
     this.paths = this.lines.map((line) => {
       const [itsMethod = "", template = ""] = line.split(" ");

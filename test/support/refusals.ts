@@ -1,4 +1,5 @@
 import { gzipSync } from "node:zlib";
+import { testId } from "./ids";
 import type { Documentation } from "./openapi";
 
 /** A request that a route refuses with one of its documented codes. */
@@ -17,11 +18,11 @@ export interface Refusal {
 
 /** What the shop holds for them. */
 export interface Fixture {
-  productId: number;
+  productId: string;
   /** the buyer's, CONFIRMED */
-  orderId: number;
+  orderId: string;
   /** the buyer's, REJECTED */
-  rejectedId: number;
+  rejectedId: string;
   /** of an outbox row that is not parked */
   outboxId: number;
   /** the key of `orderId`, which ordered one unit */
@@ -30,11 +31,14 @@ export interface Fixture {
   heldKey: string;
   email: string;
   /** the only admin */
-  adminId: number;
+  adminId: string;
 }
 
 const JSON_TYPE = { "Content-Type": "application/json" };
 const GARBAGE = "not-a-token";
+/** One that nothing has, and what is no id. */
+const UNKNOWN_ID = testId(999_999);
+const UNKNOWN_IDS = [UNKNOWN_ID, "999999", "abc"];
 
 /** By code: how each route that documents it is made to refuse with it. `path` has the ids filled in. */
 const PROVOKE: Readonly<Record<string, (line: string, path: string, fixture: Fixture) => Partial<Refusal>[]>> = {
@@ -84,39 +88,48 @@ const PROVOKE: Readonly<Record<string, (line: string, path: string, fixture: Fix
           },
         ],
   NOT_FOUND: (_line, path) => [{ target: path.replace(/[^/]+(?=\/replay$)|(?<=\/docs\/).*/, "999999") }],
-  PRODUCT_NOT_FOUND: (line, path) =>
+  PRODUCT_NOT_FOUND: (line) =>
     line === "POST /orders"
-      ? [{ body: '{"items":[{"product_id":999999,"quantity":1}]}', headers: JSON_TYPE }]
-      : ["999999", "abc"].map((id) => ({ target: path.replace(/\d+/, id), ...withBody(line) })),
-  ORDER_NOT_FOUND: (_line, path) => [...["999999", "abc"].map((id) => ({ target: path.replace(/\d+/, id) })), { as: "seller" }],
+      ? [{ body: orderOf(UNKNOWN_ID, 1), headers: JSON_TYPE }]
+      : UNKNOWN_IDS.map((id) => ({ target: pathOf(line, id), ...withBody(line) })),
+  ORDER_NOT_FOUND: (line) => [...UNKNOWN_IDS.map((id) => ({ target: pathOf(line, id) })), { as: "seller" }],
   USER_NOT_FOUND: (line, path) =>
     line.startsWith("GET")
       ? [{ target: `${path}?email=nobody@shop.test` }]
-      : ["999999", "abc"].map((id) => ({ target: path.replace(/\d+/, id), ...withBody(line) })),
-  LAST_ADMIN: (_line, path, { adminId }) =>
-    ['{"disabled":true}', '{"role":"user"}'].map((body) => ({ target: path.replace(/\d+/, String(adminId)), body, headers: JSON_TYPE })),
+      : UNKNOWN_IDS.map((id) => ({ target: pathOf(line, id), ...withBody(line) })),
+  LAST_ADMIN: () => ['{"disabled":true}', '{"role":"user"}'].map((body) => ({ body, headers: JSON_TYPE })),
   EMAIL_TAKEN: (_line, _path, { email }) => [{ body: JSON.stringify({ email, password: "12345678" }), headers: JSON_TYPE }],
   INSUFFICIENT_STOCK: (line, _path, { productId }) => [
-    { body: line === "POST /orders" ? `{"items":[{"product_id":${productId},"quantity":9999}]}` : '{"delta":-9999}', headers: JSON_TYPE },
+    { body: line === "POST /orders" ? orderOf(productId, 9_999) : '{"delta":-9999}', headers: JSON_TYPE },
   ],
-  ORDER_NOT_CANCELLABLE: (_line, path, { rejectedId }) => [{ target: path.replace(/\d+/, String(rejectedId)) }],
+  ORDER_NOT_CANCELLABLE: (line, _path, { rejectedId }) => [{ target: pathOf(line, rejectedId) }],
   IDEMPOTENCY_IN_FLIGHT: (_line, _path, { productId, heldKey }) => [
-    { body: `{"items":[{"product_id":${productId},"quantity":1}]}`, headers: { ...JSON_TYPE, "Idempotency-Key": heldKey } },
+    { body: orderOf(productId, 1), headers: { ...JSON_TYPE, "Idempotency-Key": heldKey } },
   ],
   IDEMPOTENCY_KEY_REUSED: (_line, _path, { productId, usedKey }) =>
     // Once as an order that could be made, and once as one that could not.
     [2, 9_999].map((quantity) => ({
-      body: `{"items":[{"product_id":${productId},"quantity":${quantity}}]}`,
+      body: orderOf(productId, quantity),
       headers: { ...JSON_TYPE, "Idempotency-Key": usedKey },
     })),
   NOT_PARKED: () => [{}],
   PRECONDITION_FAILED: () => [{ body: "{}", headers: { ...JSON_TYPE, "If-Match": '"999"' } }],
 };
 
+const pathOf = (line: string, id: string | number): string => line.slice(line.indexOf("/")).replace("{id}", String(id));
+
+const orderOf = (productId: string, quantity: number): string => JSON.stringify({ items: [{ product_id: productId, quantity }] });
+
 const takesBody = (line: string): boolean => /^(POST|PUT|PATCH)/.test(line) && !/\/(cancel|replay)$/.test(line);
 
 const withBody = (line: string): Partial<Refusal> =>
   line.startsWith("GET") || line.startsWith("DELETE") ? {} : { body: line.startsWith("PATCH") ? "{}" : '{"delta":1}', headers: JSON_TYPE };
+
+function idFor(template: string, { outboxId, adminId, orderId, productId }: Fixture): string | number {
+  if (template.startsWith("/admin/outbox")) return outboxId;
+  if (template.startsWith("/admin/users")) return adminId;
+  return template.startsWith("/orders") ? orderId : productId;
+}
 
 /** The codes that an operation documents. */
 export function codesOf(documentation: Documentation, line: string): string[] {
@@ -133,12 +146,7 @@ export function refusals(documentation: Documentation, fixture: Fixture): { know
   const unknown: string[] = [];
   for (const line of documentation.lines) {
     const [method = "", template = ""] = line.split(" ");
-    const id = template.startsWith("/admin/outbox")
-      ? fixture.outboxId
-      : template.startsWith("/orders")
-        ? fixture.orderId
-        : fixture.productId;
-    const path = template.replace("{id}", String(id)).replace("{file}", "start.js");
+    const path = pathOf(line, idFor(template, fixture)).replace("{file}", "start.js");
     const { security, tags } = documentation.operation(line);
     const who =
       security.length === 0

@@ -3,6 +3,7 @@ import { problem } from "../../broker/errors";
 import { CancelledOrder, orderCancelled } from "../../contracts/orders";
 import type { Outcome, Refusal } from "../../contracts/products";
 import { answer } from "../../services/products/answers";
+import { testId } from "../support/ids";
 
 describe("the answer to an event of several orders", () => {
   const FULL = ["SERVICE_UNAVAILABLE", "TOO_MANY_REQUESTS"] as const;
@@ -13,17 +14,18 @@ describe("the answer to an event of several orders", () => {
       (event === "stock.settled" ? told.settled : told.refused).push(...(payload?.orders ?? []));
       return Promise.resolve();
     });
-    const work = ({ order_id }: { order_id: number }): Promise<Outcome> => {
-      if (order_id === 1) return Promise.resolve({ order_id, outcome: "RELEASED" });
-      throw order_id === 2 ? problem(code, "too much is waiting") : new Error("it is broken");
+    const [released, silent, broken, malformed] = [testId(1), testId(2), testId(3), testId(4)];
+    const work = ({ order_id }: { order_id: string }): Promise<Outcome> => {
+      if (order_id === released) return Promise.resolve({ order_id, outcome: "RELEASED" });
+      throw order_id === silent ? problem(code, "too much is waiting") : new Error("it is broken");
     };
-    const asked = [{ order_id: 1 }, { order_id: 2 }, { order_id: 3 }, { order_id: 4, what: "is this?" }];
+    const asked = [{ order_id: released }, { order_id: silent }, { order_id: broken }, { order_id: malformed, what: "is this?" }];
     await expect(answer(broker, orderCancelled, CancelledOrder, asked, work)).rejects.toThrow("too much is waiting");
-    expect(told.settled.map(({ order_id }) => order_id)).toEqual([1]);
+    expect(told.settled.map(({ order_id }) => order_id)).toEqual([released]);
     expect(new Map(told.refused.map(({ order_id, permanent }) => [order_id, permanent]))).toEqual(
       new Map([
-        [3, false],
-        [4, true],
+        [broken, false],
+        [malformed, true],
       ]),
     );
   });

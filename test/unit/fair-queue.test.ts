@@ -1,7 +1,8 @@
 import fc from "fast-check";
 import { FairQueue, FairSlots, shareOf, type Client } from "../../mixins/fair-queue";
+import { testId } from "../support/ids";
 
-const client = (address: string, user?: number): Client => ({ address, user });
+const client = (address: string, user?: number): Client => ({ address, user: user === undefined ? undefined : testId(user) });
 const drain = <T>(queue: FairQueue<T>): T[] => {
   const all: T[] = [];
   for (let item = queue.take(); item !== undefined; item = queue.take()) all.push(item);

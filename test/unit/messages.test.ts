@@ -2,7 +2,15 @@ import { KindGuard, type TSchema } from "@sinclair/typebox";
 import { MAX_PACKET_BYTES } from "../../broker/amqp.transporter";
 import * as accounts from "../../contracts/accounts";
 import * as api from "../../contracts/api";
-import { MAX_BATCH, MAX_LINES, PAGE_BYTES, RESPONSE_BYTES, type ActionContract, type EventContract } from "../../contracts/contract";
+import {
+  ID_LENGTH,
+  MAX_BATCH,
+  MAX_LINES,
+  PAGE_BYTES,
+  RESPONSE_BYTES,
+  type ActionContract,
+  type EventContract,
+} from "../../contracts/contract";
 import * as orders from "../../contracts/orders";
 import * as products from "../../contracts/products";
 import * as users from "../../contracts/users";
@@ -56,6 +64,7 @@ function largest(schema: TSchema, path: string): number {
   const ascii = /\{(?:\d+,)?(\d+)\}\$$/.exec(String(schema["pattern"]))?.[1];
   if (ascii !== undefined) return 2 + 2 * Number(ascii);
   if (schema["format"] === "date-time") return 32;
+  if (schema["format"] === "uuid") return 2 + ID_LENGTH;
   return 2 + BYTES_PER_CHARACTER * (typeof schema["maxLength"] === "number" ? schema["maxLength"] : OUR_TEXT);
 }
 
@@ -70,9 +79,9 @@ const BOUNDED: Readonly<Record<string, number>> = {
   // by the weight of its batch; a refusal says less of each line
   "orders.createMany": orders.LINES_PER_CALL * (1 + line) + MAX_BATCH * EMPTY_ORDER,
   // by RESERVED_LINES_PER_CALL, and one more of MAX_LINES
-  "products.reservations": (products.RESERVED_LINES_PER_CALL + MAX_LINES) * 60 + 10_000 * 60,
+  "products.reservations": (products.RESERVED_LINES_PER_CALL + MAX_LINES) * 75 + 10_000 * 90,
   // each with up to MAX_LINES lines, which its handler validates one by one
-  "order.created": MAX_BATCH * (MAX_LINES * (1 + largest(orders.CreatedOrder.properties.lines.items, "line")) + 90),
+  "order.created": MAX_BATCH * (MAX_LINES * (1 + largest(orders.CreatedOrder.properties.lines.items, "line")) + 120),
 };
 
 const contracts = [api, accounts, users, products, orders]

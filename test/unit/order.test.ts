@@ -1,17 +1,19 @@
 import fc from "fast-check";
+import { MAX_ID, NIL_ID } from "../../contracts/contract";
 import { isFinal, type Line, type Status } from "../../contracts/orders";
 import type { Outcome, Quote, Reservation } from "../../contracts/products";
 import { decodeCursor, encodeCursor, page } from "../../mixins/keyset";
 import { disagreement } from "../../services/orders/audit";
 import { answeredEvent, cancel, describeShortages, mergeLines, NEXT, place, settle, total } from "../../services/orders/order";
 import { release, reserve } from "../../services/products/stock";
+import { misspelled, testId } from "../support/ids";
 
 const STATUSES = ["PENDING", "CONFIRMED", "REJECTED", "CANCELLED"] as const;
 const OUTCOMES = ["RESERVED", "REJECTED", "RELEASED"] as const;
 
-const line = (product_id: number, quantity: number): Line => ({ product_id, quantity });
+const line = (product: number, quantity: number): Line => ({ product_id: testId(product), quantity });
 const units = fc.integer({ min: 1, max: 10_000 });
-const lines = fc.array(fc.record({ product_id: fc.integer({ min: 1, max: 6 }), quantity: units }), { minLength: 1 });
+const lines = fc.array(fc.record({ product_id: fc.integer({ min: 1, max: 6 }).map(testId), quantity: units }), { minLength: 1 });
 
 describe("mergeLines", () => {
   it("adds up the lines of one product, sorts by product, and gives the same for every order of the same wish", () => {
@@ -20,10 +22,10 @@ describe("mergeLines", () => {
         lines.chain((l) => fc.tuple(fc.constant(l), fc.shuffledSubarray(l, { minLength: l.length }))),
         ([wish, shuffled]) => {
           const merged = mergeLines(wish);
-          const wanted = new Map<number, number>();
+          const wanted = new Map<string, number>();
           for (const l of wish) wanted.set(l.product_id, (wanted.get(l.product_id) ?? 0) + l.quantity);
           expect(new Map(merged.map((l) => [l.product_id, l.quantity]))).toEqual(wanted);
-          expect(merged.map((l) => l.product_id)).toEqual([...wanted.keys()].sort((a, b) => a - b));
+          expect(merged.map((l) => l.product_id)).toEqual([...wanted.keys()].sort());
           expect(mergeLines(shuffled)).toEqual(merged);
           expect(mergeLines(merged)).toEqual(merged);
         },
@@ -31,21 +33,27 @@ describe("mergeLines", () => {
     );
   });
 
-  it("sorts by number, not by text", () => {
-    expect(mergeLines([line(10, 1), line(9, 1), line(10, 2)])).toEqual([line(9, 1), line(10, 3)]);
+  it("sorts products as PostgreSQL does, by their bytes", () => {
+    const bytes = ({ product_id }: Line) => Buffer.from(product_id.replaceAll("-", ""), "hex");
+    fc.assert(
+      fc.property(fc.uniqueArray(fc.uuid()), (ids) => {
+        const wish = ids.map((product_id) => ({ product_id, quantity: 1 }));
+        expect(mergeLines(wish)).toEqual([...wish].sort((a, b) => Buffer.compare(bytes(a), bytes(b))));
+      }),
+    );
   });
 });
 
 describe("place", () => {
   const quotes = fc
     .array(fc.record({ price_cents: fc.nat(999_999_999), quantity: fc.nat(20_000) }), { minLength: 6, maxLength: 6 })
-    .map((all) => all.map((quote, i): Quote => ({ id: i + 1, name: `product ${i + 1}`, ...quote })));
+    .map((all) => all.map((quote, i): Quote => ({ id: testId(i + 1), name: `product ${i + 1}`, ...quote })));
 
   it("places every line at its quoted name and price, or names every short line; the total is their sum", () => {
     fc.assert(
       fc.property(lines.map(mergeLines), quotes, (wanted, all) => {
         const placement = place(wanted, all);
-        const by = (id: number): Quote => all[id - 1]!;
+        const by = (id: string): Quote => all.find((quote) => quote.id === id)!;
         const short = wanted.filter((l) => by(l.product_id).quantity < l.quantity);
         if (!placement.ok) {
           const shortages = short.map((l) => ({
@@ -69,18 +77,18 @@ describe("place", () => {
   });
 
   it("an unknown product is told before any shortage, every one of them", () => {
-    const quoted = [{ id: 1, name: "lamp", price_cents: 100, quantity: 0 }];
-    const refusal = { kind: "unknown", product_ids: [2, 3] };
+    const quoted = [{ id: testId(1), name: "lamp", price_cents: 100, quantity: 0 }];
+    const refusal = { kind: "unknown", product_ids: [testId(2), testId(3)] };
     expect(place([line(1, 5), line(2, 1), line(3, 1)], quoted)).toEqual({ ok: false, refusal });
   });
 
   it("the very last units can be ordered, and one more is a shortage that a person can read", () => {
-    const quoted = [{ id: 1, name: "lamp", price_cents: 100, quantity: 5 }];
+    const quoted = [{ id: testId(1), name: "lamp", price_cents: 100, quantity: 5 }];
     expect(place([line(1, 5)], quoted)).toMatchObject({ ok: true, total_cents: 500 });
     const placement = place([line(1, 6)], quoted);
-    const shortages = [{ product_id: 1, wanted: 6, available: 5 }];
+    const shortages = [{ product_id: testId(1), wanted: 6, available: 5 }];
     expect(placement).toEqual({ ok: false, refusal: { kind: "short", shortages } });
-    expect(describeShortages(shortages)).toBe("not enough stock: product 1: 6 wanted, 5 left");
+    expect(describeShortages(shortages)).toBe(`not enough stock: product ${testId(1)}: 6 wanted, 5 left`);
   });
 });
 
@@ -132,6 +140,7 @@ describe("the state machine", () => {
  * and the stored answer, each as its database keeps it.
  */
 class OneOrder {
+  readonly id = testId(1);
   status: Status = "PENDING";
   readonly outbox = new Map<string, "PENDING" | "SETTLED">([["order.created", "PENDING"]]);
   readonly wire: (() => void)[] = [];
@@ -140,7 +149,7 @@ class OneOrder {
 
   constructor(
     readonly wanted: Line[],
-    public shelf: Map<number, number>,
+    public shelf: Map<string, number>,
   ) {}
 
   cancel(): void {
@@ -156,19 +165,19 @@ class OneOrder {
 
   private ask(event: string): void {
     if (this.reservation === undefined) {
-      const decision = reserve([{ order_id: 1, lines: this.wanted }], this.shelf);
-      if (event === "order.cancelled") this.reservation = { order_id: 1, state: "RELEASED", lines: [] };
+      const decision = reserve([{ order_id: this.id, lines: this.wanted }], this.shelf);
+      if (event === "order.cancelled") this.reservation = { order_id: this.id, state: "RELEASED", lines: [] };
       else this.book(decision.outcomes[0]!.outcome, this.wanted, decision.movements);
     } else if (event === "order.cancelled" && this.reservation.state === "RESERVED") {
       const { lines: held } = this.reservation;
-      this.book("RELEASED", held, release([{ order_id: 1, lines: held }], this.shelf).movements);
+      this.book("RELEASED", held, release([{ order_id: this.id, lines: held }], this.shelf).movements);
     }
     const { state } = this.reservation!;
     this.wire.push(() => this.told(state));
   }
 
-  private book(state: Outcome["outcome"], held: Line[], movements: { product_id: number; balance: number }[]): void {
-    this.reservation = { order_id: 1, state, lines: held };
+  private book(state: Outcome["outcome"], held: Line[], movements: { product_id: string; balance: number }[]): void {
+    this.reservation = { order_id: this.id, state, lines: held };
     for (const { product_id, balance } of movements) this.shelf.set(product_id, balance);
   }
 
@@ -193,7 +202,7 @@ describe("an order and its stock over a lossy transport", () => {
   it("once every announcement is answered both sides agree, the moves were legal, and only a confirmed order holds stock", () => {
     fc.assert(
       fc.property(fc.array(fault, { maxLength: 30 }), fc.integer({ min: 0, max: 3 }), (faults, stock) => {
-        const one = new OneOrder([line(1, 2), line(2, 1)], new Map([[1, stock], [2, 5]])); // prettier-ignore
+        const one = new OneOrder([line(1, 2), line(2, 1)], new Map([[testId(1), stock], [testId(2), 5]])); // prettier-ignore
         for (const { what, which } of faults) {
           const i = one.wire.length > 0 ? which % one.wire.length : 0;
           if (what === "relay") one.relay();
@@ -210,11 +219,11 @@ describe("an order and its stock over a lossy transport", () => {
           drain();
         }
         drain();
-        const audited = { id: 1, status: one.status, unsettled: false, lines: "1:2,2:1" };
+        const audited = { id: one.id, status: one.status, unsettled: false, lines: `${testId(1)}:2,${testId(2)}:1` };
         expect(disagreement(audited, one.reservation)).toBeUndefined();
         one.history.slice(1).forEach((to, i) => expect(NEXT[one.history[i]!]).toContain(to));
         const held = one.status === "CONFIRMED" ? 1 : 0;
-        expect([...one.shelf]).toEqual([[1, stock - 2 * held], [2, 5 - held]]); // prettier-ignore
+        expect([...one.shelf]).toEqual([[testId(1), stock - 2 * held], [testId(2), 5 - held]]); // prettier-ignore
       }),
       { numRuns: 2_000 },
     );
@@ -222,8 +231,14 @@ describe("an order and its stock over a lossy transport", () => {
 });
 
 describe("disagreement", () => {
-  const audited = (status: Status, over = {}) => ({ id: 1, status, unsettled: false, lines: "9:2,10:4", ...over });
-  const held = (state: Outcome["outcome"], of = [line(9, 2), line(10, 4)]): Reservation => ({ order_id: 1, state, lines: of });
+  const audited = (status: Status, over = {}) => ({
+    id: testId(1),
+    status,
+    unsettled: false,
+    lines: `${testId(9)}:2,${testId(10)}:4`,
+    ...over,
+  });
+  const held = (state: Outcome["outcome"], of = [line(9, 2), line(10, 4)]): Reservation => ({ order_id: testId(1), state, lines: of });
   const AGREEING = ["CONFIRMED RESERVED", "REJECTED REJECTED", "CANCELLED RELEASED", "CANCELLED REJECTED", "CANCELLED none"];
 
   it.each(STATUSES.flatMap((status) => [...OUTCOMES, "none" as const].map((state) => [status, state] as const)))(
@@ -262,9 +277,9 @@ describe("keyset paging", () => {
       fc.property(fc.string(), fc.array(value, { minLength: 1, maxLength: 3 }), (list, values) => {
         const cursor = encodeCursor(list, values);
         expect(cursor).toMatch(/^[\w-]+$/);
-        const types = values.map((v) => (typeof v === "string" ? "string" : "number"));
+        const types = values.map((v) => (typeof v === "string" ? "text" : "number"));
         expect(decodeCursor(list, cursor, types)).toEqual(values.map((v) => (v === 0 ? 0 : v))); // JSON has no -0
-        const others = types.map((type) => (type === "string" ? ("number" as const) : ("string" as const)));
+        const others = types.map((type) => (type === "text" ? ("number" as const) : ("text" as const)));
         for (const wrong of [others, types.slice(1), [...types, "number" as const]])
           expect(() => decodeCursor(list, cursor, wrong)).toThrow(BAD_REQUEST);
         expect(() => decodeCursor(`${list}:other`, cursor, types)).toThrow(BAD_REQUEST);
@@ -295,7 +310,23 @@ describe("keyset paging", () => {
   it.each([1.5, 2 ** 53, "a\0b", null, true, [1]])("%j is no sort value: the cursor is a bad request", (bad) => {
     const cursor = Buffer.from(JSON.stringify(["list", bad])).toString("base64url");
     expect(() => decodeCursor("list", cursor, ["number"])).toThrow(BAD_REQUEST);
-    expect(() => decodeCursor("list", cursor, ["string"])).toThrow(BAD_REQUEST);
+    expect(() => decodeCursor("list", cursor, ["text"])).toThrow(BAD_REQUEST);
+  });
+
+  it("a cursor's ids and times are what the database takes: nothing else of a client's reaches it", () => {
+    const id = testId(1);
+    const isRead = (kind: "id" | "time", value: string | number) => {
+      try {
+        return decodeCursor("list", encodeCursor("list", [value]), [kind])[0] === value;
+      } catch (error) {
+        expect(error).toEqual(BAD_REQUEST);
+        return false;
+      }
+    };
+    for (const good of [id, id.toUpperCase(), NIL_ID, MAX_ID]) expect([good, isRead("id", good)]).toEqual([good, true]);
+    for (const bad of [...misspelled(id), 1]) expect([bad, isRead("id", bad)]).toEqual([bad, false]);
+    for (const good of [0, Date.now(), 8.64e15]) expect([good, isRead("time", good)]).toEqual([good, true]);
+    for (const bad of [-1, 1.5, 8.64e15 + 1, 2 ** 53, "0", "infinity"]) expect([bad, isRead("time", bad)]).toEqual([bad, false]);
   });
 
   it("page after page gives every row once, in order, and the last page says so", () => {

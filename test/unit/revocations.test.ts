@@ -1,5 +1,6 @@
 import type { ChangedRole, PageEnd } from "../../contracts/users";
 import { Revocations } from "../../services/api/revocations";
+import { testId } from "../support/ids";
 
 interface Asked {
   since?: string;
@@ -126,21 +127,22 @@ it("a session is remembered until its last token has expired, by the clock that 
 
 it("a role that has changed counts, whatever the token says, until the last token from before has expired", async () => {
   const { state, revocations } = issuer();
-  const admin = { id: 7, role: "admin" } as const;
+  const [id, other] = [testId(7), testId(8)];
+  const admin = { id, role: "admin" } as const;
   await revocations.refresh();
   expect(revocations.withRole(admin)).toBe(admin);
   for (const [at, roles, role] of [
-    [100, [{ user: 7, role: "user", until: 1_000 }], "user"],
-    [101, [{ user: 8, role: "user", until: 1_001 }], "user"],
-    [102, [{ user: 7, role: "admin", until: 1_002 }], "admin"],
-    [103, [{ user: 7, role: "user", until: 1_003 }], "user"],
+    [100, [{ user: id, role: "user", until: 1_000 }], "user"],
+    [101, [{ user: other, role: "user", until: 1_001 }], "user"],
+    [102, [{ user: id, role: "admin", until: 1_002 }], "admin"],
+    [103, [{ user: id, role: "user", until: 1_003 }], "user"],
     [1_003, undefined, "user"],
     [1_100, undefined, "admin"],
   ] as const) {
     Object.assign(state, { at, roles });
     later(2_000);
     await revocations.refresh();
-    expect([at, revocations.withRole(admin)]).toEqual([at, { id: 7, role }]);
+    expect([at, revocations.withRole(admin)]).toEqual([at, { id, role }]);
   }
 });
 

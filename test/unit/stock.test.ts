@@ -5,44 +5,46 @@ import { fromCents, toCents } from "../../contracts/money";
 import type { CreatedOrder, Line } from "../../contracts/orders";
 import type { Outcome } from "../../contracts/products";
 import { netChanges, release, reserve, type StockMovement } from "../../services/products/stock";
+import { testId } from "../support/ids";
 
-const PRODUCTS = [1, 2, 3, 4];
-const UNKNOWN = 9;
+const [P1, P2] = [testId(1), testId(2)];
+const PRODUCTS = [P1, P2, testId(3), testId(4)];
+const UNKNOWN = testId(9);
 
-const line = (product_id: number, quantity: number): Line => ({ product_id, quantity });
+const line = (product_id: string, quantity: number): Line => ({ product_id, quantity });
 const lines = fc.uniqueArray(fc.record({ product_id: fc.constantFrom(...PRODUCTS, UNKNOWN), quantity: fc.integer({ min: 1, max: 5 }) }), {
   minLength: 1,
   maxLength: 5,
   selector: (l) => l.product_id,
 });
 /** Most lines are of known products, else nearly every order would be refused. */
-const order = (order_id: number) =>
+const order = (order_id: string) =>
   fc
     .oneof(
       { weight: 4, arbitrary: lines.map((all) => all.filter((l) => l.product_id !== UNKNOWN)).filter((l) => l.length > 0) },
       { weight: 1, arbitrary: lines },
     )
     .map((wanted): CreatedOrder => ({ order_id, lines: wanted }));
-const orders = (n: number) => fc.tuple(...Array.from({ length: n }, (_, i) => order(i + 1)));
+const orders = (n: number) => fc.tuple(...Array.from({ length: n }, (_, i) => order(testId(i + 1))));
 const shelf = fc
   .tuple(...PRODUCTS.map(() => fc.integer({ min: 0, max: 12 })))
   .map((quantities) => new Map(PRODUCTS.map((id, i) => [id, quantities[i] ?? 0])));
 
-const add = (from: ReadonlyMap<number, number>, movements: readonly StockMovement[]): Map<number, number> => {
+const add = (from: ReadonlyMap<string, number>, movements: readonly StockMovement[]): Map<string, number> => {
   const sums = new Map(from);
   for (const { product_id, delta } of movements) sums.set(product_id, (sums.get(product_id) ?? 0) + delta);
   return sums;
 };
-const linesOf = (movements: readonly StockMovement[], id: number, kind: StockMovement["kind"]) =>
+const linesOf = (movements: readonly StockMovement[], id: string, kind: StockMovement["kind"]) =>
   movements.filter((m) => m.order_id === id && m.kind === kind).map((m) => line(m.product_id, kind === "RESERVE" ? -m.delta : m.delta));
 
 /** The inventory as the store keeps it, in memory: reservations are the inbox, and what was decided stays decided. */
 class Inventory {
-  readonly reservations = new Map<number, { state: Outcome["outcome"]; lines: readonly Line[] }>();
+  readonly reservations = new Map<string, { state: Outcome["outcome"]; lines: readonly Line[] }>();
   readonly movements: StockMovement[] = [];
-  now: Map<number, number>;
+  now: Map<string, number>;
 
-  constructor(readonly initial: ReadonlyMap<number, number>) {
+  constructor(readonly initial: ReadonlyMap<string, number>) {
     this.now = new Map(initial);
   }
 
@@ -55,7 +57,7 @@ class Inventory {
     this.book(movements);
   }
 
-  release(ids: readonly number[]): void {
+  release(ids: readonly string[]): void {
     const asked = [...new Set(ids)];
     const holding = asked.flatMap((order_id) => {
       const held = this.reservations.get(order_id);
@@ -80,7 +82,7 @@ class Inventory {
 }
 
 const N = 8;
-const ids = fc.array(fc.integer({ min: 1, max: N }), { minLength: 1, maxLength: 6 });
+const ids = fc.array(fc.integer({ min: 1, max: N }).map(testId), { minLength: 1, maxLength: 6 });
 const step = fc.record({ what: fc.constantFrom("reserve", "release"), ids });
 
 describe("the inventory", () => {
@@ -90,7 +92,7 @@ describe("the inventory", () => {
         const inventory = new Inventory(initial);
         for (const { what, ids: asked } of steps) {
           const before = new Map(inventory.reservations);
-          if (what === "reserve") inventory.reserve(asked.flatMap((id) => all[id - 1] ?? []));
+          if (what === "reserve") inventory.reserve(asked.flatMap((id) => all.filter((o) => o.order_id === id)));
           else inventory.release(asked);
           expect(inventory.now).toEqual(add(initial, inventory.movements));
           const kept = [...inventory.reservations];
@@ -112,7 +114,7 @@ describe("the inventory", () => {
     fc.assert(
       fc.property(shelf, orders(N), fc.array(ids), (initial, all, batches) => {
         const inventory = new Inventory(initial);
-        for (const batch of batches) inventory.reserve(batch.flatMap((id) => all[id - 1] ?? []));
+        for (const batch of batches) inventory.reserve(batch.flatMap((id) => all.filter((o) => o.order_id === id)));
         inventory.release(all.map((o) => o.order_id));
         inventory.release(all.map((o) => o.order_id));
         expect(inventory.now).toEqual(initial);
@@ -172,25 +174,26 @@ describe("reserve", () => {
   });
 
   it("of two orders for the last unit the first gets it and the second is told that none is left", () => {
-    const batch = [7, 3].map((order_id) => ({ order_id, lines: [line(1, 1)] }));
-    expect(reserve(batch, new Map([[1, 1]]))).toEqual({
+    const [first, second] = [testId(7), testId(3)];
+    const batch = [first, second].map((order_id) => ({ order_id, lines: [line(P1, 1)] }));
+    expect(reserve(batch, new Map([[P1, 1]]))).toEqual({
       outcomes: [
-        { order_id: 7, outcome: "RESERVED" },
-        { order_id: 3, outcome: "REJECTED", shortages: [{ product_id: 1, wanted: 1, available: 0 }] },
+        { order_id: first, outcome: "RESERVED" },
+        { order_id: second, outcome: "REJECTED", shortages: [{ product_id: P1, wanted: 1, available: 0 }] },
       ],
-      movements: [{ order_id: 7, product_id: 1, kind: "RESERVE", delta: -1, balance: 0 }],
+      movements: [{ order_id: first, product_id: P1, kind: "RESERVE", delta: -1, balance: 0 }],
     });
   });
 
   it("an order that is short of its last line leaves the stock of the others to the next order", () => {
     const batch = [
-      { order_id: 1, lines: [line(1, 2), line(2, 1), line(UNKNOWN, 1)] },
-      { order_id: 2, lines: [line(1, 2), line(2, 1)] },
+      { order_id: testId(1), lines: [line(P1, 2), line(P2, 1), line(UNKNOWN, 1)] },
+      { order_id: testId(2), lines: [line(P1, 2), line(P2, 1)] },
     ];
-    const { outcomes } = reserve(batch, new Map([[1, 2], [2, 1]])); // prettier-ignore
+    const { outcomes } = reserve(batch, new Map([[P1, 2], [P2, 1]])); // prettier-ignore
     expect(outcomes).toEqual([
-      { order_id: 1, outcome: "REJECTED", shortages: [{ product_id: UNKNOWN, wanted: 1, available: 0 }] },
-      { order_id: 2, outcome: "RESERVED" },
+      { order_id: testId(1), outcome: "REJECTED", shortages: [{ product_id: UNKNOWN, wanted: 1, available: 0 }] },
+      { order_id: testId(2), outcome: "RESERVED" },
     ]);
   });
 });

@@ -3,13 +3,14 @@ import { Socket } from "node:net";
 import { problem } from "../../broker/errors";
 import type { Order, Status } from "../../contracts/orders";
 import { Streams, type StreamLimits } from "../../services/api/streams";
+import { testId } from "../support/ids";
 
-const caller = { id: 7, role: "user" } as const;
+const caller = { id: testId(7), role: "user" } as const;
 const at = "2026-01-01T00:00:00.000Z";
 
 function order(...statuses: Status[]): Order {
   const history = statuses.map((status) => ({ status, at }));
-  const common = { id: 1, user_id: 7, total_price: 1, items: [], reason: null, created_at: at, updated_at: at, version: 1 };
+  const common = { id: testId(1), user_id: caller.id, total_price: 1, items: [], reason: null, created_at: at, updated_at: at, version: 1 };
   return { ...common, status: statuses.at(-1)!, history };
 }
 
@@ -30,7 +31,7 @@ function open(limits: Partial<StreamLimits> = {}) {
     stream.close(); // as the gateway does
   });
   stream.begin(following.order);
-  return { world, streams, stream, res, chunks, changed: () => streams.changed([{ order_id: 1 }]) };
+  return { world, streams, stream, res, chunks, changed: () => streams.changed([{ order_id: testId(1) }]) };
 }
 
 /** What is under way without a timer goes on. */
@@ -158,9 +159,9 @@ it("a gateway with all its streams open refuses the next from anywhere", () => {
   const follow = (n: number) =>
     streams.open(
       new ServerResponse(new IncomingMessage(new Socket())),
-      { order: order("PENDING"), caller: { ...caller, id: n }, seen: 1 },
+      { order: order("PENDING"), caller: { ...caller, id: testId(n) }, seen: 1 },
       "token",
-      { address: `192.0.2.${n}`, user: n, isWanted: () => true },
+      { address: `192.0.2.${n}`, user: testId(n), isWanted: () => true },
     );
   for (const n of [1, 2, 3, 4]) follow(n);
   expect(() => follow(5)).toThrow("no stream can be opened here now");

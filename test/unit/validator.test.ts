@@ -3,10 +3,13 @@ import Ajv, { type ErrorObject } from "ajv";
 import fc from "fast-check";
 import type { TSchema } from "@sinclair/typebox";
 import { check, coerce, ContractValidator } from "../../broker/validator";
+import * as accounts from "../../contracts/accounts";
+import { MAX_ID, NIL_ID } from "../../contracts/contract";
 import type { FieldError } from "../../contracts/errors";
 import * as orders from "../../contracts/orders";
 import * as products from "../../contracts/products";
 import * as users from "../../contracts/users";
+import { misspelled, testId } from "../support/ids";
 
 const BODY_LIMIT = 100 * 1024;
 
@@ -63,7 +66,7 @@ it("a field's name is repeated up to 100 characters, and whole ones", () => {
   expect(long).toEqual({ field: `${"n".repeat(99)}…`, message: "is not a known field" });
   const [cut] = check(users.register.params, { email: "a@b.co", password: "12345678", [`${"n".repeat(98)}${"🙂".repeat(50)}`]: 1 });
   expect(cut?.field.isWellFormed()).toBe(true);
-  const [nested] = check(orders.create.params, { items: [{ product_id: 1, quantity: 1, ["n".repeat(500)]: 1 }] });
+  const [nested] = check(orders.create.params, { items: [{ product_id: testId(1), quantity: 1, ["n".repeat(500)]: 1 }] });
   expect(nested?.field).toBe(`items[0].${"n".repeat(90)}…`);
 });
 
@@ -82,7 +85,42 @@ it("actions and events are refused with the same list as a body, after Moleculer
   const wrong = { items: [{ product_id: 0 }, { quantity: "1" }], other: 1 };
   expect(validate(wrong)).toEqual(check(orders.create.params, wrong));
   expect(validate(wrong)).toHaveLength(5);
-  expect(validate({ items: [{ product_id: 1, quantity: 1 }] })).toBe(true);
+  expect(validate({ items: [{ product_id: testId(1), quantity: 1 }] })).toBe(true);
+});
+
+describe("an id", () => {
+  const ID = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f";
+  const validate = new ContractValidator({}).compile(JSON.parse(JSON.stringify(orders.create.params)) as Record<string, unknown>);
+
+  it("in upper case is brought to lower case where it stands, at any depth, in a query and of an action", () => {
+    const body = () => ({
+      items: [ID, ID.toUpperCase(), "017F22e2-79b0-7cc3-98c4-dc0c0c07398f"].map((product_id) => ({ product_id, quantity: 1 })),
+    });
+    const [checked, validated] = [body(), body()];
+    expect([check(orders.create.params, checked), validate(validated)]).toEqual([[], true]);
+    for (const { items } of [checked, validated]) expect(items.map((item) => item.product_id)).toEqual([ID, ID, ID]);
+    const query = { seller_id: ID.toUpperCase() };
+    expect([coerce(products.list.params, query), query]).toEqual([undefined, { seller_id: ID }]);
+    const log = { actor: ID.toUpperCase() };
+    expect([coerce(accounts.auditLog.params, log), log]).toEqual([undefined, { actor: ID }]);
+  });
+
+  it("in lower case is not written to: what is checked may be frozen", () => {
+    const frozen = Object.freeze({ id: ID });
+    expect(check(orders.get.params, frozen)).toEqual([]);
+  });
+
+  it("of any version is one, and so are the first and the last of all", () => {
+    for (const id of [NIL_ID, MAX_ID, "c232ab00-9414-11ec-b3c8-9f6bdeced846"]) expect(check(orders.get.params, { id })).toEqual([]);
+  });
+
+  it.each<unknown>([...misspelled(ID), 1, 0, null, true, [ID, ID], {}])("is not %j, and one message says so", (id) => {
+    expect(check(orders.get.params, { id })).toEqual([{ field: "id", message: "must be a UUID" }]);
+    expect(check(orders.create.params, { items: [{ product_id: id, quantity: 1 }] })).toEqual([
+      { field: "items[0].product_id", message: "must be a UUID" },
+    ]);
+    expect(coerce(products.list.params, { seller_id: String(id) })).toEqual({ field: "seller_id", message: "must be a UUID" });
+  });
 });
 
 it("a query tells its first error, and numbers and truths count that are written as text", () => {
@@ -94,7 +132,13 @@ it("a query tells its first error, and numbers and truths count that are written
 
 describe("of a small value", () => {
   /** Every error of Ajv, as it was listed before there was a limit. */
-  const ajv = new Ajv({ allErrors: true, allowUnionTypes: true, validateFormats: false });
+  const ajv = new Ajv({
+    allErrors: true,
+    allowUnionTypes: true,
+    verbose: true,
+    formats: { uuid: /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i, text: true, money: true, password: true, "idn-email": true },
+    keywords: ["lowercase"],
+  });
   function all(schema: TSchema, value: unknown): FieldError[] {
     const validate = ajv.compile(schema);
     const byField = new Map<string, string>();
@@ -108,12 +152,16 @@ describe("of a small value", () => {
       "",
     );
   };
-  const text = ({ keyword, message = "" }: ErrorObject): string =>
-    ({ additionalProperties: "is not a known field", required: "is required", pattern: "has characters or a form that are not allowed" })[
-      keyword
-    ] ?? message;
+  const WORDS: Record<string, string> = {
+    additionalProperties: "is not a known field",
+    required: "is required",
+    pattern: "has characters or a form that are not allowed",
+  };
+  const text = ({ keyword, message = "", parentSchema }: ErrorObject): string =>
+    parentSchema?.["format"] === "uuid" ? "must be a UUID" : (WORDS[keyword] ?? message);
 
-  const scalar = fc.constantFrom<unknown>(null, 0, 1, -1, 1.5, 20_000, 1e300, "", "x", "x".repeat(300), true, [], {}, [[]], [{}], { a: 1 });
+  const other = fc.constantFrom<unknown>(null, 0, 1, -1, 1.5, 20_000, 1e300, "", "x", "x".repeat(300), true, [], {}, [[]], [{}], { a: 1 });
+  const scalar = fc.oneof({ weight: 4, arbitrary: other }, fc.constantFrom(testId(1), MAX_ID.toUpperCase(), "f".repeat(36)));
   const line = fc.record({ product_id: scalar, quantity: scalar, note: scalar }, { requiredKeys: [] });
   const order = fc.record(
     { items: fc.oneof(fc.array(fc.oneof(line, scalar), { minLength: 1, maxLength: 30 }), scalar), note: scalar, idempotency_key: scalar },

@@ -1,6 +1,17 @@
+-- UUIDv7 (RFC 9562, section 5.7): the time in milliseconds, and 74 random bits. A restored backup rewinds a sequence, which would then give the
+-- ids of lost rows to new ones; these never repeat, whatever is restored.
+create function new_id() returns uuid language sql volatile parallel safe
+  return encode(
+    set_bit(
+      set_bit(
+        overlay(uuid_send(gen_random_uuid()) placing substring(int8send(floor(extract(epoch from clock_timestamp()) * 1000)::bigint) from 3) from 1 for 6),
+        52, 1),
+      53, 1), -- version 4 becomes 7
+    'hex')::uuid;
+
 create table orders (
-  id              bigint generated always as identity primary key,
-  user_id         bigint not null,
+  id              uuid primary key default new_id(),
+  user_id         uuid not null,
   idempotency_key text not null,
   -- of the validated items, lines of one product added up and sorted
   request_hash    text not null,
@@ -8,19 +19,21 @@ create table orders (
   total_cents     bigint not null check (total_cents >= 0),
   reason          text,
   version         bigint not null default 1,
-  -- milliseconds, as JavaScript has them: an answer that is given again must be the first one to the letter
+  -- milliseconds, as JavaScript has them: an answer that is given again must be the first one to the letter, and a cursor hold the exact value
   created_at      timestamptz(3) not null default now(),
   updated_at      timestamptz(3) not null default now(),
   unique (user_id, idempotency_key)
 );
 
-create index orders_by_user on orders (user_id, id);
-create index orders_by_status on orders (status, id);
-create index orders_by_user_and_status on orders (user_id, status, id);
+-- Lists, newest first: of all orders, and of what is asked for.
+create index orders_by_created on orders (created_at, id);
+create index orders_by_user on orders (user_id, created_at, id);
+create index orders_by_status on orders (status, created_at, id);
+create index orders_by_user_and_status on orders (user_id, status, created_at, id);
 
 create table order_lines (
-  order_id         bigint not null references orders (id),
-  product_id       bigint not null,
+  order_id         uuid not null references orders (id),
+  product_id       uuid not null,
   name             text not null,
   unit_price_cents bigint not null check (unit_price_cents >= 0),
   quantity         bigint not null check (quantity > 0),
@@ -29,7 +42,7 @@ create table order_lines (
 
 create table order_history (
   id       bigint generated always as identity primary key,
-  order_id bigint not null references orders (id),
+  order_id uuid not null references orders (id),
   status   text not null check (status in ('PENDING', 'CONFIRMED', 'REJECTED', 'CANCELLED')),
   at       timestamptz(3) not null default now(),
   -- the state machine never comes back to a state
@@ -38,10 +51,17 @@ create table order_history (
 
 create table outbox (
   id              bigint generated always as identity primary key,
-  order_id        bigint not null references orders (id),
+  order_id        uuid not null references orders (id),
+  -- Whose turn it is: what is new is emitted in rotation among users, so that one buyer's thousand orders don't delay the next buyer's
+  -- first. The nil UUID is nobody in particular.
+  user_id         uuid not null default '00000000-0000-0000-0000-000000000000',
   event           text not null,
   payload         jsonb not null,
   state           text not null default 'PENDING' check (state in ('PENDING', 'SETTLED', 'PARKED')),
+  -- What it counts among those in flight: an order of a hundred lines takes products as long as many of one line. And large ones wait in
+  -- turns of their own.
+  weight          integer not null default 1 check (weight > 0),
+  large           boolean not null default false,
   attempts        integer not null default 0,
   refusals        integer not null default 0,
   next_attempt_at timestamptz not null default now(),
@@ -53,6 +73,15 @@ create table outbox (
 
 -- For the relay: what is new, and what was emitted and waits for its answer.
 create index outbox_new on outbox (id) where state = 'PENDING' and attempts = 0;
+-- `attempts < 1` is `= 0` in words that fit this index alone, so that the relay's walk from user to user uses no other.
+create index outbox_new_by_user on outbox (large, user_id, id) where state = 'PENDING' and attempts < 1;
 create index outbox_unanswered on outbox (next_attempt_at) where state = 'PENDING' and attempts > 0;
 create index outbox_settled on outbox (settled_at) where state = 'SETTLED';
 create index outbox_parked on outbox (id) where state = 'PARKED';
+
+-- Each order leaves dead entries in the small indexes that the relay reads, and by default they would be cleared away
+-- after a fifth of all rows have changed: at a million rows a claim reads a hundred times as many pages by then. And a
+-- backlog must soon be known to the planner, or it might count what is unanswered by way of everything that waits.
+alter table outbox set (
+  autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000,
+  autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 10000);

@@ -14,7 +14,7 @@ export const abandoned: readonly Attack[] = [
     least: { "requests given up": 100 },
     quick: ["nodes"],
     prepare: async (stage) => {
-      await insertLongOrders(stage, stage.people.attackers[4]?.id ?? 0, 100);
+      await insertLongOrders(stage, stage.people.attackers[4]?.id ?? "", 100);
       return {};
     },
     run: async (tools) => {

@@ -25,7 +25,7 @@ async function becomes(stage: Stage, expected: number, path: string, token: stri
   }
 }
 
-async function change(stage: Stage, id: number, json: object): Promise<string[]> {
+async function change(stage: Stage, id: string, json: object): Promise<string[]> {
   const status = await send(stage, "PATCH", `/admin/users/${id}`, stage.people.admins[0]?.token ?? "", json);
   return status === 200 ? [] : [`PATCH /admin/users/{id} ${JSON.stringify(json)} responds ${status}`];
 }

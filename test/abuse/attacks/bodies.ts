@@ -1,4 +1,5 @@
 import { gzipSync } from "node:zlib";
+import { testId } from "../../support/ids";
 import type { Attack } from "../attack";
 import type { Message } from "../tools";
 
@@ -27,7 +28,7 @@ const SHAPES: readonly (readonly [method: "POST" | "PATCH" | "PUT", path: string
   ["POST", "/products", { raw: `{"name":${deep(50_000)}}` }],
   ["POST", "/products", { raw: JSON.stringify({ name: "漢".repeat(30_000), price: 1, quantity: 1 }) }],
   ["POST", "/products", { raw: JSON.stringify({ name: '\\"'.repeat(20_000), price: 1e308, quantity: 1.5 }) }],
-  ["PATCH", "/products/1", gzipped(JSON.stringify({ description: "a".repeat(UNPACKED) }))],
+  ["PATCH", `/products/${testId(1)}`, gzipped(JSON.stringify({ description: "a".repeat(UNPACKED) }))],
   ["POST", "/register", { raw: JSON.stringify({ email: `${"a".repeat(50_000)}@${"b".repeat(50_000)}`, password: "x" }) }],
   ["PUT", "/me/password", { raw: JSON.stringify({ current_password: "é".repeat(25_000), new_password: "e\u0301".repeat(15_000) }) }],
   ["POST", "/token", { raw: JSON.stringify({ email: "ﷺ".repeat(15_000), password: "x".repeat(50_000) }) }],
@@ -80,7 +81,10 @@ export const bodies: readonly Attack[] = [
     run: async (tools) => {
       await tools.flood(4, () => {
         const encoding = tools.pick(ENCODINGS);
-        const raw = tools.random() < 0.5 ? '{"items":[]}' : gzipSync('{"items":[{"product_id":1,"quantity":1}]}').subarray(0, 30);
+        const raw =
+          tools.random() < 0.5
+            ? '{"items":[]}'
+            : gzipSync(JSON.stringify({ items: [{ product_id: testId(1), quantity: 1 }] })).subarray(0, 30);
         return tools.send("POST", "/orders", { token: tools.token, raw, headers: { "content-encoding": encoding } });
       });
     },

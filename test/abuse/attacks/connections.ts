@@ -1,3 +1,4 @@
+import { testId } from "../../support/ids";
 import type { Attack } from "../attack";
 import { httpText, type Tools } from "../tools";
 
@@ -75,7 +76,7 @@ export const connections: readonly Attack[] = [
     least: { "connections closed": 10 },
     run: (tools) =>
       keepOpen(tools, 8, async (wire, lane) => {
-        const head = lane % 2 === 0 ? "GET /products/1" : "POST /token";
+        const head = lane % 2 === 0 ? `GET /products/${testId(1)}` : "POST /token";
         wire.write(`${head} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n`);
         while (wire.isOpen && !tools.isOver) {
           wire.write(CHUNKS);
@@ -89,7 +90,7 @@ export const connections: readonly Attack[] = [
     least: { "200": 50, "connections closed": 20 },
     run: (tools) =>
       keepOpen(tools, 1_500, async (wire) => {
-        wire.write(httpText("GET", "/products/1"));
+        wire.write(httpText("GET", `/products/${testId(1)}`));
         await closedOrOver(tools, wire);
       }),
   },

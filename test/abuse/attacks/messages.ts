@@ -14,12 +14,12 @@ export const messages: readonly Attack[] = [
     least: { "200": 5 },
     quick: ["nodes"],
     prepare: async (stage) => {
-      const seller = stage.people.attackers[1]?.id ?? 0;
+      const seller = stage.people.attackers[1]?.id ?? "";
       await insertBigProducts(stage, seller);
       return { seller: [seller] };
     },
     run: async (tools) => {
-      const [seller = 0] = tools.ids("seller");
+      const [seller = ""] = tools.ids("seller");
       await tools.flood(1, async () => {
         const list = (_: unknown, n: number) => tools.send("GET", `/products?limit=100&seller_id=${seller}&min_price=${(n + 1) / 100}`);
         await Promise.all(Array.from({ length: LISTS }, list));
@@ -31,7 +31,7 @@ export const messages: readonly Attack[] = [
     row: "38b",
     name: `${ORDERS} reads of orders with 100 long lines at once, batched into one message`,
     least: { "200": 20 },
-    prepare: async (stage) => ({ orders: await insertLongOrders(stage, stage.people.attackers[2]?.id ?? 0, ORDERS) }),
+    prepare: async (stage) => ({ orders: await insertLongOrders(stage, stage.people.attackers[2]?.id ?? "", ORDERS) }),
     run: async (tools) => {
       const token = tools.target.accounts[2]?.token;
       const all = Buffer.concat(tools.ids("orders").map((id) => httpText("GET", `/orders/${id}`, { token })));
@@ -50,7 +50,7 @@ export const messages: readonly Attack[] = [
     row: "38c",
     name: `reads of orders as in 38b, ${READERS} at a time on as many connections`,
     least: { "200": 20 },
-    prepare: async (stage) => ({ orders: await insertLongOrders(stage, stage.people.attackers[2]?.id ?? 0, ORDERS) }),
+    prepare: async (stage) => ({ orders: await insertLongOrders(stage, stage.people.attackers[2]?.id ?? "", ORDERS) }),
     run: (tools) => {
       const token = tools.target.accounts[2]?.token;
       return tools.flood(READERS, () => tools.send("GET", `/orders/${tools.pick(tools.ids("orders"))}`, { token }));

@@ -1,3 +1,4 @@
+import { testId } from "../../support/ids";
 import type { Attack } from "../attack";
 import { httpText, type Tools } from "../tools";
 
@@ -19,11 +20,11 @@ const NOISE: readonly ((tools: Tools) => Buffer)[] = [
   () => Buffer.concat([httpText("GET", "/products?limit=100"), Buffer.from("\u0000\u0001garbage\r\n\r\n")]),
   // the same key with another body
   (tools) => {
-    const json = { items: [{ product_id: 1, quantity: 1 + Math.floor(9 * tools.random()) }] };
+    const json = { items: [{ product_id: testId(1), quantity: 1 + Math.floor(9 * tools.random()) }] };
     return httpText("POST", "/orders", { token: tools.target.accounts[8]?.token, headers: { "Idempotency-Key": "reused" }, json });
   },
   (tools) => httpText("GET", `/${tools.random()}`, { headers: { Origin: `https://${tools.random()}.test` } }),
-  (tools) => httpText("POST", "/orders", { token: tools.token, json: { items: [{ product_id: 1, quantity: 0 }] } }),
+  (tools) => httpText("POST", "/orders", { token: tools.token, json: { items: [{ product_id: testId(1), quantity: 0 }] } }),
 ];
 
 const send = (tools: Tools): Promise<void> =>

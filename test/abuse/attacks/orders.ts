@@ -1,8 +1,9 @@
+import { testId } from "../../support/ids";
 import type { Attack, Stage } from "../attack";
 import { insertProducts } from "../data";
 import type { Tools } from "../tools";
 
-const HOT = 1;
+const HOT = testId(1);
 const LANES = 64;
 
 const order = (tools: Tools, token: string | undefined): Promise<number> =>
@@ -11,7 +12,7 @@ const order = (tools: Tools, token: string | undefined): Promise<number> =>
 const SHELF = 100;
 const shelf = async (stage: Stage) => ({
   shelf: await insertProducts(stage, {
-    seller: stage.people.attackers[7]?.id ?? 0,
+    seller: stage.people.attackers[7]?.id ?? "",
     count: SHELF,
     name: "'shelf ' || n",
     description: "null",

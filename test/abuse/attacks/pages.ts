@@ -6,14 +6,14 @@ const PIPELINED = 300;
 const PROBE_MS = 1_000;
 
 async function prepare(stage: Stage): Promise<Prepared> {
-  const seller = stage.people.attackers[0]?.id ?? 0;
+  const seller = stage.people.attackers[0]?.id ?? "";
   await insertBigProducts(stage, seller);
   return { seller: [seller] };
 }
 
 /** Each page is another one, so that no two share a response. */
 function bigPages(tools: Tools, count: number): Buffer {
-  const [seller = 0] = tools.ids("seller");
+  const [seller = ""] = tools.ids("seller");
   const offset = Math.floor(tools.random() * 500);
   const page = (_: unknown, n: number): Buffer =>
     httpText("GET", `/products?limit=100&seller_id=${seller}&min_price=${(offset + n + 1) / 100}`);

@@ -12,7 +12,7 @@ export const searches: readonly Attack[] = [
     least: { "200": 5 },
     quick: ["one"],
     prepare: async (stage) => {
-      const seller = stage.people.attackers[3]?.id ?? 0;
+      const seller = stage.people.attackers[3]?.id ?? "";
       await insertProducts(stage, { seller, count: 600, name: "'aab ' || n", description: "'aab ' || repeat('a', 4990)" });
       return {};
     },

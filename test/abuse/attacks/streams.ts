@@ -1,3 +1,4 @@
+import { testId } from "../../support/ids";
 import type { Attack } from "../attack";
 import { httpText } from "../tools";
 
@@ -11,14 +12,14 @@ export const streams: readonly Attack[] = [
     run: async (tools) => {
       const made = await Promise.all(
         tools.target.accounts.map(async ({ token }) => {
-          const id = await tools.create("/orders", { token, json: { items: [{ product_id: 1, quantity: 1 }] } });
+          const id = await tools.create("/orders", { token, json: { items: [{ product_id: testId(1), quantity: 1 }] } });
           return { token, id };
         }),
       );
-      const own = made.filter(({ id }) => id > 0);
+      const own = made.flatMap(({ token, id }) => (id === undefined ? [] : { token, id }));
       if (own.length === 0) throw new Error("the attacker could make no order to follow");
       await tools.flood(OF_EACH * own.length, async (lane) => {
-        const { token, id } = own[lane % own.length] ?? { token: "", id: 0 };
+        const { token, id } = own[lane % own.length] ?? { token: "", id: "" };
         const wire = tools.wire();
         if (await wire.opened()) wire.write(httpText("GET", `/orders/${id}/events`, { token, headers: { Accept: "text/event-stream" } }));
         if ((await wire.status(5_000)) === "200") await Promise.race([wire.closed(), tools.pause(tools.leftMs)]);

@@ -26,12 +26,12 @@ export const writes: readonly Attack[] = [
     name: `PATCH of ${PATCHED} products with 5,000 random ideographs, ${PATCHES} at a time`,
     least: { "200": 10 },
     prepare: async (stage) => {
-      const seller = stage.people.attackers[5]?.id ?? 0;
+      const seller = stage.people.attackers[5]?.id ?? "";
       return { products: await insertProducts(stage, { seller, count: PATCHED, name: "'patched ' || n", description: "null" }) };
     },
     run: (tools) =>
       tools.flood(PATCHES, (lane) => {
-        const id = tools.ids("products")[lane % PATCHED] ?? 0;
+        const id = tools.ids("products")[lane % PATCHED] ?? "";
         return tools.send("PATCH", `/products/${id}`, { token: tools.target.accounts[5]?.token, json: { description: ideographs(tools) } });
       }),
     expect: growth(64 * KIB),
@@ -41,13 +41,13 @@ export const writes: readonly Attack[] = [
     name: `${LANES} at a time: stock adjustments, orders with long keys, and cancels`,
     least: { "200": 20, "201": 10 },
     prepare: async (stage) => {
-      const seller = stage.people.attackers[6]?.id ?? 0;
+      const seller = stage.people.attackers[6]?.id ?? "";
       const product = { seller, count: LANES, name: "'adjusted ' || n", description: "null", quantity: 1_000_000 };
       return { products: await insertProducts(stage, product) };
     },
     run: (tools) =>
       tools.flood(LANES, async (lane) => {
-        const id = tools.ids("products")[lane] ?? 0;
+        const id = tools.ids("products")[lane] ?? "";
         const token = tools.target.accounts[6]?.token;
         await tools.send("POST", `/products/${id}/stock`, { token, json: { delta: 1, reason: "x".repeat(200) } });
         const key = `${lane}-${tools.random()}-`.padEnd(255, "k");
@@ -56,7 +56,7 @@ export const writes: readonly Attack[] = [
           headers: { "idempotency-key": key },
           json: { items: [{ product_id: id, quantity: 1 }] },
         });
-        if (order > 0) await tools.send("POST", `/orders/${order}/cancel`, { token });
+        if (order !== undefined) await tools.send("POST", `/orders/${order}/cancel`, { token });
       }),
     expect: growth(8 * KIB),
   },

@@ -1,0 +1,122 @@
+import { execFile } from "node:child_process";
+import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { promisify } from "node:util";
+import { Client as Postgres } from "pg";
+import { migrate, MigrationRefused } from "../../mixins/migrations";
+import { createDatabase, type TestDatabase } from "../support/postgres";
+import { ROOT } from "../support/processes";
+import { createDatabases, uniqueNamespace } from "../support/shop";
+
+const FIRST = "001_orders_and_outbox.sql";
+
+let database: TestDatabase, client: Postgres, directory: string;
+beforeEach(async () => {
+  database = await createDatabase("orders");
+  client = new Postgres(database.url);
+  await client.connect();
+  directory = await mkdtemp(path.join(tmpdir(), "shop-migrations-"));
+  await cp(path.join(ROOT, "services/orders/migrations"), directory, { recursive: true });
+});
+afterEach(async () => {
+  await client.end();
+  await database.drop();
+  await rm(directory, { recursive: true });
+});
+
+const run = () => migrate({ url: database.url, directory });
+const write = (name: string, sql: string) => writeFile(path.join(directory, name), sql);
+const first = () => readFile(path.join(directory, FIRST), "utf8");
+const applied = async () =>
+  (await client.query<{ name: string }>("select name from schema_migrations order by name")).rows.map(({ name }) => name);
+/** What a database holds: its columns, and the rows of these tables. */
+async function contents(...tables: string[]): Promise<unknown[]> {
+  const columns = "select table_name, column_name, data_type from information_schema.columns where table_schema = 'public' order by 1, 2";
+  return Promise.all(
+    [columns, ...tables.map((table) => `select * from ${table}`)].map(async (sql) => (await client.query<object>(sql)).rows),
+  );
+}
+
+describe("a migration", () => {
+  it("is applied once, also where its file was checked out with CRLF since", async () => {
+    await run();
+    const before = await contents("schema_migrations");
+    await run();
+    await write(FIRST, (await first()).replaceAll("\n", "\r\n"));
+    await run();
+    expect(await contents("schema_migrations")).toEqual(before);
+  });
+
+  it("of a newer version, which has no file here, is no obstacle to those that have one", async () => {
+    await run();
+    await client.query("insert into schema_migrations (name, checksum) values ('900_newer.sql', 'x')");
+    await write("002_next.sql", "create table next ()");
+    await run();
+    expect(await applied()).toEqual([FIRST, "002_next.sql", "900_newer.sql"]);
+  });
+
+  it("that was edited since is refused in one sentence, and no other is applied", async () => {
+    await run();
+    const before = await contents("schema_migrations");
+    await write(FIRST, `${await first()}-- a word more\n`);
+    await write("000_before.sql", "create table before ()");
+    await write("002_next.sql", "create table next ()");
+    await expect(run()).rejects.toThrow(
+      new MigrationRefused(
+        `${FIRST} is not the file that was applied to this database: migrations are never edited once they are released. Restore it, and write a new one.`,
+      ),
+    );
+    expect(await contents("schema_migrations")).toEqual(before);
+  });
+
+  it("that was edited is applied where it was not yet", async () => {
+    await write(FIRST, `${await first()}create table more ();\n`);
+    await run();
+    await expect(run()).resolves.toBeUndefined();
+    expect((await client.query("select from more")).rowCount).toBe(0);
+  });
+});
+
+/** As version 0.1.0 left it. */
+const OLD = `
+  create table schema_migrations (name text primary key, applied_at timestamptz not null default now());
+  create table orders (id bigint generated always as identity primary key, status text not null);
+  insert into schema_migrations (name) values ('${FIRST}');
+  insert into orders (status) values ('CONFIRMED')`;
+const refusal = (): string =>
+  `${new URL(database.url).pathname.slice(1)} was made by version 0.1.0, whose ids can't be carried over: start with an empty database. ` +
+  "Drop it, or with the embedded PostgreSQL delete its data directory (.data).";
+
+describe("a database of version 0.1.0", () => {
+  it("is refused with what to do, and stays as it was", async () => {
+    await client.query(OLD);
+    const before = await contents("schema_migrations", "orders");
+    const refused = run();
+    await expect(refused).rejects.toBeInstanceOf(MigrationRefused);
+    await expect(refused).rejects.toThrow(refusal());
+    expect(await contents("schema_migrations", "orders")).toEqual(before);
+  });
+
+  it.each(["start", "migrate"])("ends npm run %s with exit code 1 and that as its last line, without a stack", async (script) => {
+    await client.query(OLD);
+    const { orders, ...others } = await createDatabases();
+    try {
+      const env = {
+        PATH: process.env.PATH,
+        NAMESPACE: uniqueNamespace(),
+        PORT: "0",
+        BCRYPT_COST: "4",
+        USERS_DATABASE_URL: others.users.url,
+        PRODUCTS_DATABASE_URL: others.products.url,
+        ORDERS_DATABASE_URL: database.url,
+      };
+      const ended = promisify(execFile)(process.execPath, ["--import", "tsx", `scripts/${script}.ts`], { cwd: ROOT, timeout: 60_000, env });
+      const { code, stderr } = (await ended.catch((error: unknown) => error)) as { code: number; stderr: string };
+      expect([code, stderr.trimEnd().split("\n").at(-1)]).toEqual([1, refusal()]);
+      expect(stderr).not.toMatch(/^\s+at /m);
+    } finally {
+      await Promise.all([orders, ...Object.values(others)].map((one) => one.drop()));
+    }
+  });
+});
