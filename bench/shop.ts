@@ -87,15 +87,32 @@ export async function startShop(ground: Ground, options: ShopOptions): Promise<S
   const nodes = await Promise.all(places.map(launch));
   await until(`${key} answers`, () => isOk(`${url.gateway}/health`), 30_000);
   await seedProducts(databases.products);
+  await insertPeople(databases.users);
   const signer = await shopKey(databases.users);
   return { url: url.gateway, namespace, nodes, databases, tokens: tokensOf(signer), adminToken: issueToken(signer, ADMIN, TOKEN_SECONDS) };
 }
 
+/** A hundred users and an admin, logged in once each. */
+const PEOPLE = USER_IDS.map((id) => ({ id, role: "user", session: randomUUID() }) as const);
 const ADMIN = { id: testId(USERS + 1), role: "admin", session: randomUUID() } as const;
 
-/** Tokens of a hundred users: signed here, since logging in takes a third of a second of CPU each. */
-export const tokensOf = (signer: SigningKey): string[] =>
-  USER_IDS.map((id) => issueToken(signer, { id, role: "user", session: randomUUID() }, TOKEN_SECONDS));
+/** Tokens of the users: signed here, since logging in takes a third of a second of CPU each. */
+export const tokensOf = (signer: SigningKey): string[] => PEOPLE.map((person) => issueToken(signer, person, TOKEN_SECONDS));
+
+/** The people and their sessions: tokens of sessions that users does not know are refused. */
+async function insertPeople(usersDatabase: string): Promise<void> {
+  const people = [...PEOPLE, ADMIN];
+  await sql(
+    usersDatabase,
+    `with input as (
+       select id, role, session from unnest($1::uuid[], $2::text[], $3::uuid[]) as x (id, role, session)
+     ), people as (
+       insert into users (id, email, email_key, password_hash, role) select id, id || '@bench.test', id || '@bench.test', '', role from input returning id
+     )
+     insert into sessions (id, user_id, expires_at) select session, people.id, now() + interval '1 day' from people join input on input.id = people.id`,
+    [people.map(({ id }) => id), people.map(({ role }) => role), people.map(({ session }) => session)],
+  );
+}
 
 /** The key that signs; without KEY_ENCRYPTION_KEY it is stored as it is. */
 export async function shopKey(usersDatabase: string): Promise<SigningKey> {

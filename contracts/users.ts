@@ -31,11 +31,13 @@ export const Jwk = closed({
 });
 export type Jwk = Static<typeof Jwk>;
 
+const SessionId = Id;
+
 /** The claims of an access token (RFC 7519, section 4) that are read here. */
 export const Claims = Type.Object({
   sub: Id,
   role: Role,
-  sid: Type.String({ pattern: "^[0-9a-f-]{36}$" }),
+  sid: SessionId,
   jti: Type.String({ minLength: 1 }),
   iat: Type.Integer(),
   exp: Type.Integer(),
@@ -114,7 +116,6 @@ export const jwks = action("users.jwks", {
   timeout: 1_500,
 });
 
-const SessionId = Type.String({ pattern: "^[0-9a-f-]{36}$" });
 const EndedSession = closed({ session: SessionId, until: Type.Integer() });
 /** `until`: when the last of its access tokens expires, seconds since 1970. */
 export type EndedSession = Static<typeof EndedSession>;
@@ -127,13 +128,20 @@ export type PageEnd = Static<typeof PageEnd>;
 const ChangedRole = closed({ user: Id, role: Role, until: Type.Integer() });
 export type ChangedRole = Static<typeof ChangedRole>;
 
+/** Most sessions that are asked about at once. */
+export const SESSIONS_PER_CALL = 5_000;
+
 /**
  * What a verifier of tokens can't see in them: which keys are told now, and the sessions that have ended and the roles that have
- * changed `since` the `at` of an earlier answer. Where there is a `next`, those `after` it are to be asked for at once. A node of an
- * earlier version knows nothing of roles.
+ * changed `since` the `at` of an earlier answer. Where there is a `next`, those `after` it are to be asked for at once. Of the sessions
+ * `seen`, those that users does not know count as ended: a restored backup has lost them.
  */
 export const revocations = action("users.revocations", {
-  params: closed({ since: Type.Optional(Timestamp), after: Type.Optional(PageEnd) }),
+  params: closed({
+    since: Type.Optional(Timestamp),
+    after: Type.Optional(PageEnd),
+    seen: Type.Optional(Type.Array(SessionId, { maxItems: SESSIONS_PER_CALL })),
+  }),
   result: closed({
     at: Timestamp,
     next: nullable(PageEnd),

@@ -181,6 +181,19 @@ export async function endedSessions(
 }
 
 /**
+ * Those of these sessions that are not there, as ended ones: no access token of theirs is good.
+ * @param ttl seconds that any access token is good for, at most
+ */
+export async function unknownSessions({ query }: Database, seen: readonly string[], ttl: number): Promise<EndedSession[]> {
+  if (seen.length === 0) return [];
+  return query<EndedSession>(
+    `select seen.id as session, ceil(extract(epoch from now()))::bigint + $2::int as until
+     from unnest($1::uuid[]) as seen (id) where not exists (select from sessions where sessions.id = seen.id)`,
+    [seen, ttl],
+  );
+}
+
+/**
  * Forgets the used tokens of sessions that go on for ever, and the sessions that are over; each as many as a statement does quickly.
  * @param ttl seconds that a refresh token is good for: for as long a used one is known as such
  * @returns whether there may be more

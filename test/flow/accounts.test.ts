@@ -92,6 +92,33 @@ async function confirmed(token: string): Promise<string> {
   return id;
 }
 
+describe("a person whom a restored backup of user_db has lost", () => {
+  it("is out within 2 s on every gateway, tokens and open streams; a new person's id is another", async () => {
+    const person = await register();
+    const neighbour = await logIn(await register());
+    const session = await logIn(person);
+    const order = await confirmed(session.access_token);
+    const streams = await Promise.all(gateways.map((gateway) => follow(gateway, session.access_token, order)));
+    await Promise.all(streams.map((stream) => stream.has("PENDING", "CONFIRMED")));
+
+    await inUsers("delete from sessions where user_id = $1", [person.id]);
+    await inUsers("delete from known_addresses where user_id = $1", [person.id]);
+    await inUsers("delete from users where id = $1", [person.id]);
+    await until("the streams end", () => streams.every(({ state }) => state === "ended"), SOON_MS);
+    await everywhere("its token is refused where users is not asked", `/orders/${order}`, session, 401);
+    expect(code(await refresh(session))).toEqual([401, "INVALID_REFRESH_TOKEN"]);
+    expect((await register()).id).not.toBe(person.id);
+    expect((await anywhere().get("/orders", { token: neighbour.access_token })).status).toBe(200);
+  });
+
+  it("and was not there when its token was first used: it is refused within 2 s from then on", async () => {
+    const session = await logIn(await register());
+    const { sid } = jwt.decode(session.access_token) as { sid: string };
+    await inUsers("delete from sessions where id = $1", [sid]);
+    await everywhere("its token is refused where users is not asked", "/orders", session, 401);
+  });
+});
+
 describe("a person who is disabled", () => {
   it("is out within 2 s on every gateway: tokens, refresh tokens, logins and open streams", async () => {
     const person = await register();
