@@ -11,7 +11,7 @@ const services = [["**/services/**", "**/*.service"], "services never import ser
 const config = [["**/config"], "only services, scripts and moleculer.config read the configuration"];
 const mixins = [["**/mixins/**"], "mixins build on broker and contracts, not the other way round"];
 const broker = [["**/broker/**"], "contracts import nothing but each other"];
-const node = [["node:*", "moleculer*", "sequelize", "pg"], "pure files import nothing but contract types"];
+const node = [["node:*", "!node:crypto", "moleculer*", "sequelize", "pg"], "pure files import nothing but contract types, and hashes"];
 
 export default tseslint.config(
   { ignores: ["dist/**", "node_modules/**", ".data/**", "coverage/**", "jest.config.js", "eslint.config.mjs"] },

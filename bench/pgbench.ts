@@ -28,6 +28,7 @@ const VALUES: Readonly<Record<string, string>> = {
   5: `array[jsonb_build_array(jsonb_build_object('product_id', ${idOf(":product")}, 'name', 'Desk lamp', 'unit_price_cents', 1999, 'quantity', 1))]`,
   9: "array[1]", // its weight
   10: "array[false]", // it is not large
+  11: "array['47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU']",
 };
 
 /** Debian's, where it is installed. */

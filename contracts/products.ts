@@ -152,11 +152,19 @@ export type Quote = Static<typeof quote.result>[number];
 export const Shortage = closed({ product_id: Id, wanted: Type.Integer(), available: Type.Integer() });
 export type Shortage = Static<typeof Shortage>;
 
-/** What became of an order's stock. It is stored with the reservation, and told again when asked again. */
+/** By it an order knows that a reply is about its own lines: see `digestOf`. */
+const LinesDigest = Type.String({ minLength: 43, maxLength: 43 });
+
+/** What became of an order's stock. It is stored with the reservation, and the same reply is given again when asked again. */
 export const Outcome = Type.Union([
-  closed({ order_id: Id, outcome: Type.Literal("RESERVED") }),
-  closed({ order_id: Id, outcome: Type.Literal("REJECTED"), shortages: Type.Array(Shortage, { maxItems: MAX_LINES }) }),
-  closed({ order_id: Id, outcome: Type.Literal("RELEASED") }),
+  closed({ order_id: Id, outcome: Type.Literal("RESERVED"), lines_digest: LinesDigest }),
+  closed({
+    order_id: Id,
+    outcome: Type.Literal("REJECTED"),
+    lines_digest: LinesDigest,
+    shortages: Type.Array(Shortage, { maxItems: MAX_LINES }),
+  }),
+  closed({ order_id: Id, outcome: Type.Literal("RELEASED"), lines_digest: LinesDigest }),
 ]);
 export type Outcome = Static<typeof Outcome>;
 

@@ -240,6 +240,20 @@ export function deleteSettled(db: Database, batch = 1_000): Promise<number> {
   });
 }
 
+export interface Parked {
+  order_id: string;
+  last_error: string;
+}
+
+/** Parks all that waits for a reply about these orders. The caller holds the orders' rows. @returns the parked rows */
+export const park = (query: Query, orders: readonly { order_id: string; message: string }[]): Promise<Parked[]> =>
+  query<Parked>(
+    `update outbox as o set state = 'PARKED', last_error = left(x.message, 500)
+     from unnest($1::uuid[], $2::text[]) as x (order_id, message) where o.order_id = x.order_id and o.state = 'PENDING'
+     returning o.order_id, o.last_error`,
+    [orders.map((o) => o.order_id), orders.map((o) => o.message)],
+  );
+
 /**
  * Counts a refusal; parks a row whose refusal is permanent, or that was refused ten times.
  * @returns the parked rows
@@ -247,8 +261,8 @@ export function deleteSettled(db: Database, batch = 1_000): Promise<number> {
 export async function refuse(
   query: Query,
   refusals: readonly { order_id: string; event: string; permanent: boolean; message: string }[],
-): Promise<{ order_id: string; last_error: string }[]> {
-  const rows = await query<{ order_id: string; state: string; last_error: string }>(
+): Promise<Parked[]> {
+  const rows = await query<Parked & { state: string }>(
     `update outbox as o
      set refusals = o.refusals + 1, last_error = left(r.message, 500),
          state = case when r.permanent or o.refusals + 1 >= $5 then 'PARKED' else 'PENDING' end

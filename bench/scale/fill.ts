@@ -166,10 +166,10 @@ const STOCK = `
 
 /** The measured buyer has a tenth of the first orders and a hundredth of the others; another person likewise. */
 const ORDERS = `
-  insert into orders (id, user_id, idempotency_key, request_hash, status, total_cents, reason, version, created_at, updated_at)
+  insert into orders (id, user_id, idempotency_key, request_hash, lines_digest, status, total_cents, reason, version, created_at, updated_at)
   select ${idOf("o")},
     case case when o <= 1000 then o % 10 else o % 100 end when 0 then $1::uuid when 1 then '${OTHER_BUYER}' else ${idOf(`2 + ${hash("o", 20)} % $2::bigint`)} end,
-    'fill-' || o, 'filled', ${STATUS}, total,
+    'fill-' || o, 'filled', 'filled', ${STATUS}, total,
     case when o % 100 between 5 and 9 then 'not enough stock: product ${HOT}: 3 wanted, 0 left' end, case when o % 100 < 5 then 3 else 2 end,
     ${MOMENT} o, ${MOMENT} o + interval '1 second'
   from (select order_id as o, sum(quantity * ${price("product_id")}) as total from fill_lines group by order_id order by order_id) as x`;

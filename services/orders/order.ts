@@ -1,4 +1,5 @@
 import { compareIds } from "../../contracts/contract";
+import { NO_LINES } from "../../contracts/lines";
 import type { Line, Status } from "../../contracts/orders";
 import type { Outcome, Quote, Shortage } from "../../contracts/products";
 
@@ -64,6 +65,24 @@ export function cancel(status: Status): "CANCELLED" | undefined {
   return status === "REJECTED" ? undefined : "CANCELLED";
 }
 
+/** What products may reply about an order in each state. */
+const FITTING: Readonly<Record<Status, readonly Outcome["outcome"][]>> = {
+  PENDING: ["RESERVED", "REJECTED"],
+  CONFIRMED: ["RESERVED"],
+  REJECTED: ["REJECTED"],
+  CANCELLED: ["RESERVED", "REJECTED", "RELEASED"], // the first two came late
+};
+
+/**
+ * Why a reply is not about this order as it is here: one of the two databases was restored from a backup, or edited by hand.
+ * @returns undefined where it fits
+ */
+export function misfit(order: { status: Status; lines_digest: string }, reply: Outcome): string | undefined {
+  if (!FITTING[order.status].includes(reply.outcome)) return `its stock is ${reply.outcome} while it is ${order.status}`;
+  const isTombstone = reply.outcome === "RELEASED" && reply.lines_digest === NO_LINES;
+  return isTombstone || reply.lines_digest === order.lines_digest ? undefined : `its stock is ${reply.outcome} for other lines`;
+}
+
 /**
  * The state after products has told an outcome. A decided order stays as it is: a late or repeated RESERVED does not
  * bring a cancelled one back, for its cancel is on its way and will release the stock.
@@ -76,7 +95,7 @@ export function settle(status: Status, outcome: Outcome["outcome"]): Status {
     case "REJECTED":
       return "REJECTED";
     case "RELEASED":
-      return "PENDING"; // told only after a cancel, which has left PENDING before it was told
+      return "PENDING"; // never: it does not fit
     default:
       return outcome satisfies never;
   }

@@ -255,7 +255,10 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
 
       this.settle = batch(
         async (outcomes) => {
-          this.tellChanged(await store.settleOrders(this.db, outcomes));
+          const { changed, misfits } = await store.settleOrders(this.db, outcomes);
+          this.tellChanged(changed);
+          for (const { order_id, message } of misfits)
+            this.logger.error(`a reply does not fit order ${order_id}, and what waits for one is parked: ${message}`);
           return outcomes.map(() => undefined);
         },
         { places: 4 * MAX_OUTSTANDING, mayBeOfOne: mayBeOfOneOrder, inParallel: true },

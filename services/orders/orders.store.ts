@@ -1,4 +1,5 @@
 import { PAGE_BYTES, type Params } from "../../contracts/contract";
+import { digestOf } from "../../contracts/lines";
 import { fromCents } from "../../contracts/money";
 import { LINES_PER_CALL, SMALL_ORDER, type getMany, type Order, type Status } from "../../contracts/orders";
 import type { Outcome, Refusal } from "../../contracts/products";
@@ -6,7 +7,7 @@ import type { Database, Query, Reader } from "../../mixins/database";
 import { shareOf } from "../../mixins/fair-queue";
 import { decodeCursor, encodeCursor, page, timeOf, within } from "../../mixins/keyset";
 import * as outbox from "../../mixins/outbox";
-import { answeredEvent, describeShortages, settle, type OrderLine } from "./order";
+import { answeredEvent, describeShortages, misfit, settle, type OrderLine } from "./order";
 
 /** An order that is about to be. */
 export interface Draft {
@@ -100,11 +101,11 @@ export async function insertOrders(
          (true, exists (select from outbox where state = 'PENDING' and attempts < 1 and large))
        ) as kind (large, waits)
      ), input as (
-       select * from unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::jsonb[], $9::int[], $10::boolean[])
-         with ordinality as i (user_id, key, hash, total, lines, weight, large, n)
+       select * from unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::jsonb[], $9::int[], $10::boolean[], $11::text[])
+         with ordinality as i (user_id, key, hash, total, lines, weight, large, digest, n)
      ), created as (
-       insert into orders (user_id, idempotency_key, request_hash, total_cents)
-       select user_id, key, hash, total from input order by user_id, key
+       insert into orders (user_id, idempotency_key, request_hash, lines_digest, total_cents)
+       select user_id, key, hash, digest, total from input order by user_id, key
        on conflict (user_id, idempotency_key) do nothing
        returning id, user_id, idempotency_key, created_at
      ), ranked as (
@@ -141,6 +142,7 @@ export async function insertOrders(
       shareOf(outstanding),
       firsts.map((d) => weightOf(d)),
       firsts.map((d) => d.lines.length > SMALL_ORDER),
+      firsts.map((d) => digestOf(d.lines)),
     ],
   );
   const placed = new Map(rows.map((row) => [firsts[row.n - 1], row]));
@@ -284,31 +286,48 @@ export async function writeCancelled(query: Query, id: string): Promise<void> {
 }
 
 /**
- * Brings outcomes to their orders and settles what they answer, in one transaction; an outcome that was told before changes nothing.
- * @returns the orders that have changed
+ * Brings outcomes to their orders and settles what they reply to, in one transaction; one that came before changes nothing. One that does
+ * not fit its order settles nothing, and parks what waits for a reply.
+ * @returns the orders whose status has changed, and those that a reply did not fit, with the reason
  */
-export function settleOrders(db: Database, outcomes: readonly Outcome[]): Promise<string[]> {
+export function settleOrders(db: Database, outcomes: readonly Outcome[]): Promise<{ changed: string[]; misfits: Misfit[] }> {
   return db.transaction(async (query) => {
     const ids = [...new Set(outcomes.map((outcome) => outcome.order_id))];
-    const rows = await query<{ id: string; status: Status }>("select id, status from orders where id = any($1) order by id for update", [
-      ids,
-    ]);
-    const status = new Map(rows.map((row) => [row.id, row.status]));
+    const rows = await query<{ id: string; status: Status; lines_digest: string }>(
+      "select id, status, lines_digest from orders where id = any($1) order by id for update",
+      [ids],
+    );
+    const orders = new Map(rows.map((row) => [row.id, row]));
     const changed = new Map<string, { status: Status; reason: string | null }>();
+    const fitting: Outcome[] = [];
+    const misfits: Misfit[] = [];
     for (const outcome of outcomes) {
-      const before = changed.get(outcome.order_id)?.status ?? status.get(outcome.order_id);
-      if (before === undefined) continue; // no order of ours
-      const after = settle(before, outcome.outcome);
-      const reason = outcome.outcome === "REJECTED" ? describeShortages(outcome.shortages) : null;
-      if (after !== before) changed.set(outcome.order_id, { status: after, reason });
+      const order = orders.get(outcome.order_id);
+      if (order === undefined) continue; // no order of ours
+      const message = misfit(order, outcome);
+      if (message !== undefined) {
+        misfits.push({ order_id: order.id, message });
+        continue;
+      }
+      fitting.push(outcome);
+      const status = settle(order.status, outcome.outcome);
+      if (status === order.status) continue;
+      changed.set(order.id, { status, reason: outcome.outcome === "REJECTED" ? describeShortages(outcome.shortages) : null });
+      order.status = status;
     }
     await writeStates(query, changed);
     await outbox.settle(
       query,
-      outcomes.map(({ order_id, outcome }) => ({ order_id, event: answeredEvent(outcome) })),
+      fitting.map(({ order_id, outcome }) => ({ order_id, event: answeredEvent(outcome) })),
     );
-    return [...changed.keys()];
+    if (misfits.length > 0) await writeParked(query, await outbox.park(query, misfits));
+    return { changed: [...changed.keys()], misfits };
   });
+}
+
+interface Misfit {
+  order_id: string;
+  message: string;
 }
 
 /** A parked announcement tries again, and its order no longer says that it is parked. @returns undefined where there is no such row */
@@ -342,20 +361,25 @@ export async function listOutbox(db: Reader, states: readonly string[], limit: n
   return page(rows, limit, present, (last) => encodeCursor(name, [last.id]));
 }
 
-/** Counts refusals; an order whose announcement is parked says so in its reason. @returns the parked ones */
-export function refuseOrders(db: Database, refusals: readonly Refusal[]): Promise<{ order_id: string; last_error: string }[]> {
+/** Counts refusals. @returns the parked rows */
+export function refuseOrders(db: Database, refusals: readonly Refusal[]): Promise<outbox.Parked[]> {
   return db.transaction(async (query) => {
     const ids = [...new Set(refusals.map((refusal) => refusal.order_id))];
     await query("select id from orders where id = any($1) order by id for update", [ids]);
     const parked = await outbox.refuse(query, refusals);
-    // The error itself is for operators: it stays in the outbox.
-    await query(
-      `update orders set reason = 'parked: it could not be processed and waits for an operator', version = version + 1, updated_at = greatest(clock_timestamp(), updated_at)
-       where id = any($1) and status = 'PENDING'`,
-      [parked.map((row) => row.order_id)],
-    );
+    await writeParked(query, parked);
     return parked;
   });
+}
+
+/** An order whose message is parked says so in its reason. The error itself is for operators: it stays in the outbox. */
+async function writeParked(query: Query, parked: readonly outbox.Parked[]): Promise<void> {
+  if (parked.length === 0) return;
+  await query(
+    `update orders set reason = 'parked: it could not be processed and waits for an operator', version = version + 1, updated_at = greatest(clock_timestamp(), updated_at)
+     where id = any($1) and status = 'PENDING'`,
+    [parked.map((row) => row.order_id)],
+  );
 }
 
 async function writeStates(query: Query, changed: ReadonlyMap<string, { status: Status; reason: string | null }>): Promise<void> {

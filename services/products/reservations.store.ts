@@ -1,3 +1,4 @@
+import { digestOf } from "../../contracts/lines";
 import type { CreatedOrder, Line } from "../../contracts/orders";
 import type { Outcome, Shortage } from "../../contracts/products";
 import type { Database, Query } from "../../mixins/database";
@@ -96,8 +97,9 @@ async function readReservations(query: Query, orderIds: readonly string[]): Prom
   return query<Reservation>("select order_id, state, lines, shortages from reservations where order_id = any($1)", [orderIds]);
 }
 
-function storedOutcome({ order_id, state, shortages }: Reservation): Outcome {
-  return state === "REJECTED" ? { order_id, outcome: state, shortages } : { order_id, outcome: state };
+function storedOutcome({ order_id, state, lines, shortages }: Reservation): Outcome {
+  const lines_digest = digestOf(lines);
+  return state === "REJECTED" ? { order_id, outcome: state, lines_digest, shortages } : { order_id, outcome: state, lines_digest };
 }
 
 interface ShelfRow {

@@ -1,3 +1,4 @@
+import { digestOf } from "../../contracts/lines";
 import type { CreatedOrder, Line } from "../../contracts/orders";
 import type { Outcome, Shortage } from "../../contracts/products";
 
@@ -28,12 +29,13 @@ export function reserve(orders: readonly CreatedOrder[], shelf: Shelf): Decision
   const movements: StockMovement[] = [];
   for (const { order_id, lines } of orders) {
     const shortages = lines.flatMap((line) => shortage(line, left));
+    const lines_digest = digestOf(lines);
     if (shortages.length > 0) {
-      outcomes.push({ order_id, outcome: "REJECTED", shortages });
+      outcomes.push({ order_id, outcome: "REJECTED", lines_digest, shortages });
       continue;
     }
     for (const line of lines) movements.push(move(left, order_id, "RESERVE", line.product_id, -line.quantity));
-    outcomes.push({ order_id, outcome: "RESERVED" });
+    outcomes.push({ order_id, outcome: "RESERVED", lines_digest });
   }
   return { outcomes, movements };
 }
@@ -44,7 +46,10 @@ export function release(orders: readonly { order_id: string; lines: readonly Lin
   const movements = orders.flatMap(({ order_id, lines }) =>
     lines.map((line) => move(left, order_id, "RELEASE", line.product_id, line.quantity)),
   );
-  return { outcomes: orders.map(({ order_id }) => ({ order_id, outcome: "RELEASED" })), movements };
+  return {
+    outcomes: orders.map(({ order_id, lines }) => ({ order_id, outcome: "RELEASED", lines_digest: digestOf(lines) })),
+    movements,
+  };
 }
 
 /** What a product changes by in all. */

@@ -49,8 +49,8 @@ export async function insertLongOrders({ shop }: Stage, user: string, count: num
   const rows = await shop.sql<{ id: string }>(
     "orders",
     `with made as (
-       insert into orders (user_id, idempotency_key, request_hash, status, total_cents)
-       select $1, 'long ' || gen_random_uuid(), 'inserted', 'CANCELLED', 100 * 100 from generate_series(1, $2::int) as n
+       insert into orders (user_id, idempotency_key, request_hash, lines_digest, status, total_cents)
+       select $1, 'long ' || gen_random_uuid(), 'inserted', 'inserted', 'CANCELLED', 100 * 100 from generate_series(1, $2::int) as n
        returning id
      ), lines as (
        insert into order_lines (order_id, product_id, name, unit_price_cents, quantity)

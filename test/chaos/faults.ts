@@ -1,6 +1,7 @@
 import { execFileSync } from "node:child_process";
 import type { DatabaseName, ServiceName } from "../../config";
 import { orderCreated } from "../../contracts/orders";
+import { digestOf } from "../../contracts/lines";
 import { stockSettled } from "../../contracts/products";
 import type { Failpoint } from "./failpoints";
 import type { Load, OrderRecord } from "./load";
@@ -79,12 +80,12 @@ const insertOrders = ({ system }: Chaos, count: number, product: string, payload
   system.sql(
     "orders",
     `with o as (
-       insert into orders (user_id, idempotency_key, request_hash, total_cents)
-       select md5((n % 8)::text)::uuid, gen_random_uuid()::text, 'chaos', 100 from generate_series(1, $1) as n returning id, user_id
+       insert into orders (user_id, idempotency_key, request_hash, lines_digest, total_cents)
+       select md5((n % 8)::text)::uuid, gen_random_uuid()::text, 'chaos', $4, 100 from generate_series(1, $1) as n returning id, user_id
      ), l as (insert into order_lines select id, $2, 'Lamp', 100, 1 from o),
      h as (insert into order_history (order_id, status) select id, 'PENDING' from o)
      insert into outbox (order_id, user_id, event, payload) select id, user_id, 'order.created', $3 from o returning id`,
-    [count, product, JSON.stringify(payload)],
+    [count, product, JSON.stringify(payload), digestOf([{ product_id: product, quantity: 1 }])],
   );
 
 /** Each connection's next commit ends it, in turn before the server has heard of it and before we hear of it. */
@@ -363,7 +364,10 @@ export const FAULTS: readonly Fault[] = [
       if (order === undefined) return;
       await becomes(chaos, order, "CONFIRMED");
       await chaos.load.cancel(order);
-      await chaos.system.asNode((broker) => broker.emit(stockSettled.name, { orders: [{ order_id: order.id, outcome: "RESERVED" }] }));
+      const lines_digest = digestOf(order.items);
+      await chaos.system.asNode((broker) =>
+        broker.emit(stockSettled.name, { orders: [{ order_id: order.id, outcome: "RESERVED", lines_digest }] }),
+      );
       await accepting(chaos);
       chaos.expect((await statusOf(chaos, order)) === "CANCELLED", "a stale RESERVED brought a cancelled order back");
     },

@@ -1,3 +1,4 @@
+import { digestOf } from "../../contracts/lines";
 import { Client as Postgres } from "pg";
 import { until } from "../support/amqp";
 import type { Client } from "../support/client";
@@ -23,14 +24,14 @@ describe("an announcement that breaks its contract", () => {
     await db.connect();
     const { rows } = await db.query<{ order_id: string; id: number }>(
       `with o as (
-         insert into orders (user_id, idempotency_key, request_hash, total_cents) values ($2, 'broken', 'x', 1999) returning id, created_at
+         insert into orders (user_id, idempotency_key, request_hash, lines_digest, total_cents) values ($2, 'broken', 'x', $3, 1999) returning id, created_at
        ), l as (
          insert into order_lines (order_id, product_id, name, unit_price_cents, quantity) select id, $1, 'Lamp', 1999, 1 from o
        ), h as (
          insert into order_history (order_id, status, at) select id, 'PENDING', created_at from o
        )
        insert into outbox (order_id, event, payload) select id, 'order.created', '{"lines": "none"}' from o returning id, order_id`,
-      [product, testId(1)],
+      [product, testId(1), digestOf([{ product_id: product, quantity: 1 }])],
     );
     await db.end();
     id = Number(rows[0]?.id);

@@ -305,7 +305,7 @@ describe("in one process", () => {
   it("an order whose key is being written by another → IDEMPOTENCY_IN_FLIGHT", async () => {
     await inDatabase("orders", async (other) => {
       await other.query(
-        "begin; insert into orders (user_id, idempotency_key, request_hash, total_cents) select user_id, 'held', '', 0 from orders limit 1",
+        "begin; insert into orders (user_id, idempotency_key, request_hash, lines_digest, total_cents) select user_id, 'held', '', '', 0 from orders limit 1",
       );
       expectProblem(await people.buyer.order(ids.lamp, 1, { headers: { "Idempotency-Key": "held" } }), "IDEMPOTENCY_IN_FLIGHT");
     });

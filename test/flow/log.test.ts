@@ -107,7 +107,7 @@ describe.each([
   it("for anything that a route documents to refuse", async () => {
     await inOrders(async (other) => {
       await other.query(
-        "begin; insert into orders (user_id, idempotency_key, request_hash, total_cents) select user_id, 'held', '', 0 from orders limit 1",
+        "begin; insert into orders (user_id, idempotency_key, request_hash, lines_digest, total_cents) select user_id, 'held', '', '', 0 from orders limit 1",
       );
       const { known, unknown } = refusals(documentation, fixture);
       // These are not one route's, and have tests of their own below.

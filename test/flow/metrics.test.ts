@@ -129,7 +129,7 @@ describe("the metrics of a node with every service", () => {
     expect((await page()).get("shop_outbox_oldest_pending_seconds")).toBe(0);
     await orders.query(
       `with o as (
-         insert into orders (user_id, idempotency_key, request_hash, total_cents) select new_id(), 'waits ' || n, 'x', 1 from generate_series(1, 5) n
+         insert into orders (user_id, idempotency_key, request_hash, lines_digest, total_cents) select new_id(), 'waits ' || n, 'x', 'x', 1 from generate_series(1, 5) n
          returning id, idempotency_key
        )
        insert into outbox (order_id, event, payload, state, created_at, attempts, next_attempt_at)

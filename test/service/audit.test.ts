@@ -28,8 +28,8 @@ afterEach(() => Promise.all([book.query("truncate orders cascade"), stock.query(
 async function insertOrders(count: number, status: string, lines = 0): Promise<string[]> {
   const { rows } = await book.query<{ id: string }>(
     `with made as (
-       insert into orders (user_id, idempotency_key, request_hash, status, total_cents)
-       select $1, gen_random_uuid(), '-', $2, 0 from generate_series(1, $3::int) returning id
+       insert into orders (user_id, idempotency_key, request_hash, lines_digest, status, total_cents)
+       select $1, gen_random_uuid(), '-', '-', $2, 0 from generate_series(1, $3::int) returning id
      ), lines as (
        insert into order_lines (order_id, product_id, name, unit_price_cents, quantity)
        select id, gen_random_uuid(), 'Lamp', 0, n from made, generate_series(1, $4::int) as n

@@ -102,9 +102,10 @@ describe("orders that travel together", () => {
     const product = await seller.createProduct({ quantity: 1_000 });
     const held = wish(product, { key: "held" });
     await database.query("begin");
-    await database.query("insert into orders (user_id, idempotency_key, request_hash, total_cents) values ($1, 'held', '', 0)", [
-      held.user_id,
-    ]);
+    await database.query(
+      "insert into orders (user_id, idempotency_key, request_hash, lines_digest, total_cents) values ($1, 'held', '', '', 0)",
+      [held.user_id],
+    );
     const wishes = [held, ...Array.from({ length: 30 }, () => wish(product))];
     const made = await call(broker, orders.createMany, { orders: wishes }, { timeout: 10_000 }); // whatever else the machine does
     expect(codes(made)).toEqual(["IDEMPOTENCY_IN_FLIGHT", ...Array.from({ length: 30 }, () => "new")]);

@@ -33,7 +33,7 @@ beforeAll(async () => {
   await db.connect();
   const { rows } = await db.query<{ id: string }>(
     `with o as (
-       insert into orders (user_id, idempotency_key, request_hash, total_cents) select $1, n, 'x', 100 from unnest(array['new', 'broken']) n
+       insert into orders (user_id, idempotency_key, request_hash, lines_digest, total_cents) select $1, n, 'x', 'x', 100 from unnest(array['new', 'broken']) n
        returning id, idempotency_key = 'broken' as broken
      )
      insert into outbox (order_id, event, payload, state, attempts, last_error)

@@ -183,8 +183,8 @@ describe(`a list of ${MANY} orders`, () => {
   const [FIRST, MIDST] = [Date.UTC(2026, 0, 1), Date.UTC(2026, 0, 1) + MANY / 16];
   beforeAll(async () => {
     await orders.query(
-      `insert into orders (user_id, idempotency_key, request_hash, status, total_cents, created_at)
-       select ${idOf("case when i <= 500 then 1 else 2 + i % 10 end")}, i, '-', case when i % 50 = 0 then 'REJECTED' else 'CONFIRMED' end, 1,
+      `insert into orders (user_id, idempotency_key, request_hash, lines_digest, status, total_cents, created_at)
+       select ${idOf("case when i <= 500 then 1 else 2 + i % 10 end")}, i, '-', '-', case when i % 50 = 0 then 'REJECTED' else 'CONFIRMED' end, 1,
          to_timestamp($2 / 1000.0) + i / 8 * interval '1 ms'
        from generate_series(1, $1::int) as i`,
       [MANY, FIRST],

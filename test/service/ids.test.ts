@@ -9,7 +9,8 @@ import { ROOT } from "../support/processes";
 const INSERTS = {
   users: "insert into users (email, email_key, password_hash) select gen_random_uuid(), gen_random_uuid(), ''",
   products: "insert into products (name, price_cents, quantity, seller_id) select 'Lamp', 1, 1, gen_random_uuid()",
-  orders: "insert into orders (user_id, idempotency_key, request_hash, total_cents) select gen_random_uuid(), gen_random_uuid(), '', 1",
+  orders:
+    "insert into orders (user_id, idempotency_key, request_hash, lines_digest, total_cents) select gen_random_uuid(), gen_random_uuid(), '', '', 1",
 } as const;
 const SERVICES = ["users", "products", "orders"] as const;
 

@@ -28,8 +28,8 @@ describe("orders of one moment", () => {
   const insert = (count: number, offset = 0) =>
     book.query(
       `with made as (
-         insert into orders (user_id, idempotency_key, request_hash, status, total_cents, created_at)
-         select $1, gen_random_uuid(), '-', case n % 2 when 0 then 'REJECTED' else 'CANCELLED' end, 0, $2::timestamptz + $3::int * interval '1 ms'
+         insert into orders (user_id, idempotency_key, request_hash, lines_digest, status, total_cents, created_at)
+         select $1, gen_random_uuid(), '-', '-', case n % 2 when 0 then 'REJECTED' else 'CANCELLED' end, 0, $2::timestamptz + $3::int * interval '1 ms'
          from generate_series(1, $4::int) n returning id
        ), lines as (insert into order_lines select id, gen_random_uuid(), 'Lamp', 0, 1 from made)
        insert into order_history (order_id, status) select id, 'PENDING' from made`,

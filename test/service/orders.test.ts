@@ -2,6 +2,7 @@ import { hash } from "node:crypto";
 import type { Middleware, ServiceBroker } from "moleculer";
 import { Client as Postgres } from "pg";
 import { asSystem, call, emit } from "../../broker/contract";
+import { digestOf } from "../../contracts/lines";
 import { compareIds } from "../../contracts/contract";
 import * as orders from "../../contracts/orders";
 import { stockSettled } from "../../contracts/products";
@@ -241,7 +242,9 @@ describe("an order whose stock went away before it was reserved", () => {
   it("stays as it was decided, whatever a late answer says", async () => {
     const { order } = await create(basket([await seller.createProduct(), 1]));
     await settled();
-    await emit(broker, stockSettled, { orders: [{ order_id: order.id, outcome: "REJECTED", shortages: [] }] });
+    await emit(broker, stockSettled, {
+      orders: [{ order_id: order.id, outcome: "REJECTED", lines_digest: digestOf(order.items), shortages: [] }],
+    });
     expect((await admin.get(`/orders/${order.id}`)).body["status"]).toBe("CONFIRMED");
   });
 });
@@ -318,11 +321,11 @@ describe("an Idempotency-Key", () => {
       const { items } = basket([product, 5]);
       // As another node would write it.
       await other.query(
-        `with o as (insert into orders (user_id, idempotency_key, request_hash, total_cents) values ($1, $2, $3, 9995) returning id),
+        `with o as (insert into orders (user_id, idempotency_key, request_hash, lines_digest, total_cents) values ($1, $2, $3, $6, 9995) returning id),
            l as (insert into order_lines select id, $4, 'Lamp', 1999, 5 from o),
            h as (insert into order_history (order_id, status) select id, 'PENDING' from o)
          insert into outbox (order_id, event, payload) select id, 'order.created', $5 from o`,
-        [first.body.user_id, `${key}-held`, hash("sha256", JSON.stringify(items), "base64url"), product, { lines: items }],
+        [first.body.user_id, `${key}-held`, hash("sha256", JSON.stringify(items), "base64url"), product, { lines: items }, digestOf(items)],
       );
     });
     afterEach(() => other.end());

@@ -3,6 +3,7 @@ import fc from "fast-check";
 import { ServiceBroker, type Context } from "moleculer";
 import { asSystem, call } from "../../broker/contract";
 import { canDeliver } from "../../broker/listeners";
+import { digestOf, NO_LINES } from "../../contracts/lines";
 import { NIL_ID } from "../../contracts/contract";
 import { audit, cancel, create } from "../../contracts/orders";
 import type { Outcome, Quote, Refusal } from "../../contracts/products";
@@ -61,15 +62,18 @@ const start = (options: Parameters<typeof startShop>[0]) => async () => {
 };
 const stop = () => shop.stop();
 
+const LINES_DIGEST = digestOf([{ product_id: PRODUCT, quantity: 1 }]);
+
 /** Orders as a node leaves them that dies right after the commit: announced, but never emitted. @returns their ids, as they were announced */
 async function committed(n: number, payload: unknown = { lines: [{ product_id: PRODUCT, quantity: 1 }] }, user = 1): Promise<string[]> {
   const rows = await db.query<{ order_id: string }>(
     `with created as (
-       insert into orders (user_id, idempotency_key, request_hash, total_cents) select $3, gen_random_uuid(), '-', 100 from generate_series(1, $1) returning id
+       insert into orders (user_id, idempotency_key, request_hash, lines_digest, total_cents)
+       select $3, gen_random_uuid(), '-', $5, 100 from generate_series(1, $1) returning id
      ), lines as (insert into order_lines select id, $4, 'Lamp', 100, 1 from created
      ), history as (insert into order_history (order_id, status) select id, 'PENDING' from created)
      insert into outbox (order_id, user_id, event, payload) select id, $3, 'order.created', $2 from created order by id returning order_id`,
-    [n, JSON.stringify(payload), testId(user), PRODUCT],
+    [n, JSON.stringify(payload), testId(user), PRODUCT, LINES_DIGEST],
   );
   return rows.map((row) => row.order_id);
 }
@@ -78,10 +82,10 @@ const cancelled = (id: string) => call(broker, cancel, { id }, USER);
 const settled = (...outcomes: Outcome[]) => broker.emit("stock.settled", { orders: outcomes });
 const refused = (order_id: string, permanent: boolean) =>
   broker.emit("stock.refused", { orders: [{ order_id, event: "order.created", permanent, message: "no such thing" } satisfies Refusal] });
-const outcome = (order_id: string, what: Outcome["outcome"]): Outcome =>
+const outcome = (order_id: string, what: Outcome["outcome"], lines_digest = LINES_DIGEST): Outcome =>
   what === "REJECTED"
-    ? { order_id, outcome: what, shortages: [{ product_id: PRODUCT, wanted: 1, available: 0 }] }
-    : { order_id, outcome: what };
+    ? { order_id, outcome: what, lines_digest, shortages: [{ product_id: PRODUCT, wanted: 1, available: 0 }] }
+    : { order_id, outcome: what, lines_digest };
 
 /** An order as it stands, and the state of each of its announcements. */
 type State = { status: string; reason: string | null; version: number; outbox: Record<string, string> };
@@ -516,6 +520,28 @@ describe("an order and the answers to its announcements", () => {
     await settled(outcome(id, "RELEASED"));
     expect(await stateOf(id)).toEqual({ ...after, outbox: { "order.created": "SETTLED", "order.cancelled": "SETTLED" } });
   });
+
+  it.each([
+    ["RESERVED for other lines", () => ["RESERVED", digestOf([{ product_id: PRODUCT, quantity: 2 }])]],
+    ["REJECTED for other lines", () => ["REJECTED", digestOf([{ product_id: testId(77), quantity: 1 }])]],
+    ["RELEASED while it is pending", () => ["RELEASED"]],
+    ["RELEASED before it was heard of, while it is pending", () => ["RELEASED", NO_LINES]],
+  ] as [string, () => [Outcome["outcome"], string?]][])(
+    "a reply that does not fit its order parks it, and settles nothing: %s",
+    async (_, reply) => {
+      const id = await place();
+      const other = await place();
+      await settled(outcome(id, ...reply()), outcome(other, "RESERVED"));
+      expect(await stateOf(id)).toEqual(PARKED);
+      expect(await stateOf(other)).toMatchObject({ status: "CONFIRMED", outbox: { "order.created": "SETTLED" } });
+      const [row] = await db.query<{ last_error: string }>("select last_error from outbox where order_id = $1", [id]);
+      expect(row?.last_error).toMatch(/^its stock is R\w+ (for other lines|while it is PENDING)$/);
+      await settled(outcome(id, ...reply()));
+      expect(await stateOf(id)).toEqual(PARKED);
+      await settled(outcome(id, "RESERVED"));
+      expect(await stateOf(id)).toMatchObject({ status: "CONFIRMED", outbox: { "order.created": "SETTLED" } });
+    },
+  );
 
   it.each([
     ["RESERVED", "CONFIRMED", null],

@@ -74,8 +74,8 @@ const insertProducts = async (count: number, name: string, description: string |
 async function insertOrders(count: number, userId: string): Promise<string[]> {
   const { rows } = await book.query<{ id: string }>(
     `with made as (
-       insert into orders (user_id, idempotency_key, request_hash, status, total_cents)
-       select $2, 'large-' || n, '-', 'CONFIRMED', 100 from generate_series(1, $1) as n returning id
+       insert into orders (user_id, idempotency_key, request_hash, lines_digest, status, total_cents)
+       select $2, 'large-' || n, '-', '-', 'CONFIRMED', 100 from generate_series(1, $1) as n returning id
      ), lines as (
        insert into order_lines (order_id, product_id, name, unit_price_cents, quantity) select id, gen_random_uuid(), $3, 1, 1 from made, generate_series(1, 100)
      ), history as (insert into order_history (order_id, status) select id, 'CONFIRMED' from made)

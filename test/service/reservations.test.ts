@@ -2,6 +2,7 @@ import fc from "fast-check";
 import { ServiceBroker, type Context, type ServiceSchema } from "moleculer";
 import { Client } from "pg";
 import { loadConfig } from "../../config";
+import { digestOf } from "../../contracts/lines";
 import { compareIds } from "../../contracts/contract";
 import type { CreatedOrder, Line as OrderLine } from "../../contracts/orders";
 import type { Outcome, Refusal } from "../../contracts/products";
@@ -225,7 +226,7 @@ describe("the events of the products service", () => {
     expect(node.told.refused).toEqual([]);
     expect(node.told.settled.length).toBeGreaterThan(0);
     expect(new Set(node.told.settled.map((o) => JSON.stringify(o)))).toEqual(
-      new Set([JSON.stringify({ order_id: order.order_id, outcome: "RESERVED" })]),
+      new Set([JSON.stringify({ order_id: order.order_id, outcome: "RESERVED", lines_digest: digestOf(order.lines) })]),
     );
     await soundAudit();
   });
@@ -261,7 +262,12 @@ describe("the events of the products service", () => {
     await created([order]);
     const at = await everything();
     await cancelled(order, order);
-    const rejected = { order_id: order.order_id, outcome: "REJECTED", shortages: [{ product_id: id, wanted: 2, available: 1 }] };
+    const rejected = {
+      order_id: order.order_id,
+      outcome: "REJECTED",
+      lines_digest: digestOf(order.lines),
+      shortages: [{ product_id: id, wanted: 2, available: 1 }],
+    };
     expect(node.told.settled).toEqual([rejected, rejected]);
     expect(await everything()).toEqual(at);
   });
@@ -276,6 +282,7 @@ describe("the events of the products service", () => {
     expect(node.told.settled[1]).toEqual({
       order_id: late.order_id,
       outcome: "REJECTED",
+      lines_digest: digestOf(late.lines),
       shortages: [{ product_id: id, wanted: 1, available: 0 }],
     });
     expect(await quantityOf(id)).toBe(9);
@@ -295,7 +302,9 @@ describe("the events of the products service", () => {
     ];
     const wrong = broken.map((rest) => ({ ...rest, order_id: newId() }));
     await created([wrong[0]!, first, ...wrong.slice(1), last]);
-    expect(node.told.settled).toEqual([first, last].map(({ order_id }) => ({ order_id, outcome: "RESERVED" })));
+    expect(node.told.settled).toEqual(
+      [first, last].map(({ order_id, lines }) => ({ order_id, outcome: "RESERVED", lines_digest: digestOf(lines) })),
+    );
     expect(node.told.refused.map(({ message: _message, ...rest }) => rest)).toEqual(
       wrong.map(({ order_id }) => ({ order_id, event: "order.created", permanent: true })),
     );
@@ -315,7 +324,9 @@ describe("the events of the products service", () => {
     const id = await newProduct(10);
     const [first, twice, last] = [newOrder(line(id, 1)), newOrder(line(id, 1), line(id, 1)), newOrder(line(id, 2))];
     await created([first, twice, last]);
-    expect(node.told.settled).toEqual([first, last].map(({ order_id }) => ({ order_id, outcome: "RESERVED" })));
+    expect(node.told.settled).toEqual(
+      [first, last].map(({ order_id, lines }) => ({ order_id, outcome: "RESERVED", lines_digest: digestOf(lines) })),
+    );
     expect(node.told.refused).toMatchObject([{ order_id: twice.order_id, event: "order.created", permanent: false }]);
     expect(await rowsOf(twice)).toEqual([]);
     await stockAddsUp([id]);
@@ -435,7 +446,10 @@ describe("a database that is away", () => {
         await remote.broker.emit("order.created", { orders: [order] });
         return remote.told.settled.length > 0;
       });
-      expect(remote.told).toEqual({ settled: [{ order_id: order.order_id, outcome: "RESERVED" }], refused: [] });
+      expect(remote.told).toEqual({
+        settled: [{ order_id: order.order_id, outcome: "RESERVED", lines_digest: digestOf(order.lines) }],
+        refused: [],
+      });
     },
   );
 });

@@ -1,3 +1,4 @@
+import { NO_LINES } from "../../contracts/lines";
 import { ServiceBroker } from "moleculer";
 import { problem } from "../../broker/errors";
 import { CancelledOrder, orderCancelled } from "../../contracts/orders";
@@ -16,7 +17,7 @@ describe("the answer to an event of several orders", () => {
     });
     const [released, silent, broken, malformed] = [testId(1), testId(2), testId(3), testId(4)];
     const work = ({ order_id }: { order_id: string }): Promise<Outcome> => {
-      if (order_id === released) return Promise.resolve({ order_id, outcome: "RELEASED" });
+      if (order_id === released) return Promise.resolve({ order_id, outcome: "RELEASED", lines_digest: NO_LINES });
       throw order_id === silent ? problem(code, "too much is waiting") : new Error("it is broken");
     };
     const asked = [{ order_id: released }, { order_id: silent }, { order_id: broken }, { order_id: malformed, what: "is this?" }];

@@ -1,10 +1,11 @@
 import fc from "fast-check";
 import { MAX_ID, NIL_ID } from "../../contracts/contract";
+import { digestOf, NO_LINES } from "../../contracts/lines";
 import { isFinal, type Line, type Status } from "../../contracts/orders";
 import type { Outcome, Quote, Reservation } from "../../contracts/products";
 import { decodeCursor, encodeCursor, page } from "../../mixins/keyset";
 import { disagreement } from "../../services/orders/audit";
-import { answeredEvent, cancel, describeShortages, mergeLines, NEXT, place, settle, total } from "../../services/orders/order";
+import { answeredEvent, cancel, describeShortages, mergeLines, misfit, NEXT, place, settle, total } from "../../services/orders/order";
 import { release, reserve } from "../../services/products/stock";
 import { misspelled, testId } from "../support/ids";
 
@@ -135,6 +136,44 @@ describe("the state machine", () => {
   });
 });
 
+describe("misfit", () => {
+  const lines_digest = digestOf([line(1, 2), line(2, 1)]);
+  const order = (status: Status) => ({ status, lines_digest });
+  const reply = (outcome: Outcome["outcome"], of = lines_digest): Outcome =>
+    outcome === "REJECTED"
+      ? { order_id: testId(1), outcome, lines_digest: of, shortages: [] }
+      : { order_id: testId(1), outcome, lines_digest: of };
+  const FITTING = [
+    "PENDING RESERVED",
+    "PENDING REJECTED",
+    "CONFIRMED RESERVED",
+    "REJECTED REJECTED",
+    "CANCELLED RESERVED",
+    "CANCELLED REJECTED",
+    "CANCELLED RELEASED",
+  ];
+
+  it.each(STATUSES.flatMap((status) => OUTCOMES.map((outcome) => [status, outcome] as const)))(
+    "a %s order takes %s where it can be so, for its own lines alone",
+    (status, outcome) => {
+      expect(misfit(order(status), reply(outcome)) === undefined).toBe(FITTING.includes(`${status} ${outcome}`));
+      expect(misfit(order(status), reply(outcome, digestOf([line(1, 2)])))).toMatch(/^its stock is R/);
+    },
+  );
+
+  it("a tombstone, which has no lines, fits a cancelled order alone", () => {
+    expect(misfit(order("CANCELLED"), reply("RELEASED", NO_LINES))).toBeUndefined();
+    expect(misfit(order("PENDING"), reply("RELEASED", NO_LINES))).toBe("its stock is RELEASED while it is PENDING");
+    expect(misfit(order("PENDING"), reply("RESERVED", NO_LINES))).toBe("its stock is RESERVED for other lines");
+  });
+
+  it("a digest is that of products and units, whatever their order", () => {
+    expect(digestOf([line(2, 1), line(1, 2)])).toBe(lines_digest);
+    for (const other of [[], [line(1, 2)], [line(1, 2), line(2, 2)], [line(1, 2), line(3, 1)], [line(1, 21), line(2, 1)]])
+      expect(digestOf(other)).not.toBe(lines_digest);
+  });
+});
+
 /**
  * Both decisions joined by a transport that loses, repeats and reorders: one order, its two announcements, the shelf
  * and the stored answer, each as its database keeps it.
@@ -172,8 +211,8 @@ class OneOrder {
       const { lines: held } = this.reservation;
       this.book("RELEASED", held, release([{ order_id: this.id, lines: held }], this.shelf).movements);
     }
-    const { state } = this.reservation!;
-    this.wire.push(() => this.told(state));
+    const { state, lines: held } = this.reservation!;
+    this.wire.push(() => this.told(state, held));
   }
 
   private book(state: Outcome["outcome"], held: Line[], movements: { product_id: string; balance: number }[]): void {
@@ -181,7 +220,12 @@ class OneOrder {
     for (const { product_id, balance } of movements) this.shelf.set(product_id, balance);
   }
 
-  private told(outcome: Outcome["outcome"]): void {
+  private told(outcome: Outcome["outcome"], held: Line[]): void {
+    const lines_digest = digestOf(held);
+    const reply = outcome === "REJECTED" ? { outcome, shortages: [] } : { outcome };
+    expect(
+      misfit({ status: this.status, lines_digest: digestOf(this.wanted) }, { order_id: this.id, lines_digest, ...reply }),
+    ).toBeUndefined();
     this.move(settle(this.status, outcome));
     const answered = answeredEvent(outcome);
     for (const event of this.outbox.keys()) if (answered === null || answered === event) this.outbox.set(event, "SETTLED");

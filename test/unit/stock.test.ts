@@ -1,3 +1,4 @@
+import { digestOf } from "../../contracts/lines";
 import fc from "fast-check";
 import { check } from "../../broker/validator";
 import { Money } from "../../contracts/contract";
@@ -165,7 +166,9 @@ describe("reserve", () => {
             .map((l) => ({ product_id: l.product_id, wanted: l.quantity, available: left.get(l.product_id) ?? 0 }))
             .filter((s) => s.available < s.wanted);
           expect(outcomes[i]).toEqual(
-            short.length > 0 ? { order_id, outcome: "REJECTED", shortages: short } : { order_id, outcome: "RESERVED" },
+            short.length > 0
+              ? { order_id, outcome: "REJECTED", lines_digest: digestOf(wanted), shortages: short }
+              : { order_id, outcome: "RESERVED", lines_digest: digestOf(wanted) },
           );
         });
       }),
@@ -176,10 +179,11 @@ describe("reserve", () => {
   it("of two orders for the last unit the first gets it and the second is told that none is left", () => {
     const [first, second] = [testId(7), testId(3)];
     const batch = [first, second].map((order_id) => ({ order_id, lines: [line(P1, 1)] }));
+    const lines_digest = digestOf([line(P1, 1)]);
     expect(reserve(batch, new Map([[P1, 1]]))).toEqual({
       outcomes: [
-        { order_id: first, outcome: "RESERVED" },
-        { order_id: second, outcome: "REJECTED", shortages: [{ product_id: P1, wanted: 1, available: 0 }] },
+        { order_id: first, outcome: "RESERVED", lines_digest },
+        { order_id: second, outcome: "REJECTED", lines_digest, shortages: [{ product_id: P1, wanted: 1, available: 0 }] },
       ],
       movements: [{ order_id: first, product_id: P1, kind: "RESERVE", delta: -1, balance: 0 }],
     });
@@ -191,7 +195,7 @@ describe("reserve", () => {
       { order_id: testId(2), lines: [line(P1, 2), line(P2, 1)] },
     ];
     const { outcomes } = reserve(batch, new Map([[P1, 2], [P2, 1]])); // prettier-ignore
-    expect(outcomes).toEqual([
+    expect(outcomes).toMatchObject([
       { order_id: testId(1), outcome: "REJECTED", shortages: [{ product_id: UNKNOWN, wanted: 1, available: 0 }] },
       { order_id: testId(2), outcome: "RESERVED" },
     ]);
@@ -203,7 +207,7 @@ describe("release and netChanges", () => {
     fc.assert(
       fc.property(shelf, orders(N), (now, held) => {
         const { outcomes, movements } = release(held, now);
-        expect(outcomes).toEqual(held.map(({ order_id }) => ({ order_id, outcome: "RELEASED" })));
+        expect(outcomes).toEqual(held.map(({ order_id, lines }) => ({ order_id, outcome: "RELEASED", lines_digest: digestOf(lines) })));
         for (const { order_id, lines: wanted } of held) expect(linesOf(movements, order_id, "RELEASE")).toEqual(wanted);
         expect(netChanges(movements)).toEqual(add(new Map(), movements));
         for (const [id, quantity] of add(now, movements)) {

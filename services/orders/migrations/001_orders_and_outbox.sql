@@ -15,6 +15,8 @@ create table orders (
   idempotency_key text not null,
   -- of the validated items, lines of one product added up and sorted
   request_hash    text not null,
+  -- by which a reply about its stock is known to be about these lines (contracts/lines.ts)
+  lines_digest    text not null,
   status          text not null default 'PENDING' check (status in ('PENDING', 'CONFIRMED', 'REJECTED', 'CANCELLED')),
   total_cents     bigint not null check (total_cents >= 0),
   reason          text,
