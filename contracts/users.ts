@@ -128,20 +128,12 @@ export type PageEnd = Static<typeof PageEnd>;
 const ChangedRole = closed({ user: Id, role: Role, until: Type.Integer() });
 export type ChangedRole = Static<typeof ChangedRole>;
 
-/** Most sessions that are asked about at once. */
-export const SESSIONS_PER_CALL = 5_000;
-
 /**
  * What a verifier of tokens can't see in them: which keys are told now, and the sessions that have ended and the roles that have
- * changed `since` the `at` of an earlier answer. Where there is a `next`, those `after` it are to be asked for at once. Of the sessions
- * `seen`, those that users does not know count as ended: a restored backup has lost them.
+ * changed `since` the `at` of an earlier answer. Where there is a `next`, those `after` it are to be asked for at once.
  */
 export const revocations = action("users.revocations", {
-  params: closed({
-    since: Type.Optional(Timestamp),
-    after: Type.Optional(PageEnd),
-    seen: Type.Optional(Type.Array(SessionId, { maxItems: SESSIONS_PER_CALL })),
-  }),
+  params: closed({ since: Type.Optional(Timestamp), after: Type.Optional(PageEnd) }),
   result: closed({
     at: Timestamp,
     next: nullable(PageEnd),
@@ -149,6 +141,17 @@ export const revocations = action("users.revocations", {
     ended: Type.Array(EndedSession),
     roles: Type.Optional(Type.Array(ChangedRole)),
   }),
+  repeatable: true,
+  timeout: 500,
+});
+
+/** Most sessions that are asked about at once. */
+export const SESSIONS_PER_CALL = 1_000;
+
+/** Those of these sessions that users does not know: a backup of its database that was restored has lost them. */
+export const unknownSessions = action("users.unknownSessions", {
+  params: closed({ sessions: Type.Array(SessionId, { minItems: 1, maxItems: SESSIONS_PER_CALL }) }),
+  result: closed({ unknown: Type.Array(SessionId, { maxItems: SESSIONS_PER_CALL }) }),
   repeatable: true,
   timeout: 500,
 });

@@ -5,6 +5,7 @@ import { problem } from "../../broker/errors";
 import { matches } from "../../broker/validator";
 import { AUDIENCE, Claims, ISSUER, type Caller, type Jwk } from "../../contracts/users";
 import { Revocations } from "./revocations";
+import { UnknownSessions } from "./unknown-sessions";
 
 /** Seconds that clocks may differ by. */
 const LEEWAY = 5;
@@ -16,11 +17,12 @@ const MAX_REMEMBERED = 10_000;
 interface Issuer {
   keys(): Promise<readonly Jwk[]>;
   revocations: ConstructorParameters<typeof Revocations>[0];
+  unknownSessions: ConstructorParameters<typeof UnknownSessions>[0];
 }
 
 /**
  * Verifies access tokens by the public keys of users, which are fetched once and again where others are told, and by the
- * sessions that have ended and the roles that have changed: no call a request. A token that has passed is remembered until it expires, since verifying costs
+ * sessions that have ended or are unknown and the roles that have changed: no call a request. A token that has passed is remembered until it expires, since verifying costs
  * 30 times as much.
  */
 export class TokenVerifier {
@@ -29,6 +31,7 @@ export class TokenVerifier {
   private fetching: Promise<void> | undefined;
   private readonly passed = new LRUCache<string, { caller: Required<Caller>; exp: number }>({ max: MAX_REMEMBERED });
   private readonly revocations: Revocations;
+  private readonly unknown: UnknownSessions;
 
   constructor(
     private readonly issuer: Issuer,
@@ -44,13 +47,18 @@ export class TokenVerifier {
         log("users does not tell which sessions have ended; tokens count as before:", error);
       },
     );
+    this.unknown = new UnknownSessions(issuer.unknownSessions);
+  }
+
+  stop(): void {
+    this.unknown.stop();
   }
 
   /** @throws UNAUTHENTICATED, or SERVICE_UNAVAILABLE while no keys can be had */
   async verify(token: string): Promise<Caller> {
     await this.revocations.refresh();
     const caller = this.passedBefore(token) ?? (await this.check(token));
-    if (this.revocations.hasEnded(caller.session)) throw unauthenticated();
+    if (this.isOver(caller.session)) throw unauthenticated();
     return this.revocations.withRole(caller);
   }
 
@@ -61,8 +69,12 @@ export class TokenVerifier {
 
   /** Whether a caller who was verified earlier still is who they were: in a session that goes on, with the same role. */
   isCurrent(caller: Caller): boolean {
-    const hasEnded = caller.session !== undefined && this.revocations.hasEnded(caller.session);
-    return !hasEnded && this.revocations.withRole(caller) === caller;
+    const isOver = caller.session !== undefined && this.isOver(caller.session);
+    return !isOver && this.revocations.withRole(caller) === caller;
+  }
+
+  private isOver(session: string): boolean {
+    return this.revocations.hasEnded(session) || this.unknown.has(session);
   }
 
   private passedBefore(token: string): Required<Caller> | undefined {

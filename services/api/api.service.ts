@@ -7,7 +7,7 @@ import { metricsOf } from "../../broker/metrics";
 import { currentRequestId, withRequest } from "../../broker/request";
 import { loadConfig, type Config } from "../../config";
 import { orderChanged } from "../../contracts/orders";
-import { jwks, revocations } from "../../contracts/users";
+import { jwks, revocations, unknownSessions } from "../../contracts/users";
 import { FairSlots } from "../../mixins/fair-queue";
 import { TokenVerifier } from "./access";
 import { answers } from "./answers";
@@ -146,6 +146,8 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
           // For all requests that wait: the deadline of the one that happens to ask, or of the stream that once began, must not count.
           keys: async () => (await withRequest(currentRequestId(), Infinity, () => call(this.broker, jwks, {}))).keys,
           revocations: (params) => withRequest(currentRequestId(), Infinity, () => call(this.broker, revocations, params, { retries: 0 })),
+          unknownSessions: async (sessions) =>
+            (await withRequest(undefined, Infinity, () => call(this.broker, unknownSessions, { sessions }, { retries: 0 }))).unknown,
         },
         (what, error) => {
           this.logger.warn(what, error);
@@ -179,6 +181,7 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
     stopped(this: Api) {
       this.streams.end();
       this.connections.stop();
+      this.verifier.stop();
     },
   };
 }

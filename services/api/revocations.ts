@@ -1,5 +1,5 @@
 import type { Params, Result } from "../../contracts/contract";
-import { SESSIONS_PER_CALL, type Caller, type PageEnd, type revocations, type Role } from "../../contracts/users";
+import type { Caller, PageEnd, revocations, Role } from "../../contracts/users";
 
 /** Milliseconds between two questions, while requests come. */
 const INTERVAL = 1_000;
@@ -11,22 +11,18 @@ const GIVEN_UP = 2_000;
 const LEEWAY = 60;
 /** Most questions in a row. */
 const MAX_PAGES = 100;
-/** Most sessions that wait to be asked about; others are when they are seen again. */
-const MAX_SEEN = 50_000;
 
 type News = Result<typeof revocations>;
 type Ask = (params: Params<typeof revocations>) => Promise<News>;
 
 /**
  * Which sessions have ended and which roles have changed, as users tells a gateway at most once a second, and only while requests
- * come or streams are open: so that a logout or a demotion holds everywhere within 2 s, and still no request costs a call. It is asked
- * about the sessions seen since, too: one that it does not know, since its database was restored from a backup, is refused as soon.
- * Where users does not answer, tokens count as before: an outage of users is no outage of the shop.
+ * come or streams are open: so that a logout or a demotion holds everywhere within 2 s, and still no request costs a call. Where users
+ * does not answer, tokens count as before: an outage of users is no outage of the shop.
  */
 export class Revocations {
   private readonly ended = new Map<string, number>();
   private readonly roles = new Map<string, { role: Role; until: number }>();
-  private seen = new Set<string>();
   private since: string | undefined;
   private answers = true;
   private asked = -Infinity;
@@ -53,11 +49,8 @@ export class Revocations {
     return !isDown && now - this.known > MAX_AGE ? this.asking : undefined;
   }
 
-  /** One that has not ended is asked about next time. */
   hasEnded(session: string): boolean {
-    if (this.ended.has(session)) return true;
-    if (this.seen.size < MAX_SEEN) this.seen.add(session);
-    return false;
+    return this.ended.has(session);
   }
 
   /** With the role that the person has now, where it has changed within the life of a token. */
@@ -86,19 +79,16 @@ export class Revocations {
   /** Page by page. @returns the time up to which all is known */
   private async askAll(): Promise<string> {
     const since = this.since === undefined ? {} : { since: this.since };
-    const seen = [...this.seen];
     let at: string | undefined;
     let after: PageEnd | null = null;
     for (let page = 0; page < MAX_PAGES; page++) {
-      const some = seen.splice(0, SESSIONS_PER_CALL);
-      const news: News = await this.ask({ ...since, ...(after !== null && { after }), ...(some.length > 0 && { seen: some }) });
-      for (const session of some) this.seen.delete(session);
+      const news: News = await this.ask({ ...since, ...(after !== null && { after }) });
       for (const { session, until } of news.ended) this.ended.set(session, until);
       for (const { user, role, until } of news.roles ?? []) this.roles.set(user, { role, until });
       this.heardKeys(news.kids);
       at ??= news.at;
       after = news.next;
-      if (after === null && seen.length === 0) return at;
+      if (after === null) return at;
     }
     throw new Error("more sessions have ended than can be told");
   }

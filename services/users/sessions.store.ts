@@ -180,17 +180,13 @@ export async function endedSessions(
   };
 }
 
-/**
- * Those of these sessions that are not there, as ended ones: no access token of theirs is good.
- * @param ttl seconds that any access token is good for, at most
- */
-export async function unknownSessions({ query }: Database, seen: readonly string[], ttl: number): Promise<EndedSession[]> {
-  if (seen.length === 0) return [];
-  return query<EndedSession>(
-    `select seen.id as session, ceil(extract(epoch from now()))::bigint + $2::int as until
-     from unnest($1::uuid[]) as seen (id) where not exists (select from sessions where sessions.id = seen.id)`,
-    [seen, ttl],
+/** @returns those of these sessions that are not there */
+export async function unknownSessions({ query }: Database, ids: readonly string[]): Promise<string[]> {
+  const rows = await query<{ id: string }>(
+    "select asked.id from unnest($1::uuid[]) as asked (id) where not exists (select from sessions where sessions.id = asked.id)",
+    [ids],
   );
+  return rows.map(({ id }) => id);
 }
 
 /**

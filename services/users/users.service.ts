@@ -131,14 +131,17 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
       }),
 
       revocations: implement(contract.revocations, async function (this: Users, ctx) {
-        const { since, after, seen = [] } = ctx.params;
+        const { since, after } = ctx.params;
         const { told, tokenTtl } = await this.keys.current();
-        const [ended, unknown, roles] = await Promise.all([
+        const [ended, roles] = await Promise.all([
           sessions.endedSessions(this.db, ctx.params, tokenTtl),
-          sessions.unknownSessions(this.db, seen, tokenTtl),
           after === undefined ? changedRoles(this.db, since, tokenTtl) : [], // with the first page
         ]);
-        return { ...ended, ended: [...ended.ended, ...unknown], kids: told.map(({ kid }) => kid), roles };
+        return { ...ended, kids: told.map(({ kid }) => kid), roles };
+      }),
+
+      unknownSessions: implement(contract.unknownSessions, async function (this: Users, ctx) {
+        return { unknown: await sessions.unknownSessions(this.db, ctx.params.sessions) };
       }),
 
       rotateKeys: implement(contract.rotateKeys, async function (this: Users, ctx) {

@@ -1,11 +1,10 @@
-import { SESSIONS_PER_CALL, type ChangedRole, type PageEnd } from "../../contracts/users";
+import type { ChangedRole, PageEnd } from "../../contracts/users";
 import { Revocations } from "../../services/api/revocations";
 import { testId } from "../support/ids";
 
 interface Asked {
   since?: string;
   after?: PageEnd;
-  seen?: string[];
 }
 
 /** A users service of the test's own, on a clock that the test moves. */
@@ -76,35 +75,6 @@ it("where there is more, it is asked for at once, behind the page before; the ne
   later(1_000);
   void revocations.refresh();
   expect(asked[2]).toEqual({ since: "1970-01-01T00:00:05.000Z" });
-});
-
-it("users is asked about each session seen since, again where it could not answer, and each no more than once in a question", async () => {
-  const { asked, state, revocations } = issuer();
-  await revocations.refresh();
-  for (const session of ["s", "t", "s"]) expect(revocations.hasEnded(session)).toBe(false);
-  const ask = async () => {
-    later(1_000);
-    await revocations.refresh();
-    await settled();
-    return asked.at(-1)?.seen;
-  };
-  state.down = true;
-  expect(await ask()).toEqual(["s", "t"]);
-  revocations.hasEnded("u");
-  expect(await ask()).toEqual(["s", "t", "u"]);
-  state.down = false;
-  state.ended = [{ session: "t", until: 900 }]; // it has never heard of it
-  expect(await ask()).toEqual(["s", "t", "u"]);
-  expect([revocations.hasEnded("s"), revocations.hasEnded("t")]).toEqual([false, true]);
-  expect(await ask()).toEqual(["s"]);
-  expect(await ask()).toBeUndefined();
-});
-
-it("more sessions than fit into a question are asked about at once in the next", async () => {
-  const { asked, revocations } = issuer();
-  for (let n = 0; n <= SESSIONS_PER_CALL; n++) revocations.hasEnded(`session ${n}`);
-  await revocations.refresh();
-  expect(asked.map(({ seen }) => seen?.length)).toEqual([SESSIONS_PER_CALL, 1]);
 });
 
 it("while an answer is outstanding, nothing more is asked", async () => {
