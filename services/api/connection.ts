@@ -37,6 +37,8 @@ export class Connection {
   headSince = performance.now();
   /** Was read, and is parsed when nothing waits. */
   rest: Buffer | undefined;
+  /** The rest has its turn already. */
+  isScheduled = false;
   /** Its last response is made, and what else it sends is not read. */
   isCut = false;
 

@@ -50,6 +50,8 @@ type Carrier = ServerResponse & { [EXCHANGE]?: Exchange };
 
 /** How often slow readers are looked for. */
 const SWEEP_MS = 1_000;
+/** After which what was read is parsed where it found no place among what its address has waiting. */
+const RETRY_MS = 20;
 
 /**
  * The sockets of a gateway. A client that asks faster than it reads is not read itself: of each connection a few requests are
@@ -282,15 +284,21 @@ export class Connections {
   private readOn(connection: Connection): void {
     const { socket, holder } = connection;
     if (!connection.isHeld) socket.resume();
-    if (!canParseRest(connection)) return;
+    if (connection.isScheduled || !canParseRest(connection)) return;
+    connection.isScheduled = true;
     try {
       this.turns.run(holder, () => {
+        connection.isScheduled = false;
         if (!canParseRest(connection)) return;
         parseRest(connection);
         this.readOn(connection);
       });
     } catch {
-      socket.destroy(); // its address has too much to do
+      // Its address has too much to do: the rest waits.
+      setTimeout(() => {
+        connection.isScheduled = false;
+        this.readOn(connection);
+      }, RETRY_MS).unref();
     }
   }
 
