@@ -36,8 +36,8 @@ export const CHECKS: Readonly<Record<string, string>> = {
 export interface AuditedOrder {
   id: string;
   status: Status;
-  /** Its announcement is not settled: what products knows may differ for now. */
-  unsettled: boolean;
+  /** It has a row of the outbox that waits for a reply: what products knows may differ for now. Or one that was given up. */
+  outbox: "PENDING" | "PARKED" | null;
   /** `product:quantity`, by product, with commas between. */
   lines: string;
 }
@@ -51,10 +51,10 @@ export async function nthAfter(db: Database, after: string, nth: number): Promis
 /** The orders after one id, up to and with another. Joined by range: a subquery for each order takes eight times as long. */
 export function ordersBetween(db: Database, after: string, upto: string): Promise<AuditedOrder[]> {
   return db.query<AuditedOrder>(
-    `select o.id, o.status, x.order_id is not null as unsettled, coalesce(l.lines, '') as lines
+    `select o.id, o.status, x.state as outbox, coalesce(l.lines, '') as lines
      from orders o
      left join (
-       select distinct order_id from outbox where order_id > $1 and order_id <= $2 and state <> 'SETTLED'
+       select order_id, max(state) as state from outbox where order_id > $1 and order_id <= $2 and state <> 'SETTLED' group by order_id -- PENDING comes last
      ) x on x.order_id = o.id
      left join (
        select order_id, string_agg(product_id || ':' || quantity, ',' order by product_id) as lines

@@ -88,13 +88,14 @@ function justBefore(id: string): string {
 
 /** CONFIRMED ⇔ RESERVED, REJECTED ⇔ REJECTED, CANCELLED ⇒ RELEASED, REJECTED or none; and the lines are the same. */
 export function disagreement(order: AuditedOrder, reservation: Reservation | undefined): string | undefined {
-  if (order.unsettled) return undefined;
+  if (order.outbox === "PENDING") return undefined;
+  const isParked = order.outbox === "PARKED";
   const state = reservation?.state ?? "none";
   const agreeing: Record<AuditedOrder["status"], readonly string[]> = {
-    PENDING: [],
+    PENDING: isParked ? ["none", "RESERVED", "REJECTED"] : [],
     CONFIRMED: ["RESERVED"],
     REJECTED: ["REJECTED"],
-    CANCELLED: ["RELEASED", "REJECTED", "none"],
+    CANCELLED: isParked ? ["RELEASED", "REJECTED", "none", "RESERVED"] : ["RELEASED", "REJECTED", "none"],
   };
   if (!agreeing[order.status].includes(state)) return `${order.status}, its reservation ${state}`;
   // A tombstone has none: its order was cancelled before it was heard of.

@@ -257,8 +257,10 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
         async (outcomes) => {
           const { changed, misfits } = await store.settleOrders(this.db, outcomes);
           this.tellChanged(changed);
-          for (const { order_id, message } of misfits)
-            this.logger.error(`a reply does not fit order ${order_id}, and what waits for one is parked: ${message}`);
+          for (const { order_id, message, isParked } of misfits) {
+            if (isParked) this.logger.error(`an outbox row of order ${order_id} is parked, since the reply does not fit: ${message}`);
+            else this.logger.warn(`a reply that does not fit order ${order_id} is ignored: ${message}`);
+          }
           return outcomes.map(() => undefined);
         },
         { places: 4 * MAX_OUTSTANDING, mayBeOfOne: mayBeOfOneOrder, inParallel: true },

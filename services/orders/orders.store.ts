@@ -288,7 +288,7 @@ export async function writeCancelled(query: Query, id: string): Promise<void> {
 /**
  * Brings outcomes to their orders and settles what they reply to, in one transaction; one that came before changes nothing. One that does
  * not fit its order settles nothing, and parks what waits for a reply.
- * @returns the orders whose status has changed, and those that a reply did not fit, with the reason
+ * @returns the orders whose status has changed, and those that a reply did not fit, with the reason and whether that parked anything
  */
 export function settleOrders(db: Database, outcomes: readonly Outcome[]): Promise<{ changed: string[]; misfits: Misfit[] }> {
   return db.transaction(async (query) => {
@@ -300,7 +300,7 @@ export function settleOrders(db: Database, outcomes: readonly Outcome[]): Promis
     const orders = new Map(rows.map((row) => [row.id, row]));
     const changed = new Map<string, { status: Status; reason: string | null }>();
     const fitting: Outcome[] = [];
-    const misfits: Misfit[] = [];
+    const misfits: { order_id: string; message: string }[] = [];
     for (const outcome of outcomes) {
       const order = orders.get(outcome.order_id);
       if (order === undefined) continue; // no order of ours
@@ -320,14 +320,17 @@ export function settleOrders(db: Database, outcomes: readonly Outcome[]): Promis
       query,
       fitting.map(({ order_id, outcome }) => ({ order_id, event: answeredEvent(outcome) })),
     );
-    if (misfits.length > 0) await writeParked(query, await outbox.park(query, misfits));
-    return { changed: [...changed.keys()], misfits };
+    const parked = misfits.length === 0 ? [] : await outbox.park(query, misfits);
+    await writeParked(query, parked);
+    const isParked = (id: string): boolean => parked.some(({ order_id }) => order_id === id);
+    return { changed: [...changed.keys()], misfits: misfits.map((one) => ({ ...one, isParked: isParked(one.order_id) })) };
   });
 }
 
 interface Misfit {
   order_id: string;
   message: string;
+  isParked: boolean;
 }
 
 /** A parked announcement tries again, and its order no longer says that it is parked. @returns undefined where there is no such row */

@@ -263,7 +263,7 @@ describe("an order and its stock over a lossy transport", () => {
           drain();
         }
         drain();
-        const audited = { id: one.id, status: one.status, unsettled: false, lines: `${testId(1)}:2,${testId(2)}:1` };
+        const audited = { id: one.id, status: one.status, outbox: null, lines: `${testId(1)}:2,${testId(2)}:1` };
         expect(disagreement(audited, one.reservation)).toBeUndefined();
         one.history.slice(1).forEach((to, i) => expect(NEXT[one.history[i]!]).toContain(to));
         const held = one.status === "CONFIRMED" ? 1 : 0;
@@ -278,7 +278,7 @@ describe("disagreement", () => {
   const audited = (status: Status, over = {}) => ({
     id: testId(1),
     status,
-    unsettled: false,
+    outbox: null,
     lines: `${testId(9)}:2,${testId(10)}:4`,
     ...over,
   });
@@ -286,13 +286,24 @@ describe("disagreement", () => {
   const AGREEING = ["CONFIRMED RESERVED", "REJECTED REJECTED", "CANCELLED RELEASED", "CANCELLED REJECTED", "CANCELLED none"];
 
   it.each(STATUSES.flatMap((status) => [...OUTCOMES, "none" as const].map((state) => [status, state] as const)))(
-    "%s and %s agree only where the house says so, and never matter while an announcement is unsettled",
+    "%s and %s agree only where the house says so, and never matter while a reply is waited for",
     (status, state) => {
       const reservation = state === "none" ? undefined : held(state);
       const said = disagreement(audited(status), reservation);
       expect(said === undefined).toBe(AGREEING.includes(`${status} ${state}`));
       if (said !== undefined) expect(said).toBe(`${status}, its reservation ${state}`);
-      expect(disagreement(audited(status, { unsettled: true }), reservation)).toBeUndefined();
+      expect(disagreement(audited(status, { outbox: "PENDING" }), reservation)).toBeUndefined();
+    },
+  );
+
+  const PARKED = [...AGREEING, "PENDING none", "PENDING RESERVED", "PENDING REJECTED", "CANCELLED RESERVED"];
+  it.each(STATUSES.flatMap((status) => [...OUTCOMES, "none" as const].map((state) => [status, state] as const)))(
+    "%s and %s of a parked order agree where the reply may still come, for its own lines",
+    (status, state) => {
+      const parked = audited(status, { outbox: "PARKED" });
+      const isFitting = PARKED.includes(`${status} ${state}`);
+      expect(disagreement(parked, state === "none" ? undefined : held(state)) === undefined).toBe(isFitting);
+      if (state !== "none") expect(disagreement(parked, held(state, [line(9, 2)]))).toEqual(expect.any(String));
     },
   );
 
