@@ -46,16 +46,19 @@ export async function migrate({ url, directory, log = () => undefined }: Migrati
   }
 }
 
-/** Its table of migrations had no checksums. */
+/** Its table of migrations had no checksums; and other tools' tables have the same name. */
 async function refuseFirstVersion(client: Client): Promise<void> {
-  const { rows } = await client.query<{ database: string; is_first: boolean }>(
-    `select current_database() as database, to_regclass('schema_migrations') is not null and not exists (
-       select from pg_attribute where attrelid = to_regclass('schema_migrations') and attname = 'checksum') as is_first`,
+  const { rows } = await client.query<{ database: string; columns: string[] }>(
+    `select current_database() as database, array_agg(attname::text) as columns from pg_attribute
+     where attrelid = to_regclass('schema_migrations') and attnum > 0 and not attisdropped`,
   );
-  if (rows[0]?.is_first === true)
-    throw new MigrationRefused(
-      `${rows[0].database} was made by version 0.1.0, whose ids can't be carried over: start with an empty database. Drop it, or with the embedded PostgreSQL delete its data directory (.data).`,
-    );
+  const [{ database, columns } = { database: "", columns: null }] = rows;
+  if (columns === null || columns.includes("checksum")) return;
+  throw new MigrationRefused(
+    columns.includes("applied_at")
+      ? `${database} was made by version 0.1.0, whose ids can't be carried over: start with an empty database (docs/operations.md, "Upgrades"). Drop it, or with the embedded PostgreSQL delete its data directory (.data).`
+      : `${database} has a table schema_migrations that is not ours: give the service a database of its own.`,
+  );
 }
 
 /** What another version has applied, and has no file here, is fine: nodes of both run side by side while a release is brought out. */

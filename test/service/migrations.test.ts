@@ -85,7 +85,7 @@ const OLD = `
   insert into schema_migrations (name) values ('${FIRST}');
   insert into orders (status) values ('CONFIRMED')`;
 const refusal = (): string =>
-  `${new URL(database.url).pathname.slice(1)} was made by version 0.1.0, whose ids can't be carried over: start with an empty database. ` +
+  `${new URL(database.url).pathname.slice(1)} was made by version 0.1.0, whose ids can't be carried over: start with an empty database (docs/operations.md, "Upgrades"). ` +
   "Drop it, or with the embedded PostgreSQL delete its data directory (.data).";
 
 describe("a database of version 0.1.0", () => {
@@ -96,6 +96,15 @@ describe("a database of version 0.1.0", () => {
     await expect(refused).rejects.toBeInstanceOf(MigrationRefused);
     await expect(refused).rejects.toThrow(refusal());
     expect(await contents("schema_migrations", "orders")).toEqual(before);
+  });
+
+  it("is not taken for what another tool keeps its migrations in, which is refused as such", async () => {
+    await client.query("create table schema_migrations (version text primary key)");
+    await expect(run()).rejects.toThrow(
+      new MigrationRefused(
+        `${new URL(database.url).pathname.slice(1)} has a table schema_migrations that is not ours: give the service a database of its own.`,
+      ),
+    );
   });
 
   it.each(["start", "migrate"])("ends npm run %s with exit code 1 and that as its last line, without a stack", async (script) => {
