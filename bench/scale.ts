@@ -219,7 +219,8 @@ class Bench {
   }
 }
 
-const isOurs = ({ service }: Plan): boolean => ["users", "products", "orders"].includes(service);
+/** Lists have connections of their own. */
+const isOurs = ({ service }: Plan): boolean => /^(users|products|orders)(-lists)?$/.test(service);
 /** The relay, retention and makeDue; what else happens after an answer is told with its route. */
 const isBackground = ({ sql }: Plan): boolean =>
   /^with (recursive )?flights|^delete from outbox|^update outbox set next_attempt_at|^select 1$/.test(sql);

@@ -164,15 +164,19 @@ const STOCK = `
   update products as p set quantity = p.quantity - l.held, reserved = p.reserved + l.held
   from (select product_id, sum(quantity)::bigint as held from fill_lines where order_id % 100 >= 10 group by product_id) as l where p.id = ${idOf("l.product_id")}`;
 
+/** As `digestOf` of an order's lines: where it is another, no cancel of what was filled is ever settled. */
+const DIGEST = `rtrim(translate(encode(sha256(
+  convert_to(string_agg(${idOf("product_id")} || ':' || quantity, ',' order by product_id), 'UTF8')), 'base64'), '+/', '-_'), '=')`;
+
 /** The measured buyer has a tenth of the first orders and a hundredth of the others; another person likewise. */
 const ORDERS = `
   insert into orders (id, user_id, idempotency_key, request_hash, lines_digest, status, total_cents, reason, version, created_at, updated_at)
   select ${idOf("o")},
     case case when o <= 1000 then o % 10 else o % 100 end when 0 then $1::uuid when 1 then '${OTHER_BUYER}' else ${idOf(`2 + ${hash("o", 20)} % $2::bigint`)} end,
-    'fill-' || o, 'filled', 'filled', ${STATUS}, total,
+    'fill-' || o, 'filled', digest, ${STATUS}, total,
     case when o % 100 between 5 and 9 then 'not enough stock: product ${HOT}: 3 wanted, 0 left' end, case when o % 100 < 5 then 3 else 2 end,
     ${MOMENT} o, ${MOMENT} o + interval '1 second'
-  from (select order_id as o, sum(quantity * ${price("product_id")}) as total from fill_lines group by order_id order by order_id) as x`;
+  from (select order_id as o, sum(quantity * ${price("product_id")}) as total, ${DIGEST} as digest from fill_lines group by order_id order by order_id) as x`;
 
 const ORDER_LINES = `
   insert into order_lines (order_id, product_id, name, unit_price_cents, quantity)
