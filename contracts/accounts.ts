@@ -44,7 +44,7 @@ export const enable = action("users.enable", { params: closed({ id: Id }), resul
 export const setRole = action("users.setRole", { params: closed({ id: Id, role: Role }), result: Account, repeatable: true });
 
 /** What admins do in other services, to what is not their own. */
-const FOREIGN = ["product.updated", "product.archived", "stock.adjusted", "order.cancelled", "outbox.replayed"] as const;
+const FOREIGN = ["product.updated", "product.archived", "stock.adjusted", "order.cancelled", "outbox.replayed", "order.repaired"] as const;
 const OWN = [
   "admin.created",
   "user.registered",

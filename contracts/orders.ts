@@ -182,6 +182,35 @@ export const audit = action("orders.audit", {
   timeout: 120_000,
 });
 
+/** Most repairs that are made, or shown, at once; and most of what a person must decide. */
+export const REPAIRS_PER_CALL = 100;
+
+const Repair = {
+  order_id: Id,
+  /** How the order and its reservation differ. */
+  what: Type.String({ maxLength: 200 }),
+};
+
+/**
+ * Mends what differs between orders and reservations after a backup was restored: asks products again about what it has lost, and
+ * releases the stock that is reserved for orders that don't exist. It edits no stock count. What it can't know is in `decisions`, the first
+ * of `undecided` in all. Without `apply` it only says what it would do. Where there are `more`, it is to be called again. For admins.
+ */
+export const repair = action("orders.repair", {
+  params: closed({ apply: Type.Optional(Type.Boolean()) }),
+  result: closed({
+    applied: Type.Boolean(),
+    repairs: Type.Array(
+      closed({ ...Repair, action: Type.Union([Type.Literal("order.created"), Type.Literal("order.cancelled"), Type.Literal("release")]) }),
+      { maxItems: REPAIRS_PER_CALL },
+    ),
+    decisions: Type.Array(closed(Repair), { maxItems: REPAIRS_PER_CALL }),
+    undecided: Type.Integer({ minimum: 0 }),
+    more: Type.Boolean(),
+  }),
+  timeout: 120_000,
+});
+
 const OutboxState = Type.Union([Type.Literal("PENDING"), Type.Literal("SETTLED"), Type.Literal("PARKED")]);
 
 /** What waits, oldest first: announcements without an answer, and those that were given up. For admins. */

@@ -204,6 +204,12 @@ export const reservations = action("products.reservations", {
   timeout: 10_000,
 });
 
+/**
+ * Releases what is reserved for an order, for a repair: its stock comes back. Where nothing is reserved it leaves a tombstone, so that a
+ * late `order.created` reserves nothing. Nobody is told: the order has gone, or is decided.
+ */
+export const release = action("products.release", { params: closed({ order_id: Id }), result: closed({}), repeatable: true });
+
 export const AuditCheck = closed({
   name: Type.String(),
   ok: Type.Boolean(),

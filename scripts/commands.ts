@@ -3,13 +3,13 @@ import { asSystem, call } from "../broker/contract";
 import { errorCode, invalid } from "../broker/errors";
 import { check } from "../broker/validator";
 import type { ActionContract, Params, Result } from "../contracts/contract";
-import { outbox, replay } from "../contracts/orders";
+import { outbox, repair, replay } from "../contracts/orders";
 
 type CustomCommand = NonNullable<ReplOptions["customCommands"]>[number];
 
 /** What moleculer-repl really hands to a command; its declaration says `string[]`. */
 interface Input {
-  options: { state?: string; limit?: string };
+  options: { state?: string; limit?: string; apply?: boolean };
   id?: string;
 }
 
@@ -21,7 +21,7 @@ type Run = (broker: ServiceBroker, input: Input, helpers: Helpers) => Promise<st
 
 const HEAD = ["id", "order", "event", "state", "attempts", "next attempt", "last error"];
 
-/** What the console knows beyond Moleculer's own: the announcements that wait for an answer. Type `help outbox` in it. */
+/** What the console knows beyond Moleculer's own: the announcements that wait for an answer, and repairs. Type `help outbox` in it. */
 export const COMMANDS: readonly CustomCommand[] = [
   command(
     "outbox",
@@ -50,6 +50,20 @@ export const COMMANDS: readonly CustomCommand[] = [
     await ask(broker, replay, { id: Number(id) });
     return `Announcement ${id ?? ""} is asked again.`;
   }),
+  command(
+    "repair",
+    "Says what would mend orders and reservations that differ, since a backup was restored",
+    async (broker, { options: { apply = false } }, { table }) => {
+      const { repairs, decisions, undecided, more } = await ask(broker, repair, { apply });
+      if (repairs.length + decisions.length === 0) return "Nothing differs.";
+      const rows = [...repairs, ...decisions.map((decision) => ({ ...decision, action: "for a person" }))];
+      const rest = more || undecided > decisions.length ? "There are more: type it again." : "";
+      return (
+        table([["order", apply ? "done" : "to do", "why"], ...rows.map(({ order_id, action, what }) => [order_id, action, what])]) + rest
+      );
+    },
+    [{ option: "--apply", description: "does it" }],
+  ),
 ];
 
 export const REPL: ReplOptions = { customCommands: [...COMMANDS] };

@@ -314,4 +314,15 @@ export const ROUTES: Routes = {
     auth: "admin",
     reply: (report) => ok(report),
   }),
+  "POST /admin/repair": route({
+    action: orders.repair,
+    lane: "audits",
+    summary: "Mends what differs between orders and reservations after a backup was restored, or says what it would do",
+    answers: [200],
+    errors: [],
+    auth: "admin",
+    body: { example: { apply: false } },
+    params: bodyParams,
+    reply: (report) => ok(report),
+  }),
 };

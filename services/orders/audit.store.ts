@@ -7,6 +7,9 @@ const MOVES = Object.entries(NEXT)
   .flatMap(([from, tos]) => tos.map((to) => `('${from}', '${to}')`))
   .join(", ");
 
+/** Orders that are compared at a time. */
+export const WINDOW = 2_000;
+
 /** Each finds what breaks an invariant that order_db can check by itself. */
 export const CHECKS: Readonly<Record<string, string>> = {
   "every order has its lines and its history": `

@@ -3,7 +3,7 @@ import type * as contract from "../../contracts/orders";
 import type { AuditCheck, Reservation } from "../../contracts/products";
 import { auditCheck, runChecks } from "../../mixins/audit";
 import type { Database } from "../../mixins/database";
-import { CHECKS, nthAfter, ordersBetween, start, type AuditedOrder } from "./audit.store";
+import { CHECKS, nthAfter, ordersBetween, start, WINDOW, type AuditedOrder } from "./audit.store";
 
 /** What the audit asks of the products service. */
 export interface ProductsSide {
@@ -11,8 +11,6 @@ export interface ProductsSide {
   reservations(after: string, upto: string): Promise<{ items: Reservation[]; next: string | null }>;
 }
 
-/** Orders that are compared at a time. */
-const WINDOW = 2_000;
 const MOST_SUSPECTS = 1_000;
 
 /**
@@ -30,13 +28,16 @@ export async function auditShop(db: Database, products: ProductsSide): Promise<R
     // The last window has no end: a reservation that has lost its order may lie anywhere.
     const { upto, differences } = await compare(db, products, after, (await nthAfter(db, after, WINDOW)) ?? MAX_ID);
     const free = MOST_SUSPECTS - suspects.length;
-    suspects.push(...[...differences.keys()].slice(0, free));
-    unseen += Math.max(0, differences.size - free);
+    suspects.push(...differences.slice(0, free).map(({ order_id }) => order_id));
+    unseen += Math.max(0, differences.length - free);
     after = upto;
   }
 
   const violations: string[] = [];
-  for (const id of suspects) violations.push(...(await compare(db, products, justBefore(id), id)).differences.values());
+  for (const id of suspects) {
+    const difference = await look(db, products, id);
+    if (difference !== undefined) violations.push(`order ${id}: ${difference.what}`);
+  }
 
   const checks = [
     ...own,
@@ -53,29 +54,53 @@ export async function auditShop(db: Database, products: ProductsSide): Promise<R
   };
 }
 
+/** An order and its reservation that don't agree, and in what. */
+export interface Difference {
+  order_id: string;
+  order: AuditedOrder | undefined;
+  reservation: Reservation | undefined;
+  /** Or the reservation is none, or has none since its order was cancelled before it was heard of. */
+  isOfSameLines: boolean;
+  what: string;
+}
+
 /**
  * Compares the orders after one id, up to and with another, or with an earlier one where so many reservations don't fit into a message.
- * @returns how far, and what differs, by order id
+ * Reservations are read first, so that each has its order by the time that orders are read.
+ * @returns how far, and what differs
  */
-async function compare(
+export async function compare(
   db: Database,
   products: ProductsSide,
   after: string,
   most: string,
-): Promise<{ upto: string; differences: Map<string, string> }> {
+): Promise<{ upto: string; differences: Difference[] }> {
   const { items, next } = await products.reservations(after, most);
   const upto = next ?? most;
   const reservations = new Map(items.map((reservation) => [reservation.order_id, reservation]));
-  const differences = new Map<string, string>();
+  const differences: Difference[] = [];
+  const differ = (order: AuditedOrder | undefined, reservation: Reservation | undefined, what: string | undefined): void => {
+    const order_id = order?.id ?? reservation?.order_id;
+    if (what === undefined || order_id === undefined) return;
+    differences.push({ order_id, order, reservation, isOfSameLines: haveSameLines(order, reservation), what });
+  };
   for (const order of await ordersBetween(db, after, upto)) {
-    const difference = disagreement(order, reservations.get(order.id));
-    if (difference !== undefined) differences.set(order.id, `order ${order.id}: ${difference}`);
+    const reservation = reservations.get(order.id);
+    differ(order, reservation, disagreement(order, reservation));
     reservations.delete(order.id);
   }
-  for (const { order_id, state } of reservations.values())
-    differences.set(order_id, `order ${order_id}: a reservation (${state}) without an order`);
+  for (const reservation of reservations.values()) differ(undefined, reservation, orphaned(reservation));
   return { upto, differences };
 }
+
+/** Compares one order with its reservation. */
+export async function look(db: Database, products: ProductsSide, id: string): Promise<Difference | undefined> {
+  return (await compare(db, products, justBefore(id), id)).differences[0];
+}
+
+/** A reservation that holds nothing does no harm where a restored backup has lost its order. */
+const orphaned = ({ state }: Reservation): string | undefined =>
+  state === "RESERVED" ? "a reservation (RESERVED) without an order" : undefined;
 
 /** The UUID before one: a window after it, up to this one, has this one alone. */
 function justBefore(id: string): string {
@@ -86,7 +111,7 @@ function justBefore(id: string): string {
     .replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
 }
 
-/** CONFIRMED ⇔ RESERVED, REJECTED ⇔ REJECTED, CANCELLED ⇒ RELEASED, REJECTED or none; and the lines are the same. */
+/** CONFIRMED ⇔ RESERVED, REJECTED ⇔ REJECTED (or a tombstone), CANCELLED ⇒ RELEASED, REJECTED or none; and the lines are the same. */
 export function disagreement(order: AuditedOrder, reservation: Reservation | undefined): string | undefined {
   if (order.outbox === "PENDING") return undefined;
   const isParked = order.outbox === "PARKED";
@@ -94,16 +119,18 @@ export function disagreement(order: AuditedOrder, reservation: Reservation | und
   const agreeing: Record<AuditedOrder["status"], readonly string[]> = {
     PENDING: isParked ? ["none", "RESERVED", "REJECTED"] : [],
     CONFIRMED: ["RESERVED"],
-    REJECTED: ["REJECTED"],
+    REJECTED: isTombstone(reservation) ? ["RELEASED"] : ["REJECTED"],
     CANCELLED: isParked ? ["RELEASED", "REJECTED", "none", "RESERVED"] : ["RELEASED", "REJECTED", "none"],
   };
   if (!agreeing[order.status].includes(state)) return `${order.status}, its reservation ${state}`;
-  // A tombstone has none: its order was cancelled before it was heard of.
-  const isTombstone = state === "RELEASED" && reservation?.lines.length === 0;
-  if (reservation !== undefined && !isTombstone && digest(reservation) !== order.lines)
-    return "its lines and those of its reservation differ";
-  return undefined;
+  return haveSameLines(order, reservation) ? undefined : "its lines and those of its reservation differ";
 }
+
+/** It has no lines: its order was cancelled before it was heard of, or products had lost what it knew of it. */
+const isTombstone = (reservation: Reservation | undefined): boolean => reservation?.state === "RELEASED" && reservation.lines.length === 0;
+
+const haveSameLines = (order: AuditedOrder | undefined, reservation: Reservation | undefined): boolean =>
+  reservation === undefined || isTombstone(reservation) || digest(reservation) === order?.lines;
 
 const digest = ({ lines }: Reservation): string =>
   [...lines]

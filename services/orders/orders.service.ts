@@ -15,6 +15,7 @@ import {
   productsAudit,
   quote,
   QUOTES_PER_CALL,
+  release,
   reservations,
   stockRefused,
   stockSettled,
@@ -27,9 +28,10 @@ import { countWithin } from "../../mixins/bytes";
 import { databaseMixin, explained, type WithDatabase } from "../../mixins/database.mixin";
 import { outboxMixin, type WithOutbox } from "../../mixins/outbox.mixin";
 import { isDatabaseAway, isKeyLockTimeout, isLockTimeout } from "../../mixins/sql-state";
-import { auditShop } from "./audit";
+import { auditShop, type ProductsSide } from "./audit";
 import { cancel, describeShortages, mergeLines, place, type Refusal } from "./order";
 import * as store from "./orders.store";
+import { repairShop, type Repairer } from "./repair";
 
 type Orders = Service &
   WithDatabase &
@@ -157,10 +159,25 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
 
       audit: implement(contract.audit, async function (this: Orders, ctx) {
         adminOf(ctx);
-        return auditShop(this.db, {
-          audit: () => call(ctx, productsAudit, {}),
-          reservations: (after, upto) => call(ctx, reservations, { after, upto }),
-        });
+        return auditShop(this.db, productsSide(ctx));
+      }),
+
+      repair: implement(contract.repair, async function (this: Orders, ctx) {
+        adminOf(ctx);
+        const { apply = false } = ctx.params;
+        const repairer: Repairer = {
+          note: async (id, line) => {
+            this.logger.warn(line);
+            await call(ctx, record, { action: "order.repaired", subject: id });
+          },
+          republish: (id, event) => store.republish(this.db, id, event),
+          release: async (order_id) => {
+            await call(ctx, release, { order_id });
+          },
+        };
+        const result = await repairShop(this.db, productsSide(ctx), repairer, apply);
+        this.relay();
+        return result;
       }),
     },
 
@@ -279,6 +296,12 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
  */
 const mayBeOfOneKey = (error: unknown): boolean => isKeyLockTimeout(error) || !isDatabaseAway(error);
 const mayBeOfOneOrder = (error: unknown): boolean => isLockTimeout(error) || !isDatabaseAway(error);
+
+/** What the audit asks of products, in the name of whoever asked for it. */
+const productsSide = (ctx: Context<unknown, Meta>): ProductsSide => ({
+  audit: () => call(ctx, productsAudit, {}),
+  reservations: (after, upto) => call(ctx, reservations, { after, upto }),
+});
 
 type Found = Pick<store.OrderRow, "user_id">;
 

@@ -145,6 +145,12 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
         return reservationsOf(this.db, ctx.params.after, ctx.params.upto);
       }),
 
+      release: implement(contract.release, async function (this: Products, ctx) {
+        adminOf(ctx);
+        await releaseStock(this.db, [ctx.params.order_id]);
+        return {};
+      }),
+
       audit: implement(contract.productsAudit, async function (this: Products, ctx) {
         adminOf(ctx);
         return auditProducts(this.db);

@@ -47,7 +47,7 @@ const ROWS = String.raw`
 401 Unauthorized: UNAUTHENTICATED
   nobody GET /<me|orders|orders/:order|orders/:order/events|products/:lamp/stock|admin/consistency>
   nobody PUT /me/password {}
-  nobody POST /<products|orders|products/:lamp/stock|orders/:order/cancel> {}
+  nobody POST /<products|orders|products/:lamp/stock|orders/:order/cancel|admin/repair> {}
   nobody <PATCH|DELETE> /products/:lamp {}
 401 Unauthorized: INVALID_CREDENTIALS
   nobody POST /token {"email":"<admin|canary>@shop.test","password":"canary"}
@@ -55,6 +55,7 @@ const ROWS = String.raw`
   nobody POST /token/refresh {"refresh_token":"canary"}
 403 Forbidden: FORBIDDEN
   <buyer|seller> GET /admin/consistency
+  <buyer|seller> POST /admin/repair {"apply":true}
   buyer <PATCH|DELETE> /products/:lamp {"name":"canary"}
   buyer POST /products/:lamp/stock {"delta":1}
   buyer GET /<products/:lamp/stock|orders?user_id=:none|orders?all=true>

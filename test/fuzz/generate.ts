@@ -26,7 +26,7 @@ type Fault = (request: FuzzRequest, scene: Scene, operation: Operation) => strin
 const VALID = 0.5;
 const FORM = "application/x-www-form-urlencoded";
 /** These take long, or end what others need. */
-const RARE = new Set(["GET /admin/consistency", "GET /health", "GET /docs/{file}", "GET /openapi.json", "GET /docs"]);
+const RARE = new Set(["GET /admin/consistency", "POST /admin/repair", "GET /health", "GET /docs/{file}", "GET /openapi.json", "GET /docs"]);
 
 export function generate(n: number, scene: Scene): FuzzRequest {
   const { documentation, random } = scene;

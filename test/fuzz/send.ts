@@ -19,7 +19,7 @@ const STREAM_MS = 30;
 /** @throws where no response comes, or not all of it */
 export function send(url: string, agent: http.Agent, { method, target, headers, body, chunked, hasHost }: Wire): Promise<Response> {
   const { hostname, port } = new URL(url);
-  const timeout = target.startsWith("/admin/consistency") ? AUDIT_TIMEOUT_MS : TIMEOUT_MS;
+  const timeout = /^\/admin\/(consistency|repair)/.test(target) ? AUDIT_TIMEOUT_MS : TIMEOUT_MS;
   return new Promise((resolve, reject) => {
     const request = http.request({
       hostname,

@@ -1,0 +1,49 @@
+import { parseArgs } from "node:util";
+import { asSystem, call } from "../broker/contract";
+import { logger } from "../broker/logger";
+import { audit, repair } from "../contracts/orders";
+import { startNode } from "./node";
+import { run } from "./run";
+
+/** How long what was published again may take to be decided, in ms. */
+const SETTLING_MS = 60_000;
+
+/**
+ * `npm run repair`: says how orders and reservations differ, since a backup was restored, and what would mend it; `-- --apply` does it. Joins
+ * the running nodes over TRANSPORTER, or hosts the services it needs where there is none. Exit code 1 where something is left to do.
+ */
+run(async (config, onStop) => {
+  const { apply } = parseArgs({ options: { apply: { type: "boolean", default: false } } }).values;
+  const services = config.transporter === undefined ? (["users", "products", "orders"] as const) : [];
+  const node = await startNode({ config, services, onStop, broker: { logger: logger("error", config.log.format) } });
+  try {
+    await node.broker.waitForServices(["users", "products", "orders"], 15_000);
+    let repairs = 0;
+    for (;;) {
+      const report = await call(node.broker, repair, { apply }, asSystem());
+      repairs += report.repairs.length;
+      for (const { order_id, action, what } of report.repairs) console.log(`  ${action.padEnd(15)}  order ${order_id}: ${what}`);
+      if (apply && report.more) continue;
+      for (const { order_id, what } of report.decisions) console.log(`  ${"for a person".padEnd(15)}  order ${order_id}: ${what}`);
+      const done = apply ? "repairs were made" : `repairs would be made by npm run repair -- --apply${report.more ? ", and more" : ""}`;
+      console.log(`${repairs} ${done}; ${report.undecided} differences are for a person to decide.`);
+      if (!apply) return repairs + report.undecided === 0 ? 0 : 1;
+      break;
+    }
+    const since = performance.now();
+    let state = await call(node.broker, audit, {}, asSystem());
+    while (state.in_flight > 0 && performance.now() - since < SETTLING_MS) {
+      await new Promise((resolve) => setTimeout(resolve, 500));
+      state = await call(node.broker, audit, {}, asSystem());
+    }
+    const broken = state.checks.filter(({ ok }) => !ok);
+    console.log(
+      state.ok
+        ? "The audit is clean."
+        : `The audit still finds: ${broken.map(({ name, violations }) => `${name}: ${violations}`).join("; ")}`,
+    );
+    return state.ok ? 0 : 1;
+  } finally {
+    await node.stop();
+  }
+});

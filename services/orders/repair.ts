@@ -1,0 +1,72 @@
+import { MAX_ID, NIL_ID, type Result } from "../../contracts/contract";
+import { REPAIRS_PER_CALL, type repair } from "../../contracts/orders";
+import type { Database } from "../../mixins/database";
+import { compare, look, type Difference, type ProductsSide } from "./audit";
+import { nthAfter, WINDOW } from "./audit.store";
+
+/** What a repair may change. None of it edits a stock count: the event's handler and the release do, by the ledger. */
+export interface Repairer {
+  /** Logs what is about to be done, and in whose name. */
+  note(id: string, line: string): Promise<void>;
+  /** Announces an order again. @returns whether it still is in a state to which the event belongs */
+  republish(id: string, event: Republished): Promise<boolean>;
+  /** Releases what products has reserved for an order; leaves a tombstone where that is nothing. */
+  release(id: string): Promise<void>;
+}
+
+export type Republished = "order.created" | "order.cancelled";
+type Plan = { do: "republish"; event: Republished } | { do: "release" } | { do: "decide" };
+
+/**
+ * What mends a difference between an order and its reservation. Products is asked again about what it has lost, which is harmless
+ * where it has not. Nothing is guessed: whatever else differs is for a person.
+ */
+export function planOf({ order, reservation, isOfSameLines }: Pick<Difference, "order" | "reservation" | "isOfSameLines">): Plan {
+  if (order === undefined) return { do: "release" };
+  if (order.outbox !== null || !isOfSameLines) return { do: "decide" };
+  const state = reservation?.state ?? "none";
+  switch (order.status) {
+    case "PENDING":
+      return state === "RELEASED" ? { do: "decide" } : { do: "republish", event: "order.created" };
+    case "CONFIRMED":
+      return state === "none" ? { do: "republish", event: "order.created" } : { do: "decide" };
+    case "REJECTED":
+      return state === "none" ? { do: "release" } : { do: "decide" };
+    case "CANCELLED":
+      return state === "RESERVED" ? { do: "republish", event: "order.cancelled" } : { do: "decide" };
+    default:
+      return order.status satisfies never;
+  }
+}
+
+/**
+ * Finds what differs between orders and reservations as the audit does, and mends what can be mended.
+ * @param apply whether it is done, or only said
+ */
+export async function repairShop(db: Database, products: ProductsSide, repairer: Repairer, apply: boolean): Promise<Result<typeof repair>> {
+  const result: Result<typeof repair> = { applied: apply, repairs: [], decisions: [], undecided: 0, more: false };
+  for (let after = NIL_ID; after !== MAX_ID;) {
+    const { upto, differences } = await compare(db, products, after, (await nthAfter(db, after, WINDOW)) ?? MAX_ID);
+    for (const { order_id } of differences) {
+      const difference = await look(db, products, order_id); // it may have been on its way
+      if (difference === undefined) continue;
+      const plan = planOf(difference);
+      const { what } = difference;
+      if (plan.do === "decide") {
+        result.undecided++;
+        if (result.decisions.length < REPAIRS_PER_CALL) result.decisions.push({ order_id, what });
+        continue;
+      }
+      if (result.repairs.length === REPAIRS_PER_CALL) return { ...result, more: true };
+      const action = plan.do === "release" ? "release" : plan.event;
+      if (apply) {
+        await repairer.note(order_id, `order ${order_id} is repaired (${action}): ${what}`);
+        if (plan.do === "release") await repairer.release(order_id);
+        else if (!(await repairer.republish(order_id, plan.event))) continue;
+      }
+      result.repairs.push({ order_id, what, action });
+    }
+    after = upto;
+  }
+  return result;
+}
