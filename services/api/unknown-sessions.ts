@@ -16,6 +16,7 @@ export class UnknownSessions {
   private seen = new Set<string>();
   private readonly unknown = new LRUCache<string, true>({ max: MAX_REMEMBERED });
   private timer: NodeJS.Timeout | undefined;
+  private isStopped = false;
 
   /** @param ask gives the unknown ones of some sessions */
   constructor(private readonly ask: (sessions: string[]) => Promise<readonly string[]>) {}
@@ -28,6 +29,7 @@ export class UnknownSessions {
   }
 
   stop(): void {
+    this.isStopped = true;
     clearTimeout(this.timer);
   }
 
@@ -47,6 +49,7 @@ export class UnknownSessions {
       // users is away, which is logged where its other question fails
     }
     for (const session of seen) this.seen.add(session);
+    if (this.isStopped) return;
     this.timer = this.seen.size === 0 ? undefined : setTimeout(() => void this.askAll(), INTERVAL).unref();
   }
 }

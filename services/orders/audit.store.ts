@@ -7,9 +7,6 @@ const MOVES = Object.entries(NEXT)
   .flatMap(([from, tos]) => tos.map((to) => `('${from}', '${to}')`))
   .join(", ");
 
-/** Orders that are compared at a time. */
-export const WINDOW = 2_000;
-
 /** Each finds what breaks an invariant that order_db can check by itself. */
 export const CHECKS: Readonly<Record<string, string>> = {
   "every order has its lines and its history": `
@@ -41,7 +38,7 @@ export interface AuditedOrder {
   status: Status;
   /** It has a row of the outbox that waits for a reply: what products knows may differ for now. Or one that was given up. */
   outbox: "PENDING" | "PARKED" | null;
-  /** `product:quantity`, by product, with commas between. */
+  /** As `textOf` gives them. */
   lines: string;
 }
 

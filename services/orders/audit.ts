@@ -1,9 +1,10 @@
-import { compareIds, MAX_ID, NIL_ID, type Result } from "../../contracts/contract";
+import { MAX_ID, NIL_ID, type Result } from "../../contracts/contract";
+import { textOf } from "../../contracts/lines";
 import type * as contract from "../../contracts/orders";
 import type { AuditCheck, Reservation } from "../../contracts/products";
 import { auditCheck, runChecks } from "../../mixins/audit";
 import type { Database } from "../../mixins/database";
-import { CHECKS, nthAfter, ordersBetween, start, WINDOW, type AuditedOrder } from "./audit.store";
+import { CHECKS, nthAfter, ordersBetween, start, type AuditedOrder } from "./audit.store";
 
 /** What the audit asks of the products service. */
 export interface ProductsSide {
@@ -11,6 +12,8 @@ export interface ProductsSide {
   reservations(after: string, upto: string): Promise<{ items: Reservation[]; next: string | null }>;
 }
 
+/** Orders that are compared at a time. */
+const WINDOW = 2_000;
 const MOST_SUSPECTS = 1_000;
 
 /**
@@ -24,13 +27,10 @@ export async function auditShop(db: Database, products: ProductsSide): Promise<R
 
   const suspects: string[] = [];
   let unseen = 0;
-  for (let after = NIL_ID; after !== MAX_ID;) {
-    // The last window has no end: a reservation that has lost its order may lie anywhere.
-    const { upto, differences } = await compare(db, products, after, (await nthAfter(db, after, WINDOW)) ?? MAX_ID);
+  for await (const found of differences(db, products)) {
     const free = MOST_SUSPECTS - suspects.length;
-    suspects.push(...differences.slice(0, free).map(({ order_id }) => order_id));
-    unseen += Math.max(0, differences.length - free);
-    after = upto;
+    suspects.push(...found.slice(0, free));
+    unseen += Math.max(0, found.length - free);
   }
 
   const violations: string[] = [];
@@ -64,6 +64,16 @@ export interface Difference {
   what: string;
 }
 
+/** The ids of orders that differ from their reservations, window by window. */
+export async function* differences(db: Database, products: ProductsSide): AsyncGenerator<string[]> {
+  for (let after = NIL_ID; after !== MAX_ID;) {
+    // The last window has no end: a reservation that has lost its order may lie anywhere.
+    const compared = await compare(db, products, after, (await nthAfter(db, after, WINDOW)) ?? MAX_ID);
+    yield compared.differences.map(({ order_id }) => order_id);
+    after = compared.upto;
+  }
+}
+
 /**
  * Compares the orders after one id, up to and with another, or with an earlier one where so many reservations don't fit into a message.
  * Reservations are read first, so that each has its order by the time that orders are read.
@@ -78,29 +88,30 @@ export async function compare(
   const { items, next } = await products.reservations(after, most);
   const upto = next ?? most;
   const reservations = new Map(items.map((reservation) => [reservation.order_id, reservation]));
-  const differences: Difference[] = [];
-  const differ = (order: AuditedOrder | undefined, reservation: Reservation | undefined, what: string | undefined): void => {
-    const order_id = order?.id ?? reservation?.order_id;
-    if (what === undefined || order_id === undefined) return;
-    differences.push({ order_id, order, reservation, isOfSameLines: haveSameLines(order, reservation), what });
-  };
+  const found: Difference[] = [];
   for (const order of await ordersBetween(db, after, upto)) {
     const reservation = reservations.get(order.id);
-    differ(order, reservation, disagreement(order, reservation));
     reservations.delete(order.id);
+    const what = disagreement(order, reservation);
+    if (what !== undefined) found.push({ order_id: order.id, order, reservation, isOfSameLines: haveSameLines(order, reservation), what });
   }
-  for (const reservation of reservations.values()) differ(undefined, reservation, orphaned(reservation));
-  return { upto, differences };
+  // One that holds nothing does no harm where a restored backup has lost its order.
+  for (const reservation of reservations.values())
+    if (reservation.state === "RESERVED")
+      found.push({
+        order_id: reservation.order_id,
+        order: undefined,
+        reservation,
+        isOfSameLines: false,
+        what: "a reservation (RESERVED) without an order",
+      });
+  return { upto, differences: found };
 }
 
 /** Compares one order with its reservation. */
 export async function look(db: Database, products: ProductsSide, id: string): Promise<Difference | undefined> {
   return (await compare(db, products, justBefore(id), id)).differences[0];
 }
-
-/** A reservation that holds nothing does no harm where a restored backup has lost its order. */
-const orphaned = ({ state }: Reservation): string | undefined =>
-  state === "RESERVED" ? "a reservation (RESERVED) without an order" : undefined;
 
 /** The UUID before one: a window after it, up to this one, has this one alone. */
 function justBefore(id: string): string {
@@ -129,11 +140,5 @@ export function disagreement(order: AuditedOrder, reservation: Reservation | und
 /** It has no lines: its order was cancelled before it was heard of, or products had lost what it knew of it. */
 const isTombstone = (reservation: Reservation | undefined): boolean => reservation?.state === "RELEASED" && reservation.lines.length === 0;
 
-const haveSameLines = (order: AuditedOrder | undefined, reservation: Reservation | undefined): boolean =>
-  reservation === undefined || isTombstone(reservation) || digest(reservation) === order?.lines;
-
-const digest = ({ lines }: Reservation): string =>
-  [...lines]
-    .sort((a, b) => compareIds(a.product_id, b.product_id))
-    .map((line) => `${line.product_id}:${line.quantity}`)
-    .join();
+const haveSameLines = (order: AuditedOrder, reservation: Reservation | undefined): boolean =>
+  reservation === undefined || isTombstone(reservation) || textOf(reservation.lines) === order.lines;

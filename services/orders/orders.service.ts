@@ -32,6 +32,7 @@ import { auditShop, type ProductsSide } from "./audit";
 import { cancel, describeShortages, mergeLines, place, type Refusal } from "./order";
 import * as store from "./orders.store";
 import { repairShop, type Repairer } from "./repair";
+import { republish } from "./repair.store";
 
 type Orders = Service &
   WithDatabase &
@@ -170,7 +171,7 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
             this.logger.warn(line);
             await call(ctx, record, { action: "order.repaired", subject: id });
           },
-          republish: (id, event) => store.republish(this.db, id, event),
+          republish: (id, event) => republish(this.db, id, event),
           release: async (order_id) => {
             await call(ctx, release, { order_id });
           },

@@ -8,7 +8,6 @@ import { shareOf } from "../../mixins/fair-queue";
 import { decodeCursor, encodeCursor, page, timeOf, within } from "../../mixins/keyset";
 import * as outbox from "../../mixins/outbox";
 import { answeredEvent, describeShortages, misfit, settle, type OrderLine } from "./order";
-import type { Republished } from "./repair";
 
 /** An order that is about to be. */
 export interface Draft {
@@ -142,7 +141,7 @@ export async function insertOrders(
       retryMs,
       shareOf(outstanding),
       firsts.map((d) => weightOf(d)),
-      firsts.map((d) => d.lines.length > SMALL_ORDER),
+      firsts.map((d) => isLarge(d)),
       firsts.map((d) => digestOf(d.lines)),
     ],
   );
@@ -156,10 +155,13 @@ export async function insertOrders(
 }
 
 /** How much of the room in flight an order takes: stock is reserved line by line. */
-const weightOf = ({ lines }: Draft): number => Math.max(1, Math.ceil(lines.length / LINES_PER_UNIT));
+export const weightOf = ({ lines }: Pick<Draft, "lines">): number => Math.max(1, Math.ceil(lines.length / LINES_PER_UNIT));
 const LINES_PER_UNIT = 4;
 
-const announcement = ({ id, user_id, lines }: OrderRow): outbox.Announcement => ({
+/** Whether it takes its turns among the large ones. */
+export const isLarge = ({ lines }: Pick<Draft, "lines">): boolean => lines.length > SMALL_ORDER;
+
+export const announcement = ({ id, user_id, lines }: OrderRow): outbox.Announcement => ({
   order_id: id,
   user_id,
   event: "order.created",
@@ -349,32 +351,6 @@ export function replayAnnouncement(db: Database, id: number): Promise<boolean | 
         [order.id],
       );
     return revived;
-  });
-}
-
-/** Which status an event of the outbox belongs to. */
-const ANNOUNCED: Readonly<Record<Republished, readonly Status[]>> = {
-  "order.created": ["PENDING", "CONFIRMED"],
-  "order.cancelled": ["CANCELLED"],
-};
-
-/** Announces an order again, as if it were new. @returns whether its status is one that the event belongs to */
-export function republish(db: Database, id: string, event: Republished): Promise<boolean> {
-  return db.transaction(async (query) => {
-    const order = await lockOrder(query, id);
-    if (order === undefined || !ANNOUNCED[event].includes(order.status)) return false;
-    await query(
-      `insert into outbox (order_id, user_id, weight, large, event, payload)
-       select $1::uuid, $2::uuid, greatest(1, ceil(count(*) / $4::float8))::int, count(*) > $5::int, $3::text, case $3::text
-         when 'order.created' then jsonb_build_object('lines', jsonb_agg(jsonb_build_object('product_id', product_id, 'quantity', quantity) order by product_id))
-         else '{}' end
-       from order_lines where order_id = $1::uuid
-       on conflict (order_id, event) do update
-         set state = 'PENDING', attempts = 0, refusals = 0, next_attempt_at = now(), last_error = null, settled_at = null
-         where outbox.state = 'SETTLED'`,
-      [id, order.user_id, event, LINES_PER_UNIT, SMALL_ORDER],
-    );
-    return true;
   });
 }
 

@@ -1,8 +1,8 @@
-import { MAX_ID, NIL_ID, type Result } from "../../contracts/contract";
+import type { Result } from "../../contracts/contract";
 import { REPAIRS_PER_CALL, type repair } from "../../contracts/orders";
 import type { Database } from "../../mixins/database";
-import { compare, look, type Difference, type ProductsSide } from "./audit";
-import { nthAfter, WINDOW } from "./audit.store";
+import { differences, look, type Difference, type ProductsSide } from "./audit";
+import type { Republished } from "./repair.store";
 
 /** What a repair may change. None of it edits a stock count: the event's handler and the release do, by the ledger. */
 export interface Repairer {
@@ -14,7 +14,6 @@ export interface Repairer {
   release(id: string): Promise<void>;
 }
 
-export type Republished = "order.created" | "order.cancelled";
 type Plan = { do: "republish"; event: Republished } | { do: "release" } | { do: "decide" };
 
 /**
@@ -45,9 +44,8 @@ export function planOf({ order, reservation, isOfSameLines }: Pick<Difference, "
  */
 export async function repairShop(db: Database, products: ProductsSide, repairer: Repairer, apply: boolean): Promise<Result<typeof repair>> {
   const result: Result<typeof repair> = { applied: apply, repairs: [], decisions: [], undecided: 0, more: false };
-  for (let after = NIL_ID; after !== MAX_ID;) {
-    const { upto, differences } = await compare(db, products, after, (await nthAfter(db, after, WINDOW)) ?? MAX_ID);
-    for (const { order_id } of differences) {
+  for await (const found of differences(db, products))
+    for (const order_id of found) {
       const difference = await look(db, products, order_id); // it may have been on its way
       if (difference === undefined) continue;
       const plan = planOf(difference);
@@ -66,7 +64,5 @@ export async function repairShop(db: Database, products: ProductsSide, repairer:
       }
       result.repairs.push({ order_id, what, action });
     }
-    after = upto;
-  }
   return result;
 }

@@ -54,6 +54,16 @@ it("while users is away, sessions count as before, and it is asked about all of 
   expect([sessions.has("s"), sessions.has("t")]).toEqual([true, false]);
 });
 
+it("once it is stopped, nothing more is asked, though users was away", async () => {
+  const { asked, state, sessions } = issuer();
+  state.isAway = true;
+  sessions.has("s");
+  jest.advanceTimersByTime(1_000);
+  sessions.stop(); // while a question is outstanding
+  for (let n = 0; n < 3; n++) await aSecond();
+  expect(asked).toEqual([["s"]]);
+});
+
 it("more sessions than fit into a question are asked about one question after the other", async () => {
   const { asked, sessions } = issuer();
   for (let n = 0; n <= SESSIONS_PER_CALL; n++) sessions.has(`session ${n}`);

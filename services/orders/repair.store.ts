@@ -1,0 +1,29 @@
+import type { Status } from "../../contracts/orders";
+import type { Database } from "../../mixins/database";
+import { announcement, findOrders, isLarge, lockOrder, weightOf } from "./orders.store";
+
+export type Republished = "order.created" | "order.cancelled";
+
+/** Which status an event belongs to. */
+const ANNOUNCED: Readonly<Record<Republished, readonly Status[]>> = {
+  "order.created": ["PENDING", "CONFIRMED"],
+  "order.cancelled": ["CANCELLED"],
+};
+
+/** Announces an order again, as if it were new. @returns whether its status is one that the event belongs to */
+export function republish(db: Database, id: string, event: Republished): Promise<boolean> {
+  return db.transaction(async (query) => {
+    await lockOrder(query, id);
+    const [order] = await findOrders(query, [id]);
+    if (order === undefined || !ANNOUNCED[event].includes(order.status)) return false;
+    const payload = event === "order.created" ? announcement(order).payload : {};
+    await query(
+      `insert into outbox (order_id, user_id, weight, large, event, payload) values ($1, $2, $3, $4, $5, $6)
+       on conflict (order_id, event) do update
+         set state = 'PENDING', attempts = 0, refusals = 0, next_attempt_at = now(), last_error = null, settled_at = null
+         where outbox.state = 'SETTLED'`,
+      [id, order.user_id, weightOf(order), isLarge(order), event, JSON.stringify(payload)],
+    );
+    return true;
+  });
+}
