@@ -3,6 +3,7 @@ import path from "node:path";
 import proxyaddr from "proxy-addr";
 import { check } from "./broker/validator";
 import { register } from "./contracts/users";
+import { serversOf, urlMistake } from "./mixins/database-url";
 import { readVariableFile } from "./variable-file";
 
 export const SERVICES = ["api", "users", "products", "orders"] as const;
@@ -14,6 +15,8 @@ export const DATABASES = {
   orders: "ORDERS_DATABASE_URL",
 } as const;
 export type DatabaseName = keyof typeof DATABASES;
+/** More than any cluster has: a node tries them one after the other. */
+const MAX_BROKERS = 16;
 
 export type Config = ReturnType<typeof read>;
 type Env = Readonly<Record<string, string | undefined>>;
@@ -52,11 +55,12 @@ function read(env: Reader) {
     services: hosted,
     port: env.integer("PORT", 8000, 0, 65_535),
     host: env.text("HOST", "127.0.0.1"),
-    transporter: env.url("TRANSPORTER", ["amqp:", "amqps:"]),
+    /** RabbitMQ, under several addresses where it has several brokers. */
+    transporter: env.urls("TRANSPORTER", ["amqp:", "amqps:"], MAX_BROKERS),
     databases: {
-      users: env.url(DATABASES.users, ["postgres:", "postgresql:"]),
-      products: env.url(DATABASES.products, ["postgres:", "postgresql:"]),
-      orders: env.url(DATABASES.orders, ["postgres:", "postgresql:"]),
+      users: env.databaseUrl(DATABASES.users),
+      products: env.databaseUrl(DATABASES.products),
+      orders: env.databaseUrl(DATABASES.orders),
     },
     dataDir: path.resolve(env.text("DATA_DIR", ".data")),
     namespace: env.match("NAMESPACE", /^[A-Za-z0-9_-]{1,64}$/, "shop", "letters, digits, - and _"),
@@ -128,14 +132,16 @@ function checkTogether(config: Config, mistakes: string[]): void {
     mistakes.push("KEY_ENCRYPTION_KEY is missing: production encrypts the signing keys, set what `openssl rand -base64 32` prints");
   if (config.transporter === undefined)
     mistakes.push("TRANSPORTER is missing: production joins its nodes by RabbitMQ, set amqp://user:password@host:5672");
-  const urls: [string, string | undefined][] = [
-    ["TRANSPORTER", config.transporter],
-    ...databaseNames().map(([s, v]): [string, string | undefined] => [v, config.databases[s]]),
+  const urls: [string, readonly string[]][] = [
+    ["TRANSPORTER", config.transporter ?? []],
+    ...databaseNames().map(([s, v]): [string, readonly string[]] => [
+      v,
+      config.databases[s] === undefined ? [] : serversOf(config.databases[s]),
+    ]),
   ];
-  for (const [variable, url] of urls) {
-    if (url !== undefined && KNOWN_PASSWORDS.has(decodeURIComponent(new URL(url).password))) {
+  for (const [variable, ofVariable] of urls) {
+    if (ofVariable.some((url) => KNOWN_PASSWORDS.has(decodeURIComponent(new URL(url).password))))
       mistakes.push(`${variable} has a default password or none: production needs one of its own`);
-    }
   }
   if (config.admin && KNOWN_PASSWORDS.has(config.admin.password))
     mistakes.push("ADMIN_PASSWORD is a default one: production needs one of its own");
@@ -149,12 +155,18 @@ export function databaseNames(): [DatabaseName, string][] {
   ];
 }
 
-/** Whether the escapes in a URL's user, password and path mean something. */
-function isDecodable(url: string): boolean {
+/** Far more than anybody has, and each is asked whenever a connection is made. */
+const MOST_SERVERS = 16;
+
+const wordsOf = (list: string): string[] => list.split(",").flatMap((word) => word.trim() || []);
+
+/** Whether a URL has a host and one of these protocols, and the escapes in its user, password and path mean something. */
+function isUrl(text: string, protocols: readonly string[]): boolean {
+  if (/\s/.test(text) || !URL.canParse(text)) return false; // new URL() leaves out line endings; who connects by this text may not
+  const { protocol, hostname, username, password, pathname } = new URL(text);
   try {
-    const { username, password, pathname } = new URL(url);
     for (const part of [username, password, pathname]) decodeURIComponent(part);
-    return true;
+    return protocols.includes(protocol) && /^[\w.:[\]%-]+$/.test(hostname);
   } catch {
     return false; // a percent sign that encodes nothing
   }
@@ -230,7 +242,7 @@ class Reader {
   }
 
   words(name: string): string[] {
-    return (this.value(name) ?? "").split(",").flatMap((word) => word.trim() || []);
+    return wordsOf(this.value(name) ?? "");
   }
 
   list<T extends string>(name: string, choices: readonly T[]): T[] {
@@ -241,21 +253,34 @@ class Reader {
     });
   }
 
-  /** A URL's password never gets into the message. */
-  url(name: string, protocols: readonly string[]): string | undefined {
+  /** It may name several servers. A URL's password never gets into a message. */
+  databaseUrl(name: string): string | undefined {
     const value = this.value(name);
     if (value === undefined) return undefined;
-    // new URL() leaves out line endings; who connects by this text may not
-    if (
-      !/\s/.test(value) &&
-      URL.canParse(value) &&
-      protocols.includes(new URL(value).protocol) &&
-      new URL(value).hostname !== "" &&
-      isDecodable(value)
-    )
-      return value;
-    this.mistakes.push(`${name} is not a URL of the form ${protocols[0] ?? ""}//user:password@host:port/…`);
-    return undefined;
+    const servers = serversOf(value);
+    if (servers.length > MOST_SERVERS || !servers.every((server) => isUrl(server, ["postgres:", "postgresql:"]))) {
+      this.mistakes.push(`${name} is not a URL of the form postgres://user:password@host:port/…, nor one with several host:port,host:port`);
+      return undefined;
+    }
+    const mistake = urlMistake(value);
+    if (mistake !== undefined) this.mistakes.push(`${name} ${mistake}`);
+    return value;
+  }
+
+  /** Comma separated; undefined where there is no valid one. */
+  urls(name: string, protocols: readonly string[], max: number): readonly string[] | undefined {
+    const value = this.value(name);
+    if (value === undefined) return undefined;
+    const urls = wordsOf(value);
+    const valid = urls.filter((url) => isUrl(url, protocols));
+    const form = `${protocols[0] ?? ""}//user:password@host:port/…`;
+    if (urls.length > max) this.mistakes.push(`${name} has ${urls.length} URLs: set ${max} at most`);
+    if (urls.length <= 1 && valid.length === 0) this.mistakes.push(`${name} is not a URL of the form ${form}`);
+    else if (valid.length < urls.length) {
+      const wrong = urls.flatMap((url, i) => (valid.includes(url) ? [] : i + 1)).join(", ");
+      this.mistakes.push(`${name} has ${urls.length} URLs, and these are not of the form ${form} (a comma in a password is %2C): ${wrong}`);
+    }
+    return valid.length > 0 ? valid : undefined;
   }
 
   proxies(name: string): string[] {

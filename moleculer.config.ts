@@ -19,7 +19,7 @@ export function brokerOptions(config: Config): BrokerOptions {
     nodeID: config.nodeId,
     metadata: { version }, // told to the other nodes: while a release is brought out they differ
     logger: logger(config.log.level, config.log.format),
-    transporter: config.transporter === undefined ? null : amqpTransporter(config.transporter),
+    transporter: config.transporter === undefined ? null : amqpTransporter(...config.transporter),
     validator: new ContractValidator({}),
     middlewares: [requests, retrying, drainFirst, ownInternals],
     internalServices: false, // ownInternals says what takes their place
@@ -51,5 +51,9 @@ export function brokerOptions(config: Config): BrokerOptions {
   };
 }
 
-/** For moleculer-runner. */
-export default (): BrokerOptions => brokerOptions(loadConfig());
+/** For moleculer-runner. It writes each variable over the option of its name: TRANSPORTER's text would take the transporter's place. */
+export default (): BrokerOptions => {
+  const options = brokerOptions(loadConfig());
+  const { transporter } = options;
+  return Object.defineProperty(options, "transporter", { enumerable: true, get: () => transporter, set: () => undefined });
+};

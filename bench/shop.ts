@@ -83,7 +83,7 @@ export async function startShop(ground: Ground, options: ShopOptions): Promise<S
     ground.onStop(() => node.stop());
     return node;
   };
-  if (topology !== undefined) ground.onStop(() => forget(ground.amqp, namespace, names));
+  if (topology !== undefined) ground.onStop(() => forget(ground.amqp, namespace));
   const nodes = await Promise.all(places.map(launch));
   await until(`${key} answers`, () => isOk(`${url.gateway}/health`), 30_000);
   await seedProducts(databases.products);

@@ -3,7 +3,6 @@ import path from "node:path";
 import { readIfThere } from "../scripts/postgres-binaries";
 import { sql } from "../test/chaos/system";
 import { pause } from "../test/chaos/wait";
-import { withChannel } from "../test/support/amqp";
 import { rssOf } from "./cost";
 import { progress, type Ground } from "./ground";
 import { Generator, type Measured, type OpenResult } from "./load";
@@ -28,7 +27,6 @@ interface Sample {
   /** s; 0 where nothing waits */
   oldest: number;
   pending: number;
-  queued: number;
 }
 
 /** Half an hour of everything: does anything grow? */
@@ -59,11 +57,11 @@ export async function soak(ground: Ground, out: string, minutes: number, rate: n
   );
   const samples: Sample[] = [];
   while (running.result === undefined && running.error === undefined) {
-    samples.push(await sample(ground, shop, since));
-    const { at, oldest, pending, queued, rss } = samples.at(-1) ?? { at: 0, oldest: 0, pending: 0, queued: 0, rss: {} };
+    samples.push(await sample(shop, since));
+    const { at, oldest, pending, rss } = samples.at(-1) ?? { at: 0, oldest: 0, pending: 0, rss: {} };
     if (samples.length % 12 === 0)
       progress(
-        `${at.toFixed(0)} s: RSS ${Object.values(rss).map(Math.round).join(" ")} MB, outbox ${pending}, oldest ${oldest.toFixed(1)} s, queues ${queued}`,
+        `${at.toFixed(0)} s: RSS ${Object.values(rss).map(Math.round).join(" ")} MB, outbox ${pending}, oldest ${oldest.toFixed(1)} s`,
       );
     await Promise.race([done, pause(EVERY_MS)]);
   }
@@ -73,24 +71,13 @@ export async function soak(ground: Ground, out: string, minutes: number, rate: n
   return tell(out, { minutes, rate, samples, delays, result: running.result, wrong });
 }
 
-async function sample(ground: Ground, shop: Shop, since: number): Promise<Sample> {
+async function sample(shop: Shop, since: number): Promise<Sample> {
   const [outbox] = await sql<{ pending: number; oldest: number }>(
     shop.databases.orders,
     `select count(*)::int as pending, coalesce(extract(epoch from now() - min(created_at)), 0)::float8 as oldest from outbox where state = 'PENDING'`,
   );
   const rss = Object.fromEntries(shop.nodes.map(({ name, pid }) => [name, rssOf(pid)]));
-  const queued = await depth(ground.amqp, shop);
-  return { at: (Date.now() - since) / 1_000, rss, oldest: outbox?.oldest ?? 0, pending: outbox?.pending ?? 0, queued };
-}
-
-/** Messages that wait in the nodes' queues. */
-async function depth(amqp: string, { namespace, nodes }: Shop): Promise<number> {
-  return withChannel(amqp, async (channel) => {
-    let waiting = 0;
-    for (const { name } of nodes)
-      for (const kind of ["REQ", "RES", "EVENT"]) waiting += (await channel.checkQueue(`MOL-${namespace}.${kind}.${name}`)).messageCount;
-    return waiting;
-  });
+  return { at: (Date.now() - since) / 1_000, rss, oldest: outbox?.oldest ?? 0, pending: outbox?.pending ?? 0 };
 }
 
 /** s, mean ms, max ms */
@@ -130,7 +117,7 @@ function tell(out: string, soaked: Soak): boolean {
 
 Shop 1+1+1+1, ${rate} mixed requests a second for ${minutes} minutes; the median of the seconds' p99 is ${p99.median.toFixed(1)} ms, the worst
 ${p99.max.toFixed(0)} ms. ${failures} requests failed ${JSON.stringify(result.failures)}, ${unsent} found no connection free.
-The oldest announcement waited for ${Math.max(...samples.map(({ oldest }) => oldest)).toFixed(1)} s; at most ${Math.max(...samples.map(({ queued }) => queued))} messages were queued.
+The oldest announcement waited for ${Math.max(...samples.map(({ oldest }) => oldest)).toFixed(1)} s.
 
 ${table(
   ["process", `peak RSS, MB, first ${(settled / 60).toFixed(1)} min`, "the last", "growth", "loop delay: median of means, worst, ms"],
@@ -156,7 +143,6 @@ Goal: no process grows by more than ${Math.round(100 * (GROWTH - 1))} % after it
   const waiting: Series[] = [
     { name: "PENDING rows", points: samples.map(({ at, pending }): [number, number] => [at, pending]) },
     { name: "oldest, s", points: samples.map(({ at, oldest }): [number, number] => [at, oldest]) },
-    { name: "queued messages", points: samples.map(({ at, queued }): [number, number] => [at, queued]) },
   ];
   writeFileSync(path.join(out, "soak-rss.svg"), lines("Resident memory", rss, { x: "seconds", y: "MB" }));
   writeFileSync(path.join(out, "soak-loop.svg"), lines("Worst event loop delay of each five seconds", max, { x: "seconds", y: "ms" }));

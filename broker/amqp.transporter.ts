@@ -1,6 +1,7 @@
 import type { Socket } from "node:net";
-import { connect, type Channel, type ChannelModel, type Connection, type ConsumeMessage, type Options } from "amqplib";
+import { connect, type Channel, type ChannelModel, type Connection, type ConsumeMessage, type Message, type Options } from "amqplib";
 import { Errors, Transporters, type Packet } from "moleculer";
+import { claimQueues, nodeOf, NODE_QUEUE } from "./amqp.queues";
 
 /** Moleculer's own type says no more than that it can be called. */
 type Lost = Parameters<Transporters.Base["connect"]>[0];
@@ -16,8 +17,10 @@ const RESPONSE = "RES";
 export const MAX_PACKET_BYTES = 4 * 1024 * 1024;
 const HEARTBEAT_S = 5;
 const CONNECT_TIMEOUT_MS = 5_000;
-/** Shorter than Moleculer's 5 s between two attempts: the old connection is gone before a new one is made. */
+/** No new connection is made before the old one is gone. */
 const CLOSE_TIMEOUT_MS = 3_000;
+/** A lost connection is replaced at once, but no more often than this; otherwise Moleculer tries again, each 5 s. */
+const AT_ONCE_EVERY_MS = 2_000;
 
 /** Retryable. It has a message of its own and ignores what its types ask for. */
 const disconnected = () => new Errors.BrokerDisconnectedError("");
@@ -37,31 +40,64 @@ export class AmqpTransporter extends Transporters.AMQP {
   declare channel: Channel | null;
   declare opts: AmqpOptions;
   private attempts = 0;
+  /** when a lost connection was last replaced at once, by `performance.now()` */
+  private replacedAt = -Infinity;
   private blocked = false;
   private left = false;
 
-  /** @param lost called when the connection made here ends; a rejection instead says that it was never made */
+  /** An alarm of its memory or disk makes RabbitMQ take no messages; it says so to whoever sends one, and every node sends heartbeats. */
+  get isBlocked(): boolean {
+    return this.blocked;
+  }
+
+  /**
+   * Tries each URL once.
+   * @param lost called when the connection made here has ended and can't be replaced at once; a rejection instead says that none was made
+   */
   override async connect(lost: Lost = () => undefined): Promise<void> {
     const urls = [this.opts.url ?? ""].flat();
-    const url = urls[this.attempts++ % urls.length] ?? "";
+    for (let others = urls.length - 1; ; others--) {
+      try {
+        await this.connectTo(urls[this.attempts++ % urls.length] ?? "", lost);
+        return;
+      } catch (err) {
+        if (others === 0) throw err;
+      }
+    }
+  }
+
+  private async connectTo(url: string, lost: Lost): Promise<void> {
     const address = url.replace(/\/\/.*@/, "//"); // no password in the log
-    let connection: Link | undefined;
     try {
-      connection = await this.dial(url);
+      const connection = await this.dial(url);
       const closed = this.watch(connection);
-      await Promise.race([closed, this.open(connection)]);
+      try {
+        await Promise.race([closed, this.open(connection)]);
+      } catch (err) {
+        // one that can't be used must not stay open beside the next one
+        this.close(connection);
+        await closed.catch(() => undefined);
+        throw err;
+      }
       this.logger.info(`AMQP is connected to ${address}.`);
-      closed.catch((reason: unknown) => {
-        if (!this.left) (lost as (reason: unknown) => void)(reason);
-      });
+      void closed.catch((reason: unknown) => this.replace(reason, lost));
     } catch (err) {
-      // without this a connection that can't be used stays open beside the next one
-      if (connection) this.close(connection);
       if (this.left) return;
       const { message, code } = err as NodeJS.ErrnoException; // where a name has several addresses there is no message
       this.logger.error(`AMQP can't be used at ${address}: ${message || String(code)}`);
       throw err;
     }
+  }
+
+  private async replace(reason: unknown, lost: Lost): Promise<void> {
+    if (this.left) return;
+    const now = performance.now();
+    if (now - this.replacedAt > AT_ONCE_EVERY_MS) {
+      this.replacedAt = now;
+      const isReplaced = this.connect(lost).then(() => true);
+      if (await isReplaced.catch(() => false)) return; // why not is in the log
+    }
+    (lost as (reason: unknown) => void)(reason);
   }
 
   /** Takes CLOSE_TIMEOUT_MS at most. RabbitMQ confirms the channel's end only after all that was sent on it. */
@@ -84,7 +120,8 @@ export class AmqpTransporter extends Transporters.AMQP {
     if (data.length > MAX_PACKET_BYTES) return this.refuse(packet, data.length);
     // a request that waits in this node's memory would run when RabbitMQ reads again, its caller long gone
     if (!channel || (isRequest && this.blocked)) throw disconnected();
-    const options: Options.Publish = { ...this.opts.messageOptions };
+    if (packet.type === "HEARTBEAT" && this.blocked) return; // these would pile up there
+    const options: Options.Publish = { ...this.opts.messageOptions, mandatory: isRequest || packet.type === "EVENT" };
     const { timeout } = packet.payload;
     // RabbitMQ closes the channel unless it gets a 32-bit integer, and what is left of a nested call's time is a fraction
     if (isRequest && timeout > 0) options.expiration = Math.min(Math.ceil(timeout), 0xffff_ffff);
@@ -109,12 +146,27 @@ export class AmqpTransporter extends Transporters.AMQP {
     await this.transit.sendResponse(target, id, {}, {}, {}, tooLarge("the response", bytes));
   }
 
+  /**
+   * RabbitMQ gives back a request or event whose queue has gone: its node has lost its connection, and counts as lost until its next packet.
+   * Otherwise calls would wait for their time-outs until its missing heartbeats are noticed.
+   */
+  private returned({ fields: { routingKey } }: Message): void {
+    const nodeID = nodeOf(routingKey, this.prefix);
+    if (nodeID === undefined) return;
+    this.transit.discoverer.remoteNodeDisconnected(nodeID, true);
+    this.transit.removePendingRequestByNodeID(nodeID); // also where it was known to be lost
+  }
+
   /** Moleculer keeps a failed promise until the next attempt and answers every call in between with its reason. */
   override makeSubscriptions(topics: Record<string, unknown>[]): Promise<void> {
     return super.makeSubscriptions(topics).catch((err: unknown) => {
       this.logger.error(`AMQP subscriptions failed: ${String(err)}`);
       throw disconnected();
     });
+  }
+
+  override _getQueueOptions(packetType: string, isShared = false): Record<string, unknown> {
+    return isShared ? super._getQueueOptions(packetType, isShared) : { ...NODE_QUEUE, ...this.opts.queueOptions };
   }
 
   /** Acknowledges on receipt and on the delivering channel: on a later one the tag is another delivery's, or nobody's. */
@@ -151,8 +203,10 @@ export class AmqpTransporter extends Transporters.AMQP {
     if (this.left) throw disconnected(); // stopped while it dialled: disconnect() saw no connection to close
     this.connection = connection;
     this.bindings = [];
+    await claimQueues(connection, this);
     const channel = await connection.createChannel();
     this.channel = channel;
+    channel.on("return", (message: Message) => this.returned(message));
     channel.on("error", (err: Error) => this.logger.error(`AMQP channel: ${err.message}`)); // "close" follows
     channel.on("close", () => {
       this.down();
@@ -173,10 +227,14 @@ export class AmqpTransporter extends Transporters.AMQP {
     connection.on("blocked", (reason: string) => {
       this.blocked = true;
       this.logger.warn(`RabbitMQ takes no messages, requests are refused: ${reason}.`);
+      // no node can reply before RabbitMQ has checked its memory again, and by then its callers have given up
+      const nodeIDs = [...this.transit.pendingRequests.values()].map(({ nodeID }) => nodeID);
+      for (const nodeID of new Set(nodeIDs)) this.transit.removePendingRequestByNodeID(nodeID);
     });
     connection.on("unblocked", () => {
       this.blocked = false;
       this.logger.info("RabbitMQ takes messages again.");
+      void this.transit.discoverer.sendHeartbeat(); // the others may have missed some
     });
     return new Promise((_resolve, reject) => {
       connection.on("close", (reason: Error = new Error("closed by this node")) => {
@@ -220,10 +278,11 @@ export class AmqpTransporter extends Transporters.AMQP {
   }
 }
 
-/** @param url amqp:// or amqps://, or several with ";" between them, which a node tries in turn */
-export function amqpTransporter(url: string): AmqpTransporter {
+/** @param urls amqp:// or amqps://, of one cluster's brokers. Each node begins with any of them: its queues are where it is connected. */
+export function amqpTransporter(...urls: string[]): AmqpTransporter {
+  const first = Math.floor(Math.random() * urls.length);
   const options: AmqpOptions = {
-    url: url.split(";").filter(Boolean).map(withHeartbeat),
+    url: [...urls.slice(first), ...urls.slice(0, first)].map(withHeartbeat),
     prefetch: 64,
     socketOptions: { noDelay: true, timeout: CONNECT_TIMEOUT_MS },
   };

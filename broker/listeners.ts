@@ -1,14 +1,23 @@
 import type { Context, ServiceBroker } from "moleculer";
+import { AmqpTransporter } from "./amqp.transporter";
 
-/** Whether this node can reach others now; always, where there are none. */
+/** Whether this node has its connection to the others; always, where there are none. */
 export function isConnected(broker: ServiceBroker): boolean {
   return !broker.transit || broker.transit.tx.connected;
 }
 
+/** Whether RabbitMQ takes no messages, since it lacks memory or disk space. */
+export function isBlocked({ transit }: ServiceBroker): boolean {
+  return transit?.tx instanceof AmqpTransporter && transit.tx.isBlocked;
+}
+
+/** Whether this node can reach others now; always, where there are none. */
+export const canReachOthers = (broker: ServiceBroker): boolean => isConnected(broker) && !isBlocked(broker);
+
 /** Whether somebody who can be reached now listens to an event. */
 export function canDeliver(broker: ServiceBroker, event: string): boolean {
   const listeners = broker.registry.events.getAllEndpoints(event);
-  return listeners.some((listener) => listener.local || isConnected(broker));
+  return listeners.some((listener) => listener.local || canReachOthers(broker));
 }
 
 /** Whether the node that has called an action is still there, and can be told the result. */

@@ -1,7 +1,7 @@
 import type { Middleware, ServiceBroker } from "moleculer";
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from "prom-client";
 import { errorCode } from "./errors";
-import { isConnected } from "./listeners";
+import { isBlocked, isConnected } from "./listeners";
 
 /** A number that is not kept, but looked up when the page is asked for. */
 export interface Reading {
@@ -84,8 +84,13 @@ export function collectMetrics(broker: ServiceBroker): Metrics {
   metrics.ask("transporter", () => [
     {
       name: "shop_transporter_connected",
-      help: "Whether this node can reach the others: 1 or 0; 1 where there are none",
+      help: "Whether this node is connected to the others: 1 or 0; 1 where there are none",
       value: isConnected(broker) ? 1 : 0,
+    },
+    {
+      name: "shop_transporter_blocked",
+      help: "Whether RabbitMQ takes no messages, for lack of memory or disk space: 1 or 0",
+      value: isBlocked(broker) ? 1 : 0,
     },
   ]);
   return metrics;

@@ -1,12 +1,12 @@
 import { createServer, type Server } from "node:http";
 import { once } from "node:events";
 import type { ServiceBroker } from "moleculer";
-import { isConnected } from "./listeners";
+import { canReachOthers } from "./listeners";
 import { collectMetrics, Metrics } from "./metrics";
 
 /**
  * `/live`, `/ready` and `/metrics` of this one node, for container health checks and Prometheus; on a port of its own, which
- * nothing publishes. Ready is a node that is started, connected and not about to stop. To be called before services are made.
+ * nothing publishes. Ready is a node that is started, reaches the others and is not about to stop. To be called before services are made.
  */
 export async function serveOps(broker: ServiceBroker, port: number, host: string): Promise<Server> {
   const metrics = collectMetrics(broker);
@@ -21,7 +21,7 @@ export async function serveOps(broker: ServiceBroker, port: number, host: string
       );
       return;
     }
-    const isReady = broker.started && isConnected(broker);
+    const isReady = broker.started && canReachOthers(broker);
     const status = req.url === "/live" ? 200 : req.url === "/ready" ? (isReady ? 200 : 503) : 404;
     answer(status, "application/json", JSON.stringify({ status: status === 200 ? "ok" : "unavailable" }));
   });

@@ -1,4 +1,5 @@
 import { Errors, type BrokerOptions, type Middleware, type ServiceBroker } from "moleculer";
+import { isBlocked } from "./listeners";
 
 const TIMEOUT_STATUS = 504;
 
@@ -11,10 +12,11 @@ function silentNode({ data }: Errors.MoleculerError): string | undefined {
 /**
  * Only what a contract calls repeatable is retried, and only when the call did not reach its service or the reply did not reach us.
  * A call that timed out is retried only where its node was lost meanwhile: one that is merely slow would have the same work
- * twice, at a time when it has too much already.
+ * twice, at a time when it has too much already. Nothing is retried while RabbitMQ takes no messages: that lasts for longer than a call.
  */
 export function retries(): { retryPolicy: NonNullable<BrokerOptions["retryPolicy"]>; middleware: Middleware } {
   let broker: ServiceBroker | undefined;
+  const isFutile = (): boolean => broker !== undefined && isBlocked(broker);
   const isLost = (nodeID: string | undefined): boolean =>
     nodeID !== undefined && broker !== undefined && !broker.registry.getNodeList({ onlyAvailable: true }).some(({ id }) => id === nodeID);
   return {
@@ -25,7 +27,10 @@ export function retries(): { retryPolicy: NonNullable<BrokerOptions["retryPolicy
       maxDelay: 500,
       factor: 2,
       check: (error) =>
-        error instanceof Errors.MoleculerError && error.retryable && (error.code !== TIMEOUT_STATUS || isLost(silentNode(error))),
+        error instanceof Errors.MoleculerError &&
+        error.retryable &&
+        !isFutile() &&
+        (error.code !== TIMEOUT_STATUS || isLost(silentNode(error))),
     },
     middleware: {
       name: "Retries",

@@ -1,6 +1,7 @@
 import { once } from "node:events";
 import { createServer } from "node:net";
 import { databaseNames, type Config } from "../config";
+import { serversOf } from "../mixins/database-url";
 import { startNode } from "./node";
 import { run } from "./run";
 
@@ -39,7 +40,7 @@ function welcome(config: Config, took: number): string {
     `The shop is ready after ${(took / 1000).toFixed(1)} s: ${config.services.join(", ")} on node ${config.nodeId}`,
     ...(gateway ? [`  gateway  ${url}`] : []),
     ...where,
-    `  nodes    ${config.transporter === undefined ? "one process" : `joined by RabbitMQ at ${new URL(config.transporter).host}`}`,
+    `  nodes    ${describeNodes(config)}`,
     ...(gateway
       ? [
           "",
@@ -54,8 +55,13 @@ function welcome(config: Config, took: number): string {
   ].join("\n");
 }
 
+function describeNodes({ transporter }: Config): string {
+  if (transporter === undefined) return "one process";
+  return `joined by RabbitMQ at ${transporter.map((url) => new URL(url).host).join(", ")}`;
+}
+
 function describeDatabase(url: string | undefined, { dataDir }: Config): string {
   if (url === undefined) return `embedded PostgreSQL, data in ${dataDir}`;
-  const { host, pathname } = new URL(url);
-  return `PostgreSQL at ${host}${pathname}`;
+  const servers = serversOf(url).map((server) => new URL(server));
+  return `PostgreSQL at ${servers.map(({ host }) => host).join(",")}${servers[0]?.pathname ?? ""}`;
 }

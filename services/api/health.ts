@@ -1,7 +1,7 @@
 import type { Context, ServiceBroker } from "moleculer";
 import { call, type Meta } from "../../broker/contract";
 import { errorType } from "../../broker/errors";
-import { isConnected } from "../../broker/listeners";
+import { isBlocked, isConnected } from "../../broker/listeners";
 import { health, live, ready, type Check } from "../../contracts/api";
 import type { ActionContract } from "../../contracts/contract";
 import { ordersHealth } from "../../contracts/orders";
@@ -24,14 +24,20 @@ function report(checks: Check[]): Reply {
   };
 }
 
-/** Whether this gateway can serve: connected, and not about to stop. */
+/** Whether this gateway can serve: not about to stop, and with a way to the other nodes. */
 function readiness(broker: ServiceBroker): Check[] {
-  const draining = !broker.started;
   return [
-    { name: "gateway", ok: !draining, ...(draining && { detail: "starting or stopping" }) },
-    { name: "transporter", ok: isConnected(broker), ...(!isConnected(broker) && { detail: "not connected" }) },
+    checked("gateway", broker.started ? undefined : "starting or stopping"),
+    checked("transporter", !isConnected(broker) ? "not connected" : isBlocked(broker) ? "RabbitMQ takes no messages" : undefined),
   ];
 }
+
+/** @param detail what is wrong, if anything */
+const checked = (name: string, detail: string | undefined): Check => ({
+  name,
+  ok: detail === undefined,
+  ...(detail !== undefined && { detail }),
+});
 
 async function checkService(ctx: Context<unknown, Meta>, name: string, contract: ActionContract): Promise<Check[]> {
   try {

@@ -1,127 +1,9 @@
 import { randomUUID } from "node:crypto";
-import { ServiceBroker, type Context } from "moleculer";
-import { amqpTransporter, MAX_PACKET_BYTES, type AmqpTransporter } from "../../broker/amqp.transporter";
-import { amqpUrl, closeConnection, connectionPids, forget, Line, until, withChannel } from "../support/amqp";
+import { MAX_PACKET_BYTES } from "../../broker/amqp.transporter";
+import { closeConnection, connectionPids, until, withChannel } from "../support/amqp";
+import { RETRYABLE, situation, type World } from "../support/amqp-world";
 
 const RECONNECT_MS = 5_000; // Moleculer's, fixed
-const RETRYABLE = { type: "BAD_GATEWAY", retryable: true };
-
-/** A node with its own line to RabbitMQ. */
-class Node {
-  readonly transporter: AmqpTransporter;
-  readonly broker: ServiceBroker;
-
-  constructor(
-    namespace: string,
-    readonly id: string,
-    readonly line: Line,
-  ) {
-    this.transporter = amqpTransporter(line.url);
-    this.broker = new ServiceBroker({
-      namespace,
-      nodeID: id,
-      transporter: this.transporter,
-      logger: false,
-      requestTimeout: 10_000,
-      registry: { stopDelay: 0 },
-      transit: { serviceChangedDebounceTime: 0 } as object,
-    });
-  }
-
-  get connected(): boolean {
-    return this.transporter.connected;
-  }
-
-  breakSocket(): void {
-    this.transporter.connection?.connection.stream.destroy(new Error("broken by the test"));
-  }
-
-  async back(connections: number): Promise<void> {
-    await until(`${this.id} is back`, () => this.line.accepted.length === connections && this.connected);
-  }
-}
-
-/** Node a calls the worker on node b. */
-class World {
-  readonly ran: string[] = [];
-  readonly heard: unknown[] = [];
-  release: () => void = () => undefined;
-  private readonly gate = new Promise<void>((resolve) => (this.release = resolve));
-
-  private constructor(
-    readonly url: string,
-    readonly namespace: string,
-    readonly a: Node,
-    readonly b: Node,
-  ) {
-    a.broker.createService({
-      name: "front",
-      actions: { relay: (ctx: Context<object>) => ctx.call("worker.work", ctx.params) },
-    });
-    b.broker.createService({
-      name: "worker",
-      actions: {
-        work: async ({ params }: Context<{ label: string; held?: boolean; size?: number }>) => {
-          this.ran.push(params.label);
-          if (params.held) await this.gate;
-          return params.label.repeat(params.size ?? 1);
-        },
-      },
-      events: { "thing.happened": (ctx: Context) => void this.heard.push(ctx.params) },
-    });
-  }
-
-  static async build(url: string): Promise<World> {
-    const id = randomUUID().slice(0, 8);
-    const namespace = `test-${id}`;
-    const a = new Node(namespace, `a-${id}`, await Line.to(url));
-    const b = new Node(namespace, `b-${id}`, await Line.to(url));
-    const world = new World(url, namespace, a, b);
-    await Promise.all([a.broker.start(), b.broker.start()]);
-    await a.broker.waitForServices("worker", 10_000, 20);
-    return world;
-  }
-
-  ask(label: string, options: { held?: boolean; size?: number; timeout?: number } = {}): Promise<string> {
-    const { timeout = 10_000, ...params } = options;
-    return this.a.broker.call<string, object>("worker.work", { label, ...params }, { timeout });
-  }
-
-  queue(kind: "REQ" | "EVENT"): string {
-    return `MOL-${this.namespace}.${kind}.${this.b.id}`;
-  }
-
-  waiting(): Promise<{ messageCount: number; consumerCount: number }> {
-    return withChannel(this.url, (channel) => channel.checkQueue(this.queue("REQ")));
-  }
-
-  /** Until RabbitMQ knows too, it still delivers to the broken connection, and again as redelivered. */
-  async loseB(): Promise<void> {
-    this.b.breakSocket();
-    await until("b is away", async () => !this.b.connected && (await this.waiting()).consumerCount === 0, 4_000);
-  }
-
-  async end(): Promise<void> {
-    this.release();
-    await Promise.all([this.a.broker.stop(), this.b.broker.stop()]);
-    await Promise.all([this.a.line.close(), this.b.line.close()]);
-    await forget(this.url, this.namespace, [this.a.id, this.b.id]);
-  }
-}
-
-/** Most of a situation is waiting for a reconnect, so they run at the same time. */
-function situation(name: string, play: (world: World) => Promise<void>): void {
-  test.concurrent(name, async () => {
-    const url = await amqpUrl();
-    if (!url) return;
-    const world = await World.build(url);
-    try {
-      await play(world);
-    } finally {
-      await world.end();
-    }
-  });
-}
 
 situation("calls, nested calls and events reach another node", async (world) => {
   expect(await world.ask("plain")).toBe("plain");
@@ -166,7 +48,8 @@ const losses: [string, (world: World) => number | Promise<number>][] = [
   [
     "RabbitMQ cancels its consumer",
     async (world) => {
-      await withChannel(world.url, (channel) => channel.deleteQueue(world.queue("REQ")));
+      const channel = await world.b.transporter.connection!.createChannel();
+      channel.deleteQueue(world.b.queue("REQ")).catch(() => undefined); // the node's connection may end before the answer
       return 2;
     },
   ],
@@ -228,12 +111,14 @@ situation("a call on a closing channel, or while RabbitMQ takes nothing, is refu
 });
 
 situation("a request that outlived its time-out in the queue never runs, one that waits in time does", async (world) => {
-  await world.loseB();
+  const { b } = world;
+  await b.deafen();
   const stale = world.ask("stale", { timeout: 1_500 });
   const patient = world.ask("patient", { timeout: 30_000 });
-  await until("both wait in the queue", async () => (await world.waiting()).messageCount === 2, 3_000);
+  const waiting = async () => (await b.transporter.channel!.checkQueue(b.queue("REQ"))).messageCount;
+  await until("both wait in the queue", async () => (await waiting()) === 2, 3_000);
   await expect(stale).rejects.toMatchObject({ type: "REQUEST_TIMEOUT" });
-  expect(world.b.connected).toBe(false);
+  await b.listen();
   expect(await patient).toBe("patient");
   expect(await world.ask("next")).toBe("next");
   expect(world.ran).toEqual(["patient", "next"]);
@@ -249,35 +134,37 @@ situation("a redelivered request never runs", async (world) => {
     meta: {},
     level: 1,
   };
-  await world.loseB();
+  await b.deafen();
   await withChannel(world.url, async (channel) => {
     for (const label of ["redelivered", "new"]) {
       const content = JSON.stringify({ ...request, params: { label } });
-      channel.sendToQueue(world.queue("REQ"), Buffer.from(content));
+      channel.sendToQueue(b.queue("REQ"), Buffer.from(content));
     }
-    // delivered, not acknowledged: RabbitMQ gives it to the next consumer when this channel ends
-    await until("the request is delivered", async () => Boolean(await channel.get(world.queue("REQ"))));
+    await channel.close(); // sends what waits here
   });
-  expect(b.connected).toBe(false);
-  await b.back(2);
+  // delivered, not acknowledged: RabbitMQ gives it to the next consumer when this channel ends
+  const channel = await b.transporter.connection!.createChannel();
+  await until("the request is delivered", async () => Boolean(await channel.get(b.queue("REQ"))));
+  await channel.close();
+  await b.listen();
   expect(await world.ask("next")).toBe("next");
   expect(world.ran).toEqual(["new", "next"]);
 });
 
 situation("a connect that fails half-way is closed and tried again once", async (world) => {
   const { b, url } = world;
-  const queue = world.queue("EVENT");
+  const exchange = `MOL-${world.namespace}.PING`;
   const CHANNEL_OPEN = Buffer.from([0, 20, 0, 10]); // class and method
   b.line.cutsAt = (chunk) => chunk.includes(CHANNEL_OPEN);
   b.breakSocket();
   await until("no channel can be opened", () => b.line.accepted.length === 2 && b.line.open === 0);
   b.line.cutsAt = () => false;
   await withChannel(url, async (channel) => {
-    await channel.deleteQueue(queue);
-    await channel.assertQueue(queue, { durable: false }); // not as a node declares it
+    await channel.deleteExchange(exchange);
+    await channel.assertExchange(exchange, "direct"); // not as a node declares it
   });
   await until("no subscription can be made", () => b.line.accepted.length === 3 && b.line.open === 0);
-  await withChannel(url, (channel) => channel.deleteQueue(queue));
+  await withChannel(url, (channel) => channel.deleteExchange(exchange));
   await b.back(4);
   expect(await world.ask("after")).toBe("after");
   expect(b.line.open).toBe(1);
@@ -344,11 +231,11 @@ situation("a node whose connection is dead stops all the same", async ({ b }) =>
 });
 
 situation("a node that stops while RabbitMQ is away does not come back", async ({ a, b }) => {
-  b.breakSocket();
-  await until("b is away", () => !b.connected);
+  for (const { line } of [b, a]) line.refuse();
+  await until("both have tried again, in vain", () => [a, b].every(({ line, connected }) => line.accepted.length === 2 && !connected));
   await b.broker.stop();
-  a.breakSocket(); // later than b: when a is back, b's turn has passed
-  await a.back(2);
-  expect(b.line.accepted).toHaveLength(1);
+  for (const { line } of [b, a]) line.restore();
+  await a.back(3); // tried later than b: when a is back, b's turn has passed
+  expect(b.line.accepted).toHaveLength(2);
   expect(b.connected).toBe(false);
 });

@@ -73,6 +73,7 @@ describe("the metrics of a node with every service", () => {
     const names = ["process_cpu_seconds_total", "process_resident_memory_bytes", "process_start_time_seconds", "nodejs_eventloop_lag_p99_seconds"]; // prettier-ignore
     for (const name of names) expect(samples.get(name)).toBeGreaterThan(0);
     expect(samples.get("shop_transporter_connected")).toBe(1);
+    expect(samples.get("shop_transporter_blocked")).toBe(0);
     for (const [service] of databaseNames()) {
       for (const [pool, most] of [
         ["main", 10],

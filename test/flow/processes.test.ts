@@ -50,7 +50,7 @@ describe("the shop as processes over RabbitMQ: two of products and orders each, 
 
   afterAll(async () => {
     await killProcesses();
-    if (amqp !== undefined) await forget(amqp, namespace, ids);
+    if (amqp !== undefined) await forget(amqp, namespace);
     if (databases !== undefined) await Promise.all(Object.values(databases).map((database) => database.drop()));
   });
 

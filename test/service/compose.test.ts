@@ -40,7 +40,7 @@ describe("docker-compose.yml", () => {
     for (const [name] of nodes()) {
       expect(loadConfig(environmentOf(name))).toMatchObject({
         services: [name],
-        transporter: "amqp://shop:shop-dev@rabbitmq:5672/shop",
+        transporter: ["amqp://shop:shop-dev@rabbitmq:5672/shop"],
         ops: { port: 9100, host: "0.0.0.0" },
       });
     }
@@ -74,8 +74,8 @@ describe("docker-compose.yml", () => {
     const { environment, volumes, image } = compose()["rabbitmq"]!;
     expect(volumes).toEqual(["./docker/rabbitmq.conf:/etc/rabbitmq/conf.d/20-shop.conf:ro,z"]);
     expect(image).not.toContain("management"); // nobody could log in there
-    const { transporter = "", namespace } = loadConfig(environmentOf("api"));
-    const { username, password, pathname } = new URL(transporter);
+    const { transporter: [url = ""] = [], namespace } = loadConfig(environmentOf("api"));
+    const { username, password, pathname } = new URL(url);
     expect([username, password]).toEqual([environment["RABBITMQ_DEFAULT_USER"], environment["RABBITMQ_DEFAULT_PASS"]]);
     const conf = Object.fromEntries(
       [...textOf("docker/rabbitmq.conf").matchAll(/^([\w.]+) = (.*)$/gm)].map(([, name, value]) => [name, value]),

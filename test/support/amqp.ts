@@ -39,8 +39,11 @@ export async function withChannel<T>(url: string, use: (channel: Channel) => Pro
   }
 }
 
-/** Deletes what brokers of this namespace leave behind; their other queues go with their connections. */
-export async function forget(url: string, namespace: string, nodeIDs: string[]): Promise<void> {
+/**
+ * Deletes what brokers of this namespace leave behind. The queues of our nodes end with their connections.
+ * @param nodeIDs those with Moleculer's own transporter, whose queues don't
+ */
+export async function forget(url: string, namespace: string, nodeIDs: string[] = []): Promise<void> {
   await withChannel(url, async (channel) => {
     for (const kind of ["REQ", "RES", "EVENT"])
       for (const nodeID of nodeIDs) await channel.deleteQueue(`MOL-${namespace}.${kind}.${nodeID}`);
@@ -73,7 +76,9 @@ export class Line {
   /** a chunk from the node for which this is true ends its connection instead of reaching RabbitMQ */
   cutsAt: (chunk: Buffer) => boolean = () => false;
   private readonly pairs = new Set<[Socket, Socket]>();
+  private readonly abandoned: Socket[] = [];
   private refusing = false;
+  private swallowing = false;
 
   private constructor(
     readonly url: string,
@@ -110,12 +115,29 @@ export class Line {
     for (const pair of this.pairs) for (const socket of pair) socket.removeAllListeners("data").pause();
   }
 
+  /** Takes connections and passes nothing on. */
+  swallow(): void {
+    this.swallowing = true;
+  }
+
   restore(): void {
     this.refusing = false;
   }
 
+  /** The node's end is gone, and RabbitMQ is not told: as when a host loses its power. Only close() ends it. */
+  abandon(): void {
+    for (const pair of this.pairs) {
+      const [near, far] = pair;
+      near.removeAllListeners("close").destroy();
+      far.removeAllListeners("data").pause();
+      this.abandoned.push(far);
+      this.pairs.delete(pair);
+    }
+  }
+
   async close(): Promise<void> {
     this.cut();
+    for (const socket of this.abandoned) socket.destroy();
     await new Promise((resolve) => this.server.close(resolve));
   }
 
@@ -132,6 +154,7 @@ export class Line {
         far.destroy();
       });
     }
+    if (this.swallowing) return;
     near.on("data", (chunk: Buffer) => (this.cutsAt(chunk) ? near.destroy() : far.write(chunk)));
     far.on("data", (chunk: Buffer) => near.write(chunk));
     if (this.refusing) near.destroy();

@@ -95,7 +95,7 @@ it("every variable gets to its place, with the spaces around it cut off", () => 
     services: ["orders", "api"],
     port: 0,
     host: "::",
-    transporter: TRANSPORTER.TRANSPORTER,
+    transporter: [TRANSPORTER.TRANSPORTER],
     databases: { users: DATABASES.USERS_DATABASE_URL, products: DATABASES.PRODUCTS_DATABASE_URL, orders: DATABASES.ORDERS_DATABASE_URL },
     dataDir: "/var/shop",
     namespace: "a_B-1",
@@ -179,6 +179,10 @@ it.each<[string, string, told: string]>([
   ["USERS_DATABASE_URL", "mysql://a/b", "postgres://user:password@host:port"],
   ["PRODUCTS_DATABASE_URL", "not a url", "postgres://"],
   ["ORDERS_DATABASE_URL", "postgres:///order_db", "postgres://"],
+  ["ORDERS_DATABASE_URL", "postgres://a:1,/order_db", "host:port,host:port"],
+  ["ORDERS_DATABASE_URL", "postgres://a,b:x/order_db", "host:port,host:port"],
+  ["ORDERS_DATABASE_URL", `postgres://${"a,".repeat(16)}a/order_db`, "host:port,host:port"],
+  ["ORDERS_DATABASE_URL", "postgres://a,b/order_db?target_session_attrs=any", "read-write"],
   ["CORS_ORIGINS", "*", "exact origins"],
   ["CORS_ORIGINS", "https://a.example/", "exact origins"],
   ["CORS_ORIGINS", "https://*.example", "exact origins"],
@@ -195,13 +199,45 @@ it.each<[string, string, told: string]>([
   expect(mistakes({ ...TRANSPORTER, ...DATABASES, [name]: value })[0]).toContain(told);
 });
 
-it.each(["amqp://mq", "amqp://mq:5672", "amqp://mq/", "amqps://mq/vhost", "amqp://u:p%40%25@mq"])("TRANSPORTER may be %s", (url) => {
-  expect(loadConfig({ TRANSPORTER: url }).transporter).toBe(url);
+it.each(["amqp://mq", "amqp://mq:5672", "amqp://mq/", "amqps://mq/vhost", "amqp://u:p%40%25@mq", "amqp://u:p%2C@mq"])(
+  "TRANSPORTER may be %s",
+  (url) => {
+    expect(loadConfig({ TRANSPORTER: url }).transporter).toEqual([url]);
+  },
+);
+
+describe("TRANSPORTER with several URLs", () => {
+  const many = (count: number): string[] => Array.from({ length: count }, (_, n) => `amqp://u:p@mq${n}`);
+
+  it("has the addresses of several brokers, in their order and without the spaces around them", () => {
+    expect(loadConfig({ TRANSPORTER: " amqp://u:p@a:5672 ,amqps://u:p@b/v," }).transporter).toEqual([
+      "amqp://u:p@a:5672",
+      "amqps://u:p@b/v",
+    ]);
+    expect(loadConfig({ TRANSPORTER: many(16).join() }).transporter).toEqual(many(16));
+  });
+
+  it.each<[value: string, told: string]>([
+    [",", "TRANSPORTER is not a URL of the form amqp://user:password@host:port/…"],
+    [
+      "amqp://a,http://b,amqp://c,d",
+      "has 4 URLs, and these are not of the form amqp://user:password@host:port/… (a comma in a password is %2C): 2, 4",
+    ],
+    ["amqp://u:p,q@a", "has 2 URLs, and these are not of the form amqp://user:password@host:port/… (a comma in a password is %2C): 1, 2"],
+    ["amqp://a;amqp://b", "TRANSPORTER is not a URL of the form"],
+    ["amqp://a,amqp://b\nc", "(a comma in a password is %2C): 2"],
+    [many(17).join(), "TRANSPORTER has 17 URLs: set 16 at most"],
+  ])("is refused where it is %s", (value, told) => {
+    expect(mistakes({ TRANSPORTER: value })).toEqual([expect.stringContaining(told)]);
+  });
 });
 
-it.each(["postgres://db/x", "postgres://u@db/x", "postgresql://u:p%2F@db:5433/x?sslmode=verify-full"])("a database may be at %s", (url) => {
-  expect(loadConfig({ USERS_DATABASE_URL: url }).databases.users).toBe(url);
-});
+it.each(["postgres://db/x", "postgres://u@db/x", "postgresql://u:p%2F@db:5433/x?sslmode=verify-full", "postgres://u:p@a:1,b/x"])(
+  "a database may be at %s",
+  (url) => {
+    expect(loadConfig({ USERS_DATABASE_URL: url }).databases.users).toBe(url);
+  },
+);
 
 it.each(["postgres://a%:41x@db/x", "postgres://a:b%@db/41", "postgres://a:b@db/%zz"])("a database may not be at %s", (url) => {
   expect(mistakes({ USERS_DATABASE_URL: url })).toHaveLength(1); // an escape that means nothing in the part where it stands
@@ -348,6 +384,13 @@ describe("production", () => {
     expect(mistakes({ ...PRODUCTION, [name]: url("one-of-its-own") })).toEqual([]);
   });
 
+  it("refuses a default password in any URL of TRANSPORTER, once", () => {
+    const refusal = [expect.stringMatching(/^TRANSPORTER has a default password or none/)];
+    for (const others of ["amqp://x:guest@b", "amqp://x:guest@b,amqp://x@c", "amqp://x:gu%65st@b,amqp://x:one-of-its-own@c"])
+      expect(mistakes({ ...PRODUCTION, TRANSPORTER: `${TRANSPORTER.TRANSPORTER},${others}` })).toEqual(refusal);
+    expect(mistakes({ ...PRODUCTION, TRANSPORTER: `${TRANSPORTER.TRANSPORTER},amqp://x:one-of-its-own@b` })).toEqual([]);
+  });
+
   it.each(["password", "postgres", "shop-dev", "change-me"])("refuses the admin's password %s", (password) => {
     const admin = { ADMIN_EMAIL: "a@b.co", ADMIN_PASSWORD: password };
     expect(mistakes({ ...PRODUCTION, ...admin })).toEqual([expect.stringContaining("ADMIN_PASSWORD is a default one")]);
@@ -365,6 +408,9 @@ describe("a password is told in no message", () => {
     { TRANSPORTER: `amqp:/u:${SECRET}@mq` },
     { TRANSPORTER: `nats://u:${SECRET}@mq` },
     { TRANSPORTER: `amqp://u:${SECRET}@mq:99999999` },
+    { TRANSPORTER: `amqp://u:${SECRET}@mq,amqp:/u:${SECRET}@mq` },
+    { TRANSPORTER: `amqp://u:${SECRET},${SECRET}@mq` },
+    { TRANSPORTER: Array(17).fill(`amqp://u:${SECRET}@mq`).join() },
     { USERS_DATABASE_URL: `postgres//u:${SECRET}@db/x` },
     { ORDERS_DATABASE_URL: `mysql://u:${SECRET}@db/x`, PORT: "x" },
     { ADMIN_PASSWORD: SECRET },

@@ -64,7 +64,7 @@ it("any variable may come from a file: numbers, lists, URLs, keys", () => {
     production: true,
     services: ["api", "users"],
     port: 8123,
-    transporter: values.TRANSPORTER,
+    transporter: [values.TRANSPORTER],
     databases: { users: values.USERS_DATABASE_URL },
     trustProxy: ["10.0.0.1"],
     admin: { email: ADMIN_EMAIL, password: SECRET },

@@ -1,0 +1,179 @@
+import { randomUUID } from "node:crypto";
+import type { AddressInfo } from "node:net";
+import type { Context } from "moleculer";
+import { canDeliver } from "../../broker/listeners";
+import { serveOps } from "../../broker/ops";
+import { healthRoutes } from "../../services/api/health";
+import type { Input } from "../../services/api/input";
+import { amqpUrl, forget, until, withChannel, type Line } from "../support/amqp";
+import { exists, situation, type Node, type World } from "../support/amqp-world";
+import { killProcesses, startProcess } from "../support/processes";
+import { scrape } from "../support/prometheus";
+
+afterAll(killProcesses);
+
+situation("a node has queues that end with its connection, and calls to it are refused at once until it is back", async (world) => {
+  const { a, b } = world;
+  const gone = jest.fn();
+  a.broker.localBus.on("$node.disconnected", gone);
+  b.line.refuse();
+  await until("RabbitMQ has dropped its queues", async () => !(await exists(world.url, b.queue("REQ"))));
+  const from = Date.now();
+  await expect(world.ask("refused")).rejects.toMatchObject({ type: "REQUEST_REJECTED", retryable: true });
+  expect(Date.now() - from).toBeLessThan(1_000); // its time-out is 10 s, and heartbeats are missed for longer
+  expect(gone.mock.calls).toMatchObject([[{ unexpected: true }]]);
+  b.line.restore();
+  await a.broker.waitForServices("worker", 10_000, 20);
+  expect(await world.ask("answered")).toBe("answered");
+  expect(world.ran).toEqual(["answered"]);
+});
+
+situation("an event to a node that has just lost its connection makes it known as lost", async (world) => {
+  const { a, b } = world;
+  b.line.refuse();
+  await until("RabbitMQ has dropped its queues", async () => !(await exists(world.url, b.queue("EVENT"))));
+  expect(a.broker.registry.nodes.get(b.id)).toMatchObject({ available: true });
+  await a.broker.emit("thing.happened", { n: 1 });
+  await until("a knows", () => !a.broker.registry.nodes.get(b.id).available, 1_000);
+  b.line.restore();
+  await a.broker.waitForServices("worker", 10_000, 20);
+  await a.broker.emit("thing.happened", { n: 2 });
+  await until("the next event arrives", () => world.heard.length > 0);
+  expect(world.heard).toEqual([{ n: 2 }]);
+});
+
+situation("a node whose last connection RabbitMQ takes for alive gets its queues as soon as that is noticed", async (world) => {
+  const { b } = world;
+  b.line.abandon();
+  await until("it has noticed", () => !b.connected);
+  await until("its queues are still another connection's", () =>
+    b.warned.mock.calls.some(([text]) => /queues of an earlier/.test(String(text))),
+  );
+  await until("it is back", () => b.connected, 25_000);
+  await world.a.broker.waitForServices("worker", 10_000, 20);
+  expect(await world.ask("after")).toBe("after");
+  expect(b.line.accepted).toHaveLength(2); // one connection has waited
+});
+
+situation("a second node with the id of another waits and says why, the first one goes on", async (world) => {
+  const { node: twin } = await world.node(1, world.b.id);
+  const started = twin.broker.start();
+  await until("it says why", () => twin.warned.mock.calls.some(([text]) => String(text).includes("another node has the same NODE_ID")));
+  expect(await world.ask("undisturbed")).toBe("undisturbed");
+  expect(twin.connected).toBe(false);
+  await world.b.broker.stop();
+  await started;
+  expect(twin.connected).toBe(true);
+});
+
+situation("a node starts although a queue of its id is left from an older version, and what waited there is dropped", async (world) => {
+  const { node } = await world.node();
+  const ran = jest.fn();
+  node.broker.createService({ name: "late", actions: { work: ran } });
+  const old = { ver: node.broker.PROTOCOL_VERSION, sender: world.a.id, id: randomUUID(), action: "late.work", meta: {}, level: 1 };
+  await withChannel(world.url, async (channel) => {
+    for (const packet of ["REQ", "EVENT"] as const) await channel.assertQueue(node.queue(packet), { durable: true, expires: 120_000 });
+    channel.sendToQueue(node.queue("REQ"), Buffer.from(JSON.stringify(old)));
+    await channel.checkQueue(node.queue("REQ")); // answered when the message is there
+  });
+  await node.broker.start();
+  await world.a.broker.waitForServices("late", 10_000, 20);
+  await world.a.broker.call("late.work", { fresh: true });
+  expect(ran.mock.calls.map(([ctx]: [Context]) => ctx.params)).toEqual([{ fresh: true }]);
+  expect(node.warned).not.toHaveBeenCalled();
+});
+
+/** A node with three URLs, and its lines from the one that it uses on. */
+async function startWithThree(world: World): Promise<[Node, Line, Line, Line]> {
+  const { node, lines } = await world.node(3);
+  await node.broker.start();
+  const used = lines.findIndex((line) => line.open === 1);
+  const [first, second, third] = [0, 1, 2].map((n) => lines[(used + n) % 3]!);
+  return [node, first!, second!, third!];
+}
+
+situation("a node that loses its broker goes on at the next of its URLs at once, past one that refuses it", async (world) => {
+  const [node, used, next, last] = await startWithThree(world);
+  next.refuse();
+  const from = Date.now();
+  used.refuse();
+  await until("it is connected again", () => node.connected && last.open === 1);
+  expect(Date.now() - from).toBeLessThan(3_000); // Moleculer waits for 5 s
+  expect([used, next, last].map((line) => line.accepted.length)).toEqual([1, 1, 1]);
+});
+
+situation("a broker that can't be used and doesn't confirm the close is left before the next one is tried", async (world) => {
+  const [node, used, next, last] = await startWithThree(world);
+  jest.spyOn(node.broker.transit!, "makeSubscriptions").mockImplementationOnce(() => {
+    next.freeze();
+    return Promise.reject(new Error("refused by the test"));
+  });
+  used.refuse();
+  await until("it is connected again", () => node.connected && last.open === 1, 30_000); // RabbitMQ has its queues for a while
+  expect(node.transporter.connection).not.toBeNull(); // the end of the one that was left is not taken for its own
+  await node.broker.waitForServices("worker", 10_000, 20);
+  expect(await node.broker.call("worker.work", { label: "after" })).toBe("after");
+});
+
+situation("a broker that takes a connection and says nothing holds a node up for 5 s", async (world) => {
+  const [node, used, next, last] = await startWithThree(world);
+  next.swallow();
+  const from = Date.now();
+  used.refuse();
+  await until("it is connected again", () => node.connected && last.open === 1);
+  expect(Date.now() - from).toBeGreaterThan(4_900);
+  expect(Date.now() - from).toBeLessThan(8_000);
+});
+
+situation("while RabbitMQ takes nothing a node is not ready and its gauge says why; what waits is refused at once", async (world) => {
+  const { a } = world;
+  const ops = await serveOps(a.broker, 0, "127.0.0.1");
+  const url = `http://127.0.0.1:${(ops.address() as AddressInfo).port}`;
+  const look = async () => {
+    const gateway = (await healthRoutes(a.broker)["GET /health/ready"]!.read({} as Input)({} as never, {} as never)) as {
+      status: number;
+      body: { checks: unknown[] };
+    };
+    const gauges = await scrape(url);
+    return {
+      ready: (await fetch(`${url}/ready`)).status,
+      gateway: gateway.status,
+      transporter: gateway.body.checks[1],
+      connected: gauges.get("shop_transporter_connected"),
+      blocked: gauges.get("shop_transporter_blocked"),
+    };
+  };
+  const sound = { ready: 200, gateway: 200, transporter: { name: "transporter", ok: true }, connected: 1, blocked: 0 };
+  expect(await look()).toEqual(sound);
+  const waiting = world.ask("waiting", { held: true });
+  await until("the action runs", () => world.ran.length === 1);
+  const from = Date.now();
+  a.transporter.connection?.emit("blocked", "as in a disk alarm");
+  await expect(waiting).rejects.toMatchObject({ type: "REQUEST_REJECTED", retryable: true });
+  expect(Date.now() - from).toBeLessThan(1_000);
+  const detail = "RabbitMQ takes no messages";
+  expect(await look()).toEqual({
+    ready: 503,
+    gateway: 503,
+    transporter: { name: "transporter", ok: false, detail },
+    connected: 1,
+    blocked: 1,
+  });
+  expect(canDeliver(a.broker, "thing.happened")).toBe(false);
+  a.transporter.connection?.emit("unblocked");
+  expect(await look()).toEqual(sound);
+  expect(canDeliver(a.broker, "thing.happened")).toBe(true);
+  world.release();
+  expect(await world.ask("after")).toBe("after");
+  ops.close();
+});
+
+test("npm start takes several URLs, and says so", async () => {
+  const url = await amqpUrl();
+  if (!url) return;
+  const namespace = `test-${randomUUID().slice(0, 8)}`;
+  const node = await startProcess({ services: ["api"], env: { NAMESPACE: namespace, TRANSPORTER: `amqp://u:p@127.0.0.1:1, ${url}` } });
+  expect(node.output()).toContain(`joined by RabbitMQ at 127.0.0.1:1, ${new URL(url).host}`);
+  expect(await node.stop()).toBe(0);
+  await forget(url, namespace);
+});

@@ -1,0 +1,19 @@
+import { Runner, type BrokerOptions } from "moleculer";
+import { AmqpTransporter } from "../../broker/amqp.transporter";
+import configForRunner from "../../moleculer.config";
+
+test("moleculer-runner takes several URLs for our transporter, although it writes TRANSPORTER over each option of that name", () => {
+  const saved = process.env.TRANSPORTER;
+  process.env.TRANSPORTER = "amqp://u:p@a:1,amqp://u:p@b:2";
+  try {
+    const runner = new Runner() as unknown as { flags: object; config: BrokerOptions; mergeOptions(options: BrokerOptions): void };
+    runner.flags = {};
+    runner.mergeOptions(configForRunner());
+    const { transporter } = { ...runner.config };
+    expect(transporter).toBeInstanceOf(AmqpTransporter);
+    expect((transporter as AmqpTransporter).opts.url).toHaveLength(2);
+  } finally {
+    if (saved === undefined) delete process.env.TRANSPORTER;
+    else process.env.TRANSPORTER = saved;
+  }
+});
