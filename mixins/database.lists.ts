@@ -1,8 +1,9 @@
-import { Pool, type PoolClient, type PoolConfig, type QueryResultRow } from "pg";
+import { Client, Pool, type ClientBase, type PoolClient, type PoolConfig, type QueryResultRow } from "pg";
 import { problem, tooLate } from "../broker/errors";
 import { remainingMs } from "../broker/request";
 import { prepared, type Reader } from "./database";
-import { endsConnection, sqlState } from "./sql-state";
+import { openSession, type SessionSettings } from "./session";
+import { endsConnection, isCanceled, isStatementLost } from "./sql-state";
 
 /** Most lists and searches of one service that run at a time on one node: slow ones must leave the database's cores to others. */
 export const LIST_CONNECTIONS = 2;
@@ -14,7 +15,10 @@ const STATEMENT_TIMEOUT_MS = 500;
 /** For a server that does not even say that a statement has timed out. */
 const QUERY_TIMEOUT_MS = 1_000;
 
-const QUERY_CANCELED = "57014";
+/** The pool waits for it, and ends the connection where it fails; its declarations forget that. */
+interface ListPoolConfig extends Omit<PoolConfig, "onConnect"> {
+  onConnect: (client: ClientBase) => Promise<unknown>;
+}
 
 /**
  * The connections of lists and searches, which may be slow: stock, orders and single reads have others and never wait for
@@ -24,15 +28,18 @@ export class ListDatabase {
   private readonly connections: Pool;
   private closing: Promise<void> | undefined;
 
-  constructor(config: PoolConfig) {
-    this.connections = new Pool({
+  /** @param client the class of its connections */
+  constructor(config: PoolConfig, settings: SessionSettings = {}, client = Client) {
+    const options: ListPoolConfig = {
       ...config,
+      Client: client,
       max: LIST_CONNECTIONS,
       connectionTimeoutMillis: WAIT_MS,
       idleTimeoutMillis: 30_000,
-      statement_timeout: STATEMENT_TIMEOUT_MS,
       query_timeout: QUERY_TIMEOUT_MS,
-    });
+      onConnect: (client) => openSession(client, { ...settings, statement_timeout: STATEMENT_TIMEOUT_MS }),
+    };
+    this.connections = new Pool(options);
     // A connection that is lost while it is idle, or held between two statements, fails whoever uses it next: nothing else must.
     this.connections.on("error", () => undefined);
     this.connections.on("connect", (client) => client.on("error", () => undefined));
@@ -47,12 +54,18 @@ export class ListDatabase {
   async read<T>(work: (reader: Reader) => Promise<T>): Promise<T> {
     const client = await this.connect();
     let isLost = false;
-    const run = async <Row extends QueryResultRow>(text: string, values: readonly unknown[] = [], name: { name?: string } = {}) => {
+    const run = async <Row extends QueryResultRow>(
+      text: string,
+      values: readonly unknown[] = [],
+      name: { name?: string } = {},
+    ): Promise<Row[]> => {
       try {
         return (await client.query<Row>({ text, values: [...values], ...name })).rows;
       } catch (error) {
         isLost ||= endsConnection(error);
-        throw sqlState(error) === QUERY_CANCELED ? tooSlow() : error;
+        // The server has lost the prepared statement, or its plan, and has done nothing.
+        if (isStatementLost(error) && name.name !== undefined) return run<Row>(text, values);
+        throw isCanceled(error) ? tooSlow() : error;
       }
     };
     try {

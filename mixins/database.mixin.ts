@@ -2,15 +2,18 @@ import { setTimeout as delay } from "node:timers/promises";
 import DbService from "moleculer-db";
 import SqlAdapter from "moleculer-db-adapter-sequelize";
 import type { Service, ServiceSchema } from "moleculer";
-import { Client } from "pg";
+import { Client, types } from "pg";
 import type { FindOptions, Model, ModelAttributes, ModelStatic, Options, Sequelize, WhereOptions } from "sequelize";
 import { implement } from "../broker/contract";
 import { problem } from "../broker/errors";
 import { metricsOf, type Reading } from "../broker/metrics";
 import { health } from "../contracts/contract";
 import { Database } from "./database";
+import { serversOf } from "./database-url";
 import { ListDatabase } from "./database.lists";
-import { migrate, MigrationRefused } from "./migrations";
+import { migrateWhenFree, MigrationRefused } from "./migrations";
+import { clientOf } from "./primary";
+import { openPooledSession } from "./session";
 import { isDatabaseAway } from "./sql-state";
 
 /** The part of moleculer-db-adapter-sequelize that is used here; its own declarations forget the types. */
@@ -112,16 +115,22 @@ export function databaseMixin(options: DatabaseOptions): Partial<ServiceSchema> 
         const directory = options.migrations;
         for (let pause = 250; !this.broker.stopping; pause = Math.min(pause * 2, 5_000)) {
           try {
-            await migrate({
+            const isMigrated = await migrateWhenFree({
               url: options.url,
               directory,
+              isWanted: () => !this.broker.stopping,
               log: (line) => {
                 this.logger.info(line);
               },
             });
+            if (!isMigrated) break;
             await this.adapter.connect();
             this.db = new Database(this.adapter.db);
-            this.lists = new ListDatabase({ ...connectionOf(options.url), ...FOR_ALL, application_name: `${options.service}-lists` });
+            this.lists = new ListDatabase(
+              { ...connectionOf(options.url), ...FOR_ALL, application_name: `${options.service}-lists` },
+              SESSION_FOR_ALL,
+              clientOf(options.url),
+            );
             metricsOf(this.broker)?.ask(`the pools of ${options.service}`, () => [
               ...readPool(options.service, "main", this.db.pool),
               ...readPool(options.service, "lists", this.lists.pool),
@@ -156,17 +165,22 @@ function readPool(service: string, name: "main" | "lists", pool: Database["pool"
 
 /** As pg reads the URL for migrations. */
 function connectionOf(url: string | undefined) {
-  const { host, port, database = "", user = "", password = "", ssl } = new Client(url);
+  const { host, port, database = "", user = "", password = "", ssl } = new Client(url && serversOf(url)[0]);
   return { host, port, database, user, password, ssl };
 }
 
-/** What every connection has but its time limits. */
+/** What every connection has. */
 const FOR_ALL = {
   keepAlive: true,
   connectionTimeoutMillis: 1_500,
+};
+
+/** What every session has but its time limits. */
+const SESSION_FOR_ALL = {
   // Statements are planned once on each connection: a plan that reads a whole table, since it was small then, would be kept
   // while the table grows. And no statement here is worth a compilation.
-  options: "-c enable_seqscan=off -c jit=off",
+  enable_seqscan: "off",
+  jit: "off",
   idle_in_transaction_session_timeout: 5_000,
 };
 
@@ -179,6 +193,7 @@ function sequelizeOptions({
   const { user: username, ssl, ...connection } = connectionOf(url);
   return {
     dialect: "postgres",
+    dialectModule: { Client: url === undefined ? Client : clientOf(url), types },
     ...connection,
     username,
     logging: false,
@@ -189,10 +204,12 @@ function sequelizeOptions({
       application_name: service,
       ssl,
       clientMinMessages: "ignore",
-      // The client has its answer within 5 s; and a node that was stopped in mid-transaction frees its rows.
-      statement_timeout: 3_000,
-      lock_timeout: lockTimeout,
       query_timeout: 4_000,
+    },
+    hooks: {
+      // The client has its answer within 5 s; and a node that was stopped in mid-transaction frees its rows.
+      afterConnect: (connection) =>
+        openPooledSession(connection, { ...SESSION_FOR_ALL, statement_timeout: 3_000, lock_timeout: lockTimeout }),
     },
   };
 }

@@ -1,9 +1,10 @@
+import { setTimeout as delay } from "node:timers/promises";
 import type { Client, QueryResultRow } from "pg";
 import { types } from "pg";
 import type { Sequelize } from "sequelize";
 import { tooLate } from "../broker/errors";
 import { remainingMs } from "../broker/request";
-import { endsConnection, isRolledBack } from "./sql-state";
+import { isRolledBack, isStatementLost, sqlState } from "./sql-state";
 
 // bigint comes as a string by default; our cents, counts and ids of rows stay below 2^53.
 types.setTypeParser(types.builtins.INT8, Number);
@@ -21,11 +22,13 @@ const REPEATS = 5;
 const names = new Map<string, string>();
 
 /** A statement's name on each connection: it is parsed and planned once there (3× less work for the database). */
-export function prepared(text: string): { name: string } {
+export function prepared(text: string): { name?: string } {
   let name = names.get(text);
   if (name === undefined) names.set(text, (name = `s${names.size + 1}`));
   return { name };
 }
+
+const unprepared: typeof prepared = () => ({});
 
 /** The part of Sequelize's pool that is looked at; its types hide it. */
 interface Pool {
@@ -44,22 +47,27 @@ export class Database implements Reader {
   }
 
   /** One statement, prepared: for texts that never vary. */
-  query: Query = (text, values) => this.connected((client) => run(client, text, values, prepared(text)));
+  query: Query = (text, values) => this.connected((client) => runPrepared(client, text, values));
 
   /** One statement put together from fixed fragments, planned for these very values. */
   adhoc: Query = (text, values) => this.connected((client) => run(client, text, values));
 
   /**
    * All of `work` or nothing, READ COMMITTED. After a deadlock or serialization failure, which surely rolled back,
-   * the whole is done again, at most 5 times; so `work` must have no effect outside the database.
+   * the whole is done again, at most 5 times; so `work` must have no effect outside the database. So it is, without prepared statements,
+   * where one of those could not be run: other connections may have the same.
    */
   async transaction<T>(work: (query: Query) => Promise<T>): Promise<T> {
+    let nameOf = prepared;
     for (let attempt = 1; ; attempt++) {
       try {
-        return await this.connected((client) => once(client, work));
+        return await this.connected((client) => once(client, work, nameOf));
       } catch (error) {
-        if (!isRolledBack(error) || attempt === REPEATS) throw error;
-        await new Promise((resolve) => setTimeout(resolve, Math.random() * 10 * 2 ** attempt)); // full jitter
+        if (attempt === REPEATS) throw error;
+        if (isStatementLost(error)) nameOf = unprepared;
+        else if (isRolledBack(error))
+          await delay(Math.random() * 10 * 2 ** attempt); // full jitter
+        else throw error;
       }
     }
   }
@@ -97,16 +105,26 @@ async function run<Row extends QueryResultRow>(
     const result = await client.query<Row>({ text, values: [...values], ...how });
     return result.rows;
   } catch (error) {
-    // The pool drops an ended one.
-    if (endsConnection(error)) client.end().catch(() => undefined /* it is lost already */);
+    // No response of the server: the pool drops an ended one. What the server says is heard where the session was opened.
+    if (sqlState(error) === undefined) client.end().catch(() => undefined /* it is lost already */);
     throw error;
   }
 }
 
-async function once<T>(client: Client, work: (query: Query) => Promise<T>): Promise<T> {
+/** Also where the server has lost the prepared statement, or its plan: then it has done nothing. */
+async function runPrepared<Row extends QueryResultRow>(client: Client, text: string, values?: readonly unknown[]): Promise<Row[]> {
+  try {
+    return await run(client, text, values, prepared(text));
+  } catch (error) {
+    if (!isStatementLost(error)) throw error;
+    return run(client, text, values);
+  }
+}
+
+async function once<T>(client: Client, work: (query: Query) => Promise<T>, nameOf = prepared): Promise<T> {
   await run(client, "begin");
   try {
-    const result = await work((text, values) => run(client, text, values, prepared(text)));
+    const result = await work((text, values) => run(client, text, values, nameOf(text)));
     await run(client, "commit");
     return result;
   } catch (error) {

@@ -1,12 +1,28 @@
 import { createHash } from "node:crypto";
 import { readFile, readdir } from "node:fs/promises";
 import path from "node:path";
-import { Client, escapeIdentifier } from "pg";
+import { setTimeout as delay } from "node:timers/promises";
+import { escapeIdentifier, type Client } from "pg";
 import { Umzug } from "umzug";
-import { sqlState } from "./sql-state";
+import { serversOf, withDatabase } from "./database-url";
+import { LockWatch } from "./lock-watch";
+import { sessionOf } from "./pooler";
+import { clientOf } from "./primary";
+import { isLockTimeout, isRolledBack, sqlState } from "./sql-state";
 
 /** Any number that is the same on all nodes: whoever holds it migrates, the others wait and find nothing left to do. */
 const ADVISORY_LOCK = 7_205_759;
+
+/** Another node's migrations may take as long. */
+const ADVISORY_LOCK_TIMEOUT_MS = 60_000;
+/**
+ * While a migration waits for a table, all statements on it queue behind it, those of older nodes too. Shorter than any of those may take
+ * (a list 500 ms) or wait for a lock (an order's insert 950 ms), so that none is refused.
+ */
+const LOCK_TIMEOUT_MS = 400;
+const MAX_PAUSE_S = 30;
+/** How soon a node that is stopped waits no more. */
+const LOOK_EVERY_MS = 250;
 
 export interface MigrationOptions {
   url: string;
@@ -24,16 +40,54 @@ export class MigrationRefused extends Error {
   }
 }
 
+/** A migration that was rolled back, since somebody else holds a lock that it needs. */
+export class MigrationBlocked extends Error {}
+
+interface PatientOptions extends MigrationOptions {
+  /** Whether somebody still waits for it. */
+  isWanted?: () => boolean;
+  giveUpAfterMs?: number;
+}
+
+/**
+ * Migrates, as often as it takes until nobody else holds a lock that a migration needs: between the tries, whoever uses the database goes on.
+ * @returns false where it is not wanted any more
+ * @throws MigrationRefused, also when it is given up
+ */
+export async function migrateWhenFree({ isWanted = () => true, giveUpAfterMs = Infinity, ...options }: PatientOptions): Promise<boolean> {
+  const deadline = performance.now() + giveUpAfterMs;
+  for (let attempt = 0; ; attempt++) {
+    try {
+      await migrate(options);
+      return true;
+    } catch (error) {
+      if (!(error instanceof MigrationBlocked)) throw error;
+      const now = performance.now();
+      if (now >= deadline) throw new MigrationRefused(`${error.message}: end that session, or migrate later.`);
+      const pauseMs = Math.min(MAX_PAUSE_S, 2 ** attempt) * (750 + Math.random() * 250); // nodes that start together don't try together
+      const next = Math.min(now + pauseMs, deadline);
+      options.log?.(`${error.message}; rolled back, next try in ${((next - now) / 1_000).toFixed(1)} s`);
+      while (performance.now() < next && isWanted()) await delay(LOOK_EVERY_MS);
+      if (!isWanted()) return false;
+    }
+  }
+}
+
 /**
  * Brings a database to its newest schema; creates the database where it is missing and the role may do so.
- * @throws MigrationRefused, before anything is changed
+ * @throws MigrationRefused, before anything is changed; MigrationBlocked
  */
 export async function migrate({ url, directory, log = () => undefined }: MigrationOptions): Promise<void> {
   const client = await connectOrCreate(url, log);
+  let watch: LockWatch | undefined;
   try {
-    // Migrations may take long; only the wait for another node's is bounded.
-    await client.query("set statement_timeout = 0; set lock_timeout = '60s'");
+    const session = await sessionOf(client, () => connect(url));
+    if (session === undefined) throw new MigrationRefused(sharesSessions(client.database));
+    watch = new LockWatch(session, () => connect(url));
+    // Migrations may take long; only waits are bounded.
+    await client.query(`set statement_timeout = 0; set lock_timeout = ${ADVISORY_LOCK_TIMEOUT_MS}`);
     await client.query("select pg_advisory_lock($1)", [ADVISORY_LOCK]);
+    await client.query(`set lock_timeout = ${LOCK_TIMEOUT_MS}`);
     await refuseFirstVersion(client);
     await client.query(
       "create table if not exists schema_migrations (name text primary key, checksum text not null, applied_at timestamptz not null default now())",
@@ -41,10 +95,17 @@ export async function migrate({ url, directory, log = () => undefined }: Migrati
     const files = await readMigrations(directory);
     await refuseEdited(client, files);
     await umzug(client, files, log).up();
+  } catch (error) {
+    if (watch === undefined || !(isLockTimeout(error) || isRolledBack(error))) throw error;
+    throw new MigrationBlocked(`the migration of ${client.database ?? ""} waits for ${await watch.end()}`, { cause: error });
   } finally {
+    await watch?.end();
     await client.end(); // and with the session goes its lock
   }
 }
+
+const sharesSessions = (database = ""): string =>
+  `the URL of ${database} leads to a pooler whose clients share sessions (PgBouncer in transaction or statement mode): set pool_mode = session for this database (docs/operations.md, "PgBouncer").`;
 
 /** Its table of migrations had no checksums; and other tools' tables have the same name. */
 async function refuseFirstVersion(client: Client): Promise<void> {
@@ -118,7 +179,11 @@ async function readMigrations(directory: string): Promise<Migration[]> {
 }
 
 const connect = async (url: string): Promise<Client> => {
-  const client = new Client({ connectionString: url, connectionTimeoutMillis: 5_000, application_name: "migrations" });
+  const client = new (clientOf(url))({
+    connectionString: serversOf(url)[0],
+    connectionTimeoutMillis: 5_000,
+    application_name: "migrations",
+  });
   client.on("error", () => undefined); // a lost connection fails the statement that runs, which says so
   await client.connect();
   return client;
@@ -141,18 +206,17 @@ async function connectOrCreate(url: string, log: (line: string) => void): Promis
     }
     if (sqlState(error) !== MISSING_DATABASE) throw error;
   }
-  const name = decodeURIComponent(new URL(url).pathname.slice(1));
-  const maintenance = new URL(url);
-  maintenance.pathname = "/postgres";
+  const { username, pathname } = new URL(serversOf(url)[0]);
+  const name = decodeURIComponent(pathname.slice(1));
   let admin: Client | undefined;
   try {
-    admin = await connect(maintenance.href); // which a role that is confined to its own database may not
+    admin = await connect(withDatabase(url, "postgres")); // which a role that is confined to its own database may not
     await admin.query(`create database ${escapeIdentifier(name)}`);
     log(`created database ${name}`);
   } catch (error) {
     if (sqlState(error) === NO_PRIVILEGE) {
       throw new Error(
-        `database "${name}" is missing and this role may not create it: run, as a superuser, create database ${escapeIdentifier(name)} owner ${escapeIdentifier(new URL(url).username)}`,
+        `database "${name}" is missing and this role may not create it: run, as a superuser, create database ${escapeIdentifier(name)} owner ${escapeIdentifier(username)}`,
         { cause: error },
       );
     }

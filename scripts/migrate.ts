@@ -1,8 +1,11 @@
 import path from "node:path";
 import { databaseNames, loadConfig } from "../config";
-import { migrate } from "../mixins/migrations";
+import { migrateWhenFree } from "../mixins/migrations";
 import { provideDatabases, serviceFile } from "./node";
 import { run } from "./run";
+
+/** Where somebody holds a lock that a migration needs. */
+const GIVE_UP_AFTER_MS = 5 * 60_000;
 
 /** `npm run migrate`: brings every configured database to its newest schema. Starting a service does the same for its own. */
 run(async (config) => {
@@ -15,8 +18,9 @@ run(async (config) => {
     for (const service of services) {
       const url = databases[service];
       if (url === undefined) continue;
-      await migrate({
+      await migrateWhenFree({
         url,
+        giveUpAfterMs: GIVE_UP_AFTER_MS,
         directory: path.join(path.dirname(serviceFile(service)), "migrations"),
         log: (line) => {
           console.log(`${service}: ${line}`);

@@ -6,14 +6,14 @@ import { check, matches } from "../../broker/validator";
 import type { EventContract } from "../../contracts/contract";
 import { stockRefused, stockSettled, type Outcome, type Refusal } from "../../contracts/products";
 import { batch } from "../../mixins/batching";
-import { isDatabaseAway } from "../../mixins/sql-state";
+import { isRefusal } from "../../mixins/sql-state";
 
 interface Asked {
   order_id: string;
 }
 
 /**
- * Answers each order of an event: with its outcome, or with a refusal and its reason. While the database is away, or
+ * Answers each order of an event: with its outcome, or with a refusal and its reason. While the database can't do it, or
  * too much waits, nothing is said: silence means "ask again", a refusal counts towards parking.
  * @param schema one order of the event; one that breaks it is refused for good
  * @param work gathers what is asked at the same moment; its errors are that order's own
@@ -46,7 +46,7 @@ export async function answer<S extends TSchema>(
       outcome = await work(order);
     } catch (error) {
       const reason = error instanceof Error ? error : new Error(String(error));
-      if (isDatabaseAway(reason) || isUnreachable(reason) || errorCode(reason) === "TOO_MANY_REQUESTS") silence = reason;
+      if (!isRefusal(reason) || isUnreachable(reason) || errorCode(reason) === "TOO_MANY_REQUESTS") silence = reason;
       else refusals.push(refusal(event, order, reason.message, false));
       return;
     }

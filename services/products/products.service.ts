@@ -11,7 +11,7 @@ import { CancelledOrder, CreatedOrder, orderCancelled, orderCreated, SMALL_ORDER
 import * as contract from "../../contracts/products";
 import { batch, type BatchOptions, type Requester } from "../../mixins/batching";
 import { databaseMixin, explained, type WithDatabase } from "../../mixins/database.mixin";
-import { isDatabaseAway } from "../../mixins/sql-state";
+import { mayBeOfOne } from "../../mixins/sql-state";
 import { answer } from "./answers";
 import { auditProducts, reservationsOf } from "./audit.store";
 import {
@@ -233,16 +233,16 @@ const SEARCHES = { size: 1, inFlight: 1, places: 256, patienceMs: 900 };
 /** Most lines whose products one transaction locks: it holds them for 20 to 40 ms, and ten thousand took 260 ms. */
 const LINES_LOCKED = 1_000;
 
+const idOf = (order: CancelledOrder): string => order.order_id;
+
 /**
  * Buyers take turns, and all have one address: its quarter of the places is as many as the relay lets be outstanding, and some for what is
- * emitted again meanwhile. Anything but an absent database may be one order's own fault; and but a lock: that is of a product,
- * which most of them want.
+ * emitted again meanwhile; an order that comes again while it waits is worked on once. Anything but an absent database may be one order's own
+ * fault; and but a lock: that is of a product, which most of them want.
  */
-const SETTLING = { places: 16_384, mayBeOfOne: (error: unknown) => !isDatabaseAway(error) };
+const SETTLING = { places: 16_384, keyOf: idOf, mayBeOfOne };
 
 const buyerOf = ({ user_id }: CancelledOrder): Requester => ({ address: "", user: user_id, isWanted: () => true });
-
-const idOf = (order: CancelledOrder): string => order.order_id;
 
 /** The outcome of each order asked for, also where one was asked for twice. */
 function inOrder(outcomes: readonly contract.Outcome[], orderIds: readonly string[]): (contract.Outcome | Error)[] {

@@ -106,9 +106,9 @@ it("what is secret is never logged, nor told by the audit or an error: passwords
   await database.connect();
   const { rows } = await database.query<{ private_key: string }>("select private_key from signing_keys");
   // an unexpected failure, whose error holds the statement and its values
-  await database.query("alter table sessions rename to elsewhere");
+  await database.query("alter table sessions add constraint broken check (false) not valid");
   const broken = await keep(client.post("/token", { email, password: next }));
-  await database.query("alter table elsewhere rename to sessions").finally(() => database.end());
+  await database.query("alter table sessions drop constraint broken").finally(() => database.end());
   expect(broken.status).toBe(500);
 
   const told = [

@@ -202,7 +202,7 @@ it("what can't be logged is not done", async () => {
     await expect(call(node, adjust, { id: product, delta: 1 }, asSystem())).rejects.toThrow();
     expect(await client.quantityOf(product)).toBe(50);
     const missing = unique();
-    expect((await client.post("/register", { email: missing, password: PASSWORD })).status).toBe(500);
+    expect((await client.post("/register", { email: missing, password: PASSWORD })).status).toBe(503);
     await expect(call(node, find, { email: missing }, asSystem())).rejects.toMatchObject({ type: "USER_NOT_FOUND" });
   } finally {
     await sql("alter table elsewhere rename to audit_log");

@@ -3,11 +3,16 @@ import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { promisify } from "node:util";
+import { ServiceBroker, type ServiceSchema } from "moleculer";
 import { Client as Postgres } from "pg";
-import { migrate, MigrationRefused } from "../../mixins/migrations";
+import { DataTypes } from "sequelize";
+import { databaseMixin } from "../../mixins/database.mixin";
+import { migrate, migrateWhenFree, MigrationRefused } from "../../mixins/migrations";
+import { brokerOptions } from "../../moleculer.config";
+import { until } from "../support/amqp";
 import { createDatabase, type TestDatabase } from "../support/postgres";
 import { ROOT } from "../support/processes";
-import { createDatabases, uniqueNamespace } from "../support/shop";
+import { createDatabases, startShop, uniqueNamespace } from "../support/shop";
 
 const FIRST = "001_orders_and_outbox.sql";
 
@@ -76,6 +81,99 @@ describe("a migration", () => {
     await expect(run()).resolves.toBeUndefined();
     expect((await client.query("select from more")).rowCount).toBe(0);
   });
+});
+
+describe("a migration behind somebody's open transaction", () => {
+  let operator: Postgres;
+  const lines: string[] = [];
+  const patiently = (more: Partial<Parameters<typeof migrateWhenFree>[0]> = {}) =>
+    migrateWhenFree({ url: database.url, directory, log: (line) => lines.push(line), ...more });
+  const blocked = () => `the migration of ${new URL(database.url).pathname.slice(1)} waits for orders, locked by session `;
+  beforeEach(async () => {
+    await run();
+    await write("002_next.sql", "create table before_it (); alter table orders add column next int");
+    operator = new Postgres({ connectionString: database.url, application_name: "an operator" });
+    await operator.connect();
+    await operator.query("begin; select from orders");
+    lines.length = 0;
+  });
+  afterEach(() => operator.end());
+
+  it("is rolled back within a second, says once a try what it waits for, and is applied when that ends", async () => {
+    const since = Date.now();
+    const done = patiently();
+    await until("it was tried once", () => lines.length === 1);
+    expect(Date.now() - since).toBeLessThan(2_000);
+    expect((await client.query("select to_regclass('before_it') as before")).rows).toEqual([{ before: null }]);
+    await until("it was tried twice", () => lines.length === 2);
+    await operator.query("commit");
+    expect(await done).toBe(true);
+    const isSuch = /^\d+ \(an operator, role postgres, idle in transaction\); rolled back, next try in [0-2]\.\d s$/;
+    for (const line of lines.slice(0, 2)) {
+      expect(line.slice(0, blocked().length)).toBe(blocked());
+      expect(line.slice(blocked().length)).toMatch(isSuch);
+    }
+    expect(lines.at(-1)).toBe("applied migration 002_next.sql");
+    expect(await applied()).toEqual([FIRST, "002_next.sql"]);
+  });
+
+  it("is given up in time with a sentence, where nobody waits for ever", async () => {
+    const refused = patiently({ giveUpAfterMs: 1_000 });
+    await expect(refused).rejects.toBeInstanceOf(MigrationRefused);
+    await expect(refused).rejects.toThrow(
+      /^the migration of .* waits for orders, locked by session \d+ \(.*\): end that session, or migrate later\.$/,
+    );
+    expect(await applied()).toEqual([FIRST]);
+  });
+
+  it("is not tried again when its node stops", async () => {
+    let isWanted = true;
+    const done = patiently({ isWanted: () => isWanted });
+    await until("it was tried once", () => lines.length === 1);
+    isWanted = false;
+    expect(await done).toBe(false);
+  });
+});
+
+it("a node with a new migration waits behind an open transaction: requests of an older one don't, and it gets ready afterwards", async () => {
+  const shop = await startShop();
+  const operator = new Postgres(shop.databases.orders.url);
+  const newer = new ServiceBroker({ ...brokerOptions({ ...shop.config, nodeId: uniqueNamespace() }), logger: false });
+  try {
+    const buyer = shop.client();
+    await buyer.signUp();
+    const product = await buyer.createProduct({ quantity: 100_000 });
+    await operator.connect();
+    await operator.query("begin; select from orders, outbox");
+    await write("002_next.sql", "alter table orders add column next int; alter table outbox add column next int");
+    const model = { name: "orders", define: { id: { type: DataTypes.UUID, primaryKey: true } } };
+    const mixin = databaseMixin({ service: "orders", url: shop.databases.orders.url, migrations: directory, model });
+    newer.createService({ name: "newer", mixins: [mixin] } as ServiceSchema);
+
+    let isReady = false;
+    const started = newer.start().then(() => (isReady = true));
+    const statuses = new Set<number>();
+    let slowest = 0;
+    const request = async (work: () => Promise<{ status: number }>): Promise<void> => {
+      const since = performance.now();
+      statuses.add((await work()).status);
+      slowest = Math.max(slowest, performance.now() - since);
+    };
+    for (const end = Date.now() + 6_000; Date.now() < end;)
+      await Promise.all([...Array(4).keys()].flatMap(() => [request(() => buyer.order(product, 1)), request(() => buyer.get("/orders"))]));
+    expect([...statuses].sort()).toEqual([200, 201]);
+    expect(slowest).toBeLessThan(2_000);
+    expect(isReady).toBe(false);
+    await operator.query("commit");
+    await started;
+    await operator.query("select next from orders limit 1");
+    await request(() => buyer.order(product, 1));
+    expect([...statuses].sort()).toEqual([200, 201]);
+  } finally {
+    await operator.end();
+    await newer.stop();
+    await shop.stop();
+  }
 });
 
 /** As version 0.1.0 left it. */

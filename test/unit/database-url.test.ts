@@ -1,6 +1,7 @@
 import { databaseMixin } from "../../mixins/database.mixin";
+import { serversOf, urlMistake, withDatabase } from "../../mixins/database-url";
 
-/** What the pool is given for a URL; migrations hand the same URL to pg as it is. */
+/** What the pool is given for a URL of one server; migrations hand the same URL to pg as it is. */
 function poolOf(url: string): Record<string, unknown> {
   const { adapter } = databaseMixin({ service: "orders", url, migrations: "", model: { name: "orders", define: {} } }) as unknown as {
     adapter: { opts: [Record<string, unknown> & { dialectOptions: { ssl: unknown } }] };
@@ -34,5 +35,32 @@ describe("a database's URL", () => {
     ["disable", false],
   ])("says with sslmode=%s whether, and how, the connection is encrypted", (mode, ssl) => {
     expect(poolOf(`postgres://shop:secret@db.internal/orders?sslmode=${mode}`)).toMatchObject({ ssl });
+  });
+});
+
+describe("a database's URL with several servers", () => {
+  const URLS = "postgresql://u:p%2C,w@h1:5432,[::1],h3:6000/the%20orders?target_session_attrs=read-write&sslmode=no-verify";
+
+  it("stands for one URL for each of them, with all that they have in common", () => {
+    const rest = "/the%20orders?target_session_attrs=read-write&sslmode=no-verify";
+    expect(serversOf(URLS)).toEqual(["h1:5432", "[::1]", "h3:6000"].map((server) => `postgresql://u:p%2C,w@${server}${rest}`));
+    expect(poolOf(URLS)).toMatchObject({ host: "h1", port: 5432, database: "the orders", username: "u", password: "p,,w" });
+  });
+
+  it("can be led to another database", () => {
+    expect(withDatabase("postgres://u:p@h1,h2:1/orders?sslmode=disable", "a b")).toBe("postgres://u:p@h1,h2:1/a%20b?sslmode=disable");
+    expect(withDatabase("postgres://h1", "postgres")).toBe("postgres://h1/postgres");
+  });
+
+  it.each(["read-write", "primary"])("may ask for the one that is always wanted: target_session_attrs=%s", (attributes) => {
+    expect(urlMistake(`postgres://h1,h2/x?target_session_attrs=${attributes}`)).toBeUndefined();
+  });
+
+  it.each([
+    ["postgres://h1,h2/x?target_session_attrs=any", "read-write"],
+    ["postgres://h1/x?target_session_attrs=standby", "read-write"],
+    ["postgres://h/x?host=h1,h2", "host1:5432,host2:5432"],
+  ])("can't be %s: %s is what to set", (url, told) => {
+    expect(urlMistake(url)).toContain(told);
   });
 });

@@ -1,5 +1,18 @@
 import { Sequelize } from "sequelize";
-import { endsConnection, isDatabaseAway, sqlState } from "../../mixins/sql-state";
+import {
+  endsConnection,
+  isDatabaseAway,
+  isRefusal,
+  isRolledBack,
+  isStatementLost,
+  mayBeOfOne,
+  MEANINGS,
+  meaningOf,
+  sqlState,
+} from "../../mixins/sql-state";
+import { appendixA } from "../support/appendix-a";
+
+const raised = (code: string, more: object = {}): Error => Object.assign(new Error("it failed"), { code, ...more });
 
 describe("an error of the database", () => {
   it("is no order's own fault where the node has closed its pool since it stops", async () => {
@@ -8,22 +21,60 @@ describe("an error of the database", () => {
     const error: unknown = await sequelize.query("select 1").catch((e: unknown) => e);
     expect(error).toBeInstanceOf(Error);
     expect(isDatabaseAway(error)).toBe(true);
+    expect(isRefusal(error)).toBe(false);
   });
 
   it.each([
     ["EPIPE", undefined],
     ["55P03", "55P03"],
   ])("with the code %s has the SQLSTATE %s", (code, state) => {
-    expect(sqlState(new Error("it failed", { cause: Object.assign(new Error("it was so"), { code }) }))).toBe(state);
+    expect(sqlState(new Error("it failed", { cause: raised(code) }))).toBe(state);
   });
 });
 
 it.each([
   ["57P01", true],
   ["08006", true],
+  ["25006", true],
   ["23505", false],
   ["57014", false],
 ])("after SQLSTATE %s a connection is of no more use: %s", (code, ends) => {
-  expect(endsConnection(Object.assign(new Error("it"), { code }))).toBe(ends);
+  expect(endsConnection(raised(code))).toBe(ends);
   expect(endsConnection(new Error("read ECONNRESET"))).toBe(true);
+});
+
+it("every class of PostgreSQL's list has a row of its own", () => {
+  const classes = [...new Set(appendixA().map((code) => code.slice(0, 2)))];
+  expect(classes.length).toBeGreaterThan(35);
+  expect(classes.filter((one) => MEANINGS[one] === undefined)).toEqual([]);
+});
+
+it("an unknown SQLSTATE is transient, and never a refusal", () => {
+  for (const code of ["99999", "8C001", "4Z000"]) {
+    expect(meaningOf(raised(code))?.kind).toBe("transient");
+    expect([isDatabaseAway(raised(code)), isRefusal(raised(code)), mayBeOfOne(raised(code))]).toEqual([true, false, true]);
+  }
+});
+
+it("only classes 22 and 23 count as a refusal, and what is no error of the database", () => {
+  expect(appendixA().filter((code) => isRefusal(raised(code)))).toEqual(appendixA().filter((code) => /^2[23]/.test(code)));
+  expect(isRefusal(new TypeError("it is undefined"))).toBe(true);
+  expect(isRefusal(Object.assign(new Error("read ECONNRESET"), { code: "ECONNRESET" }))).toBe(false);
+});
+
+it("a cached plan is told from what PostgreSQL does not support by the function that raises it, in whatever language", () => {
+  const stale = raised("0A000", { routine: "RevalidateCachedQuery" });
+  expect([isStatementLost(stale), isDatabaseAway(stale), endsConnection(stale)]).toEqual([true, true, true]);
+  const unsupported = raised("0A000", { routine: "transformSelectStmt" });
+  expect([isStatementLost(unsupported), isDatabaseAway(unsupported), endsConnection(unsupported)]).toEqual([false, false, false]);
+});
+
+it("what all of a batch would meet is met once, and what one of them may have caused is looked for", () => {
+  const all = ["08006", "25006", "40P01", "42P01", "53100", "55P03", "57014", "57P01"];
+  const one = ["22003", "23514", "42601", "58030", "P0001", "XX000", "XX001"];
+  expect([...all, ...one].filter((code) => mayBeOfOne(raised(code)))).toEqual(one);
+});
+
+it("a transaction is done again after a deadlock, and not where nobody knows whether it was committed", () => {
+  expect(["40001", "40P01", "40003", "08007"].map((code) => isRolledBack(raised(code)))).toEqual([true, true, false, false]);
 });
