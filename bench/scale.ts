@@ -221,9 +221,9 @@ class Bench {
 
 /** Lists have connections of their own. */
 const isOurs = ({ service }: Plan): boolean => /^(users|products|orders)(-lists)?$/.test(service);
-/** The relay, retention and makeDue; what else happens after an answer is told with its route. */
+/** The relay, what it knows of replies, and retention; what else happens after an answer is told with its route. */
 const isBackground = ({ sql }: Plan): boolean =>
-  /^with (recursive )?flights|^delete from outbox|^update outbox set next_attempt_at|^select 1$/.test(sql);
+  /^with (flights|recursive lost|watched)|^delete from outbox|^insert into outbox_events|^select 1$/.test(sql);
 
 async function signUp(visitor: Visitor): Promise<Actors & { tokens: Tokens }> {
   const login = async (credentials: { email: string; password: string }): Promise<string> =>

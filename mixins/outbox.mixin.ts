@@ -5,28 +5,40 @@ import { metricsOf, type Reading } from "../broker/metrics";
 import { withRequest } from "../broker/request";
 import { NIL_ID } from "../contracts/contract";
 import type { WithDatabase } from "./database.mixin";
-import { backlog, claim, deleteSettled, makeDue, type Announcement, type Backlog, type OutboxLimits, type Room } from "./outbox";
+import { backlog, deleteSettled, type Announcement, type Backlog } from "./outbox";
+import { claim, probing, steady, type OutboxLimits, type Pace, type Queue, type Room } from "./outbox.claim";
+import { makeDue, watchReplies } from "./outbox.replies";
 
 /** What a service with this mixin has. */
 export interface WithOutbox {
   /** Rows may be due: emits them soon. Called after every commit that wrote some. Never fails and never waits. */
   relay(): void;
-  /** For rows that are claimed as they are written; none may be while nobody can be reached. */
-  room(): Room;
+  /** For rows of an event that are claimed as they are written; none may be while nobody can be reached. */
+  room(event: string): Room;
   /** Emits rows that were claimed as they were written, soon. Never fails and never waits. */
   announce(claimed: readonly Announcement[]): void;
-  /** Answers came in: where too many were outstanding, there is room again. */
+  /** Replies came in: where too many rows were in flight there is room again, and where nothing replied something does. */
   relayHeldBack(): void;
+}
+
+interface Line extends Queue {
+  /** The user who had the last turn. */
+  turn: string;
+  /** Rows wait for replies to others. */
+  isHeldBack: boolean;
 }
 
 interface RelayState {
   timer?: NodeJS.Timeout;
   retention?: NodeJS.Timeout;
   running?: Promise<void> | undefined;
-  again: boolean;
-  isHeldBack: boolean;
-  /** Of large rows and of the others: the user who had the last turn. */
-  turns: { large: string; others: string };
+  /** What is to be looked at: every line, or those where rows were held back. */
+  next: "all" | "held back" | undefined;
+  lines: Line[];
+  /** Whether it is time to look for replies. */
+  isWatchDue: boolean;
+  /** The events that nothing replied to when this node looked. */
+  silent: ReadonlySet<string>;
   reachable: boolean;
 }
 
@@ -34,13 +46,16 @@ type Relay = Service &
   WithDatabase &
   WithOutbox & {
     relayState: RelayState;
+    wake(next: "all" | "held back"): void;
+    paceOf(event: string): Pace;
+    watch(): Promise<boolean>;
     emitDue(): Promise<void>;
     forgetSettled(): Promise<void>;
     emitRows(rows: readonly Announcement[]): Promise<void>;
     reconsider(): Promise<void>;
   };
 
-/** An idle node asks its database once a second, so that rows of a node that died are found. */
+/** An idle node asks its database once a second, so that rows of a node that died are found; while nothing replies, one probe goes out. */
 const SWEEP_MS = 1_000;
 const RETENTION_MS = 3_600_000;
 
@@ -51,18 +66,19 @@ const RETENTION_MS = 3_600_000;
  * @param events those that are relayed; while nobody listens to one, nothing is claimed
  */
 export function outboxMixin(events: readonly string[], limits: OutboxLimits): Partial<ServiceSchema> {
+  const sweepMs = Math.min(SWEEP_MS, limits.retryMs);
+  const [usual, slow] = [steady(limits), probing(limits, sweepMs)];
   const schema: Omit<SchemaFor<Relay>, "name"> = {
     created(this: Relay) {
-      this.relayState = { again: false, isHeldBack: false, turns: { large: NIL_ID, others: NIL_ID }, reachable: false };
+      const lines = events.flatMap((event) => [false, true].map((large) => ({ event, large, turn: NIL_ID, isHeldBack: false })));
+      this.relayState = { next: undefined, lines, isWatchDue: true, silent: new Set(), reachable: false };
     },
 
     started(this: Relay) {
-      this.relayState.timer = setInterval(
-        () => {
-          this.relay();
-        },
-        Math.min(SWEEP_MS, limits.retryMs),
-      );
+      this.relayState.timer = setInterval(() => {
+        this.relayState.isWatchDue = true;
+        this.relay();
+      }, sweepMs);
       this.relayState.retention = setInterval(() => void this.forgetSettled(), RETENTION_MS);
       void this.forgetSettled();
       metricsOf(this.broker)?.ask("outbox", async () => readings(await backlog(this.db)));
@@ -94,8 +110,18 @@ export function outboxMixin(events: readonly string[], limits: OutboxLimits): Pa
 
     methods: {
       relay(this: Relay) {
+        this.wake("all");
+      },
+
+      relayHeldBack(this: Relay) {
         const state = this.relayState;
-        state.again = true;
+        if (state.silent.size > 0) state.isWatchDue = true;
+        if (state.lines.some((line) => line.isHeldBack)) this.wake("held back");
+      },
+
+      wake(this: Relay, next: "all" | "held back") {
+        const state = this.relayState;
+        if (state.next !== "all") state.next = next;
         if (state.running !== undefined || state.timer === undefined) return;
         // It works for all that wait, whoever's request has called it.
         state.running = withRequest(undefined, Infinity, () => this.emitDue())
@@ -107,9 +133,13 @@ export function outboxMixin(events: readonly string[], limits: OutboxLimits): Pa
           });
       },
 
-      room(this: Relay): Room {
-        const reachable = events.every((event) => canDeliver(this.broker, event));
-        return { outstanding: reachable ? limits.outstanding : 0, retryMs: limits.retryMs };
+      paceOf(this: Relay, event: string): Pace {
+        return this.relayState.silent.has(event) ? slow : usual;
+      },
+
+      room(this: Relay, event: string): Room {
+        const reachable = events.every((one) => canDeliver(this.broker, one));
+        return reachable ? this.paceOf(event) : { ...usual, outstanding: 0 };
       },
 
       announce(this: Relay, claimed: readonly Announcement[]) {
@@ -122,30 +152,47 @@ export function outboxMixin(events: readonly string[], limits: OutboxLimits): Pa
       async forgetSettled(this: Relay) {
         try {
           let deleted: number;
-          do deleted = await deleteSettled(this.db);
+          do deleted = await deleteSettled(this.db, events);
           while (deleted > 0 && !this.broker.stopping);
         } catch (error) {
           this.logger.warn("old settled announcements could not be deleted, tried again later:", error);
         }
       },
 
-      relayHeldBack(this: Relay) {
-        if (this.relayState.isHeldBack) this.relay();
+      /** Looks for replies once in a sweep, and as soon as one comes where nothing replied. @returns whether it was time to */
+      async watch(this: Relay): Promise<boolean> {
+        const state = this.relayState;
+        if (!state.isWatchDue) return false;
+        const before = state.silent;
+        state.silent = await watchReplies(this.db, events, { patienceMs: limits.retryMs / 2, overdueMs: limits.retryMs });
+        state.isWatchDue = false;
+        for (const event of events) {
+          const isSilent = state.silent.has(event);
+          if (isSilent && !before.has(event))
+            this.logger.warn(`nothing replies to ${event}: it is sent once a second until something does`);
+          if (!isSilent && before.has(event)) this.logger.info(`there are replies to ${event} again`);
+        }
+        return true;
       },
 
       async emitDue(this: Relay) {
         const state = this.relayState;
-        while (state.again && events.every((event) => canDeliver(this.broker, event))) {
-          state.again = false;
-          let isHeldBack = false;
-          for (const kind of ["others", "large"] as const) {
-            const claimed = await claim(this.db, limits, kind === "large", state.turns[kind]);
-            state.turns[kind] = claimed.turn;
-            isHeldBack ||= claimed.isHeldBack;
+        while (state.next !== undefined && events.every((event) => canDeliver(this.broker, event))) {
+          const isWatched = await this.watch();
+          const isAll = state.next === "all";
+          state.next = undefined;
+          for (const line of state.lines) {
+            if (!isAll && !line.isHeldBack) continue;
+            const pace = this.paceOf(line.event);
+            line.isHeldBack ||= pace.isProbing;
+            if (pace.isProbing && !isWatched) continue; // not before the next sweep, however many orders come
+            const claimed = await claim(this.db, pace, line, line.turn);
+            const isMore = claimed.rows.length === pace.batch || claimed.isMore;
+            line.turn = claimed.turn;
+            line.isHeldBack = claimed.isHeldBack || isMore || pace.isProbing;
             this.announce(claimed.rows); // not waited for: listeners in the same process would hold up what waits behind them
-            if (claimed.rows.length === limits.batch || claimed.isMore) state.again = true;
+            if (isMore && !pace.isProbing) state.next ??= "held back";
           }
-          state.isHeldBack = isHeldBack;
         }
       },
 
@@ -170,8 +217,9 @@ export function outboxMixin(events: readonly string[], limits: OutboxLimits): Pa
         const back = reachable && !state.reachable;
         state.reachable = reachable && !back;
         if (!back) return;
-        await makeDue(this.db);
+        await makeDue(this.db, events);
         state.reachable = true;
+        state.isWatchDue = true;
         this.relay();
       },
     },

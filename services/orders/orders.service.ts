@@ -27,7 +27,7 @@ import { batch } from "../../mixins/batching";
 import { countWithin } from "../../mixins/bytes";
 import { databaseMixin, explained, type WithDatabase } from "../../mixins/database.mixin";
 import { outboxMixin, type WithOutbox } from "../../mixins/outbox.mixin";
-import { isDatabaseAway, isKeyLockTimeout, isLockTimeout } from "../../mixins/sql-state";
+import { isKeyLockTimeout, isLockTimeout, mayBeOfOne } from "../../mixins/sql-state";
 import { auditShop, type ProductsSide } from "./audit";
 import { cancel, describeShortages, mergeLines, place, type Refusal } from "./order";
 import * as store from "./orders.store";
@@ -64,7 +64,7 @@ interface OrderKey {
 
 const MODEL = { name: "orders", define: { id: { type: DataTypes.UUID, primaryKey: true } } };
 
-/** Most events that wait for an answer at one time: more would only fill the memory of a slow products node. */
+/** Most orders of a queue that are in flight at one time: more would only fill the memory of a slow products node. */
 const MAX_OUTSTANDING = 1_024;
 
 /**
@@ -262,7 +262,7 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
 
       this.commit = batch(
         async (drafts) => {
-          const { orders, claimed } = await store.insertOrders(this.db, drafts, this.room());
+          const { orders, claimed } = await store.insertOrders(this.db, drafts, this.room(contract.orderCreated.name));
           this.announce(claimed);
           if (claimed.length < orders.length) this.relay();
           return orders;
@@ -295,8 +295,8 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
  * A key whose first request is under way elsewhere, or an order that another node holds, makes the whole batch wait; by
  * themselves and side by side, the others do not wait again. Where a table is locked, they would.
  */
-const mayBeOfOneKey = (error: unknown): boolean => isKeyLockTimeout(error) || !isDatabaseAway(error);
-const mayBeOfOneOrder = (error: unknown): boolean => isLockTimeout(error) || !isDatabaseAway(error);
+const mayBeOfOneKey = (error: unknown): boolean => isKeyLockTimeout(error) || mayBeOfOne(error);
+const mayBeOfOneOrder = (error: unknown): boolean => isLockTimeout(error) || mayBeOfOne(error);
 
 /** What the audit asks of products, in the name of whoever asked for it. */
 const productsSide = (ctx: Context<unknown, Meta>): ProductsSide => ({

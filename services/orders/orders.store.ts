@@ -7,6 +7,7 @@ import type { Database, Query, Reader } from "../../mixins/database";
 import { shareOf } from "../../mixins/fair-queue";
 import { decodeCursor, encodeCursor, page, timeOf, within } from "../../mixins/keyset";
 import * as outbox from "../../mixins/outbox";
+import type { Room } from "../../mixins/outbox.claim";
 import { answeredEvent, describeShortages, misfit, settle, type OrderLine } from "./order";
 
 /** An order that is about to be. */
@@ -39,7 +40,8 @@ const SELECT = `
     (select json_agg(json_build_object('status', h.status, 'at', h.at) order by h.id) from order_history h where h.order_id = o.id) as history
   from orders o`;
 
-const COLUMNS = "id, user_id, request_hash, status, total_cents, reason, version, created_at, updated_at, lines, history";
+const ROW = ["id", "user_id", "request_hash", "status", "total_cents", "reason", "version", "created_at", "updated_at", "lines", "history"];
+const COLUMNS = ROW.join(", ");
 /** PostgreSQL's JSON of lines has spaces, and longer names of columns: half of it is surely less than ours. */
 const LINES_BYTES = "(coalesce(octet_length(lines::text), 0) / 2)";
 
@@ -79,13 +81,14 @@ export function presentAsCreated(row: OrderRow): Order {
  * Writes orders with their lines, history and announcements: one statement, so all of it or nothing. Rows go in sorted
  * by key, so that two batches with the same keys can't deadlock. Announcements that there is room for are claimed as
  * they are written: the caller emits them, and saves the database a second write of each. None is claimed while earlier ones
- * wait, since those go first; and where the room is too small, every user's first goes before anyone's second.
+ * wait, since those go first; and where the room is too small, every user's first goes before anyone's second. What is in flight is counted as
+ * the relay counts it (mixins/outbox.claim.ts).
  * @returns for each draft its order; undefined where its key is taken, be it by a twin in the same batch. And the claimed
  */
 export async function insertOrders(
   db: Database,
   drafts: readonly Draft[],
-  { outstanding, retryMs }: outbox.Room,
+  { outstanding, retryMs, windowMs }: Room,
 ): Promise<{ orders: (OrderRow | undefined)[]; claimed: outbox.Announcement[] }> {
   // Twice in one statement, `on conflict do nothing` would drop the twin and the join below bring it back.
   const firsts = [
@@ -93,15 +96,16 @@ export async function insertOrders(
   ].toReversed();
   const rows = await db.query<{ id: string; n: number; created_at: Date; claimed: boolean }>(
     `with flights as (
-       select user_id, large, sum(weight) as n from outbox where state = 'PENDING' and attempts > 0 group by user_id, large
+       ${IN_FLIGHT}
      ), room as (
        select large, case when waits then 0 else $6 - coalesce((select sum(n) from flights where flights.large = kind.large), 0) end as n
        from (values
-         (false, exists (select from outbox where state = 'PENDING' and attempts < 1 and not large)),
-         (true, exists (select from outbox where state = 'PENDING' and attempts < 1 and large))
+         (false, exists (select from outbox where state = 'PENDING' and attempts < 1 and event = 'order.created' and not large)),
+         (true, exists (select from outbox where state = 'PENDING' and attempts < 1 and event = 'order.created' and large))
        ) as kind (large, waits)
      ), input as (
-       select * from unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::jsonb[], $9::int[], $10::boolean[], $11::text[])
+       select user_id, key, hash, total, lines, weight, large, digest, n
+       from unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::jsonb[], $9::int[], $10::boolean[], $11::text[])
          with ordinality as i (user_id, key, hash, total, lines, weight, large, digest, n)
      ), created as (
        insert into orders (user_id, idempotency_key, request_hash, lines_digest, total_cents)
@@ -115,7 +119,8 @@ export async function insertOrders(
        left join flights f on (f.user_id, f.large) = (c.user_id, i.large)
        window mine as (partition by c.user_id, i.large order by i.n)
      ), placed as (
-       select r.*, is_of_share and sum(weight) over (partition by r.large order by not is_of_share, nth, r.n) - weight < room.n as claimed
+       select r.id, r.user_id, r.created_at, r.lines, r.weight, r.large, r.n,
+         is_of_share and sum(weight) over (partition by r.large order by not is_of_share, nth, r.n) - weight < room.n as claimed
        from ranked r join room on room.large = r.large
      ), lines as (
        insert into order_lines (order_id, product_id, name, unit_price_cents, quantity)
@@ -124,10 +129,10 @@ export async function insertOrders(
      ), history as (
        insert into order_history (order_id, status, at) select id, 'PENDING', created_at from placed
      ), announcements as (
-       insert into outbox (order_id, user_id, weight, large, event, payload, attempts, next_attempt_at)
+       insert into outbox (order_id, user_id, weight, large, event, payload, attempts, emitted_at, next_attempt_at)
        select p.id, p.user_id, p.weight, p.large, 'order.created', jsonb_build_object('lines',
          (select jsonb_agg(jsonb_build_object('product_id', l -> 'product_id', 'quantity', l -> 'quantity')) from jsonb_array_elements(p.lines) as l)),
-         p.claimed::int, case when p.claimed then now() + make_interval(secs => $7 / 1000.0) else now() end
+         p.claimed::int, case when p.claimed then now() end, case when p.claimed then now() + make_interval(secs => $7 / 1000.0) else now() end
        from placed p order by p.n
      )
      select id, n, created_at, claimed from placed`,
@@ -143,6 +148,7 @@ export async function insertOrders(
       firsts.map((d) => weightOf(d)),
       firsts.map((d) => isLarge(d)),
       firsts.map((d) => digestOf(d.lines)),
+      windowMs,
     ],
   );
   const placed = new Map(rows.map((row) => [firsts[row.n - 1], row]));
@@ -153,6 +159,17 @@ export async function insertOrders(
   const claimed = orders.flatMap((order, i) => (order && placed.get(drafts[i])?.claimed ? announcement(order) : []));
   return { orders, claimed };
 }
+
+/** Each kind by itself, since the index begins with it. */
+const IN_FLIGHT = [false, true]
+  .map(
+    (large) => `
+       select user_id, large, sum(weight) as n from outbox
+       where state = 'PENDING' and event = 'order.created' and large = ${large} and next_attempt_at > now()
+         and emitted_at > now() - $12 * interval '1 ms' and emitted_at <= now() + $12 * interval '1 ms'
+       group by user_id, large`,
+  )
+  .join(" union all ");
 
 /** How much of the room in flight an order takes: stock is reserved line by line. */
 export const weightOf = ({ lines }: Pick<Draft, "lines">): number => Math.max(1, Math.ceil(lines.length / LINES_PER_UNIT));
@@ -193,7 +210,7 @@ export async function findByKeys(
   keys: readonly { user_id: string; idempotency_key: string; request_hash: string }[],
 ): Promise<(Keyed | undefined)[]> {
   const rows = await db.query<(OrderRow | { id: null }) & { n: number }>(
-    `select k.n, same.* from unnest($1::uuid[], $2::text[], $3::text[]) with ordinality as k (user_id, idempotency_key, request_hash, n)
+    `select k.n, ${ROW.map((column) => `same.${column}`).join()} from unnest($1::uuid[], $2::text[], $3::text[]) with ordinality as k (user_id, idempotency_key, request_hash, n)
      join orders made on made.user_id = k.user_id and made.idempotency_key = k.idempotency_key
      left join lateral (${SELECT} where o.id = made.id and o.request_hash = k.request_hash) as same on true`,
     [keys.map((k) => k.user_id), keys.map((k) => k.idempotency_key), keys.map((k) => k.request_hash)],
@@ -212,7 +229,7 @@ export const findOrders = (query: Query, ids: readonly string[]): Promise<OrderR
  */
 export async function findSeen(db: Database, asked: Params<typeof getMany>["orders"]): Promise<(OrderRow | null)[]> {
   const rows = await db.query<OrderRow | { id: null }>(
-    `select found.* from (
+    `select ${ROW.map((column) => `found.${column}`).join()} from (
        select asked.n, o.id, sum(l.count) over (order by asked.n rows unbounded preceding) - l.count as lines_before
        from unnest($1::uuid[], $2::uuid[], $3::text[]) with ordinality as asked (order_id, user_id, role, n)
        left join orders o on o.id = asked.order_id and (o.user_id = asked.user_id or asked.role = 'admin')

@@ -20,7 +20,7 @@ export function republish(db: Database, id: string, event: Republished): Promise
     await query(
       `insert into outbox (order_id, user_id, weight, large, event, payload) values ($1, $2, $3, $4, $5, $6)
        on conflict (order_id, event) do update
-         set state = 'PENDING', attempts = 0, refusals = 0, next_attempt_at = now(), last_error = null, settled_at = null
+         set state = 'PENDING', attempts = 0, refusals = 0, emitted_at = null, next_attempt_at = now(), last_error = null, settled_at = null
          where outbox.state = 'SETTLED'`,
       [id, order.user_id, weightOf(order), isLarge(order), event, JSON.stringify(payload)],
     );

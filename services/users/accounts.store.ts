@@ -68,14 +68,16 @@ const MAX_ROLES = 10_000;
 /**
  * The roles that have changed since a moment, as they are now, as far as an access token that bears the one before may still be good:
  * a refresh that has read it may sign a little later.
- * @param since `at` of an earlier answer
+ * @param since as `endedSessions`
  * @param ttl seconds that any access token is good for, at most
  */
 export function changedRoles({ query }: Database, since: string | undefined, ttl: number): Promise<ChangedRole[]> {
   return query<ChangedRole>(
     `select id as user, role, ceil(extract(epoch from role_changed_at))::bigint + $2::int + $3::int as until
      from users
-     where role_changed_at > greatest($1::timestamptz - $3::int * interval '1 second', now() - ($2::int + $3::int) * interval '1 second')
+     where role_changed_at > greatest(
+         case when $1::timestamptz <= now() then $1::timestamptz - $3::int * interval '1 second' end,
+         now() - ($2::int + $3::int) * interval '1 second')
      order by role_changed_at desc limit $4`,
     [since ?? "-infinity", ttl, LATE, MAX_ROLES],
   );

@@ -69,14 +69,19 @@ export async function counted<T>(
   return result;
 }
 
-/** @returns since when attempts are counted; undefined where the limit was reached */
+const IS_COUNTED = "a.since > now() - interval '1 minute' and a.since <= now() + interval '1 minute'";
+
+/**
+ * A minute that begins more than a minute ahead was counted before the database's clock was set back: it is over, or people would be locked out until then.
+ * @returns since when attempts are counted; undefined where the limit was reached
+ */
 async function count(query: Query, subject: Buffer, limit: number): Promise<string | undefined> {
   const [row] = await query<{ since: string }>(
     `insert into login_attempts as a (subject) values ($1)
      on conflict (subject) do update set
-       attempts = case when a.since > now() - interval '1 minute' then a.attempts + 1 else 1 end,
-       since = case when a.since > now() - interval '1 minute' then a.since else now() end
-     where a.attempts < $2 or a.since <= now() - interval '1 minute'
+       attempts = case when ${IS_COUNTED} then a.attempts + 1 else 1 end,
+       since = case when ${IS_COUNTED} then a.since else now() end
+     where a.attempts < $2 or not (${IS_COUNTED})
      returning since::text as since`,
     [subject, limit],
   );

@@ -3,9 +3,11 @@ import { Client as Postgres } from "pg";
 import { MAX_ID, type Params } from "../../contracts/contract";
 import * as products from "../../contracts/products";
 import type { Database } from "../../mixins/database";
-import * as outbox from "../../mixins/outbox";
 import { encodeCursor } from "../../mixins/keyset";
-import { listOrders } from "../../services/orders/orders.store";
+import * as outbox from "../../mixins/outbox";
+import { claim, probing, steady } from "../../mixins/outbox.claim";
+import { watchReplies } from "../../mixins/outbox.replies";
+import { insertOrders, listOrders } from "../../services/orders/orders.store";
 import { listProducts } from "../../services/products/products.store";
 import { testId } from "../support/ids";
 import { startShop, type Shop } from "../support/shop";
@@ -218,7 +220,56 @@ describe(`a list of ${MANY} orders`, () => {
       "insert into outbox (order_id, user_id, event, payload) select id, id, 'order.cancelled', '{}' from orders order by id limit 3000",
     );
     const turn = (await orders.query<{ id: string }>("select id from orders order by id offset 100 limit 1")).rows[0]!.id;
-    const limits = { retryMs: 5_000, retryMaxMs: 60_000, outstanding: 1_024, batch: 128 };
-    expect(await reads(orders, (db) => outbox.claim(db, limits, false, turn))).toBeLessThan(1_000);
+    const queue = { event: "order.cancelled", large: false };
+    expect(await reads(orders, (db) => claim(db, steady(LIMITS), queue, turn))).toBeLessThan(1_000);
+  });
+});
+
+const LIMITS = { retryMs: 5_000, retryMaxMs: 60_000, outstanding: 1_024, batch: 128 };
+
+describe("a backlog of 100,000 orders, of which the planner does not know yet", () => {
+  const QUEUE = { event: "order.created", large: false };
+  const draft = { user_id: testId(3), idempotency_key: "new", request_hash: "-", total_cents: 1, lines: [] };
+  let quiet: Shop, orders: Postgres;
+  /** Half of them new, most others in back-off, and some due. Nobody listens, so that no relay takes them. */
+  beforeAll(async () => {
+    quiet = await startShop({ nodes: [["orders"]] });
+    orders = new Postgres(quiet.databases.orders.url);
+    await orders.connect();
+    await orders.query(
+      `with created as (
+         insert into orders (user_id, idempotency_key, request_hash, lines_digest, total_cents)
+         select ${idOf("100 + i % 3000")}, 'waits ' || i, '-', '-', 1 from generate_series(1, 100000) as i returning id, user_id, idempotency_key
+       )
+       insert into outbox (order_id, user_id, event, payload, attempts, emitted_at, next_attempt_at)
+       select id, user_id, 'order.created', '{}', case when n % 2 = 0 then 3 else 0 end, case when n % 2 = 0 then now() - interval '60 s' - n * interval '1 ms' end,
+         case when n % 20 = 0 then now() - interval '1 s' else now() + interval '50 s' end
+       from (select id, user_id, split_part(idempotency_key, ' ', 2)::int as n from created) as numbered`,
+    );
+  }, 60_000);
+  afterAll(async () => {
+    await orders.end();
+    await quiet.stop();
+  });
+
+  it.each([
+    ["while replies come", steady(LIMITS)],
+    ["while nothing replies", probing(LIMITS, 1_000)],
+  ])("a claim %s reads little more than it takes", async (_, pace) => {
+    expect(await reads(orders, (db) => claim(db, pace, QUEUE, testId(1_500)))).toBeLessThan(1_000);
+  });
+
+  it("a claim reads little more than it takes, though all that was emitted is due", async () => {
+    await orders.query("insert into outbox_events (event, due_before) values ('order.created', now())");
+    expect(await reads(orders, (db) => claim(db, steady(LIMITS), QUEUE, testId(1_500)))).toBeLessThan(1_500);
+  });
+
+  it("a look for replies, and an order that is placed, read next to nothing of it", async () => {
+    expect(
+      await reads(orders, (db) => watchReplies(db, [QUEUE.event, "order.cancelled"], { patienceMs: 2_500, overdueMs: 5_000 })),
+    ).toBeLessThan(50);
+    expect(await reads(orders, (db) => insertOrders(db, [draft], { outstanding: 1_024, retryMs: 5_000, windowMs: 5_000 }))).toBeLessThan(
+      600,
+    );
   });
 });

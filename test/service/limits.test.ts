@@ -184,6 +184,17 @@ describe("failed logins, over two gateways behind a proxy and two nodes of users
     expect((await logIn(email, PASSWORD)).status).toBe(200);
   });
 
+  it("are forgiven when the database's clock is set back that was an hour ahead", async () => {
+    const { db } = users();
+    const limits = [{ subject: [unique()], limit: 2 }];
+    await countAttempt(db, limits);
+    await countAttempt(db, limits);
+    await inUsers("update login_attempts set since = since + interval '1 hour'");
+    await countAttempt(db, limits);
+    await countAttempt(db, limits);
+    await expect(countAttempt(db, limits)).rejects.toMatchObject({ type: "TOO_MANY_REQUESTS" });
+  });
+
   it("of a right password that ends in the next minute take nothing off that minute's count", async () => {
     const { db } = users();
     const limits = [{ subject: [unique()], limit: 2 }];

@@ -10,7 +10,7 @@ import type { Outcome, Quote, Refusal } from "../../contracts/products";
 import { runChecks } from "../../mixins/audit";
 import type { Database } from "../../mixins/database";
 import type { WithDatabase } from "../../mixins/database.mixin";
-import { claim, type OutboxLimits } from "../../mixins/outbox";
+import { claim, steady, type OutboxLimits } from "../../mixins/outbox.claim";
 import type { WithOutbox } from "../../mixins/outbox.mixin";
 import { brokerOptions } from "../../moleculer.config";
 import { CHECKS } from "../../services/orders/audit.store";
@@ -108,14 +108,25 @@ describe("claiming, while nobody listens to the relay's own events", () => {
   beforeAll(start({ nodes: [["orders"]] }));
   afterAll(stop);
   beforeEach(() => db.query("update outbox set state = 'SETTLED'"));
-  const limits = (over: Partial<OutboxLimits>) => ({ retryMs: 1_000, retryMaxMs: 1e9, outstanding: 1_000, batch: 1_000, ...over });
+  /** No reply becomes overdue during a test. */
+  const PATIENCE = 3_600_000;
+  const limits = (over: Partial<OutboxLimits>): OutboxLimits => ({
+    retryMs: PATIENCE,
+    retryMaxMs: 1e9,
+    outstanding: 1_000,
+    batch: 1_000,
+    ...over,
+  });
+  const ORDINARY = { event: "order.created", large: false };
+  const LARGE = { event: "order.created", large: true };
+  const pace = (over: Partial<OutboxLimits>) => steady(limits(over));
 
   const drafts = (...users: number[]) =>
     users.map((user) => ({ user_id: testId(user), idempotency_key: randomUUID(), request_hash: "-", total_cents: 100, lines: [] }));
   const numberOf = (id = "") => Number(id.slice(-12)); // of testId
   /** Whose orders are claimed as they are written. */
   const claimedOf = async (users: number[], outstanding: number) => {
-    const { orders, claimed } = await insertOrders(db, drafts(...users), { outstanding, retryMs: 1_000 });
+    const { orders, claimed } = await insertOrders(db, drafts(...users), { outstanding, retryMs: PATIENCE, windowMs: PATIENCE });
     return claimed.map(({ order_id }) => numberOf(orders.find((order) => order?.id === order_id)?.user_id));
   };
 
@@ -128,11 +139,11 @@ describe("claiming, while nobody listens to the relay's own events", () => {
           const inside = Object.assign(Object.create(db), { query }) as Database; // one transaction has one now()
           for (const attempt of [0, 1, 2, 3, 4, 5, 19, 20, 10_000]) {
             await query("update outbox set next_attempt_at = now(), attempts = $2 where order_id = $1", [id, attempt]);
-            expect((await claim(inside, limits({ retryMs, retryMaxMs }), false, NIL_ID)).rows).toHaveLength(1);
+            expect((await claim(inside, pace({ retryMs, retryMaxMs }), ORDINARY, NIL_ID)).rows).toHaveLength(1);
             const [row] = await query("select attempts, extract(epoch from next_attempt_at - now()) * 1000 as wait from outbox where order_id = $1", [id]); // prettier-ignore
             expect(row!["attempts"]).toBe(attempt + 1);
             expect(Number(row!["wait"])).toBeCloseTo(Math.min(retryMaxMs, retryMs * 2 ** Math.min(attempt, 20)), 1);
-            expect((await claim(inside, limits({}), false, NIL_ID)).rows).toEqual([]); // not due any more
+            expect((await claim(inside, pace({}), ORDINARY, NIL_ID)).rows).toEqual([]); // not due any more
           }
         });
       }),
@@ -143,7 +154,7 @@ describe("claiming, while nobody listens to the relay's own events", () => {
   it("new ones of a user go oldest first, a batch at a time, until a quarter of the cap is in flight; each reply makes room for one", async () => {
     const ids = await committed(10);
     const take = async () => {
-      const { rows, isHeldBack } = await claim(db, limits({ outstanding: 20, batch: 3 }), false, NIL_ID);
+      const { rows, isHeldBack } = await claim(db, pace({ outstanding: 20, batch: 3 }), ORDINARY, NIL_ID);
       return [rows.map((row) => row.order_id), isHeldBack];
     };
     expect([await take(), await take(), await take()]).toEqual([[ids.slice(0, 3), false], [ids.slice(3, 5), true], [[], true]]); // prettier-ignore
@@ -152,8 +163,8 @@ describe("claiming, while nobody listens to the relay's own events", () => {
     await refused(ids[0]!, true);
     expect(await take()).toEqual([[ids[6]], true]);
     const again = () => db.query("update outbox set next_attempt_at = now() - interval '1 day' + id * interval '1 s' where attempts > 0");
-    await again(); // under way already: no cap holds it back, nor does it let new ones pass
-    expect([await take(), await take(), await take()]).toEqual([[ids.slice(2, 5), true], [ids.slice(5, 7), true], [[], true]]); // prettier-ignore
+    await again(); // what is overdue goes first, and is of the user's share
+    expect([await take(), await take(), await take()]).toEqual([[ids.slice(2, 5), false], [ids.slice(5, 7), true], [[], true]]); // prettier-ignore
     await settled(...ids.slice(2, 5).map((id) => outcome(id, "RESERVED")));
     await again();
     expect((await take())[0]).toEqual(ids.slice(5, 8)); // two again and one new make a batch
@@ -164,7 +175,7 @@ describe("claiming, while nobody listens to the relay's own events", () => {
     const [few, one] = [await committed(2, undefined, 7), await committed(1, undefined, 9)];
     let turn = NIL_ID;
     const take = async (outstanding: number) => {
-      const claimed = await claim(db, limits({ outstanding, batch: 6 }), false, turn);
+      const claimed = await claim(db, pace({ outstanding, batch: 6 }), ORDINARY, turn);
       turn = claimed.turn;
       return claimed.rows.map((row) => row.order_id);
     };
@@ -172,7 +183,7 @@ describe("claiming, while nobody listens to the relay's own events", () => {
     expect(await take(400)).toEqual(many.slice(2, 8));
     const late = await committed(1, undefined, 3);
     turn = testId(7); // on a node whose last turn was of another user
-    const more = await claim(db, limits({ outstanding: 400, batch: 6 }), false, turn);
+    const more = await claim(db, pace({ outstanding: 400, batch: 6 }), ORDINARY, turn);
     expect(more.rows.map((row) => row.order_id).sort()).toEqual([...many.slice(8, 11), ...late].sort());
     expect(await take(13)).toEqual([]); // 15 are in flight
   });
@@ -186,7 +197,7 @@ describe("claiming, while nobody listens to the relay's own events", () => {
     const served = new Set<number | undefined>();
     let turn = testId(25); // as on a node whose last turn was of one in their midst
     for (let i = 0; i < passes; i++) {
-      const claimed = await claim(db, limits({ outstanding, batch: 50 }), false, turn);
+      const claimed = await claim(db, pace({ outstanding, batch: 50 }), ORDINARY, turn);
       expect(claimed.rows).toHaveLength(outstanding);
       for (const row of claimed.rows) served.add(userOf.get(row.order_id));
       turn = claimed.turn;
@@ -201,7 +212,7 @@ describe("claiming, while nobody listens to the relay's own events", () => {
     const light = await committed(3, undefined, 3);
     let turn = NIL_ID;
     const take = async (outstanding: number) => {
-      const claimed = await claim(db, limits({ outstanding }), false, turn);
+      const claimed = await claim(db, pace({ outstanding }), ORDINARY, turn);
       turn = claimed.turn;
       return [claimed.rows.map((row) => row.order_id), claimed.isHeldBack];
     };
@@ -219,7 +230,7 @@ describe("claiming, while nobody listens to the relay's own events", () => {
     const passes: [number, boolean][] = [];
     let turn = NIL_ID;
     do {
-      const claimed = await claim(db, limits({ outstanding: 200, batch: 6 }), false, turn);
+      const claimed = await claim(db, pace({ outstanding: 200, batch: 6 }), ORDINARY, turn);
       turn = claimed.turn;
       passes.push([claimed.rows.length, claimed.isMore]);
     } while (passes.at(-1)?.[1]);
@@ -229,7 +240,7 @@ describe("claiming, while nobody listens to the relay's own events", () => {
   it("what orders weigh is written with them, and a cancel weighs what its order does", async () => {
     const lines = Array.from({ length: 100 }, (_, n) => ({ product_id: testId(n), name: "Lamp", unit_price_cents: 100, quantity: 1 }));
     const heavy = drafts(1, 2, 4).map((draft) => ({ ...draft, lines }));
-    const { orders, claimed } = await insertOrders(db, heavy, { outstanding: 26, retryMs: 1_000 });
+    const { orders, claimed } = await insertOrders(db, heavy, { outstanding: 26, retryMs: PATIENCE, windowMs: PATIENCE });
     expect(claimed.map(({ user_id }) => user_id)).toEqual([testId(1), testId(2)]); // the second began below 26
     await db.transaction((query) => writeCancelled(query, orders[0]!.id));
     const rows = await db.query("select user_id, event, weight, large from outbox where state = 'PENDING' order by id");
@@ -246,25 +257,27 @@ describe("claiming, while nobody listens to the relay's own events", () => {
     await db.query("update outbox set large = true where state = 'PENDING'");
     expect(await claimedOf([3, 3], 100)).toEqual([3, 3]);
     const small = await committed(2, undefined, 3);
-    const take = async (isLarge: boolean) => (await claim(db, limits({ outstanding: 3 }), isLarge, NIL_ID)).rows.map((row) => row.order_id);
+    const take = async (isLarge: boolean) =>
+      (await claim(db, pace({ outstanding: 3 }), isLarge ? LARGE : ORDINARY, NIL_ID)).rows.map((row) => row.order_id);
     expect(await take(false)).toEqual([]); // two of three are in flight, and a user's share is one
     expect(await take(true)).toEqual([large[0], large[3]]);
     await db.query("update outbox set next_attempt_at = now() where attempts > 0");
     expect(await take(true)).toEqual([large[0], large[3]]);
-    const again = await claim(db, limits({ outstanding: 100 }), false, NIL_ID);
+    const again = await claim(db, pace({ outstanding: 100 }), ORDINARY, NIL_ID);
     expect(again.rows.slice(2).map((row) => row.order_id)).toEqual(small); // behind the first two
   });
 
   it("users with their share in flight are passed over, and keep nobody's turn", async () => {
     const [five, six] = [await committed(2, undefined, 5), await committed(2, undefined, 6)];
     const [three] = await committed(1, undefined, 3);
-    await db.query("update outbox set attempts = 1, next_attempt_at = now() + interval '1 hour' where order_id = any($1)", [
-      [five[0], six[0]],
-    ]);
-    const claimed = await claim(db, limits({ outstanding: 3 }), false, testId(4));
+    await db.query(
+      "update outbox set attempts = 1, emitted_at = now(), next_attempt_at = now() + interval '1 hour' where order_id = any($1)",
+      [[five[0], six[0]]],
+    );
+    const claimed = await claim(db, pace({ outstanding: 3 }), ORDINARY, testId(4));
     expect(claimed).toMatchObject({ rows: [{ order_id: three }], turn: testId(3), isHeldBack: true });
     await settled(outcome(three!, "RESERVED"));
-    expect(await claim(db, limits({ outstanding: 3 }), false, testId(4))).toEqual({
+    expect(await claim(db, pace({ outstanding: 3 }), ORDINARY, testId(4))).toEqual({
       rows: [],
       turn: testId(4),
       isHeldBack: true,
@@ -275,7 +288,7 @@ describe("claiming, while nobody listens to the relay's own events", () => {
   it("where a user has fewer rows than its part of a batch, there is more to claim at once for the others", async () => {
     const [many, one] = [await committed(5, undefined, 1), await committed(1, undefined, 2)];
     const take = async () => {
-      const { rows, isMore } = await claim(db, limits({ batch: 4 }), false, NIL_ID);
+      const { rows, isMore } = await claim(db, pace({ batch: 4 }), ORDINARY, NIL_ID);
       return [rows.map((row) => row.order_id), isMore];
     };
     expect([await take(), await take()]).toEqual([[[...many.slice(0, 2), ...one], true], [many.slice(2), false]]); // prettier-ignore
@@ -331,18 +344,20 @@ describe("claiming, while nobody listens to the relay's own events", () => {
     const ids = await committed(300);
     await db.query("update outbox set attempts = 1 where order_id = any($1)", [ids.slice(0, 100)]);
     const relay = async (batch: number): Promise<string[]> => {
-      const { rows } = await claim(db, limits({ batch, outstanding: 4_000 }), false, NIL_ID);
+      const { rows } = await claim(db, pace({ batch, outstanding: 4_000 }), ORDINARY, NIL_ID);
       return rows.length === 0 ? [] : [...rows.map((row) => row.order_id), ...(await relay(batch))];
     };
     const taken = (await Promise.all([1, 2, 3, 5, 7, 11, 13, 17].map(relay))).flat();
-    const late = (await claim(db, limits({ outstanding: 4_000 }), false, NIL_ID)).rows.map((row) => row.order_id); // a relay may find nothing but locked rows
+    const late = (await claim(db, pace({ outstanding: 4_000 }), ORDINARY, NIL_ID)).rows.map((row) => row.order_id); // a relay may find nothing but locked rows
     expect([...taken, ...late].sort()).toEqual(ids);
     expect(await attemptsOf(ids)).toEqual([...Array<number>(200).fill(1), ...Array<number>(100).fill(2)]);
   });
 
   it("nothing is claimed until somebody listens; then all that is unanswered is asked at once, whatever its next attempt was", async () => {
     const ids = await committed(3);
-    await db.query("update outbox set attempts = 1, next_attempt_at = now() + interval '1 hour' where order_id = $1", [ids[1]]);
+    await db.query("update outbox set attempts = 1, emitted_at = now(), next_attempt_at = now() + interval '1 hour' where order_id = $1", [
+      ids[1],
+    ]);
     await turn();
     expect(await attemptsOf(ids)).toEqual([0, 0, 1]);
     const products = new SilentProducts().on(broker);

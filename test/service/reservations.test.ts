@@ -231,6 +231,28 @@ describe("the events of the products service", () => {
     await soundAudit();
   });
 
+  it("an order that comes again 300 times while it waits for its turn is reserved by one transaction, and answered each time", async () => {
+    const id = await newProduct(10);
+    const [first, second, order] = [newOrder(line(id, 1)), newOrder(line(id, 1)), newOrder(line(id, 1))];
+    const transactions = jest.spyOn(db, "transaction");
+    let done: Promise<unknown> = Promise.resolve();
+    await db.transaction(async (query) => {
+      await query("select from products where id = $1 for update", [id]);
+      const inFlight: Promise<unknown>[] = [];
+      for (const [i, one] of [first, second].entries()) {
+        inFlight.push(created([one]));
+        await until("it is being reserved", () => transactions.mock.calls.length === i + 2);
+      }
+      inFlight.push(...Array.from({ length: 300 }, () => created([order])));
+      done = Promise.all(inFlight);
+    });
+    await done;
+    expect(transactions).toHaveBeenCalledTimes(4);
+    transactions.mockRestore();
+    expect(node.told.settled.filter(({ order_id }) => order_id === order.order_id)).toHaveLength(300);
+    expect(await quantityOf(id)).toBe(7);
+  });
+
   it("200 orders in 25 events want the last unit: one gets it, 199 are told that none is left", async () => {
     const id = await newProduct(1);
     const all = Array.from({ length: 200 }, () => newOrder(line(id, 1)));

@@ -215,6 +215,16 @@ it("the 101st session of a person ends the oldest one, and no other", async () =
   for (const session of [second, last, other]) await expectAlive(session);
 });
 
+it("what a gateway has heard while the database's clock was an hour ahead hides nothing that ends after it was set back", async () => {
+  const session = await logIn(await register());
+  const { sid, sub } = jwt.decode(session.access_token) as { sid: string; sub: string };
+  expect((await logOut(session.refresh_token)).status).toBe(204);
+  await inUsers("update users set role_changed_at = now() where id = $1", [sub]);
+  const { ended, roles } = await call(shop.node("users"), revocations, { since: new Date(Date.now() + 3_600_000).toISOString() });
+  expect(ended.map((one) => one.session)).toContain(sid);
+  expect(roles?.map(({ user }) => user)).toContain(sub);
+});
+
 it("ten thousand sessions that end at one moment do not hide those that end after them", async () => {
   const person = await register();
   await inUsers(

@@ -67,18 +67,33 @@ create table outbox (
   attempts        integer not null default 0,
   refusals        integer not null default 0,
   next_attempt_at timestamptz not null default now(),
+  -- the last time, by which is known what is in flight; null while it is new
+  emitted_at      timestamptz,
   last_error      text,
   created_at      timestamptz not null default now(),
   settled_at      timestamptz,
   unique (order_id, event)
 );
 
--- For the relay: what is new, and what was emitted and waits for its answer.
+-- How an event's replies come in, over all nodes. Written where that changes: an ordinary reply is seen in the outbox.
+create table outbox_events (
+  event        text primary key,
+  -- since when nothing replies, although rows were emitted; null while replies come
+  silent_since timestamptz,
+  -- the last reply that settled nothing: a refusal, or one that did not fit
+  replied_at   timestamptz,
+  -- a row that was emitted before is due, whatever its next attempt: it is lost, or its reply is overdue
+  due_before   timestamptz
+);
+
+-- For lists: what is new.
 create index outbox_new on outbox (id) where state = 'PENDING' and attempts = 0;
--- `attempts < 1` is `= 0` in words that fit this index alone, so that the relay's walk from user to user uses no other.
-create index outbox_new_by_user on outbox (large, user_id, id) where state = 'PENDING' and attempts < 1;
-create index outbox_unanswered on outbox (next_attempt_at) where state = 'PENDING' and attempts > 0;
-create index outbox_settled on outbox (settled_at) where state = 'SETTLED';
+-- For the relay: what is new, and what was emitted and waits for its reply, by the time when it is due and by that when it was emitted. Each has words
+-- of its own (`attempts < 1` is `= 0`), so that no statement finds its rows by another.
+create index outbox_new_by_user on outbox (event, large, user_id, id) where state = 'PENDING' and attempts < 1;
+create index outbox_unanswered on outbox (event, large, next_attempt_at) where state = 'PENDING' and attempts > 0;
+create index outbox_emitted on outbox (event, large, emitted_at) where state = 'PENDING' and emitted_at is not null;
+create index outbox_settled on outbox (event, settled_at) where state = 'SETTLED';
 create index outbox_parked on outbox (id) where state = 'PARKED';
 
 -- Each order leaves dead entries in the small indexes that the relay reads, and by default they would be cleared away

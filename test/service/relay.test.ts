@@ -1,0 +1,223 @@
+import { randomUUID } from "node:crypto";
+import type { Context } from "moleculer";
+import { digestOf } from "../../contracts/lines";
+import { NIL_ID } from "../../contracts/contract";
+import type { Outcome, Refusal } from "../../contracts/products";
+import type { Database } from "../../mixins/database";
+import type { WithDatabase } from "../../mixins/database.mixin";
+import { claim, probing, steady, type OutboxLimits, type Pace } from "../../mixins/outbox.claim";
+import type { WithOutbox } from "../../mixins/outbox.mixin";
+import { makeDue, watchReplies } from "../../mixins/outbox.replies";
+import { insertOrders, refuseOrders, settleOrders } from "../../services/orders/orders.store";
+import { until } from "../support/amqp";
+import { testId } from "../support/ids";
+import { startShop, type Shop } from "../support/shop";
+
+type OrdersService = WithDatabase & WithOutbox;
+
+const PRODUCT = testId(1);
+const LINES = [{ product_id: PRODUCT, quantity: 1 }];
+const EVENTS = ["order.created", "order.cancelled"];
+const CREATED = { event: "order.created", large: false };
+
+let shop: Shop;
+let db: Database;
+async function open(options: Parameters<typeof startShop>[0]): Promise<void> {
+  shop = await startShop(options);
+  db = (shop.node("orders").getLocalService("orders") as unknown as OrdersService).db;
+}
+const forget = () =>
+  db.query("update outbox set state = 'SETTLED', settled_at = now() - interval '1 day'").then(() => db.query("delete from outbox_events"));
+
+/** Seconds from now, of a row that was emitted four times. */
+interface Emission {
+  at: number;
+  due: number;
+}
+
+/** Orders, and rows that nobody has emitted, or that were. @returns the orders' ids, oldest first */
+async function rows(n: number, emission?: Emission, user = 1, event = "order.created"): Promise<string[]> {
+  const inserted = await db.query<{ order_id: string }>(
+    `with created as (
+       insert into orders (user_id, idempotency_key, request_hash, lines_digest, total_cents)
+       select $2, gen_random_uuid(), '-', $3, 100 from generate_series(1, $1) returning id
+     ), history as (insert into order_history (order_id, status) select id, 'PENDING' from created)
+     insert into outbox (order_id, user_id, event, payload, attempts, emitted_at, next_attempt_at)
+     select id, $2, $4, $5, $6, now() + $7 * interval '1 s', now() + $8 * interval '1 s' from created order by id returning order_id`,
+    [n, testId(user), digestOf(LINES), event, JSON.stringify({ lines: LINES }), emission ? 4 : 0, emission?.at ?? null, emission?.due ?? 0],
+  );
+  return inserted.map((row) => row.order_id);
+}
+const waiting = (n: number, user?: number): Promise<string[]> => rows(n, undefined, user);
+const emitted = (n: number, emission: Emission, user?: number, event?: string): Promise<string[]> => rows(n, emission, user, event);
+
+const reserved = (order_id: string): Outcome => ({ order_id, outcome: "RESERVED", lines_digest: digestOf(LINES) });
+const refusalOf = (order_id: string): Refusal => ({ order_id, event: "order.created", permanent: false, message: "no" });
+
+const LIMITS: OutboxLimits = { retryMs: 5_000, retryMaxMs: 60_000, outstanding: 8, batch: 100 };
+const take = async (pace: Pace = steady(LIMITS)): Promise<string[]> =>
+  (await claim(db, pace, CREATED, NIL_ID)).rows.map((row) => row.order_id);
+
+describe("a claim", () => {
+  beforeAll(() => open({ nodes: [["orders"]] }));
+  afterAll(() => shop.stop());
+  beforeEach(forget);
+
+  it("takes what is put off for longer than the longest back-off, as by a clock that was an hour ahead, and once", async () => {
+    const ahead = await emitted(2, { at: 3_590, due: 3_600 });
+    await emitted(1, { at: -1, due: 59 });
+    expect(await take()).toEqual(ahead);
+    expect(await take()).toEqual([]);
+  });
+
+  it("takes as many new rows as ever, however many others are in back-off, as they are written or later", async () => {
+    for (const user of [1, 2, 3]) await emitted(10, { at: -6, due: 30 }, user);
+    const draft = (user: number) => ({
+      user_id: testId(user),
+      idempotency_key: randomUUID(),
+      request_hash: "-",
+      total_cents: 1,
+      lines: [],
+    });
+    const room = { outstanding: 3, retryMs: 5_000, windowMs: 5_000 };
+    expect((await insertOrders(db, [1, 2, 3, 4].map(draft), room)).claimed).toHaveLength(3);
+    expect(await take()).toHaveLength(1);
+    const others = [...(await waiting(2, 5)), ...(await waiting(2, 6)), ...(await waiting(2, 7))];
+    const taken = await take();
+    expect(taken).toHaveLength(4); // with those before, eight are in flight
+    expect(others).toEqual(expect.arrayContaining(taken));
+    expect(await take()).toEqual([]);
+  });
+
+  it("gives what is overdue half of the room, the longest without a reply first, and new rows the other half", async () => {
+    const [later, sooner] = [await emitted(3, { at: -20, due: -1 }, 1), await emitted(3, { at: -30, due: -1 }, 2)];
+    const fresh = [...(await waiting(3, 3)), ...(await waiting(3, 4))];
+    const taken = await take();
+    expect(taken.slice(0, 4).sort()).toEqual([...sooner, later[0]].sort());
+    expect(taken).toHaveLength(8);
+    expect(fresh).toEqual(expect.arrayContaining(taken.filter((id) => !later.includes(id) && !sooner.includes(id))));
+    expect(await claim(db, steady(LIMITS), CREATED, NIL_ID)).toMatchObject({ rows: [], isHeldBack: true });
+    await settleOrders(db, sooner.map(reserved));
+    expect(await take()).toEqual(later.slice(1));
+  });
+
+  it("where nothing replies, takes one that was emitted longest ago and one new row in each interval, and puts neither off for long", async () => {
+    const [second, first] = [await emitted(1, { at: -70, due: 50 }), await emitted(1, { at: -80, due: 40 })];
+    const fresh = await waiting(3, 2);
+    const pace = probing(LIMITS, 1_000);
+    expect(await take(pace)).toEqual([...first, fresh[0]]);
+    expect(await take(pace)).toEqual([]);
+    const [row] = await db.query("select max(next_attempt_at - now()) <= '5 s' as soon from outbox where order_id = any($1)", [
+      [...first, fresh[0]],
+    ]);
+    expect(row).toEqual({ soon: true });
+    await db.query("update outbox set emitted_at = emitted_at - interval '1 s' where state = 'PENDING'");
+    expect((await take(pace)).sort()).toEqual([...second, fresh[1]].sort());
+  });
+
+  it("takes all that was emitted before the listeners came back, though it would be in flight", async () => {
+    const lost = await emitted(8, { at: -1, due: 30 });
+    expect(await take()).toEqual([]);
+    await makeDue(db, EVENTS);
+    expect(await take()).toEqual(lost.slice(0, 4));
+    expect(await take(steady({ ...LIMITS, outstanding: 100 }))).toEqual(lost.slice(4));
+    expect(await take(steady({ ...LIMITS, outstanding: 100 }))).toEqual([]);
+    await db.query("update outbox_events set due_before = now() + interval '1 hour'"); // the clock was ahead
+    expect(await take(steady({ ...LIMITS, outstanding: 100 }))).toEqual([]);
+  });
+});
+
+describe("nothing replies", () => {
+  beforeAll(() => open({ nodes: [["orders"]] }));
+  afterAll(() => shop.stop());
+  beforeEach(forget);
+  const silent = async () => [...(await watchReplies(db, EVENTS, { patienceMs: 2_500, overdueMs: 5_000 }))].sort();
+  const settledAt = (ids: string[], at: number) =>
+    db.query("update outbox set state = 'SETTLED', settled_at = now() + $2 * interval '1 s' where order_id = any($1)", [ids, at]);
+
+  it("where nothing was asked, or nothing but a moment ago: no", async () => {
+    expect(await silent()).toEqual([]);
+    await waiting(3);
+    await emitted(1, { at: -2, due: 3 });
+    expect(await silent()).toEqual([]);
+  });
+
+  it("where rows wait for a reply that were emitted after the last one, of that event alone", async () => {
+    await settledAt(await emitted(1, { at: -30, due: -25 }), -20);
+    await emitted(1, { at: -10, due: 10 });
+    await settledAt(await emitted(1, { at: -30, due: -25 }, 1, "order.cancelled"), -5);
+    await emitted(1, { at: -10, due: 10 }, 1, "order.cancelled"); // one of its own kind: others were replied to since
+    expect(await silent()).toEqual(["order.created"]);
+  });
+
+  it("where the database's clock was ahead at the last reply", async () => {
+    await settledAt(await emitted(1, { at: 3_500, due: 3_505 }), 3_500);
+    const [one] = await emitted(1, { at: -10, due: 10 });
+    expect(await silent()).toEqual(["order.created"]);
+    await db.query("update outbox_events set silent_since = now() + interval '1 hour'");
+    await settleOrders(db, [reserved(one!)]);
+    expect(await silent()).toEqual([]);
+    expect(await db.query("select silent_since from outbox_events")).toEqual([{ silent_since: null }]);
+  });
+
+  it("until it is refused, or what came does not fit", async () => {
+    const [one] = await emitted(1, { at: -10, due: 10 });
+    expect(await silent()).toEqual(["order.created"]);
+    await refuseOrders(db, [refusalOf(one!)]);
+    expect(await silent()).toEqual([]);
+    await db.query("update outbox_events set replied_at = now() - interval '60 s', due_before = null");
+    expect(await silent()).toEqual(["order.created"]);
+    await settleOrders(db, [{ ...reserved(one!), lines_digest: "of other lines" }]);
+    expect(await silent()).toEqual([]);
+  });
+
+  it("however often it is asked meanwhile; with the first reply all is due whose own is overdue, and nothing else", async () => {
+    const [overdue, answered] = [await emitted(2, { at: -6, due: 50 }), await emitted(1, { at: -6, due: 50 })];
+    expect(await silent()).toEqual(["order.created"]);
+    await db.query("update outbox set emitted_at = now() where order_id = $1", [overdue[1]]); // a probe
+    expect(await silent()).toEqual(["order.created"]);
+    await settleOrders(db, answered.map(reserved));
+    expect(await silent()).toEqual([]);
+    expect(await take()).toEqual([overdue[0]]);
+    expect(await take()).toEqual([]);
+  });
+});
+
+describe("a relay", () => {
+  const RETRY_MS = 300;
+  const asked: string[] = [];
+  let orders: OrdersService;
+  beforeAll(async () => {
+    await open({ nodes: [["orders"]], env: { OUTBOX_RETRY_MS: String(RETRY_MS), OUTBOX_RETRY_MAX_MS: "3600000" } });
+    orders = shop.node("orders").getLocalService("orders") as unknown as OrdersService;
+    shop.node("orders").createService({
+      name: "products",
+      events: {
+        "order.created": (ctx: Context<{ orders: { order_id: string }[] }>) =>
+          void asked.push(...ctx.params.orders.map((one) => one.order_id)),
+        "order.cancelled": () => undefined,
+      },
+    });
+    await until("the relay knows of products", async () => (await db.query("delete from outbox_events returning 1")).length > 0);
+  });
+  afterAll(() => shop.stop());
+
+  it("that nothing replies to asks for one order an interval; once any node has a reply, for all that waits and what is new", async () => {
+    const lost = await emitted(300, { at: -60, due: 3_600 });
+    await until("one is asked for", () => asked.length > 0);
+    const since = performance.now();
+    await until("four are asked for", () => asked.length >= 4);
+    expect(performance.now() - since).toBeGreaterThan(2 * RETRY_MS); // of three intervals
+    expect(new Set(asked).size).toBe(asked.length);
+    expect(orders.room("order.created").outstanding).toBe(2);
+    const fresh = await waiting(100, 2);
+    await until("one new one is asked for", () => asked.includes(fresh[0]!));
+    expect(asked).not.toContain(fresh.at(-1));
+    await settleOrders(db, [reserved(asked[0]!)]);
+    await until(
+      "all are asked for",
+      () => [...lost.filter((id) => id !== asked[0]), ...fresh].every((id) => asked.includes(id)),
+      3 * RETRY_MS,
+    );
+  });
+});
