@@ -32,7 +32,9 @@ run(async (config, onStop) => {
     }
     const since = performance.now();
     let state = await call(node.broker, audit, {}, asSystem());
-    while (state.in_flight > 0 && performance.now() - since < SETTLING_MS) {
+    // Not until nothing is on its way, which it never may be: until all that came before the last repair is decided.
+    const isSettled = (): boolean => (state.oldest_in_flight ?? 0) * 1_000 < performance.now() - since;
+    while (!isSettled() && performance.now() - since < SETTLING_MS) {
       await new Promise((resolve) => setTimeout(resolve, 500));
       state = await call(node.broker, audit, {}, asSystem());
     }

@@ -42,9 +42,9 @@ export interface AuditedOrder {
   lines: string;
 }
 
-/** The id of the nth order after one; undefined where there are fewer. */
-export async function nthAfter(db: Database, after: string, nth: number): Promise<string | undefined> {
-  const [row] = await db.query<{ id: string }>("select id from orders where id > $1 order by id offset $2 limit 1", [after, nth - 1]);
+/** The id of the nth order before one; undefined where there are fewer. */
+export async function nthBefore(db: Database, before: string, nth: number): Promise<string | undefined> {
+  const [row] = await db.query<{ id: string }>("select id from orders where id < $1 order by id desc offset $2 limit 1", [before, nth - 1]);
   return row?.id;
 }
 

@@ -4,7 +4,7 @@ import type * as contract from "../../contracts/orders";
 import type { AuditCheck, Reservation } from "../../contracts/products";
 import { auditCheck, runChecks } from "../../mixins/audit";
 import type { Database } from "../../mixins/database";
-import { CHECKS, nthAfter, ordersBetween, start, type AuditedOrder } from "./audit.store";
+import { CHECKS, nthBefore, ordersBetween, start, type AuditedOrder } from "./audit.store";
 
 /** What the audit asks of the products service. */
 export interface ProductsSide {
@@ -64,13 +64,20 @@ export interface Difference {
   what: string;
 }
 
-/** The ids of orders that differ from their reservations, window by window. */
+/**
+ * The ids of orders that differ from their reservations, window by window. The newest first: they are what a restored backup has lost, and a
+ * repair that is called again and again needs not read all orders each time.
+ */
 export async function* differences(db: Database, products: ProductsSide): AsyncGenerator<string[]> {
-  for (let after = NIL_ID; after !== MAX_ID;) {
-    // The last window has no end: a reservation that has lost its order may lie anywhere.
-    const compared = await compare(db, products, after, (await nthAfter(db, after, WINDOW)) ?? MAX_ID);
-    yield compared.differences.map(({ order_id }) => order_id);
-    after = compared.upto;
+  // The first window has no end, and the last no beginning: a reservation that has lost its order may lie anywhere.
+  for (let upto = MAX_ID; upto !== NIL_ID;) {
+    const after = (await nthBefore(db, upto, WINDOW)) ?? NIL_ID;
+    for (let from = after; from !== upto;) {
+      const compared = await compare(db, products, from, upto);
+      yield compared.differences.map(({ order_id }) => order_id);
+      from = compared.upto;
+    }
+    upto = after;
   }
 }
 
@@ -122,7 +129,7 @@ function justBefore(id: string): string {
     .replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
 }
 
-/** CONFIRMED ⇔ RESERVED, REJECTED ⇔ REJECTED (or a tombstone), CANCELLED ⇒ RELEASED, REJECTED or none; and the lines are the same. */
+/** CONFIRMED ⇔ RESERVED, REJECTED ⇔ REJECTED (or RELEASED, by a repair), CANCELLED ⇒ RELEASED, REJECTED or none; and the lines are the same. */
 export function disagreement(order: AuditedOrder, reservation: Reservation | undefined): string | undefined {
   if (order.outbox === "PENDING") return undefined;
   const isParked = order.outbox === "PARKED";
@@ -130,7 +137,7 @@ export function disagreement(order: AuditedOrder, reservation: Reservation | und
   const agreeing: Record<AuditedOrder["status"], readonly string[]> = {
     PENDING: isParked ? ["none", "RESERVED", "REJECTED"] : [],
     CONFIRMED: ["RESERVED"],
-    REJECTED: isTombstone(reservation) ? ["RELEASED"] : ["REJECTED"],
+    REJECTED: ["REJECTED", "RELEASED"],
     CANCELLED: isParked ? ["RELEASED", "REJECTED", "none", "RESERVED"] : ["RELEASED", "REJECTED", "none"],
   };
   if (!agreeing[order.status].includes(state)) return `${order.status}, its reservation ${state}`;

@@ -30,7 +30,7 @@ export function planOf({ order, reservation, isOfSameLines }: Pick<Difference, "
     case "CONFIRMED":
       return state === "none" ? { do: "republish", event: "order.created" } : { do: "decide" };
     case "REJECTED":
-      return state === "none" ? { do: "release" } : { do: "decide" };
+      return state === "none" || state === "RESERVED" ? { do: "release" } : { do: "decide" };
     case "CANCELLED":
       return state === "RESERVED" ? { do: "republish", event: "order.cancelled" } : { do: "decide" };
     default:

@@ -283,7 +283,14 @@ describe("disagreement", () => {
     ...over,
   });
   const held = (state: Outcome["outcome"], of = [line(9, 2), line(10, 4)]): Reservation => ({ order_id: testId(1), state, lines: of });
-  const AGREEING = ["CONFIRMED RESERVED", "REJECTED REJECTED", "CANCELLED RELEASED", "CANCELLED REJECTED", "CANCELLED none"];
+  const AGREEING = [
+    "CONFIRMED RESERVED",
+    "REJECTED REJECTED",
+    "REJECTED RELEASED",
+    "CANCELLED RELEASED",
+    "CANCELLED REJECTED",
+    "CANCELLED none",
+  ];
 
   it.each(STATUSES.flatMap((status) => [...OUTCOMES, "none" as const].map((state) => [status, state] as const)))(
     "%s and %s agree only where the house says so, and never matter while a reply is waited for",

@@ -17,6 +17,7 @@ const MENDED: Record<string, object> = {
   "PENDING REJECTED": { do: "republish", event: "order.created" },
   "CONFIRMED none": { do: "republish", event: "order.created" },
   "REJECTED none": { do: "release" },
+  "REJECTED RESERVED": { do: "release" },
   "CANCELLED RESERVED": { do: "republish", event: "order.cancelled" },
 };
 
