@@ -15,7 +15,7 @@ export interface Failpoint {
   /** a part of the statement and its values, or of the event's name and payload, as JSON */
   match?: string;
   /** `postpone`: the event leaves later, and its sender believes it has left */
-  does: "die" | "throw" | "delay" | "postpone" | "sleep in the database" | "channel error";
+  does: "die" | "throw" | "delay" | "postpone" | "sleep in the database" | "channel error" | "fill the heap";
   ms?: number;
   /** how many times; without it, always */
   times?: number;
@@ -35,7 +35,11 @@ setInterval(() => {
   seen = changed;
   const text = readFileSync(file, "utf8");
   armed = JSON.parse(text) as Failpoint[];
-  for (const point of armed) if (point.point === "now" && point.does === "channel error") breakChannel();
+  for (const { point, does } of armed) {
+    if (point !== "now") continue;
+    if (does === "channel error") breakChannel();
+    if (does === "fill the heap") setImmediate(fillHeap);
+  }
   writeFileSync(`${file}.seen`, text);
 }, 20).unref();
 
@@ -45,6 +49,11 @@ function breakChannel(): void {
   (channel as { checkQueue(name: string): Promise<unknown> } | null | undefined)
     ?.checkQueue("a queue that nobody has made")
     .catch(() => undefined);
+}
+
+/** As a leak does in the end. */
+function fillHeap(): void {
+  for (const kept: object[] = []; ;) kept.push({ n: kept.length });
 }
 
 const matches = ({ match = "" }: Failpoint, what: string): boolean => what.includes(match);
@@ -80,7 +89,7 @@ Client.prototype.query = function (this: Client, ...args: unknown[]) {
   const text = typeof config === "string" ? config : config?.text;
   if (text === undefined || args.some((arg) => typeof arg === "function")) return call();
   // the control without repeats: what makes rows due again when listeners come back does nothing
-  if (CHAOS_WITHOUT_REVIVAL && text.trimStart().startsWith("update outbox set next_attempt_at = now()"))
+  if (CHAOS_WITHOUT_REVIVAL && text.trimStart().startsWith("insert into outbox_events (event, due_before)"))
     return Promise.resolve({ rows: [], rowCount: 0 });
   if (armed.length === 0) return call();
   const what = text + JSON.stringify(typeof config === "string" ? args[1] : config?.values);
@@ -119,4 +128,4 @@ if (CHAOS_POOL) {
 }
 
 // the control with Moleculer's own transporter: a module's exports can be replaced before anyone has taken them
-if (CHAOS_STOCK_TRANSPORTER) Object.assign(ours, { amqpTransporter: (url: string) => new Transporters.AMQP({ url, prefetch: 64 }) });
+if (CHAOS_STOCK_TRANSPORTER) Object.assign(ours, { amqpTransporter: (...url: string[]) => new Transporters.AMQP({ url, prefetch: 64 }) });

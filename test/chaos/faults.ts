@@ -1,108 +1,37 @@
-import { execFileSync } from "node:child_process";
-import type { DatabaseName, ServiceName } from "../../config";
-import { orderCreated } from "../../contracts/orders";
 import { digestOf } from "../../contracts/lines";
+import { orderCreated } from "../../contracts/orders";
 import { stockSettled } from "../../contracts/products";
-import type { Failpoint } from "./failpoints";
-import type { Load, OrderRecord } from "./load";
-import type { NodeProcess } from "./node";
+import {
+  accepting,
+  anyProduct,
+  ask,
+  becomes,
+  clockOff,
+  cutCommits,
+  die,
+  diesAt,
+  insertOrders,
+  NEW_ORDER,
+  orderMany,
+  statusOf,
+  TWO,
+  type Fault,
+} from "./fault";
+import { FAILOVER_FAULTS } from "./faults.failover";
+import { NEIGHBOUR_FAULTS } from "./faults.neighbours";
+import { RELAY_FAULTS } from "./faults.relay";
+import { RESTORE_FAULTS } from "./faults.restores";
+import { BROKER_FAULTS } from "./faults.brokers";
+import { DATABASE_FAULTS } from "./faults.databases";
+import type { OrderRecord } from "./load";
 import { loneNode } from "./lone";
-import type { Cut, Proxy } from "./proxy";
-import type { System, Topology } from "./system";
+import type { NodeProcess } from "./node";
 import { pause, until } from "./wait";
-
-export interface Chaos {
-  readonly system: System;
-  readonly load: Load;
-  readonly quick: boolean;
-  readonly random: () => number;
-  /** Notes a violation where it does not hold. */
-  expect(holds: boolean, what: string): void;
-}
-
-/** What a fault acts on, or counts on to work; it fights with another that holds it too. */
-type Part = "api" | "orders" | "products" | "rabbitmq" | "databases";
-
-export interface Fault {
-  readonly number: number;
-  readonly name: string;
-  /** more than one node of a service */
-  readonly nodes?: Topology;
-  /** ms from the end of the fault until all is settled and an order is confirmed again */
-  readonly within?: number;
-  /** may come at any time, as often as it likes, beside any that holds none of the same parts */
-  readonly random?: readonly Part[];
-  readonly quick?: true;
-  /** @returns why it can't be done here */
-  readonly impossible?: () => string | undefined;
-  /** Does it and ends it; under load. */
-  inject(chaos: Chaos): Promise<void>;
-  /** Once all is quiet again. */
-  after?(chaos: Chaos): Promise<void>;
-}
-
-const TWO: Topology = { api: 2, users: 2, orders: 2, products: 2 };
-const NEW_ORDER = "insert into orders";
-const die = (point: Failpoint["point"], match: string): Failpoint => ({ point, match, does: "die", times: 1 });
-
-/** A node dies at a failpoint under load, and another process takes its place. */
-const diesAt =
-  (service: ServiceName, ...points: Failpoint[]) =>
-  async ({ system }: Chaos): Promise<void> => {
-    const slot = system.slots.find((one) => one.process === system.node(service));
-    await slot?.process?.arm(...points);
-    await slot?.process?.ended(40_000);
-    if (slot) await system.launch(slot);
-  };
-
-/** Waits until orders are accepted again, from now on. */
-const accepting = ({ load }: Chaos, ms = 40_000): Promise<void> => {
-  const now = Date.now();
-  return until("orders are accepted", () => [...load.orders.values()].slice(-500).some(({ at, status }) => at > now && status === 201), ms);
-};
-
-/** The one value of the one row. */
-const ask = async <T>({ system }: Chaos, database: DatabaseName, text: string, ...values: unknown[]): Promise<T | undefined> =>
-  Object.values((await system.sql<Record<string, T>>(database, text, values))[0] ?? {})[0];
-
-const statusOf = (chaos: Chaos, order: OrderRecord) => ask<string>(chaos, "orders", "select status from orders where id = $1", order.id);
-
-const becomes = (chaos: Chaos, order: OrderRecord, status: string): Promise<void> =>
-  until(`order ${order.id ?? ""} is ${status}`, async () => (await statusOf(chaos, order)) === status, 40_000);
-
-const anyProduct = ({ load }: Chaos): string => [...load.products.keys()][0] ?? "";
-
-const orderMany = ({ load }: Chaos, count: number, product: string): Promise<OrderRecord[]> =>
-  Promise.all(Array.from({ length: count }, () => load.order([{ product_id: product, quantity: 1 }])));
-
-/** Orders of eight users that no client has placed: as many, with a given payload. @returns the ids of their outbox rows */
-const insertOrders = ({ system }: Chaos, count: number, product: string, payload: unknown): Promise<{ id: string }[]> =>
-  system.sql(
-    "orders",
-    `with o as (
-       insert into orders (user_id, idempotency_key, request_hash, lines_digest, total_cents)
-       select md5((n % 8)::text)::uuid, gen_random_uuid()::text, 'chaos', $4, 100 from generate_series(1, $1) as n returning id, user_id
-     ), l as (insert into order_lines select id, $2, 'Lamp', 100, 1 from o),
-     h as (insert into order_history (order_id, status) select id, 'PENDING' from o)
-     insert into outbox (order_id, user_id, event, payload) select id, user_id, 'order.created', $3 from o returning id`,
-    [count, product, JSON.stringify(payload), digestOf([{ product_id: product, quantity: 1 }])],
-  );
-
-/** Each connection's next commit ends it, in turn before the server has heard of it and before we hear of it. */
-function cutCommits(line: Proxy, sign: string): { cuts: () => number; stop: () => void } {
-  let cuts = 0;
-  line.cutsAt = (chunk): Cut => (chunk.includes(sign) && chunk.length > 0 ? (++cuts % 2 === 0 ? "request" : "answer") : undefined);
-  return { cuts: () => cuts, stop: () => (line.cutsAt = () => undefined) };
-}
-
-/** Whether two of a random run may be on at one time. */
-export const areCompatible = (one: Fault, other: Fault): boolean =>
-  one !== other && one.random?.some((part) => other.random?.includes(part)) === false;
 
 let tombstones: OrderRecord[] = [];
 let lastUnit = "";
 
-export const FAULTS: readonly Fault[] = [
+const FIRST_THIRTY: readonly Fault[] = [
   { number: 1, name: "orders dies before commit", random: ["orders"], inject: diesAt("orders", die("before query", NEW_ORDER)) },
   {
     number: 2,
@@ -514,13 +443,12 @@ export const FAULTS: readonly Fault[] = [
   { number: 30, name: "a whole node and its database killed", inject: loneNode },
 ];
 
-/** What `faketime` sets for the command it runs. Not run by it: a signal would end the wrapper and leave the node. */
-function clockOff(offset: string): Record<string, string> | undefined {
-  try {
-    const env = execFileSync("faketime", ["-m", "--exclude-monotonic", "-f", offset, "env"], { encoding: "utf8" });
-    const lines = env.split("\n").filter((line) => /^(LD_PRELOAD|FAKETIME|FAKETIME_DONT_FAKE_MONOTONIC)=/.test(line));
-    return Object.fromEntries(lines.map((line): [string, string] => [line.slice(0, line.indexOf("=")), line.slice(line.indexOf("=") + 1)]));
-  } catch {
-    return undefined; // not installed
-  }
-}
+export const FAULTS: readonly Fault[] = [
+  ...FIRST_THIRTY,
+  ...RESTORE_FAULTS,
+  ...BROKER_FAULTS,
+  ...FAILOVER_FAULTS,
+  ...DATABASE_FAULTS,
+  ...RELAY_FAULTS,
+  ...NEIGHBOUR_FAULTS,
+].sort((one, other) => one.number - other.number);

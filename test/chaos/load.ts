@@ -1,58 +1,12 @@
 import { randomUUID } from "node:crypto";
 import { Agent, fetch as fetchFrom } from "undici";
 import { BALANCER } from "./balancer";
+import { Losses } from "./losses";
+import { Window, type Adjustment, type Answer, type Credentials, type Line, type LoadOptions, type OrderRecord } from "./records";
 import { ADMIN, type Shop } from "./system";
 import { messageOf, pause, until } from "./wait";
 
-export interface Line {
-  product_id: string;
-  quantity: number;
-}
-
-/** What the clients know of one order: its key, and the first definite answer to it. */
-export interface OrderRecord {
-  key: string;
-  client: number;
-  items: Line[];
-  attempts: number;
-  status?: number;
-  body?: string;
-  id?: string;
-  /** when the first attempt left */
-  at: number;
-  cancel?: { status: number };
-  /** a fault's own: nobody cancels it by chance */
-  spared: boolean;
-}
-
-export interface Adjustment {
-  reason: string;
-  product_id: string;
-  delta: number;
-  /** undefined: may have been applied */
-  status?: number;
-}
-
-export interface LoadOptions {
-  clients?: number;
-  /** how long a client repeats what is not answered; nobody waits long for a shop that must fail */
-  giveUpMs?: number;
-}
-
-interface Answer {
-  status: number;
-  body: string;
-}
-
-/** What happened while a fault was on. */
-export class Window {
-  accepted = 0;
-  repeats = 0;
-  /** 5xx answers, and requests that ended without an answer */
-  failures = 0;
-  silence = 0;
-  slowest = 0;
-}
+export type { OrderRecord } from "./records";
 
 const CLIENT_TIMEOUT_MS = 8_000;
 const MOST_UNDER_WAY = 48;
@@ -68,9 +22,14 @@ export class Load {
   /** product → quantity at its creation */
   readonly products = new Map<string, number>();
   readonly violations: string[] = [];
+  readonly losses = new Losses();
+  /** Whoever gets a 401 logs in again, and goes on. */
+  sessionsMayEnd = false;
   window = new Window();
+  private readonly people: Credentials[] = [];
   private tokens: string[] = [];
   private admin = "";
+  private loggingIn: Promise<void> | undefined;
   private plenty: string[] = [];
   private scarce: string[] = [];
   private timer: NodeJS.Timeout | undefined;
@@ -91,20 +50,34 @@ export class Load {
 
   async setUp(): Promise<void> {
     await until("the whole shop answers", async () => (await fetch(`${this.shop.url}/health`)).ok, 30_000);
-    for (let n = 0; n < this.clients; n++) {
-      const credentials = { email: `${randomUUID()}@shop.test`, password: "correct horse battery" };
-      await this.request("POST", "/register", credentials);
-      this.tokens.push(await this.login(credentials));
-    }
-    this.admin = await this.login(ADMIN);
+    for (let n = 0; n < this.clients; n++) this.people.push(await this.register());
+    await this.logIn();
     for (let n = 0; n < 5; n++) this.plenty.push(await this.createProduct(PLENTY));
     for (let n = 0; n < 3; n++) this.scarce.push(await this.createProduct(SCARCE));
   }
 
-  private async login(credentials: { email: string; password: string }): Promise<string> {
-    const { status, body } = await this.request("POST", "/token", credentials);
-    if (status !== 200) throw new Error(`no login: ${status} ${body}`);
-    return (JSON.parse(body) as { access_token: string }).access_token;
+  /** A new account. */
+  async register(email = `${randomUUID()}@shop.test`): Promise<Credentials> {
+    const credentials = { email, password: "correct horse battery" };
+    await this.patiently(() => this.request("POST", "/register", credentials));
+    return credentials;
+  }
+
+  async tokensOf(credentials: Credentials): Promise<{ access_token: string; refresh_token: string }> {
+    const answer = await this.patiently(() => this.request("POST", "/token", credentials));
+    if (answer?.status !== 200) throw new Error(`no login: ${answer?.status ?? "no answer"} ${answer?.body ?? ""}`);
+    return JSON.parse(answer.body) as { access_token: string; refresh_token: string };
+  }
+
+  /** Everybody logs in, once however many ask for it. */
+  private logIn(): Promise<void> {
+    const all = async (): Promise<void> => {
+      const granted: string[] = [];
+      for (const person of [...this.people, ADMIN]) granted.push((await this.tokensOf(person)).access_token);
+      this.admin = granted.pop() ?? "";
+      this.tokens = granted;
+    };
+    return (this.loggingIn ??= all().finally(() => (this.loggingIn = undefined)));
   }
 
   async createProduct(quantity: number): Promise<string> {
@@ -170,31 +143,36 @@ export class Load {
   }
 
   /** Orders under a new key, until there is a definite answer. */
-  async order(items: Line[], spared = true): Promise<OrderRecord> {
-    const client = Math.floor(this.random() * this.clients);
+  async order(items: Line[], spared = true, client = Math.floor(this.random() * this.clients)): Promise<OrderRecord> {
     const record: OrderRecord = { key: randomUUID(), client, items, attempts: 0, at: Date.now(), spared };
     this.orders.set(record.key, record);
     const answer = await this.insist(() => {
       record.attempts++;
       return this.post(record);
     });
-    if (answer === undefined) return record;
+    if (answer !== undefined) this.noteOrder(record, answer);
+    return record;
+  }
+
+  private noteOrder(record: OrderRecord, answer: Answer): void {
     Object.assign(record, answer);
     if (answer.status === 201) {
       this.window.accepted++;
       record.id = (JSON.parse(answer.body) as { id: string }).id;
     } else if (answer.status !== 409) this.violations.push(`an order was answered ${answer.status}: ${answer.body}`);
-    return record;
   }
 
-  /** Sends an answered order again: the answer must be the same to the letter. */
+  /** Sends an answered order again: the answer must be the same to the letter. One that is lost is a new one. */
   async repeat(record: OrderRecord): Promise<void> {
     this.window.repeats++;
+    const { status, body, id } = record;
     const answer = await this.insist(() => this.post(record));
-    if (answer !== undefined && (answer.status !== record.status || answer.body !== record.body))
-      this.violations.push(
-        `key ${record.key} was answered ${record.status ?? ""} ${record.body ?? ""}, then ${answer.status} ${answer.body}`,
-      );
+    if (answer === undefined || (answer.status === status && answer.body === body) || record.id !== id) return;
+    if (this.losses.mayHave("orders", record)) {
+      this.losses.counts.orders++;
+      delete record.cancel;
+      this.noteOrder(record, answer);
+    } else this.violations.push(`key ${record.key} was answered ${status ?? ""} ${body ?? ""}, then ${answer.status} ${answer.body}`);
   }
 
   async cancel(record: OrderRecord): Promise<void> {
@@ -204,7 +182,9 @@ export class Load {
     );
     if (answer === undefined) return;
     record.cancel = answer;
-    if (answer.status !== 200 && answer.status !== 409) this.violations.push(`a cancel was answered ${answer.status}: ${answer.body}`);
+    const isLost = answer.status === 404 && this.losses.mayHave("orders", record);
+    if (answer.status !== 200 && answer.status !== 409 && !isLost)
+      this.violations.push(`a cancel was answered ${answer.status}: ${answer.body}`);
   }
 
   /** Has no key, so it is never repeated: without an answer it may have been applied. */
@@ -212,20 +192,31 @@ export class Load {
     const adjustment: Adjustment = { reason, product_id, delta };
     this.adjustments.push(adjustment);
     const answer = await this.request("POST", `/products/${product_id}/stock`, { delta, reason }, this.tokens[0]);
-    if (answer.status > 0 && answer.status < 500) adjustment.status = answer.status;
+    const { sent, answered, status } = answer;
+    if (status > 0 && status < 500) Object.assign(adjustment, { sent, answered, status });
   }
 
   /** As the admin, until there is a definite answer. */
-  asAdmin(method: string, path: string): Promise<Answer | undefined> {
-    return this.insist(() => this.request(method, path, undefined, this.admin, Math.min(60_000, this.giveUpMs)));
+  asAdmin(method: string, path: string, body?: unknown): Promise<Answer | undefined> {
+    return this.insist(() => this.request(method, path, body, this.admin, Math.min(60_000, this.giveUpMs)));
   }
 
   private post({ key, client, items }: OrderRecord): Promise<Answer> {
     return this.request("POST", "/orders", { items }, this.tokens[client], CLIENT_TIMEOUT_MS, { "Idempotency-Key": key });
   }
 
+  /** As who they are, who logs in again where that is called for. */
+  private insist(attempt: () => Promise<Answer>): Promise<Answer | undefined> {
+    return this.patiently(async () => {
+      const answer = await attempt();
+      if (answer.status !== 401 || !this.sessionsMayEnd) return answer;
+      await this.logIn();
+      return { ...answer, status: 0 }; // as who they are now, in a moment
+    });
+  }
+
   /** Repeats after a 5xx, a time-out or a broken connection, and where the first attempt is still under way. */
-  private async insist(attempt: () => Promise<Answer>): Promise<Answer | undefined> {
+  private async patiently(attempt: () => Promise<Answer>): Promise<Answer | undefined> {
     const deadline = Date.now() + this.giveUpMs;
     for (let repeats = 0; Date.now() < deadline; repeats++) {
       if (repeats > 0) this.window.repeats++;
@@ -237,7 +228,7 @@ export class Load {
   }
 
   /** @returns status 0 where there was no answer, or none of the shop's */
-  private async request(
+  async request(
     method: string,
     path: string,
     body?: unknown,
@@ -245,7 +236,7 @@ export class Load {
     timeout = CLIENT_TIMEOUT_MS,
     more: Record<string, string> = {},
   ): Promise<Answer> {
-    const since = Date.now();
+    const sent = Date.now();
     const headers = {
       ...(body !== undefined && { "Content-Type": "application/json" }),
       ...(token && { Authorization: `Bearer ${token}` }),
@@ -260,14 +251,16 @@ export class Load {
         ...(body !== undefined && { body: JSON.stringify(body) }),
         signal: AbortSignal.timeout(timeout),
       });
-      const answer = { status: response.headers.has(BALANCER) ? 0 : response.status, body: await response.text() };
+      const text = await response.text();
+      const answer = { status: response.headers.has(BALANCER) ? 0 : response.status, body: text, sent, answered: Date.now() };
       if (answer.status === 500) this.violations.push(`${method} ${path} was answered 500: ${answer.body}`);
       if (answer.status === 503 && !response.headers.has("retry-after")) this.violations.push(`a 503 without Retry-After: ${answer.body}`);
-      this.note(answer.status, Date.now() - since);
+      if (timeout <= CLIENT_TIMEOUT_MS) this.note(answer.status, answer.answered - sent); // an audit or a repair may take longer
       return answer;
     } catch {
-      this.note(0, Date.now() - since);
-      return { status: 0, body: "" };
+      const answered = Date.now();
+      this.note(0, answered - sent);
+      return { status: 0, body: "", sent, answered };
     }
   }
 

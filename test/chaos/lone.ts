@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import path from "node:path";
 import { DATABASE_NAMES } from "../../scripts/node";
 import { readPidFile } from "../../scripts/postgres-binaries";
-import type { Chaos } from "./faults";
+import type { Chaos } from "./fault";
 import { Load } from "./load";
 import { NodeProcess } from "./node";
 import { NODE_ENV, sql, type Shop } from "./system";

@@ -2,7 +2,8 @@ import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { parseArgs } from "node:util";
-import { areCompatible, FAULTS, type Chaos, type Fault } from "./faults";
+import { areCompatible, type Chaos, type Fault, type Ground } from "./fault";
+import { FAULTS } from "./faults";
 import { Load } from "./load";
 import { RabbitMQ } from "./rabbitmq";
 import { checkReport, writeReport } from "./report";
@@ -16,6 +17,8 @@ interface Row {
   /** the fault met a sound system, and could be made */
   sound: boolean;
   accepted: number;
+  /** Answered, and then lost with a database that fell back; it counts as no violation. */
+  lost: number;
   repeats: number;
   failures: number;
   silence: number;
@@ -78,13 +81,40 @@ function chosen(): Fault[] {
   return FAULTS.filter((fault) => !options.quick || fault.quick);
 }
 
-/** One fault, or two at one time, from a sound system to a sound system. */
-async function run(faults: readonly Fault[], system: System, load: Load, topology: Topology): Promise<Row> {
-  const violations: string[] = [];
-  const none = { accepted: 0, repeats: 0, failures: 0, silence: 0, slowest: 0, recovery: undefined };
-  const row: Row = { faults, sound: true, ...none, violations };
+/** One fault, or two at one time, on the common ground or on one of its own. */
+async function run(faults: readonly Fault[], common: System, topology: Topology): Promise<Row> {
+  const none = { accepted: 0, lost: 0, repeats: 0, failures: 0, silence: 0, slowest: 0, recovery: undefined };
+  const row: Row = { faults, sound: true, ...none, violations: [] };
   row.notRun = faults.map((fault) => fault.impossible?.()).find((why) => why !== undefined);
-  if (row.notRun !== undefined) return row;
+  if (row.notRun !== undefined || load === undefined) return row;
+  now = `fault ${numbersOf(row)}, ${namesOf(row)}`;
+  const lay = faults.find((fault) => fault.ground !== undefined)?.ground;
+  if (lay === undefined) await take(row, common, load, topology);
+  else {
+    const ground = await lay(common, random, (stop) => stops.push(stop)).catch((error: unknown) => {
+      row.sound = false;
+      row.violations.push(`no ground for it: ${messageOf(error)}`);
+      return undefined;
+    });
+    if (ground !== undefined) await onOwn(ground, row, topology);
+  }
+  return row;
+}
+
+async function onOwn(ground: Ground, row: Row, topology: Topology): Promise<void> {
+  const common = load;
+  load = ground.load;
+  try {
+    await take(row, ground.system, ground.load, topology);
+  } finally {
+    load = common;
+    await ground.stop();
+  }
+}
+
+/** From a sound system to a sound system. */
+async function take(row: Row, system: System, load: Load, topology: Topology): Promise<void> {
+  const { faults, violations } = row;
   const chaos: Chaos = {
     system,
     load,
@@ -105,7 +135,6 @@ async function run(faults: readonly Fault[], system: System, load: Load, topolog
   };
   const within = control ? CONTROL_WITHIN_MS : Math.max(...faults.map((fault) => fault.within ?? WITHIN_MS));
 
-  now = `fault ${numbersOf(row)}, ${namesOf(row)}`;
   await system.scale(faults.reduce((nodes, fault) => ({ ...nodes, ...fault.nodes }), topology));
   load.start(Number(options.rate));
   const warm = () => load.window.accepted >= 15;
@@ -130,7 +159,7 @@ async function run(faults: readonly Fault[], system: System, load: Load, topolog
   violations.push(...(await verify(system, load, quiet).catch((error: unknown) => [`no verdict: ${messageOf(error)}`])));
   for (const fault of faults) await fault.after?.(chaos).catch(note("afterwards"));
   violations.push(...load.violations.splice(0));
-  return row;
+  row.lost = Object.values(load.losses.counts).reduce((sum, n) => sum + n, 0);
 }
 
 /** No more requests, and nothing left under way between the nodes. */
@@ -151,7 +180,7 @@ async function runAll(): Promise<Row[]> {
   const rows: Row[] = [];
   const told = new Set<string>(); // an order that is lost stays lost: it is told once
   for (const faults of options.random ? schedule() : chosen().map((fault) => [fault])) {
-    const row = await run(faults, system, load, topology);
+    const row = await run(faults, system, topology);
     row.violations = row.violations.filter((violation) => !told.has(violation));
     for (const violation of row.violations) told.add(violation);
     rows.push(row);
@@ -189,19 +218,20 @@ const namesOf = ({ faults }: Row): string => faults.map(({ name }) => name).join
 const seconds = (): string => ((Date.now() - since) / 1000).toFixed(0);
 
 function tell(row: Row): void {
-  const { violations, notRun, recovery } = row;
-  const what = notRun ?? (violations.length > 0 ? `${violations.length} VIOLATIONS` : `ok, recovered after ${recovery ?? "?"} ms`);
+  const { violations, notRun, recovery, lost } = row;
+  const ok = `ok, recovered after ${recovery ?? "?"} ms${lost > 0 ? `; ${lost} orders, cancels and adjustments are lost` : ""}`;
+  const what = notRun ?? (violations.length > 0 ? `${violations.length} VIOLATIONS` : ok);
   if (process.stderr.isTTY) process.stderr.write("\r\x1b[K");
   console.log(`${seconds().padStart(5)} s  ${numbersOf(row)} ${namesOf(row)}: ${what}`);
   for (const violation of violations.slice(0, 5)) console.log(`           ${violation.slice(0, 400)}`);
 }
 
-const HEAD = ["#", "fault", "orders", "repeats", "failed", "silence ms", "slowest ms", "recovery ms", "violations"];
+const HEAD = ["#", "fault", "orders", "lost", "repeats", "failed", "silence ms", "slowest ms", "recovery ms", "violations"];
 
 /** Of as many cells as the head, or fewer where it was not run. */
 function cellsOf(row: Row): string[] {
-  const { notRun, accepted, repeats, failures, silence, slowest, recovery, violations } = row;
-  const figures = [accepted, repeats, failures, silence, slowest, recovery ?? "never", violations.length].map(String);
+  const { notRun, accepted, lost, repeats, failures, silence, slowest, recovery, violations } = row;
+  const figures = [accepted, lost, repeats, failures, silence, slowest, recovery ?? "never", violations.length].map(String);
   return [numbersOf(row), namesOf(row), ...(notRun === undefined ? figures : [`not run: ${notRun}`])];
 }
 
@@ -241,7 +271,7 @@ async function main(): Promise<number> {
   if (options.report !== undefined) await writeReport(options.report, Number(seconds()), HEAD, rows.map(cellsOf));
   if (options.random) console.log(`seed ${options.seed}, ${rows.flatMap((row) => row.faults).length} faults`);
   if (control) console.log(found ? "The control was found out, as it should be." : "The control was NOT found out: the harness is blind.");
-  if (found && !control) console.log(`The logs of the nodes are in ${path.join(folder, "logs")}`);
+  if (found && !control) console.log(`The logs of the nodes are in ${folder}`);
   await cleanUp(found && !control);
   return found === control ? 0 : 1;
 }

@@ -12,6 +12,8 @@ interface Launch {
   /** its readiness */
   readyUrl: string;
   env: Record<string, string>;
+  /** of Node.js, over those of `npm start` */
+  flags?: readonly string[] | undefined;
 }
 
 /** Starts have to share two cores with a load. */
@@ -24,12 +26,12 @@ export class NodeProcess {
   readonly logFile: string;
   private readonly readyUrl: string;
 
-  constructor({ build, logFile, readyUrl, env }: Launch) {
+  constructor({ build, logFile, readyUrl, env, flags = [] }: Launch) {
     this.logFile = logFile;
     this.readyUrl = readyUrl;
     this.failpointFile = `${logFile}.failpoints`;
     const log = openSync(logFile, "a");
-    this.child = spawn(process.execPath, [...NODE_FLAGS, "--require", "./test/chaos/failpoints.js", "scripts/start.js"], {
+    this.child = spawn(process.execPath, [...NODE_FLAGS, ...flags, "--require", "./test/chaos/failpoints.js", "scripts/start.js"], {
       cwd: build,
       env: { PATH: process.env["PATH"] ?? "", NODE_ENV: "test", CHAOS_FAILPOINT_FILE: this.failpointFile, ...env },
       stdio: ["ignore", log, log],
@@ -100,9 +102,14 @@ export class NodeProcess {
 export function killTree(child: ChildProcess): void {
   const { pid } = child;
   if (pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
-  for (const one of processTree(pid)) {
+  signalTree(pid, "SIGKILL");
+}
+
+/** @param root a process that is surely ours */
+export function signalTree(root: number, signal: NodeJS.Signals): void {
+  for (const one of processTree(root)) {
     try {
-      process.kill(one, "SIGKILL");
+      process.kill(one, signal);
     } catch {
       // it has ended with its parent
     }

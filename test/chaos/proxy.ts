@@ -47,6 +47,10 @@ export class Proxy {
     this.target = new URL(url);
   }
 
+  leadsTo(url: string): boolean {
+    return this.target.href === new URL(url).href;
+  }
+
   /** Nothing passes and nothing is closed, as when a cable is pulled. */
   freeze(): void {
     this.frozen = true;

@@ -14,57 +14,50 @@ const run = promisify(execFile);
 const BIN = "/usr/lib/rabbitmq/bin";
 const START_MS = 90_000;
 
+/** What a broker gets beside the usual: configuration and environment, and the user, password and virtual host of its URL. */
+interface Over {
+  config?: string;
+  env?: Record<string, string>;
+  user?: string;
+  path?: string;
+}
+
+/** Where a broker runs: on the loopback address, or in a network namespace with an address of its own. */
+export interface Place {
+  address: string;
+  namespace?: string;
+}
+
+interface Identity extends Place {
+  name: string;
+  cookie: string;
+  ports: { amqp: number; distribution: number; epmd: number };
+}
+
+const LOOPBACK: Place = { address: "127.0.0.1" };
+const newCookie = (): string => randomBytes(15).toString("hex").toUpperCase();
+
 /** A RabbitMQ that shares nothing with the machine's own: name, ports, epmd, cookie and files are its own. */
 export class RabbitMQ {
-  private readonly epmd: ChildProcess;
+  private epmd: ChildProcess | undefined;
   private server: ChildProcess | undefined;
 
   private constructor(
     private readonly env: Record<string, string>,
     readonly url: string,
     private readonly log: number,
-  ) {
-    const { ERL_EPMD_PORT = "" } = env;
-    this.epmd = spawn("epmd", ["-port", ERL_EPMD_PORT, "-address", "127.0.0.1"], { detached: true, stdio: "ignore", env });
-  }
+    private readonly namespace: string | undefined,
+  ) {}
 
   static isInstalled(): boolean {
     return existsSync(join(BIN, "rabbitmq-server"));
   }
 
-  /** @param over configuration and environment that it gets as well; user, password and virtual host of its URL */
-  static async start(
-    folder: string,
-    over: { config?: string; env?: Record<string, string>; user?: string; path?: string } = {},
-  ): Promise<RabbitMQ> {
-    await mkdir(folder, { recursive: true });
-    const [port = 0, distribution = 0, epmd = 0] = await freePorts(3);
-    const file = async (name: string, content: string): Promise<string> => {
-      await writeFile(join(folder, name), content, { mode: 0o600 });
-      return join(folder, name);
-    };
-    await file(".erlang.cookie", randomBytes(15).toString("hex").toUpperCase());
-    const env = {
-      PATH: process.env["PATH"] ?? "",
-      HOME: folder,
-      LANG: "C.UTF-8",
-      ERL_EPMD_PORT: String(epmd),
-      ERL_EPMD_ADDRESS: "127.0.0.1",
-      RABBITMQ_NODENAME: `chaos${process.pid}@localhost`,
-      RABBITMQ_DIST_PORT: String(distribution),
-      RABBITMQ_NODE_PORT: String(port),
-      RABBITMQ_NODE_IP_ADDRESS: "127.0.0.1",
-      RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS: "-kernel inet_dist_use_interface {127,0,0,1}",
-      RABBITMQ_MNESIA_BASE: join(folder, "mnesia"),
-      RABBITMQ_LOG_BASE: join(folder, "log"),
-      RABBITMQ_PID_FILE: join(folder, "pid"),
-      RABBITMQ_ENABLED_PLUGINS_FILE: await file("enabled_plugins", "[]."),
-      RABBITMQ_CONF_ENV_FILE: await file("env.conf", ""),
-      RABBITMQ_CONFIG_FILE: await file("rabbitmq.conf", `listeners.tcp.local = 127.0.0.1:${port}\n${over.config ?? ""}`),
-      ...over.env,
-    };
-    const url = `amqp://${over.user ?? "guest:guest"}@127.0.0.1:${port}${over.path ?? ""}`;
-    const rabbit = new RabbitMQ(env, url, openSync(join(folder, "out"), "a"));
+  static async start(folder: string, over: Over = {}): Promise<RabbitMQ> {
+    const [amqp = 0, distribution = 0, epmd = 0] = await freePorts(3);
+    const name = `chaos${process.pid}@localhost`;
+    const rabbit = await RabbitMQ.prepare(folder, { ...LOOPBACK, name, cookie: newCookie(), ports: { amqp, distribution, epmd } }, over);
+    rabbit.startEpmd();
     try {
       await rabbit.launch();
     } catch (error) {
@@ -74,9 +67,77 @@ export class RabbitMQ {
     return rabbit;
   }
 
+  /** Brokers of one cluster, one for each place, which keep their users and virtual hosts in common. */
+  static async startCluster(folder: string, places: readonly Place[], config = ""): Promise<RabbitMQ[]> {
+    const [epmd = 0, ...ports] = await freePorts(1 + 2 * places.length);
+    const cookie = newCookie();
+    const identities = places.map((place, n): Identity => {
+      const host = place.namespace === undefined ? "localhost" : place.address;
+      const [amqp = 0, distribution = 0] = ports.slice(2 * n);
+      return { ...place, name: `chaos${process.pid}-${n + 1}@${host}`, cookie, ports: { amqp, distribution, epmd } };
+    });
+    const peers = identities.map(({ name }, n) => `cluster_formation.classic_config.nodes.${n + 1} = ${name}\n`).join("");
+    // guest may come from other addresses than its own: it is known nowhere else
+    const over = { config: `cluster_formation.peer_discovery_backend = classic_config\n${peers}loopback_users = none\n${config}` };
+    const brokers = await Promise.all(identities.map((identity, n) => RabbitMQ.prepare(join(folder, String(n + 1)), identity, over)));
+    // in a namespace each has an epmd of its own
+    for (const [n, broker] of brokers.entries()) if (n === 0 || broker.namespace !== undefined) broker.startEpmd();
+    try {
+      await Promise.all(brokers.map((broker) => broker.launch()));
+      await until("all brokers are one cluster", async () => (await brokers[0]?.running()) === places.length, START_MS, 500);
+    } catch (error) {
+      await Promise.all(brokers.map((broker) => broker.end()));
+      throw error;
+    }
+    return brokers;
+  }
+
+  private static async prepare(folder: string, { name, address, namespace, cookie, ports }: Identity, over: Over): Promise<RabbitMQ> {
+    await mkdir(folder, { recursive: true });
+    const file = async (name: string, content: string): Promise<string> => {
+      await writeFile(join(folder, name), content, { mode: 0o600 });
+      return join(folder, name);
+    };
+    await file(".erlang.cookie", cookie);
+    const env = {
+      PATH: process.env["PATH"] ?? "",
+      HOME: folder,
+      LANG: "C.UTF-8",
+      ERL_EPMD_PORT: String(ports.epmd),
+      ERL_EPMD_ADDRESS: address,
+      RABBITMQ_NODENAME: name,
+      ...(namespace !== undefined && { RABBITMQ_USE_LONGNAME: "true" }),
+      RABBITMQ_DIST_PORT: String(ports.distribution),
+      RABBITMQ_NODE_PORT: String(ports.amqp),
+      RABBITMQ_NODE_IP_ADDRESS: address,
+      RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS: `-kernel inet_dist_use_interface {${address.replaceAll(".", ",")}}`,
+      RABBITMQ_MNESIA_BASE: join(folder, "mnesia"),
+      RABBITMQ_LOG_BASE: join(folder, "log"),
+      RABBITMQ_PID_FILE: join(folder, "pid"),
+      RABBITMQ_ENABLED_PLUGINS_FILE: await file("enabled_plugins", "[]."),
+      RABBITMQ_CONF_ENV_FILE: await file("env.conf", ""),
+      RABBITMQ_CONFIG_FILE: await file("rabbitmq.conf", `listeners.tcp.local = ${address}:${ports.amqp}\n${over.config ?? ""}`),
+      ...over.env,
+    };
+    const url = `amqp://${over.user ?? "guest:guest"}@${address}:${ports.amqp}${over.path ?? ""}`;
+    return new RabbitMQ(env, url, openSync(join(folder, "out"), "a"), namespace);
+  }
+
+  /** In its network namespace, where it has one. */
+  private command(program: string, args: string[]): [string, string[]] {
+    return this.namespace === undefined ? [program, args] : ["ip", ["netns", "exec", this.namespace, program, ...args]];
+  }
+
+  private startEpmd(): void {
+    const { ERL_EPMD_PORT = "", ERL_EPMD_ADDRESS = "" } = this.env;
+    const [program, args] = this.command("epmd", ["-port", ERL_EPMD_PORT, "-address", ERL_EPMD_ADDRESS]);
+    this.epmd = spawn(program, args, { detached: true, stdio: "ignore", env: this.env });
+  }
+
   /** Starts the server process and waits until it takes connections. */
   async launch(): Promise<void> {
-    this.server = spawn(join(BIN, "rabbitmq-server"), { env: this.env, detached: true, stdio: ["ignore", this.log, this.log] });
+    const [program, args] = this.command(join(BIN, "rabbitmq-server"), []);
+    this.server = spawn(program, args, { env: this.env, detached: true, stdio: ["ignore", this.log, this.log] });
     await this.answers();
   }
 
@@ -90,21 +151,37 @@ export class RabbitMQ {
     return until("RabbitMQ takes connections", connects, START_MS, 250);
   }
 
+  /** How many brokers of its cluster it sees running, itself among them. */
+  async running(): Promise<number> {
+    return Number(await this.ctl("eval", "length(rabbit_nodes:all_running())."));
+  }
+
   /** SIGKILL to the script that we started and to the RabbitMQ below it. */
   async kill(): Promise<void> {
     const { server } = this;
     if (server === undefined) return;
     killTree(server);
-    await until("RabbitMQ has ended", () => server.exitCode !== null || server.signalCode !== null);
+    await this.ended();
+  }
+
+  /** As an operator does it: connections are closed, then the process ends. */
+  async shutDown(): Promise<void> {
+    await this.ctl("stop");
+    await this.ended();
+  }
+
+  private ended(): Promise<void> {
+    return until("RabbitMQ has ended", () => this.server?.exitCode !== null || this.server.signalCode !== null);
   }
 
   /** @returns what rabbitmqctl prints */
   async ctl(...args: string[]): Promise<string> {
-    return (await run(join(BIN, "rabbitmqctl"), ["-q", ...args], { env: this.env, timeout: 60_000 })).stdout;
+    const [program, all] = this.command(join(BIN, "rabbitmqctl"), ["-q", ...args]);
+    return (await run(program, all, { env: this.env, timeout: 60_000 })).stdout;
   }
 
   async end(): Promise<void> {
     await this.kill();
-    this.epmd.kill("SIGKILL");
+    this.epmd?.kill("SIGKILL");
   }
 }

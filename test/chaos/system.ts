@@ -28,6 +28,12 @@ export interface Shop {
   sql<Row extends QueryResultRow>(database: DatabaseName, text: string, values?: unknown[]): Promise<Row[]>;
 }
 
+/** Where its databases are. */
+interface Postgres {
+  url(database: string): string;
+  stop(): Promise<void>;
+}
+
 export async function sql<Row extends QueryResultRow>(url: string, text: string, values?: unknown[]): Promise<Row[]> {
   const client = new Client({ connectionString: url, connectionTimeoutMillis: 5_000, statement_timeout: 30_000 });
   client.on("error", () => undefined); // fails the statement as well
@@ -93,13 +99,15 @@ export type Topology = Readonly<Partial<Record<ServiceName, number>>>;
 /** RabbitMQ, PostgreSQL, proxies, nodes and a balancer. */
 export class System implements Shop {
   readonly slots: Slot[] = [];
+  /** What a fault has brought along; ended with all else. */
+  readonly guests = new Set<{ end(): Promise<void> | void }>();
   private balancer: { url: string; close: () => void } | undefined;
 
   private constructor(
     readonly folder: string,
     readonly buildFolder: string,
     readonly rabbit: RabbitMQ,
-    private postgres: EmbeddedPostgres,
+    private postgres: Postgres,
     readonly databases: Readonly<Record<DatabaseName, Proxy>>,
     private readonly env: Record<string, string>,
   ) {}
@@ -113,14 +121,26 @@ export class System implements Shop {
     onStop(() => rabbit.end());
     const postgres = await startPostgres(folder);
     onStop(() => system.postgres.stop());
-    const proxy = (service: DatabaseName) => Proxy.to(postgres.url(DATABASE_NAMES[service]), 5432);
-    const databases = { users: await proxy("users"), products: await proxy("products"), orders: await proxy("orders") };
-    const system = new System(folder, buildFolder, rabbit, postgres, databases, env);
+    const system = new System(folder, buildFolder, rabbit, postgres, await proxies(postgres), env);
     onStop(() => system.stop());
-    system.balancer = await startBalancer(() =>
-      system.running("api").map(({ port, process }) => ({ port, isReady: () => isReady(port, process) })),
-    );
+    await system.balance();
     return system;
+  }
+
+  /** Nodes of their own on other databases, with the build and the RabbitMQ of this one. @param name of its namespace and its folder */
+  async another(name: string, postgres: Postgres, more: Record<string, string> = {}): Promise<System> {
+    const folder = path.join(this.folder, name);
+    mkdirSync(path.join(folder, "logs"), { recursive: true });
+    const env = { ...this.env, NAMESPACE: name, ...more };
+    const other = new System(folder, this.buildFolder, this.rabbit, postgres, await proxies(postgres), env);
+    await other.balance();
+    return other;
+  }
+
+  private async balance(): Promise<void> {
+    this.balancer = await startBalancer(() =>
+      this.running("api").map(({ port, process }) => ({ port, isReady: () => isReady(port, process) })),
+    );
   }
 
   get url(): string {
@@ -172,7 +192,7 @@ export class System implements Shop {
   }
 
   /** A new process, under a new node id, in a place. */
-  async launch(slot: Slot, how: { env?: Record<string, string> | undefined } = {}): Promise<NodeProcess> {
+  async launch(slot: Slot, how: { env?: Record<string, string> | undefined; flags?: readonly string[] } = {}): Promise<NodeProcess> {
     const { service } = slot;
     const id = `${slot.name}.${++slot.incarnation}`;
     const database = service === "api" ? {} : { [DATABASES[service]]: this.databases[service].url };
@@ -180,9 +200,10 @@ export class System implements Shop {
       build: this.buildFolder,
       logFile: path.join(this.folder, "logs", `${id}.log`),
       readyUrl: `http://127.0.0.1:${slot.opsPort}/ready`,
+      flags: how.flags,
       env: {
         ...NODE_ENV,
-        NODE_COMPILE_CACHE: path.join(this.folder, "compile-cache"),
+        NODE_COMPILE_CACHE: path.join(this.buildFolder, "..", "compile-cache"),
         SERVICES: service,
         NODE_ID: id,
         TRANSPORTER: slot.amqp.url,
@@ -226,7 +247,7 @@ export class System implements Shop {
   /** Speaks as one more node, past all proxies. */
   async asNode<T>(speak: (broker: ServiceBroker) => Promise<T>, services: string[] = ["orders", "products"]): Promise<T> {
     const broker = new ServiceBroker({
-      namespace: NAMESPACE,
+      namespace: this.env["NAMESPACE"] ?? NAMESPACE,
       nodeID: `chaos-${Date.now()}`,
       transporter: amqpTransporter(this.rabbit.url),
       logger: false,
@@ -255,12 +276,23 @@ export class System implements Shop {
     return this.running().some(({ process }) => readIfThere(process.logFile).includes(text));
   }
 
+  async endGuests(): Promise<void> {
+    for (const guest of [...this.guests].reverse()) await guest.end();
+    this.guests.clear();
+  }
+
   /** Nobody waits for anything: kills what still runs. */
   async stop(): Promise<void> {
     this.balancer?.close();
     await Promise.all(this.running().map(({ process }) => process.kill()));
+    await this.endGuests();
     for (const proxy of [...this.slots.map((slot) => slot.amqp), ...Object.values(this.databases)]) proxy.close();
   }
+}
+
+async function proxies(postgres: Postgres): Promise<Record<DatabaseName, Proxy>> {
+  const proxy = (database: DatabaseName) => Proxy.to(postgres.url(DATABASE_NAMES[database]), 5432);
+  return { users: await proxy("users"), products: await proxy("products"), orders: await proxy("orders") };
 }
 
 const startPostgres = (folder: string): Promise<EmbeddedPostgres> =>

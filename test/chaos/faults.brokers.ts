@@ -1,0 +1,224 @@
+import path from "node:path";
+import { SERVICES } from "../../config";
+import { accepting, type Chaos, type Fault } from "./fault";
+import { Network } from "./network";
+import { RabbitMQ, type Place } from "./rabbitmq";
+import { pause, until } from "./wait";
+
+/*
+ * RabbitMQ as a cluster of three that loses brokers and links, and one that lacks memory or disk space.
+ */
+
+const SILENCE_MS = 15_000;
+const LOOPBACK: readonly Place[] = Array.from({ length: 3 }, () => ({ address: "127.0.0.1" }));
+/** What an operator of three brokers sets: the part that sees only itself stops, and comes back by itself. */
+const OPERATED = "cluster_partition_handling = pause_minority\n";
+
+/** A cluster of three for the nodes of the system, until the fault is over. */
+class Brokers {
+  private constructor(
+    private readonly chaos: Chaos,
+    readonly all: readonly RabbitMQ[],
+  ) {}
+
+  static async start(chaos: Chaos, places = LOOPBACK, config = ""): Promise<Brokers> {
+    const folder = path.join(chaos.system.folder, "rabbitmq", `cluster-${Date.now()}`);
+    const all = await RabbitMQ.startCluster(folder, places, OPERATED + config);
+    for (const broker of all) chaos.system.guests.add(broker);
+    return new Brokers(chaos, all);
+  }
+
+  broker(n: number): RabbitMQ {
+    const broker = this.all[n % this.all.length];
+    if (broker === undefined) throw new Error("there is no broker");
+    return broker;
+  }
+
+  /** Each node keeps its one address, which leads to a broker. @param of says which, for the nth node */
+  async behindOneAddress(of: (n: number) => number): Promise<void> {
+    const { system } = this.chaos;
+    system.running().forEach(({ amqp }, n) => amqp.retarget(this.broker(of(n)).url));
+    for (const line of system.lines) line.reset();
+    await accepting(this.chaos);
+  }
+
+  /** As the health check of a load balancer does it: what led to one broker leads to another. Connections that there are stay. */
+  divert(from: RabbitMQ, to: RabbitMQ): void {
+    for (const line of this.chaos.system.lines) if (line.leadsTo(from.url)) line.retarget(to.url);
+  }
+
+  /** The nodes start anew, with a list of all brokers. */
+  async inAList(): Promise<void> {
+    const { system } = this.chaos;
+    const env = { TRANSPORTER: this.all.map(({ url }) => url).join() };
+    await Promise.all(SERVICES.map((service) => system.relaunch(service, { env })));
+    await accepting(this.chaos);
+  }
+}
+
+/** Back to the system's own RabbitMQ. */
+async function goHome({ system }: Chaos): Promise<void> {
+  for (const { amqp } of system.running()) amqp.retarget(system.rabbit.url);
+  await Promise.all(SERVICES.map((service) => system.relaunch(service)));
+  await system.endGuests();
+}
+
+/** Does something under load. Requests must be answered again within 15 s, by the same processes. */
+async function withoutRestart(chaos: Chaos, what: string, act: () => Promise<void>): Promise<void> {
+  const { system, load, expect } = chaos;
+  const pids = system.running().map(({ process }) => process.pid);
+  load.openWindow();
+  await act();
+  await accepting(chaos);
+  const { silence } = load.window;
+  expect(silence <= SILENCE_MS, `${what}: nothing was answered for ${silence} ms`);
+  const left = system.running().map(({ process }) => process.pid);
+  expect(pids.join() === left.join(), `${what}: a node has ended`);
+}
+
+interface Look {
+  blocked: number | undefined;
+  ready: number;
+}
+
+/** What a node says of itself on its OPS_PORT. */
+async function look(opsPort: number): Promise<Look> {
+  const [page, ready] = await Promise.all(["metrics", "ready"].map((name) => fetch(`http://127.0.0.1:${opsPort}/${name}`)));
+  const value = /^shop_transporter_blocked (\d)$/m.exec((await page?.text()) ?? "")?.[1];
+  return { blocked: value === undefined ? undefined : Number(value), ready: ready?.status ?? 0 };
+}
+
+/** Asks for products again and again. @returns how long each refusal took, ms; -1 for any other answer */
+async function hammer(url: string, ms: number): Promise<number[]> {
+  const took: number[] = [];
+  const end = Date.now() + ms;
+  const client = async (): Promise<void> => {
+    while (Date.now() < end) {
+      const since = performance.now();
+      const response = await fetch(`${url}/products`, { signal: AbortSignal.timeout(8_000) });
+      await response.text();
+      took.push(response.status === 503 ? performance.now() - since : -1);
+      await pause(20);
+    }
+  };
+  await Promise.all(Array.from({ length: 8 }, client));
+  return took.sort((a, b) => a - b);
+}
+
+async function alarm(chaos: Chaos, what: string, on: string[], off: string[]): Promise<void> {
+  const { system, expect, quick } = chaos;
+  const looks = () => Promise.all(system.running().map(({ opsPort }) => look(opsPort)));
+  const memory = () => system.running().reduce((sum, { process }) => sum + process.memory, 0);
+  const gateway = `http://127.0.0.1:${system.running("api")[0]?.port ?? 0}`;
+  try {
+    await system.rabbit.ctl(...on);
+    // idle nodes too: each sends heartbeats
+    const know = async () => (await looks()).every(({ blocked, ready }) => blocked === 1 && ready === 503);
+    await until(`every node knows of the ${what}`, know, 8_000, 100);
+    const health = await fetch(`${gateway}/health`);
+    expect(health.status === 503 && (await health.text()).includes("RabbitMQ takes no messages"), `${what}: /health does not say so`);
+    const before = memory();
+    const took = await hammer(gateway, quick ? 5_000 : 20_000);
+    const grown = memory() - before;
+    const [median = -1, slowest = -1] = [took[Math.floor(took.length / 2)], took.at(-1)];
+    expect(took[0] !== -1, `${what}: a request was not refused with 503`);
+    expect(median < 100 && slowest < 1_000, `${what}: refusals took ${median.toFixed(0)} ms, the slowest ${slowest.toFixed(0)} ms`);
+    expect(grown < 100, `${what}: the nodes grew by ${grown.toFixed(0)} MB`);
+  } finally {
+    await system.rabbit.ctl(...off);
+  }
+  const end = Date.now();
+  await until("every node is ready", async () => (await looks()).every(({ blocked, ready }) => blocked === 0 && ready === 200), 10_000, 50);
+  await accepting(chaos);
+  expect(Date.now() - end < 5_000, `${what}: orders were accepted ${Date.now() - end} ms after its end`);
+}
+
+export const BROKER_FAULTS: readonly Fault[] = [
+  {
+    number: 35,
+    name: "a broker of three killed for good",
+    within: 15_000,
+    async inject(chaos) {
+      const brokers = await Brokers.start(chaos);
+      await brokers.behindOneAddress(() => 0); // all queues are on the one that is killed
+      await withoutRestart(chaos, "one address", async () => {
+        await brokers.broker(0).kill();
+        await pause(1_000); // until a health check fails
+        brokers.divert(brokers.broker(0), brokers.broker(1));
+      });
+      await brokers.broker(0).launch();
+      await brokers.inAList();
+      await withoutRestart(chaos, "a list of URLs", () => brokers.broker(1).kill());
+    },
+    after: goHome,
+  },
+  {
+    number: 36,
+    name: "rolling restart of three brokers",
+    within: 15_000,
+    async inject(chaos) {
+      const brokers = await Brokers.start(chaos);
+      await brokers.behindOneAddress((n) => n);
+      for (const [n, broker] of brokers.all.entries())
+        await withoutRestart(chaos, `restart of broker ${n + 1}`, async () => {
+          const stopped = broker.shutDown();
+          await pause(2_000);
+          brokers.divert(broker, brokers.broker(n + 1));
+          await stopped;
+          await broker.launch();
+          await until("the cluster is whole", async () => (await broker.running()) === 3, 30_000, 500);
+        });
+    },
+    after: goHome,
+  },
+  {
+    number: 37,
+    name: "partition between brokers, and of nodes from their broker",
+    within: 30_000,
+    impossible: () => Network.impossible(),
+    async inject(chaos) {
+      const { system } = chaos;
+      const network = Network.start(3);
+      system.guests.add(network);
+      const brokers = await Brokers.start(chaos, network.places, "net_ticktime = 8\n");
+      const isWhole = async (): Promise<boolean> =>
+        (await Promise.all(brokers.all.map((one) => one.running()))).every((count) => count === 3);
+      const areParted = async (n: number): Promise<void> => {
+        const count = await brokers.broker(n).running();
+        chaos.expect(count === 2, `${count} brokers see each other, so nothing was parted`);
+      };
+
+      await brokers.behindOneAddress((n) => n);
+      const [orders] = system.running("orders");
+      orders?.amqp.freeze(); // neither side is told
+      await pause(25_000);
+      orders?.amqp.thaw();
+      await accepting(chaos);
+
+      await brokers.inAList();
+      network.isolate(0);
+      await pause(25_000);
+      await areParted(2);
+      network.rejoin(0);
+      await until("the cluster is whole", isWhole, 60_000, 1_000);
+      await accepting(chaos);
+
+      network.unplug(1);
+      await pause(25_000);
+      await areParted(0);
+      network.plug(1);
+      await until("the cluster is whole", isWhole, 60_000, 1_000);
+      await accepting(chaos);
+    },
+    after: goHome,
+  },
+  {
+    number: 38,
+    name: "memory alarm and disk alarm",
+    within: 10_000,
+    async inject(chaos) {
+      await alarm(chaos, "memory alarm", ["set_vm_memory_high_watermark", "0.0001"], ["set_vm_memory_high_watermark", "0.4"]);
+      await alarm(chaos, "disk alarm", ["set_disk_free_limit", "999999GB"], ["set_disk_free_limit", "50MB"]);
+    },
+  },
+];

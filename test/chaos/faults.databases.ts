@@ -1,0 +1,158 @@
+import { mkdirSync, rmSync, writeFileSync } from "node:fs";
+import path from "node:path";
+import { Client } from "pg";
+import { databaseNames, type DatabaseName } from "../../config";
+import { sqlState } from "../../mixins/sql-state";
+import { DATABASE_NAMES } from "../../scripts/node";
+import { readPidFile } from "../../scripts/postgres-binaries";
+import { startStandby } from "../support/standby";
+import { accepting, ask, type Chaos, type Fault } from "./fault";
+import type { System } from "./system";
+import { pause, until } from "./wait";
+
+/*
+ * Databases that answer, and can't do what they are asked.
+ */
+
+/** From the end of such a fault until orders are accepted again. */
+const BACK_WITHIN_MS = 5_000;
+
+export const DATABASE_FAULTS: readonly Fault[] = [
+  {
+    number: 40,
+    name: "the endpoint leads to a hot standby, then the databases are read-only",
+    within: 15_000, // rows that were published meanwhile are due again after 5 or 10 s
+    async inject(chaos) {
+      const before = await parked(chaos);
+      await behindStandby(chaos);
+      await readOnly(chaos);
+      await back(chaos, "the databases can be written again");
+      chaos.expect((await parked(chaos)) === before, "outbox rows were parked");
+    },
+  },
+  {
+    number: 43,
+    name: "a migration behind an open transaction",
+    async inject({ system, load, expect }) {
+      const file = path.join(system.buildFolder, "services/orders/migrations/900_of_a_fault.sql");
+      const operator = await connect(system, "orders");
+      await operator.query("begin; select from orders limit 1");
+      writeFileSync(file, "alter table orders add column of_a_fault int;\n");
+      try {
+        const newer = system.scale({ orders: 2 });
+        await until("the migration waits", () => system.logsSay("the migration of order_db waits for orders"));
+        load.openWindow();
+        await pause(10_000);
+        const { slowest, failures } = load.window;
+        expect(slowest < 2_000, `a request took ${slowest} ms`);
+        expect(failures === 0, `${failures} requests failed`);
+        await operator.query("rollback");
+        await newer;
+      } finally {
+        rmSync(file);
+        await operator.end();
+      }
+    },
+  },
+  {
+    number: 48,
+    name: "others take all connections but two",
+    within: 15_000,
+    async inject(chaos) {
+      const { system } = chaos;
+      const others: Client[] = [];
+      try {
+        await takeAll(system, others);
+        // The nodes must connect again, and others are faster.
+        for (let round = 0; round < 3; round++) {
+          await others[0]?.query(
+            "select pg_terminate_backend(pid) from pg_stat_activity where backend_type = 'client backend' and application_name <> $1",
+            [OTHERS],
+          );
+          await takeAll(system, others);
+        }
+        await Promise.all(others.splice(-2).map((one) => one.end()));
+        await pause(8_000);
+      } finally {
+        await Promise.all(others.map((one) => one.end()));
+      }
+      await accepting(chaos);
+    },
+  },
+];
+
+const OTHERS = "others";
+const TOO_MANY_CONNECTIONS = "53300";
+
+const cluster = (system: System): string => path.join(system.folder, "postgres", "postgres");
+
+/** Past all proxies. */
+function urlOf(system: System, service: DatabaseName): string {
+  const url = new URL(system.databases[service].url);
+  url.port = String(readPidFile(cluster(system)).port);
+  return url.href;
+}
+
+async function connect(system: System, service: DatabaseName): Promise<Client> {
+  const client = new Client({ connectionString: urlOf(system, service), application_name: OTHERS, connectionTimeoutMillis: 5_000 });
+  client.on("error", () => undefined); // fails the next statement as well
+  await client.connect();
+  return client;
+}
+
+const parked = (chaos: Chaos): Promise<number | undefined> =>
+  ask<number>(chaos, "orders", "select count(*)::int from outbox where state = 'PARKED'");
+
+async function back(chaos: Chaos, what: string): Promise<void> {
+  const since = Date.now();
+  await accepting(chaos);
+  const took = Date.now() - since;
+  chaos.expect(took < BACK_WITHIN_MS, `no order for ${took} ms after ${what}`);
+}
+
+/** As an address that moves: whoever is connected to the standby by then stays so. */
+async function behindStandby(chaos: Chaos): Promise<void> {
+  const { system } = chaos;
+  const folder = path.join(system.folder, "lone"); // one of those that are removed at the end
+  mkdirSync(folder, { recursive: true });
+  const standby = await startStandby(cluster(system), urlOf(system, "orders"), folder);
+  const lead = (urlTo: (service: DatabaseName) => string): void => {
+    for (const [service] of databaseNames()) system.databases[service].retarget(urlTo(service));
+  };
+  const home = Object.fromEntries(databaseNames().map(([service]) => [service, urlOf(system, service)]));
+  try {
+    lead((service) => standby.url(DATABASE_NAMES[service]));
+    for (const [service] of databaseNames()) system.databases[service].reset();
+    await pause(4_000);
+    lead((service) => home[service] ?? "");
+    await back(chaos, "the endpoint leads to the primary again");
+  } finally {
+    await standby.stop();
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** As some providers do it where a disk is nearly full: sessions that begin meanwhile can only read, and stay so. */
+async function readOnly({ system }: Chaos): Promise<void> {
+  for (const [service] of databaseNames()) {
+    const database = DATABASE_NAMES[service];
+    await system.sql(service, `alter database ${database} set default_transaction_read_only = on`);
+    await system.sql(service, "select pg_terminate_backend(pid) from pg_stat_activity where datname = $1 and pid <> pg_backend_pid()", [
+      database,
+    ]);
+  }
+  await pause(10_000);
+  for (const [service] of databaseNames())
+    await system.sql(service, `begin read write; alter database ${DATABASE_NAMES[service]} reset default_transaction_read_only; commit`);
+}
+
+/** @param others all of them, those that were taken before too */
+async function takeAll(system: System, others: Client[]): Promise<void> {
+  for (let isFull = false; !isFull;) {
+    const taken = await Promise.allSettled(Array.from({ length: 40 }, () => connect(system, "orders")));
+    for (const one of taken)
+      if (one.status === "fulfilled") others.push(one.value);
+      else if (sqlState(one.reason) === TOO_MANY_CONNECTIONS) isFull = true;
+      else throw one.reason;
+  }
+}

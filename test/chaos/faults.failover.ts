@@ -1,0 +1,95 @@
+import path from "node:path";
+import { DATABASES } from "../../config";
+import { DATABASE_NAMES } from "../../scripts/node";
+import type { Chaos, Fault } from "./fault";
+import { Load } from "./load";
+import { NodeProcess } from "./node";
+import { PatroniCluster, TTL_S } from "./patroni";
+import { NODE_ENV, type Shop } from "./system";
+import { verify } from "./verdict";
+import { freePorts, pause, until } from "./wait";
+
+/** Milliseconds without a new order. */
+const SILENCE_MS = 15_000;
+/** A frozen primary is replaced once its time is over. */
+const FROZEN_MS = (TTL_S + 10) * 1_000;
+
+/** The longest time without a new order, until it is asked. */
+function watchOrders(load: Load): () => number {
+  let accepted = load.window.accepted;
+  let last = Date.now();
+  let longest = 0;
+  const timer = setInterval(() => {
+    if (load.window.accepted === accepted) return;
+    accepted = load.window.accepted;
+    longest = Math.max(longest, Date.now() - last);
+    last = Date.now();
+  }, 50);
+  return () => {
+    clearInterval(timer);
+    return Math.max(longest, Date.now() - last);
+  };
+}
+
+/** A shop of its own on two servers under Patroni: order_db by a list of both, the other databases through HAProxy. */
+async function failover({ system, random, expect }: Chaos): Promise<void> {
+  const cluster = await PatroniCluster.start(path.join(system.folder, `patroni-${Date.now()}`));
+  const [port = 0] = await freePorts(1);
+  const shop: Shop = {
+    url: `http://127.0.0.1:${port}`,
+    sql: (database, text, values) => cluster.sql(DATABASE_NAMES[database], text, values),
+  };
+  const node = new NodeProcess({
+    build: system.buildFolder,
+    logFile: path.join(system.folder, "logs", "failover.log"),
+    readyUrl: `${shop.url}/health/ready`,
+    env: {
+      ...NODE_ENV,
+      PORT: String(port),
+      HOST: "127.0.0.1",
+      [DATABASES.users]: cluster.proxied(DATABASE_NAMES.users),
+      [DATABASES.products]: cluster.proxied(DATABASE_NAMES.products),
+      [DATABASES.orders]: cluster.list(DATABASE_NAMES.orders),
+    },
+  });
+  try {
+    await node.ready();
+    const load = new Load(shop, random);
+    await load.setUp();
+    load.start(25);
+    const more = (): Promise<void> => {
+      const wanted = load.window.accepted + 20;
+      return until("orders are accepted", () => load.window.accepted >= wanted, 60_000);
+    };
+    await more();
+    const disasters: [what: string, most: number, happens: () => Promise<void>][] = [
+      ["killed", SILENCE_MS, () => cluster.killPrimary()],
+      ["switched over", SILENCE_MS, () => cluster.switchOver()],
+      ["frozen", FROZEN_MS, () => cluster.freezePrimary()],
+    ];
+    for (const [what, most, happens] of disasters) {
+      const longest = watchOrders(load);
+      await happens();
+      await more();
+      const silence = longest();
+      expect(silence <= most, `no order was accepted for ${silence} ms while the primary was ${what}`);
+      await cluster.sound();
+      await pause(2_000); // a little of everyday life
+    }
+    await load.stop();
+    for (const violation of [...(await verify(shop, load, 60_000)), ...load.violations]) expect(false, violation);
+  } finally {
+    node.signal("SIGTERM");
+    await node.ended(20_000).catch(() => node.kill());
+    cluster.end();
+  }
+}
+
+export const FAILOVER_FAULTS: readonly Fault[] = [
+  {
+    number: 39,
+    name: "the primary killed, switched over, frozen (Patroni)",
+    impossible: () => PatroniCluster.missing(),
+    inject: failover,
+  },
+];

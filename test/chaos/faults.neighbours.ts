@@ -1,0 +1,107 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { closeSync, openSync } from "node:fs";
+import path from "node:path";
+import { ServiceBroker, type ServiceSchema } from "moleculer";
+import { orderCreated } from "../../contracts/orders";
+import { stockSettled } from "../../contracts/products";
+import { readIfThere } from "../../scripts/postgres-binaries";
+import { accepting, TWO, type Fault } from "./fault";
+import { NAMESPACE, type System } from "./system";
+import { pause, until } from "./wait";
+
+/*
+ * Faults of whoever is beside a node: one of its own kind that dies again and again, and nodes that are none of the shop's.
+ */
+
+/** Less than `npm start` allows, so that it is filled in a second or two. */
+const SMALL_HEAP = ["--max-old-space-size=96"];
+const SLOW_MS = 20_000;
+
+/** A node of Moleculer's own making, with its own transporter. */
+const stranger = (system: System, service: ServiceSchema): ServiceBroker => {
+  const broker = new ServiceBroker({
+    namespace: NAMESPACE,
+    nodeID: `${service.name}-${Date.now()}`,
+    transporter: { type: "AMQP", options: { url: system.rabbit.url, prefetch: 64 } },
+    logger: false,
+  });
+  broker.createService(service);
+  return broker;
+};
+
+/** As somebody leaves it open in a terminal. @returns what ends it, and tells its exit code */
+function openConsole(system: System): () => Promise<number | null> {
+  const log = openSync(path.join(system.folder, "logs", "console.log"), "a");
+  const child = spawn(process.execPath, ["scripts/repl.js"], {
+    cwd: system.buildFolder,
+    env: { PATH: process.env["PATH"] ?? "", NODE_ENV: "test", NAMESPACE, TRANSPORTER: system.rabbit.url },
+    stdio: ["pipe", log, log],
+    detached: true,
+  });
+  closeSync(log);
+  child.stdin?.write("nodes\n");
+  return async () => {
+    const ended = once(child, "exit");
+    child.stdin?.end();
+    const timer = setTimeout(() => child.kill("SIGKILL"), 20_000);
+    await ended;
+    clearTimeout(timer);
+    return child.exitCode;
+  };
+}
+
+export const NEIGHBOUR_FAULTS: readonly Fault[] = [
+  {
+    number: 46,
+    name: "nodes that die of their heap again and again",
+    nodes: TWO,
+    random: ["orders", "products"],
+    async inject(chaos) {
+      const { system, load, quick, expect } = chaos;
+      for (let time = 0; time < (quick ? 1 : 3); time++)
+        for (const service of ["orders", "products"] as const) {
+          const [slot] = system.running(service);
+          if (slot === undefined) continue;
+          await system.leave(slot);
+          const node = await system.launch(slot, { flags: SMALL_HEAP });
+          await node.arm({ point: "now", does: "fill the heap" });
+          await node.ended(40_000);
+          expect(readIfThere(node.logFile).includes("heap limit"), `${slot.name} ended, and not of its heap`);
+          const before = load.window.accepted;
+          await until("its peer serves", () => load.window.accepted > before + 10, 30_000);
+          await system.launch(slot);
+        }
+    },
+  },
+  {
+    number: 47,
+    name: "strangers: a listener to everything, a slow one, a console",
+    within: 15_000,
+    async inject(chaos) {
+      const { system, load, expect } = chaos;
+      const slow = (): Promise<void> => pause(SLOW_MS, undefined, { ref: false });
+      const strangers = [
+        stranger(system, { name: "listener", events: { "**": () => undefined } }),
+        stranger(system, { name: "slow", events: { [orderCreated.name]: slow, [stockSettled.name]: slow } }),
+      ];
+      const closeConsole = openConsole(system);
+      try {
+        await Promise.all(strangers.map((broker) => broker.start()));
+        load.openWindow();
+        await pause(3_000);
+        expect(load.window.failures === 0, `${load.window.failures} requests failed beside nodes that are none of the shop's`);
+        // They listen to order.created while nobody answers it.
+        const [slot] = system.running("products");
+        await slot?.process.kill();
+        await pause(12_000); // longer than its heartbeat is missed
+        if (slot) await system.launch(slot);
+        await accepting(chaos);
+      } finally {
+        await Promise.all(strangers.map((broker) => broker.stop()));
+        const code = await closeConsole();
+        expect(code === 0, `the console ended with ${code ?? "a signal"}`);
+      }
+    },
+  },
+];

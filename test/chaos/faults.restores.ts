@@ -1,0 +1,268 @@
+import { rm } from "node:fs/promises";
+import path from "node:path";
+import { asSystem, call } from "../../broker/contract";
+import { DATABASES, type DatabaseName } from "../../config";
+import { orderCreated } from "../../contracts/orders";
+import { rotateKeys } from "../../contracts/users";
+import { DATABASE_NAMES } from "../../scripts/node";
+import { accepting, anyProduct, ask, becomes, orderMany, type Chaos, type Fault } from "./fault";
+import { Load, type OrderRecord } from "./load";
+import { withoutPostgres } from "./postgres-server";
+import { Servers } from "./servers";
+import { pause, until } from "./wait";
+
+/*
+ * One database falls back to an earlier moment while the others go on, as an operator brings it back: by a dump that is restored, or by
+ * an asynchronous standby that takes the place of its primary. docs/operations.md, "Databases of your own", has the same steps.
+ */
+
+type Way = "dump" | "standby";
+
+/** How long the shop goes on after the moment to which a database falls back. */
+const LOST_MS = 3_000;
+const SESSIONS_END_MS = 2_000;
+const NAME = { dump: "restored from a dump", standby: "falls back: a standby promoted that was behind" };
+
+/** A fault of a shop on servers of its own. Where a standby follows from the start, its nodes know both servers. */
+function falling(
+  number: number,
+  name: string,
+  { database, isFollowed = false }: { database: DatabaseName; isFollowed?: boolean },
+  inject: (chaos: Chaos, servers: Servers) => Promise<void>,
+): Fault {
+  let servers: Servers | undefined;
+  return {
+    number,
+    name,
+    impossible: withoutPostgres,
+    async ground(common, random, onStop) {
+      const folder = path.join(common.folder, `fault-${number}`, "servers");
+      const own = (servers = new Servers(folder, database));
+      onStop(() => own.stop());
+      await own.start();
+      if (isFollowed) await own.follow();
+      const system = await common.another(`fault-${number}`, own, isFollowed ? { [DATABASES[database]]: own.urlOfBoth } : {});
+      onStop(() => system.stop());
+      await system.scale({});
+      const load = new Load(system, random);
+      await load.setUp();
+      const stop = async (): Promise<void> => {
+        await system.stop();
+        await own.stop();
+        await rm(folder, { recursive: true, force: true, maxRetries: 5 });
+      };
+      return { system, load, stop };
+    },
+    async inject(chaos) {
+      if (servers !== undefined) await inject(chaos, servers);
+    },
+  };
+}
+
+/**
+ * The database falls back to the moment before `meanwhile`; a standby follows it by then.
+ * @param prepare statements that are run in a restored copy before it takes its place
+ */
+async function fallBack<T>(
+  { load }: Chaos,
+  servers: Servers,
+  way: Way,
+  meanwhile: () => Promise<T>,
+  prepare: readonly string[] = [],
+): Promise<T> {
+  const { database } = servers;
+  const name = DATABASE_NAMES[database];
+  if (way === "standby") {
+    await servers.cutOff();
+    const loss = load.losses.open(database);
+    const lost = await meanwhile();
+    loss.from = (await servers.failOver()).getTime();
+    loss.until = Date.now();
+    return lost; // the nodes find it by themselves
+  }
+  const loss = load.losses.open(database);
+  const file = await servers.own.dump(name);
+  const lost = await meanwhile();
+  const copy = await servers.own.restoreBeside(file, name, `${database}_svc`);
+  for (const statement of prepare) await servers.own.sql(statement, copy);
+  await servers.own.swap(name, copy);
+  loss.until = Date.now();
+  return lost;
+}
+
+/** Repairs as an admin does, under load, until nothing differs. What is left to a person is cancelled. @returns what that was, by order */
+async function repair({ load }: Chaos): Promise<Map<string, string>> {
+  const decided = new Map<string, string>();
+  await until(
+    "nothing is left to repair",
+    async () => {
+      const answer = await load.asAdmin("POST", "/admin/repair", { apply: true });
+      if (answer?.status !== 200) throw new Error(`a repair was answered ${answer?.status ?? "nothing"}: ${answer?.body ?? ""}`);
+      const report = JSON.parse(answer.body) as Record<"repairs" | "decisions", { order_id: string; what: string }[]>;
+      for (const { order_id, what } of report.decisions) {
+        decided.set(order_id, what);
+        await load.asAdmin("POST", `/orders/${order_id}/cancel`);
+      }
+      return report.repairs.length + report.decisions.length === 0;
+    },
+    60_000,
+    500,
+  );
+  return decided;
+}
+
+const confirmed = async (chaos: Chaos, count: number, product: string, client?: number): Promise<OrderRecord[]> => {
+  const line = [{ product_id: product, quantity: 1 }];
+  const orders = await Promise.all(Array.from({ length: count }, () => chaos.load.order(line, true, client)));
+  for (const order of orders) await becomes(chaos, order, "CONFIRMED");
+  return orders;
+};
+
+const reservationOf = (chaos: Chaos, { id }: OrderRecord) =>
+  ask<string>(chaos, "products", "select state from reservations where order_id = $1", id);
+
+/** Cancels orders, and waits until their stock has come back. */
+async function cancelled(chaos: Chaos, orders: readonly OrderRecord[]): Promise<void> {
+  await Promise.all(orders.map((order) => chaos.load.cancel(order)));
+  for (const order of orders) await until("its stock is released", async () => (await reservationOf(chaos, order)) === "RELEASED");
+}
+
+const isThere = async ({ load }: Chaos, url: string): Promise<boolean> => (await load.asAdmin("GET", url))?.status === 200;
+
+/** Orders are lost, and others have forgotten what became of them. */
+async function ordersFallBack(chaos: Chaos, servers: Servers, way: Way): Promise<void> {
+  const { system, load, expect } = chaos;
+  const few = await load.createProduct(5);
+  // PENDING in the backup; afterwards their stock is given back
+  const node = system.node("orders");
+  await node.arm({ point: "before emit", match: orderCreated.name, does: "postpone", ms: 4_000 });
+  const overtaken = await orderMany(chaos, 3, anyProduct(chaos));
+  const lost = await fallBack(chaos, servers, way, async () => {
+    await node.arm();
+    for (const order of overtaken) await becomes(chaos, order, "CONFIRMED");
+    await cancelled(chaos, overtaken);
+    const orders = await confirmed(chaos, 5, few, 0);
+    await pause(LOST_MS);
+    return orders;
+  });
+  await accepting(chaos);
+
+  for (const { id } of lost) expect(!(await isThere(chaos, `/orders/${id ?? ""}`)), `order ${id ?? ""} is there, although its row is lost`);
+  const tooEarly = await load.order([{ product_id: few, quantity: 1 }], true, 1);
+  expect(tooEarly.status === 409, `what lost orders hold was sold to another: ${tooEarly.status ?? "no answer"}`);
+  await confirmed(chaos, 3, anyProduct(chaos));
+
+  const decided = await repair(chaos);
+  for (const { id = "" } of overtaken)
+    expect(decided.get(id) === "PENDING, its reservation RELEASED", `order ${id}, whose stock was given back, is not listed for a person`);
+  const cancels = new Set([...load.orders.values()].filter(({ cancel }) => cancel !== undefined).map(({ id }) => id));
+  for (const [id, what] of decided) expect(cancels.has(id), `order ${id}, which nobody has cancelled, is left to a person: ${what}`);
+  for (const order of lost) expect((await reservationOf(chaos, order)) === "RELEASED", `lost order ${order.id ?? ""} holds stock`);
+  await confirmed(chaos, 5, few, 1); // now it can be sold
+}
+
+/** Reservations, releases, adjustments and products are lost. */
+async function productsFallBack(chaos: Chaos, servers: Servers, way: Way): Promise<void> {
+  const { load, expect } = chaos;
+  const few = await load.createProduct(5);
+  const early = await confirmed(chaos, 3, anyProduct(chaos));
+  const { sold, newcomer, ofNewcomer } = await fallBack(chaos, servers, way, async () => {
+    await cancelled(chaos, early);
+    const product = await load.createProduct(10);
+    const orders = { sold: await confirmed(chaos, 5, few, 0), newcomer: product, ofNewcomer: await confirmed(chaos, 2, product) };
+    await pause(LOST_MS);
+    return orders;
+  });
+  load.products.delete(newcomer);
+  await accepting(chaos);
+  expect((await load.request("GET", `/products/${newcomer}`)).status === 404, "a lost product is there");
+  await confirmed(chaos, 3, few, 1); // the same units once more, since nobody knows better
+
+  const decided = await repair(chaos);
+  for (const [id, what] of decided)
+    expect(what === "CONFIRMED, its reservation REJECTED", `order ${id} is left to a person, although its stock could be found: ${what}`);
+  expect(sold.filter(({ id = "" }) => decided.has(id)).length === 3, "of five orders of what two are left of, not just three are listed");
+  for (const { id = "" } of ofNewcomer) expect(decided.has(id), `order ${id} of a lost product is not listed`);
+  for (const order of early) expect((await reservationOf(chaos, order)) === "RELEASED", `cancelled order ${order.id ?? ""} holds stock`);
+}
+
+/** Accounts and sessions are lost, and others come back. */
+async function usersFallBack(chaos: Chaos, servers: Servers): Promise<void> {
+  const { system, load, expect } = chaos;
+  const as = async (
+    token: string,
+    method: string,
+    url: string,
+    body?: unknown,
+  ): Promise<{ status: number; body: Record<string, unknown> }> => {
+    const { status, body: text } = await load.request(method, url, body, token);
+    return { status, body: text.startsWith("{") ? (JSON.parse(text) as Record<string, unknown>) : {} };
+  };
+  const idOf = async (token: string): Promise<string> => String((await as(token, "GET", "/me")).body["id"]);
+  const early = await load.tokensOf(await load.register());
+  const promoted = await load.register();
+  const lost = await fallBack(
+    chaos,
+    servers,
+    "dump",
+    async () => {
+      const person = await load.register();
+      const tokens = await load.tokensOf(person);
+      const token = tokens.access_token;
+      const order = await as(token, "POST", "/orders", { items: [{ product_id: anyProduct(chaos), quantity: 1 }] });
+      const product = await as(token, "POST", "/products", { name: "Chair", price: 5, quantity: 3 });
+      const account = await idOf((await load.tokensOf(promoted)).access_token);
+      await load.asAdmin("PATCH", `/admin/users/${account}`, { role: "admin" });
+      load.sessionsMayEnd = true;
+      await pause(LOST_MS);
+      return { ...person, id: await idOf(token), order: String(order.body["id"]), product: String(product.body["id"]), tokens };
+    },
+    ["update sessions set ended_at = clock_timestamp() where ended_at is null"],
+  );
+
+  // Not one of the old sessions goes on, whether it is lost or has ended.
+  const since = Date.now();
+  const reads = (token: string) => as(token, "GET", `/orders/${lost.order}`);
+  for (const [whose, { access_token }] of [
+    ["a lost", lost.tokens],
+    ["an older", early],
+  ] as const) {
+    await until(`${whose} session is refused`, async () => (await reads(access_token)).status === 401, 10_000, 20);
+    const took = Date.now() - since;
+    expect(took <= SESSIONS_END_MS, `${whose} session was refused ${took} ms after the restore`);
+  }
+  await system.asNode((broker) => call(broker, rotateKeys, { at_once: true }, asSystem()), ["users"]);
+  await system.relaunch("api"); // gateways forget the roles that they have heard of
+  await accepting(chaos);
+  for (const { access_token, refresh_token } of [lost.tokens, early]) {
+    expect((await reads(access_token)).status === 401, "an old access token is good again");
+    const renewed = await load.request("POST", "/token/refresh", { refresh_token });
+    expect(renewed.status === 401, `an old refresh token was answered ${renewed.status}`);
+  }
+
+  // Whoever comes with the same address is somebody else.
+  const { access_token: token } = await load.tokensOf(await load.register(lost.email));
+  expect((await idOf(token)) !== lost.id, "a new person has the id of a lost one");
+  expect((await reads(token)).status === 404, "a new person reads an order of a lost one");
+  expect((await as(token, "POST", `/orders/${lost.order}/cancel`)).status === 404, "a new person cancels an order of a lost one");
+  const { items } = (await as(token, "GET", "/orders")).body;
+  expect(Array.isArray(items) && items.length === 0, "a new person has the orders of a lost one");
+  const changed = await as(token, "PATCH", `/products/${lost.product}`, { price: 1 });
+  expect(changed.status === 403, `a new person changes a product of a lost one: ${changed.status}`);
+  expect(await isThere(chaos, `/orders/${lost.order}`), "an admin does not see the order of a lost person");
+
+  const admin = await as((await load.tokensOf(promoted)).access_token, "GET", "/admin/outbox");
+  expect(admin.status === 403, `who was made an admin after the backup is one: ${admin.status}`);
+}
+
+export const RESTORE_FAULTS: readonly Fault[] = [
+  falling(31, `order_db ${NAME.dump}`, { database: "orders" }, (chaos, servers) => ordersFallBack(chaos, servers, "dump")),
+  falling(32, `order_db ${NAME.standby}`, { database: "orders", isFollowed: true }, (chaos, servers) =>
+    ordersFallBack(chaos, servers, "standby"),
+  ),
+  falling(33, "product_db falls back both ways", { database: "products", isFollowed: true }, async (chaos, servers) => {
+    await productsFallBack(chaos, servers, "standby");
+    await productsFallBack(chaos, servers, "dump");
+  }),
+  falling(34, `user_db ${NAME.dump}`, { database: "users" }, usersFallBack),
+];

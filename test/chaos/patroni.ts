@@ -1,0 +1,266 @@
+import { execFileSync, spawn, type ChildProcess } from "node:child_process";
+import { chownSync, existsSync, mkdirSync, openSync, readdirSync, writeFileSync } from "node:fs";
+import path from "node:path";
+import { readPidFile } from "../../scripts/postgres-binaries";
+import { signalTree } from "./node";
+import { sql } from "./system";
+import { freePorts, until } from "./wait";
+import type { QueryResultRow } from "pg";
+
+/** Seconds until a leader that says nothing is replaced: the least that Patroni takes. */
+export const TTL_S = 20;
+const PASSWORD = "a password of the harness";
+const PROGRAMS = { patroni: "/usr/bin/patroni", "etcd-server": "/usr/bin/etcd", haproxy: "/usr/sbin/haproxy" };
+const VERSIONS = "/usr/lib/postgresql";
+
+/** Newest first. */
+const postgresBin = (): string | undefined =>
+  (existsSync(VERSIONS) ? readdirSync(VERSIONS) : [])
+    .sort((a, b) => Number(b) - Number(a))
+    .map((version) => path.join(VERSIONS, version, "bin"))
+    .find((bin) => existsSync(path.join(bin, "pg_basebackup")));
+
+/** PostgreSQL refuses to run as root. */
+const owner = (): { uid: number; gid: number } | undefined =>
+  process.getuid?.() === 0
+    ? { uid: Number(execFileSync("id", ["-u", "postgres"])), gid: Number(execFileSync("id", ["-g", "postgres"])) }
+    : undefined;
+
+interface Member {
+  name: string;
+  port: number;
+  rest: number;
+  /** of its PostgreSQL */
+  data: string;
+  patroni: ChildProcess | undefined;
+}
+
+/** PostgreSQL as operators run it: two servers with synchronous replication under Patroni, etcd, and HAProxy in front. */
+export class PatroniCluster {
+  private readonly members: Member[] = [];
+  private readonly others: ChildProcess[] = [];
+
+  private constructor(
+    private readonly folder: string,
+    private readonly etcdPort: number,
+    private readonly proxyPort: number,
+  ) {}
+
+  /** @returns what is missing here */
+  static missing(): string | undefined {
+    const missing = Object.entries(PROGRAMS).flatMap(([name, file]) => (existsSync(file) ? [] : name));
+    if (postgresBin() === undefined) missing.push("postgresql");
+    return missing.length > 0 ? `Debian's ${missing.join(", ")} are not installed` : undefined;
+  }
+
+  static async start(folder: string): Promise<PatroniCluster> {
+    const [etcd = 0, peer = 0, proxy = 0, ...ports] = await freePorts(7);
+    const cluster = new PatroniCluster(folder, etcd, proxy);
+    cluster.makeFolder(folder);
+    try {
+      cluster.startEtcd(etcd, peer);
+      for (const n of [1, 2]) {
+        const [port = 0, rest = 0] = ports.splice(0, 2);
+        cluster.members.push({ name: `pg${n}`, port, rest, data: path.join(folder, `pg${n}`), patroni: undefined });
+      }
+      for (const member of cluster.members) cluster.launch(member);
+      await cluster.sound();
+      cluster.startProxy();
+    } catch (error) {
+      cluster.end();
+      throw error;
+    }
+    return cluster;
+  }
+
+  /** libpq's form, with every server. */
+  list(database: string): string {
+    return `postgres://postgres:${encodeURIComponent(PASSWORD)}@${this.members.map(({ port }) => `127.0.0.1:${port}`).join(",")}/${database}?target_session_attrs=read-write`;
+  }
+
+  /** One address, behind which HAProxy leads to the primary. */
+  proxied(database: string): string {
+    return urlOf(this.proxyPort, database);
+  }
+
+  async sql<Row extends QueryResultRow>(database: string, text: string, values?: unknown[]): Promise<Row[]> {
+    return sql<Row>(urlOf((await this.leader()).port, database), text, values);
+  }
+
+  /** One is the primary, and the other a synchronous standby. */
+  sound(): Promise<void> {
+    return until(
+      "Patroni has a primary and a synchronous standby",
+      async () => {
+        const roles = (await this.roles()).map(({ role, state }) => `${role} ${state}`).sort();
+        return /^leader running,sync_standby (running|streaming)$/.test(roles.join());
+      },
+      90_000,
+      250,
+    );
+  }
+
+  /** SIGKILL to the primary's PostgreSQL: Patroni gives its place away. */
+  async killPrimary(): Promise<void> {
+    const leader = await this.leader();
+    process.kill(this.postmaster(leader), "SIGKILL");
+    await this.succeeded(leader);
+  }
+
+  async switchOver(): Promise<void> {
+    const leader = await this.leader();
+    const response = await fetch(`http://127.0.0.1:${leader.rest}/switchover`, {
+      method: "POST",
+      body: JSON.stringify({ leader: leader.name }),
+      signal: AbortSignal.timeout(60_000),
+    });
+    if (!response.ok) throw new Error(`Patroni did not switch over: ${response.status} ${await response.text()}`);
+    await this.succeeded(leader);
+  }
+
+  /** SIGSTOP to all of the primary's machine, until another is the primary. */
+  async freezePrimary(): Promise<void> {
+    const leader = await this.leader();
+    const signal = (name: NodeJS.Signals): void => {
+      for (const pid of [leader.patroni?.pid, this.postmaster(leader)]) if (pid !== undefined) signalTree(pid, name);
+    };
+    signal("SIGSTOP");
+    try {
+      await this.succeeded(leader);
+    } finally {
+      signal("SIGCONT");
+    }
+  }
+
+  /** SIGKILL to everything: nothing of it is kept. */
+  end(): void {
+    for (const { patroni } of this.members) patroni?.kill("SIGKILL");
+    for (const member of this.members) {
+      try {
+        signalTree(this.postmaster(member), "SIGCONT");
+        signalTree(this.postmaster(member), "SIGKILL");
+      } catch {
+        // it does not run
+      }
+    }
+    for (const other of this.others) other.kill("SIGKILL");
+  }
+
+  /** Only what works in our own folder is ours, whatever a pid file says. */
+  private postmaster({ data }: Member): number {
+    const { pid } = readPidFile(data);
+    if (!(pid > 1) || execFileSync("readlink", [`/proc/${pid}/cwd`], { encoding: "utf8" }).trim() !== data)
+      throw new Error(`no PostgreSQL runs in ${data}`);
+    return pid;
+  }
+
+  private succeeded(leader: Member): Promise<void> {
+    return until("another is the primary", async () => (await this.leader()).name !== leader.name, (TTL_S + 30) * 1_000, 100);
+  }
+
+  /** Of whichever member answers. */
+  private async roles(): Promise<{ name: string; role: string; state: string }[]> {
+    type Answer = { members: { name: string; role: string; state: string }[] };
+    const ask = async ({ rest }: Member): Promise<Answer> =>
+      (await (await fetch(`http://127.0.0.1:${rest}/cluster`, { signal: AbortSignal.timeout(2_000) })).json()) as Answer;
+    return (await Promise.any(this.members.map(ask))).members;
+  }
+
+  private async leader(): Promise<Member> {
+    const name = (await this.roles()).find(({ role }) => role === "leader")?.name;
+    const found = this.members.find((member) => member.name === name);
+    if (found === undefined) throw new Error("there is no primary");
+    return found;
+  }
+
+  private makeFolder(name: string): void {
+    mkdirSync(name, { recursive: true, mode: 0o700 });
+    const user = owner();
+    if (user !== undefined) chownSync(name, user.uid, user.gid);
+  }
+
+  private spawn(program: string, args: string[], env: Record<string, string> = {}): ChildProcess {
+    const log = openSync(path.join(this.folder, `${path.basename(program)}.log`), "a");
+    return spawn(program, args, {
+      env: { PATH: process.env["PATH"] ?? "", LANG: "C.UTF-8", HOME: this.folder, ...env },
+      cwd: this.folder,
+      stdio: ["ignore", log, log],
+      detached: true, // Ctrl-C is for us: we end it
+      ...owner(),
+    });
+  }
+
+  private startEtcd(port: number, peer: number): void {
+    const [client, peers] = [`http://127.0.0.1:${port}`, `http://127.0.0.1:${peer}`];
+    const args = ["--data-dir", path.join(this.folder, "etcd"), "--listen-client-urls", client, "--advertise-client-urls", client];
+    args.push("--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers, "--initial-cluster", `default=${peers}`);
+    this.others.push(this.spawn(PROGRAMS["etcd-server"], args));
+  }
+
+  private launch(member: Member): void {
+    const file = path.join(this.folder, `${member.name}.yml`);
+    writeFileSync(file, JSON.stringify(this.configuration(member)), { mode: 0o644 }); // JSON is YAML
+    member.patroni = this.spawn(PROGRAMS.patroni, [file]);
+  }
+
+  private configuration({ name, port, rest, data }: Member): object {
+    const address = `127.0.0.1:${rest}`;
+    const role = (username: string) => ({ username, password: PASSWORD });
+    return {
+      scope: "shop",
+      name,
+      restapi: { listen: address, connect_address: address },
+      etcd3: { hosts: [`127.0.0.1:${this.etcdPort}`] },
+      bootstrap: {
+        dcs: {
+          ttl: TTL_S,
+          loop_wait: 2,
+          retry_timeout: 5,
+          synchronous_mode: true,
+          primary_start_timeout: 0, // whose PostgreSQL has died gives its place away
+          postgresql: { use_pg_rewind: true, parameters: { max_connections: 100, wal_log_hints: "on" } },
+        },
+        initdb: [{ encoding: "UTF8" }, { locale: "C" }, "data-checksums"],
+      },
+      postgresql: {
+        listen: `127.0.0.1:${port}`,
+        connect_address: `127.0.0.1:${port}`,
+        data_dir: data,
+        bin_dir: postgresBin(),
+        pgpass: `${data}.pgpass`,
+        authentication: { superuser: role("postgres"), replication: role("replicator"), rewind: role("rewinder") },
+        parameters: { unix_socket_directories: this.folder },
+        pg_hba: ["host all all 127.0.0.1/32 scram-sha-256", "host replication all 127.0.0.1/32 scram-sha-256", "local all all trust"],
+      },
+    };
+  }
+
+  /** As in Patroni's own example. */
+  private startProxy(): void {
+    const servers = this.members.map(({ name, port, rest }) => `  server ${name} 127.0.0.1:${port} maxconn 100 check port ${rest}`);
+    const file = path.join(this.folder, "haproxy.cfg");
+    writeFileSync(
+      file,
+      `global
+  maxconn 200
+defaults
+  mode tcp
+  retries 2
+  timeout client 30m
+  timeout connect 2s
+  timeout server 30m
+  timeout check 2s
+listen primary
+  bind 127.0.0.1:${this.proxyPort}
+  option httpchk OPTIONS /primary
+  http-check expect status 200
+  default-server inter 1s fall 2 rise 1 on-marked-down shutdown-sessions
+${servers.join("\n")}
+`,
+    );
+    this.others.push(this.spawn(PROGRAMS.haproxy, ["-db", "-f", file]));
+  }
+}
+
+const urlOf = (port: number, database: string): string =>
+  `postgres://postgres:${encodeURIComponent(PASSWORD)}@127.0.0.1:${port}/${database}`;

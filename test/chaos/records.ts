@@ -1,0 +1,60 @@
+/** When a request left, and when its response came: ms, by the clients' clock. */
+export interface Timed {
+  sent?: number;
+  answered?: number;
+}
+
+export interface Line {
+  product_id: string;
+  quantity: number;
+}
+
+/** What the clients know of one order: its key, and the first definite answer to it. */
+export interface OrderRecord extends Timed {
+  key: string;
+  client: number;
+  items: Line[];
+  attempts: number;
+  status?: number;
+  body?: string;
+  id?: string;
+  /** when the first attempt left */
+  at: number;
+  cancel?: Timed & { status: number };
+  /** a fault's own: nobody cancels it by chance */
+  spared: boolean;
+}
+
+export interface Adjustment extends Timed {
+  reason: string;
+  product_id: string;
+  delta: number;
+  /** undefined: may have been applied */
+  status?: number;
+}
+
+export interface LoadOptions {
+  clients?: number;
+  /** how long a client repeats what is not answered; nobody waits long for a shop that must fail */
+  giveUpMs?: number;
+}
+
+export interface Answer extends Required<Timed> {
+  status: number;
+  body: string;
+}
+
+export interface Credentials {
+  email: string;
+  password: string;
+}
+
+/** What happened while a fault was on. */
+export class Window {
+  accepted = 0;
+  repeats = 0;
+  /** 5xx answers, and requests that ended without an answer */
+  failures = 0;
+  silence = 0;
+  slowest = 0;
+}
