@@ -118,6 +118,7 @@ situation("a request that outlived its time-out in the queue never runs, one tha
   const waiting = async () => (await b.transporter.channel!.checkQueue(b.queue("REQ"))).messageCount;
   await until("both wait in the queue", async () => (await waiting()) === 2, 3_000);
   await expect(stale).rejects.toMatchObject({ type: "REQUEST_TIMEOUT" });
+  await until("its time is over for RabbitMQ too", async () => (await waiting()) === 1, 3_000);
   await b.listen();
   expect(await patient).toBe("patient");
   expect(await world.ask("next")).toBe("next");
