@@ -176,7 +176,7 @@ export async function claim(db: Database, pace: Pace, { event, large }: Queue, t
     outstanding,
     batch,
     turn,
-    shareOf(outstanding),
+    isProbing ? outstanding : shareOf(outstanding), // the user of the row that is probed must not wait for it with all that is new
     event,
     large,
     windowMs,

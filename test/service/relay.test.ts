@@ -101,19 +101,25 @@ describe("a claim", () => {
     expect(await take()).toEqual(later.slice(1));
   });
 
-  it("where nothing replies, takes one that was emitted longest ago and one new row in each interval, and puts neither off for long", async () => {
-    const [second, first] = [await emitted(1, { at: -70, due: 50 }), await emitted(1, { at: -80, due: 40 })];
-    const fresh = await waiting(3, 2);
-    const pace = probing(LIMITS, 1_000);
-    expect(await take(pace)).toEqual([...first, fresh[0]]);
-    expect(await take(pace)).toEqual([]);
-    const [row] = await db.query("select max(next_attempt_at - now()) <= '5 s' as soon from outbox where order_id = any($1)", [
-      [...first, fresh[0]],
-    ]);
-    expect(row).toEqual({ soon: true });
-    await db.query("update outbox set emitted_at = emitted_at - interval '1 s' where state = 'PENDING'");
-    expect((await take(pace)).sort()).toEqual([...second, fresh[1]].sort());
-  });
+  it.each([
+    ["another buyer", 2],
+    ["the same buyer", 1],
+  ])(
+    "where nothing replies, takes one that was emitted longest ago and one new row of %s in each interval, and puts neither off for long",
+    async (_who, user) => {
+      const [second, first] = [await emitted(1, { at: -70, due: 50 }), await emitted(1, { at: -80, due: 40 })];
+      const fresh = await waiting(3, user);
+      const pace = probing(LIMITS, 1_000);
+      expect(await take(pace)).toEqual([...first, fresh[0]]);
+      expect(await take(pace)).toEqual([]);
+      const [row] = await db.query("select max(next_attempt_at - now()) <= '5 s' as soon from outbox where order_id = any($1)", [
+        [...first, fresh[0]],
+      ]);
+      expect(row).toEqual({ soon: true });
+      await db.query("update outbox set emitted_at = emitted_at - interval '1 s' where state = 'PENDING'");
+      expect((await take(pace)).sort()).toEqual([...second, fresh[1]].sort());
+    },
+  );
 
   it("takes all that was emitted before the listeners came back, though it would be in flight", async () => {
     const lost = await emitted(8, { at: -1, due: 30 });

@@ -38,9 +38,9 @@ describe("turns of the event loop", () => {
   it("a turn is spent once its time is used up", async () => {
     const turns = new LoopTurns();
     expect(turns.isSpent).toBe(false);
-    turns.run(from("a"), () => spin(4));
+    turns.run(from("a"), () => spin(1));
     expect(turns.isSpent).toBe(false);
-    turns.run(from("a"), () => spin(2));
+    turns.run(from("a"), () => spin(5));
     expect(turns.isSpent).toBe(true);
     turns.run(from("a"), () => undefined);
     await turn();
