@@ -15,8 +15,8 @@ export const DATABASES = {
   orders: "ORDERS_DATABASE_URL",
 } as const;
 export type DatabaseName = keyof typeof DATABASES;
-/** More than any cluster has: a node tries them one after the other. */
-const MAX_BROKERS = 16;
+/** Servers that a URL or a list of URLs may name: more than any cluster has. */
+const MOST_SERVERS = 16;
 
 export type Config = ReturnType<typeof read>;
 type Env = Readonly<Record<string, string | undefined>>;
@@ -56,7 +56,7 @@ function read(env: Reader) {
     port: env.integer("PORT", 8000, 0, 65_535),
     host: env.text("HOST", "127.0.0.1"),
     /** RabbitMQ, under several addresses where it has several brokers. */
-    transporter: env.urls("TRANSPORTER", ["amqp:", "amqps:"], MAX_BROKERS),
+    transporter: env.urls("TRANSPORTER", ["amqp:", "amqps:"]),
     databases: {
       users: env.databaseUrl(DATABASES.users),
       products: env.databaseUrl(DATABASES.products),
@@ -154,9 +154,6 @@ export function databaseNames(): [DatabaseName, string][] {
     ["orders", DATABASES.orders],
   ];
 }
-
-/** Far more than anybody has, and each is asked whenever a connection is made. */
-const MOST_SERVERS = 16;
 
 const wordsOf = (list: string): string[] => list.split(",").flatMap((word) => word.trim() || []);
 
@@ -268,13 +265,13 @@ class Reader {
   }
 
   /** Comma separated; undefined where there is no valid one. */
-  urls(name: string, protocols: readonly string[], max: number): readonly string[] | undefined {
+  urls(name: string, protocols: readonly string[]): readonly string[] | undefined {
     const value = this.value(name);
     if (value === undefined) return undefined;
     const urls = wordsOf(value);
     const valid = urls.filter((url) => isUrl(url, protocols));
     const form = `${protocols[0] ?? ""}//user:password@host:port/…`;
-    if (urls.length > max) this.mistakes.push(`${name} has ${urls.length} URLs: set ${max} at most`);
+    if (urls.length > MOST_SERVERS) this.mistakes.push(`${name} has ${urls.length} URLs: set ${MOST_SERVERS} at most`);
     if (urls.length <= 1 && valid.length === 0) this.mistakes.push(`${name} is not a URL of the form ${form}`);
     else if (valid.length < urls.length) {
       const wrong = urls.flatMap((url, i) => (valid.includes(url) ? [] : i + 1)).join(", ");

@@ -1,6 +1,7 @@
 import type { Socket } from "node:net";
 import { connect, type Channel, type ChannelModel, type Connection, type ConsumeMessage, type Message, type Options } from "amqplib";
 import { Errors, Transporters, type Packet } from "moleculer";
+import { reasonOf } from "./errors";
 import { claimQueues, nodeOf, NODE_QUEUE } from "./amqp.queues";
 
 /** Moleculer's own type says no more than that it can be called. */
@@ -83,8 +84,7 @@ export class AmqpTransporter extends Transporters.AMQP {
       void closed.catch((reason: unknown) => this.replace(reason, lost));
     } catch (err) {
       if (this.left) return;
-      const { message, code } = err as NodeJS.ErrnoException; // where a name has several addresses there is no message
-      this.logger.error(`AMQP can't be used at ${address}: ${message || String(code)}`);
+      this.logger.error(`AMQP can't be used at ${address}: ${reasonOf(err)}`);
       throw err;
     }
   }

@@ -14,6 +14,12 @@ export class Problem extends Errors.MoleculerError {
   }
 }
 
+/** Why something could not be connected to: where a name has several addresses Node's error has no message. */
+export function reasonOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  return error.message || ("code" in error ? String(error.code) : error.name);
+}
+
 interface ProblemOptions {
   errors?: FieldError[];
   /** seconds */

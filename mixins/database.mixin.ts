@@ -5,7 +5,7 @@ import type { Service, ServiceSchema } from "moleculer";
 import { Client, types } from "pg";
 import type { FindOptions, Model, ModelAttributes, ModelStatic, Options, Sequelize, WhereOptions } from "sequelize";
 import { implement } from "../broker/contract";
-import { problem } from "../broker/errors";
+import { problem, reasonOf } from "../broker/errors";
 import { metricsOf, type Reading } from "../broker/metrics";
 import { health } from "../contracts/contract";
 import { Database } from "./database";
@@ -141,8 +141,7 @@ export function databaseMixin(options: DatabaseOptions): Partial<ServiceSchema> 
               this.refusal = error; // moleculer-db would try again what is thrown here
               return;
             }
-            const { message, code } = error as NodeJS.ErrnoException; // where a name has several addresses there is no message
-            this.logger.error(`the database is not ready, next try in ${pause} ms:`, message || code);
+            this.logger.error(`the database is not ready, next try in ${pause} ms:`, reasonOf(error));
             await this.adapter.disconnect();
             await delay(pause);
           }

@@ -1,4 +1,5 @@
 import { Client, type ClientConfig } from "pg";
+import { reasonOf } from "../broker/errors";
 import { serversOf } from "./database-url";
 import { sqlState } from "./sql-state";
 
@@ -48,7 +49,7 @@ async function findPrimary(servers: readonly string[]): Promise<Place> {
   } catch (error) {
     const reasons: readonly unknown[] = error instanceof AggregateError ? error.errors : [error];
     const told = reasons.find((reason): reason is Error => reason instanceof Error && sqlState(reason) !== undefined);
-    const all = reasons.map((reason, n) => `${new URL(servers[n] ?? "").host} ${messageOf(reason)}`).join(", ");
+    const all = reasons.map((reason, n) => `${new URL(servers[n] ?? "").host} ${reasonOf(reason)}`).join(", ");
     throw told ?? new Error(`no server takes writes: ${all}`);
   }
 }
@@ -68,7 +69,3 @@ async function look(url: string): Promise<Place> {
     client.end().catch(() => undefined /* it was never open, or is lost already */);
   }
 }
-
-/** Where a name has several addresses there is no message. */
-const messageOf = (reason: unknown): string =>
-  reason instanceof Error ? reason.message || String(Reflect.get(reason, "code")) : String(reason);

@@ -4,7 +4,7 @@ import type { ChangedRole, Role } from "../../contracts/users";
 import type { Database } from "../../mixins/database";
 import { change, type State } from "./accounts";
 import { record, type By } from "./audit-log.store";
-import { LATE } from "./sessions.store";
+import { LATE, SINCE } from "./sessions.store";
 import { emailKey } from "./users.store";
 
 interface AccountRow {
@@ -75,9 +75,7 @@ export function changedRoles({ query }: Database, since: string | undefined, ttl
   return query<ChangedRole>(
     `select id as user, role, ceil(extract(epoch from role_changed_at))::bigint + $2::int + $3::int as until
      from users
-     where role_changed_at > greatest(
-         case when $1::timestamptz <= now() then $1::timestamptz - $3::int * interval '1 second' end,
-         now() - ($2::int + $3::int) * interval '1 second')
+     where role_changed_at > ${SINCE}
      order by role_changed_at desc limit $4`,
     [since ?? "-infinity", ttl, LATE, MAX_ROLES],
   );

@@ -9,6 +9,14 @@ import type { UserRow } from "./users.store";
 const TOKEN_BYTES = 32;
 /** Seconds by which a commit may come after the time that it wrote, and for which a verifier may take a token after its end. */
 export const LATE = 15;
+
+/**
+ * From when on a gateway is told of what has changed: since it asked last ($1), but for what no access token ($2 seconds) is good any more; each with
+ * LATE ($3). A time that the database's clock has not reached is of before it was set back, and all is told.
+ */
+export const SINCE = `greatest(
+  case when $1::timestamptz <= now() then $1::timestamptz - $3::int * interval '1 second' end,
+  now() - ($2::int + $3::int) * interval '1 second')`;
 /** Most sessions told at once. */
 const MAX_TOLD = 10_000;
 /** Most tokens forgotten at once; and sessions, each of which may have any number of tokens. */
@@ -153,7 +161,7 @@ export function changePassword(
 
 /**
  * The sessions that have ended since a moment, as far as an access token of theirs may still be good.
- * @param since `at` of an earlier answer; one that the database's clock has not reached is of before it was set back, and all is told
+ * @param since `at` of an earlier answer
  * @param after `next` of the page before
  * @param ttl seconds that any access token is good for, at most
  */
@@ -167,9 +175,7 @@ export async function endedSessions(
     `select id as session, to_char(ended_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as ended_at,
        ceil(extract(epoch from ended_at))::bigint + $2::int as until
      from sessions
-     where ended_at > greatest(
-         case when $1::timestamptz <= now() then $1::timestamptz - $3::int * interval '1 second' end,
-         now() - ($2::int + $3::int) * interval '1 second')
+     where ended_at > ${SINCE}
        and (ended_at, id) > ($4::timestamptz, $5::uuid)
      order by ended_at, id limit $6`,
     [since ?? "-infinity", ttl, LATE, after?.ended_at ?? "-infinity", after?.session ?? NIL_ID, MAX_TOLD],

@@ -84,12 +84,10 @@ export const DATABASE_FAULTS: readonly Fault[] = [
 const OTHERS = "others";
 const TOO_MANY_CONNECTIONS = "53300";
 
-const cluster = (system: System): string => path.join(system.folder, "postgres", "postgres");
-
 /** Past all proxies. */
 function urlOf(system: System, service: DatabaseName): string {
   const url = new URL(system.databases[service].url);
-  url.port = String(readPidFile(cluster(system)).port);
+  url.port = String(readPidFile(system.cluster).port);
   return url.href;
 }
 
@@ -115,7 +113,7 @@ async function behindStandby(chaos: Chaos): Promise<void> {
   const { system } = chaos;
   const folder = path.join(system.folder, "lone"); // one of those that are removed at the end
   mkdirSync(folder, { recursive: true });
-  const standby = await startStandby(cluster(system), urlOf(system, "orders"), folder);
+  const standby = await startStandby(system.cluster, urlOf(system, "orders"), folder);
   const lead = (urlTo: (service: DatabaseName) => string): void => {
     for (const [service] of databaseNames()) system.databases[service].retarget(urlTo(service));
   };

@@ -1,10 +1,8 @@
 import { spawn } from "node:child_process";
-import { readFileSync, readlinkSync, statSync } from "node:fs";
-import path from "node:path";
-import { readPidFile } from "../../scripts/postgres-binaries";
+import { readFileSync, statSync } from "node:fs";
 import { accepting, anyProduct, ask, becomes, clockOff, insertOrders, type Chaos, type Fault } from "./fault";
 import { Load } from "./load";
-import { isAlive, type System } from "./system";
+import { isAlive, postmasterOf, type System } from "./system";
 import { pause, until } from "./wait";
 
 const HOUR = "+3600s";
@@ -72,16 +70,15 @@ const emissions = async (chaos: Chaos): Promise<number> => Number(await ask(chao
 
 /** As System.restartPostgres, with more environment; and so that the latter can take over. */
 async function restartPostgresAs(system: System, more: Record<string, string>): Promise<void> {
-  const { pid } = readPidFile(path.join(system.folder, "postgres", "postgres"));
+  const pid = postmasterOf(system.cluster);
   const read = (name: string): string[] => readFileSync(`/proc/${pid}/${name}`, "utf8").split("\0").slice(0, -1);
   const [program = "", ...args] = read("cmdline");
   const env = Object.fromEntries(read("environ").map((line) => [line.slice(0, line.indexOf("=")), line.slice(line.indexOf("=") + 1)]));
   const { uid, gid } = statSync(`/proc/${pid}`);
-  const cwd = readlinkSync(`/proc/${pid}/cwd`);
   process.kill(pid, "SIGQUIT");
   await until("PostgreSQL has ended", () => !isAlive(pid), 20_000);
   const child = spawn(program, args, {
-    cwd,
+    cwd: system.cluster,
     uid,
     gid,
     env: { ...env, ...more, PG_GRANDPARENT_PID: String(pid) },

@@ -1,24 +1,16 @@
 import { execFileSync, spawn, type ChildProcess } from "node:child_process";
-import { chownSync, existsSync, mkdirSync, openSync, readdirSync, writeFileSync } from "node:fs";
+import { chownSync, existsSync, mkdirSync, openSync, writeFileSync } from "node:fs";
 import path from "node:path";
-import { readPidFile } from "../../scripts/postgres-binaries";
-import { signalTree } from "./node";
-import { sql } from "./system";
-import { freePorts, until } from "./wait";
 import type { QueryResultRow } from "pg";
+import { signalTree } from "./node";
+import { debianPrograms } from "./postgres-server";
+import { postmasterOf, sql } from "./system";
+import { freePorts, until } from "./wait";
 
 /** Seconds until a leader that says nothing is replaced: the least that Patroni takes. */
 export const TTL_S = 20;
 const PASSWORD = "a password of the harness";
 const PROGRAMS = { patroni: "/usr/bin/patroni", "etcd-server": "/usr/bin/etcd", haproxy: "/usr/sbin/haproxy" };
-const VERSIONS = "/usr/lib/postgresql";
-
-/** Newest first. */
-const postgresBin = (): string | undefined =>
-  (existsSync(VERSIONS) ? readdirSync(VERSIONS) : [])
-    .sort((a, b) => Number(b) - Number(a))
-    .map((version) => path.join(VERSIONS, version, "bin"))
-    .find((bin) => existsSync(path.join(bin, "pg_basebackup")));
 
 /** PostgreSQL refuses to run as root. */
 const owner = (): { uid: number; gid: number } | undefined =>
@@ -49,7 +41,7 @@ export class PatroniCluster {
   /** @returns what is missing here */
   static missing(): string | undefined {
     const missing = Object.entries(PROGRAMS).flatMap(([name, file]) => (existsSync(file) ? [] : name));
-    if (postgresBin() === undefined) missing.push("postgresql");
+    if (debianPrograms() === undefined) missing.push("postgresql");
     return missing.length > 0 ? `Debian's ${missing.join(", ")} are not installed` : undefined;
   }
 
@@ -103,7 +95,7 @@ export class PatroniCluster {
   /** SIGKILL to the primary's PostgreSQL: Patroni gives its place away. */
   async killPrimary(): Promise<void> {
     const leader = await this.leader();
-    process.kill(this.postmaster(leader), "SIGKILL");
+    process.kill(postmasterOf(leader.data), "SIGKILL");
     await this.succeeded(leader);
   }
 
@@ -122,7 +114,7 @@ export class PatroniCluster {
   async freezePrimary(): Promise<void> {
     const leader = await this.leader();
     const signal = (name: NodeJS.Signals): void => {
-      for (const pid of [leader.patroni?.pid, this.postmaster(leader)]) if (pid !== undefined) signalTree(pid, name);
+      for (const pid of [leader.patroni?.pid, postmasterOf(leader.data)]) if (pid !== undefined) signalTree(pid, name);
     };
     signal("SIGSTOP");
     try {
@@ -137,21 +129,13 @@ export class PatroniCluster {
     for (const { patroni } of this.members) patroni?.kill("SIGKILL");
     for (const member of this.members) {
       try {
-        signalTree(this.postmaster(member), "SIGCONT");
-        signalTree(this.postmaster(member), "SIGKILL");
+        signalTree(postmasterOf(member.data), "SIGCONT");
+        signalTree(postmasterOf(member.data), "SIGKILL");
       } catch {
         // it does not run
       }
     }
     for (const other of this.others) other.kill("SIGKILL");
-  }
-
-  /** Only what works in our own folder is ours, whatever a pid file says. */
-  private postmaster({ data }: Member): number {
-    const { pid } = readPidFile(data);
-    if (!(pid > 1) || execFileSync("readlink", [`/proc/${pid}/cwd`], { encoding: "utf8" }).trim() !== data)
-      throw new Error(`no PostgreSQL runs in ${data}`);
-    return pid;
   }
 
   private succeeded(leader: Member): Promise<void> {
@@ -226,7 +210,7 @@ export class PatroniCluster {
         listen: `127.0.0.1:${port}`,
         connect_address: `127.0.0.1:${port}`,
         data_dir: data,
-        bin_dir: postgresBin(),
+        bin_dir: debianPrograms(),
         pgpass: `${data}.pgpass`,
         authentication: { superuser: role("postgres"), replication: role("replicator"), rewind: role("rewinder") },
         parameters: { unix_socket_directories: this.folder },

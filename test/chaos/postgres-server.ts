@@ -15,7 +15,7 @@ const COMMAND_MS = 120_000;
 const NEEDED = ["initdb", "pg_ctl", "pg_basebackup", "pg_dump", "pg_restore", "psql"];
 
 /** The programs of the newest PostgreSQL that Debian's package has installed: unlike the embedded one, it can be backed up and followed. */
-function findPrograms(): string | undefined {
+export function debianPrograms(): string | undefined {
   if (!existsSync(VERSIONS)) return undefined;
   const newestFirst = readdirSync(VERSIONS).sort((a, b) => Number(b) - Number(a));
   const folders = newestFirst.map((version) => path.join(VERSIONS, version, "bin"));
@@ -24,7 +24,7 @@ function findPrograms(): string | undefined {
 
 /** @returns why there can be no such server here */
 export const withoutPostgres = (): string | undefined =>
-  findPrograms() === undefined ? "Debian's postgresql is not installed" : undefined;
+  debianPrograms() === undefined ? "Debian's postgresql is not installed" : undefined;
 
 /** A PostgreSQL server of Debian's programs, in a folder and on a port of its own; it trusts whoever comes from this machine. */
 export class PostgresServer {
@@ -44,7 +44,7 @@ export class PostgresServer {
   }
 
   private static async at(folder: string): Promise<PostgresServer> {
-    const bin = findPrograms();
+    const bin = debianPrograms();
     if (bin === undefined) throw new Error(withoutPostgres());
     await mkdir(folder, { recursive: true });
     if (USER.uid !== undefined) await chown(folder, USER.uid, USER.gid);
@@ -114,11 +114,6 @@ export class PostgresServer {
     const [now] = await this.sql<{ lsn: string }>("select pg_current_wal_lsn()::text as lsn");
     const replayed = `select pg_last_wal_replay_lsn() >= '${now?.lsn ?? ""}'::pg_lsn as all`;
     await until("the standby has caught up", async () => (await standby.sql<{ all: boolean }>(replayed))[0]?.all);
-  }
-
-  /** A standby applies nothing more of what it receives, or goes on. It does so anyway when it is promoted. */
-  async pauseReplay(isPaused: boolean): Promise<void> {
-    await this.sql(isPaused ? "select pg_wal_replay_pause()" : "select pg_wal_replay_resume()");
   }
 
   /** A standby becomes a primary. @returns the time of the last commit that it has of the old one, by that one's clock */

@@ -230,14 +230,16 @@ export class System implements Shop {
 
   /** As `pg_ctl -m immediate restart`: no checkpoint, no goodbye, then recovery. */
   async restartPostgres(): Promise<void> {
-    const cluster = path.join(this.folder, "postgres", "postgres");
-    const { pid } = readPidFile(cluster);
-    // only what works in our own folder is ours, whatever a pid file says
-    if (!(pid > 1) || readlinkSync(`/proc/${pid}/cwd`) !== realpathSync(cluster)) throw new Error("our PostgreSQL is not running");
+    const pid = postmasterOf(this.cluster);
     process.kill(pid, "SIGQUIT");
     await until("PostgreSQL has ended", () => !isAlive(pid), 20_000);
     this.postgres = await startPostgres(this.folder);
     for (const [service] of databaseNames()) this.databases[service].retarget(this.postgres.url(DATABASE_NAMES[service]));
+  }
+
+  /** The data directory of its PostgreSQL. */
+  get cluster(): string {
+    return path.join(this.folder, "postgres", "postgres");
   }
 
   get lines(): Proxy[] {
@@ -305,6 +307,13 @@ const startPostgres = (folder: string): Promise<EmbeddedPostgres> =>
 /** What the public door says; a node that is stopping closes it. */
 async function isReady(port: number, node: NodeProcess): Promise<boolean> {
   return node.running && (await fetch(`http://127.0.0.1:${port}/health/ready`, { signal: AbortSignal.timeout(1_000) })).ok;
+}
+
+/** The pid of the PostgreSQL that runs on a cluster of ours: only what works in our own folder is ours, whatever a pid file says. */
+export function postmasterOf(cluster: string): number {
+  const { pid } = readPidFile(cluster);
+  if (!(pid > 1) || readlinkSync(`/proc/${pid}/cwd`) !== realpathSync(cluster)) throw new Error(`no PostgreSQL runs in ${cluster}`);
+  return pid;
 }
 
 export function isAlive(pid: number): boolean {

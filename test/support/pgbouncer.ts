@@ -4,8 +4,8 @@ import { existsSync } from "node:fs";
 import { chmod, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { Client } from "pg";
 import { freePorts, until } from "../chaos/wait";
+import { connects } from "./postgres";
 
 const PROGRAM = "/usr/sbin/pgbouncer";
 /** It refuses root. */
@@ -55,15 +55,7 @@ export async function startPgBouncer(server: string, settings: Readonly<Record<s
     await rm(folder, { recursive: true });
   };
   try {
-    await until("PgBouncer takes connections", async () => {
-      const client = new Client({ connectionString: through(server), connectionTimeoutMillis: 1_000 });
-      try {
-        await client.connect();
-        return true;
-      } finally {
-        await client.end();
-      }
-    });
+    await until("PgBouncer takes connections", () => connects(through(server)));
   } catch (cause) {
     await stop();
     throw new Error(`it wrote:\n${log}`, { cause });

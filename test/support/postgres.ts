@@ -48,6 +48,17 @@ export async function createDatabase(prefix = "test"): Promise<TestDatabase> {
   };
 }
 
+/** Whether a server takes connections, or a pooler before it. */
+export async function connects(url: string): Promise<boolean> {
+  const client = new Client({ connectionString: url, connectionTimeoutMillis: 1_000 });
+  try {
+    await client.connect();
+    return true;
+  } finally {
+    await client.end();
+  }
+}
+
 async function execute(url: string, statement: (quoted: string) => string, name: string): Promise<void> {
   const client = new Client({ connectionString: url });
   await client.connect();

@@ -6,6 +6,7 @@ import { promisify } from "node:util";
 import { Client } from "pg";
 import { findPrograms } from "../../scripts/postgres-binaries";
 import { freePorts, until } from "../chaos/wait";
+import { connects } from "./postgres";
 
 const run = promisify(execFile);
 /** What belongs to a running server, and its log, which the standby gets from the primary. */
@@ -74,15 +75,7 @@ export async function startStandby(cluster: string, primary: string, folder: str
     await ended;
   };
   try {
-    await until("the standby takes connections", async () => {
-      const visitor = new Client({ connectionString: url("postgres") });
-      try {
-        await visitor.connect();
-        return true;
-      } finally {
-        await visitor.end();
-      }
-    });
+    await until("the standby takes connections", () => connects(url("postgres")));
   } catch (error) {
     await stop();
     throw error;
