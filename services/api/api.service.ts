@@ -33,6 +33,11 @@ const BODY_LIMIT = "100kb";
 /** A client that does not finish its head or its request in this time is cut off, in ms: with the interval at which they are looked for, in 30 s. */
 const REQUEST_TIMEOUT = 25_000;
 const TIMEOUT_INTERVAL = 5_000;
+/**
+ * Requests with a password that one address may make in a second: more than are ever hashed. Each that is over a limit of logins would
+ * cost a call and four statements, and a flood of them the cores that passwords are hashed on.
+ */
+const PASSWORDS = 50;
 /** Milliseconds that a stopping gateway waits for what it has begun. */
 const DRAIN_LIMIT = 10_000;
 
@@ -141,6 +146,7 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
         limits.connections,
       );
       this.rateLimit = new RateLimit(config.rateLimit.requests);
+      this.passwordRate = new RateLimit(PASSWORDS);
       this.verifier = new TokenVerifier(
         {
           // For all requests that wait: the deadline of the one that happens to ask, or of the stream that once began, must not count.

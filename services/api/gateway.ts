@@ -55,6 +55,7 @@ export type Api = Service & {
   lanes: Lanes;
   address: ClientAddress;
   rateLimit: RateLimit;
+  passwordRate: RateLimit;
   metrics?: RequestMetrics;
   streams: Streams;
   send(req: IncomingMessage, res: ServerResponse, reply: Reply): void;

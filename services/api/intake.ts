@@ -115,6 +115,7 @@ export function intake(config: Config): Partial<ServiceSchema> {
           exchange.caller = await this.authenticated(req, spec.auth);
           if (!isProbe(req)) this.admission.check(exchange);
         }
+        if (spec.lane === "passwords") this.passwordRate.count(exchange.address);
         if (spec.body === "none") {
           if (hasBody(req)) ignoreBody(req);
         } else {

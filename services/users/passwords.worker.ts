@@ -1,10 +1,5 @@
-import { setPriority } from "node:os";
 import bcrypt from "bcryptjs";
 import { costOf, roundsOf } from "./bcrypt-cost";
-
-// On Linux a priority is a thread's own. Under load a hash gets a third of the CPU of any other thread: others hardly wait for it, and
-// a flood of cheap requests does not starve it.
-if (process.platform === "linux") setPriority(5);
 
 /*
  * Runs in a worker thread: one hash takes up to half a second of CPU, which no event loop can spare.

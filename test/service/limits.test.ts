@@ -3,6 +3,7 @@ import { Client as Postgres } from "pg";
 import type { Database } from "../../mixins/database";
 import { countAttempt, type Limit } from "../../services/users/attempts.store";
 import { isKnownAddress } from "../../services/users/known-addresses.store";
+import type { Logins } from "../../services/users/logins";
 import { Client, type Answer } from "../support/client";
 import { startShop, urlOf, type Shop, type ShopOptions } from "../support/shop";
 
@@ -97,6 +98,23 @@ describe("failed logins, over two gateways behind a proxy and two nodes of users
     expect([count(there, 401), count(there, 429)]).toEqual([AUTH_LIMIT, 20 - AUTH_LIMIT]);
     const everywhere = await times(30, () => logIn(email, "wrong"));
     expect([count(everywhere, 401), count(everywhere, 429)]).toEqual([ACCOUNT_LIMIT - AUTH_LIMIT, 30 - ACCOUNT_LIMIT + AUTH_LIMIT]);
+  });
+
+  it("in a flood from one address hardly reach users, whatever e-mails they name, and others log in meanwhile", async () => {
+    const [email, from] = [await register(), unknownAddress()];
+    const logins = shop.nodes.flatMap((node) => {
+      const service = node.getLocalService("users") as unknown as { logins: Logins } | undefined;
+      return service ? [jest.spyOn(service.logins, "logIn")] : [];
+    });
+    const flood = times(400, () => logIn(unique(), "wrong", from));
+    expect((await logIn(email, PASSWORD)).status).toBe(200);
+    const answers = await flood;
+    const asked = logins.reduce((sum, { mock }) => sum + mock.calls.length, 0);
+    for (const spy of logins) spy.mockRestore();
+    expect(asked).toBeLessThan(300); // 50 at each gateway, in as many seconds as the flood comes in
+    expect(count(answers, 401)).toBeLessThanOrEqual(ADDRESS_LIMIT);
+    expect(count(answers, 429)).toBeGreaterThanOrEqual(100);
+    answers.filter(({ status }) => status === 429).forEach(expectLimited);
   });
 
   it("of an account do not lock out its user at an address that they logged in from before", async () => {
