@@ -42,10 +42,31 @@ export const requests: Middleware = {
         return Promise.reject(new Errors.RequestSkippedError({ action: ctx.action?.name ?? "", nodeID: ctx.nodeID ?? "" }));
       return withRequest(ctx.requestID ?? undefined, deadline, () => next.call(this, ctx) as Promise<unknown>);
     },
+  remoteAction: (next) =>
+    function (ctx) {
+      return forgotten(ctx as Context, next.call(this, ctx) as Promise<unknown>);
+    },
   // Whoever emitted it does not wait for what its listeners do, be they in the same process.
   localEvent: (next) => (ctx) => withRequest(ctx.requestID ?? undefined, Infinity, () => next(ctx)),
   call: inTime as unknown as NonNullable<Middleware["call"]>, // declared as if it returned no function
 };
+
+/**
+ * Moleculer gives up a call that has timed out, but keeps waiting for its response, which never comes where RabbitMQ has dropped the request: the call
+ * would be kept for as long as its node is there, and a node that stops would wait for it. Moleculer's own timer is the first of the two.
+ */
+function forgotten({ id, nodeID, action, broker, options: { timeout } }: Context, response: Promise<unknown>): Promise<unknown> {
+  if (!timeout) return response;
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => {
+      broker.transit?.removePendingRequest(id);
+      reject(new Errors.RequestTimeoutError({ action: action?.name ?? "", nodeID: nodeID ?? "" }));
+    }, timeout + 1);
+    response.then(resolve, reject).finally(() => {
+      clearTimeout(timer);
+    });
+  });
+}
 
 /** Moleculer's retry of a call brings the context of the first attempt, with all of its time-out: what is left counts. */
 function inTime(next: ServiceBroker["call"]) {

@@ -128,6 +128,18 @@ describe("a call to another node", () => {
     expect(started).toHaveLength(2);
   });
 
+  it("that timed out is forgotten, though no response ever comes: a node that stops does not wait for it", async () => {
+    const { caller } = await twoNodes();
+    const { transit } = caller;
+    jest.spyOn(transit!, "publish").mockResolvedValueOnce(undefined); // as RabbitMQ drops what nobody has taken in time
+    await expect(call(caller, slow, { ms: 0 })).rejects.toMatchObject({ type: "REQUEST_TIMEOUT" });
+    await until("it is forgotten", () => transit?.pendingRequests.size === 0);
+    const stops = performance.now();
+    await caller.stop();
+    expect(performance.now() - stops).toBeLessThan(5_000); // it would wait for ten seconds
+    expect(started).toEqual([]);
+  });
+
   it("that timed out is not retried while its node is there", async () => {
     const { caller } = await twoNodes();
     await expect(call(caller, slow, { ms: 450 })).rejects.toMatchObject({ type: "REQUEST_TIMEOUT" });
