@@ -148,10 +148,15 @@ export const revocations = action("users.revocations", {
 /** Most sessions that are asked about at once. */
 export const SESSIONS_PER_CALL = 1_000;
 
-/** Those of these sessions that users does not know: a backup of its database that was restored has lost them. */
-export const unknownSessions = action("users.unknownSessions", {
+const Sessions = Type.Array(SessionId, { maxItems: SESSIONS_PER_CALL });
+
+/**
+ * What a database that fell back has changed without anybody's doing. Of these sessions, those that users does not know, and those of people who
+ * are admins now. `until`: when the last access token that bears another role than that expires, seconds since 1970.
+ */
+export const checkSessions = action("users.checkSessions", {
   params: closed({ sessions: Type.Array(SessionId, { minItems: 1, maxItems: SESSIONS_PER_CALL }) }),
-  result: closed({ unknown: Type.Array(SessionId, { maxItems: SESSIONS_PER_CALL }) }),
+  result: closed({ unknown: Sessions, admins: Sessions, until: Type.Integer() }),
   repeatable: true,
   timeout: 500,
 });

@@ -88,7 +88,10 @@ export function databaseMixin(options: DatabaseOptions): Partial<ServiceSchema> 
     actions: {
       ...NO_ACTIONS,
       health: implement(health(options.service), async function (this: Service & WithDatabase) {
-        await this.db.query("select 1");
+        const [row] = await this.db.query<{ is_read_only: boolean }>(
+          "select current_setting('transaction_read_only')::boolean as is_read_only",
+        );
+        if (row?.is_read_only !== false) throw problem("SERVICE_UNAVAILABLE", "the database takes no writes");
         return { database: true };
       }),
     },

@@ -5,7 +5,7 @@ import { problem } from "../../broker/errors";
 import { matches } from "../../broker/validator";
 import { AUDIENCE, Claims, ISSUER, type Caller, type Jwk } from "../../contracts/users";
 import { Revocations } from "./revocations";
-import { UnknownSessions } from "./unknown-sessions";
+import { SeenSessions } from "./seen-sessions";
 
 /** Seconds that clocks may differ by. */
 const LEEWAY = 5;
@@ -17,7 +17,7 @@ const MAX_REMEMBERED = 10_000;
 interface Issuer {
   keys(): Promise<readonly Jwk[]>;
   revocations: ConstructorParameters<typeof Revocations>[0];
-  unknownSessions: ConstructorParameters<typeof UnknownSessions>[0];
+  checkSessions: ConstructorParameters<typeof SeenSessions>[0];
 }
 
 /**
@@ -31,7 +31,7 @@ export class TokenVerifier {
   private fetching: Promise<void> | undefined;
   private readonly passed = new LRUCache<string, { caller: Required<Caller>; exp: number }>({ max: MAX_REMEMBERED });
   private readonly revocations: Revocations;
-  private readonly unknown: UnknownSessions;
+  private readonly seen: SeenSessions;
 
   constructor(
     private readonly issuer: Issuer,
@@ -47,18 +47,20 @@ export class TokenVerifier {
         log("users does not tell which sessions have ended; tokens count as before:", error);
       },
     );
-    this.unknown = new UnknownSessions(issuer.unknownSessions);
+    this.seen = new SeenSessions(issuer.checkSessions, (caller, role, until) => {
+      this.revocations.setRole(caller, role, until);
+    });
   }
 
   stop(): void {
-    this.unknown.stop();
+    this.seen.stop();
   }
 
   /** @throws UNAUTHENTICATED, or SERVICE_UNAVAILABLE while no keys can be had */
   async verify(token: string): Promise<Caller> {
     await this.revocations.refresh();
     const caller = this.passedBefore(token) ?? (await this.check(token));
-    if (this.isOver(caller.session)) throw unauthenticated();
+    if (this.isOver(caller)) throw unauthenticated();
     return this.revocations.withRole(caller);
   }
 
@@ -69,12 +71,12 @@ export class TokenVerifier {
 
   /** Whether a caller who was verified earlier still is who they were: in a session that goes on, with the same role. */
   isCurrent(caller: Caller): boolean {
-    const isOver = caller.session !== undefined && this.isOver(caller.session);
-    return !isOver && this.revocations.withRole(caller) === caller;
+    return !this.isOver(caller) && this.revocations.withRole(caller) === caller;
   }
 
-  private isOver(session: string): boolean {
-    return this.revocations.hasEnded(session) || this.unknown.has(session);
+  private isOver(caller: Caller): boolean {
+    const { session } = caller;
+    return session !== undefined && (this.revocations.hasEnded(session) || this.seen.isUnknown({ ...caller, session }));
   }
 
   private passedBefore(token: string): Required<Caller> | undefined {

@@ -7,7 +7,7 @@ import { metricsOf } from "../../broker/metrics";
 import { currentRequestId, withRequest } from "../../broker/request";
 import { loadConfig, type Config } from "../../config";
 import { orderChanged } from "../../contracts/orders";
-import { jwks, revocations, unknownSessions } from "../../contracts/users";
+import { checkSessions, jwks, revocations } from "../../contracts/users";
 import { FairSlots } from "../../mixins/fair-queue";
 import { TokenVerifier } from "./access";
 import { answers } from "./answers";
@@ -152,8 +152,8 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
           // For all requests that wait: the deadline of the one that happens to ask, or of the stream that once began, must not count.
           keys: async () => (await withRequest(currentRequestId(), Infinity, () => call(this.broker, jwks, {}))).keys,
           revocations: (params) => withRequest(currentRequestId(), Infinity, () => call(this.broker, revocations, params, { retries: 0 })),
-          unknownSessions: async (sessions) =>
-            (await withRequest(undefined, Infinity, () => call(this.broker, unknownSessions, { sessions }, { retries: 0 }))).unknown,
+          checkSessions: (sessions) =>
+            withRequest(undefined, Infinity, () => call(this.broker, checkSessions, { sessions }, { retries: 0 })),
         },
         (what, error) => {
           this.logger.warn(what, error);

@@ -42,17 +42,12 @@ const checked = (name: string, detail: string | undefined): Check => ({
 async function checkService(ctx: Context<unknown, Meta>, name: string, contract: ActionContract): Promise<Check[]> {
   try {
     await call(ctx, contract, {}, { retries: 0 });
-    return [
-      { name, ok: true },
-      { name: `${name} database`, ok: true },
-    ];
+    return [checked(name, undefined), checked(`${name} database`, undefined)];
   } catch (error) {
-    // The service itself says that its database is away; anything else says that the service is.
-    const answered = errorType(error) === "SERVICE_UNAVAILABLE";
-    return [
-      { name, ok: answered, ...(!answered && { detail: "does not answer" }) },
-      { name: `${name} database`, ok: false, detail: answered ? "can't answer now" : "not known" },
-    ];
+    // The service itself says that its database is unavailable, or read-only; anything else says that the service is unavailable.
+    if (errorType(error) !== "SERVICE_UNAVAILABLE" || !(error instanceof Error))
+      return [checked(name, "does not answer"), checked(`${name} database`, "not known")];
+    return [checked(name, undefined), checked(`${name} database`, error.message)];
   }
 }
 
@@ -76,7 +71,7 @@ export const healthRoutes = (broker: ServiceBroker): Routes => ({
     ...OPEN,
     lane: "operations",
     contract: health,
-    summary: "Whether every service, every database and the transporter answer",
+    summary: "Whether every service and the transporter respond, and every database takes writes",
     answers: [200, 503],
     read: () => async (ctx) => {
       const services = await Promise.all(Object.entries(SERVICES).map(([name, contract]) => checkService(ctx, name, contract)));

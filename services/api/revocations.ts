@@ -59,6 +59,14 @@ export class Revocations {
     return now === undefined || now === caller.role ? caller : { ...caller, role: now };
   }
 
+  /**
+   * What users says of the role that somebody has now; remembered where it is another than their token bears, or than was heard before.
+   * What was read before the role changed, and comes late, is put right by the next question of either kind, a second later.
+   */
+  setRole(caller: Pick<Caller, "id" | "role">, role: Role, until: number): void {
+    if (this.withRole(caller).role !== role) this.roles.set(caller.id, { role, until });
+  }
+
   private async catchUp(now: number): Promise<void> {
     this.isAsking = true;
     try {

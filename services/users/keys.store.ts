@@ -67,6 +67,11 @@ export class KeyRing {
     return (isFresh && this.keys ? this.keys : await this.current()).signing;
   }
 
+  /** Seconds that any access token is good for, at most, by what was read last. */
+  get tokenTtl(): number {
+    return this.keys?.tokenTtl ?? this.ttl;
+  }
+
   /** As they are now: of two nodes, none may tell less than the other has told. */
   current(): Promise<Keys> {
     this.reading ??= this.read().finally(() => (this.reading = undefined));

@@ -76,7 +76,8 @@ export class Logins {
   /**
    * Opens an account; or returns the one that the same registration opened, where its response may have been lost: within
    * 15 minutes, before the first login.
-   * @throws EMAIL_TAKEN, which counts as a failed login, TOO_MANY_REQUESTS, SERVICE_UNAVAILABLE: then there is no account
+   * @throws EMAIL_TAKEN, which counts as a failed login, TOO_MANY_REQUESTS, SERVICE_UNAVAILABLE: where the connection was lost during the
+   * commit, there may be an account
    */
   async register({ email, password }: Credentials, visitor: Visitor): Promise<UserRow> {
     const account = emailKey(email);

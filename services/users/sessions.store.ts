@@ -1,6 +1,6 @@
 import { createHash, randomBytes } from "node:crypto";
-import { NIL_ID } from "../../contracts/contract";
-import type { Caller, EndedSession, PageEnd, Role } from "../../contracts/users";
+import { NIL_ID, type Result } from "../../contracts/contract";
+import type { Caller, checkSessions as contract, EndedSession, PageEnd, Role } from "../../contracts/users";
 import type { Database, Query } from "../../mixins/database";
 import { recordSession } from "./audit-log.store";
 import type { UserRow } from "./users.store";
@@ -188,13 +188,20 @@ export async function endedSessions(
   };
 }
 
-/** @returns those of these sessions that are not there */
-export async function unknownSessions({ query }: Database, ids: readonly string[]): Promise<string[]> {
-  const rows = await query<{ id: string }>(
-    "select asked.id from unnest($1::uuid[]) as asked (id) where not exists (select from sessions where sessions.id = asked.id)",
-    [ids],
+/**
+ * @param ttl seconds that any access token is good for, at most
+ * @returns those of these sessions that are not there, those of admins, and how long a token may still bear another role
+ */
+export async function checkSessions({ query }: Database, ids: readonly string[], ttl: number): Promise<Result<typeof contract>> {
+  const [row] = await query<Result<typeof contract>>(
+    `select coalesce(array_agg(asked.id) filter (where s.id is null), '{}') as unknown,
+       coalesce(array_agg(asked.id) filter (where u.role = 'admin'), '{}') as admins,
+       ceil(extract(epoch from now()))::bigint + $2::int + $3::int as until
+     from unnest($1::uuid[]) as asked (id) left join sessions s on s.id = asked.id left join users u on u.id = s.user_id`,
+    [ids, ttl, LATE],
   );
-  return rows.map(({ id }) => id);
+  if (row === undefined) throw new Error("an aggregate gave no row");
+  return row;
 }
 
 /**

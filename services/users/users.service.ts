@@ -140,8 +140,8 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
         return { ...ended, kids: told.map(({ kid }) => kid), roles };
       }),
 
-      unknownSessions: implement(contract.unknownSessions, async function (this: Users, ctx) {
-        return { unknown: await sessions.unknownSessions(this.db, ctx.params.sessions) };
+      checkSessions: implement(contract.checkSessions, async function (this: Users, ctx) {
+        return sessions.checkSessions(this.db, ctx.params.sessions, this.keys.tokenTtl);
       }),
 
       rotateKeys: implement(contract.rotateKeys, async function (this: Users, ctx) {

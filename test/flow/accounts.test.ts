@@ -288,6 +288,55 @@ describe("an admin who is demoted", () => {
   });
 });
 
+describe("somebody who was made an admin after the moment to which user_db falls back", () => {
+  const ADMINS_OWN = "/admin/outbox";
+  const fallBack = (id: string) => inUsers("update users set role = 'user', role_changed_at = null where id = $1", [id]);
+
+  it("is one no longer, within 2 s on every gateway, by the token of before", async () => {
+    const person = await register();
+    const session = await logIn(person);
+    await set(person.id, { role: "admin" });
+    await everywhere("an admin's route is open", ADMINS_OWN, session, 200);
+    await fallBack(person.id);
+    await everywhere("an admin's route is closed", ADMINS_OWN, session, 403);
+  });
+
+  it("nor by a token that was renewed since and bears the role, even where another one is used beside it", async () => {
+    const person = await register();
+    const session = await logIn(person);
+    await set(person.id, { role: "admin" });
+    const renewed = (await refresh(session)).body as unknown as Session;
+    expect(jwt.decode(renewed.access_token)).toMatchObject({ role: "admin" });
+    await everywhere("an admin's route is open", ADMINS_OWN, renewed, 200);
+    await fallBack(person.id);
+    await Promise.all(
+      gateways.map((gateway) =>
+        until(
+          "an admin's route is closed",
+          async () => {
+            const { status } = await gateway.get(ADMINS_OWN, { token: renewed.access_token });
+            await gateway.get("/orders", { token: session.access_token });
+            return status === 403;
+          },
+          SOON_MS,
+        ),
+      ),
+    );
+  });
+
+  it("and who was demoted after it is one again by the token that they hold", async () => {
+    const person = await register();
+    const session = await logIn(person);
+    await set(person.id, { role: "admin" });
+    await everywhere("open", ADMINS_OWN, session, 200);
+    await set(person.id, { role: "user" });
+    await everywhere("closed", ADMINS_OWN, session, 403);
+    await inUsers("update users set role = 'admin', role_changed_at = null where id = $1", [person.id]);
+    await everywhere("open again", ADMINS_OWN, session, 200);
+    await set(person.id, { role: "user" });
+  });
+});
+
 describe("the last admin", () => {
   const onlyAdmin = () => inUsers("update users set role = 'user' where role = 'admin' and id <> $1", [adminId]);
 

@@ -151,7 +151,7 @@ describe("the metrics of a node with every service", () => {
     await ask(0);
     await ask(1);
     const names = async (): Promise<string[]> => [...(await page()).keys()].filter((name) => name.startsWith("shop_"));
-    const asked = "users.unknownSessions"; // each second, and the first time may be late
+    const asked = "users.checkSessions"; // each second, and the first time may be late
     await until("all that is asked by the clock was asked", async () => (await names()).some((name) => name.includes(asked)));
     const before = await names();
     const grown = await growth([http("GET", "none", 404), http("other", "none", 404)], async () => {

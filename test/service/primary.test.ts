@@ -8,9 +8,12 @@ import { databaseMixin, type WithDatabase } from "../../mixins/database.mixin";
 import { serversOf } from "../../mixins/database-url";
 import { migrate } from "../../mixins/migrations";
 import { clientOf } from "../../mixins/primary";
+import { startEmbeddedPostgres } from "../../scripts/embedded-postgres";
 import { until } from "../support/amqp";
 import { startTestPostgres, type TestPostgres } from "../support/postgres";
+import { startStandby } from "../support/standby";
 
+type Server = Pick<TestPostgres, "url">;
 /** Two servers that know the same password; in a test one takes writes, and the other is as a standby is. */
 let servers: [TestPostgres, TestPostgres];
 
@@ -27,15 +30,15 @@ const sql = async (url: string, ...statements: string[]): Promise<unknown[]> => 
 };
 const isReadOnly = async (url: string) => (await sql(url, "show default_transaction_read_only"))[0];
 /** Of all that connect from now on. */
-async function takesWrites(server: TestPostgres, takes: boolean): Promise<void> {
+async function takesWrites(server: Server, takes: boolean): Promise<void> {
   const wanted = takes ? "off" : "on";
   const admin = server.url("postgres");
   await sql(admin, `alter system set default_transaction_read_only = ${wanted}`, "select pg_reload_conf()");
   await until("new connections know it", async () => JSON.stringify(await isReadOnly(admin)).includes(`"${wanted}"`));
 }
-const passwordOf = (server: TestPostgres) => new URL(server.url("postgres")).password;
+const passwordOf = (server: Server) => new URL(server.url("postgres")).password;
 /** libpq's form, with the servers in the given order. */
-function urlOf(name: string, ...[first, ...others]: [TestPostgres, ...TestPostgres[]]): string {
+function urlOf(name: string, ...[first, ...others]: [Server, ...Server[]]): string {
   const { host } = new URL(first.url(name));
   return first.url(name).replace(host, [host, ...others.map((other) => new URL(other.url(name)).host)].join(","));
 }
@@ -45,7 +48,7 @@ async function portOf(url: string): Promise<number> {
   await client.end();
   return client.port;
 }
-const port = (server: TestPostgres): number => Number(new URL(server.url("postgres")).port);
+const port = (server: Server): number => Number(new URL(server.url("postgres")).port);
 
 beforeAll(async () => {
   servers = await Promise.all([startTestPostgres(), startTestPostgres()]);
@@ -81,12 +84,34 @@ describe("of several servers in a URL", () => {
     const [first, second] = servers;
     await takesWrites(first, false);
     const refusal = portOf(urlOf("postgres", first, second));
-    await expect(refusal).rejects.toThrow(/^no server takes writes: 127\.0\.0\.1:\d+ takes no writes, 127\.0\.0\.1:\d+ takes no writes$/);
+    await expect(refusal).rejects.toThrow(
+      /^no server takes writes \(127\.0\.0\.1:\d+: the server is read-only, 127\.0\.0\.1:\d+: the server is read-only\)$/,
+    );
   });
 
   it("what one says that can be reached is told: that a database is missing, for one", async () => {
     await expect(portOf(urlOf("nowhere", ...servers))).rejects.toMatchObject({ code: "3D000" });
   });
+});
+
+it("a primary that is read-only serves reads where the other server is its standby, and not where that one is away", async () => {
+  const folder = await mkdtemp(path.join(tmpdir(), "shop-primary-"));
+  const primary = await startEmbeddedPostgres({ dataDir: path.join(folder, "primary"), databases: [], settings: { fsync: "off" } });
+  try {
+    const standby = await startStandby(path.join(folder, "primary/postgres"), primary.url("postgres"), folder);
+    const both = urlOf("postgres", standby, primary);
+    try {
+      expect(await portOf(both)).toBe(port(primary));
+      await takesWrites(primary, false);
+      expect(await portOf(both)).toBe(port(primary));
+    } finally {
+      await standby.stop();
+    }
+    await expect(portOf(both)).rejects.toThrow(/no server takes writes .*: the server is read-only/);
+  } finally {
+    await primary.stop();
+    await rm(folder, { recursive: true });
+  }
 });
 
 it("a service creates and migrates its database where writes are taken, and goes on at the other server once that takes them", async () => {

@@ -282,8 +282,14 @@ describe("a database that is read-only for a while", () => {
     if (isReadOnly) await reconnect(client); // as after a failover: sessions that were open before would go on writing
   };
 
+  /** The checks of /health that fail. */
+  async function failing(): Promise<[status: number, checks: unknown[]]> {
+    const { status, body } = await seller.get("/health");
+    return [status, (body["checks"] as { ok: boolean }[]).filter(({ ok }) => !ok)];
+  }
+
   it.each(["orders", "products"] as const)(
-    "%s: orders get 503, reads go on, nothing is parked, and within 5 s all is as before",
+    "%s: orders get 503, reads go on, /health says so, nothing is parked, and within 5 s all is as before",
     async (which) => {
       const client = which === "orders" ? orders : database;
       const product = await seller.createProduct({ quantity: 1_000 });
@@ -303,6 +309,8 @@ describe("a database that is read-only for a while", () => {
       else expect(seen).toContain(503);
       expect((await seller.get(`/orders/${String(order["id"])}`)).status).toBe(200);
       expect((await seller.get("/products")).status).toBe(200);
+      expect(await failing()).toEqual([503, [{ name: `${which} database`, ok: false, detail: "the database takes no writes" }]]);
+      expect((await seller.get("/health/ready")).status).toBe(200); // this gateway serves
       await setReadOnly(client, false);
       let good = 0;
       await until(
@@ -318,6 +326,7 @@ describe("a database that is read-only for a while", () => {
         },
         5_000,
       );
+      expect(await failing()).toEqual([200, []]);
       await until(
         "all is settled",
         async () => (await orders.query("select from outbox where state <> 'SETTLED'")).rowCount === parked,
@@ -344,7 +353,7 @@ it("a hot standby is refused with a transient error, by either pool", async () =
     await client.end();
     expect([errorCode(explained(refusal)), String(refusal)]).toEqual([
       "SERVICE_UNAVAILABLE",
-      "Error: the database URL leads to a hot standby, which only reads",
+      "Error: the server is a hot standby, which only reads",
     ]);
     const lists = new ListDatabase({ connectionString: standby.url("postgres") });
     await expect(lists.read((db) => db.query("select 1"))).rejects.toMatchObject({ type: "SERVICE_UNAVAILABLE" });

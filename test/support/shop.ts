@@ -56,6 +56,8 @@ export interface ShopOptions {
   broker?: Partial<BrokerOptions>;
   /** Limits of each gateway that differ. */
   limits?: GatewayLimits;
+  /** Whether an action's result that breaks its contract fails the call, as it does where not said. */
+  checksResults?: boolean;
 }
 
 export const uniqueNamespace = (): string => `test-${randomBytes(6).toString("hex")}`;
@@ -66,7 +68,13 @@ export async function createDatabases(): Promise<Shop["databases"]> {
 }
 
 /** The whole shop, or a part of it, in this process, on databases, a namespace and a port of its own. */
-export async function startShop({ nodes: groups = [SERVICES], env = {}, broker: over = {}, limits = {} }: ShopOptions = {}): Promise<Shop> {
+export async function startShop({
+  nodes: groups = [SERVICES],
+  env = {},
+  broker: over = {},
+  limits = {},
+  checksResults = true,
+}: ShopOptions = {}): Promise<Shop> {
   const databases = await createDatabases();
   const config: Config = {
     ...loadConfig({
@@ -83,7 +91,8 @@ export async function startShop({ nodes: groups = [SERVICES], env = {}, broker: 
     }),
     databases: { users: databases.users.url, products: databases.products.url, orders: databases.orders.url },
   };
-  const options: Partial<BrokerOptions> = { ...(groups.length > 1 && { transporter: "Fake" }), ...over };
+  const middlewares = [...(checksResults ? [checkedResults] : []), ...(over.middlewares ?? [])];
+  const options: Partial<BrokerOptions> = { ...(groups.length > 1 && { transporter: "Fake" }), ...over, middlewares };
   const nodes = groups.map((services, i) => startable(config, services, i, options, limits));
   const node = (service: ServiceName): ServiceBroker => {
     const found = nodes.find((candidate) => candidate.services.some(({ name }) => name === service));
@@ -119,7 +128,7 @@ function startable(
     ...options,
     transit: { serviceChangedDebounceTime: 0 } as BrokerOptions["transit"] & object,
     ...over,
-    middlewares: [...(options.middlewares ?? []), checkedResults, ...(over.middlewares ?? [])],
+    middlewares: [...(options.middlewares ?? []), ...(over.middlewares ?? [])],
   });
   for (const name of services) broker.createService(FACTORIES[name](broker, config, limits) as ServiceSchema);
   return broker;

@@ -146,6 +146,21 @@ it("a role that has changed counts, whatever the token says, until the last toke
   }
 });
 
+it("a role that the database has fallen back to counts in place of the one that was heard of, and of the token's", async () => {
+  const { state, revocations } = issuer();
+  const [id, other] = [testId(7), testId(8)];
+  Object.assign(state, { at: 100, roles: [{ user: id, role: "admin", until: 1_000 }] });
+  await revocations.refresh();
+  for (const caller of [
+    { id, role: "user" },
+    { id: other, role: "admin" },
+  ] as const) {
+    expect(revocations.withRole(caller).role).toBe("admin");
+    revocations.setRole(caller, "user", 1_010);
+    expect(revocations.withRole(caller).role).toBe("user");
+  }
+});
+
 it("users away: the first request waits and goes on, the others do not wait; it is said once; one a second asks again", async () => {
   const { asked, failures, state, revocations } = issuer();
   state.down = true;
