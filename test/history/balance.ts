@@ -1,0 +1,168 @@
+import type { Of } from "./operation";
+import {
+  isSighting,
+  mayHaveHappened,
+  type Facts,
+  type OrderFacts,
+  type Placing,
+  type ProductCall,
+  type ProductFacts,
+  type ProductSighting,
+} from "./facts";
+import { Findings } from "./findings";
+import { has } from "./progress";
+
+/**
+ * In each quiet spell, for each product that was created in this history and read in the spell:
+ *
+ *     initial quantity + adjustments − units of CONFIRMED orders = quantity
+ *
+ * What may or may not have happened (an adjustment, cancel or order without a response; whatever else is not known for certain) may count or not:
+ * some choice must give the quantity that was read.
+ */
+export function checkBalance(facts: Facts): Findings {
+  const findings = new Findings("balance");
+  if (facts.quiets.length === 0) return findings;
+  const demands = demandsOf(facts);
+  const quiets = [...facts.quiets].sort((a, b) => a.begin - b.begin);
+  for (const product of facts.products.values())
+    for (const [quiet, read] of readsOf(product, quiets)) balance(product, quiet, read, demands.get(product.id) ?? [], findings);
+  return findings;
+}
+
+/** The last read of a product in each quiet spell, since when it existed. */
+function readsOf({ create, calls }: ProductFacts, quiets: readonly Of<"quiet">[]): Map<Of<"quiet">, ProductSighting> {
+  const reads = new Map<Of<"quiet">, ProductSighting>();
+  if (create?.end === undefined) return reads;
+  for (const call of calls) {
+    if (call.kind !== "product.read" || !isSighting(call)) continue;
+    const quiet = lastBefore(quiets, call.begin);
+    if (quiet === undefined || create.end >= quiet.begin || call.end >= quiet.end) continue;
+    if (call.begin > (reads.get(quiet)?.begin ?? 0)) reads.set(quiet, call);
+  }
+  return reads;
+}
+
+/** Of spells in the order of time, the last that began before a moment. */
+function lastBefore(quiets: readonly Of<"quiet">[], moment: number): Of<"quiet"> | undefined {
+  let low = 0;
+  let high = quiets.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if ((quiets[middle]?.begin ?? Infinity) < moment) low = middle + 1;
+    else high = middle;
+  }
+  return quiets[low - 1];
+}
+
+/** Units of one product that one order wants. */
+interface Demand {
+  units: number;
+  /** Undefined where no response to its placing is known: it may be none. */
+  order: OrderFacts | undefined;
+  since: number;
+  /** When it was known to be CONFIRMED, CANCELLED, or REJECTED; and when somebody first tried to cancel it. */
+  confirmed: number;
+  cancelled: number;
+  rejected: number;
+  cancelling: number;
+}
+
+/** By product; lines of one product are added up. */
+function demandsOf({ keys, orders }: Facts): Map<string, Demand[]> {
+  const demands = new Map<string, Demand[]>();
+  for (const attempts of keys) {
+    const placed = attempts.find(({ seen }) => seen !== undefined);
+    const possible = placed ? [placed] : attempts.filter(mayHaveHappened).slice(0, 1);
+    // One key makes one order: of bodies that differ, whichever; a broken client's, and no balance can be struck then.
+    for (const attempt of possible) {
+      const order = attempt.seen && orders.get(attempt.seen.id);
+      const since = attempts.reduce((first, { begin }) => Math.min(first, begin), Infinity);
+      const demand = { order, since, ...decisionOf(order) };
+      for (const [id, units] of unitsOf(attempt)) {
+        let all = demands.get(id);
+        if (all === undefined) demands.set(id, (all = []));
+        all.push({ ...demand, units });
+      }
+    }
+  }
+  return demands;
+}
+
+export function unitsOf({ lines }: Placing): Map<string, number> {
+  const units = new Map<string, number>();
+  for (const { product_id, quantity } of lines) units.set(product_id, (units.get(product_id) ?? 0) + quantity);
+  return units;
+}
+
+function decisionOf(order: OrderFacts | undefined): Pick<Demand, "confirmed" | "cancelled" | "rejected" | "cancelling"> {
+  const decision = { confirmed: Infinity, cancelled: Infinity, rejected: Infinity, cancelling: Infinity };
+  for (const { at, value } of order?.happenings ?? []) {
+    if (has(value, "CONFIRMED")) decision.confirmed = Math.min(decision.confirmed, at);
+    if (has(value, "CANCELLED")) decision.cancelled = Math.min(decision.cancelled, at);
+    if (has(value, "REJECTED")) decision.rejected = Math.min(decision.rejected, at);
+  }
+  for (const call of order?.calls ?? [])
+    if (call.kind === "order.cancel" && mayHaveHappened(call)) decision.cancelling = Math.min(decision.cancelling, call.begin);
+  return decision;
+}
+
+function balance(product: ProductFacts, quiet: Of<"quiet">, read: ProductSighting, demands: readonly Demand[], findings: Findings): void {
+  let certain = product.create?.quantity ?? 0;
+  const doubtful: number[] = [];
+  const doubtfulCalls: ProductCall[] = [];
+  let sold = 0;
+  let adjusted = 0;
+  for (const call of product.calls) {
+    if (call.kind !== "product.adjust" || !mayHaveHappened(call) || call.begin > read.end) continue;
+    if (call.outcome === "ok" && (call.end ?? Infinity) < read.begin) adjusted += call.delta;
+    else {
+      doubtful.push(call.delta);
+      doubtfulCalls.push(call);
+    }
+  }
+  for (const demand of demands) {
+    const held = holds(demand, quiet, read);
+    if (held === undefined) doubtful.push(-demand.units);
+    else if (held) sold += demand.units;
+  }
+  certain += adjusted - sold;
+  if (mayAddUp(doubtful, read.seen.quantity - certain)) return;
+  const doubt = doubtful.length === 0 ? "" : `, and ${doubtful.length} changes may have happened or not`;
+  findings.add(
+    `product ${product.id} began with ${product.create?.quantity ?? 0} units, ${adjusted} were adjusted and ${sold} sold${doubt}: ${read.seen.quantity} are left`,
+    ...doubtfulCalls.slice(0, 5),
+    quiet,
+    read,
+  );
+}
+
+/** Whether an order held its units while a product was read in a quiet spell; undefined where that is not certain. */
+function holds(demand: Demand, quiet: Of<"quiet">, read: ProductSighting): boolean | undefined {
+  if (demand.since > read.end || demand.rejected < Infinity) return false; // a REJECTED order never held any
+  if (demand.cancelled < quiet.begin) return false;
+  if (demand.cancelling <= read.end) return undefined;
+  if (demand.confirmed < read.begin) return true; // stock is reserved first
+  // placed before the spell, and so decided before it
+  return (demand.order?.placedAt ?? Infinity) < quiet.begin && demand.confirmed <= quiet.end ? true : undefined;
+}
+
+/** So many steps are taken in the search for a sum; where it would take more, only the bounds count. */
+const MAX_STEPS = 20_000_000;
+
+/** Whether some of these add up to a number. */
+export function mayAddUp(some: readonly number[], wanted: number): boolean {
+  const lowest = some.reduce((sum, value) => sum + Math.min(value, 0), 0);
+  const highest = some.reduce((sum, value) => sum + Math.max(value, 0), 0);
+  if (wanted < lowest || wanted > highest) return false;
+  if ((highest - lowest) * some.length > MAX_STEPS) return true;
+  const isReachable = new Uint8Array(highest - lowest + 1);
+  isReachable[-lowest] = 1;
+  for (const value of some) {
+    // against the direction of the value, so that each counts once
+    const step = value > 0 ? -1 : 1;
+    for (let i = value > 0 ? isReachable.length - 1 : 0; i >= 0 && i < isReachable.length; i += step)
+      if (isReachable[i - value] === 1) isReachable[i] = 1;
+  }
+  return isReachable[wanted - lowest] === 1;
+}

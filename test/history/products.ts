@@ -1,0 +1,141 @@
+import { isSighting, mayHaveHappened, type Facts, type ProductCall, type ProductFacts, type ProductSighting } from "./facts";
+import { Findings } from "./findings";
+import { Known } from "./known";
+
+/**
+ * Each product is a non-negative counter, ordered by its version:
+ * - no quantity is below zero; a version shows one quantity and one price, and no two writes make the same version;
+ * - what begins after a version was seen sees that version or a later one, and a write makes a later one;
+ * - an adjustment changes the quantity of the version before its own by its delta, and keeps the price; a PATCH sets the price, and keeps the
+ *   quantity; nothing else changes the price;
+ * - a product that was created is found; a withdrawal is refused only where the stock may have been short.
+ *
+ * Not checked: the number of versions (they need only grow), a product's other fields, and DELETE, which no history has.
+ */
+export function checkProducts({ products, operations }: Facts): Findings {
+  const findings = new Findings("products");
+  for (const product of products.values()) {
+    const sightings = product.calls.filter(isSighting);
+    const latest = latestOf(sightings);
+    checkOrder(sightings, latest, findings);
+    checkContents(product, sightings, findings);
+    checkRefusals(product, latest, findings);
+  }
+  for (const operation of operations)
+    if (operation.kind === "product.list")
+      for (const { id, quantity } of operation.pages.flatMap(({ items }) => items))
+        if (quantity < 0) findings.add(`product ${id} is listed with the quantity ${quantity}`, operation);
+  return findings;
+}
+
+interface Latest {
+  /** Of the versions seen before a moment, the greatest. */
+  before(moment: number): ProductSighting | undefined;
+  /** Of the versions seen by what began after a moment, the smallest. */
+  after(moment: number): ProductSighting | undefined;
+}
+
+/** Which version of a product was known when. */
+export function latestOf(sightings: readonly ProductSighting[]): Latest {
+  const earlier = new Known<ProductSighting | undefined>(
+    sightings.map((value) => ({ at: value.end, value })),
+    undefined,
+    (known, value) => (known && value && known.seen.version >= value.seen.version ? known : value),
+  );
+  const later = new Known<ProductSighting | undefined>(
+    sightings.map((value) => ({ at: -value.begin, value })),
+    undefined,
+    (known, value) => (known && value && known.seen.version <= value.seen.version ? known : value),
+  );
+  return { before: (moment) => earlier.before(moment), after: (moment) => later.before(-moment) };
+}
+
+/** The version that a product certainly had during the whole of a call; undefined where it may have changed. */
+export function unchangedDuring({ begin, end = Infinity }: ProductCall, latest: Latest): [ProductSighting, ProductSighting] | undefined {
+  const [before, after] = [latest.before(begin), latest.after(end)];
+  return before && after && before.seen.version === after.seen.version ? [before, after] : undefined;
+}
+
+export const isWrite = ({ kind }: ProductCall): boolean => kind === "product.patch" || kind === "product.adjust";
+
+function checkOrder(sightings: readonly ProductSighting[], latest: Latest, findings: Findings): void {
+  for (const call of sightings) {
+    const before = latest.before(call.begin);
+    if (before === undefined) continue;
+    const { id, version } = call.seen;
+    if (version < before.seen.version)
+      findings.add(`product ${id} is read in version ${version} after version ${before.seen.version} was seen`, before, call);
+    else if (version === before.seen.version && isWrite(call))
+      findings.add(`a write to product ${id} makes version ${version}, which was seen before the write began`, before, call);
+  }
+}
+
+function checkContents(product: ProductFacts, sightings: readonly ProductSighting[], findings: Findings): void {
+  const versions = new Map<number, ProductSighting>();
+  const writes = new Map<number, ProductSighting>();
+  for (const call of sightings) {
+    const { version, quantity, price } = call.seen;
+    if (quantity < 0) findings.add(`product ${product.id} has the quantity ${quantity}`, call);
+    const known = versions.get(version);
+    if (known === undefined) versions.set(version, call);
+    else if (known.seen.quantity !== quantity || known.seen.price !== price)
+      findings.add(
+        `version ${version} of product ${product.id} shows quantity ${known.seen.quantity} and price ${known.seen.price}, then ${quantity} and ${price}`,
+        known,
+        call,
+      );
+    if (!isWrite(call) && call.kind !== "product.create") continue;
+    const other = writes.get(version);
+    if (other !== undefined) findings.add(`two writes of product ${product.id} both made version ${version}`, other, call);
+    writes.set(version, call);
+  }
+  for (const [version, call] of writes) checkStep(call, versions.get(version - 1), findings);
+  checkPrices(product, new Map([...versions, ...writes]), findings);
+}
+
+/** What a write has changed, against the version before. */
+function checkStep(call: ProductSighting, before: ProductSighting | undefined, findings: Findings): void {
+  const { id, version, quantity, price } = call.seen;
+  if (call.kind === "product.patch" && price !== call.price)
+    findings.add(`a PATCH of product ${id} to price ${call.price} was answered with price ${price}`, call);
+  if (before === undefined) return;
+  const delta = call.kind === "product.adjust" ? call.delta : 0;
+  if (before.seen.quantity + delta !== quantity)
+    findings.add(
+      `version ${version - 1} of product ${id} has ${before.seen.quantity} units; changed by ${delta} it has ${quantity}`,
+      before,
+      call,
+    );
+}
+
+/** Only a PATCH changes a price: each version has that of the last one that is known, or of one whose outcome is not. */
+function checkPrices(product: ProductFacts, versions: ReadonlyMap<number, ProductSighting>, findings: Findings): void {
+  if (product.create === undefined) return; // there may have been others
+  const unknown = new Map<number, number>(); // price → when the first PATCH to it began
+  for (const call of product.calls)
+    if (call.kind === "product.patch" && call.outcome === "unknown")
+      unknown.set(call.price, Math.min(call.begin, unknown.get(call.price) ?? Infinity));
+  let last: ProductSighting | undefined;
+  for (const [version, call] of [...versions].sort(([a], [b]) => a - b)) {
+    if (call.kind === "product.create" || call.kind === "product.patch") last = call;
+    if (last === undefined || call.seen.price === last.seen.price || (unknown.get(call.seen.price) ?? Infinity) <= call.end) continue;
+    findings.add(`version ${version} of product ${product.id} has the price ${call.seen.price}, which nobody gave it`, last, call);
+  }
+}
+
+function checkRefusals({ id, create, calls }: ProductFacts, latest: Latest, findings: Findings): void {
+  for (const call of calls) {
+    if (mayHaveHappened(call)) continue;
+    if (call.status === 404 && create?.end !== undefined && create.end < call.begin)
+      findings.add(`product ${id} is not found after it was created`, create, call);
+    if (call.kind !== "product.adjust" || call.code !== "INSUFFICIENT_STOCK") continue;
+    const [before, after] = unchangedDuring(call, latest) ?? [];
+    if (before !== undefined && before.seen.quantity + call.delta >= 0)
+      findings.add(
+        `taking ${-call.delta} of the ${before.seen.quantity} units of product ${id} is refused for lack of stock`,
+        before,
+        after,
+        call,
+      );
+  }
+}

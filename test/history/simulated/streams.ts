@@ -1,0 +1,45 @@
+import { isFinal } from "../../../contracts/orders";
+import type { Of } from "../operation";
+import type { Network } from "./network";
+import type { SimulatedOrder } from "./shop";
+
+/** Follows an order for some seconds, as long as client, network and gateway last. */
+export function follow(
+  network: Network,
+  user: string,
+  order: SimulatedOrder,
+  resumed: number | undefined,
+  done: (stream: Of<"order.stream">) => void,
+): void {
+  const { clock } = network;
+  const begin = clock.now;
+  const events: Of<"order.stream">["events"] = [];
+  const common = { kind: "order.stream", begin, user, order: order.id, ...(resumed !== undefined && { last_event_id: resumed }) } as const;
+  let told = resumed ?? 0;
+  let isOpen = true;
+
+  const close = (closed: "server" | "client" | "cut") => {
+    if (!isOpen) return;
+    isOpen = false;
+    order.listeners.delete(hear);
+    done({ ...common, end: clock.now, outcome: "ok", events, closed });
+  };
+  const look = () => {
+    if (!isOpen) return;
+    for (const status of order.history.slice(told)) events.push({ at: clock.now, id: ++told, status });
+    if (isFinal(order.status)) close("server");
+  };
+  /** The gateway hears of a change soon, or finds it when it reads the order anyway. */
+  const hear = () => clock.after(network.upTo(network.random() < 0.9 ? 30 : 5_000), look);
+
+  clock.after(network.upTo(5), () => {
+    if (isFinal(order.status) && told >= order.history.length) {
+      done({ ...common, end: clock.now, outcome: "failed", status: 204, events });
+      return;
+    }
+    order.listeners.add(hear);
+    look();
+    const ending = network.random();
+    clock.after(network.upTo(ending < 0.3 ? 20_000 : 1_000), () => close(ending < 0.7 ? "client" : ending < 0.85 ? "server" : "cut"));
+  });
+}

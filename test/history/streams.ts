@@ -1,0 +1,96 @@
+import type { Facts, OrderFacts } from "./facts";
+import { Findings } from "./findings";
+import type { Known } from "./known";
+import { statusesOf } from "./orders";
+import type { Of } from "./operation";
+import { isPath, list } from "./progress";
+import { isFinal, type Status } from "../../contracts/orders";
+
+/** Milliseconds after which an open stream has told what is known, when all is quiet: gateways read a followed order every 5 s. */
+export const TOLD_WITHIN_MS = 10_000;
+
+/**
+ * Streams of events against each other and against reads:
+ * - events have the positions behind `Last-Event-ID`, one by one, and go through the state machine; nothing follows a final status;
+ * - a position of an order's history is one status, in every stream and every history that was read;
+ * - a stream that its server ended, and that said something, has told all that was known before it began;
+ * - a stream that is open in a quiet spell has told what is known 10 s later, and ends 10 s after a final status;
+ * - 204 (nothing more will come) is for orders that stay as they are.
+ *
+ * That a read shows what a stream has told before is checked with the orders. Streams end for many reasons, and a cut one may lack anything.
+ */
+export function checkStreams({ orders, quiets }: Facts): Findings {
+  const findings = new Findings("streams");
+  for (const order of orders.values()) {
+    const streams = order.calls.filter((call) => call.kind === "order.stream");
+    if (streams.length === 0) continue;
+    const known = statusesOf(order);
+    const positions = positionsOf(order);
+    for (const stream of streams) {
+      checkEvents(order, stream, positions, findings);
+      checkWhole(order, stream, known, findings);
+      for (const quiet of quiets) checkPrompt(order, stream, quiet, known, findings);
+      if (stream.status === 204) checkOver(order, stream, findings);
+    }
+  }
+  return findings;
+}
+
+/** The status at each position, from 1, as the histories that were read have it. */
+function positionsOf({ calls }: OrderFacts): Map<number, Status> {
+  const positions = new Map<number, Status>();
+  for (const call of calls)
+    if (call.kind !== "order.stream") for (const [i, status] of (call.seen?.history ?? []).entries()) positions.set(i + 1, status);
+  return positions;
+}
+
+function checkEvents(order: OrderFacts, stream: Of<"order.stream">, positions: Map<number, Status>, findings: Findings): void {
+  const { events, last_event_id: resumed = 0 } = stream;
+  const ids = events.map(({ id }) => id);
+  if (ids.some((id, i) => id !== resumed + i + 1))
+    findings.add(`a stream of order ${order.id} after position ${resumed} has the positions ${ids.join(", ")}`, stream);
+  const statuses = events.map(({ status }) => status);
+  if (events.length > 0 && !isPath(statuses, resumed === 0))
+    findings.add(`a stream of order ${order.id} goes ${statuses.join(", ")}: no order goes that way`, stream);
+  for (const { id, status } of events) {
+    const known = positions.get(id);
+    if (known !== undefined && known !== status)
+      findings.add(`position ${id} in the history of order ${order.id} is ${known}, and ${status} in a stream`, stream);
+    positions.set(id, known ?? status);
+  }
+}
+
+/** How many entries the history of an order has at least, that has been in these statuses. */
+const lengthOf = (known: Known<number>, moment: number): number => list(known.before(moment)).length;
+
+function checkWhole(order: OrderFacts, stream: Of<"order.stream">, known: Known<number>, findings: Findings): void {
+  const { events, begin, closed } = stream;
+  const last = events.at(-1);
+  if (closed !== "server" || last === undefined || last.id >= lengthOf(known, begin)) return;
+  findings.add(
+    `a stream of order ${order.id} ended after position ${last.id}; ${list(known.before(begin)).join(", ")} was known before it began`,
+    stream,
+  );
+}
+
+function checkPrompt(order: OrderFacts, stream: Of<"order.stream">, quiet: Of<"quiet">, known: Known<number>, findings: Findings): void {
+  const { events, begin, end = 0, closed, outcome, last_event_id: resumed = 0 } = stream;
+  if (outcome !== "ok" || closed === "cut") return;
+  const until = Math.min(end, quiet.end) - TOLD_WITHIN_MS;
+  if (until <= Math.max(begin, quiet.begin)) return; // not open long enough in it
+  const told = events.filter(({ at }) => at <= until + TOLD_WITHIN_MS).at(-1)?.id ?? resumed;
+  if (told < lengthOf(known, until))
+    findings.add(
+      `a stream of order ${order.id} that was open for ${TOLD_WITHIN_MS} ms more has told ${told} statuses; known were ${list(known.before(until)).join(", ")}`,
+      quiet,
+      stream,
+    );
+  const last = events.findLast(({ status }) => isFinal(status));
+  if (last !== undefined && last.at < until) findings.add(`a stream of order ${order.id} stays open after ${last.status}`, quiet, stream);
+}
+
+function checkOver(order: OrderFacts, stream: Of<"order.stream">, findings: Findings): void {
+  const later = order.sightings.find(({ begin, status }) => begin > (stream.end ?? Infinity) && !isFinal(status));
+  if (later !== undefined)
+    findings.add(`a stream of order ${order.id} says that nothing more will come, and then it is ${later.status}`, stream, later.by);
+}
