@@ -1,28 +1,17 @@
 /*
  * The protocol by which an order gets its stock, for Spin (https://spinroot.com). README.md says what is checked, and ./check runs it.
  *
- * Bounds, and what a mutant leaves out, are given by -D.
+ * -D sets the bounds, or leaves one part of the protocol out.
  */
-#ifndef ORDERS
-#define ORDERS 2 /* that clients place */
-#endif
 #ifndef NODES
 #define NODES 2 /* of each service */
-#endif
-#ifndef CRASHES
-#define CRASHES 2
-#endif
-#ifndef LOSSES
-#define LOSSES 1
-#endif
-#ifndef DUPLICATES
-#define DUPLICATES 1
 #endif
 #ifndef REWINDS
 #define REWINDS 1 /* restores of one of the two databases */
 #endif
 
-/* One product. The first order wants all of it, so that both can't be had; with SAME_LINES both want the same. */
+/* Two clients order units of one product. There is enough for one of them, unless both want the same. */
+#define ORDERS 2
 #define STOCK 2
 #ifdef SAME_LINES
 #define UNITS(who) 1
@@ -30,430 +19,516 @@
 #define UNITS(who) ((who) == 0 -> 2 : 1)
 #endif
 
-/* The status of an order; of an announcement in the outbox; of a reservation. */
+/* The status of an order. */
+mtype:Status = { CANCELLED, REJECTED, CONFIRMED, PENDING }
 #define NONE 0
-#define PENDING 1
-#define CONFIRMED 2
-#define REJECTED 3
-#define CANCELLED 4
 
-#define ABSENT 0
+/* The state of an outbox row. */
+#define SETTLED 0 /* or there is no row: neither is published */
 #define DUE 1
-#define SETTLED 2
-#define PARKED 3
+#define PARKED 2
 
+/* The state of a reservation. */
+mtype:Reservation = { RELEASED, SHORT, RESERVED }
 #define UNKNOWN 0
-#define RESERVED 1
-#define SHORT 2 /* REJECTED, for want of stock */
-#define RELEASED 3
 
 #define NO_LINES ORDERS /* of a tombstone */
 #define FITS(a, b) ((a) == NO_LINES || UNITS(a) == UNITS(b))
 
-/* ---- order_db, and its backup ---- */
+/* ---- order_db ---- */
 typedef Order {
   byte status;
-  byte who; /* whose it is, and so its lines */
-  byte created; /* the announcement order.created */
-  byte cancelled; /* the announcement order.cancelled */
-  bool restored /* from a backup: what became of it later is lost */
+  byte who; /* the client, and so the lines */
+  byte created; /* the outbox row of order.created */
+  byte cancelled; /* the outbox row of order.cancelled */
+  bool isRestored /* from a backup: what happened to it afterwards is lost */
 }
 Order order[ORDERS];
-byte nextId; /* UUIDs never repeat, whatever is restored */
-Order backupOfOrder[ORDERS];
-byte backupOfNextId;
+byte placed; /* the clients who have placed their order: a set */
+#ifdef IDS_REPEAT
+byte nextId, backupOfNextId;
+#endif
 
-/* ---- product_db, and its backup ---- */
-typedef Reservation {
+/* ---- product_db ---- */
+typedef Row {
   byte state;
   byte who /* whose lines it has */
 }
-Reservation reservation[ORDERS];
+Row reservation[ORDERS];
 byte left = STOCK;
-Reservation backupOfReservation[ORDERS];
-byte backupOfLeft = STOCK;
 
-/* ---- the network: sets of messages, in no order ---- */
+/* ---- the network: sets of messages, so that each may overtake any other ---- */
 #define BIT(n) (1 << (n))
 #define CREATED(id, who) ((id) * ORDERS + (who))
 #define REPLY(id, state, who) (((id) * 3 + (state) - 1) * (ORDERS + 1) + (who))
-#define REPLIES (ORDERS * 3 * (ORDERS + 1))
 int created, cancelled, replies;
 
-/* ---- what may still happen ---- */
-byte crashes = CRASHES;
-byte losses = LOSSES;
-byte duplicates = DUPLICATES;
-byte rewinds = REWINDS;
-bool isBackedUp; /* before, the backup is that of an empty database */
-bool isOrdersRewound, isProductsRewound;
-byte placed, /* how many clients have placed theirs, or never will */
-  mayCancel = (1 << ORDERS) - 1;
-byte repair; /* 0: not yet, 1: it has read the reservations, 2: done, 3: done again */
-byte seen[ORDERS];
-
-/*
- * A node keeps nothing between two steps but what it is about to send, or has received; both are as good as on their way. So each step is
- * atomic, and a node that crashes loses the message that it would have sent.
- */
-inline send(set, n) {
-  if
-  :: set = set | BIT(n)
-  :: crashes > 0 -> crashes--
-  fi
-}
-
-/* Any of the messages that are there. */
-inline receive(set, n) {
+/* Any member of a set. */
+inline pick(set, n) {
   n = 0;
   do
   :: (set & BIT(n)) != 0 -> break
   :: (set >> (n + 1)) != 0 -> n++
-  od;
-  if
-  :: set = set & ~BIT(n)
-  :: duplicates > 0 -> duplicates--
-  fi
+  od
 }
 
-#define isParked(id) (order[id].created == PARKED || order[id].cancelled == PARKED)
-#define holds(id) (reservation[id].state == RESERVED)
-#define heldBy(id) (reservation[id].state == RESERVED -> UNITS(reservation[id].who) : 0)
-#if ORDERS == 1
-#define HELD heldBy(0)
+/*
+ * Crashes, losses and duplicates. By default there may be any number of them, and they need no steps of their own: a message stays in the
+ * network once it was sent, so that it may be received again and again, or never. With COUNTED there are as many as -D says.
+ */
+#ifdef COUNTED
+byte losses = LOSSES, duplicates = DUPLICATES;
+inline receive(set, n) {
+  pick(set, n);
+  if
+  :: set = set & ~BIT(n)
+  :: duplicates > 0 -> duplicates--; printf("a message is duplicated\n")
+  fi
+}
+#define isEmpty (created == 0 && cancelled == 0 && replies == 0)
 #else
-#define HELD (heldBy(0) + heldBy(1))
+#define receive(set, n) pick(set, n)
+#define isEmpty true /* all that is in flight may be lost now */
 #endif
+
+/*
+ * What a node holds in memory, between receiving and its commit or between its commit and sending, counts as in flight: it receives or sends
+ * at the moment of its commit, and its crash is a loss. With HELD it does hold messages: others go on meanwhile, and a crash forgets them.
+ */
+#define forget() n = 0; id = 0; who = 0; state = 0
+byte busy; /* nodes that hold a message */
+#if !defined(HELD)
+#define HOLD
+#elif defined(COUNTED)
+byte crashes = CRASHES;
+#define HOLD busy++ }; atomic { busy--; if :: true :: crashes > 0 -> crashes--; printf("a node crashes\n"); forget(); goto idle fi;
+#else
+#define HOLD busy++ }; atomic { busy--; if :: true :: forget(); goto idle fi;
+#endif
+
+/* ---- backups and restores ---- */
+byte rewinds = REWINDS;
+bool isOrdersBackedUp, isProductsBackedUp, isOrdersRewound, isProductsRewound;
+bool isRepaired; /* when nothing was in flight, and no database was restored since */
+Order backupOfOrder[ORDERS];
+Row backupOfReservation[ORDERS];
+byte backupOfLeft;
+
+#define isOpen(id, row) (order[id].created == row || order[id].cancelled == row)
+#define isParked(id) isOpen(id, PARKED)
+/* What the relay publishes, until a reply settles it. */
+#ifdef NO_RELAY
+#define isPublished(row) false
+#else
+#define isPublished(row) (row == DUE)
+#endif
+#define isAsked(id) (isPublished(order[id].created) || isPublished(order[id].cancelled))
+#define isQuiet (!isAsked(0) && !isAsked(1) && isEmpty && busy == 0)
+#define isRewound (isOrdersRewound || isProductsRewound)
+#define holds(id) (reservation[id].state == RESERVED)
+#define heldBy(id) (holds(id) -> UNITS(reservation[id].who) : 0)
 
 /* What is on the shelf and what is held are all there is. */
 inline checkLedger() {
-  assert(left + HELD == STOCK)
+  assert(left + heldBy(0) + heldBy(1) == STOCK)
 }
 
-inline reply(id) {
-  send(replies, REPLY(id, reservation[id].state, reservation[id].who))
-}
+/* What products replies about an order, as it is stored. */
+#define STORED(id) REPLY(id, reservation[id].state, reservation[id].who)
+#ifdef NO_TOMBSTONE
+#define OUTCOME(id) (reservation[id].state == UNKNOWN -> REPLY(id, RELEASED, NO_LINES) : STORED(id))
+#else
+#define OUTCOME(id) STORED(id)
+#endif
 
+/* releaseStock() of services/products/reservations.store.ts: one transaction. A cancel that overtakes its create leaves a tombstone. */
 inline release(id) {
   if
   :: reservation[id].state == RESERVED ->
      left = left + UNITS(reservation[id].who);
-     reservation[id].state = RELEASED
-  :: reservation[id].state == UNKNOWN ->
-#ifdef NO_TOMBSTONE
-     skip
-#else
      reservation[id].state = RELEASED;
-     reservation[id].who = NO_LINES
+     printf("products: releases the stock of order %d\n", id)
+  :: reservation[id].state == UNKNOWN ->
+#ifndef NO_TOMBSTONE
+     reservation[id].state = RELEASED;
+     reservation[id].who = NO_LINES;
 #endif
-  :: else
+     printf("products: has nothing to release for order %d\n", id)
+  :: else -> printf("products: has rejected or released order %d before\n", id)
+  fi;
+  checkLedger()
+}
+
+/* planOf() of services/orders/repair.ts: what mends a difference, where a person need not decide. */
+#define NOTHING 0
+#define REPUBLISH_CREATED 1
+#define REPUBLISH_CANCELLED 2
+#define RELEASE 3
+inline planRepair(plan, id, seen) {
+  if
+  :: order[id].status == NONE && seen == RESERVED -> plan = RELEASE
+  :: order[id].status != NONE && !isOpen(id, DUE) && !isOpen(id, PARKED) ->
+     if
+     :: order[id].status == PENDING && seen != RELEASED -> plan = REPUBLISH_CREATED
+     :: order[id].status == CONFIRMED && seen == UNKNOWN -> plan = REPUBLISH_CREATED
+     :: order[id].status == CANCELLED && seen == RESERVED -> plan = REPUBLISH_CANCELLED
+     :: order[id].status == REJECTED && (seen == UNKNOWN || seen == RESERVED) -> plan = RELEASE
+     :: else -> plan = NOTHING
+     fi
+  :: else -> plan = NOTHING
   fi
 }
 
-/* ---- backups, and the repair ---- */
-inline lose(set, n) {
-  n = 0;
-  do
-  :: (set & BIT(n)) != 0 -> break
-  :: (set >> (n + 1)) != 0 -> n++
-  od;
-  set = set & ~BIT(n);
-  n = 0
+/* republish() of services/orders/repair.store.ts and the action products.release: a transaction each. */
+inline applyRepair(plan, id) {
+  if
+  :: plan == REPUBLISH_CREATED && (order[id].status == PENDING || order[id].status == CONFIRMED) && order[id].created == SETTLED ->
+     order[id].created = DUE;
+     printf("repair: republishes order.created of order %d\n", id)
+  :: plan == REPUBLISH_CANCELLED && order[id].status == CANCELLED && order[id].cancelled == SETTLED ->
+     order[id].cancelled = DUE;
+     printf("repair: republishes order.cancelled of order %d\n", id)
+  :: plan == RELEASE -> release(id)
+  :: else
+  fi;
+  plan = NOTHING
 }
 
 #define copyOrder(to, from, id) \
   to[id].status = from[id].status; \
   to[id].who = from[id].who; \
   to[id].created = from[id].created; \
-  to[id].cancelled = from[id].cancelled; \
-  to[id].restored = from[id].restored
-
+  to[id].cancelled = from[id].cancelled
 #define copyReservation(to, from, id) \
   to[id].state = from[id].state; \
   to[id].who = from[id].who
+#define forgetOrder(id) \
+  backupOfOrder[id].status = 0; \
+  backupOfOrder[id].who = 0; \
+  backupOfOrder[id].created = 0; \
+  backupOfOrder[id].cancelled = 0
+#define forgetReservation(id) \
+  backupOfReservation[id].state = 0; \
+  backupOfReservation[id].who = 0
 
-inline backUp() {
+inline backUpOrders() {
+  isOrdersBackedUp = true;
   copyOrder(backupOfOrder, order, 0);
-  copyReservation(backupOfReservation, reservation, 0);
-#if ORDERS > 1
   copyOrder(backupOfOrder, order, 1);
-  copyReservation(backupOfReservation, reservation, 1);
-#endif
+#ifdef IDS_REPEAT
   backupOfNextId = nextId;
-  backupOfLeft = left
+#endif
+  printf("order_db is backed up\n")
 }
 
+inline backUpProducts() {
+  isProductsBackedUp = true;
+  copyReservation(backupOfReservation, reservation, 0);
+  copyReservation(backupOfReservation, reservation, 1);
+  backupOfLeft = left;
+  printf("product_db is backed up\n")
+}
+
+/* A backup is forgotten once it is restored: restoring it twice is the same as backing up what was restored. */
 inline restoreOrders() {
+  rewinds--;
+  isOrdersBackedUp = false;
   isOrdersRewound = true;
+  isRepaired = false;
   copyOrder(order, backupOfOrder, 0);
-  order[0].restored = order[0].status != NONE;
-#if ORDERS > 1
   copyOrder(order, backupOfOrder, 1);
-  order[1].restored = order[1].status != NONE;
-#endif
+  forgetOrder(0);
+  forgetOrder(1);
+  order[0].isRestored = order[0].status != NONE;
+  order[1].isRestored = order[1].status != NONE;
 #ifdef IDS_REPEAT
-  nextId = backupOfNextId
+  nextId = backupOfNextId;
+  backupOfNextId = 0;
 #endif
+  printf("order_db is restored\n")
 }
 
 inline restoreProducts() {
+  rewinds--;
+  isProductsBackedUp = false;
   isProductsRewound = true;
+  isRepaired = false;
   copyReservation(reservation, backupOfReservation, 0);
-#if ORDERS > 1
   copyReservation(reservation, backupOfReservation, 1);
-#endif
-  left = backupOfLeft
+  left = backupOfLeft;
+  forgetReservation(0);
+  forgetReservation(1);
+  backupOfLeft = 0;
+  printf("product_db is restored\n")
 }
 
-inline readReservations() {
-  seen[0] = reservation[0].state;
-#if ORDERS > 1
-  seen[1] = reservation[1].state
-#endif
-}
-
-/* As services/orders/repair.ts: announces again, and releases what is held for an order that does not exist. */
-inline mend(id) {
-  if
-  :: order[id].status == CONFIRMED && seen[id] == UNKNOWN -> order[id].created = DUE
-  :: order[id].status == CANCELLED && seen[id] == RESERVED && !isParked(id) -> order[id].cancelled = DUE
-  :: order[id].status == REJECTED && (seen[id] == UNKNOWN || seen[id] == RESERVED) && !isParked(id) -> release(id)
-  :: order[id].status == NONE && seen[id] == RESERVED -> release(id)
-  :: else
-  fi
-}
-
-/* ---- what agrees, once nothing is on its way ---- */
+/* ---- what agrees, once nothing is in flight ---- */
 inline checkAtRest(id) {
-  /* an order that waits is asked for, or was given up with a reason */
+  /* an order that is PENDING has an outbox row that is parked, with a reason: none waits for ever in silence */
   assert(order[id].status != PENDING || isParked(id));
   if
-  :: !isOrdersRewound && !isProductsRewound ->
+  :: !isProductsRewound && !order[id].isRestored && (order[id].status != NONE || !isOrdersRewound) ->
+     /* no restore concerns it */
+#if !defined(REFUSALS) && !defined(IDS_REPEAT)
      assert(!isParked(id));
-     assert((order[id].status == CONFIRMED) == holds(id));
-     assert((order[id].status == REJECTED) == (reservation[id].state == SHORT && order[id].status != CANCELLED))
-  :: isOrdersRewound && !order[id].restored && order[id].status != NONE ->
-     /* placed after the restore: as if nothing had happened */
-     assert(isParked(id) || (order[id].status == CONFIRMED) == holds(id))
+#endif
+     assert(isParked(id) || (order[id].status == CONFIRMED) == holds(id));
+     assert(isParked(id) || (order[id].status == REJECTED) == (reservation[id].state == SHORT && order[id].status != CANCELLED))
   :: else
   fi;
-  /* after the repair nothing is held for nobody; what a person must decide is an order without stock */
-  assert(repair < 3 || isParked(id) || !holds(id) || order[id].status == CONFIRMED)
+  /* after the repair stock is held for CONFIRMED orders alone, and for those that an operator was asked about */
+  assert(!isRepaired || isParked(id) || !holds(id) || order[id].status == CONFIRMED)
 }
 
 /* ---- orders ---- */
+
+/* insertOrders() of services/orders/orders.store.ts: order and outbox row in one statement. */
+inline placeOrder(client) {
+  atomic {
+    (placed & BIT(client)) == 0 ->
+    placed = placed | BIT(client);
+    who = client;
+#ifdef IDS_REPEAT
+    id = nextId;
+    nextId++;
+#else
+    id = client; /* UUIDs never repeat, whatever is restored */
+#endif
+    order[id].status = PENDING;
+    order[id].who = who;
+    order[id].isRestored = false;
+    order[id].cancelled = SETTLED;
+#ifndef NO_OUTBOX
+    order[id].created = DUE;
+#endif
+    printf("orders: client %d places order %d, which is PENDING\n", who, id);
+    HOLD
+    created = created | BIT(CREATED(id, who));
+    forget()
+  }
+}
+
+/* The action orders.cancel: status and outbox row in one transaction. */
+inline cancelOrder(which) {
+  atomic {
+    order[which].status == PENDING || order[which].status == CONFIRMED ->
+    order[which].status = CANCELLED;
+#ifndef NO_OUTBOX
+    order[which].cancelled = DUE;
+#endif
+    id = which;
+    printf("orders: order %d becomes CANCELLED\n", id);
+    HOLD
+    cancelled = cancelled | BIT(id);
+    forget()
+  }
+}
+
+/* claim() of mixins/outbox.claim.ts in one statement, and emitRows() of mixins/outbox.mixin.ts afterwards. */
+inline publish(which) {
+  atomic {
+    isPublished(order[which].created) && (created & BIT(CREATED(which, order[which].who))) == 0 ->
+    id = which;
+    who = order[which].who;
+    printf("orders: publishes order.created of order %d\n", id);
+    HOLD
+    created = created | BIT(CREATED(id, who));
+    forget()
+  }
+}
+inline publishCancelled(which) {
+  atomic {
+    isPublished(order[which].cancelled) && (cancelled & BIT(which)) == 0 ->
+    id = which;
+    printf("orders: publishes order.cancelled of order %d\n", id);
+    HOLD
+    cancelled = cancelled | BIT(id);
+    forget()
+  }
+}
+
+/* misfit() of services/orders/order.ts */
+#ifdef NO_FIT
+#define isOfOtherLines false
+#else
+#define isOfOtherLines !FITS(who, order[id].who)
+#endif
+#define isMisfit (isOfOtherLines || (state == RELEASED && order[id].status != CANCELLED) || \
+  (state == SHORT && order[id].status == CONFIRMED) || (state == RESERVED && order[id].status == REJECTED))
+
 active [NODES] proctype orders() {
   byte n, id, who, state;
-end:
+idle:
   do
-  /* POST /orders: order and announcement in one statement */
-  :: atomic {
-       placed < ORDERS ->
-       id = nextId;
-       order[id].status = PENDING;
-       order[id].who = placed;
-       order[id].restored = false;
-       order[id].cancelled = ABSENT;
-       nextId++;
-       placed++;
-#ifdef NO_OUTBOX
-       order[id].created = SETTLED;
-#else
-       order[id].created = DUE;
-#endif
-       send(created, CREATED(id, order[id].who));
-       id = 0
-     }
-  /* POST /orders/{id}/cancel */
-  :: atomic {
-       mayCancel != 0 ->
-       id = 0;
-       do
-       :: (mayCancel & BIT(id)) != 0 -> break
-       :: (mayCancel >> (id + 1)) != 0 -> id++
-       od;
-       if
-       :: order[id].status == PENDING || order[id].status == CONFIRMED ->
-          mayCancel = mayCancel & ~BIT(id);
-          order[id].status = CANCELLED;
-#ifdef NO_OUTBOX
-          order[id].cancelled = SETTLED;
-#else
-          order[id].cancelled = DUE;
-#endif
-          send(cancelled, id)
-       :: else
-       fi;
-       id = 0
-     }
-  /* the relay */
-  :: atomic { order[0].created == DUE && (created & BIT(CREATED(0, order[0].who))) == 0 -> created = created | BIT(CREATED(0, order[0].who)) }
-  :: atomic { order[0].cancelled == DUE && (cancelled & BIT(0)) == 0 -> cancelled = cancelled | BIT(0) }
-#if ORDERS > 1
-  :: atomic { order[1].created == DUE && (created & BIT(CREATED(1, order[1].who))) == 0 -> created = created | BIT(CREATED(1, order[1].who)) }
-  :: atomic { order[1].cancelled == DUE && (cancelled & BIT(1)) == 0 -> cancelled = cancelled | BIT(1) }
-#endif
-  /* stock.settled: misfit() and settle() of services/orders/order.ts */
+  :: placeOrder(0)
+  :: placeOrder(1)
+  :: cancelOrder(0)
+  :: cancelOrder(1)
+  :: publish(0)
+  :: publish(1)
+  :: publishCancelled(0)
+  :: publishCancelled(1)
+  /* stock.settled: settleOrders() of services/orders/orders.store.ts, one transaction */
   :: atomic {
        replies != 0 ->
        receive(replies, n);
+       HOLD
        who = n % (ORDERS + 1);
        state = (n / (ORDERS + 1)) % 3 + 1;
        id = n / (3 * (ORDERS + 1));
        if
-       :: order[id].status == NONE /* no order of ours */
-       :: order[id].status != NONE &&
-          (
-#ifndef NO_FIT
-            !FITS(who, order[id].who) ||
-#endif
-            (state == RELEASED && order[id].status != CANCELLED) ||
-            (state == SHORT && order[id].status == CONFIRMED) ||
-            (state == RESERVED && order[id].status == REJECTED)) ->
-          if
-          :: order[id].created == DUE -> order[id].created = PARKED
-          :: else
-          fi;
-          if
-          :: order[id].cancelled == DUE -> order[id].cancelled = PARKED
-          :: else
-          fi
-       :: else ->
+       :: order[id].status == NONE -> printf("orders: there is no order %d\n", id)
+       :: order[id].status != NONE && isMisfit ->
+          order[id].created = (order[id].created == DUE -> PARKED : order[id].created);
+          order[id].cancelled = (order[id].cancelled == DUE -> PARKED : order[id].cancelled);
+          printf("orders: parks what is due of order %d, since a reply does not fit it\n", id)
+       :: order[id].status != NONE && !isMisfit ->
+          order[id].created = SETTLED;
+          order[id].cancelled = (state == RESERVED -> order[id].cancelled : SETTLED);
           if
           :: order[id].status == PENDING && state == RESERVED ->
              order[id].status = CONFIRMED;
+             printf("orders: order %d becomes CONFIRMED\n", id);
              /* by the stock that was reserved for it, and no other's */
              assert(isProductsRewound || reservation[id].who == order[id].who);
-             assert(isProductsRewound || order[id].restored || reservation[id].state == RESERVED)
-          :: order[id].status == PENDING && state == SHORT -> order[id].status = REJECTED
-          :: else
-          fi;
-          if
-          :: order[id].created != ABSENT -> order[id].created = SETTLED
-          :: else
-          fi;
-          if
-          :: state != RESERVED && order[id].cancelled != ABSENT -> order[id].cancelled = SETTLED
-          :: else
+             assert(isProductsRewound || order[id].isRestored || holds(id))
+          :: order[id].status == PENDING && state == SHORT ->
+             order[id].status = REJECTED;
+             printf("orders: order %d becomes REJECTED\n", id)
+          :: order[id].status != PENDING -> printf("orders: settles the outbox of order %d\n", id)
           fi
        fi;
-       n = 0;
-       id = 0;
-       who = 0;
-       state = 0
+       forget()
      }
   od
 }
 
 /* ---- products ---- */
+#if defined(NOT_IDEMPOTENT)
+#define isNew(id) (reservation[id].state == UNKNOWN || reservation[id].state == RESERVED)
+#elif defined(NO_STORED_REPLY)
+#define isNew(id) (reservation[id].state == UNKNOWN || reservation[id].state == SHORT)
+#else
+#define isNew(id) (reservation[id].state == UNKNOWN)
+#endif
+
 active [NODES] proctype products() {
-  byte n, id;
-end:
+  byte n, id, who, state;
+idle:
   do
-  /* order.created: a reservation is inserted once, and is the reply to every repetition */
+  /* order.created: reserveStock() of services/products/reservations.store.ts, one transaction; its outcome is the reply to every repetition */
   :: atomic {
        created != 0 ->
        receive(created, n);
+       HOLD
        id = n / ORDERS;
+       who = n % ORDERS;
        if
-       :: (reservation[id].state == UNKNOWN
-#ifdef NOT_IDEMPOTENT
-           || reservation[id].state == RESERVED
-#endif
-#ifdef NO_STORED_REPLY
-           || reservation[id].state == SHORT
-#endif
-          ) ->
-          reservation[id].who = n % ORDERS;
-          if
-          :: left >= UNITS(n % ORDERS) ->
-             left = left - UNITS(n % ORDERS);
-             reservation[id].state = RESERVED
-          :: else -> reservation[id].state = SHORT
-          fi
-       :: else
+       :: isNew(id) && left >= UNITS(who) ->
+          left = left - UNITS(who);
+          reservation[id].who = who;
+          reservation[id].state = RESERVED;
+          printf("products: reserves stock for order %d\n", id)
+       :: isNew(id) && left < UNITS(who) ->
+          reservation[id].who = who;
+          reservation[id].state = SHORT;
+          printf("products: rejects order %d for lack of stock\n", id)
+       :: !isNew(id) -> printf("products: replies about order %d as before\n", id)
        fi;
        checkLedger();
-       reply(id);
-       n = 0;
-       id = 0
+       n = OUTCOME(id);
+       HOLD
+       replies = replies | BIT(n);
+       forget()
      }
-  /* order.cancelled: one that overtakes its create leaves a tombstone */
+  /* order.cancelled */
   :: atomic {
        cancelled != 0 ->
-       receive(cancelled, id);
+       receive(cancelled, n);
+       HOLD
+       id = n;
        release(id);
-       checkLedger();
-#ifdef NO_TOMBSTONE
-       if
-       :: reservation[id].state == UNKNOWN -> send(replies, REPLY(id, RELEASED, NO_LINES))
-       :: else -> reply(id)
-       fi;
+       n = OUTCOME(id);
+       HOLD
+       replies = replies | BIT(n);
+       forget()
+     }
+  od
+}
+
+/* ---- npm run repair, at any time: look() of services/orders/audit.ts reads the reservation, and the order afterwards; then it is mended ---- */
+#if defined(COUNTED) || defined(HELD)
+#define MAY_REPAIR isRewound
 #else
-       reply(id);
+#define MAY_REPAIR true
 #endif
+active proctype repair() {
+  byte id, seen, plan;
+idle:
+  do
+  :: atomic {
+       MAY_REPAIR ->
+       if
+       :: id = 0
+       :: id = 1
+       fi;
+       seen = reservation[id].state
+     };
+     atomic {
+       planRepair(plan, id, seen);
+       seen = 0;
+       if
+       :: plan == NOTHING -> id = 0; goto idle
+       :: plan != NOTHING
+       fi
+     };
+     atomic {
+       applyRepair(plan, id);
        id = 0
      }
   od
 }
 
-/* ---- the world: losses, backups and restores, clients who don't come, the repair ---- */
+/* ---- what an operator does, and what befalls the system ---- */
 active proctype world() {
-  byte n, id;
+  byte n, plan;
   do
-  :: atomic { losses > 0 && created != 0 -> losses--; lose(created, n) }
-  :: atomic { losses > 0 && cancelled != 0 -> losses--; lose(cancelled, n) }
-  :: atomic { losses > 0 && replies != 0 -> losses--; lose(replies, n) }
+  :: atomic { isQuiet -> checkAtRest(0); checkAtRest(1) }
+  /* nothing is in flight any more, and the repair runs once more */
+  :: d_step {
+       isQuiet && !isRepaired && isRewound ->
+       created = 0;
+       cancelled = 0;
+       replies = 0;
+       isRepaired = true;
+       printf("all is quiet, and the repair runs\n");
+       planRepair(plan, 0, reservation[0].state);
+       applyRepair(plan, 0);
+       planRepair(plan, 1, reservation[1].state);
+       applyRepair(plan, 1)
+     }
+  /* replayAnnouncement() of services/orders/orders.store.ts */
+  :: d_step { order[0].created == PARKED -> order[0].created = DUE }
+  :: d_step { order[1].created == PARKED -> order[1].created = DUE }
+  :: d_step { order[0].cancelled == PARKED -> order[0].cancelled = DUE }
+  :: d_step { order[1].cancelled == PARKED -> order[1].cancelled = DUE }
+#ifdef REFUSALS
+  /* refuseOrders() of services/orders/orders.store.ts: permanent, or the tenth */
+  :: d_step { order[0].created == DUE -> order[0].created = PARKED }
+  :: d_step { order[1].created == DUE -> order[1].created = PARKED }
+  :: d_step { order[0].cancelled == DUE -> order[0].cancelled = PARKED }
+  :: d_step { order[1].cancelled == DUE -> order[1].cancelled = PARKED }
+#endif
 #if REWINDS > 0
-  :: atomic { rewinds > 0 && !isBackedUp -> isBackedUp = true; backUp() }
-  :: atomic {
-       rewinds > 0 ->
-       rewinds--;
-       if
-       :: restoreOrders()
-       :: restoreProducts()
-       fi
-     }
-  :: atomic { rewinds > 0 -> rewinds = 0 }
+  :: d_step { rewinds > isProductsBackedUp -> backUpOrders() }
+  :: d_step { rewinds > isOrdersBackedUp -> backUpProducts() }
+  :: d_step { isOrdersBackedUp -> restoreOrders() }
+  :: d_step { isProductsBackedUp -> restoreProducts() }
 #endif
-  :: atomic { placed < ORDERS -> placed = ORDERS }
-  :: atomic { mayCancel != 0 -> mayCancel = 0 }
-  /* npm run repair: it reads reservations first, and orders afterwards */
-  :: atomic {
-       repair == 0 && (isOrdersRewound || isProductsRewound) ->
-       readReservations();
-       repair = 1
-     }
-  :: atomic {
-       repair == 1 ->
-       mend(0);
-#if ORDERS > 1
-       mend(1);
+#ifdef COUNTED
+  :: atomic { losses > 0 && created != 0 -> losses--; pick(created, n); created = created & ~BIT(n); n = 0; printf("a crash or the network loses order.created\n") }
+  :: atomic { losses > 0 && cancelled != 0 -> losses--; pick(cancelled, n); cancelled = cancelled & ~BIT(n); n = 0; printf("a crash or the network loses order.cancelled\n") }
+  :: atomic { losses > 0 && replies != 0 -> losses--; pick(replies, n); replies = replies & ~BIT(n); n = 0; printf("a crash or the network loses stock.settled\n") }
 #endif
-       repair = 2
-     }
-  /* and once more when all is quiet: what was on its way meanwhile it could not see */
-  :: atomic {
-       timeout && (isOrdersRewound || isProductsRewound) && repair != 3 ->
-       checkAtRest(0);
-#if ORDERS > 1
-       checkAtRest(1);
-#endif
-       readReservations();
-       mend(0);
-#if ORDERS > 1
-       mend(1);
-#endif
-       repair = 3
-     }
-  :: atomic {
-       timeout && (repair == 3 || (!isOrdersRewound && !isProductsRewound)) ->
-       checkAtRest(0);
-#if ORDERS > 1
-       checkAtRest(1);
-#endif
-       break
-     }
   od
 }
-
