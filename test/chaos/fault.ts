@@ -4,7 +4,7 @@ import { digestOf } from "../../contracts/lines";
 import type { Failpoint } from "./failpoints";
 import type { Load, OrderRecord } from "./load";
 import type { Cut, Proxy } from "./proxy";
-import type { System, Topology } from "./system";
+import type { Shop, System, Topology } from "./system";
 import { until } from "./wait";
 
 /*
@@ -22,12 +22,20 @@ export interface Chaos {
 
 /** What a fault acts on, or counts on to work; it fights with another that holds it too. */
 type Part = "api" | "orders" | "products" | "rabbitmq" | "databases";
+/** Of what needs all the rest sound, or a ground of its own. */
+export const ALL: readonly Part[] = ["api", "orders", "products", "rabbitmq", "databases"];
 
 /** Where a fault is made. */
 export interface Ground {
   readonly system: System;
   readonly load: Load;
-  stop(): Promise<void>;
+}
+
+export interface GroundPlan {
+  readonly common: System;
+  readonly random: () => number;
+  /** Says what ends a part of the ground: the last part is ended first, and each whatever becomes of the run. */
+  readonly onStop: (stop: () => Promise<void>) => void;
 }
 
 export interface Fault {
@@ -37,13 +45,13 @@ export interface Fault {
   readonly nodes?: Topology;
   /** ms from the end of the fault until all is settled and an order is confirmed again */
   readonly within?: number;
-  /** may come at any time, as often as it likes, beside any that holds none of the same parts */
+  /** may come at any time, as often as it likes, beside any that holds none of the same parts; alone where it has a ground of its own */
   readonly random?: readonly Part[];
   readonly quick?: true;
   /** @returns why it can't be done here */
   readonly impossible?: () => string | undefined;
   /** Makes a ground for this fault alone, with a load that is set up, where the common one will not do. */
-  readonly ground?: (common: System, random: () => number, onStop: (stop: () => Promise<void>) => void) => Promise<Ground>;
+  readonly ground?: (plan: GroundPlan) => Promise<Ground>;
   /** Does it and ends it; under load. */
   inject(chaos: Chaos): Promise<void>;
   /** Once all is quiet again. */
@@ -70,6 +78,17 @@ export const accepting = ({ load }: Chaos, ms = 40_000): Promise<void> => {
   return until("orders are accepted", () => [...load.orders.values()].slice(-500).some(({ at, status }) => at > now && status === 201), ms);
 };
 
+/** From the end of a fault of a database until orders are accepted again. */
+const BACK_WITHIN_MS = 5_000;
+
+/** Orders must be accepted again soon after the end of a fault of a database, which is now. */
+export async function back(chaos: Chaos, what: string, withinMs = BACK_WITHIN_MS): Promise<void> {
+  const since = Date.now();
+  await accepting(chaos);
+  const took = Date.now() - since;
+  chaos.expect(took < withinMs, `no order for ${took} ms after ${what}`);
+}
+
 /** The one value of the one row. */
 export const ask = async <T>({ system }: Chaos, database: DatabaseName, text: string, ...values: unknown[]): Promise<T | undefined> =>
   Object.values((await system.sql<Record<string, T>>(database, text, values))[0] ?? {})[0];
@@ -80,13 +99,22 @@ export const statusOf = (chaos: Chaos, order: OrderRecord) =>
 export const becomes = (chaos: Chaos, order: OrderRecord, status: string): Promise<void> =>
   until(`order ${order.id ?? ""} is ${status}`, async () => (await statusOf(chaos, order)) === status, 40_000);
 
+export const parked = (chaos: Chaos): Promise<number | undefined> =>
+  ask<number>(chaos, "orders", "select count(*)::int from outbox where state = 'PARKED'");
+
+/** All of them; where it has to be quick, any one. */
+export function someOf<T>({ quick, random }: Chaos, all: readonly T[]): readonly T[] {
+  const n = Math.floor(random() * all.length);
+  return quick ? all.slice(n, n + 1) : all;
+}
+
 export const anyProduct = ({ load }: Chaos): string => [...load.products.keys()][0] ?? "";
 
 export const orderMany = ({ load }: Chaos, count: number, product: string): Promise<OrderRecord[]> =>
   Promise.all(Array.from({ length: count }, () => load.order([{ product_id: product, quantity: 1 }])));
 
 /** Orders of eight users that no client has placed: as many, with a given payload. @returns the ids of their outbox rows */
-export const insertOrders = ({ system }: Chaos, count: number, product: string, payload: unknown): Promise<{ id: string }[]> =>
+export const insertOrders = ({ system }: { system: Shop }, count: number, product: string, payload: unknown): Promise<{ id: string }[]> =>
   system.sql(
     "orders",
     `with o as (
@@ -118,4 +146,4 @@ export function clockOff(offset: string): Record<string, string> | undefined {
 
 /** Whether two of a random run may be on at one time. */
 export const areCompatible = (one: Fault, other: Fault): boolean =>
-  one !== other && one.random?.some((part) => other.random?.includes(part)) === false;
+  one !== other && !one.ground && !other.ground && one.random?.some((part) => other.random?.includes(part)) === false;

@@ -1,6 +1,6 @@
 import path from "node:path";
 import { SERVICES } from "../../config";
-import { accepting, type Chaos, type Fault } from "./fault";
+import { accepting, ALL, someOf, type Chaos, type Fault } from "./fault";
 import { Network } from "./network";
 import { RabbitMQ, type Place } from "./rabbitmq";
 import { pause, until } from "./wait";
@@ -138,6 +138,7 @@ export const BROKER_FAULTS: readonly Fault[] = [
     number: 35,
     name: "a broker of three killed for good",
     within: 15_000,
+    random: ALL,
     async inject(chaos) {
       const brokers = await Brokers.start(chaos);
       await brokers.behindOneAddress(() => 0); // all queues are on the one that is killed
@@ -156,10 +157,11 @@ export const BROKER_FAULTS: readonly Fault[] = [
     number: 36,
     name: "rolling restart of three brokers",
     within: 15_000,
+    random: ALL,
     async inject(chaos) {
       const brokers = await Brokers.start(chaos);
       await brokers.behindOneAddress((n) => n);
-      for (const [n, broker] of brokers.all.entries())
+      for (const [n, broker] of someOf(chaos, [...brokers.all.entries()]))
         await withoutRestart(chaos, `restart of broker ${n + 1}`, async () => {
           const stopped = broker.shutDown();
           await pause(2_000);
@@ -175,6 +177,7 @@ export const BROKER_FAULTS: readonly Fault[] = [
     number: 37,
     name: "partition between brokers, and of nodes from their broker",
     within: 30_000,
+    random: ALL,
     impossible: () => Network.impossible(),
     async inject(chaos) {
       const { system } = chaos;
@@ -188,27 +191,34 @@ export const BROKER_FAULTS: readonly Fault[] = [
         chaos.expect(count === 2, `${count} brokers see each other, so nothing was parted`);
       };
 
-      await brokers.behindOneAddress((n) => n);
-      const [orders] = system.running("orders");
-      orders?.amqp.freeze(); // neither side is told
-      await pause(25_000);
-      orders?.amqp.thaw();
-      await accepting(chaos);
-
-      await brokers.inAList();
-      network.isolate(0);
-      await pause(25_000);
-      await areParted(2);
-      network.rejoin(0);
-      await until("the cluster is whole", isWhole, 60_000, 1_000);
-      await accepting(chaos);
-
-      network.unplug(1);
-      await pause(25_000);
-      await areParted(0);
-      network.plug(1);
-      await until("the cluster is whole", isWhole, 60_000, 1_000);
-      await accepting(chaos);
+      const ways = [
+        async () => {
+          await brokers.behindOneAddress((n) => n);
+          const [orders] = system.running("orders");
+          orders?.amqp.freeze(); // neither side is told
+          await pause(25_000);
+          orders?.amqp.thaw();
+        },
+        async () => {
+          await brokers.inAList();
+          network.isolate(0);
+          await pause(25_000);
+          await areParted(2);
+          network.rejoin(0);
+        },
+        async () => {
+          await brokers.inAList();
+          network.unplug(1);
+          await pause(25_000);
+          await areParted(0);
+          network.plug(1);
+        },
+      ];
+      for (const part of someOf(chaos, ways)) {
+        await part();
+        await until("the cluster is whole", isWhole, 60_000, 1_000);
+        await accepting(chaos);
+      }
     },
     after: goHome,
   },
@@ -216,6 +226,7 @@ export const BROKER_FAULTS: readonly Fault[] = [
     number: 38,
     name: "memory alarm and disk alarm",
     within: 10_000,
+    random: ALL,
     async inject(chaos) {
       await alarm(chaos, "memory alarm", ["set_vm_memory_high_watermark", "0.0001"], ["set_vm_memory_high_watermark", "0.4"]);
       await alarm(chaos, "disk alarm", ["set_disk_free_limit", "999999GB"], ["set_disk_free_limit", "50MB"]);

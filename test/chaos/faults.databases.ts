@@ -1,12 +1,12 @@
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { Client } from "pg";
-import { databaseNames, type DatabaseName } from "../../config";
+import { databaseNames, SERVICES, type DatabaseName, type ServiceName } from "../../config";
 import { sqlState } from "../../mixins/sql-state";
 import { DATABASE_NAMES } from "../../scripts/node";
 import { readPidFile } from "../../scripts/postgres-binaries";
 import { startStandby } from "../support/standby";
-import { accepting, ask, type Chaos, type Fault } from "./fault";
+import { accepting, ALL, back, parked, type Chaos, type Fault } from "./fault";
 import type { System } from "./system";
 import { pause, until } from "./wait";
 
@@ -14,14 +14,12 @@ import { pause, until } from "./wait";
  * Databases that answer, and can't do what they are asked.
  */
 
-/** From the end of such a fault until orders are accepted again. */
-const BACK_WITHIN_MS = 5_000;
-
 export const DATABASE_FAULTS: readonly Fault[] = [
   {
     number: 40,
     name: "the endpoint leads to a hot standby, then the databases are read-only",
     within: 15_000, // rows that were published meanwhile are due again after 5 or 10 s
+    random: ALL,
     async inject(chaos) {
       const before = await parked(chaos);
       await behindStandby(chaos);
@@ -33,13 +31,16 @@ export const DATABASE_FAULTS: readonly Fault[] = [
   {
     number: 43,
     name: "a migration behind an open transaction",
+    random: ALL,
     async inject({ system, load, expect }) {
-      const file = path.join(system.buildFolder, "services/orders/migrations/900_of_a_fault.sql");
+      const name = `of_a_fault_${Date.now()}`; // another one each time
+      const file = path.join(system.buildFolder, `services/orders/migrations/900_${name}.sql`);
+      const count = (service: ServiceName): number => system.running(service).length + Number(service === "orders");
       const operator = await connect(system, "orders");
       await operator.query("begin; select from orders limit 1");
-      writeFileSync(file, "alter table orders add column of_a_fault int;\n");
+      writeFileSync(file, `alter table orders add column ${name} int;\n`);
       try {
-        const newer = system.scale({ orders: 2 });
+        const newer = system.scale(Object.fromEntries(SERVICES.map((service) => [service, count(service)])));
         await until("the migration waits", () => system.logsSay("the migration of order_db waits for orders"));
         load.openWindow();
         await pause(10_000);
@@ -58,6 +59,7 @@ export const DATABASE_FAULTS: readonly Fault[] = [
     number: 48,
     name: "others take all connections but two",
     within: 15_000,
+    random: ["orders", "products", "databases"],
     async inject(chaos) {
       const { system } = chaos;
       const others: Client[] = [];
@@ -96,16 +98,6 @@ async function connect(system: System, service: DatabaseName): Promise<Client> {
   client.on("error", () => undefined); // fails the next statement as well
   await client.connect();
   return client;
-}
-
-const parked = (chaos: Chaos): Promise<number | undefined> =>
-  ask<number>(chaos, "orders", "select count(*)::int from outbox where state = 'PARKED'");
-
-async function back(chaos: Chaos, what: string): Promise<void> {
-  const since = Date.now();
-  await accepting(chaos);
-  const took = Date.now() - since;
-  chaos.expect(took < BACK_WITHIN_MS, `no order for ${took} ms after ${what}`);
 }
 
 /** As an address that moves: whoever is connected to the standby by then stays so. */

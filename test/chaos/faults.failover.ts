@@ -1,7 +1,7 @@
 import path from "node:path";
 import { DATABASES } from "../../config";
 import { DATABASE_NAMES } from "../../scripts/node";
-import type { Chaos, Fault } from "./fault";
+import { ALL, someOf, type Chaos, type Fault } from "./fault";
 import { Load } from "./load";
 import { NodeProcess } from "./node";
 import { PatroniCluster, TTL_S } from "./patroni";
@@ -32,7 +32,8 @@ function watchOrders(load: Load): () => number {
 }
 
 /** A shop of its own on two servers under Patroni: order_db by a list of both, the other databases through HAProxy. */
-async function failover({ system, random, expect }: Chaos): Promise<void> {
+async function failover(chaos: Chaos): Promise<void> {
+  const { system, random, expect } = chaos;
   const cluster = await PatroniCluster.start(path.join(system.folder, `patroni-${Date.now()}`));
   const [port = 0] = await freePorts(1);
   const shop: Shop = {
@@ -67,7 +68,7 @@ async function failover({ system, random, expect }: Chaos): Promise<void> {
       ["switched over", SILENCE_MS, () => cluster.switchOver()],
       ["frozen", FROZEN_MS, () => cluster.freezePrimary()],
     ];
-    for (const [what, most, happens] of disasters) {
+    for (const [what, most, happens] of someOf(chaos, disasters)) {
       const longest = watchOrders(load);
       await happens();
       await more();
@@ -89,6 +90,7 @@ export const FAILOVER_FAULTS: readonly Fault[] = [
   {
     number: 39,
     name: "the primary killed, switched over, frozen (Patroni)",
+    random: ALL,
     impossible: () => PatroniCluster.missing(),
     inject: failover,
   },

@@ -6,7 +6,7 @@ import { ServiceBroker, type ServiceSchema } from "moleculer";
 import { orderCreated } from "../../contracts/orders";
 import { stockSettled } from "../../contracts/products";
 import { readIfThere } from "../../scripts/postgres-binaries";
-import { accepting, TWO, type Fault } from "./fault";
+import { accepting, ALL, TWO, type Fault } from "./fault";
 import { NAMESPACE, type System } from "./system";
 import { pause, until } from "./wait";
 
@@ -78,6 +78,7 @@ export const NEIGHBOUR_FAULTS: readonly Fault[] = [
     number: 47,
     name: "strangers: a listener to everything, a slow one, a console",
     within: 15_000,
+    random: ALL,
     async inject(chaos) {
       const { system, load, expect } = chaos;
       const slow = (): Promise<void> => pause(SLOW_MS, undefined, { ref: false });
@@ -92,10 +93,10 @@ export const NEIGHBOUR_FAULTS: readonly Fault[] = [
         await pause(3_000);
         expect(load.window.failures === 0, `${load.window.failures} requests failed beside nodes that are none of the shop's`);
         // They listen to order.created while nobody answers it.
-        const [slot] = system.running("products");
-        await slot?.process.kill();
-        await pause(12_000); // longer than its heartbeat is missed
-        if (slot) await system.launch(slot);
+        const slots = system.running("products");
+        await Promise.all(slots.map(({ process }) => process.kill()));
+        await pause(12_000); // longer than a heartbeat is missed
+        await Promise.all(slots.map((slot) => system.launch(slot)));
         await accepting(chaos);
       } finally {
         await Promise.all(strangers.map((broker) => broker.stop()));

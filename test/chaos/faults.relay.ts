@@ -1,40 +1,72 @@
-import { spawn } from "node:child_process";
-import { readFileSync, statSync } from "node:fs";
-import { accepting, anyProduct, ask, becomes, clockOff, insertOrders, type Chaos, type Fault } from "./fault";
+import { rm } from "node:fs/promises";
+import path from "node:path";
+import {
+  accepting,
+  ALL,
+  anyProduct,
+  ask,
+  becomes,
+  clockOff,
+  insertOrders,
+  type Chaos,
+  type Fault,
+  type Ground,
+  type GroundPlan,
+} from "./fault";
+import { onGround, shopOnServer } from "./ground";
 import { Load } from "./load";
-import { isAlive, postmasterOf, type System } from "./system";
+import { PostgresServer, withoutPostgres } from "./postgres-server";
 import { pause, until } from "./wait";
 
 const HOUR = "+3600s";
 /** Milliseconds that a relay may need to find that rows are due: a sweep, and what an order needs. */
 const SOON_MS = 15_000;
 
+async function layServer(plan: GroundPlan): Promise<[Ground, PostgresServer]> {
+  const folder = path.join(plan.common.folder, "fault-44", "server");
+  const server = await PostgresServer.create(folder);
+  plan.onStop(async () => {
+    await server.stop("immediate");
+    await rm(folder, { recursive: true, force: true, maxRetries: 5 });
+  });
+  return [await shopOnServer(server, plan, "fault-44"), server];
+}
+
+async function isAhead(server: PostgresServer): Promise<void> {
+  const [clock] = await server.sql<{ s: number }>(`select extract(epoch from now())::float8 - ${Date.now() / 1_000} as s`);
+  if ((clock?.s ?? 0) < 3_000) throw new Error(`PostgreSQL's clock is ${clock?.s ?? 0} s ahead`);
+}
+
 export const RELAY_FAULTS: readonly Fault[] = [
   {
     number: 44,
     name: "the database's clock an hour ahead, and back",
-    impossible: () => (clockOff(HOUR) ? undefined : "faketime is not installed"),
-    async inject(chaos) {
-      const { system } = chaos;
-      const products = system.node("products");
+    random: ALL,
+    impossible: () => withoutPostgres() ?? (clockOff(HOUR) ? undefined : "faketime is not installed"),
+    ...onGround(layServer, async (chaos, server) => {
+      const products = chaos.system.node("products");
       try {
-        await restartPostgresAs(system, clockOff(HOUR) ?? {});
+        await server.stop("immediate");
+        await server.start(clockOff(HOUR));
+        await isAhead(server);
         await accepting(chaos);
         await products.arm({ point: "before query", match: "begin", does: "delay", ms: 3_000 });
         await until("rows wait for replies", async () => ((await inFlight(chaos)) ?? 0) >= 5);
       } finally {
-        await system.restartPostgres();
+        await server.stop("immediate");
+        await server.start();
         await products.arm();
       }
       await accepting(chaos);
       const left = () => ask<number>(chaos, "orders", `${COUNT} and created_at > now() + interval '30 minutes'`);
       await until("what the clock put off is settled", async () => (await left()) === 0, SOON_MS);
-    },
+    }),
   },
   {
     number: 45,
     name: "10,000 orders pending",
     within: 90_000,
+    random: ALL,
     async inject(chaos) {
       const { system, quick, random, expect } = chaos;
       const [count, seconds] = quick ? [2_000, 20] : [10_000, 90];
@@ -67,29 +99,3 @@ const inFlight = (chaos: Chaos): Promise<number | undefined> => ask<number>(chao
 /** A probe and a new order, of large orders and of others, for each of two events; and some leeway. */
 const MOST_A_SECOND = 10;
 const emissions = async (chaos: Chaos): Promise<number> => Number(await ask(chaos, "orders", "select sum(attempts)::int from outbox"));
-
-/** As System.restartPostgres, with more environment; and so that the latter can take over. */
-async function restartPostgresAs(system: System, more: Record<string, string>): Promise<void> {
-  const pid = postmasterOf(system.cluster);
-  const read = (name: string): string[] => readFileSync(`/proc/${pid}/${name}`, "utf8").split("\0").slice(0, -1);
-  const [program = "", ...args] = read("cmdline");
-  const env = Object.fromEntries(read("environ").map((line) => [line.slice(0, line.indexOf("=")), line.slice(line.indexOf("=") + 1)]));
-  const { uid, gid } = statSync(`/proc/${pid}`);
-  process.kill(pid, "SIGQUIT");
-  await until("PostgreSQL has ended", () => !isAlive(pid), 20_000);
-  const child = spawn(program, args, {
-    cwd: system.cluster,
-    uid,
-    gid,
-    env: { ...env, ...more, PG_GRANDPARENT_PID: String(pid) },
-    stdio: "ignore",
-    detached: true,
-  });
-  child.unref();
-  process.once("exit", () => child.kill("SIGQUIT")); // where the run is broken off meanwhile
-  await until("PostgreSQL is back", () => system.sql("orders", "select 1"), 20_000);
-  const [clock] = await system.sql<{ ahead: number }>("orders", "select extract(epoch from now() - to_timestamp($1))::float8 as ahead", [
-    Date.now() / 1_000,
-  ]);
-  if ((clock?.ahead ?? 0) < 3_000) throw new Error(`PostgreSQL's clock is ${clock?.ahead ?? 0} s ahead`);
-}

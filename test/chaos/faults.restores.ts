@@ -5,8 +5,9 @@ import { DATABASES, type DatabaseName } from "../../config";
 import { orderCreated } from "../../contracts/orders";
 import { rotateKeys } from "../../contracts/users";
 import { DATABASE_NAMES } from "../../scripts/node";
-import { accepting, anyProduct, ask, becomes, orderMany, type Chaos, type Fault } from "./fault";
-import { Load, type OrderRecord } from "./load";
+import { accepting, ALL, anyProduct, ask, becomes, orderMany, type Chaos, type Fault, type Ground, type GroundPlan } from "./fault";
+import { onGround, shopOn } from "./ground";
+import type { OrderRecord } from "./load";
 import { withoutPostgres } from "./postgres-server";
 import { Servers } from "./servers";
 import { pause, until } from "./wait";
@@ -30,33 +31,19 @@ function falling(
   { database, isFollowed = false }: { database: DatabaseName; isFollowed?: boolean },
   inject: (chaos: Chaos, servers: Servers) => Promise<void>,
 ): Fault {
-  let servers: Servers | undefined;
-  return {
-    number,
-    name,
-    impossible: withoutPostgres,
-    async ground(common, random, onStop) {
-      const folder = path.join(common.folder, `fault-${number}`, "servers");
-      const own = (servers = new Servers(folder, database));
-      onStop(() => own.stop());
-      await own.start();
-      if (isFollowed) await own.follow();
-      const system = await common.another(`fault-${number}`, own, isFollowed ? { [DATABASES[database]]: own.urlOfBoth } : {});
-      onStop(() => system.stop());
-      await system.scale({});
-      const load = new Load(system, random);
-      await load.setUp();
-      const stop = async (): Promise<void> => {
-        await system.stop();
-        await own.stop();
-        await rm(folder, { recursive: true, force: true, maxRetries: 5 });
-      };
-      return { system, load, stop };
-    },
-    async inject(chaos) {
-      if (servers !== undefined) await inject(chaos, servers);
-    },
+  const lay = async (plan: GroundPlan): Promise<[Ground, Servers]> => {
+    const folder = path.join(plan.common.folder, `fault-${number}`, "servers");
+    const servers = new Servers(folder, database);
+    plan.onStop(async () => {
+      await servers.stop();
+      await rm(folder, { recursive: true, force: true, maxRetries: 5 });
+    });
+    await servers.start();
+    if (isFollowed) await servers.follow();
+    const env = isFollowed ? { [DATABASES[database]]: servers.urlOfBoth } : {};
+    return [await shopOn(servers, plan, `fault-${number}`, env), servers];
   };
+  return { number, name, random: ALL, impossible: withoutPostgres, ...onGround(lay, inject) };
 }
 
 /**
@@ -232,7 +219,6 @@ async function usersFallBack(chaos: Chaos, servers: Servers): Promise<void> {
     expect(took <= SESSIONS_END_MS, `${whose} session was refused ${took} ms after the restore`);
   }
   await system.asNode((broker) => call(broker, rotateKeys, { at_once: true }, asSystem()), ["users"]);
-  await system.relaunch("api"); // gateways forget the roles that they have heard of
   await accepting(chaos);
   for (const { access_token, refresh_token } of [lost.tokens, early]) {
     expect((await reads(access_token)).status === 401, "an old access token is good again");
@@ -251,8 +237,9 @@ async function usersFallBack(chaos: Chaos, servers: Servers): Promise<void> {
   expect(changed.status === 403, `a new person changes a product of a lost one: ${changed.status}`);
   expect(await isThere(chaos, `/orders/${lost.order}`), "an admin does not see the order of a lost person");
 
-  const admin = await as((await load.tokensOf(promoted)).access_token, "GET", "/admin/outbox");
-  expect(admin.status === 403, `who was made an admin after the backup is one: ${admin.status}`);
+  const { access_token: fallen } = await load.tokensOf(promoted);
+  const isRefused = async (): Promise<boolean> => (await as(fallen, "GET", "/admin/outbox")).status === 403;
+  await until("who was made an admin after the backup is none", isRefused, SESSIONS_END_MS);
 }
 
 export const RESTORE_FAULTS: readonly Fault[] = [

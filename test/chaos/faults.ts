@@ -23,6 +23,8 @@ import { RELAY_FAULTS } from "./faults.relay";
 import { RESTORE_FAULTS } from "./faults.restores";
 import { BROKER_FAULTS } from "./faults.brokers";
 import { DATABASE_FAULTS } from "./faults.databases";
+import { DISK_FAULTS } from "./faults.disk";
+import { UPGRADE_FAULTS } from "./faults.upgrades";
 import type { OrderRecord } from "./load";
 import { loneNode } from "./lone";
 import type { NodeProcess } from "./node";
@@ -448,7 +450,9 @@ export const FAULTS: readonly Fault[] = [
   ...RESTORE_FAULTS,
   ...BROKER_FAULTS,
   ...FAILOVER_FAULTS,
+  ...DISK_FAULTS,
   ...DATABASE_FAULTS,
   ...RELAY_FAULTS,
   ...NEIGHBOUR_FAULTS,
+  ...UPGRADE_FAULTS,
 ].sort((one, other) => one.number - other.number);

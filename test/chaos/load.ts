@@ -1,17 +1,26 @@
 import { randomUUID } from "node:crypto";
-import { Agent, fetch as fetchFrom } from "undici";
-import { BALANCER } from "./balancer";
+import { Recorder } from "../history/recorder";
 import { Losses } from "./losses";
-import { Window, type Adjustment, type Answer, type Credentials, type Line, type LoadOptions, type OrderRecord } from "./records";
+import { Readers } from "./readers";
+import {
+  CLIENT_TIMEOUT_MS,
+  Window,
+  type Adjustment,
+  type Answer,
+  type Credentials,
+  type Line,
+  type LoadOptions,
+  type OrderRecord,
+} from "./records";
+import { Sender } from "./sender";
 import { ADMIN, type Shop } from "./system";
 import { messageOf, pause, until } from "./wait";
 
 export type { OrderRecord } from "./records";
 
-const CLIENT_TIMEOUT_MS = 8_000;
 const MOST_UNDER_WAY = 48;
-/** Requests come from several addresses in turn, as those of many people do. */
-const AGENTS = [2, 3, 4, 5].map((n) => new Agent({ connect: { localAddress: `127.0.0.${n}` } }));
+/** Of failed requests so many are described. */
+const MOST_FAILED = 20;
 export const PLENTY = 100_000;
 const SCARCE = 40;
 
@@ -23,11 +32,18 @@ export class Load {
   readonly products = new Map<string, number>();
   readonly violations: string[] = [];
   readonly losses = new Losses();
+  /** What all of its clients saw. */
+  readonly history = new Recorder();
+  /** Units of each product that orders of nobody here hold, as far as the history knows of them. */
+  readonly strangers = new Map<string, number>();
   /** Whoever gets a 401 logs in again, and goes on. */
   sessionsMayEnd = false;
   window = new Window();
   private readonly people: Credentials[] = [];
-  private tokens: string[] = [];
+  /** Of each client. */
+  tokens: string[] = [];
+  /** Products that nobody orders: their prices change. */
+  readonly exhibits: string[] = [];
   private admin = "";
   private loggingIn: Promise<void> | undefined;
   private plenty: string[] = [];
@@ -35,7 +51,8 @@ export class Load {
   private timer: NodeJS.Timeout | undefined;
   private readonly underWay = new Set<Promise<unknown>>();
   private lastAnswer = 0;
-  private requests = 0;
+  private readonly sender: Sender;
+  readonly readers: Readers;
   private readonly clients: number;
   private readonly giveUpMs: number;
 
@@ -46,6 +63,8 @@ export class Load {
   ) {
     this.clients = clients;
     this.giveUpMs = giveUpMs;
+    this.sender = new Sender(shop, this.history, this.violations);
+    this.readers = new Readers(this, this.sender, random);
   }
 
   async setUp(): Promise<void> {
@@ -54,6 +73,7 @@ export class Load {
     await this.logIn();
     for (let n = 0; n < 5; n++) this.plenty.push(await this.createProduct(PLENTY));
     for (let n = 0; n < 3; n++) this.scarce.push(await this.createProduct(SCARCE));
+    for (let n = 0; n < 2; n++) this.exhibits.push(await this.createProduct(SCARCE));
   }
 
   /** A new account. */
@@ -96,9 +116,10 @@ export class Load {
     this.lastAnswer = Date.now();
   }
 
-  /** @param rate requests a second */
+  /** @param rate requests a second; readers make some more, which count for no figure of the window */
   start(rate: number): void {
     this.openWindow();
+    this.readers.start(rate);
     this.timer = setInterval(() => {
       if (this.underWay.size < MOST_UNDER_WAY) this.begin(this.something());
     }, 1000 / rate);
@@ -108,6 +129,7 @@ export class Load {
   async stop(): Promise<void> {
     clearInterval(this.timer);
     this.timer = undefined;
+    await this.readers.stop();
     while (this.underWay.size > 0) await Promise.race([...this.underWay, pause(1_000)]);
   }
 
@@ -159,6 +181,7 @@ export class Load {
     if (answer.status === 201) {
       this.window.accepted++;
       record.id = (JSON.parse(answer.body) as { id: string }).id;
+      this.readers.wrote(record);
     } else if (answer.status !== 409) this.violations.push(`an order was answered ${answer.status}: ${answer.body}`);
   }
 
@@ -182,6 +205,7 @@ export class Load {
     );
     if (answer === undefined) return;
     record.cancel = answer;
+    this.readers.wrote(record);
     const isLost = answer.status === 404 && this.losses.mayHave("orders", record);
     if (answer.status !== 200 && answer.status !== 409 && !isLost)
       this.violations.push(`a cancel was answered ${answer.status}: ${answer.body}`);
@@ -194,6 +218,7 @@ export class Load {
     const answer = await this.request("POST", `/products/${product_id}/stock`, { delta, reason }, this.tokens[0]);
     const { sent, answered, status } = answer;
     if (status > 0 && status < 500) Object.assign(adjustment, { sent, answered, status });
+    this.readers.wrote(product_id);
   }
 
   /** As the admin, until there is a definite answer. */
@@ -202,7 +227,7 @@ export class Load {
   }
 
   private post({ key, client, items }: OrderRecord): Promise<Answer> {
-    return this.request("POST", "/orders", { items }, this.tokens[client], CLIENT_TIMEOUT_MS, { "Idempotency-Key": key });
+    return this.request("POST", "/orders", { items }, this.tokens[client], CLIENT_TIMEOUT_MS, { "idempotency-key": key });
   }
 
   /** As who they are, who logs in again where that is called for. */
@@ -234,41 +259,20 @@ export class Load {
     body?: unknown,
     token?: string,
     timeout = CLIENT_TIMEOUT_MS,
-    more: Record<string, string> = {},
+    headers: Record<string, string> = {},
   ): Promise<Answer> {
-    const sent = Date.now();
-    const headers = {
-      ...(body !== undefined && { "Content-Type": "application/json" }),
-      ...(token && { Authorization: `Bearer ${token}` }),
-      ...more,
-    };
-    try {
-      const dispatcher = AGENTS[this.requests++ % AGENTS.length];
-      const response = await fetchFrom(this.shop.url + path, {
-        ...(dispatcher && { dispatcher }),
-        method,
-        headers,
-        ...(body !== undefined && { body: JSON.stringify(body) }),
-        signal: AbortSignal.timeout(timeout),
-      });
-      const text = await response.text();
-      const answer = { status: response.headers.has(BALANCER) ? 0 : response.status, body: text, sent, answered: Date.now() };
-      if (answer.status === 500) this.violations.push(`${method} ${path} was answered 500: ${answer.body}`);
-      if (answer.status === 503 && !response.headers.has("retry-after")) this.violations.push(`a 503 without Retry-After: ${answer.body}`);
-      if (timeout <= CLIENT_TIMEOUT_MS) this.note(answer.status, answer.answered - sent); // an audit or a repair may take longer
-      return answer;
-    } catch {
-      const answered = Date.now();
-      this.note(0, answered - sent);
-      return { status: 0, body: "", sent, answered };
-    }
+    const answer = await this.sender.send({ method, path, body, token, headers }, timeout);
+    // an audit or a repair may take longer
+    if (timeout <= CLIENT_TIMEOUT_MS || answer.status === 0) this.note(answer, `${method} ${path}`);
+    return answer;
   }
 
-  private note(status: number, took: number): void {
+  private note({ status, body, sent, answered }: Answer, what: string): void {
     const { window } = this;
-    window.slowest = Math.max(window.slowest, took);
+    window.slowest = Math.max(window.slowest, answered - sent);
     if (status === 0 || status >= 500) {
       window.failures++;
+      if (window.failed.length < MOST_FAILED) window.failed.push(`${what}: ${status || "no answer"} ${body}`);
       return;
     }
     const now = Date.now();

@@ -14,6 +14,11 @@ export class Losses {
   /** What was answered and then was not there: no violation, but to be known. */
   readonly counts = { orders: 0, cancels: 0, adjustments: 0 };
 
+  /** Whether a database has fallen back. */
+  get any(): boolean {
+    return this.all.length > 0;
+  }
+
   /** From now on, until its end is set. */
   open(database: DatabaseName): Loss {
     const loss = { database, from: Date.now(), until: Infinity };

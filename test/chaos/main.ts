@@ -2,8 +2,9 @@ import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { parseArgs } from "node:util";
-import { areCompatible, type Chaos, type Fault, type Ground } from "./fault";
+import { areCompatible, type Chaos, type Fault } from "./fault";
 import { FAULTS } from "./faults";
+import { writeHistory } from "./history";
 import { Load } from "./load";
 import { RabbitMQ } from "./rabbitmq";
 import { checkReport, writeReport } from "./report";
@@ -24,6 +25,8 @@ interface Row {
   silence: number;
   slowest: number;
   recovery: number | undefined;
+  /** Of the whole history that was checked; undefined where it was not, since a database had fallen back. */
+  operations: number | undefined;
   violations: string[];
   notRun?: string | undefined;
 }
@@ -38,6 +41,7 @@ const { values: options } = parseArgs({
     quick: { type: "boolean", default: false },
     list: { type: "boolean", default: false },
     report: { type: "string" },
+    history: { type: "string" },
     "without-repeat": { type: "boolean", default: false },
     "stock-transporter": { type: "boolean", default: false },
   },
@@ -83,33 +87,50 @@ function chosen(): Fault[] {
 
 /** One fault, or two at one time, on the common ground or on one of its own. */
 async function run(faults: readonly Fault[], common: System, topology: Topology): Promise<Row> {
-  const none = { accepted: 0, lost: 0, repeats: 0, failures: 0, silence: 0, slowest: 0, recovery: undefined };
+  const none = { accepted: 0, lost: 0, repeats: 0, failures: 0, silence: 0, slowest: 0, recovery: undefined, operations: undefined };
   const row: Row = { faults, sound: true, ...none, violations: [] };
   row.notRun = faults.map((fault) => fault.impossible?.()).find((why) => why !== undefined);
   if (row.notRun !== undefined || load === undefined) return row;
   now = `fault ${numbersOf(row)}, ${namesOf(row)}`;
   const lay = faults.find((fault) => fault.ground !== undefined)?.ground;
   if (lay === undefined) await take(row, common, load, topology);
-  else {
-    const ground = await lay(common, random, (stop) => stops.push(stop)).catch((error: unknown) => {
-      row.sound = false;
-      row.violations.push(`no ground for it: ${messageOf(error)}`);
-      return undefined;
-    });
-    if (ground !== undefined) await onOwn(ground, row, topology);
-  }
+  else if (!options.random) await onOwn(lay, common, row);
+  else await beside(row, common, load, () => onOwn(lay, common, row));
   return row;
 }
 
-async function onOwn(ground: Ground, row: Row, topology: Topology): Promise<void> {
-  const common = load;
-  load = ground.load;
+/** Everyday life on the common ground, while a random run does something on another one. */
+async function beside(row: Row, common: System, load: Load, act: () => Promise<void>): Promise<void> {
+  load.start(Number(options.rate));
+  await act();
+  await load.stop();
+  const verdict = verify(common, load, WITHIN_MS).catch((error: unknown) => [`no verdict: ${messageOf(error)}`]);
+  row.violations.push(...(await verdict), ...load.violations.splice(0));
+}
+
+async function onOwn(lay: NonNullable<Fault["ground"]>, common: System, row: Row): Promise<void> {
+  const usual = load;
+  const ends: (() => Promise<void>)[] = [];
+  const end = (): Promise<void> => endAll(ends);
+  stops.push(end);
   try {
-    await take(row, ground.system, ground.load, topology);
+    const ground = await lay({ common, random, onStop: (stop) => ends.push(stop) });
+    load = ground.load;
+    await take(row, ground.system, ground.load, {});
+  } catch (error) {
+    row.sound = false;
+    row.violations.push(`no ground for it: ${messageOf(error)}`);
   } finally {
-    load = common;
-    await ground.stop();
+    load = usual;
+    await end();
+    if (stops.includes(end)) stops.splice(stops.indexOf(end), 1); // where nobody ends all
   }
+}
+
+/** The last one first, and also what comes to it meanwhile. */
+async function endAll(parts: (() => Promise<void>)[]): Promise<void> {
+  for (let end = parts.pop(); end !== undefined; end = parts.pop())
+    await end().catch((error: unknown) => console.error("cleaning up:", messageOf(error)));
 }
 
 /** From a sound system to a sound system. */
@@ -160,6 +181,7 @@ async function take(row: Row, system: System, load: Load, topology: Topology): P
   for (const fault of faults) await fault.after?.(chaos).catch(note("afterwards"));
   violations.push(...load.violations.splice(0));
   row.lost = Object.values(load.losses.counts).reduce((sum, n) => sum + n, 0);
+  if (!load.losses.any) row.operations = load.history.operations?.length;
 }
 
 /** No more requests, and nothing left under way between the nodes. */
@@ -181,6 +203,7 @@ async function runAll(): Promise<Row[]> {
   const told = new Set<string>(); // an order that is lost stays lost: it is told once
   for (const faults of options.random ? schedule() : chosen().map((fault) => [fault])) {
     const row = await run(faults, system, topology);
+    if (cleaning !== undefined) break; // by a signal
     row.violations = row.violations.filter((violation) => !told.has(violation));
     for (const violation of row.violations) told.add(violation);
     rows.push(row);
@@ -194,7 +217,7 @@ async function runAll(): Promise<Row[]> {
 function* schedule(): Generator<Fault[]> {
   const choice = seeded(Number(options.seed));
   const pick = (from: Fault[]): Fault[] => from.slice(Math.floor(choice() * from.length)).slice(0, 1);
-  const faults = FAULTS.filter((fault) => fault.random);
+  const faults = chosen().filter((fault) => fault.random);
   const end = Date.now() + Number(options.minutes) * 60_000;
   while (Date.now() < end) {
     const first = pick(faults);
@@ -226,12 +249,13 @@ function tell(row: Row): void {
   for (const violation of violations.slice(0, 5)) console.log(`           ${violation.slice(0, 400)}`);
 }
 
-const HEAD = ["#", "fault", "orders", "lost", "repeats", "failed", "silence ms", "slowest ms", "recovery ms", "violations"];
+const HEAD = ["#", "fault", "orders", "lost", "repeats", "failed", "silence ms", "slowest ms", "recovery ms", "history", "violations"];
 
 /** Of as many cells as the head, or fewer where it was not run. */
 function cellsOf(row: Row): string[] {
-  const { notRun, accepted, lost, repeats, failures, silence, slowest, recovery, violations } = row;
-  const figures = [accepted, lost, repeats, failures, silence, slowest, recovery ?? "never", violations.length].map(String);
+  const { notRun, accepted, lost, repeats, failures, silence, slowest, recovery, operations, violations } = row;
+  const checked = operations ?? "not checked";
+  const figures = [accepted, lost, repeats, failures, silence, slowest, recovery ?? "never", checked, violations.length].map(String);
   return [numbersOf(row), namesOf(row), ...(notRun === undefined ? figures : [`not run: ${notRun}`])];
 }
 
@@ -243,10 +267,14 @@ function table(rows: Row[]): string {
     .join("\n");
 }
 
-async function cleanUp(keepLogs: boolean): Promise<void> {
+let cleaning: Promise<void> | undefined;
+
+/** Once: a run that was broken off fails while all is being ended, and must not exit before that is done. */
+const cleanUp = (keepLogs: boolean): Promise<void> => (cleaning ??= endEverything(keepLogs));
+
+async function endEverything(keepLogs: boolean): Promise<void> {
   clearInterval(progress);
-  for (const stop of stops.reverse()) await stop().catch((error: unknown) => console.error("cleaning up:", messageOf(error)));
-  stops.length = 0;
+  await endAll(stops);
   if (!existsSync(folder)) return;
   const kept = ["build", "postgres", "rabbitmq", "lone", "compile-cache", "tsconfig.json"];
   if (!keepLogs) rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
@@ -269,6 +297,7 @@ async function main(): Promise<number> {
   const found = rows.some((row) => row.violations.length > 0 && (row.sound || !control));
   console.log(`\n${table(rows)}\n`);
   if (options.report !== undefined) await writeReport(options.report, Number(seconds()), HEAD, rows.map(cellsOf));
+  if (options.history !== undefined) await writeHistory(options.history, load?.history.operations ?? []);
   if (options.random) console.log(`seed ${options.seed}, ${rows.flatMap((row) => row.faults).length} faults`);
   if (control) console.log(found ? "The control was found out, as it should be." : "The control was NOT found out: the harness is blind.");
   if (found && !control) console.log(`The logs of the nodes are in ${folder}`);

@@ -1,4 +1,4 @@
-import { spawn, type ChildProcess } from "node:child_process";
+import { spawn, type ChildProcess, type Serializable } from "node:child_process";
 import { closeSync, openSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { NODE_FLAGS } from "../../bench/node-flags";
 import type { Failpoint } from "./failpoints";
@@ -14,6 +14,8 @@ interface Launch {
   env: Record<string, string>;
   /** of Node.js, over those of `npm start` */
   flags?: readonly string[] | undefined;
+  /** gets the messages of a preload; without it there is no channel for them */
+  hear?: ((message: unknown) => void) | undefined;
 }
 
 /** Starts have to share two cores with a load. */
@@ -26,7 +28,7 @@ export class NodeProcess {
   readonly logFile: string;
   private readonly readyUrl: string;
 
-  constructor({ build, logFile, readyUrl, env, flags = [] }: Launch) {
+  constructor({ build, logFile, readyUrl, env, flags = [], hear }: Launch) {
     this.logFile = logFile;
     this.readyUrl = readyUrl;
     this.failpointFile = `${logFile}.failpoints`;
@@ -34,10 +36,16 @@ export class NodeProcess {
     this.child = spawn(process.execPath, [...NODE_FLAGS, ...flags, "--require", "./test/chaos/failpoints.js", "scripts/start.js"], {
       cwd: build,
       env: { PATH: process.env["PATH"] ?? "", NODE_ENV: "test", CHAOS_FAILPOINT_FILE: this.failpointFile, ...env },
-      stdio: ["ignore", log, log],
+      stdio: ["ignore", log, log, ...(hear ? (["ipc"] as const) : [])],
       detached: true, // Ctrl-C is for us: we end it
     });
     closeSync(log);
+    if (hear) this.child.on("message", hear);
+  }
+
+  /** To its preload. */
+  send(message: Serializable): void {
+    this.child.send(message);
   }
 
   get pid(): number {

@@ -10,7 +10,7 @@ import { freePorts, until } from "./wait";
 const run = promisify(execFile);
 const VERSIONS = "/usr/lib/postgresql";
 /** PostgreSQL refuses root, and initdb looks its user's name up: nobody has one. */
-const USER = process.getuid?.() === 0 ? { uid: 65534, gid: 65534 } : {};
+export const USER = process.getuid?.() === 0 ? { uid: 65534, gid: 65534 } : {};
 const COMMAND_MS = 120_000;
 const NEEDED = ["initdb", "pg_ctl", "pg_basebackup", "pg_dump", "pg_restore", "psql"];
 
@@ -34,10 +34,15 @@ export class PostgresServer {
     readonly port: number,
   ) {}
 
-  /** A new and empty one, started. @param settings of postgresql.conf */
-  static async create(folder: string, settings: Readonly<Record<string, string | number>> = {}): Promise<PostgresServer> {
+  /** A new and empty one, started. @param settings of postgresql.conf @param initdb more of its options */
+  static async create(
+    folder: string,
+    settings: Readonly<Record<string, string | number>> = {},
+    initdb: readonly string[] = [],
+  ): Promise<PostgresServer> {
     const server = await PostgresServer.at(folder);
-    await server.run("initdb", "-D", server.data, "--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync");
+    const options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", ...initdb];
+    await server.run("initdb", "-D", server.data, ...options);
     await server.configure({ listen_addresses: "127.0.0.1", unix_socket_directories: "", max_connections: 200, ...settings });
     await server.start();
     return server;
@@ -72,19 +77,25 @@ export class PostgresServer {
   }
 
   /** Runs a program of PostgreSQL's against this server. @returns what it prints */
-  async run(program: string, ...args: string[]): Promise<string> {
+  run(program: string, ...args: string[]): Promise<string> {
+    return this.runWith({}, program, ...args);
+  }
+
+  private async runWith(more: Readonly<Record<string, string>>, program: string, ...args: string[]): Promise<string> {
     const env = {
       PATH: process.env["PATH"] ?? "",
       LC_ALL: "C",
       PGHOST: "127.0.0.1",
       PGPORT: String(this.port),
       PGUSER: "postgres",
+      ...more,
     };
     return (await run(path.join(this.bin, program), args, { ...USER, cwd: this.folder, env, timeout: COMMAND_MS })).stdout;
   }
 
-  async start(): Promise<void> {
-    await this.run("pg_ctl", "start", "-D", this.data, "-l", path.join(this.folder, "log"), "-w", "-t", "60");
+  /** @param env of the server, over the usual */
+  async start(env: Readonly<Record<string, string>> = {}): Promise<void> {
+    await this.runWith(env, "pg_ctl", "start", "-D", this.data, "-l", path.join(this.folder, "log"), "-w", "-t", "60");
   }
 
   get isRunning(): boolean {

@@ -1,3 +1,6 @@
+/** Milliseconds after which a client gives a request up. */
+export const CLIENT_TIMEOUT_MS = 8_000;
+
 /** When a request left, and when its response came: ms, by the clients' clock. */
 export interface Timed {
   sent?: number;
@@ -42,6 +45,8 @@ export interface LoadOptions {
 export interface Answer extends Required<Timed> {
   status: number;
   body: string;
+  /** Names the version of what it shows. */
+  etag: string | null;
 }
 
 export interface Credentials {
@@ -55,6 +60,8 @@ export class Window {
   repeats = 0;
   /** 5xx answers, and requests that ended without an answer */
   failures = 0;
+  /** what the first of them were */
+  readonly failed: string[] = [];
   silence = 0;
   slowest = 0;
 }

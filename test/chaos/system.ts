@@ -1,8 +1,5 @@
-import { execFile } from "node:child_process";
-import { chmodSync, mkdirSync, readlinkSync, realpathSync, symlinkSync, writeFileSync } from "node:fs";
-import { cp } from "node:fs/promises";
+import { chmodSync, mkdirSync, readlinkSync, realpathSync } from "node:fs";
 import path from "node:path";
-import { promisify } from "node:util";
 import { ServiceBroker } from "moleculer";
 import { Client, type QueryResultRow } from "pg";
 import { amqpTransporter } from "../../broker/amqp.transporter";
@@ -11,13 +8,12 @@ import { startEmbeddedPostgres, type EmbeddedPostgres } from "../../scripts/embe
 import { DATABASE_NAMES } from "../../scripts/node";
 import { readIfThere, readPidFile } from "../../scripts/postgres-binaries";
 import { startBalancer } from "./balancer";
+import { build } from "./build";
 import { NodeProcess } from "./node";
 import { Proxy } from "./proxy";
 import { RabbitMQ } from "./rabbitmq";
 import { freePorts, pause, until } from "./wait";
 
-const run = promisify(execFile);
-const ROOT = path.join(__dirname, "..", "..");
 export const ADMIN = { email: "admin@shop.test", password: "an admin's password" };
 export const NAMESPACE = "chaos";
 
@@ -29,7 +25,7 @@ export interface Shop {
 }
 
 /** Where its databases are. */
-interface Postgres {
+export interface Postgres {
   url(database: string): string;
   stop(): Promise<void>;
 }
@@ -55,43 +51,24 @@ export const NODE_ENV = {
   NAMESPACE,
 };
 
-/** A build of its own: starts are quick, and edits of the tree during a run change nothing. */
-export async function build(folder: string): Promise<string> {
-  const out = path.join(folder, "build");
-  mkdirSync(out);
-  const include = ["config.ts", "moleculer.config.ts", "contracts", "broker", "mixins", "services", "scripts", "test/chaos/failpoints.ts"];
-  const compilerOptions = {
-    noCheck: true,
-    types: ["node"],
-    typeRoots: [path.join(ROOT, "node_modules/@types")],
-    rootDir: ROOT,
-    outDir: out,
-  };
-  const tsconfig = {
-    extends: path.join(ROOT, "tsconfig.json"),
-    compilerOptions,
-    include: include.map((name) => path.join(ROOT, name)),
-    exclude: [],
-  };
-  writeFileSync(path.join(folder, "tsconfig.json"), JSON.stringify(tsconfig));
-  await run(process.execPath, [path.join(ROOT, "node_modules/typescript/bin/tsc"), "-p", path.join(folder, "tsconfig.json")]);
-  for (const [service] of databaseNames()) {
-    const migrations = path.join("services", service, "migrations");
-    await cp(path.join(ROOT, migrations), path.join(out, migrations), { recursive: true });
-  }
-  symlinkSync(path.join(ROOT, "node_modules"), path.join(out, "node_modules"));
-  return out;
-}
-
-/** A place for one node: its line to RabbitMQ and its ports stay, its processes come and go. */
-interface Slot {
+/** A place for one node: its line to RabbitMQ, its ports and its build stay, its processes come and go. */
+export interface Slot {
   service: ServiceName;
   name: string;
+  /** the folder of its build */
+  build: string;
   amqp: Proxy;
   port: number;
   opsPort: number;
   incarnation: number;
   process: NodeProcess | undefined;
+}
+
+/** How a node is started: its environment and the flags of Node.js, over the usual, and who gets the messages that its preloads send. */
+export interface How {
+  env?: Record<string, string> | undefined;
+  flags?: readonly string[];
+  hear?: (message: unknown) => void;
 }
 
 export type Topology = Readonly<Partial<Record<ServiceName, number>>>;
@@ -102,6 +79,7 @@ export class System implements Shop {
   /** What a fault has brought along; ended with all else. */
   readonly guests = new Set<{ end(): Promise<void> | void }>();
   private balancer: { url: string; close: () => void } | undefined;
+  private isStopped = false;
 
   private constructor(
     readonly folder: string,
@@ -170,18 +148,21 @@ export class System implements Shop {
     for (const service of SERVICES) {
       const wanted = topology[service] ?? 1;
       for (const slot of this.running(service).slice(wanted)) changes.push(this.leave(slot));
-      for (let n = this.slots.filter((slot) => slot.service === service).length; n < wanted; n++)
-        this.slots.push(await this.place(service, n));
+      for (let n = this.slots.filter((slot) => slot.service === service).length; n < wanted; n++) await this.place(service);
       const down = this.slots.filter((slot) => slot.service === service && slot.process?.running !== true);
       for (const slot of down.slice(0, Math.max(0, wanted - this.running(service).length))) changes.push(this.launch(slot));
     }
     await Promise.all(changes);
   }
 
-  private async place(service: ServiceName, n: number): Promise<Slot> {
+  /** A place for one more node of a service. Nothing runs there yet. @param label tells it from the other nodes of its service */
+  async place(service: ServiceName, build = this.buildFolder, label?: string): Promise<Slot> {
+    const name = `${service}-${label ?? this.slots.filter((slot) => slot.service === service).length + 1}`;
     const [port = 0, opsPort = 0] = await freePorts(2);
     const amqp = await Proxy.to(this.rabbit.url, 5672);
-    return { service, name: `${service}-${n + 1}`, amqp, port, opsPort, incarnation: 0, process: undefined };
+    const slot: Slot = { service, name, build, amqp, port, opsPort, incarnation: 0, process: undefined };
+    this.slots.push(slot);
+    return slot;
   }
 
   /** SIGTERM. @returns its exit code */
@@ -192,15 +173,17 @@ export class System implements Shop {
   }
 
   /** A new process, under a new node id, in a place. */
-  async launch(slot: Slot, how: { env?: Record<string, string> | undefined; flags?: readonly string[] } = {}): Promise<NodeProcess> {
+  async launch(slot: Slot, how: How = {}): Promise<NodeProcess> {
+    if (this.isStopped) throw new Error("the system was stopped");
     const { service } = slot;
     const id = `${slot.name}.${++slot.incarnation}`;
     const database = service === "api" ? {} : { [DATABASES[service]]: this.databases[service].url };
     slot.process = new NodeProcess({
-      build: this.buildFolder,
+      build: slot.build,
       logFile: path.join(this.folder, "logs", `${id}.log`),
       readyUrl: `http://127.0.0.1:${slot.opsPort}/ready`,
       flags: how.flags,
+      hear: how.hear,
       env: {
         ...NODE_ENV,
         NODE_COMPILE_CACHE: path.join(this.buildFolder, "..", "compile-cache"),
@@ -219,7 +202,7 @@ export class System implements Shop {
   }
 
   /** Kills the nodes of a service and starts them differently. */
-  async relaunch(service: ServiceName, how: Parameters<System["launch"]>[1] = {}): Promise<void> {
+  async relaunch(service: ServiceName, how: How = {}): Promise<void> {
     await Promise.all(
       this.running(service).map(async (slot) => {
         await this.leave(slot);
@@ -285,6 +268,7 @@ export class System implements Shop {
 
   /** Nobody waits for anything: kills what still runs. */
   async stop(): Promise<void> {
+    this.isStopped = true; // a fault that goes on meanwhile starts nothing
     this.balancer?.close();
     await Promise.all(this.running().map(({ process }) => process.kill()));
     await this.endGuests();
@@ -297,7 +281,7 @@ async function proxies(postgres: Postgres): Promise<Record<DatabaseName, Proxy>>
   return { users: await proxy("users"), products: await proxy("products"), orders: await proxy("orders") };
 }
 
-const startPostgres = (folder: string): Promise<EmbeddedPostgres> =>
+export const startPostgres = (folder: string): Promise<EmbeddedPostgres> =>
   startEmbeddedPostgres({
     dataDir: path.join(folder, "postgres"),
     databases: Object.values(DATABASE_NAMES),

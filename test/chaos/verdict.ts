@@ -1,3 +1,4 @@
+import { findInHistory } from "./history";
 import type { Load } from "./load";
 import type { Losses } from "./losses";
 import type { Shop } from "./system";
@@ -32,12 +33,13 @@ export async function recovered(shop: Shop, load: Load, end: number, ms: number)
   return Date.now() - end;
 }
 
-/** After a quiet spell: every invariant of the shop's own audit, and all that the clients know. */
+/** After a quiet spell: every invariant of the shop's own audit, all that the clients know, and the whole history of what they saw. */
 export async function verify(shop: Shop, load: Load, quietMs: number): Promise<string[]> {
   const violations: string[] = [];
   await until("no announcement is pending", async () => (await pendingRows(shop)).length === 0, quietMs, 100).catch((error: unknown) =>
     violations.push(`no quiet: ${messageOf(error)}`),
   );
+  const isQuiet = violations.length === 0;
   const asked = [...load.orders.values()].filter((order) => order.status !== undefined);
   const mostRepeated = asked
     .slice(-400)
@@ -45,6 +47,7 @@ export async function verify(shop: Shop, load: Load, quietMs: number): Promise<s
     .slice(0, AGAIN);
   await Promise.all(mostRepeated.filter((order) => order.status === 201).map((order) => load.repeat(order)));
   violations.push(...(await audit(load)), ...(await compareOrders(shop, load)), ...(await compareStock(shop, load)));
+  violations.push(...(await findInHistory(shop, load, isQuiet)));
   return violations;
 }
 

@@ -1,0 +1,93 @@
+import { mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { cp } from "node:fs/promises";
+import path from "node:path";
+import { databaseNames, SERVICES, type DatabaseName } from "../../config";
+import { build } from "./build";
+import { accepting, ask, type Fault, type Ground, type GroundPlan } from "./fault";
+import { Fleet } from "./fleet";
+import { onGround } from "./ground";
+import { Load } from "./load";
+import { checkOut, named, newestRelease } from "./release";
+import { startPostgres, type System } from "./system";
+
+/*
+ * A new version takes the place of an older one while the shop runs.
+ */
+
+const MIGRATION = "900_of_a_fault.sql";
+const TABLES: Readonly<Record<DatabaseName, string>> = { users: "users", products: "products", orders: "orders" };
+
+/** All that a migration may do while nodes of the version before serve. */
+const additive = (table: string): string =>
+  [
+    `alter table ${table} add column of_a_fault bigint not null default 0 check (of_a_fault >= 0);`,
+    `create index of_a_fault on ${table} (of_a_fault);`,
+    "create table of_another_fault (id bigint generated always as identity primary key);",
+    "",
+  ].join("\n");
+
+/** The newest release; without one, the build of this tree stands for it. */
+async function older(common: System, folder: string): Promise<string> {
+  const wanted = process.env["CHAOS_RELEASE"];
+  const release = wanted === undefined ? await newestRelease() : await named(wanted);
+  return release === undefined ? common.buildFolder : build(folder, await checkOut(release, folder));
+}
+
+/** This tree, with one more migration for each service. */
+async function newer(common: System, folder: string): Promise<string> {
+  const copy = path.join(folder, "newer");
+  await cp(common.buildFolder, copy, { recursive: true, verbatimSymlinks: true });
+  for (const [service] of databaseNames())
+    writeFileSync(path.join(copy, "services", service, "migrations", MIGRATION), additive(TABLES[service]));
+  return copy;
+}
+
+interface Fleets {
+  from: Fleet;
+  to: Fleet;
+}
+
+/** A shop of the older version, whose nodes of the newer one wait. */
+async function lay({ common, random, onStop }: GroundPlan): Promise<[Ground, Fleets]> {
+  const folder = path.join(common.folder, "fault-42");
+  mkdirSync(folder);
+  onStop(() => {
+    for (const name of ["postgres", "source", "source.tar", "build", "newer"])
+      rmSync(path.join(folder, name), { recursive: true, force: true, maxRetries: 5 });
+    return Promise.resolve();
+  });
+  const postgres = await startPostgres(folder);
+  onStop(() => postgres.stop());
+  const system = await common.another("fault-42", postgres);
+  onStop(() => system.stop());
+  const from = await Fleet.of(system, "old", await older(common, folder));
+  const to = await Fleet.of(system, "new", await newer(common, folder));
+  await from.join(...SERVICES);
+  const load = new Load(system, random);
+  await load.setUp();
+  return [
+    { system, load },
+    { from, to },
+  ];
+}
+
+export const UPGRADE_FAULTS: readonly Fault[] = [
+  {
+    number: 42,
+    name: "additive migrations under load, old and new version side by side",
+    ...onGround(lay, async (chaos, { from, to }) => {
+      const { load, expect } = chaos;
+      for (const service of SERVICES) {
+        await to.join(service);
+        await accepting(chaos); // from both, on the newer schema
+        await from.leave(service);
+      }
+      const { failures, failed } = load.window;
+      expect(failures === 0, `${failures} requests failed: ${failed.join("; ")}`);
+      for (const [service] of databaseNames()) {
+        const applied = await ask(chaos, service, "select true from schema_migrations where name = $1", MIGRATION);
+        expect(applied === true, `${service} did not migrate`);
+      }
+    }),
+  },
+];

@@ -1,0 +1,40 @@
+import { SERVICES, type ServiceName } from "../../config";
+import type { How, Slot, System } from "./system";
+
+/** A node for each service, all of one build. */
+export class Fleet {
+  private constructor(
+    readonly name: string,
+    private readonly system: System,
+    private readonly slots: readonly Slot[],
+    private readonly how: How,
+  ) {}
+
+  /** None of its nodes runs yet. @param name a part of the ids of its nodes */
+  static async of(system: System, name: string, build: string, how: How = {}): Promise<Fleet> {
+    const slots: Slot[] = [];
+    for (const service of SERVICES) slots.push(await system.place(service, build, name));
+    return new Fleet(name, system, slots, how);
+  }
+
+  /** Starts its nodes of these services; each brings its database to the schema of its build. */
+  async join(...services: readonly ServiceName[]): Promise<void> {
+    await Promise.all(services.map((service) => this.system.launch(this.slot(service), this.how)));
+  }
+
+  /** SIGTERM. @throws where a node does not end with exit code 0 */
+  async leave(...services: readonly ServiceName[]): Promise<void> {
+    await Promise.all(
+      services.map(async (service) => {
+        const code = await this.system.leave(this.slot(service));
+        if (code !== 0) throw new Error(`${this.slot(service).name} left with ${code ?? "a signal"}`);
+      }),
+    );
+  }
+
+  slot(service: ServiceName): Slot {
+    const slot = this.slots.find((one) => one.service === service);
+    if (slot === undefined) throw new Error(`the ${this.name} fleet has no ${service}`);
+    return slot;
+  }
+}

@@ -1,0 +1,68 @@
+import { createWriteStream } from "node:fs";
+import { Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import { checkHistory } from "../history/check";
+import type { Operation } from "../history/operation";
+import type { Load } from "./load";
+import type { Shop } from "./system";
+
+const MOST_TOLD = 20;
+
+/**
+ * Checks all that the clients have seen since the load began. Nothing where a database has fallen back: what was answered may be lost then.
+ * @param isQuiet no outbox row is pending, and the load has stopped: then it reads what is there first, so that the stock can be balanced
+ */
+export async function findInHistory(shop: Shop, load: Load, isQuiet: boolean): Promise<string[]> {
+  const { history, losses, readers } = load;
+  if (losses.any || history.operations === undefined) return [];
+  if (isQuiet) {
+    await recordStrangers(shop, load);
+    const begin = performance.now();
+    const known = settled(history.operations);
+    const open = [...load.orders.values()].filter(({ id }) => id !== undefined && !known.has(id));
+    await readers.readAll([...load.products.keys()], open);
+    history.add({ kind: "quiet", begin, end: performance.now() });
+  }
+  return checkHistory(history.operations)
+    .violations.slice(0, MOST_TOLD)
+    .map(({ check, message }) => `history: ${check}: ${message}`);
+}
+
+/** The orders that need not be read: those that are final, and those that were CONFIRMED in an earlier quiet spell and that nobody has asked to cancel since. */
+function settled(operations: readonly Operation[]): Set<string> {
+  const statuses = new Map<string, string>();
+  const quiet = new Set<string>();
+  const isFinal = (id: string): boolean => ["REJECTED", "CANCELLED"].includes(statuses.get(id) ?? "");
+  for (const operation of operations) {
+    if (operation.kind === "quiet") for (const [id, status] of statuses) if (status === "CONFIRMED") quiet.add(id);
+    if (operation.kind === "order.cancel") quiet.delete(operation.order);
+    const seen = "seen" in operation ? operation.seen : undefined;
+    // a place shows its order as it was made, also when it is repeated
+    if (operation.kind !== "order.place" && seen !== undefined && "status" in seen && !isFinal(seen.id)) statuses.set(seen.id, seen.status);
+  }
+  return new Set([...statuses.keys()].filter((id) => isFinal(id) || quiet.has(id)));
+}
+
+/** What faults have ordered by SQL, past all clients: stock that went at some time since the last quiet spell, as an adjustment that nobody saw. */
+async function recordStrangers(shop: Shop, { history, orders, strangers }: Load): Promise<void> {
+  const held = await shop.sql<{ product: string; units: number }>(
+    "orders",
+    `select l.product_id as product, sum(l.quantity)::int as units from orders o join order_lines l on l.order_id = o.id
+     where o.status = 'CONFIRMED' and o.idempotency_key <> all($1) group by l.product_id`,
+    [[...orders.keys()]],
+  );
+  const begin = history.operations?.findLast(({ kind }) => kind === "quiet")?.end ?? 0;
+  for (const { product, units } of held) {
+    const delta = (strangers.get(product) ?? 0) - units;
+    strangers.set(product, units);
+    if (delta !== 0) history.add({ kind: "product.adjust", begin, outcome: "unknown", user: "", product, delta });
+  }
+}
+
+/** One JSON object a line, as `npm run history` reads it. */
+export async function writeHistory(file: string, operations: readonly Operation[]): Promise<void> {
+  const lines = function* (): Generator<string> {
+    for (const operation of operations) yield `${JSON.stringify(operation)}\n`;
+  };
+  await pipeline(Readable.from(lines()), createWriteStream(file));
+}

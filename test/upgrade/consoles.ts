@@ -1,0 +1,26 @@
+import type { NodeProcess } from "../chaos/node";
+import { until } from "../chaos/wait";
+import type { Outcome } from "./witness";
+
+const PATIENCE_MS = 10_000;
+
+/** Calls that nodes make because they are told to, as somebody in their console would. */
+export class Consoles {
+  private calls = 0;
+  private readonly outcomes = new Map<number, Outcome>();
+
+  hear(outcome: Outcome): void {
+    this.outcomes.set(outcome.number, outcome);
+  }
+
+  /** @returns the result of the call @throws where it fails, or nothing comes back in time */
+  async call(node: NodeProcess, action: string, params: object, meta: object = { system: true }): Promise<unknown> {
+    const number = ++this.calls;
+    node.send({ number, action, params, meta });
+    await until(`${action} has ended`, () => this.outcomes.has(number), PATIENCE_MS, 10);
+    const { result, error } = this.outcomes.get(number) ?? {};
+    this.outcomes.delete(number);
+    if (error !== undefined) throw new Error(`${action}, called in a console: ${error}`);
+    return result;
+  }
+}

@@ -1,0 +1,224 @@
+import { randomUUID } from "node:crypto";
+import { Agent, fetch as fetchFrom } from "undici";
+import { digestOf } from "../../contracts/lines";
+import { SMALL_ORDER } from "../../contracts/orders";
+import { insertOrders } from "../chaos/fault";
+import { PLENTY, type Load } from "../chaos/load";
+import type { NodeProcess } from "../chaos/node";
+import { ADMIN, type Shop } from "../chaos/system";
+import { messageOf, until } from "../chaos/wait";
+import type { Consoles } from "./consoles";
+
+/** An order's way through both databases, with a relay's second and a repetition. */
+const SETTLED_MS = 20_000;
+/** Beside the agents of the load: a stream takes its connection along when it ends. */
+const FOLLOWERS = new Agent({ connect: { localAddress: "127.0.0.6" } });
+
+interface Person {
+  id: string;
+  email: string;
+  password: string;
+  token: string;
+}
+
+interface Request {
+  body?: object;
+  token?: string;
+  headers?: Record<string, string>;
+}
+
+/** All that clients, admins and consoles can do, once: so every action and every event has been used. */
+export class Tour {
+  readonly violations: string[] = [];
+  private admin = "";
+  /** More than a small order has lines: large orders go their own way. */
+  private products: string[] = [];
+
+  constructor(
+    private readonly load: Load,
+    private readonly shop: Shop,
+    private readonly consoles: Consoles,
+  ) {}
+
+  async setUp(): Promise<void> {
+    this.admin = (await this.load.tokensOf(ADMIN)).access_token;
+    for (let n = 0; n <= SMALL_ORDER; n++) this.products.push(await this.load.createProduct(PLENTY));
+  }
+
+  /** What comes over HTTP. Any response that a client would not expect is a violation. */
+  async ofClients(): Promise<void> {
+    await this.noting(async () => {
+      const person = await this.person();
+      await Promise.all([
+        this.catalogue(person),
+        this.ordering(person, 1),
+        this.ordering(person, SMALL_ORDER + 1),
+        this.parked(),
+        this.audited(),
+      ]);
+      await this.account(person);
+    });
+  }
+
+  /** What a console can do and no route does. @param node whose console it is */
+  async ofConsole(node: NodeProcess): Promise<void> {
+    await this.noting(async () => {
+      const { id, email } = await this.person();
+      const call = (action: string, params: object, meta?: object) => this.consoles.call(node, action, params, meta);
+      const [product_id] = this.products;
+      const created = await call("orders.create", { items: [{ product_id, quantity: 1 }] }, { user: { id, role: "user" } });
+      await call("orders.get", { id: field(field(created, "order"), "id") });
+      await call("products.get", { id: product_id });
+      await call("products.list", { limit: 1 });
+      await call("users.disable", { id });
+      await call("users.enable", { id });
+      await call("users.setRole", { id, role: "user" });
+      await call("users.find", { email });
+      await call("users.rotateKeys", {});
+    });
+  }
+
+  private async noting(work: () => Promise<void>): Promise<void> {
+    await work().catch((error: unknown) => this.violations.push(messageOf(error)));
+  }
+
+  private async ask(expected: number, method: string, path: string, { body, token, headers }: Request = {}): Promise<unknown> {
+    const answer = await this.load.request(method, path, body, token, undefined, headers);
+    if (answer.status !== expected)
+      throw new Error(`${method} ${path} was answered ${answer.status || "not at all"} in place of ${expected} ${answer.body}`);
+    return answer.body === "" ? undefined : JSON.parse(answer.body);
+  }
+
+  /** Somebody new, whose tokens have been refreshed. */
+  private async person(): Promise<Person> {
+    const credentials = { email: `${randomUUID()}@shop.test`, password: "correct horse battery" };
+    const id = text(await this.ask(201, "POST", "/register", { body: credentials }), "id");
+    const refresh_token = text(await this.ask(200, "POST", "/token", { body: credentials }), "refresh_token");
+    const token = text(await this.ask(200, "POST", "/token/refresh", { body: { refresh_token } }), "access_token");
+    await this.ask(200, "GET", "/me", { token });
+    await this.ask(200, "GET", "/.well-known/jwks.json");
+    return { id, ...credentials, token };
+  }
+
+  /** The last that is done with an account: its sessions end. */
+  private async account({ id, email, password, token }: Person): Promise<void> {
+    const next = "battery staple horse";
+    await this.ask(204, "PUT", "/me/password", { token, body: { current_password: password, new_password: next } });
+    const granted = await this.ask(200, "POST", "/token", { body: { email, password: next } });
+    await this.ask(204, "POST", "/logout", { body: { refresh_token: text(granted, "refresh_token") } });
+    const admin = { token: this.admin };
+    await this.ask(200, "GET", `/admin/users?email=${encodeURIComponent(email)}`, admin);
+    for (const disabled of [true, false]) await this.ask(200, "PATCH", `/admin/users/${id}`, { ...admin, body: { disabled } });
+    await this.ask(200, "GET", `/admin/audit-log?subject=${id}`, admin);
+  }
+
+  private async catalogue({ token }: Person): Promise<void> {
+    const product = { name: "Desk lamp", price: 49.9, quantity: 10, category: "lamps" };
+    const path = `/products/${text(await this.ask(201, "POST", "/products", { token, body: product }), "id")}`;
+    await this.ask(200, "GET", path);
+    await this.ask(200, "GET", "/products?limit=5");
+    await this.ask(200, "GET", "/products?q=lamp&limit=5");
+    await this.ask(200, "PATCH", path, { token, body: { price: 44.9 } });
+    await this.ask(200, "PATCH", path, { token: this.admin, body: { description: "With a dimmer" } }); // logged by users
+    await this.ask(200, "POST", `${path}/stock`, { token, body: { delta: -3, reason: "broken" } });
+    await this.ask(200, "GET", `${path}/stock`, { token });
+    await this.ask(204, "DELETE", path, { token });
+  }
+
+  /** Places an order, follows it until it is confirmed, and then until an admin has cancelled it. */
+  private async ordering({ token }: Person, lines: number): Promise<void> {
+    const items = this.products.slice(0, lines).map((product_id) => ({ product_id, quantity: 1 }));
+    const order = { token, body: { items }, headers: { "Idempotency-Key": randomUUID() } };
+    const id = text(await this.ask(201, "POST", "/orders", order), "id");
+    const path = `/orders/${id}`;
+    const followed = this.follow(path, token, ["CONFIRMED", "CANCELLED"], () =>
+      this.ask(200, "POST", `${path}/cancel`, { token: this.admin }),
+    );
+    followed.catch(() => undefined); // it is awaited below
+    const again = text(await this.ask(201, "POST", "/orders", order), "id");
+    if (again !== id) throw new Error(`an order that was sent again became another one: ${id}, ${again}`);
+    await this.ask(200, "GET", path, { token });
+    await this.ask(200, "GET", "/orders?limit=5", { token });
+    await followed;
+  }
+
+  /** A gateway that stops ends its streams, and their clients come back; but none may break off. */
+  private async follow(
+    path: string,
+    token: string,
+    [first = "", last = ""]: readonly string[],
+    atFirst: () => Promise<unknown>,
+  ): Promise<void> {
+    const deadline = Date.now() + SETTLED_MS;
+    const failed = new AbortController();
+    let acted: Promise<unknown> | undefined;
+    while (Date.now() < deadline) {
+      const response = await fetchFrom(`${this.shop.url}${path}/events`, {
+        dispatcher: FOLLOWERS,
+        headers: { Authorization: `Bearer ${token}` },
+        signal: AbortSignal.any([failed.signal, AbortSignal.timeout(SETTLED_MS)]),
+      });
+      if (response.status !== 200) throw new Error(`GET ${path}/events was answered ${response.status} ${await response.text()}`);
+      let read = "";
+      for await (const chunk of response.body ?? []) {
+        read += Buffer.from(chunk as Uint8Array).toString();
+        if (read.includes(`"${first}"`)) acted ??= atFirst().catch((error: unknown) => failed.abort(error)); // and nothing will follow
+        if (read.includes(`"${last}"`)) break;
+      }
+      if (!read.includes(`"${last}"`)) continue;
+      await acted;
+      failed.signal.throwIfAborted();
+      return;
+    }
+    throw new Error(`GET ${path}/events never showed ${last}`);
+  }
+
+  /** An outbox row whose event breaks its contract is refused and parked; mended and replayed, it is settled. */
+  private async parked(): Promise<void> {
+    const [product_id = ""] = this.products;
+    const [row] = await insertOrders({ system: this.shop }, 1, product_id, { lines: "nonsense" });
+    const becomes = (state: string): Promise<void> =>
+      until(`an outbox row is ${state}`, async () => (await this.stateOf(row?.id)) === state, SETTLED_MS);
+    await becomes("PARKED");
+    await this.ask(200, "GET", "/admin/outbox?state=parked", { token: this.admin });
+    const payload = { lines: [{ product_id, quantity: 1 }] };
+    await this.shop.sql("orders", "update outbox set payload = $2 where id = $1", [row?.id, payload]);
+    await this.ask(202, "POST", `/admin/outbox/${row?.id ?? ""}/replay`, { token: this.admin });
+    await becomes("SETTLED");
+  }
+
+  private async stateOf(id: string | undefined): Promise<string | undefined> {
+    return (await this.shop.sql<{ state: string }>("orders", "select state from outbox where id = $1", [id]))[0]?.state;
+  }
+
+  /** The audit is clean; then an order of which products knows nothing is repaired. */
+  private async audited(): Promise<void> {
+    const admin = { token: this.admin };
+    await this.ask(200, "GET", "/health");
+    await this.ask(200, "GET", "/admin/nodes", admin);
+    const report = await this.ask(200, "GET", "/admin/consistency", admin);
+    if (field(report, "ok") !== true) throw new Error(`the audit is not clean: ${JSON.stringify(report)}`);
+    const [product_id = ""] = this.products;
+    const [order] = await this.shop.sql<{ id: string }>(
+      "orders",
+      `with o as (
+         insert into orders (user_id, idempotency_key, request_hash, lines_digest, status, reason, total_cents)
+         values (gen_random_uuid(), gen_random_uuid()::text, 'upgrade', $2, 'REJECTED', 'no stock', 100) returning id
+       ), l as (insert into order_lines select id, $1, 'Lamp', 100, 1 from o),
+       h as (insert into order_history (order_id, status) select id, unnest(array['PENDING', 'REJECTED']) from o)
+       select id from o`,
+      [product_id, digestOf([{ product_id, quantity: 1 }])],
+    );
+    const repaired = await this.ask(200, "POST", "/admin/repair", { ...admin, body: { apply: true } });
+    if (order === undefined || !JSON.stringify(repaired).includes(order.id))
+      throw new Error(`nothing was repaired: ${JSON.stringify(repaired)}`);
+  }
+}
+
+const field = (body: unknown, name: string): unknown => (typeof body === "object" && body !== null ? Reflect.get(body, name) : undefined);
+
+function text(body: unknown, name: string): string {
+  const value = field(body, name);
+  if (typeof value !== "string") throw new Error(`a response lacks ${name}: ${JSON.stringify(body)}`);
+  return value;
+}

@@ -1,0 +1,74 @@
+import { createRequire } from "node:module";
+import path from "node:path";
+import type * as Moleculer from "moleculer";
+
+/*
+ * Loaded into a node before anything else (`--require`), also into one of the older version: so it takes Moleculer from where the node does,
+ * and knows nothing of the shop. It reports which actions and events of other nodes were handled, and makes calls as a console there would.
+ */
+
+/** An action or event that a node has handled for the first time for that other node. */
+export interface Sighting {
+  readonly what: string;
+  readonly from: string;
+}
+
+/** To a node: a call that it shall make. */
+export interface Wish {
+  readonly number: number;
+  readonly action: string;
+  readonly params: unknown;
+  readonly meta: Record<string, unknown>;
+}
+
+/** What became of it. */
+export interface Outcome {
+  readonly number: number;
+  readonly result?: unknown;
+  readonly error?: string;
+}
+
+const CALL_MS = 5_000;
+const { ServiceBroker } = createRequire(path.join(process.cwd(), "witness.js"))("moleculer") as typeof Moleculer;
+
+const send = (message: Sighting | Outcome): void => {
+  if (process.connected) process.send?.(message);
+};
+
+/** Inside of all checks: what gets here has passed its contract. */
+function witness(broker: Moleculer.ServiceBroker): Moleculer.Middleware {
+  const seen = new Set<string>();
+  const note = (what: string | undefined, from: string | null): void => {
+    if (what === undefined || from === null || from === broker.nodeID || seen.has(what + from)) return;
+    seen.add(what + from);
+    send({ what, from });
+  };
+  return {
+    name: "Witness",
+    localAction: (next, { name }) =>
+      async function (ctx) {
+        const result: unknown = await next.call(this, ctx);
+        note(name, ctx.nodeID);
+        return result;
+      },
+    localEvent: (next, { name }) =>
+      async function (ctx) {
+        await next(ctx);
+        note(name, ctx.nodeID);
+      },
+  };
+}
+
+type Register = (this: Moleculer.ServiceBroker, middlewares?: Moleculer.Middleware[]) => void;
+const internals = ServiceBroker.prototype as unknown as { registerMiddlewares: Register };
+const register = internals.registerMiddlewares;
+internals.registerMiddlewares = function (middlewares = []) {
+  process.on("message", ({ number, action, params, meta }: Wish) => {
+    this.call(action, params, { meta, timeout: CALL_MS }).then(
+      (result) => send({ number, result }),
+      (error: unknown) => send({ number, error: String(error) }),
+    );
+  });
+  process.channel?.unref(); // a node ends when it likes
+  register.call(this, [...middlewares, witness(this)]);
+};
