@@ -1,0 +1,61 @@
+import { spawn, type ChildProcess } from "node:child_process";
+import { once } from "node:events";
+import path from "node:path";
+import { MUTANTS } from "../mutants/mutants";
+import { Tree } from "../mutants/plant";
+import type { Verdict } from "../mutants/run";
+import { SCENARIOS, type Scenario } from "../mutants/scenarios";
+
+const ALL = Object.keys(SCENARIOS) as Scenario[];
+const RUN_MS = 60_000;
+const ALL_MS = 120_000;
+
+let tree: Tree;
+let child: ChildProcess | undefined;
+
+/** Runs scenarios against the shop of the tree as it is, in a process of its own. */
+async function run(scenarios: readonly Scenario[], timeout: number): Promise<Verdict[]> {
+  const run = spawn(process.execPath, ["--import", "tsx", "test/mutants/run.ts", ...scenarios], {
+    cwd: tree.folder,
+    env: { ...process.env, NODE_COMPILE_CACHE: path.join(tree.folder, "compile-cache") },
+    stdio: ["ignore", "pipe", "inherit"],
+    timeout,
+  });
+  child = run;
+  let output = "";
+  run.stdout.on("data", (chunk: Buffer) => (output += chunk.toString()));
+  const [code] = (await once(run, "close")) as [number | null];
+  if (code !== 0) throw new Error(`the scenarios ended with ${code ?? "a signal"} after: ${output}`);
+  return output
+    .trim()
+    .split("\n")
+    .map((line) => JSON.parse(line) as Verdict);
+}
+
+beforeAll(async () => {
+  tree = await Tree.copy();
+});
+afterEach(() => child?.kill());
+afterAll(() => tree.remove());
+
+/** A check that finds nothing in a broken shop proves nothing by finding nothing in a sound one. */
+describe("the checks of histories", () => {
+  it(
+    "find nothing in a sound shop",
+    async () => {
+      const verdicts = await run(ALL, ALL_MS - 5_000);
+      expect(verdicts).toEqual(ALL.map((scenario) => ({ scenario, violations: [] })));
+    },
+    ALL_MS,
+  );
+
+  it.each(MUTANTS.map((mutant) => [mutant.name, mutant] as const))(
+    "find that %s",
+    async (_name, { scenario, foundBy, replacements }) => {
+      const [verdict] = await tree.with(replacements, () => run([scenario], RUN_MS - 5_000));
+      console.info(verdict?.violations.join("\n"));
+      expect(verdict?.violations).toContainEqual(expect.stringMatching(`^${foundBy}: `));
+    },
+    RUN_MS,
+  );
+});

@@ -1,0 +1,95 @@
+import type { Context, Middleware } from "moleculer";
+import { Client } from "pg";
+
+type Deliver = () => Promise<void>;
+
+/** What becomes of the events between the nodes of a shop: each passes, unless a scenario holds it, or loses it. */
+export class Wire {
+  private readonly held = new Map<string, Deliver[]>();
+  private readonly losing = new Set<string>();
+  private readonly counts = new Map<string, number>();
+
+  readonly middleware: Middleware = {
+    name: "Wire",
+    localEvent: (next, event) => {
+      const name = String(event.name);
+      const handle = next as (ctx: Context) => Promise<void>;
+      return (ctx: Context) => this.carry(name, () => handle(ctx));
+    },
+  };
+
+  private async carry(name: string, deliver: Deliver): Promise<void> {
+    const held = this.held.get(name);
+    if (held !== undefined) held.push(deliver);
+    else if (!this.losing.has(name)) await deliver();
+    this.counts.set(name, (this.counts.get(name) ?? 0) + 1);
+  }
+
+  /** How often this event has been held, lost or handled. */
+  count(name: string): number {
+    return this.counts.get(name) ?? 0;
+  }
+
+  /** Keeps what comes until `letGo`. */
+  hold(name: string): void {
+    this.held.set(name, []);
+  }
+
+  /** Delivers what is held, in the order in which it came, one after the other. */
+  async letGo(name: string): Promise<void> {
+    const held = this.held.get(name) ?? [];
+    this.held.delete(name);
+    for (const deliver of held) await deliver();
+  }
+
+  lose(name: string): void {
+    this.losing.add(name);
+  }
+
+  /** Nothing is held or lost any more. */
+  async clear(): Promise<void> {
+    this.losing.clear();
+    for (const name of [...this.held.keys()]) await this.letGo(name);
+  }
+}
+
+/** How long a statement waits for a scenario that has failed. */
+const PATIENCE_MS = 10_000;
+
+type Anything = (...args: unknown[]) => unknown;
+
+/** Statements of this process that wait before they are sent, so that a race has one course. */
+export class Gate {
+  private waiting: (() => void)[] = [];
+  private isOpen = false;
+  /** How many have come. */
+  arrivals = 0;
+  private readonly query = Client.prototype.query as Anything;
+
+  /** @param texts a statement that has one of them waits */
+  constructor(private readonly texts: readonly string[]) {
+    const { query } = this;
+    const pass = (text: string | undefined): Promise<void> | undefined => this.pass(text);
+    Client.prototype.query = function (this: Client, ...args: unknown[]) {
+      const [config] = args as [{ text?: string } | string | undefined];
+      const waits = pass(typeof config === "string" ? config : config?.text);
+      return waits === undefined ? query.apply(this, args) : waits.then(() => query.apply(this, args));
+    } as typeof Client.prototype.query;
+  }
+
+  private pass(text: string | undefined): Promise<void> | undefined {
+    if (this.isOpen || text === undefined || !this.texts.some((one) => text.includes(one))) return undefined;
+    this.arrivals++;
+    return new Promise((go) => {
+      this.waiting.push(go);
+      setTimeout(go, PATIENCE_MS).unref();
+    });
+  }
+
+  /** Lets all go on. */
+  open(): void {
+    this.isOpen = true;
+    for (const go of this.waiting) go();
+    Client.prototype.query = this.query as typeof Client.prototype.query;
+  }
+}

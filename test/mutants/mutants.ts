@@ -1,0 +1,268 @@
+import type { Scenario } from "./scenarios";
+
+/** A change of one source file: a text that occurs in it exactly once, and what takes its place. */
+export interface Replacement {
+  file: string;
+  find: string;
+  replace: string;
+}
+
+/** The shop without one of its guards, as a client could come to see it. */
+export interface Mutant {
+  name: string;
+  /** What goes wrong without it. */
+  why: string;
+  /** What its clients do. */
+  scenario: Scenario;
+  /** The check that finds it in their history; others may, too. */
+  foundBy: string;
+  /** Several where the database guards it as well: then it is removed there, too. */
+  replacements: readonly [Replacement, ...Replacement[]];
+}
+
+const RESERVATIONS = "services/products/reservations.store.ts";
+const PRODUCTS = "services/products/products.service.ts";
+const STOCK = "services/products/stock.ts";
+const STORE = "services/orders/orders.store.ts";
+const ORDER = "services/orders/order.ts";
+const PRODUCT_DB = "services/products/migrations/001_catalogue_and_stock.sql";
+const ORDER_DB = "services/orders/migrations/001_orders_and_outbox.sql";
+
+/** The last guards against overselling, below all code. */
+const NO_CHECKS: readonly Replacement[] = [
+  { file: PRODUCT_DB, find: "quantity    bigint not null check (quantity >= 0)", replace: "quantity    bigint not null" },
+  { file: PRODUCT_DB, find: "balance    bigint not null check (balance >= 0)", replace: "balance    bigint not null" },
+];
+
+export const MUTANTS: readonly Mutant[] = [
+  {
+    name: "stock is not locked while it is reserved",
+    why: "two orders at one time both get the last unit",
+    scenario: "two buyers of the last unit",
+    foundBy: "products",
+    replacements: [
+      {
+        file: RESERVATIONS,
+        find: "from products where id = any($1) order by id for update",
+        replace: "from products where id = any($1) order by id",
+      },
+      ...NO_CHECKS,
+    ],
+  },
+  {
+    name: "stock is reserved whether it suffices or not",
+    why: "more is sold than there is",
+    scenario: "orders for more than there is",
+    foundBy: "products",
+    replacements: [{ file: STOCK, find: "return available < line.quantity ?", replace: "return available < 0 ?" }, ...NO_CHECKS],
+  },
+  {
+    name: "an idempotency key is not unique",
+    why: "a repeated request makes a second order",
+    scenario: "a repeated key",
+    foundBy: "keys",
+    replacements: [
+      { file: STORE, find: "\n       on conflict (user_id, idempotency_key) do nothing", replace: "" },
+      { file: ORDER_DB, find: ",\n  unique (user_id, idempotency_key)", replace: "" },
+    ],
+  },
+  {
+    name: "a key is replayed for any body",
+    why: "whoever uses a key again by mistake believes that the second order is placed",
+    scenario: "a repeated key",
+    foundBy: "keys",
+    replacements: [{ file: STORE, find: " and o.request_hash = k.request_hash", replace: "" }],
+  },
+  {
+    name: "a cancel that overtakes its create leaves no tombstone",
+    why: "a late create reserves stock for a cancelled order",
+    scenario: "a cancel that overtakes its create",
+    foundBy: "balance",
+    replacements: [
+      {
+        file: RESERVATIONS,
+        find: `    await insertReservations(
+      query,
+      asked.map((order_id) => ({ order_id, lines: [] })),
+      "RELEASED",
+    );`,
+        replace: "",
+      },
+      {
+        file: RESERVATIONS,
+        find: "if (holding.length === 0) return found.map(storedOutcome);",
+        replace: `if (holding.length === 0)
+      return asked.map((id) => storedOutcome(found.find((r) => r.order_id === id) ?? { order_id: id, state: "RELEASED", lines: [], shortages: [] }));`,
+      },
+    ],
+  },
+  {
+    name: "an order's outbox row is not written",
+    why: "an order whose event is lost stays PENDING for ever",
+    scenario: "a lost order.created",
+    foundBy: "orders",
+    replacements: [{ file: STORE, find: "from placed p order by p.n", replace: "from placed p where false order by p.n" }],
+  },
+  {
+    name: "a cancel's outbox row is not written",
+    why: "the stock of a cancelled order never comes back",
+    scenario: "a cancel of a confirmed order",
+    foundBy: "balance",
+    replacements: [
+      {
+        file: STORE,
+        find: "on created.order_id = c.id and created.event = 'order.created'`",
+        replace: "on created.order_id = c.id and created.event = 'order.created' where false`",
+      },
+    ],
+  },
+  {
+    name: "the stored outcome of a reservation is ignored",
+    why: "a repeated event takes the stock of its order twice",
+    scenario: "a repeated order.created",
+    foundBy: "balance",
+    replacements: [
+      { file: RESERVATIONS, find: ".filter(({ order_id }) => inserted.has(order_id))", replace: "" },
+      { file: PRODUCT_DB, find: "create unique index stock_movements_once", replace: "create index stock_movements_once" },
+    ],
+  },
+  {
+    name: "a release gives back twice what was reserved",
+    why: "cancelling makes stock of nothing",
+    scenario: "a cancel of a confirmed order",
+    foundBy: "balance",
+    replacements: [
+      { file: STOCK, find: `"RELEASE", line.product_id, line.quantity)`, replace: `"RELEASE", line.product_id, 2 * line.quantity)` },
+      {
+        file: PRODUCT_DB,
+        find: "reserved    bigint not null default 0 check (reserved >= 0)",
+        replace: "reserved    bigint not null default 0",
+      },
+    ],
+  },
+  {
+    name: "If-Match is not looked at",
+    why: "a change overwrites another that its client has not seen",
+    scenario: "two changes of one version, one after the other",
+    foundBy: "conditional updates",
+    replacements: [
+      { file: PRODUCTS, find: "if (versions !== undefined && !versions.includes(product.version)) throw stale();", replace: "" },
+    ],
+  },
+  {
+    name: "the version is compared before the update alone",
+    why: "of two changes at one time, both are made, and one is lost",
+    scenario: "two changes of one version, at one time",
+    foundBy: "conditional updates",
+    replacements: [{ file: PRODUCTS, find: "...(versions && { version: product.version })", replace: "" }],
+  },
+  {
+    name: "a movement of stock leaves the version as it is",
+    why: "one ETag names two contents",
+    scenario: "a read before and after a reservation",
+    foundBy: "products",
+    replacements: [
+      { file: RESERVATIONS, find: "reserved = p.reserved - c.delta, version = p.version + 1", replace: "reserved = p.reserved - c.delta" },
+    ],
+  },
+  {
+    name: "an outcome settles an order whatever its status",
+    why: "a late RESERVED brings a cancelled order back",
+    scenario: "a cancel that is faster than the reply",
+    foundBy: "orders",
+    replacements: [{ file: ORDER, find: `if (status !== "PENDING") return status;`, replace: "" }],
+  },
+  {
+    name: "an order is not locked while it is settled",
+    why: "a cancel in between is overwritten",
+    scenario: "a cancel while the order is settled",
+    foundBy: "orders",
+    replacements: [
+      {
+        file: STORE,
+        find: "select id, status, lines_digest from orders where id = any($1) order by id for update",
+        replace: "select id, status, lines_digest from orders where id = any($1) order by id",
+      },
+    ],
+  },
+  {
+    name: "a reply is taken for any lines",
+    why: "an order is CONFIRMED by a reservation that is not its own",
+    scenario: "a reply for other lines",
+    foundBy: "balance",
+    replacements: [{ file: ORDER, find: "return isTombstone || reply.lines_digest === order.lines_digest ?", replace: "return order ?" }],
+  },
+  {
+    name: "anyone may read an order",
+    why: "its existence, its lines and its price are told to strangers",
+    scenario: "a stranger",
+    foundBy: "own writes",
+    replacements: [{ file: STORE, find: " and (o.user_id = asked.user_id or asked.role = 'admin')", replace: "" }],
+  },
+  {
+    name: "anyone may cancel an order",
+    why: "a stranger ends another's order",
+    scenario: "a stranger",
+    foundBy: "own writes",
+    replacements: [{ file: "services/orders/orders.service.ts", find: "if (!isSeenBy(order, caller)) throw notFound();", replace: "" }],
+  },
+  {
+    name: "a page begins with the last order of the one before",
+    why: "a walk through a list shows orders twice",
+    scenario: "a walk through a list",
+    foundBy: "lists",
+    replacements: [{ file: STORE, find: "where.push(`(${keys.join()}) < (", replace: "where.push(`(${keys.join()}) <= (" }],
+  },
+  {
+    name: "a page leaves out an order at its end",
+    why: "a walk through a list misses orders",
+    scenario: "a walk through a list",
+    foundBy: "lists",
+    replacements: [
+      {
+        file: "mixins/keyset.ts",
+        find: "return { items, next_cursor: rows.length > items.length && last !== undefined ? cursorOf(last) : null };",
+        replace:
+          "return { items: rows.length > items.length ? items.slice(0, -1) : items, next_cursor: rows.length > items.length && last !== undefined ? cursorOf(last) : null };",
+      },
+    ],
+  },
+  {
+    name: "a gateway remembers the orders that it has read",
+    why: "after a change, what is read depends on the gateway",
+    scenario: "reads through two gateways",
+    foundBy: "orders",
+    replacements: [
+      {
+        file: "services/api/gather.ts",
+        find: "order: (id, { id: user_id, role }, requester) => order({ id, user_id, role }, requester),",
+        replace: `order: async (id, { id: user_id, role }, requester) => {
+      const found = remembered.get(id) ?? (await order({ id, user_id, role }, requester));
+      remembered.set(id, found);
+      return found;
+    },`,
+      },
+      {
+        file: "services/api/gather.ts",
+        find: "const keyOf = (list: List): string =>",
+        replace: "const remembered = new Map<string, orders.Order>();\n  const keyOf = (list: List): string =>",
+      },
+    ],
+  },
+  {
+    name: "a stream sends the last of several new events alone",
+    why: "whoever follows an order does not hear of what came before",
+    scenario: "a followed order",
+    foundBy: "streams",
+    replacements: [
+      { file: "services/api/streams.ts", find: "return all.slice(seen).join", replace: "return all.slice(seen).slice(-1).join" },
+    ],
+  },
+  {
+    name: "a stream forgets what it has sent",
+    why: "each change repeats all events before it",
+    scenario: "a followed order",
+    foundBy: "streams",
+    replacements: [{ file: "services/api/streams.ts", find: "this.seen = order.history.length;", replace: "" }],
+  },
+];

@@ -1,0 +1,61 @@
+import { existsSync } from "node:fs";
+import { cp, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import type { Replacement } from "./mutants";
+
+const ROOT = path.resolve(__dirname, "../..");
+/** What a shop in one process needs, its clients and the checks included. */
+const SOURCES = [
+  "config.ts",
+  "variable-file.ts",
+  "moleculer.config.ts",
+  "package.json",
+  "tsconfig.json",
+  "contracts",
+  "broker",
+  "mixins",
+  "services",
+  "scripts",
+  "test/support",
+  "test/history",
+  "test/mutants",
+];
+
+/** A copy of the sources, for one mutant after the other: what stays the same is compiled once. */
+export class Tree {
+  private constructor(readonly folder: string) {}
+
+  static async copy(): Promise<Tree> {
+    const tree = new Tree(await mkdtemp(path.join(tmpdir(), "shop-mutants-")));
+    for (const name of SOURCES.filter((one) => existsSync(path.join(ROOT, one))))
+      await cp(path.join(ROOT, name), path.join(tree.folder, name), { recursive: true });
+    await symlink(path.join(ROOT, "node_modules"), path.join(tree.folder, "node_modules"));
+    return tree;
+  }
+
+  /**
+   * Runs `work` while these are made; afterwards all is as it was.
+   * @throws where a text that is to be replaced does not occur exactly once
+   */
+  async with<T>(replacements: readonly Replacement[], work: () => Promise<T>): Promise<T> {
+    try {
+      for (const { file, find, replace } of replacements) {
+        const source = await readFile(path.join(this.folder, file), "utf8");
+        const times = source.split(find).length - 1;
+        if (times !== 1) throw new Error(`${file} has ${times} times what a mutant replaces: ${find}`);
+        await writeFile(
+          path.join(this.folder, file),
+          source.replace(find, () => replace),
+        );
+      }
+      return await work();
+    } finally {
+      for (const { file } of replacements) await cp(path.join(ROOT, file), path.join(this.folder, file));
+    }
+  }
+
+  remove(): Promise<void> {
+    return rm(this.folder, { recursive: true, force: true });
+  }
+}

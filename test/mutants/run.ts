@@ -1,0 +1,68 @@
+import { checkHistory } from "../history/check";
+import { Recorder } from "../history/recorder";
+import type { Person } from "./person";
+import { SCENARIOS, type Scenario } from "./scenarios";
+import { World } from "./world";
+
+/*
+ * Runs scenarios against the shop of the tree that it lies in, and writes what the histories of their clients show, one line of JSON for each:
+ * `node --import tsx test/mutants/run.ts "a repeated key" …`
+ */
+
+/** What became of a scenario. */
+export interface Verdict {
+  scenario: Scenario;
+  /** Each with the check that found it. */
+  violations: string[];
+  /** Why it did not come to its end, as may be of a mutant. */
+  broken?: string;
+}
+
+async function run(world: World, scenario: Scenario): Promise<Verdict> {
+  const history = new Recorder();
+  const [seller, buyer, stranger] = [await world.person(history), await world.person(history), await world.person(history)];
+  const people = [seller, buyer, stranger];
+  const error: unknown = await SCENARIOS[scenario]({ world, seller, buyer, stranger }).then(
+    () => undefined,
+    (reason: unknown) => reason,
+  );
+  await world.wire.clear();
+  if (await world.getsQuiet()) await readAll(history, people);
+  const violations = checkHistory(history.operations ?? []).violations.map(({ check, message }) => `${check}: ${message}`);
+  return { scenario, violations, ...(error instanceof Error && { broken: error.message }) };
+}
+
+/** All that the history knows of, by its owners: with nothing under way, the stock must balance. */
+async function readAll(history: Recorder, people: readonly Person[]): Promise<void> {
+  const begin = performance.now();
+  for (const operation of [...(history.operations ?? [])]) {
+    const owner = people.find(({ user }) => "user" in operation && user === operation.user);
+    if (owner === undefined) continue;
+    if (operation.kind === "product.create" && operation.seen) await owner.product(operation.seen.id);
+    if (operation.kind === "order.place" && operation.seen) await owner.read(operation.seen.id);
+  }
+  history.add({ kind: "quiet", begin, end: performance.now() });
+}
+
+async function main(names: readonly string[]): Promise<void> {
+  const world = await World.start();
+  process.once("SIGTERM", () => void world.stop().finally(() => process.exit(1))); // nobody waits any longer
+  try {
+    for (const name of names) {
+      if (!isScenario(name)) throw new Error(`there is no scenario "${name}"`);
+      console.log(JSON.stringify(await run(world, name)));
+    }
+  } finally {
+    await world.stop();
+  }
+}
+
+const isScenario = (name: string): name is Scenario => name in SCENARIOS;
+
+main(process.argv.slice(2)).then(
+  () => process.exit(0),
+  (error: unknown) => {
+    console.error(error);
+    process.exit(1);
+  },
+);

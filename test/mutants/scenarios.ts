@@ -1,0 +1,196 @@
+import { randomUUID } from "node:crypto";
+import { digestOf } from "../../contracts/lines";
+import { orderCreated } from "../../contracts/orders";
+import { stockSettled } from "../../contracts/products";
+import { until } from "../support/amqp";
+import { Gate } from "./interference";
+import type { Person } from "./person";
+import type { World } from "./world";
+
+/** Who takes part in a scenario. */
+export interface Cast {
+  world: World;
+  seller: Person;
+  buyer: Person;
+  stranger: Person;
+}
+
+const CREATED = orderCreated.name;
+const SETTLED = stockSettled.name;
+
+/**
+ * What clients do, and the one race or fault that a mutant needs, made on purpose: each takes one course, in a sound shop and in a mutant. A
+ * sound shop stands all of them.
+ */
+export const SCENARIOS = {
+  async "two buyers of the last unit"({ world, seller, buyer, stranger }) {
+    const product = await seller.createProduct(1);
+    const gate = new Gate(["update products as p"]);
+    try {
+      await buyer.order(product, 1);
+      await until("the first one's stock is about to be taken", () => gate.arrivals >= 1);
+      await stranger.order(product, 1);
+      await until("so is the other's, or it waits for the lock", async () => gate.arrivals >= 2 || (await world.isBlocked()));
+    } finally {
+      gate.open();
+    }
+  },
+
+  async "orders for more than there is"({ world: { wire }, seller, buyer }) {
+    const product = await seller.createProduct(5);
+    wire.hold(CREATED); // so that both are accepted
+    await buyer.order(product, 3);
+    await buyer.order(product, 3);
+    await wire.letGo(CREATED);
+  },
+
+  async "a repeated key"({ seller, buyer }) {
+    const product = await seller.createProduct(10);
+    const key = randomUUID();
+    await buyer.order(product, 1, key);
+    await buyer.order(product, 1, key);
+    await buyer.order(product, 2, key);
+  },
+
+  async "a cancel that overtakes its create"({ world, seller, buyer }) {
+    const { wire } = world;
+    const product = await seller.createProduct(10);
+    wire.hold(CREATED);
+    const { id } = await buyer.order(product, 3);
+    await buyer.cancel(id);
+    await world.getsQuiet();
+    await wire.letGo(CREATED);
+  },
+
+  async "a lost order.created"({ world: { wire }, seller, buyer }) {
+    const product = await seller.createProduct(10);
+    const before = wire.count(CREATED);
+    wire.lose(CREATED);
+    await buyer.order(product, 3);
+    await until("it is lost", () => wire.count(CREATED) > before);
+  },
+
+  async "a cancel of a confirmed order"({ seller, buyer }) {
+    const product = await seller.createProduct(10);
+    await buyer.cancel(await buyer.buys(product, 3));
+  },
+
+  async "a repeated order.created"({ world, seller, buyer }) {
+    const { wire } = world;
+    const product = await seller.createProduct(10);
+    const order_id = await buyer.buys(product, 3);
+    const before = wire.count(CREATED);
+    await world.emit(CREATED, [{ order_id, lines: [{ product_id: product, quantity: 3 }] }]);
+    await until("it is handled", () => wire.count(CREATED) > before);
+  },
+
+  async "two changes of one version, one after the other"({ seller }) {
+    const product = await seller.createProduct(10);
+    const { etag } = await seller.product(product);
+    await seller.reprice(product, 1, etag);
+    await seller.reprice(product, 2, etag);
+  },
+
+  async "two changes of one version, at one time"({ seller }) {
+    const product = await seller.createProduct(10);
+    const { etag } = await seller.product(product);
+    const gate = new Gate(['UPDATE "products"']);
+    try {
+      const changes = [seller.reprice(product, 1, etag), seller.reprice(product, 2, etag)];
+      await until("both have found the version that they name", () => gate.arrivals >= 2);
+      gate.open();
+      await Promise.all(changes);
+    } finally {
+      gate.open();
+    }
+  },
+
+  async "a read before and after a reservation"({ seller, buyer }) {
+    const product = await seller.createProduct(10);
+    await buyer.product(product);
+    await buyer.buys(product, 3);
+    await buyer.product(product);
+  },
+
+  async "a cancel that is faster than the reply"({ world: { wire }, seller, buyer }) {
+    const product = await seller.createProduct(10);
+    const before = wire.count(SETTLED);
+    wire.hold(SETTLED);
+    const { id } = await buyer.order(product, 3);
+    await until("the stock is reserved", () => wire.count(SETTLED) > before);
+    await buyer.cancel(id);
+    await buyer.read(id);
+    await wire.letGo(SETTLED);
+    await buyer.read(id);
+  },
+
+  async "a cancel while the order is settled"({ world, seller, buyer }) {
+    const product = await seller.createProduct(10);
+    const gate = new Gate(["update orders as o set status"]);
+    try {
+      const { id } = await buyer.order(product, 3);
+      await until("it is about to be CONFIRMED", () => gate.arrivals >= 1);
+      let isDone = false;
+      const cancel = buyer.cancel(id).finally(() => (isDone = true));
+      await until("it is cancelled, or that waits for the lock", async () => isDone || (await world.isBlocked()));
+      gate.open();
+      await cancel;
+    } finally {
+      gate.open();
+    }
+  },
+
+  async "a reply for other lines"({ world, seller, buyer }) {
+    const { wire } = world;
+    const product = await seller.createProduct(10);
+    const before = { created: wire.count(CREATED), settled: wire.count(SETTLED) };
+    wire.lose(CREATED);
+    const { id } = await buyer.order(product, 3);
+    await until("it is lost", () => wire.count(CREATED) > before.created);
+    const lines_digest = digestOf([{ product_id: product, quantity: 1 }]);
+    await world.emit(SETTLED, [{ order_id: id, outcome: "RESERVED", lines_digest }]);
+    await until("it is handled", () => wire.count(SETTLED) > before.settled);
+    await wire.clear();
+    await world.replayParked();
+  },
+
+  async "a stranger"({ seller, buyer, stranger }) {
+    const product = await seller.createProduct(10);
+    const order = await buyer.buys(product, 3);
+    await stranger.read(order);
+    await stranger.cancel(order);
+    await buyer.read(order);
+  },
+
+  async "a walk through a list"({ seller, buyer }) {
+    const product = await seller.createProduct(10);
+    for (let n = 0; n < 5; n++) await buyer.order(product, 1);
+    await buyer.walk(2);
+  },
+
+  async "reads through two gateways"({ world: { wire }, seller, buyer }) {
+    const product = await seller.createProduct(10);
+    wire.hold(CREATED);
+    const { id } = await buyer.order(product, 3);
+    await buyer.read(id, 0);
+    await wire.letGo(CREATED);
+    await buyer.becomes(id, "CONFIRMED", 1);
+    await buyer.read(id, 0);
+  },
+
+  async "a followed order"({ world: { wire }, seller, buyer }) {
+    const product = await seller.createProduct(10);
+    wire.hold(CREATED);
+    const { id } = await buyer.order(product, 3);
+    const stream = buyer.follow(id);
+    await stream.has("PENDING");
+    await wire.letGo(CREATED);
+    await stream.has("CONFIRMED");
+    const late = buyer.follow(id);
+    await late.has("CONFIRMED");
+    await buyer.cancel(id);
+    await Promise.all([stream.end(), late.end()]);
+  },
+} satisfies Record<string, (cast: Cast) => Promise<void>>;
+
+export type Scenario = keyof typeof SCENARIOS;
