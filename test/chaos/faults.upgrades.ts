@@ -1,8 +1,8 @@
-import { mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { cp } from "node:fs/promises";
 import path from "node:path";
 import { databaseNames, SERVICES, type DatabaseName } from "../../config";
-import { build } from "./build";
+import { build, ROOT } from "./build";
 import { accepting, ask, type Fault, type Ground, type GroundPlan } from "./fault";
 import { Fleet } from "./fleet";
 import { onGround } from "./ground";
@@ -75,6 +75,7 @@ export const UPGRADE_FAULTS: readonly Fault[] = [
   {
     number: 42,
     name: "additive migrations under load, old and new version side by side",
+    impossible: () => (existsSync(path.join(ROOT, ".git")) ? undefined : "this tree has no history, so its newest release is unknown"),
     ...onGround(lay, async (chaos, { from, to }) => {
       const { load, expect } = chaos;
       for (const service of SERVICES) {
