@@ -34,10 +34,10 @@ const BODY_LIMIT = "100kb";
 const REQUEST_TIMEOUT = 25_000;
 const TIMEOUT_INTERVAL = 5_000;
 /**
- * Requests with a password that one address may make in a second: more than are ever hashed. Each that is over a limit of logins would
- * cost a call and four statements, and a flood of them the cores that passwords are hashed on.
+ * Requests with a password that one address may make in a second: three times as many as four threads hash at that cost. Each that is over a
+ * limit of logins would cost a call and four statements, and a flood of them the cores that passwords are hashed on.
  */
-const PASSWORDS = 50;
+const passwordsOf = (cost: number): number => Math.max(10, Math.round(50 * 2 ** (12 - cost)));
 /** Milliseconds that a stopping gateway waits for what it has begun. */
 const DRAIN_LIMIT = 10_000;
 
@@ -146,7 +146,7 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
         limits.connections,
       );
       this.rateLimit = new RateLimit(config.rateLimit.requests);
-      this.passwordRate = new RateLimit(PASSWORDS);
+      this.passwordRate = new RateLimit(passwordsOf(config.bcryptCost));
       this.verifier = new TokenVerifier(
         {
           // For all requests that wait: the deadline of the one that happens to ask, or of the stream that once began, must not count.
