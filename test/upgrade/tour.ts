@@ -119,7 +119,7 @@ export class Tour {
     await this.ask(200, "GET", "/products?limit=5");
     await this.ask(200, "GET", "/products?q=lamp&limit=5");
     await this.ask(200, "PATCH", path, { token, body: { price: 44.9 } });
-    await this.ask(200, "PATCH", path, { token: this.admin, body: { description: "With a dimmer" } }); // logged by users
+    await this.ask(200, "PATCH", path, { token: this.admin, body: { price: 39.9, description: "With a dimmer" } }); // logged by users
     await this.ask(200, "POST", `${path}/stock`, { token, body: { delta: -3, reason: "broken" } });
     await this.ask(200, "GET", `${path}/stock`, { token });
     await this.ask(204, "DELETE", path, { token });
@@ -128,7 +128,7 @@ export class Tour {
   /** Places an order, follows it until it is confirmed, and then until an admin has cancelled it. */
   private async ordering({ token }: Person, lines: number): Promise<void> {
     const items = this.products.slice(0, lines).map((product_id) => ({ product_id, quantity: 1 }));
-    const order = { token, body: { items }, headers: { "Idempotency-Key": randomUUID() } };
+    const order = { token, body: { items }, headers: { "idempotency-key": randomUUID() } };
     const id = text(await this.ask(201, "POST", "/orders", order), "id");
     const path = `/orders/${id}`;
     const followed = this.follow(path, token, ["CONFIRMED", "CANCELLED"], () =>
