@@ -2,6 +2,7 @@ import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { parseArgs } from "node:util";
+import { endAll } from "./ends";
 import { areCompatible, type Chaos, type Fault } from "./fault";
 import { FAULTS } from "./faults";
 import { writeHistory } from "./history";
@@ -125,12 +126,6 @@ async function onOwn(lay: NonNullable<Fault["ground"]>, common: System, row: Row
     await end();
     if (stops.includes(end)) stops.splice(stops.indexOf(end), 1); // where nobody ends all
   }
-}
-
-/** The last one first, and also what comes to it meanwhile. */
-async function endAll(parts: (() => Promise<void>)[]): Promise<void> {
-  for (let end = parts.pop(); end !== undefined; end = parts.pop())
-    await end().catch((error: unknown) => console.error("cleaning up:", messageOf(error)));
 }
 
 /** From a sound system to a sound system. */

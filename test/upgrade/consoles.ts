@@ -1,6 +1,6 @@
 import type { NodeProcess } from "../chaos/node";
 import { until } from "../chaos/wait";
-import type { Outcome } from "./witness";
+import type { Outcome, Wish } from "./messages";
 
 const PATIENCE_MS = 10_000;
 
@@ -14,9 +14,9 @@ export class Consoles {
   }
 
   /** @returns the result of the call @throws where it fails, or nothing comes back in time */
-  async call(node: NodeProcess, action: string, params: object, meta: object = { system: true }): Promise<unknown> {
+  async call(node: NodeProcess, action: string, params: object, meta: Wish["meta"] = { system: true }): Promise<unknown> {
     const number = ++this.calls;
-    node.send({ number, action, params, meta });
+    node.send({ number, action, params, meta } satisfies Wish);
     await until(`${action} has ended`, () => this.outcomes.has(number), PATIENCE_MS, 10);
     const { result, error } = this.outcomes.get(number) ?? {};
     this.outcomes.delete(number);

@@ -2,19 +2,22 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { parseArgs } from "node:util";
+import { matches } from "../../broker/validator";
 import { SERVICES, type ServiceName } from "../../config";
 import { build } from "../chaos/build";
+import { endAll } from "../chaos/ends";
 import { Fleet } from "../chaos/fleet";
 import { Load } from "../chaos/load";
 import { RabbitMQ } from "../chaos/rabbitmq";
 import { checkOut, named, newestRelease, type Release } from "../chaos/release";
 import { System, type How } from "../chaos/system";
 import { verify } from "../chaos/verdict";
-import { messageOf, seeded } from "../chaos/wait";
+import { seeded } from "../chaos/wait";
+import { read } from "../history/recorder";
 import { Consoles } from "./consoles";
+import { Outcome, Sighting } from "./messages";
 import { Tour } from "./tour";
 import { NEW, offered, OLD, Traffic } from "./traffic";
-import type { Outcome, Sighting } from "./witness";
 
 /*
  * `npm run upgrade`: the newest release before HEAD, and this tree next to it, on the same databases and broker under load.
@@ -47,9 +50,8 @@ async function upgradeFrom(release: Release): Promise<string[]> {
   const watched = (version: typeof OLD | typeof NEW): How => ({
     flags: ["--require", path.join(system.buildFolder, "test/upgrade/witness.js")],
     hear: (message) => {
-      const sent = message as Sighting | Outcome;
-      if ("what" in sent) traffic.note(sent.what, sent.from, version);
-      else consoles.hear(sent);
+      if (matches(Sighting, message)) traffic.note(message.what, message.from, version);
+      else consoles.hear(read(Outcome, message));
     },
   });
   const from = await Fleet.of(system, OLD, await older, watched(OLD));
@@ -114,9 +116,13 @@ async function unsettled(system: System): Promise<string[]> {
   return rows.map(({ line }) => line);
 }
 
-async function cleanUp(keepLogs: boolean): Promise<void> {
-  for (const stop of stops.reverse()) await stop().catch((error: unknown) => console.error("cleaning up:", messageOf(error)));
-  stops.length = 0;
+let cleaning: Promise<void> | undefined;
+
+/** Once: a run that was broken off fails while all is being ended, and must not exit before that is done. */
+const cleanUp = (keepLogs: boolean): Promise<void> => (cleaning ??= endEverything(keepLogs));
+
+async function endEverything(keepLogs: boolean): Promise<void> {
+  await endAll(stops);
   if (folder === "") return;
   const heavy = ["release", "build", "postgres", "rabbitmq", "compile-cache", "tsconfig.json"];
   for (const name of keepLogs ? heavy : [""]) rmSync(path.join(folder, name), { recursive: true, force: true, maxRetries: 5 });

@@ -1,7 +1,8 @@
 import { randomUUID } from "node:crypto";
 import { Agent, fetch as fetchFrom } from "undici";
 import { digestOf } from "../../contracts/lines";
-import { SMALL_ORDER } from "../../contracts/orders";
+import { SMALL_ORDER, type Status } from "../../contracts/orders";
+import { followOrder, type Open } from "../history/readers";
 import { insertOrders } from "../chaos/fault";
 import { PLENTY, type Load } from "../chaos/load";
 import type { NodeProcess } from "../chaos/node";
@@ -64,7 +65,7 @@ export class Tour {
   async ofConsole(node: NodeProcess): Promise<void> {
     await this.noting(async () => {
       const { id, email } = await this.person();
-      const call = (action: string, params: object, meta?: object) => this.consoles.call(node, action, params, meta);
+      const call = (action: string, params: object, meta?: Record<string, unknown>) => this.consoles.call(node, action, params, meta);
       const [product_id] = this.products;
       const created = await call("orders.create", { items: [{ product_id, quantity: 1 }] }, { user: { id, role: "user" } });
       await call("orders.get", { id: field(field(created, "order"), "id") });
@@ -131,7 +132,7 @@ export class Tour {
     const order = { token, body: { items }, headers: { "idempotency-key": randomUUID() } };
     const id = text(await this.ask(201, "POST", "/orders", order), "id");
     const path = `/orders/${id}`;
-    const followed = this.follow(path, token, ["CONFIRMED", "CANCELLED"], () =>
+    const followed = this.follow(id, token, ["CONFIRMED", "CANCELLED"], () =>
       this.ask(200, "POST", `${path}/cancel`, { token: this.admin }),
     );
     followed.catch(() => undefined); // it is awaited below
@@ -144,33 +145,31 @@ export class Tour {
 
   /** A gateway that stops ends its streams, and their clients come back; but none may break off. */
   private async follow(
-    path: string,
+    id: string,
     token: string,
-    [first = "", last = ""]: readonly string[],
+    [first, last]: readonly [Status, Status],
     atFirst: () => Promise<unknown>,
   ): Promise<void> {
     const deadline = Date.now() + SETTLED_MS;
-    const failed = new AbortController();
+    const open: Open = (path, headers, signal) =>
+      fetchFrom(this.shop.url + path, { dispatcher: FOLLOWERS, headers: { ...headers, Authorization: `Bearer ${token}` }, signal });
     let acted: Promise<unknown> | undefined;
     while (Date.now() < deadline) {
-      const response = await fetchFrom(`${this.shop.url}${path}/events`, {
-        dispatcher: FOLLOWERS,
-        headers: { Authorization: `Bearer ${token}` },
-        signal: AbortSignal.any([failed.signal, AbortSignal.timeout(SETTLED_MS)]),
+      const left = new AbortController();
+      const signal = AbortSignal.any([left.signal, AbortSignal.timeout(SETTLED_MS)]);
+      const { status, events, closed } = await followOrder(open, token, id, signal, (seen) => {
+        if (seen === first) acted ??= atFirst();
+        acted?.catch(() => left.abort()); // nothing will follow, and it is awaited below
+        if (seen === last) left.abort();
       });
-      if (response.status !== 200) throw new Error(`GET ${path}/events was answered ${response.status} ${await response.text()}`);
-      let read = "";
-      for await (const chunk of response.body ?? []) {
-        read += Buffer.from(chunk as Uint8Array).toString();
-        if (read.includes(`"${first}"`)) acted ??= atFirst().catch((error: unknown) => failed.abort(error)); // and nothing will follow
-        if (read.includes(`"${last}"`)) break;
+      if (left.signal.aborted || events.some((event) => event.status === last)) {
+        await acted;
+        return;
       }
-      if (!read.includes(`"${last}"`)) continue;
-      await acted;
-      failed.signal.throwIfAborted();
-      return;
+      if (status !== 200 || closed === "cut")
+        throw new Error(`the stream of order ${id} was answered ${status ?? "not at all"} and is ${closed ?? "open"}`);
     }
-    throw new Error(`GET ${path}/events never showed ${last}`);
+    throw new Error(`the stream of order ${id} never showed ${last}`);
   }
 
   /** An outbox row whose event breaks its contract is refused and parked; mended and replayed, it is settled. */

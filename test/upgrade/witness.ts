@@ -1,32 +1,12 @@
 import { createRequire } from "node:module";
 import path from "node:path";
 import type * as Moleculer from "moleculer";
+import type { Outcome, Sighting, Wish } from "./messages";
 
 /*
  * Loaded into a node before anything else (`--require`), also into one of the older version: so it takes Moleculer from where the node does,
  * and knows nothing of the shop. It reports which actions and events of other nodes were handled, and makes calls as a console there would.
  */
-
-/** An action or event that a node has handled for the first time for that other node. */
-export interface Sighting {
-  readonly what: string;
-  readonly from: string;
-}
-
-/** To a node: a call that it shall make. */
-export interface Wish {
-  readonly number: number;
-  readonly action: string;
-  readonly params: unknown;
-  readonly meta: Record<string, unknown>;
-}
-
-/** What became of it. */
-export interface Outcome {
-  readonly number: number;
-  readonly result?: unknown;
-  readonly error?: string;
-}
 
 const CALL_MS = 5_000;
 const { ServiceBroker } = createRequire(path.join(process.cwd(), "witness.js"))("moleculer") as typeof Moleculer;
