@@ -55,14 +55,16 @@ export class Load {
   readonly readers: Readers;
   private readonly clients: number;
   private readonly giveUpMs: number;
+  private readonly withCancels: boolean;
 
   constructor(
     private readonly shop: Shop,
     private readonly random: () => number,
-    { clients = 4, giveUpMs = 120_000 }: LoadOptions = {},
+    { clients = 4, giveUpMs = 120_000, withCancels = true }: LoadOptions = {},
   ) {
     this.clients = clients;
     this.giveUpMs = giveUpMs;
+    this.withCancels = withCancels;
     this.sender = new Sender(shop, this.history, this.violations);
     this.readers = new Readers(this, this.sender, random);
   }
@@ -143,7 +145,7 @@ export class Load {
   private something(): Promise<unknown> {
     const dice = this.random();
     const known = this.pick([...this.orders.values()].slice(-200).filter((order) => order.status === 201 && !order.spared));
-    if (dice < 0.12 && known !== undefined && known.cancel === undefined) return this.cancel(known);
+    if (dice < 0.12 && this.withCancels && known !== undefined && known.cancel === undefined) return this.cancel(known);
     if (dice < 0.22 && known !== undefined) return this.repeat(known);
     if (dice < 0.3) return this.adjust(this.pick(this.scarce) ?? "", 1 + Math.floor(this.random() * 9));
     return this.order(this.basket(), false);

@@ -191,7 +191,7 @@ async function runAll(): Promise<Row[]> {
   const system = await System.start(folder, environment(), (stop) => stops.push(stop));
   const topology: Topology = options.random ? { api: 2, users: 2, products: 2, orders: 2 } : {};
   await system.scale(topology);
-  load = new Load(system, random, control ? { giveUpMs: CONTROL_GIVE_UP_MS } : {});
+  load = new Load(system, random, control ? { giveUpMs: CONTROL_GIVE_UP_MS, withCancels: false } : {});
   await load.setUp();
 
   const rows: Row[] = [];

@@ -40,6 +40,8 @@ export interface LoadOptions {
   clients?: number;
   /** how long a client repeats what is not answered; nobody waits long for a shop that must fail */
   giveUpMs?: number;
+  /** Orders are cancelled, too. A cancel settles its order's outbox rows, and so hides an event that was lost. */
+  withCancels?: boolean;
 }
 
 export interface Answer extends Required<Timed> {
