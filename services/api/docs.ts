@@ -5,7 +5,7 @@ import { docs, DOCS_FILES, docsFile, openapi as document, type DocsFile } from "
 import manifest from "../../package.json";
 import { isNotModified, type Input } from "./input";
 import { openapi } from "./openapi";
-import { OPEN, type Reply, type Routes } from "./route";
+import { TAKES_NOTHING, type Reply, type Routes } from "./route";
 
 const PAGE = `<!doctype html>
 <html lang="en">
@@ -56,14 +56,16 @@ export function docsRoutes(shop: Routes): Routes {
   const files = new Map<string, Asset>([["start.js", asset(START)]]);
   const routes: Routes = {
     "GET /openapi.json": {
-      ...OPEN,
+      ...TAKES_NOTHING,
+      auth: "public",
       contract: document,
       summary: "This document",
       answers: CACHED,
       read: (input) => () => Promise.resolve(showAsset(input, description)),
     },
     "GET /docs": {
-      ...OPEN,
+      ...TAKES_NOTHING,
+      auth: "public",
       contract: docs,
       summary: "A page to read it and to try it",
       answers: CACHED,
@@ -78,7 +80,8 @@ export function docsRoutes(shop: Routes): Routes {
         ),
     },
     "GET /docs/:file": {
-      ...OPEN,
+      ...TAKES_NOTHING,
+      auth: "public",
       contract: docsFile,
       summary: "What the page is made of",
       answers: CACHED,

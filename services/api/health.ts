@@ -7,7 +7,7 @@ import type { ActionContract } from "../../contracts/contract";
 import { ordersHealth } from "../../contracts/orders";
 import { productsHealth } from "../../contracts/products";
 import { usersHealth } from "../../contracts/users";
-import { OPEN, type Reply, type Routes } from "./route";
+import { TAKES_NOTHING, type Reply, type Routes } from "./route";
 
 const SERVICES: Readonly<Record<string, ActionContract>> = {
   users: usersHealth,
@@ -54,21 +54,24 @@ async function checkService(ctx: Context<unknown, Meta>, name: string, contract:
 /** For load balancers and people; the only answers of 400 and above that are no problem+json. */
 export const healthRoutes = (broker: ServiceBroker): Routes => ({
   "GET /health/live": {
-    ...OPEN,
+    ...TAKES_NOTHING,
+    auth: "public",
     contract: live,
     summary: "Whether the process runs",
     answers: [200],
     read: () => () => Promise.resolve(report([])),
   },
   "GET /health/ready": {
-    ...OPEN,
+    ...TAKES_NOTHING,
+    auth: "public",
     contract: ready,
     summary: "Whether this gateway can serve",
     answers: [200, 503],
     read: () => () => Promise.resolve(report(readiness(broker))),
   },
   "GET /health": {
-    ...OPEN,
+    ...TAKES_NOTHING,
+    auth: "public",
     lane: "operations",
     contract: health,
     summary: "Whether every service and the transporter respond, and every database takes writes",

@@ -5,7 +5,7 @@ import { matches } from "../../broker/validator";
 import { nodes, type Node } from "../../contracts/api";
 import { nullable } from "../../contracts/contract";
 import { ok } from "./replies";
-import { OPEN, type Routes } from "./route";
+import { TAKES_NOTHING, type Routes } from "./route";
 
 /** Milliseconds that a node has to say how it is. */
 const ASK_TIMEOUT = 1_000;
@@ -27,12 +27,12 @@ async function ask(ctx: Context<unknown, Meta>, nodeID: string): Promise<Pick<No
 /** The nodes that can be reached, with the services that they host. */
 export const nodesRoute = (broker: ServiceBroker): Routes => ({
   "GET /admin/nodes": {
-    ...OPEN,
+    ...TAKES_NOTHING,
+    auth: "admin",
     lane: "operations",
     contract: nodes,
     summary: "The nodes that this gateway reaches, what each hosts, and how it is",
     answers: [200],
-    auth: "admin",
     read: () => async (ctx) => {
       const services = broker.registry.getServiceList({ skipInternal: true, onlyAvailable: true });
       const items = broker.registry.getNodeList({ onlyAvailable: true }).map(async ({ id, metadata }): Promise<Node> => {

@@ -44,6 +44,7 @@ interface Told<S extends number> {
 
 /** One way into the shop, and all that is documented of it. */
 export interface Route extends Told<number> {
+  /** Who may use it. There is no default: a route that forgets it does not compile. */
   auth: "public" | "user" | "admin";
   body: "none" | Body;
   /** What it takes and answers with. A `version` in an answer goes into the ETag. */
@@ -57,8 +58,8 @@ export interface Route extends Told<number> {
 
 export type Perform = (ctx: Context<unknown, Meta>, gather: Gather) => Promise<Reply>;
 
-/** A route for everyone that takes nothing. */
-export const OPEN = { errors: [], auth: "public", body: "none", supplied: {}, lane: "none" } as const;
+/** A route without parameters, body or errors of its own. It still says who may use it. */
+export const TAKES_NOTHING = { errors: [], body: "none", supplied: {}, lane: "none" } as const;
 
 /** By method and path. */
 export type Routes = Readonly<Record<string, Route>>;
@@ -67,7 +68,7 @@ type ParamsOf = (input: Input, supplied: Readonly<Record<string, unknown>>) => R
 
 interface Spec<C extends ActionContract, S extends number> extends Told<S> {
   action: C;
-  auth?: Route["auth"];
+  auth: Route["auth"];
   body?: Body<Params<C>>;
   /** Params that come from the path and from headers. A body or a query can't supply those, nor override them. */
   supplied?: Partial<Record<keyof Params<C>, Supply>>;
@@ -92,7 +93,7 @@ const onlySupplied: ParamsOf = (_input, supplied) => supplied;
 
 /** What comes from outside is judged by the action's contract, here as well as there: what breaks it is not even sent. */
 export function route<C extends ActionContract, S extends number>(spec: Spec<C, S>): Route {
-  const { action, auth = "public", body = "none", params = onlySupplied, perform, shows, reply, lane = laneOf(action), ...told } = spec;
+  const { action, auth, body = "none", params = onlySupplied, perform, shows, reply, lane = laneOf(action), ...told } = spec;
   const supplied: Route["supplied"] = { ...spec.supplied };
   const supplies = Object.entries(supplied);
   const texts = textFields(action.params);
