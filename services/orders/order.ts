@@ -1,6 +1,7 @@
-import { compareIds } from "../../contracts/contract";
+import { createHash } from "node:crypto";
+import { compareIds, type Params } from "../../contracts/contract";
 import { NO_LINES } from "../../contracts/lines";
-import type { Line, Status } from "../../contracts/orders";
+import type { create, Line, Status } from "../../contracts/orders";
 import type { Outcome, Quote, Shortage } from "../../contracts/products";
 
 /** A line as ordered: name and price are those of the moment. */
@@ -16,12 +17,32 @@ export type Refusal = { kind: "unknown"; product_ids: string[] } | { kind: "shor
 
 export type Placement = { ok: true; lines: OrderLine[]; total_cents: number } | { ok: false; refusal: Refusal };
 
-/** Lines of one product are added up; sorted by product, so that the same wish always looks the same. */
-export function mergeLines(lines: readonly Line[]): Line[] {
+/** What a client writes in an order request. */
+export type Content = Omit<Params<typeof create>, "idempotency_key">;
+
+/**
+ * Adds up the lines of each product and sorts them by product, so that equal requests look the same. `Required`: a field that is added to a
+ * line, even an optional one, does not compile until it is merged here, and so becomes part of the request's hash.
+ */
+export function mergeLines(lines: readonly Line[]): Required<Line>[] {
   const units = new Map<string, number>();
   for (const { product_id, quantity } of lines) units.set(product_id, (units.get(product_id) ?? 0) + quantity);
   return [...units].map(([product_id, quantity]) => ({ product_id, quantity })).sort((a, b) => compareIds(a.product_id, b.product_id));
 }
+
+/**
+ * What two requests with the same `Idempotency-Key` are compared by: SHA-256 of the whole content as JSON with sorted keys, in base64url.
+ * Fields that are added to the contract later are covered without a change here, and requests without them keep their hash.
+ * @param content with merged lines
+ */
+export function hashRequest(content: Content): string {
+  return createHash("sha256").update(JSON.stringify(content, sortKeys)).digest("base64url");
+}
+
+const sortKeys = (_key: string, value: unknown): unknown =>
+  typeof value === "object" && value !== null && !Array.isArray(value)
+    ? Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)))
+    : value;
 
 /** Places merged lines at the quoted names and prices. That the stock suffices now promises nothing: products decides later. */
 export function place(lines: readonly Line[], quotes: readonly Quote[]): Placement {

@@ -1,4 +1,4 @@
-import { createHash, randomUUID } from "node:crypto";
+import { randomUUID } from "node:crypto";
 import path from "node:path";
 import type { Context, Service, ServiceBroker } from "moleculer";
 import { DataTypes } from "sequelize";
@@ -10,7 +10,7 @@ import { loadConfig, type Config } from "../../config";
 import { record } from "../../contracts/accounts";
 import { MAX_BATCH, RESPONSE_BYTES } from "../../contracts/contract";
 import * as contract from "../../contracts/orders";
-import type { Created, Line } from "../../contracts/orders";
+import type { Created } from "../../contracts/orders";
 import {
   productsAudit,
   quote,
@@ -29,7 +29,7 @@ import { databaseMixin, explained, type WithDatabase } from "../../mixins/databa
 import { outboxMixin, type WithOutbox } from "../../mixins/outbox.mixin";
 import { isKeyLockTimeout, isLockTimeout, mayBeOfOne } from "../../mixins/sql-state";
 import { auditShop, type ProductsSide } from "./audit";
-import { cancel, describeShortages, mergeLines, place, type Refusal } from "./order";
+import { cancel, describeShortages, hashRequest, mergeLines, place, type Content, type Refusal } from "./order";
 import * as store from "./orders.store";
 import { repairShop, type Repairer } from "./repair";
 import { republish } from "./repair.store";
@@ -37,7 +37,7 @@ import { republish } from "./repair.store";
 type Orders = Service &
   WithDatabase &
   WithOutbox & {
-    takeOrder(wish: Wish): Promise<Created>;
+    takeOrder(request: OrderRequest): Promise<Created>;
     firstAnswer(key: OrderKey): Promise<Created | undefined>;
     tellChanged(ids: readonly string[]): void;
     changed: Set<string>;
@@ -49,9 +49,9 @@ type Orders = Service &
     settle(outcome: Outcome): Promise<void>;
   };
 
-interface Wish {
+/** An order that a user asks for. */
+interface OrderRequest extends Content {
   user_id: string;
-  items: Line[];
   idempotency_key?: string;
 }
 
@@ -99,7 +99,8 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
       }),
 
       createMany: implement(contract.createMany, async function (this: Orders, ctx) {
-        return answerEach(this, contract.create.name, ctx.params.orders, (wish) => this.takeOrder(wish));
+        // the request id is none of the order's content
+        return answerEach(this, contract.create.name, ctx.params.orders, ({ request_id: _, ...request }) => this.takeOrder(request));
       }),
 
       get: implement(contract.get, async function (this: Orders, ctx) {
@@ -199,10 +200,9 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
 
     methods: {
       /** The way of one order; what many orders do at the same moment is done together, by the methods made in `created`. */
-      async takeOrder(this: Orders, { user_id, items, idempotency_key = randomUUID() }: Wish): Promise<Created> {
-        const wanted = mergeLines(items);
-        const request_hash = createHash("sha256").update(JSON.stringify(wanted)).digest("base64url");
-        const key: OrderKey = { user_id, idempotency_key, request_hash };
+      async takeOrder(this: Orders, { user_id, idempotency_key = randomUUID(), ...content }: OrderRequest): Promise<Created> {
+        const wanted = mergeLines(content.items);
+        const key: OrderKey = { user_id, idempotency_key, request_hash: hashRequest({ ...content, items: wanted }) };
         let refusal: unknown;
         try {
           const placement = place(wanted, await this.quote(wanted.map((line) => line.product_id)));

@@ -5,7 +5,18 @@ import { isFinal, type Line, type Status } from "../../contracts/orders";
 import type { Outcome, Quote, Reservation } from "../../contracts/products";
 import { decodeCursor, encodeCursor, page } from "../../mixins/keyset";
 import { disagreement } from "../../services/orders/audit";
-import { answeredEvent, cancel, describeShortages, mergeLines, misfit, NEXT, place, settle, total } from "../../services/orders/order";
+import {
+  answeredEvent,
+  cancel,
+  describeShortages,
+  hashRequest,
+  mergeLines,
+  misfit,
+  NEXT,
+  place,
+  settle,
+  total,
+} from "../../services/orders/order";
 import { release, reserve } from "../../services/products/stock";
 import { misspelled, testId } from "../support/ids";
 
@@ -42,6 +53,26 @@ describe("mergeLines", () => {
         expect(mergeLines(wish)).toEqual([...wish].sort((a, b) => Buffer.compare(bytes(a), bytes(b))));
       }),
     );
+  });
+});
+
+describe("hashRequest", () => {
+  const items = [line(1, 2)];
+
+  it("changes with every field that a client wrote, and with what is inside of it", () => {
+    const contents = [
+      { items },
+      { items, note: "by the door" },
+      { items, to: { zip: "1010", city: "Vienna" } },
+      { items, to: { zip: "1010" } },
+    ];
+    expect(new Set(contents.map(hashRequest)).size).toBe(contents.length);
+  });
+
+  it("is the same whatever order the fields have been written in", () => {
+    const written = { items, to: { zip: "1010", city: "Vienna" }, note: "by the door" };
+    const otherwise = { note: "by the door", to: { city: "Vienna", zip: "1010" }, items: [{ quantity: 2, product_id: testId(1) }] };
+    expect(hashRequest(otherwise)).toBe(hashRequest(written));
   });
 });
 
