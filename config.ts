@@ -6,15 +6,17 @@ import { register } from "./contracts/users";
 import { serversOf, urlMistake } from "./mixins/database-url";
 import { readVariableFile } from "./variable-file";
 
+/** The one list of services: a folder in services/ each. Every other list is derived from it, does not compile without all of them, or is compared with it by a test. */
 export const SERVICES = ["api", "users", "products", "orders"] as const;
 export type ServiceName = (typeof SERVICES)[number];
-/** The services that own a database, and the variable that says where it is. */
+/** The services that own a database. */
+export type DatabaseName = Exclude<ServiceName, "api">;
+/** The variable that holds the URL of each database. */
 export const DATABASES = {
   users: "USERS_DATABASE_URL",
   products: "PRODUCTS_DATABASE_URL",
   orders: "ORDERS_DATABASE_URL",
-} as const;
-export type DatabaseName = keyof typeof DATABASES;
+} as const satisfies { [Name in DatabaseName]: `${Uppercase<Name>}_DATABASE_URL` };
 /** Servers that a URL or a list of URLs may name: more than any cluster has. */
 const MOST_SERVERS = 16;
 
@@ -61,7 +63,7 @@ function read(env: Reader) {
       users: env.databaseUrl(DATABASES.users),
       products: env.databaseUrl(DATABASES.products),
       orders: env.databaseUrl(DATABASES.orders),
-    },
+    } satisfies Record<DatabaseName, string | undefined>,
     dataDir: path.resolve(env.text("DATA_DIR", ".data")),
     namespace: env.match("NAMESPACE", /^[A-Za-z0-9_-]{1,64}$/, "shop", "letters, digits, - and _"),
     nodeId: env.match(
@@ -147,13 +149,10 @@ function checkTogether(config: Config, mistakes: string[]): void {
     mistakes.push("ADMIN_PASSWORD is a default one: production needs one of its own");
 }
 
-export function databaseNames(): [DatabaseName, string][] {
-  return [
-    ["users", DATABASES.users],
-    ["products", DATABASES.products],
-    ["orders", DATABASES.orders],
-  ];
-}
+export const ownsDatabase = (name: string): name is DatabaseName => Object.hasOwn(DATABASES, name);
+
+/** The services that own a database, each with the variable that holds its URL. */
+export const databaseNames = (): [DatabaseName, string][] => SERVICES.filter(ownsDatabase).map((name) => [name, DATABASES[name]]);
 
 const wordsOf = (list: string): string[] => list.split(",").flatMap((word) => word.trim() || []);
 

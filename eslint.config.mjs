@@ -1,10 +1,22 @@
+import { readdirSync } from "node:fs";
 import tseslint from "typescript-eslint";
 
-/** DESIGN: who may import whom. Anything a folder may not import is listed for it. */
+/** Every service has a folder. */
+const SERVICES = readdirSync(new URL("services", import.meta.url));
+
+/*
+ * Who may import what. A later entry for the same file would replace the rule, not add to it, so every file matches exactly one: no
+ * entry's `files` overlap, or `ignores` takes out what a later one has.
+ */
 const forbid = (files, groups, ignores = []) => ({
   files,
   ignores,
-  rules: { "no-restricted-imports": ["error", { patterns: groups.map(([group, message]) => ({ group, message })) }] },
+  rules: {
+    "no-restricted-imports": [
+      "error",
+      { patterns: groups.map(([group, message, importNames]) => ({ group, message, ...(importNames && { importNames }) })) },
+    ],
+  },
 });
 
 const services = [["**/services/**", "**/*.service"], "services never import services: they call and emit"];
@@ -12,6 +24,23 @@ const config = [["**/config"], "only services, scripts and moleculer.config read
 const mixins = [["**/mixins/**"], "mixins build on broker and contracts, not the other way round"];
 const broker = [["**/broker/**"], "contracts import nothing but each other"];
 const node = [["node:*", "!node:crypto", "moleculer*", "sequelize", "pg"], "pure files import nothing but contract types, and hashes"];
+const tests = [["**/test/**", "**/bench/**"], "the shop knows nothing of its tests"];
+const outside = [["**/scripts/**", "**/moleculer.config"], "scripts start services, not the other way round"];
+const http = [["**/broker/errors"], "a store returns what it found, and its service decides the error of the API", ["problem", "tooLate"]];
+const pure = ["order.ts", "stock.ts", "accounts.ts", "key-times.ts"];
+
+/** The files of one service, which know nothing of the other services. */
+function service(name) {
+  const others = SERVICES.filter((other) => other !== name).map((other) => `../${other}/**`);
+  const own = [[[...others, "**/services/**"], services[1]], tests, outside];
+  const folder = `services/${name}`;
+  const [stores, decisions] = [`${folder}/**/*.store.ts`, pure.map((file) => `${folder}/${file}`)];
+  return [
+    forbid([`${folder}/**/*.ts`], own, [stores, ...decisions]),
+    forbid([stores], [...own, config, http, [["moleculer*"], "a store knows the database, not the broker"]]),
+    forbid(decisions, [...own, config, mixins, broker, node]),
+  ];
+}
 
 export default tseslint.config(
   { ignores: ["dist/**", "node_modules/**", ".data/**", "coverage/**", "jest.config.js", "eslint.config.mjs"] },
@@ -28,29 +57,11 @@ export default tseslint.config(
       eqeqeq: "error",
     },
   },
-  forbid(["contracts/**/*.ts"], [services, config, mixins, broker, node]),
-  forbid(["broker/**/*.ts"], [services, config, mixins]),
-  forbid(["mixins/**/*.ts"], [services, config]),
-  // Pure decisions.
-  forbid(["services/orders/order.ts", "services/products/stock.ts"], [services, config, mixins, broker, node]),
-  // Stores know SQL and pure files.
-  forbid(["services/**/*.store.ts"], [config, [["moleculer*"], "a store knows the database, not the broker"]]),
-  ...["api", "users", "products", "orders"].map((name) => ({
-    files: [`services/${name}/*.service.ts`],
-    rules: {
-      "no-restricted-imports": [
-        "error",
-        {
-          patterns: [
-            {
-              group: ["api", "users", "products", "orders"].filter((other) => other !== name).map((other) => `../${other}/**`),
-              message: services[1],
-            },
-          ],
-        },
-      ],
-    },
-  })),
+  forbid(["contracts/**/*.ts"], [services, config, mixins, broker, node, tests, outside]),
+  forbid(["broker/**/*.ts"], [services, config, mixins, tests, outside]),
+  forbid(["mixins/**/*.ts"], [services, config, tests, outside]),
+  forbid(["scripts/**/*.ts", "*.ts"], [tests]),
+  ...SERVICES.flatMap(service),
   {
     files: ["test/**/*.ts"],
     rules: {

@@ -1,4 +1,4 @@
-import { SERVICES } from "../config";
+import { ownsDatabase, SERVICES } from "../config";
 import { REPL } from "./commands";
 import { openConsole } from "./console";
 import { startNode } from "./node";
@@ -9,7 +9,7 @@ import { run } from "./run";
  * every service but the gateway, beside a running `npm start` too.
  */
 run(async (config, onStop) => {
-  const services = config.transporter === undefined ? SERVICES.filter((name) => name !== "api") : [];
+  const services = config.transporter === undefined ? SERVICES.filter(ownsDatabase) : [];
   const { broker } = await startNode({ config, services, onStop, broker: { replOptions: REPL } });
   openConsole(broker);
   return undefined;

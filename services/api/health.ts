@@ -2,6 +2,7 @@ import type { Context, ServiceBroker } from "moleculer";
 import { call, type Meta } from "../../broker/contract";
 import { errorType } from "../../broker/errors";
 import { isBlocked, isConnected } from "../../broker/listeners";
+import type { DatabaseName } from "../../config";
 import { health, live, ready, type Check } from "../../contracts/api";
 import type { ActionContract } from "../../contracts/contract";
 import { ordersHealth } from "../../contracts/orders";
@@ -9,7 +10,7 @@ import { productsHealth } from "../../contracts/products";
 import { usersHealth } from "../../contracts/users";
 import { TAKES_NOTHING, type Reply, type Routes } from "./route";
 
-const SERVICES: Readonly<Record<string, ActionContract>> = {
+const HEALTH: Readonly<Record<DatabaseName, ActionContract>> = {
   users: usersHealth,
   products: productsHealth,
   orders: ordersHealth,
@@ -77,7 +78,7 @@ export const healthRoutes = (broker: ServiceBroker): Routes => ({
     summary: "Whether every service and the transporter respond, and every database takes writes",
     answers: [200, 503],
     read: () => async (ctx) => {
-      const services = await Promise.all(Object.entries(SERVICES).map(([name, contract]) => checkService(ctx, name, contract)));
+      const services = await Promise.all(Object.entries(HEALTH).map(([name, contract]) => checkService(ctx, name, contract)));
       return report([...readiness(broker), ...services.flat()]);
     },
   },

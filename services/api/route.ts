@@ -3,6 +3,7 @@ import type { Context } from "moleculer";
 import { call, type Meta } from "../../broker/contract";
 import { problem } from "../../broker/errors";
 import { check } from "../../broker/validator";
+import { ownsDatabase } from "../../config";
 import type { ActionContract, Params, Result } from "../../contracts/contract";
 import type { ErrorCode } from "../../contracts/errors";
 import type { Requester } from "../../mixins/batching";
@@ -85,8 +86,8 @@ interface Spec<C extends ActionContract, S extends number> extends Told<S> {
 
 /** Calls of a service take turns with each other. */
 function laneOf({ name }: ActionContract): Lane {
-  const [service] = name.split(".");
-  return service === "users" || service === "products" || service === "orders" ? service : "operations";
+  const [service = ""] = name.split(".");
+  return ownsDatabase(service) ? service : "operations";
 }
 
 const onlySupplied: ParamsOf = (_input, supplied) => supplied;

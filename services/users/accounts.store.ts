@@ -1,4 +1,3 @@
-import { problem } from "../../broker/errors";
 import type { Account } from "../../contracts/accounts";
 import type { ChangedRole, Role } from "../../contracts/users";
 import type { Database } from "../../mixins/database";
@@ -24,31 +23,31 @@ const present = ({ id, email, role, disabled, created_at }: AccountRow): Account
   created_at: created_at.toISOString(),
 });
 
-/** @throws USER_NOT_FOUND */
-export async function findAccount({ query }: Database, email: string): Promise<Account> {
+export async function findAccount({ query }: Database, email: string): Promise<Account | undefined> {
   const [row] = await query<AccountRow>(`select ${COLUMNS} from users where email_key = $1`, [emailKey(email)]);
-  if (row === undefined) throw notFound();
-  return present(row);
+  return row && present(row);
 }
+
+/** What a change of an account comes to: as it is now, or why it was refused. FORBIDDEN: the caller has ceased to be an admin, although gateways may not know yet. */
+export type Changed = { ok: true; account: Account } | { ok: false; refusal: "USER_NOT_FOUND" | "LAST_ADMIN" | "FORBIDDEN" };
 
 /**
  * Changes an account, ends its sessions where it is disabled, and logs what happened, all in one transaction. The enabled admins are
  * locked first, in the order of their ids: of two that demote or disable each other at the same moment, the second sees what the
  * first has done.
- * @throws USER_NOT_FOUND, LAST_ADMIN; FORBIDDEN where the caller has ceased to be an admin, although gateways may not know yet
  */
-export function changeAccount(db: Database, by: By, id: string, wish: Partial<State>): Promise<Account> {
+export function changeAccount(db: Database, by: By, id: string, wish: Partial<State>): Promise<Changed> {
   return db.transaction(async (query) => {
     const admins = await query<{ id: string }>(
       "select id from users where role = 'admin' and disabled_at is null order by id for no key update",
     );
-    if (by.actor !== "system" && !admins.some((admin) => admin.id === by.actor)) throw problem("FORBIDDEN", "this is for admins");
+    if (by.actor !== "system" && !admins.some((admin) => admin.id === by.actor)) return { ok: false, refusal: "FORBIDDEN" };
     const [before] = await query<AccountRow>(`select ${COLUMNS} from users where id = $1 for no key update`, [id]);
-    if (before === undefined) throw notFound();
+    if (before === undefined) return { ok: false, refusal: "USER_NOT_FOUND" };
     const changed = change(before, wish, admins.filter((admin) => admin.id !== id).length);
-    if (!changed.ok) throw problem(changed.refusal, "nobody would be left who is an admin");
+    if (!changed.ok) return changed;
     const { after, events } = changed;
-    if (events.length === 0) return present(before);
+    if (events.length === 0) return { ok: true, account: present(before) };
 
     await query(
       `update users set role = $2, disabled_at = case when $3 then coalesce(disabled_at, clock_timestamp()) end,
@@ -58,7 +57,7 @@ export function changeAccount(db: Database, by: By, id: string, wish: Partial<St
     );
     if (after.disabled) await query("update sessions set ended_at = clock_timestamp() where user_id = $1 and ended_at is null", [id]);
     for (const event of events) await record(query, by, event, id);
-    return present({ ...before, ...after });
+    return { ok: true, account: present({ ...before, ...after }) };
   });
 }
 
@@ -80,5 +79,3 @@ export function changedRoles({ query }: Database, since: string | undefined, ttl
     [since ?? "-infinity", ttl, LATE, MAX_ROLES],
   );
 }
-
-const notFound = () => problem("USER_NOT_FOUND", "there is no such user");

@@ -1,5 +1,4 @@
 import { createHash } from "node:crypto";
-import { problem } from "../../broker/errors";
 import { regardless } from "../../broker/request";
 import type { Database, Query } from "../../mixins/database";
 
@@ -13,6 +12,9 @@ export interface Limit {
   readonly isExempt?: () => Promise<boolean>;
 }
 
+/** An attempt that was counted, with what takes it back; or one beyond a limit, with the seconds until that limit's minute is over. */
+export type Attempt = { ok: true; undo: () => Promise<void> } | { ok: false; retryAfter: number };
+
 interface Counted {
   readonly subject: Buffer;
   /** The minute it was counted in, as the database writes it. */
@@ -25,48 +27,30 @@ const hash = (subject: Limit["subject"]): Buffer => createHash("sha256").update(
 /**
  * Counts an attempt before its password is looked at, so that many at once can't all pass. The limits are applied in their
  * order, and what is refused by one does not count for any. In the database, so that it holds over all nodes.
- * @returns what takes it back
- * @throws TOO_MANY_REQUESTS with the seconds until a minute has passed since the first attempt; whatever it throws, nothing stays counted
+ * Where it returns a refusal or throws, nothing stays counted.
  */
-export async function countAttempt({ query }: Database, limits: readonly Limit[]): Promise<() => Promise<void>> {
+export async function countAttempt({ query }: Database, limits: readonly Limit[]): Promise<Attempt> {
   const counted: Counted[] = [];
   const undo = (): Promise<void> => regardless(() => takeBack(query, counted));
+  let retryAfter: number | undefined;
   try {
     for (const { subject: words, limit, isExempt } of limits) {
       if (limit === 0) continue;
       const subject = hash(words);
       const since = await count(query, subject, limit);
       if (since !== undefined) counted.push({ subject, since });
-      else if (!(await isExempt?.()))
-        throw problem("TOO_MANY_REQUESTS", "too many attempts; try again later", { retryAfter: await secondsLeft(query, subject) });
+      else if (!(await isExempt?.())) {
+        retryAfter = await secondsLeft(query, subject);
+        break;
+      }
     }
   } catch (error) {
     await undo();
     throw error;
   }
-  return undo;
-}
-
-/**
- * Counts an attempt, and takes it back unless its end is one that counts.
- * @param count as `countAttempt`
- * @param counts asked of the error that `work` ended with; undefined where it succeeded
- */
-export async function counted<T>(
-  count: () => Promise<() => Promise<void>>,
-  counts: (error: unknown) => boolean,
-  work: () => Promise<T>,
-): Promise<T> {
-  const undo = await count();
-  let result: T;
-  try {
-    result = await work();
-  } catch (error) {
-    if (!counts(error)) await undo();
-    throw error;
-  }
-  if (!counts(undefined)) await undo();
-  return result;
+  if (retryAfter === undefined) return { ok: true, undo };
+  await undo();
+  return { ok: false, retryAfter };
 }
 
 const IS_COUNTED = "a.since > now() - interval '1 minute' and a.since <= now() + interval '1 minute'";

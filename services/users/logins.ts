@@ -4,7 +4,7 @@ import { currentDeadline } from "../../broker/request";
 import type { Database } from "../../mixins/database";
 import { FairSlots } from "../../mixins/fair-queue";
 import { isUniqueViolation } from "../../mixins/sql-state";
-import { countAttempt, counted, type Limit } from "./attempts.store";
+import { countAttempt, type Limit } from "./attempts.store";
 import { isKnownAddress, rememberAddress } from "./known-addresses.store";
 import type { Passwords, Question } from "./passwords";
 import { changePassword, openSession, type Grant } from "./sessions.store";
@@ -124,12 +124,27 @@ export class Logins {
     );
   }
 
-  /** The attempt is counted in its client's turn; one whose caller has gone meanwhile is not. */
-  private counted<T>(turn: Turn, limits: readonly Limit[], counts: (error: unknown) => boolean, work: () => Promise<T>): Promise<T> {
+  /**
+   * Counts an attempt before its work, and takes it back unless its end is one that counts. It is counted in its client's turn; one whose
+   * caller has gone meanwhile is not.
+   * @param counts asked of the error that `work` ended with; undefined where it succeeded
+   * @throws TOO_MANY_REQUESTS
+   */
+  private async counted<T>(turn: Turn, limits: readonly Limit[], counts: (error: unknown) => boolean, work: () => Promise<T>): Promise<T> {
     const isWanted = (): boolean => turn.isWanted() && performance.now() <= turn.deadline;
     // Without the user, who is only whom the e-mail names: strangers must not fill that user's share of the places.
     const client = { address: turn.client.address, user: undefined };
-    return counted(() => this.counting.run(client, () => countAttempt(this.db, limits), isWanted), counts, work);
+    const attempt = await this.counting.run(client, () => countAttempt(this.db, limits), isWanted);
+    if (!attempt.ok) throw problem("TOO_MANY_REQUESTS", "too many attempts; try again later", { retryAfter: attempt.retryAfter });
+    let result: T;
+    try {
+      result = await work();
+    } catch (error) {
+      if (!counts(error)) await attempt.undo();
+      throw error;
+    }
+    if (!counts(undefined)) await attempt.undo();
+    return result;
   }
 
   /** As much work as for a wrong password in any case, so that its time says nothing about the account. */

@@ -1,7 +1,7 @@
 import path from "node:path";
 import type { Service, ServiceBroker } from "moleculer";
 import { DataTypes } from "sequelize";
-import { adminOf, callerOf, FAIR, implement, type SchemaFor } from "../../broker/contract";
+import { adminOf, callerOf, FAIR, implement, type Admin, type SchemaFor } from "../../broker/contract";
 import { problem } from "../../broker/errors";
 import { isCallerThere } from "../../broker/listeners";
 import { ConfigError, loadConfig, type Config } from "../../config";
@@ -9,11 +9,12 @@ import * as accounts from "../../contracts/accounts";
 import { parseId } from "../../contracts/contract";
 import * as contract from "../../contracts/users";
 import { databaseMixin, type WithDatabase } from "../../mixins/database.mixin";
-import { changeAccount, changedRoles, findAccount } from "./accounts.store";
+import type { State } from "./accounts";
+import { changeAccount, changedRoles, findAccount, type Changed } from "./accounts.store";
 import { forgetAttempts } from "./attempts.store";
 import * as auditLog from "./audit-log.store";
 import { KeyCipher, KeyEncryptionError } from "./key-cipher";
-import { KeyRing } from "./keys.store";
+import { KeyRing } from "./key-ring";
 import { forgetAddresses } from "./known-addresses.store";
 import { Logins, noAccount } from "./logins";
 import { OWN_TURN, Passwords } from "./passwords";
@@ -28,6 +29,7 @@ type Users = Service &
     keys: KeyRing;
     findUser(where: { email_key: string } | { id: string }): Promise<UserRow | undefined>;
     subjectOf(email: string): () => Promise<string | null>;
+    changeAccount(by: Admin, id: string, change: Partial<State>): Promise<accounts.Account>;
     encryptKeys(): Promise<void>;
     tidy(): Promise<void>;
     tidying: NodeJS.Timeout | undefined;
@@ -152,24 +154,26 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
 
       find: implement(accounts.find, async function (this: Users, ctx) {
         adminOf(ctx);
-        return findAccount(this.db, ctx.params.email);
+        const account = await findAccount(this.db, ctx.params.email);
+        if (account === undefined) throw refused("USER_NOT_FOUND");
+        return account;
       }),
 
       update: implement(accounts.update, async function (this: Users, ctx) {
         const { id, ...wish } = ctx.params;
-        return changeAccount(this.db, adminOf(ctx), id, wish);
+        return this.changeAccount(adminOf(ctx), id, wish);
       }),
 
       disable: implement(accounts.disable, async function (this: Users, ctx) {
-        return changeAccount(this.db, adminOf(ctx), ctx.params.id, { disabled: true });
+        return this.changeAccount(adminOf(ctx), ctx.params.id, { disabled: true });
       }),
 
       enable: implement(accounts.enable, async function (this: Users, ctx) {
-        return changeAccount(this.db, adminOf(ctx), ctx.params.id, { disabled: false });
+        return this.changeAccount(adminOf(ctx), ctx.params.id, { disabled: false });
       }),
 
       setRole: implement(accounts.setRole, async function (this: Users, ctx) {
-        return changeAccount(this.db, adminOf(ctx), ctx.params.id, { role: ctx.params.role });
+        return this.changeAccount(adminOf(ctx), ctx.params.id, { role: ctx.params.role });
       }),
 
       auditLog: implement(accounts.auditLog, async function (this: Users, ctx) {
@@ -189,6 +193,13 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
       async findUser(this: Users, where: { email_key: string } | { id: string }): Promise<UserRow | undefined> {
         const user = await this.adapter.findOne({ where, raw: true });
         return (user ?? undefined) as UserRow | undefined; // a raw row of the columns in MODEL
+      },
+
+      /** @throws USER_NOT_FOUND, LAST_ADMIN, FORBIDDEN */
+      async changeAccount(this: Users, by: Admin, id: string, change: Partial<State>): Promise<accounts.Account> {
+        const changed = await changeAccount(this.db, by, id, change);
+        if (!changed.ok) throw refused(changed.refusal);
+        return changed.account;
       },
 
       /** The id of the account that was tried, for the audit log. */
@@ -242,6 +253,13 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
     },
   };
 }
+
+const REFUSALS = {
+  USER_NOT_FOUND: "there is no such user",
+  LAST_ADMIN: "nobody would be left who is an admin",
+  FORBIDDEN: "this is for admins",
+} satisfies Record<Extract<Changed, { ok: false }>["refusal"], string>;
+const refused = (code: keyof typeof REFUSALS) => problem(code, REFUSALS[code]);
 
 const tokens = (key: SigningKey, { caller, refreshToken }: sessions.Grant, ttl: number): contract.Tokens => ({
   access_token: issueToken(key, caller, ttl),
