@@ -45,7 +45,7 @@ type Options = Pick<ActionSchema, "bulkhead">;
 export const FAIR: Options = { bulkhead: { enabled: false } };
 
 /**
- * Makes a Moleculer action of its contract. It can be called by other nodes and in the REPL; whether the world can
+ * Makes a Moleculer action of its contract, under the contract's name, whatever its key in `actions`. It can be called by other nodes and in the REPL; whether the world can
  * reach it is said by the gateway's routes alone.
  */
 export function implement<C extends ActionContract, This>(
@@ -55,6 +55,7 @@ export function implement<C extends ActionContract, This>(
 ): ActionSchema<This> {
   const schema = {
     ...options,
+    name: contract.name.slice(contract.name.indexOf(".") + 1),
     visibility: "public",
     params: contract.params,
     result: contract.result,

@@ -37,14 +37,14 @@ export const RESPONSE_BYTES = 2 * 1024 * 1024;
 /** Default time-out of a call, in ms: with one repeat the client still has its answer within 5 s. */
 export const CALL_TIMEOUT = 2_000;
 
-export function action<P extends TSchema, R extends TSchema>(
-  name: string,
+export function action<Name extends string, P extends TSchema, R extends TSchema>(
+  name: Name,
   contract: { params: P; result: R; repeatable?: boolean; timeout?: number },
-): ActionContract<P, R> {
+): ActionContract<P, R> & { readonly name: Name } {
   return { repeatable: false, timeout: CALL_TIMEOUT, ...contract, name };
 }
 
-export function event<P extends TSchema>(name: string, params: P): EventContract<P> {
+export function event<Name extends string, P extends TSchema>(name: Name, params: P): EventContract<P> & { readonly name: Name } {
   return { name, params };
 }
 

@@ -95,7 +95,7 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
     },
 
     events: {
-      "order.changed": subscribe(orderChanged, function (this: Api, ctx) {
+      [orderChanged.name]: subscribe(orderChanged, function (this: Api, ctx) {
         this.streams.changed(ctx.params.orders);
         return Promise.resolve();
       }),

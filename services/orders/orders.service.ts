@@ -185,13 +185,13 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
 
     events: {
       /** The answer of products: what became of each order's stock. */
-      "stock.settled": subscribe(stockSettled, async function (this: Orders, ctx) {
+      [stockSettled.name]: subscribe(stockSettled, async function (this: Orders, ctx) {
         await Promise.all(ctx.params.orders.map((outcome) => this.settle(outcome)));
         this.relayHeldBack();
       }),
 
       /** Products can't process these: counted, and parked when it is hopeless. */
-      "stock.refused": subscribe(stockRefused, async function (this: Orders, ctx) {
+      [stockRefused.name]: subscribe(stockRefused, async function (this: Orders, ctx) {
         const parked = await store.refuseOrders(this.db, ctx.params.orders);
         for (const { order_id, last_error } of parked) this.logger.error(`the announcement of order ${order_id} is parked: ${last_error}`);
         this.relayHeldBack();

@@ -159,7 +159,7 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
 
     events: {
       /** The inventory handler: reserves each order's stock, all lines or none, and answers with the outcome. */
-      "order.created": subscribe(
+      [orderCreated.name]: subscribe(
         orderCreated,
         async function (this: Products, ctx) {
           await answer(this.broker, orderCreated, CreatedOrder, ctx.params.orders, (order) => this.reserve(order));
@@ -168,7 +168,7 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
       ),
 
       /** Gives the stock of cancelled orders back. */
-      "order.cancelled": subscribe(
+      [orderCancelled.name]: subscribe(
         orderCancelled,
         async function (this: Products, ctx) {
           await answer(this.broker, orderCancelled, CancelledOrder, ctx.params.orders, (order) => this.release(order));
