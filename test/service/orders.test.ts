@@ -1,4 +1,3 @@
-import { hash } from "node:crypto";
 import type { Middleware, ServiceBroker } from "moleculer";
 import { Client as Postgres } from "pg";
 import { asSystem, call, emit } from "../../broker/contract";
@@ -7,6 +6,7 @@ import { compareIds } from "../../contracts/contract";
 import * as orders from "../../contracts/orders";
 import { stockSettled } from "../../contracts/products";
 import type { Role } from "../../contracts/users";
+import { hashRequest } from "../../services/orders/order";
 import { until } from "../support/amqp";
 import type { Client } from "../support/client";
 import { testId, UUID_V7 } from "../support/ids";
@@ -325,7 +325,7 @@ describe("an Idempotency-Key", () => {
            l as (insert into order_lines select id, $4, 'Lamp', 1999, 5 from o),
            h as (insert into order_history (order_id, status) select id, 'PENDING' from o)
          insert into outbox (order_id, event, payload) select id, 'order.created', $5 from o`,
-        [first.body.user_id, `${key}-held`, hash("sha256", JSON.stringify(items), "base64url"), product, { lines: items }, digestOf(items)],
+        [first.body.user_id, `${key}-held`, hashRequest({ items }), product, { lines: items }, digestOf(items)],
       );
     });
     afterEach(() => other.end());
