@@ -7,13 +7,13 @@ import { AUDIENCE, Claims, ISSUER, type Caller, type Jwk } from "../../contracts
 import { Revocations } from "./revocations";
 import { SeenSessions } from "./seen-sessions";
 
-/** Seconds that clocks may differ by. */
+/** Allowed clock difference between nodes, in seconds. */
 const LEEWAY = 5;
-/** Keys are asked for again at most this often, in ms: tokens with made-up key ids must not become load on users. */
+/** Minimum time between two fetches of the keys, in ms: tokens with made-up key ids must not put load on the users service. */
 const REFETCH_MS = 5_000;
 const MAX_REMEMBERED = 10_000;
 
-/** What users tells a verifier. */
+/** What the verifier needs from the users service. */
 interface Issuer {
   keys(): Promise<readonly Jwk[]>;
   revocations: ConstructorParameters<typeof Revocations>[0];
@@ -21,9 +21,9 @@ interface Issuer {
 }
 
 /**
- * Verifies access tokens by the public keys of users, which are fetched once and again where others are told, and by the
- * sessions that have ended or are unknown and the roles that have changed: no call a request. A token that has passed is remembered until it expires, since verifying costs
- * 30 times as much.
+ * Verifies access tokens with the public keys of the users service, then checks for ended or unknown sessions and changed roles, at no
+ * extra call per request. Keys are fetched once, and again when the users service reports new ones. A verified token is cached until it
+ * expires, since verifying it again would cost 30 times as much.
  */
 export class TokenVerifier {
   private readonly keys = new Map<string, KeyObject>();
@@ -44,7 +44,7 @@ export class TokenVerifier {
         this.heardKeys(kids);
       },
       (error) => {
-        log("users does not tell which sessions have ended; tokens count as before:", error);
+        log("The users service does not report ended sessions; tokens remain valid meanwhile:", error);
       },
     );
     this.seen = new SeenSessions(issuer.checkSessions, (caller, role, until) => {
@@ -56,7 +56,7 @@ export class TokenVerifier {
     this.seen.stop();
   }
 
-  /** @throws UNAUTHENTICATED, or SERVICE_UNAVAILABLE while no keys can be had */
+  /** @throws UNAUTHENTICATED, or SERVICE_UNAVAILABLE while no keys can be fetched */
   async verify(token: string): Promise<Caller> {
     await this.revocations.refresh();
     const caller = this.passedBefore(token) ?? (await this.check(token));
@@ -64,12 +64,12 @@ export class TokenVerifier {
     return this.revocations.withRole(caller);
   }
 
-  /** Learns of sessions that have ended, for whoever is served without being verified again. Bounded, never rejects. */
+  /** Updates the list of ended sessions, for open streams, which are not verified again with each change. Bounded, never rejects. */
   async refresh(): Promise<void> {
     await this.revocations.refresh();
   }
 
-  /** Whether a caller who was verified earlier still is who they were: in a session that goes on, with the same role. */
+  /** Whether a caller verified earlier still has an active session and the same role. */
   isCurrent(caller: Caller): boolean {
     return !this.isOver(caller) && this.revocations.withRole(caller) === caller;
   }
@@ -94,7 +94,7 @@ export class TokenVerifier {
     return caller;
   }
 
-  /** Those that are not told any more are forgotten, with what they signed; new ones are fetched when a token names them. */
+  /** Drops keys that are no longer listed, with the cached tokens they signed. New keys are fetched when a token names them. */
   private heardKeys(kids: readonly string[]): void {
     if (kids.some((kid) => !this.keys.has(kid))) this.fetched = -Infinity;
     this.forgetAllBut(kids);
@@ -109,7 +109,7 @@ export class TokenVerifier {
   private claims(token: string, key: KeyObject) {
     let claims: unknown;
     try {
-      // One algorithm and no other: a public key must never be taken for an HMAC secret (RFC 8725, 3.1).
+      // Allow exactly one algorithm: a public key must never be used as an HMAC secret (RFC 8725, 3.1).
       claims = jwt.verify(token, key, {
         algorithms: ["RS256"],
         issuer: ISSUER,
@@ -117,9 +117,9 @@ export class TokenVerifier {
         clockTolerance: LEEWAY,
       });
     } catch {
-      throw unauthenticated(); // whatever it says of a token from outside: it did not verify
+      throw unauthenticated(); // the reason is of no use to the client
     }
-    // jsonwebtoken takes a token that never expires, or names nobody.
+    // jsonwebtoken accepts tokens without an expiry or a subject.
     if (!matches(Claims, claims)) throw unauthenticated();
     return claims;
   }
@@ -133,19 +133,19 @@ export class TokenVerifier {
   }
 
   private async fetch(): Promise<void> {
-    // Noted before it is known to work, but for the first time: made-up key ids must not become load where users is away.
+    // Except for the first fetch, set before the call succeeds: made-up key ids must not cause load while users is unavailable.
     if (this.keys.size > 0) this.fetched = this.now();
     const keys = await this.issuer.keys();
     this.forgetAllBut(keys.map(({ kid }) => kid));
-    // A key's id is its thumbprint: what is known by it stays as it is.
+    // A key's id is its thumbprint, so a known id always has the same key.
     for (const jwk of keys) if (!this.keys.has(jwk.kid)) this.keys.set(jwk.kid, createPublicKey({ key: jwk, format: "jwk" }));
     this.fetched = this.now();
   }
 }
 
 /**
- * The key that a token says it was signed by (RFC 7515, section 4.1.4). A token with `crit` names extensions that must be
- * understood (4.1.11), and none is: it is refused. Nothing else of its header is heeded.
+ * The id of the key that a token claims to be signed with (RFC 7515, section 4.1.4). `crit` lists extensions that must be
+ * understood (4.1.11); none is supported, so such a token is refused. The rest of the header is ignored.
  */
 function keyId(token: string): string | undefined {
   try {
@@ -154,11 +154,11 @@ function keyId(token: string): string | undefined {
     const isOurs = "alg" in header && header.alg === "RS256" && "kid" in header;
     return isOurs && typeof header.kid === "string" ? header.kid : undefined;
   } catch {
-    return undefined; // no JSON: no token
+    return undefined; // not JSON, so not a token
   }
 }
 
-/** The token of an `Authorization: Bearer` header (RFC 6750, section 2.1); undefined where there is none. */
+/** The token of an `Authorization: Bearer` header (RFC 6750, section 2.1); undefined if there is none. */
 export function bearerToken(header: string | undefined): string | undefined {
   return /^Bearer +([A-Za-z0-9._~+/-]+=*) *$/i.exec(header ?? "")?.[1];
 }

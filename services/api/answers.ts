@@ -12,11 +12,11 @@ import { problemDetails, problemHeaders, toProblem, translated } from "./problem
 import { pathOf } from "./request";
 import type { Reply } from "./route";
 
-/** How the gateway answers: replies, streams, and everything that goes wrong. */
+/** How the gateway responds: replies, streams and errors. */
 export function answers(config: Config): Partial<ServiceSchema> {
   const schema: Partial<SchemaFor<Api>> = {
     methods: {
-      /** On every answer. */
+      /** Headers of every response. */
       baseHeaders(this: Api, { id, req }: Exchange): Record<string, string> {
         const headers: Record<string, string> = {
           "X-Request-Id": id,
@@ -24,7 +24,7 @@ export function answers(config: Config): Partial<ServiceSchema> {
         };
         if (config.trustProxy.length > 0 && this.address.isSecure(req)) headers["Strict-Transport-Security"] = "max-age=31536000";
         if (config.corsOrigins.length > 0) Object.assign(headers, corsHeaders(req, config));
-        if (!this.broker.started) headers["Connection"] = "close"; // drains keep-alive clients
+        if (!this.broker.started) headers["Connection"] = "close"; // drain keep-alive clients
         return headers;
       },
 
@@ -32,12 +32,12 @@ export function answers(config: Config): Partial<ServiceSchema> {
         const exchange = this.connections.of(res);
         if (res.headersSent || res.destroyed || exchange.isOver) return;
         const isHead = req.method === "HEAD";
-        // Before the head, since it may refuse.
+        // Before the response head is written, since opening a stream may be refused.
         if (follow && !isHead) exchange.stream = this.streams.open(res, follow, bearerToken(req.headers.authorization) ?? "", exchange);
         const { stream } = exchange;
         const content = body === undefined ? text : JSON.stringify(body);
         const bytes = content === undefined ? 0 : Buffer.byteLength(content);
-        // All at once, which is quicker than one by one.
+        // One writeHead call is faster than setting each header.
         res.writeHead(status, {
           ...this.baseHeaders(exchange),
           "Cache-Control": req.headers.authorization === undefined ? "no-cache" : "no-store",
@@ -78,23 +78,23 @@ export function answers(config: Config): Partial<ServiceSchema> {
       methodsOf(this: Api, path: string): string[] {
         const url = path.length > 1 && path.endsWith("/") ? path.slice(0, -1) : path;
         return this.aliases
-          .filter((alias) => alias.re.test(url)) // not match(), which throws at what can't be decoded
+          .filter((alias) => alias.re.test(url)) // not match(), which throws if a path can't be decoded
           .flatMap(({ method }) => (method === "GET" ? ["GET", "HEAD"] : method));
       },
 
-      /** An unknown path, or a known one with a method that it does not know. */
+      /** Responds to an unknown path, or to a known path with a method it does not support. */
       send404(this: Api, req: IncomingMessage, res: ServerResponse): void {
         const path = pathOf(req);
         const methods = this.methodsOf(path);
         const { id } = this.connections.of(res);
-        if (methods.length === 0) this.sendProblem(req, res, problemDetails("NOT_FOUND", id, "there is nothing here"));
+        if (methods.length === 0) this.sendProblem(req, res, problemDetails("NOT_FOUND", id, "no resource has this path"));
         else
-          this.sendProblem(req, res, problemDetails("METHOD_NOT_ALLOWED", id, `${req.method ?? "this method"} is not possible here`), {
+          this.sendProblem(req, res, problemDetails("METHOD_NOT_ALLOWED", id, `${req.method ?? "this method"} is not supported on this path`), {
             Allow: methods.join(", "),
           });
       },
 
-      /** Every error of every route, as problem+json. Those that are our fault have been logged where they arose. */
+      /** Sends any route's error as problem+json. */
       errorHandler(this: Api, req: IncomingMessage, res: ServerResponse, error: unknown): void {
         const details = toProblem(translated(error), this.connections.of(res).id);
         if (details.code === "INTERNAL_ERROR")

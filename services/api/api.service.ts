@@ -30,28 +30,28 @@ import { Streams, type StreamLimits } from "./streams";
 import { refuseUnreadable } from "./unserved";
 
 const BODY_LIMIT = "100kb";
-/** A client that does not finish its head or its request in this time is cut off, in ms: with the interval at which they are looked for, in 30 s. */
+/** Time limits for receiving a request's head and the whole request, in ms. With the check interval, a slow client is cut off within 30 s. */
 const REQUEST_TIMEOUT = 25_000;
 const TIMEOUT_INTERVAL = 5_000;
 /**
- * Requests with a password that one address may make in a second: three times as many as four threads hash at that cost. Each that is over a
- * limit of logins would cost a call and four statements, and a flood of them the cores that passwords are hashed on.
+ * Requests with a password that one address may make per second: three times what four threads can hash at that cost. Each request over
+ * the login limits would still cost a call and four statements, so a flood would take CPU time from password hashing.
  */
 const passwordsOf = (cost: number): number => Math.max(10, Math.round(50 * 2 ** (12 - cost)));
-/** Milliseconds that a stopping gateway waits for what it has begun. */
+/** Milliseconds that a gateway waits at shutdown for requests in progress. */
 const DRAIN_LIMIT = 10_000;
 
-/** What is extended below; a mixin's method can't be called by its name once it is overridden. */
+/** Methods overridden below: an overridden method of a mixin can no longer be called by its name. */
 const web = ApiGateway.methods as Record<"resolveAlias", (...args: unknown[]) => unknown>;
 
-/** Limits that tests set lower. */
+/** Limits that tests lower. */
 export interface GatewayLimits {
   streams?: Partial<StreamLimits>;
   connections?: Partial<ConnectionLimits>;
   admission?: Partial<typeof ADMISSION>;
 }
 
-/** The gateway: the single public entry. Routes, authenticates, authorises; knows no business. */
+/** The gateway is the only public entry point. It routes, authenticates and authorises, and has no business logic. */
 export default function api(broker: ServiceBroker, config: Config = loadConfig(), limits: GatewayLimits = {}): SchemaFor<Api> {
   const shop = { ...ROUTES, ...healthRoutes(broker), ...nodesRoute(broker) };
   const routes = { ...shop, ...docsRoutes(shop) };
@@ -60,7 +60,7 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
     mixins: [intake(config), answers(config), ApiGateway],
 
     settings: {
-      $secureSettings: ["routes"], // not for the other nodes
+      $secureSettings: ["routes"], // keep them out of what is published to other nodes
       port: config.port,
       ip: config.host,
       etag: false,
@@ -79,7 +79,7 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
           authentication: true,
           authorization: true,
           bodyParsers: {
-            raw: { limit: BODY_LIMIT, type: isJsonBody }, // parsed when it is its turn
+            raw: { limit: BODY_LIMIT, type: isJsonBody }, // parsed when the request's turn comes
             urlencoded: { limit: BODY_LIMIT, type: isFormBody, extended: false },
           },
           aliases: Object.fromEntries(Object.entries(routes).map(([path, spec]) => [path, { spec, handler: respond }])),
@@ -88,7 +88,7 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
     },
 
     actions: {
-      rest: false, // `intake` takes its place
+      rest: false, // replaced by `intake`
       listAliases: false,
       addRoute: false,
       removeRoute: false,
@@ -104,19 +104,19 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
     methods: {
       parseQueryString: (req: IncomingMessage) => splitTarget(req.url ?? "/"),
 
-      /** HEAD is GET without the body (RFC 9110, 9.3.2). */
+      /** HEAD is GET without the response body (RFC 9110, 9.3.2). */
       resolveAlias(this: Api, url: string, method: string): unknown {
         return web.resolveAlias.call(this, url, method === "HEAD" ? "GET" : method);
       },
 
-      /** No new connections; ends when the last request is answered, or after DRAIN_LIMIT. Called before any service of this node stops. */
+      /** Accepts no new connections and resolves after the last response, or after DRAIN_LIMIT. Called before any service of this node stops. */
       async drain(this: Api): Promise<void> {
         if (!this.server.listening) return;
         this.streams.end();
         const closed = this.doors.close();
         const since = performance.now();
         const timer = setInterval(() => {
-          // Node takes a connection that has sent nothing, or half a head, for a busy one, and looks for timeouts no more.
+          // Node treats a connection that has sent nothing or half a head as busy, and has stopped checking timeouts.
           if (this.connections.areIdle || performance.now() - since > DRAIN_LIMIT) this.server.closeAllConnections();
           else this.server.closeIdleConnections();
         }, 50);
@@ -134,7 +134,7 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
       if (metrics)
         this.metrics = new RequestMetrics(metrics, this.admission, (path) => this.aliases.find(({ re }) => re.test(path))?.fullPath);
       this.address = new ClientAddress(config.trustProxy);
-      // For its debug log moleculer-web writes the alias of each request with colours, logged or not.
+      // moleculer-web formats each request's alias in colour for its debug log, even if that is off.
       for (const alias of this.aliases) alias.toString = () => alias.fullPath;
       this.connections = new Connections(
         this.server,
@@ -149,7 +149,7 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
       this.passwordRate = new RateLimit(passwordsOf(config.bcryptCost));
       this.verifier = new TokenVerifier(
         {
-          // For all requests that wait: the deadline of the one that happens to ask, or of the stream that once began, must not count.
+          // These calls serve all waiting requests, so the deadline of the request or stream that triggers one must not apply.
           keys: async () => (await withRequest(currentRequestId(), Infinity, () => call(this.broker, jwks, {}))).keys,
           revocations: (params) => withRequest(currentRequestId(), Infinity, () => call(this.broker, revocations, params, { retries: 0 })),
           checkSessions: (sessions) =>
@@ -175,7 +175,7 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
         });
         return this.server;
       };
-      // Node would answer these by itself, and not with a problem.
+      // Node would handle these itself, and respond without problem+json.
       this.server.requireHostHeader = false;
       for (const event of ["checkContinue", "checkExpectation"])
         this.server.on(event, (req: IncomingMessage, res: ServerResponse) => {
@@ -183,7 +183,7 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
         });
     },
 
-    /** Where a file is loaded anew this service alone stops: it would wait for its streams. */
+    /** A hot reload stops only this service, without draining it, and would wait for open streams. */
     stopped(this: Api) {
       this.streams.end();
       this.connections.stop();

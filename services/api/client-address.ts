@@ -2,31 +2,31 @@ import type { IncomingMessage } from "node:http";
 import ipaddr from "ipaddr.js";
 import proxyaddr from "proxy-addr";
 
-/** Hextets of an IPv6 address that tell one customer of a provider from another (RFC 6177): the rest he may choose himself. */
+/** Hextets of an IPv6 address that identify a provider's customer (RFC 6177): customers choose the rest themselves. */
 const SITE = 4;
 
-/** Most proxies that a request may have come through: each address is parsed, and 5,000 of them fit into a header. */
+/** Maximum number of proxies that are followed: each address is parsed, and 5,000 of them fit into a header. */
 const MAX_HOPS = 32;
 
-/** Where requests come from, as far as it can be believed: X-Forwarded-For and -Proto count from the proxies that are trusted alone. */
+/** Finds a request's client address. X-Forwarded-For and X-Forwarded-Proto are used only if a trusted proxy sent them. */
 export class ClientAddress {
   private readonly trust: (address: string, hop: number) => boolean;
 
-  /** @param proxies addresses, ranges of CIDR, or `loopback`, `linklocal`, `uniquelocal` */
+  /** @param proxies addresses, CIDR ranges, or `loopback`, `linklocal`, `uniquelocal` */
   constructor(proxies: readonly string[]) {
     const isTrusted = proxyaddr.compile([...proxies]);
     this.trust = (address, hop) => hop < MAX_HOPS && isTrusted(address, hop);
   }
 
-  /** The name to count a client by: its IPv4 address, or the network of its IPv6 address. */
+  /** The key that limits are counted by: the client's IPv4 address, or the /64 network of its IPv6 address. */
   of(req: IncomingMessage): string {
     return this.ofPeer(proxyaddr(req, this.trust));
   }
 
-  /** The same, of a socket's own peer. */
+  /** As `of`, for a socket's peer address. */
   ofPeer(peer: string): string {
     const address = withoutPort(peer);
-    if (!ipaddr.isValid(address)) return "unknown"; // a proxy wrote something else, or the socket is closed
+    if (!ipaddr.isValid(address)) return "unknown"; // a proxy sent something else, or the socket is closed
     const parsed = ipaddr.process(address);
     return parsed instanceof ipaddr.IPv6
       ? `${parsed.parts
@@ -36,12 +36,12 @@ export class ClientAddress {
       : parsed.toString();
   }
 
-  /** Whether an address is that of a proxy whose headers count. */
+  /** Whether an address belongs to a trusted proxy. */
   isTrusted(address: string): boolean {
     return this.trust(address, 0);
   }
 
-  /** Whether a trusted proxy says that the client came by TLS. */
+  /** Whether a trusted proxy reports that the client connected over TLS. */
   isSecure(req: IncomingMessage): boolean {
     const { remoteAddress } = req.socket;
     return remoteAddress !== undefined && this.trust(remoteAddress, 0) && req.headers["x-forwarded-proto"] === "https";

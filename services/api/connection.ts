@@ -2,14 +2,14 @@ import type { IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
 import type { Exchange } from "./exchange";
 
-/** What one address holds of a gateway. */
+/** The resources of a gateway that one address holds. */
 export class Holder {
   readonly connections = new Set<Connection>();
   exchanges = 0;
   unsentBytes = 0;
   bodies = 0;
   parsed = 0;
-  /** Whoever asks: its turns are the address's. */
+  /** Turns for a holder's connections belong to the address, not to a user. */
   readonly user = undefined;
 
   constructor(readonly address: string) {}
@@ -19,7 +19,7 @@ export class Holder {
   }
 }
 
-/** A request that waits for those before it on its connection. */
+/** A parsed request that waits for earlier requests on its connection. */
 export interface Parsed {
   readonly req: IncomingMessage;
   start(): void;
@@ -27,66 +27,66 @@ export interface Parsed {
 
 /** One socket, and its requests in the order in which they came. */
 export class Connection {
-  /** Started, and not yet sent. */
+  /** Started; response not yet sent. */
   readonly started: Exchange[] = [];
-  /** Parsed, and not started. */
+  /** Parsed, but not started. */
   readonly waiting: Parsed[] = [];
-  /** Of the responses that are made and not yet sent. */
+  /** Bytes of responses that are ready but not yet sent. */
   unsentBytes = 0;
-  /** Since when the first of those started could be sent, as far as its connection is concerned. */
+  /** When the first started request became the first, so that its response could be sent. */
   headSince = performance.now();
-  /** Was read, and is parsed when nothing waits. */
+  /** Bytes already read, to be parsed when no request is waiting. */
   rest: Buffer | undefined;
-  /** The rest has its turn already. */
+  /** Parsing of the rest is already scheduled. */
   isScheduled = false;
-  /** Its last response is made, and what else it sends is not read. */
+  /** Its last response is being sent, and nothing more is read from it. */
   isCut = false;
 
   constructor(
     readonly socket: Socket,
     readonly holder: Holder,
-    /** A proxy of ours carries many clients, and is none. */
+    /** Whether the peer is a trusted proxy, which carries many clients. */
     readonly isProxy: boolean,
   ) {}
 
-  /** Whether nothing more is read of it, for now or for ever. */
+  /** Whether reading is paused, or has ended for good. */
   get isHeld(): boolean {
     return this.isCut || this.waiting.length > 0 || this.rest !== undefined;
   }
 
-  /** Nothing is asked, or a request is not complete. */
+  /** Whether no request has been started; one may have been received in part. */
   get isIdle(): boolean {
     return this.started.length === 0;
   }
 }
 
-/** Reads no more of it. Node looks at the event, which a socket that counts as paused would not emit by itself. */
+/** Stops reading from a socket. Node's HTTP server acts on the event, which a socket that already counts as paused would not emit. */
 export function hold(socket: Socket): void {
   socket.pause();
   socket.emit("pause");
 }
 
-/** Milliseconds in which a client can read its last response; one that keeps its side open does not keep ours. */
+/** Milliseconds that a client has for reading its last response; after that, its open side no longer keeps the connection open. */
 const LINGER_MS = 1_000;
 
-/** Closes both ways a little later: the reset of a connection on which more comes could overtake the response. */
+/** Destroys the socket after a delay: if more data arrives, an immediate reset could overtake the response. */
 export function linger(socket: Socket): void {
   setTimeout(() => socket.destroy(), LINGER_MS).unref();
 }
 
-/** The response that comes next is the last. */
+/** Makes the next response the last one of the connection. */
 export function cut(connection: Connection): void {
   const { socket } = connection;
   connection.isCut = true;
   hold(socket);
-  // Node calls it once the response is sent, and would close both ways at once.
+  // Node calls this once the response is sent, and would close both directions at once.
   socket.destroySoon = () => {
     socket.end();
     linger(socket);
   };
 }
 
-/** Closes the connection that has been idle, or at least open, for longest. @returns whether there was one */
+/** Closes the idle connection that has been open for longest. @returns whether there was one */
 export function closeIdle(connections: Iterable<Connection>): boolean {
   for (const connection of connections)
     if (connection.isIdle && !connection.isProxy && !connection.socket.destroyed) {

@@ -10,17 +10,17 @@ import { closeBehindParts } from "./parts";
 import { hasBody, hotProduct } from "./request";
 
 export interface ConnectionLimits {
-  /** Most sockets of a gateway; no address holds more than a quarter of this, nor of the next three. */
+  /** Maximum number of sockets per gateway. No address holds more than a quarter of this or of each of the next three limits. */
   sockets: number;
-  /** Most responses that wait in its memory to be sent, bodies that it is reading, and requests that are parsed and not started. */
+  /** Maximum bytes of unsent responses in memory, bodies being read, and requests parsed but not started. */
   unsentBytes: number;
   bodies: number;
   parsed: number;
-  /** Most requests of one connection that are started at a time. */
+  /** Maximum number of requests per connection that are started at a time. */
   started: number;
-  /** Most bytes of one connection that wait behind the response being sent. */
+  /** Maximum response bytes per connection that wait behind the response being sent. */
   unsentBehindBytes: number;
-  /** A response is sent within this time and a second for each so many bytes, or its connection is closed. */
+  /** A response must be sent within `sendTimeoutMs` plus its size divided by `sendBytesPerSecond`, or its connection is closed. */
   sendTimeoutMs: number;
   sendBytesPerSecond: number;
 }
@@ -30,7 +30,7 @@ const LIMITS: ConnectionLimits = {
   sockets: 4_096,
   unsentBytes: 64 * KIB * KIB,
   bodies: 512,
-  parsed: 8_192, // a socket is read 64 KiB at a time, and the shortest request has 30 bytes or so
+  parsed: 8_192, // a socket is read 64 KiB at a time, and the shortest request has about 30 bytes
   started: 8,
   unsentBehindBytes: KIB * KIB,
   sendTimeoutMs: 30_000,
@@ -38,24 +38,24 @@ const LIMITS: ConnectionLimits = {
 };
 
 /**
- * What a response that is not made yet may weigh: a page has 256 KiB, an order 100 lines with a name of 200 characters each, and a
- * product 5,000 characters of description.
+ * Maximum size of a response that is not ready yet: a page has 256 KiB, an order 100 lines with names of 200 characters, and a product
+ * a description of 5,000 characters.
  */
 const LARGEST_BYTES = 260 * KIB;
 const LARGEST_ORDER_BYTES = 96 * KIB;
 const LARGEST_PRODUCT_BYTES = 32 * KIB;
-/** By a property: entries of a WeakMap are dear to the garbage collector, at thousands of requests a second. */
+/** A property rather than a WeakMap, whose entries cost too much garbage collection at thousands of requests per second. */
 const EXCHANGE = Symbol("exchange");
 type Carrier = ServerResponse & { [EXCHANGE]?: Exchange };
 
-/** How often slow readers are looked for. */
+/** Interval of the check for slow readers. */
 const SWEEP_MS = 1_000;
-/** After which what was read is parsed where it found no place among what its address has waiting. */
+/** Delay before parsing is retried after its address had too much work queued. */
 const RETRY_MS = 20;
 
 /**
- * The sockets of a gateway. A client that asks faster than it reads is not read itself: of each connection a few requests are
- * started, the rest waits unstarted. What waits to be sent is bounded for a connection, for an address and for the process.
+ * The sockets of a gateway, with back-pressure: a client that sends requests faster than it reads responses is no longer read from.
+ * A few requests per connection are started, the others wait. Unsent responses are bounded per connection, per address and per process.
  */
 export class Connections {
   private readonly limits: ConnectionLimits;
@@ -71,12 +71,12 @@ export class Connections {
     server: Server,
     private readonly address: ClientAddress,
     private readonly turns: LoopTurns,
-    /** Told of each request when its response is sent, or its connection closed. */
+    /** Called for each request when its response is sent or its connection closed. */
     private readonly onOver: (exchange: Exchange) => void,
     limits: Partial<ConnectionLimits> = {},
   ) {
     this.limits = { ...LIMITS, ...limits };
-    // Before Node makes a parser for it, which is most of what a refused connection costs.
+    // Runs before Node creates a parser, which is most of the cost of a refused connection.
     const serve = server.listeners("connection");
     server.removeAllListeners("connection");
     server.on("connection", (socket: Socket) => {
@@ -93,14 +93,14 @@ export class Connections {
     }, SWEEP_MS).unref();
   }
 
-  /** Whether every request has its response, and every response is sent; streams are not waited for. */
+  /** Whether every response has been sent; streams don't count. */
   get areIdle(): boolean {
     return this.unfinished === 0;
   }
 
   of(res: ServerResponse): Exchange {
     const exchange = (res as Carrier)[EXCHANGE];
-    if (exchange === undefined) throw new Error("this response belongs to no request that was opened");
+    if (exchange === undefined) throw new Error("this response belongs to no open request");
     return exchange;
   }
 
@@ -108,10 +108,10 @@ export class Connections {
     return this.all.get(socket);
   }
 
-  /** Starts a request, at once or when those before it on its connection are sent. */
+  /** Starts a request, at once or when earlier responses on its connection have been sent. */
   open(id: string, req: IncomingMessage, res: ServerResponse, start: (exchange: Exchange) => void): void {
     const connection = this.all.get(req.socket);
-    if (connection === undefined || req.socket.destroyed) return; // it was closed while its requests were parsed
+    if (connection === undefined || req.socket.destroyed) return; // closed while its requests were parsed
     const parsed: Parsed = {
       req,
       start: () => {
@@ -126,9 +126,8 @@ export class Connections {
   }
 
   /**
-   * Before anything of a request is looked at.
-   * @throws TOO_MANY_REQUESTS where its address holds its share of what waits to be sent or is being read, SERVICE_UNAVAILABLE where
-   * all of it is taken
+   * Checks the limits on unsent bytes and bodies, before any other work on the request.
+   * @throws TOO_MANY_REQUESTS if its address has reached its share, SERVICE_UNAVAILABLE if the gateway's limit is reached
    */
   check({ holder, req }: Exchange): void {
     const { unsentBytes } = this.limits;
@@ -137,7 +136,7 @@ export class Connections {
     if (hasBody(req)) this.checkBodies(holder);
   }
 
-  /** Its body is about to be read; it counts until it is, or until its response is sent. @throws as `check` */
+  /** Counts a body from before it is read until it has been read or the response is sent. @throws as `check` */
   reads(exchange: Exchange): void {
     const { holder, req } = exchange;
     if (!hasBody(req)) return;
@@ -150,7 +149,7 @@ export class Connections {
     });
   }
 
-  /** A response of so many bytes is made. */
+  /** Records that a response of `bytes` bytes is ready. */
   made(exchange: Exchange, bytes: number): void {
     if (exchange.madeAt !== undefined || exchange.isOver) return;
     exchange.madeAt = performance.now();
@@ -160,13 +159,13 @@ export class Connections {
     this.unsentBytes += bytes;
   }
 
-  /** The response goes on for as long as its client likes. */
+  /** Marks the response as a stream, which the client may keep open. */
   streams(exchange: Exchange): void {
     exchange.isStream = true;
     this.unfinished--;
   }
 
-  /** @returns whether the error is but a pause of the parser, which goes on later */
+  /** @returns whether the error only means that the parser was paused; it is resumed later */
   paused(socket: Socket, error: Error): boolean {
     const connection = this.all.get(socket);
     if (connection === undefined || !keepRest(connection, error)) return false;
@@ -181,7 +180,7 @@ export class Connections {
   private accept(socket: Socket): Connection | undefined {
     const peer = socket.remoteAddress;
     if (peer === undefined) {
-      socket.destroy(); // it has gone
+      socket.destroy(); // already disconnected
       return undefined;
     }
     const holder = this.holderOf(this.address.ofPeer(peer));
@@ -199,7 +198,7 @@ export class Connections {
     return connection;
   }
 
-  /** Idle connections make room for a new one: of its address, or of any where all places are taken. */
+  /** If a limit is reached, closes an idle connection: of the same address at its limit, of any address at the gateway's. */
   private makesRoom(holder: Holder): boolean {
     const { sockets } = this.limits;
     if (holder.connections.size >= shareOf(sockets)) return closeIdle(holder.connections);
@@ -210,7 +209,7 @@ export class Connections {
     return isProxy ? this.holderOf(this.address.of(req)) : holder;
   }
 
-  /** What is too much can't be refused: its response would have to wait for its turn, too. */
+  /** Above the limit the connection is closed, since the response of a refusal would have to wait for its turn, too. */
   private wait({ socket, holder, isProxy, waiting }: Connection, parsed: Parsed): void {
     const { parsed: most } = this.limits;
     if (this.parsed >= most || (!isProxy && holder.parsed >= shareOf(most))) {
@@ -230,7 +229,7 @@ export class Connections {
     if (connection.started.push(exchange) === 1) connection.headSince = performance.now();
     holder.exchanges++;
     this.unfinished++;
-    // Not `on`: a listener that stays keeps the exchange from the garbage collector's cheap passes, which costs a third of a read.
+    // Not `on`: a listener that stays keeps the exchange out of the cheap garbage collections, which adds a third to the cost of a read.
     res.once("close", () => {
       this.sent(exchange);
     });
@@ -250,7 +249,7 @@ export class Connections {
     this.bodies--;
   }
 
-  /** The response has been handed to the system, or its connection is closed. */
+  /** Handles a response that has been handed to the operating system, or whose connection is closed. */
   private sent(exchange: Exchange): void {
     const { connection, holder, bytes, isStream } = exchange;
     if (exchange.isOver) return;
@@ -280,7 +279,7 @@ export class Connections {
     if (waiting.length === 0) this.readOn(connection);
   }
 
-  /** What is left of the last read comes first, a few requests at a time, and in turns with other addresses. */
+  /** Parses the rest of the last read first, a few requests at a time and in rotation with other addresses. */
   private readOn(connection: Connection): void {
     const { socket, holder } = connection;
     if (!connection.isHeld) socket.resume();
@@ -294,7 +293,7 @@ export class Connections {
         this.readOn(connection);
       });
     } catch {
-      // Its address has too much to do: the rest waits.
+      // Its address has too much work queued.
       setTimeout(() => {
         connection.isScheduled = false;
         this.readOn(connection);
@@ -302,7 +301,7 @@ export class Connections {
     }
   }
 
-  /** Whether one more request of a connection may start: whatever its responses weigh, they must not be too much. None starts behind a stream. */
+  /** Whether another request may start: even responses of maximum size must not exceed the limit. None starts behind a stream. */
   private hasRoom({ started, unsentBytes }: Connection, req: IncomingMessage): boolean {
     const [head, ...others] = started;
     if (head === undefined) return true;
@@ -322,12 +321,12 @@ export class Connections {
     this.parsed -= connection.waiting.length;
     connection.holder.parsed -= connection.waiting.length;
     connection.waiting.length = 0;
-    // Node 20 does not tell of responses that waited behind another one.
+    // Node 20 emits no "close" for responses that waited behind another one.
     for (const exchange of [...connection.started]) this.sent(exchange);
     this.forget(connection.holder);
   }
 
-  /** And those that ask for more behind a stream, which was said to be the last response: it would wait for as long as the stream goes on. */
+  /** Also closes connections with a request behind a stream, which `Connection: close` declared the last response: it might wait very long. */
   private closeSlowReaders(): void {
     const now = performance.now();
     for (const { socket, started, waiting, headSince } of this.all.values()) {

@@ -2,12 +2,12 @@ import type { IncomingMessage } from "node:http";
 import type { Config } from "../../config";
 
 /*
- * What pages of other origins may send and read: the CORS protocol of WHATWG Fetch. Origins are matched exactly.
+ * What pages of other origins may send and read, by the CORS protocol of WHATWG Fetch. Origins are matched exactly.
  */
 
 const EXPOSED = "ETag, Link, Location, Retry-After, X-Request-Id, Idempotent-Replayed";
 
-/** The same for every path: a method that a path does not know gets 405 there. */
+/** The same for every path: a path responds with 405 to a method that it does not support. */
 const PERMISSIONS = {
   "Access-Control-Allow-Methods": "GET, HEAD, POST, PUT, PATCH, DELETE",
   "Access-Control-Allow-Headers": "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID, X-Request-Id",
@@ -20,7 +20,7 @@ const VARY = { Vary: "Origin" };
 const isAllowed = (origin: string | undefined, { corsOrigins }: Config): origin is string =>
   origin !== undefined && corsOrigins.includes(origin);
 
-/** Of every response, where any origin is allowed. A foreign origin is allowed nothing: its browser keeps the response from the page. */
+/** Headers of every response, used if any origins are configured. For other origins, browsers withhold the response from the page. */
 export function corsHeaders({ headers: { origin } }: IncomingMessage, config: Config): Readonly<Record<string, string>> {
   if (!isAllowed(origin, config)) return VARY;
   return { ...VARY, "Access-Control-Allow-Origin": origin, "Access-Control-Expose-Headers": EXPOSED };
@@ -29,6 +29,6 @@ export function corsHeaders({ headers: { origin } }: IncomingMessage, config: Co
 export const isPreflight = ({ headers }: IncomingMessage, { corsOrigins }: Config): boolean =>
   corsOrigins.length > 0 && headers.origin !== undefined && headers["access-control-request-method"] !== undefined;
 
-/** Of the response to a preflight, besides. */
+/** Additional headers of the response to a preflight. */
 export const preflightHeaders = ({ headers: { origin } }: IncomingMessage, config: Config): Readonly<Record<string, string>> =>
   isAllowed(origin, config) ? PERMISSIONS : {};

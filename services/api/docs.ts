@@ -24,7 +24,7 @@ const PAGE = `<!doctype html>
 
 const START = `SwaggerUIBundle({ url: "/openapi.json", dom_id: "#swagger-ui", deepLinking: true, tryItOutEnabled: true });\n`;
 
-/** Nothing but what this gateway serves, and no script or style in the page itself. */
+/** Allows only what this gateway serves, and no inline script or style. */
 const POLICY = [
   "default-src 'none'",
   "script-src 'self'",
@@ -36,7 +36,7 @@ const POLICY = [
   "form-action 'none'",
 ].join("; ");
 
-/** What does not change while the gateway runs. A client keeps it, and asks each time whether it is still the same. */
+/** Content that does not change while the gateway runs. Clients cache it and revalidate it with each request. */
 interface Asset {
   text: string | Buffer;
   tag: string;
@@ -50,7 +50,7 @@ function showAsset(input: Input, { text, tag }: Asset, headers: Readonly<Record<
 
 const CACHED = [200, 304];
 
-/** The documentation of the routes given, and of these: OpenAPI, and a page to read and try it. */
+/** Routes for the OpenAPI document and Swagger UI. The document covers the given routes and these. */
 export function docsRoutes(shop: Routes): Routes {
   const page = asset(PAGE);
   const files = new Map<string, Asset>([["start.js", asset(START)]]);
@@ -67,7 +67,7 @@ export function docsRoutes(shop: Routes): Routes {
       ...TAKES_NOTHING,
       auth: "public",
       contract: docs,
-      summary: "A page to read it and to try it",
+      summary: "Swagger UI, for reading this document and trying requests",
       answers: CACHED,
       media: ["text/html"],
       read: (input) => () =>
@@ -83,14 +83,14 @@ export function docsRoutes(shop: Routes): Routes {
       ...TAKES_NOTHING,
       auth: "public",
       contract: docsFile,
-      summary: "What the page is made of",
+      summary: "A file of the Swagger UI page",
       answers: CACHED,
       errors: ["NOT_FOUND"],
       media: [...new Set(Object.values(DOCS_FILES))],
       read: (input) => async () => {
         const file = input.path["file"] ?? "";
-        if (!isFile(file)) throw problem("NOT_FOUND", "there is nothing here");
-        // Read when it is first asked for: most gateways never are.
+        if (!isFile(file)) throw problem("NOT_FOUND", "no resource has this path");
+        // Read on first request: most gateways never get one.
         const content = files.get(file) ?? asset(await readFile(require.resolve(`swagger-ui-dist/${file}`)));
         files.set(file, content);
         return showAsset(input, content, { "Content-Type": DOCS_FILES[file] });

@@ -1,27 +1,27 @@
 import type { Server } from "node:http";
 import { createServer, type ListenOptions, type Server as Door } from "node:net";
 
-/** Listening sockets on the one port. */
+/** Number of listening sockets on the port. */
 const DOORS = 8;
-/** Connections that wait at each to be accepted; by Node's 511, a burst of more would cost everybody who connects meanwhile a second. */
+/** Accept queue of each. With Node's default of 511, a larger burst would delay every new connection by a second. */
 const BACKLOG = 4_096;
 
 /**
- * libuv accepts one connection of a listening socket in each turn of the event loop, first come, first served: behind a hundred of one client,
- * the next person's would wait for a hundred turns. So there are several sockets on the port, among which Linux distributes what comes
- * (SO_REUSEPORT). Where they can't be had, as on Node 20 or macOS, there is one.
+ * libuv accepts one connection per listening socket in each turn of the event loop, in order of arrival: behind a hundred connections of
+ * one client, the next client would wait for a hundred turns. So several sockets listen on the port, and Linux distributes connections
+ * among them (SO_REUSEPORT). Where that is not supported, as on Node 20 or macOS, there is one socket.
  */
 export class Doors {
   private readonly others: Door[] = [];
 
-  /** Node's own: the gateway's opens these. */
+  /** Node's own `listen`: the gateway replaces the server's with one that calls `open`. */
   private readonly listen: Server["listen"];
 
   constructor(private readonly server: Server) {
     this.listen = server.listen.bind(server);
   }
 
-  /** @throws EADDRINUSE where anybody listens there already: a shared port alone would not tell */
+  /** @throws EADDRINUSE if the port is in use, which listening with `reusePort` would not report */
   async open(port: number, host: string): Promise<void> {
     if (port !== 0) await isFree(port, host);
     const isShared = await listen(this.server, { port, host, backlog: BACKLOG, reusePort: true }, this.listen).then(
@@ -36,13 +36,13 @@ export class Doors {
       try {
         await listen(door, { port: address.port, host, backlog: BACKLOG, reusePort: true });
       } catch {
-        return; // one is enough
+        return; // fewer sockets suffice
       }
       this.others.push(door);
     }
   }
 
-  /** Accepts no more. Ends when the last connection has ended. */
+  /** Stops accepting connections. Resolves when the last connection is closed. */
   async close(): Promise<void> {
     await Promise.all([this.server, ...this.others.splice(0)].map((door) => new Promise((resolve) => door.close(resolve))));
   }

@@ -5,27 +5,27 @@ import type { Caller } from "../../contracts/users";
 import type { Connection, Holder } from "./connection";
 import type { Stream } from "./streams";
 
-/** Milliseconds from a request's head to its response, whatever it waits for. */
+/** Time limit from a request's head to its response, including all waiting, in ms. */
 const BUDGET_MS = 4_900;
 
 /** One request and its response. */
 export class Exchange implements Requester, Request {
   readonly since = performance.now();
   deadline = this.since + BUDGET_MS;
-  /** Known once its token is verified. */
+  /** Set once the token is verified. */
   caller: Caller | undefined;
-  /** Of the response, once it is made. */
+  /** Size of the response, once it is ready. */
   bytes = 0;
   madeAt: number | undefined;
-  /** Its body is being read. */
+  /** Whether the body is being read. */
   isRead = false;
-  /** The response goes on until its client leaves: it is not waited for, and has bounds of its own. */
+  /** Whether the response is an event stream: shutdown does not wait for it, and its limits are separate. */
   isStream = false;
-  /** What goes on, once it is open; closed when the exchange is over. */
+  /** The event stream, once it is open; closed when the exchange is over. */
   stream: Stream | undefined;
-  /** It was refused before anything of it was looked at. */
+  /** Whether it was refused before any work on it. */
   isRefused = false;
-  /** The response has been sent, or its connection is closed. */
+  /** Whether the response has been sent or the connection closed. */
   isOver = false;
 
   constructor(
@@ -33,7 +33,7 @@ export class Exchange implements Requester, Request {
     readonly req: IncomingMessage,
     readonly res: ServerResponse,
     readonly connection: Connection,
-    /** What its client's address holds of this gateway. */
+    /** The resources that the client's address holds on this gateway. */
     readonly holder: Holder,
   ) {}
 
@@ -45,12 +45,12 @@ export class Exchange implements Requester, Request {
     return this.caller?.id;
   }
 
-  /** What its contract lets take longer than other requests may. */
+  /** Extends the deadline, for actions with a longer time-out. */
   allow(timeoutMs: number): void {
     this.deadline = Math.max(this.deadline, this.since + timeoutMs);
   }
 
-  /** Whether anybody still waits for the response. */
+  /** Whether the client is still connected and the deadline has not passed. */
   isWanted(): boolean {
     return !this.isOver && !this.connection.socket.destroyed && performance.now() < this.deadline;
   }

@@ -17,7 +17,7 @@ import type { RateLimit } from "./rate-limit";
 import type { Reply, Route } from "./route";
 import type { Streams } from "./streams";
 
-/** A request as moleculer-web hands it on to its route. */
+/** A request as moleculer-web passes it to its route. */
 export type RoutedRequest = IncomingMessage & {
   $alias: Alias;
   $ctx: Context<unknown, Meta>;
@@ -25,14 +25,14 @@ export type RoutedRequest = IncomingMessage & {
   body?: unknown;
 };
 
-/** The part of a moleculer-web alias that is used here; `spec` is ours. */
+/** The part of a moleculer-web alias that is used here; `spec` is added by this service. */
 export interface Alias {
   method: string;
   spec: Route;
-  /** As in the table of routes. */
+  /** As in `ROUTES`. */
   fullPath: string;
   re: RegExp;
-  /** What it has in common with other aliases. */
+  /** The moleculer-web route, whose settings all its aliases share. */
   route: unknown;
 }
 
@@ -41,7 +41,7 @@ interface Found {
   params: Record<string, string>;
 }
 
-/** The service, as its parts see it. */
+/** The gateway service, as its mixins and handlers see it. */
 export type Api = Service & {
   server: Server & { requireHostHeader: boolean };
   httpHandler(req: IncomingMessage, res: ServerResponse): void;
@@ -71,7 +71,7 @@ export type Api = Service & {
   routed(exchange: Exchange): Promise<void>;
   readProduct(exchange: Exchange, id: string): Promise<void>;
   resolveAlias(url: string, method: string): Found | false;
-  /** Reads the body, authenticates, and calls the handler of the alias; ends when the response does. */
+  /** Reads the body, authenticates, and calls the alias's handler. Resolves when the response ends. */
   routeHandler(ctx: Context, route: unknown, req: IncomingMessage, res: ServerResponse, found: Found): Promise<unknown>;
   errorHandler(req: IncomingMessage, res: ServerResponse, error: unknown): void;
   sendProblem(req: IncomingMessage, res: ServerResponse, details: ProblemDetails, headers?: Record<string, string>): void;

@@ -9,7 +9,7 @@ import * as products from "../../contracts/products";
 import type { Caller } from "../../contracts/users";
 import { batch, type Requester } from "../../mixins/batching";
 
-/** The calls that most requests make; those that wait in this gateway at the same moment become one. */
+/** Batched calls: requests pending in this gateway at the same moment share one call. Covers the most frequent requests. */
 export interface Gather {
   product(id: string, requester: Requester): Promise<products.Product>;
   /** Requests for the same page at the same moment share one result. */
@@ -19,20 +19,20 @@ export interface Gather {
 }
 
 /**
- * Milliseconds that a request may wait for its batch, whatever those before it met: with the call itself its client still has a
- * response within 5 s. The call may be retried only for what has waited no longer than UNHURRIED_MS.
+ * Time that a request may wait for its batch, in ms: together with the call itself, the client still has a response within 5 s.
+ * The call is retried only if its requests have waited no longer than UNHURRIED_MS.
  */
 const PATIENCE_MS = 2_600;
 const UNHURRIED_MS = 500;
 const inTime = (waitedMs: number): CallingOptions => (waitedMs > UNHURRIED_MS ? { retries: 0 } : {});
 
-/** An order may have 100 lines, and everybody waits for the whole of their batch. */
+/** Small, since an order may have 100 lines and each request waits for its whole batch. */
 const ORDERS_PER_READ = 4;
-/** Their lines are a core's work for the database: one batch of them at a time, and no order of few lines waits for it. */
+/** Large orders keep a database core busy: one batch of them at a time, apart from small orders, which don't wait for it. */
 const LARGE_CREATES = { inFlight: 1, weight: { of: ({ items }: NewOrder) => items.length, max: 500 } };
-/** Different pages in one batch: as many as products reads at a time. Each may have 256 KiB, and what is in a message comes together. */
+/** `size` is the number of lists that products reads in parallel. Each page may have 256 KiB, and a batch's pages arrive in one message. */
 const PAGES = { size: 2, inFlight: 2, places: 256, patienceMs: PATIENCE_MS };
-/** Searches are slower, and products runs one at a time: lists without one do not wait for them. */
+/** Searches are slower, and products runs one at a time. They are batched apart, so lists without a search don't wait for them. */
 const SEARCHES = { size: 1, inFlight: 2, places: 64, patienceMs: PATIENCE_MS };
 
 type List = Params<typeof products.list>;
@@ -78,12 +78,12 @@ export function gather(broker: ServiceBroker): Gather {
   };
 }
 
-/** Calls again for the rest where a response has only as many of the first as fit into a message. */
+/** Repeats the call for the remaining items if a response, limited by message size, covers only the first ones. */
 async function untilAll<Item, R>(items: readonly Item[], ask: (rest: readonly Item[]) => Promise<readonly R[]>): Promise<R[]> {
   const results: R[] = [];
   while (results.length < items.length) {
     const some = await ask(items.slice(results.length));
-    if (some.length === 0) throw new Error("a response has none of what was asked for");
+    if (some.length === 0) throw new Error("a response has none of the requested items");
     results.push(...some);
   }
   return results;

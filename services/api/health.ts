@@ -25,7 +25,7 @@ function report(checks: Check[]): Reply {
   };
 }
 
-/** Whether this gateway can serve: not about to stop, and with a way to the other nodes. */
+/** Whether this gateway can serve: it is not starting or stopping, and it can reach other nodes. */
 function readiness(broker: ServiceBroker): Check[] {
   return [
     checked("gateway", broker.started ? undefined : "starting or stopping"),
@@ -33,7 +33,7 @@ function readiness(broker: ServiceBroker): Check[] {
   ];
 }
 
-/** @param detail what is wrong, if anything */
+/** @param detail what is wrong; undefined if the check passed */
 const checked = (name: string, detail: string | undefined): Check => ({
   name,
   ok: detail === undefined,
@@ -45,14 +45,14 @@ async function checkService(ctx: Context<unknown, Meta>, name: string, contract:
     await call(ctx, contract, {}, { retries: 0 });
     return [checked(name, undefined), checked(`${name} database`, undefined)];
   } catch (error) {
-    // The service itself says that its database is unavailable, or read-only; anything else says that the service is unavailable.
+    // With SERVICE_UNAVAILABLE the service reports its database as unavailable or read-only. Any other error: the service is unavailable.
     if (errorType(error) !== "SERVICE_UNAVAILABLE" || !(error instanceof Error))
-      return [checked(name, "does not answer"), checked(`${name} database`, "not known")];
+      return [checked(name, "does not respond"), checked(`${name} database`, "unknown")];
     return [checked(name, undefined), checked(`${name} database`, error.message)];
   }
 }
 
-/** For load balancers and people; the only answers of 400 and above that are no problem+json. */
+/** For load balancers and people; the only error responses (400 and above) that are not problem+json. */
 export const healthRoutes = (broker: ServiceBroker): Routes => ({
   "GET /health/live": {
     ...TAKES_NOTHING,

@@ -5,38 +5,38 @@ import { parseId, type ActionContract } from "../../contracts/contract";
 import type { ErrorCode } from "../../contracts/errors";
 import type { Requester } from "../../mixins/batching";
 
-/** What a request brings, before anything of it is believed. */
+/** The content of a request, not yet validated. */
 export interface Input {
   path: Readonly<Record<string, string>>;
   query: Readonly<Record<string, unknown>>;
   body: unknown;
   headers: Readonly<Record<string, string | string[] | undefined>>;
-  /** Who asks: by its address it is counted. */
+  /** Who sends the request; limits are counted by its address. */
   requester: Requester;
 }
 
-/** A param of an action that its route supplies: from the path, a header, or the connection. */
+/** An action's param that the route supplies from the path, a header or the connection. */
 export interface Supply {
   read: (input: Input) => unknown;
-  /** The refusal where it is not as it must be. */
+  /** The error code if the value is invalid. */
   code: ErrorCode;
-  /** Where it is of a header: its name, and what is said of it. */
+  /** Set if the value comes from a header: for the OpenAPI document. */
   header?: { name: string; description: string };
 }
 
-const nothing = (code: ErrorCode) => problem(code, "there is nothing with this id");
+const nothing = (code: ErrorCode) => problem(code, "nothing has this id");
 
-/** An id in a path. What is no UUID names nothing: 404. */
+/** The id in a path. Anything but a UUID gets 404 with the given code. */
 export function pathId(input: Pick<Input, "path">, code: ErrorCode): string {
   const id = parseId(input.path["id"] ?? "");
   if (id === undefined) throw nothing(code);
   return id;
 }
 
-/** As `pathId`, for a table of routes. */
+/** `pathId` as a `Supply`, for `ROUTES`. */
 export const idOr = (code: ErrorCode): Supply => ({ read: (input) => pathId(input, code), code });
 
-/** The id of a row of the outbox in a path, likewise. What is no positive integer names nothing. */
+/** The outbox row id in a path. Anything but a positive integer gets 404. */
 export const ROW_ID: Supply = {
   read: ({ path }) => {
     const text = path["id"] ?? "";
@@ -46,12 +46,12 @@ export const ROW_ID: Supply = {
   code: "NOT_FOUND",
 };
 
-/** By which failures are counted, and which the audit log names. */
+/** The client's address: failed logins are counted by it, and the audit log records it. */
 export const ADDRESS: Supply = { read: ({ requester }) => requester.address, code: "TOO_MANY_REQUESTS" };
 
 /**
- * A JSON object as params of an action, together with what the route itself supplies (an id from the path, a header).
- * A body can't supply those, nor override them.
+ * A JSON object as params of an action, plus the params that the route itself supplies (an id from the path, a header).
+ * A body that contains one of those is refused.
  */
 export function bodyParams(input: Input, supplied: Readonly<Record<string, unknown>> = {}): Record<string, unknown> {
   const { body } = input;
@@ -62,7 +62,7 @@ export function bodyParams(input: Input, supplied: Readonly<Record<string, unkno
 
 /**
  * Query parameters as params of an action.
- * @param unknown whether a parameter that the action does not know is refused or left out
+ * @param unknown whether a parameter that the action does not know is refused or ignored
  */
 export function queryParams(
   input: Input,
@@ -78,7 +78,7 @@ export function queryParams(
   }
   Object.assign(params, present(supplied));
   for (const [name, value] of Object.entries(params)) {
-    // Ajv would take "0x10" and " 5" for numbers.
+    // Ajv would accept "0x10" and " 5" as numbers.
     const isNumber = /^(integer|number)$/.test(String(schemaOf(contract, name)?.["type"]));
     if (isNumber && typeof value === "string" && !/^-?\d{1,16}(\.\d{1,16})?$/.test(value))
       throw problem("BAD_REQUEST", `the query parameter ${name} must be a number`);
@@ -88,7 +88,7 @@ export function queryParams(
   return params;
 }
 
-/** What an action's contract says of one of its params; undefined where it does not know it. */
+/** The schema of an action's param; undefined if the action does not know it. */
 function schemaOf(contract: ActionContract, name: string): TSchema | undefined {
   const properties = contract.params["properties"] as Record<string, TSchema>; // every contract is an object
   return Object.hasOwn(properties, name) ? properties[name] : undefined;
@@ -97,7 +97,7 @@ function schemaOf(contract: ActionContract, name: string): TSchema | undefined {
 const present = (values: Readonly<Record<string, unknown>>): Record<string, unknown> =>
   Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined));
 
-/** The Idempotency-Key of a request; undefined where there is none. */
+/** The Idempotency-Key of a request; undefined if there is none. */
 function idempotencyKey(input: Input): string | undefined {
   const key = input.headers["idempotency-key"];
   if (key === undefined) return undefined;
@@ -112,24 +112,24 @@ export const IDEMPOTENCY_KEY: Supply = {
   header: {
     name: "Idempotency-Key",
     description:
-      "1 to 255 visible ASCII characters of your choice: the request may be repeated with it after any failure, and is done once.",
+      "1 to 255 visible ASCII characters of your choice. After any failure, repeat the request with the same key: it takes effect once.",
   },
 };
 
-/** How many events of a stream its client has seen: the id of the last one (WHATWG HTML, 9.2.4). */
+/** How many events of a stream the client has seen, which is the id of the last one (WHATWG HTML, 9.2.4). */
 function lastEventId(input: Input): number {
   const id = input.headers["last-event-id"] ?? "0";
-  if (typeof id !== "string" || !/^\d{1,15}$/.test(id)) throw problem("BAD_REQUEST", "the Last-Event-ID must be that of an event");
+  if (typeof id !== "string" || !/^\d{1,15}$/.test(id)) throw problem("BAD_REQUEST", "the Last-Event-ID must be the id of an event");
   return Number(id);
 }
 
 export const LAST_EVENT_ID: Supply = {
   read: lastEventId,
   code: "BAD_REQUEST",
-  header: { name: "Last-Event-ID", description: "The id of the last event that was seen: the stream goes on behind it." },
+  header: { name: "Last-Event-ID", description: "The id of the last event received: the stream continues after it." },
 };
 
-/** The entity tags of a list header (RFC 9110, 8.8.3); undefined where there is none, or it is `*`. */
+/** The entity tags of a list header (RFC 9110, 8.8.3); undefined if the header is absent or `*`. */
 function entityTags(header: string | string[] | undefined): { weak: boolean; tag: string }[] | undefined {
   const text = Array.isArray(header) ? header.join(",") : header;
   if (text === undefined || text.trim() === "*") return undefined;
@@ -143,7 +143,7 @@ const ifMatch = (input: Input): number[] | undefined =>
 export const IF_MATCH: Supply = {
   read: ifMatch,
   code: "PRECONDITION_FAILED",
-  header: { name: "If-Match", description: "An ETag: the change is made only if it is still the current one." },
+  header: { name: "If-Match", description: "An ETag: the change is made only if it is still current." },
 };
 
 /** Whether the client has this version already, by weak comparison (RFC 9110, 13.1.2). */

@@ -16,17 +16,16 @@ import type { Reply } from "./route";
 import { readProduct } from "./routes";
 import { refuseAtOnce } from "./unserved";
 
-/** Characters of a path in the log: a client may write 16 KiB of it. */
+/** Maximum characters of a path in the log: a client may send 16 KiB. */
 const MAX_LOGGED = 200;
 
 /**
- * How a request gets in, cheapest checks first: what its address holds already, its token, what its user holds, its body, and then
- * its turn.
+ * Admits requests, cheapest checks first: the address's share, the token, the user's share, the body, and then the request's turn.
  */
 export function intake(config: Config): Partial<ServiceSchema> {
   const schema: Partial<SchemaFor<Api>> = {
     methods: {
-      /** Every request passes here first, whatever becomes of it. */
+      /** Entry point of every request. */
       httpHandler(this: Api, req: IncomingMessage, res: ServerResponse): void {
         countParts(req);
         this.connections.open(requestId(req), req, res, (exchange) => {
@@ -37,9 +36,9 @@ export function intake(config: Config): Partial<ServiceSchema> {
       begin(this: Api, exchange: Exchange): void {
         const { req, res } = exchange;
         const take = (): void => {
-          if (exchange.isOver) return; // its client has gone meanwhile
+          if (exchange.isOver) return; // the client has disconnected
           try {
-            if (!isProbe(req)) this.admission.check(exchange); // others came before it since
+            if (!isProbe(req)) this.admission.check(exchange); // again, since others were admitted meanwhile
           } catch (error) {
             this.refuse(exchange, error);
             return;
@@ -62,9 +61,9 @@ export function intake(config: Config): Partial<ServiceSchema> {
         this.connections.made(exchange, refuseAtOnce(exchange.res, this.baseHeaders(exchange), exchange.id, refusal));
       },
 
-      /** Its response is sent, or its client has gone. */
+      /** Called when the response is sent or the client has disconnected. */
       over(this: Api, { id, req, res, since, isRefused, stream }: Exchange): void {
-        stream?.close(); // not at the response's "close", which Node 20 does not emit where it waits behind another
+        stream?.close(); // not on the response's "close", which Node 20 does not emit for one that waits behind another
         const milliseconds = performance.now() - since;
         this.metrics?.served(req, res, milliseconds);
         if (res.writableFinished && !isRefused)
@@ -73,7 +72,7 @@ export function intake(config: Config): Partial<ServiceSchema> {
           });
       },
 
-      /** The address's share comes first: what it holds already, before anything of the request is looked at. */
+      /** Checks the address's share, before any other work on the request. */
       checkShare(this: Api, exchange: Exchange): void {
         this.connections.check(exchange);
         this.admission.check(exchange);
@@ -99,8 +98,8 @@ export function intake(config: Config): Partial<ServiceSchema> {
       },
 
       /**
-       * The token, then the user's share, and then the body: moleculer-web reads it before it authenticates. Its own action `rest` would
-       * read the target and look for the route once more, so it is given both.
+       * Checks the token, then the user's share, and then the body's headers, since moleculer-web reads the body before it authenticates.
+       * Calls moleculer-web's `routeHandler` itself, since its action `rest` would parse the target and resolve the route again.
        */
       async routed(this: Api, exchange: Exchange): Promise<void> {
         const { id, req, res } = exchange;
@@ -141,8 +140,8 @@ export function intake(config: Config): Partial<ServiceSchema> {
       },
 
       /**
-       * The hottest read, past the machinery of moleculer-web, which would take half of its time: it has no body, no caller
-       * and no CORS, and is the same route otherwise.
+       * Fast path for the most frequent read, without moleculer-web, which would take half of its time. It has no body, no caller
+       * and no CORS; otherwise it behaves as its route does.
        */
       async readProduct(this: Api, exchange: Exchange, id: string): Promise<void> {
         const { req, res } = exchange;
@@ -154,17 +153,17 @@ export function intake(config: Config): Partial<ServiceSchema> {
         this.send(req, res, reply);
       },
 
-      /** `routed` has done it. */
+      /** `routed` has authenticated the request already. */
       authenticate(this: Api, _ctx: unknown, _route: unknown, _req: unknown, res: ServerResponse): Promise<Caller | null> {
         return Promise.resolve(this.connections.of(res).caller ?? null);
       },
 
-      /** Once more, so that no way past `routed` would be open. */
+      /** Checks again, in case a request ever bypasses `routed`. */
       authorize(this: Api, ctx: Context<unknown, Meta>, _route: unknown, _req: unknown, res: ServerResponse, alias: Alias): Promise<void> {
         const { auth } = alias.spec;
         if (auth !== "public" && !ctx.meta.user) return Promise.reject(unauthenticated());
         if (auth === "admin" && ctx.meta.user?.role !== "admin") return Promise.reject(problem("FORBIDDEN", "this is for admins"));
-        if (ctx.meta.user?.role === "admin") ctx.meta.address = this.connections.of(res).address; // what admins do is logged
+        if (ctx.meta.user?.role === "admin") ctx.meta.address = this.connections.of(res).address; // for the audit log
         return Promise.resolve();
       },
     },
@@ -173,11 +172,11 @@ export function intake(config: Config): Partial<ServiceSchema> {
 }
 
 /**
- * Calls the action of a route, when it is its turn; moleculer-web has read the body by then. What the request brings is checked before it
- * waits for its turn: what is refused would only take room.
+ * Calls the action of a route when the request's turn comes; moleculer-web has read the body by then. The request is validated before it
+ * waits, since one that is refused anyway would only take up space in the queue.
  */
 export function respond(this: Api, req: RoutedRequest, res: ServerResponse, next: (error: unknown) => void): void {
-  if (res.headersSent) return; // its body was refused while it was read
+  if (res.headersSent) return; // the body was refused while being read
   const exchange = this.connections.of(res);
   const { spec } = req.$alias;
   const read = () =>

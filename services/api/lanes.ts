@@ -1,13 +1,12 @@
 import { FairSlots } from "../../mixins/fair-queue";
 
 /**
- * What a gateway has in flight of each kind of call that is not batched, and how many wait for their turn. The kinds do not
- * wait for each other: slow lists leave orders alone. Logins and registrations wait in the users service, which knows how long a
- * hash takes.
+ * Per kind of call that is not batched: the maximum in flight per gateway, and the maximum waiting. The kinds don't wait for each other,
+ * so slow lists don't delay orders. Logins and registrations queue in the users service, which knows how long a hash takes.
  *
  * Each change of a product may hold one of the ten connections of the products pool while it waits for rows that a reservation has
- * locked, and each new text takes the database a core for 10 ms: `products` has so few slots that reads, quotes and reservations still find
- * a connection, and logins a core.
+ * locked, and each new text takes 10 ms of a database core. `products` has few slots, so that reads, quotes and reservations
+ * still get a connection, and logins a core.
  */
 const LANES = {
   lists: { slots: 4, places: 64 },
@@ -32,5 +31,5 @@ export const lanes = (): Lanes => ({
   audits: new FairSlots(LANES.audits),
 });
 
-/** Requests that a gateway works on at a time, and those that wait until it does: more would wait longer, and none be served sooner. */
+/** Requests that a gateway works on at a time, and requests that may wait. Higher limits would only lengthen the wait. */
 export const ADMISSION = { slots: 256, places: 256 };

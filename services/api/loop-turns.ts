@@ -1,36 +1,36 @@
 import { FairQueue, type Client } from "../../mixins/fair-queue";
 
-/** Milliseconds of one turn of the event loop in which work is begun; what comes later waits for the next turn. */
+/** Time in which work is started, in one turn of the event loop, in ms; later work waits for the next turn. */
 const TURN_MS = 5;
-/** And of one in which a connection has come: libuv accepts one in each turn, and the next person's may wait behind a thousand of one client. */
+/** The same, if a connection has arrived: libuv accepts one per turn, and others may wait behind a thousand connections of one client. */
 const ARRIVAL_TURN_MS = 0.5;
-/** Most that is begun of what has waited, in one turn: what each of them goes on to do is not in its time yet. */
+/** Maximum queued items started per turn: their later work is not covered by the time measured. */
 const TURN_ITEMS = 64;
-/** Most that waits. */
+/** Maximum queue length. */
 const PLACES = 2_048;
 
 /**
- * The time of the event loop, shared fairly. However many requests come in at one moment, be they cheap or be their bodies hard to
- * check, the loop begins a few milliseconds of them and goes on to what else there is; then to more of them, in rotation among
- * addresses and users.
+ * Shares the time of the event loop fairly. However many requests arrive at once, and however expensive their bodies are to validate,
+ * each turn starts only a few milliseconds of them before other events are handled. Queued work is started in rotation among addresses
+ * and users.
  */
 export class LoopTurns {
   private readonly queue = new FairQueue<() => void>(PLACES);
-  /** When the first work of this turn began; undefined where there was none. */
+  /** When the first work of this turn was started; undefined if there was none. */
   private since: number | undefined;
   private mostMs = TURN_MS;
 
-  /** A connection has come, and more may wait behind it. */
+  /** Call when a connection has arrived, since more may be waiting to be accepted. */
   arrived(): void {
     this.mostMs = ARRIVAL_TURN_MS;
   }
 
-  /** Whether all of this turn's time is used up. */
+  /** Whether this turn's time is used up. */
   get isSpent(): boolean {
     return this.since !== undefined && performance.now() - this.since >= this.mostMs;
   }
 
-  /** Does it now, or in one of the next turns. @throws TOO_MANY_REQUESTS, SERVICE_UNAVAILABLE where too much waits */
+  /** Runs `work` now or in one of the next turns. @throws TOO_MANY_REQUESTS or SERVICE_UNAVAILABLE if too much is queued */
   run(client: Client, work: () => void): void {
     if (this.queue.size > 0 || this.isSpent) {
       this.queue.add(client, work);

@@ -3,36 +3,36 @@ import type { Metrics } from "../../broker/metrics";
 import type { FairSlots } from "../../mixins/fair-queue";
 import { hotProduct, pathOf } from "./request";
 
-/** With its route, where moleculer-web has found one. */
+/** With its route, if moleculer-web has found one. */
 type Request = IncomingMessage & { $alias?: { fullPath: string } };
 
-/** Any other is one: whoever calls may make methods and paths up, and each would be kept for ever. */
+/** All other methods are counted as one: clients can invent methods and paths, and each label would be kept for ever. */
 const METHODS = new Set(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]);
 const NO_ROUTE = "none";
-/** As in nginx: the client did not wait for its answer. */
+/** As in nginx: the client disconnected before its response was sent. */
 const CLIENT_GONE = "499";
 
-/** What a gateway counts of its requests. */
+/** Request metrics of a gateway. */
 export class RequestMetrics {
   private readonly durations;
   private readonly refusals;
 
-  /** @param routeAt the route at a path, whatever the method: moleculer-web keeps it to itself where it did not get as far */
+  /** @param routeAt the route of a path, for any method: for requests that moleculer-web has not routed */
   constructor(
     metrics: Metrics,
     admission: FairSlots,
     private readonly routeAt: (path: string) => string | undefined,
   ) {
-    this.durations = metrics.durations("shop_http_request_duration_seconds", "HTTP requests, from their head until they are answered", [
+    this.durations = metrics.durations("shop_http_request_duration_seconds", "HTTP requests, from their head until their response is sent", [
       "method",
       "route",
       "status",
     ]);
-    this.refusals = metrics.counter("shop_http_refused_total", "HTTP requests refused at once, since too many were under way");
+    this.refusals = metrics.counter("shop_http_refused_total", "HTTP requests refused at once, since too many were in progress");
     metrics.ask("admission", () => [
       {
         name: "shop_http_requests_under_way",
-        help: "HTTP requests that are read and not yet answered",
+        help: "HTTP requests admitted and not yet responded to",
         value: admission.inFlight + admission.waiting,
       },
     ]);
@@ -42,7 +42,7 @@ export class RequestMetrics {
     this.count(req, this.routeOf(req), res.writableFinished ? String(res.statusCode) : CLIENT_GONE, milliseconds);
   }
 
-  /** At once, and therefore without its route. */
+  /** A request refused at once, and therefore without a route. */
   refused(): void {
     this.refusals.inc();
   }

@@ -7,16 +7,16 @@ import { nullable } from "../../contracts/contract";
 import { ok } from "./replies";
 import { TAKES_NOTHING, type Routes } from "./route";
 
-/** Milliseconds that a node has to say how it is. */
+/** Milliseconds that a node has to report its state. */
 const ASK_TIMEOUT = 1_000;
 
-/** What is read of the answer of Moleculer's own `$node.health`. */
+/** The fields used from the result of Moleculer's `$node.health`. */
 const Health = Type.Object({
   cpu: Type.Object({ utilization: nullable(Type.Number()) }),
   process: Type.Object({ uptime: Type.Number(), memory: Type.Object({ rss: Type.Number() }) }),
 });
 
-/** Each is asked by itself, so that one that hangs does not hide the others. */
+/** Each node is called individually, so that one that hangs does not hide the others. */
 async function ask(ctx: Context<unknown, Meta>, nodeID: string): Promise<Pick<Node, "uptime" | "cpu" | "memory">> {
   const health: unknown = await ctx.call("$node.health", {}, { nodeID, timeout: ASK_TIMEOUT, retries: 0 }).catch(() => undefined);
   if (!matches(Health, health)) return { uptime: null, cpu: null, memory: null };
@@ -24,14 +24,14 @@ async function ask(ctx: Context<unknown, Meta>, nodeID: string): Promise<Pick<No
   return { uptime: Math.floor(process.uptime), cpu: cpu.utilization, memory: process.memory.rss };
 }
 
-/** The nodes that can be reached, with the services that they host. */
+/** The reachable nodes, with the services that they host. */
 export const nodesRoute = (broker: ServiceBroker): Routes => ({
   "GET /admin/nodes": {
     ...TAKES_NOTHING,
     auth: "admin",
     lane: "operations",
     contract: nodes,
-    summary: "The nodes that this gateway reaches, what each hosts, and how it is",
+    summary: "The nodes that this gateway can reach, with their services and state",
     answers: [200],
     read: () => async (ctx) => {
       const services = broker.registry.getServiceList({ skipInternal: true, onlyAvailable: true });

@@ -3,7 +3,7 @@ import { examples, headers, responses } from "./responses";
 import type { Route, Routes } from "./route";
 import { EXAMPLE_ID, fieldsOf, Schemas, type Schema } from "./schemas";
 
-/** Of package.json. */
+/** From package.json. */
 interface Info {
   name: string;
   version: string;
@@ -12,16 +12,16 @@ interface Info {
 }
 
 const RULES = `
-Log in by \`Authorize\`, with e-mail address and password or with a token of \`POST /token\`.
+Log in with \`Authorize\`, by e-mail address and password or with a token from \`POST /token\`.
 
-Every error is a \`Problem\` with a stable \`code\`. A field that a body does not know is refused. Every answer has an \`X-Request-Id\`:
-yours, if you send one. HEAD works where GET does.`;
+Every error is a \`Problem\` with a stable \`code\`. Unknown fields in a body are refused. Every response has an \`X-Request-Id\`:
+yours, if you send one. HEAD works wherever GET does.`;
 
-/** The tag of what a service does. What it does for admins alone is operation, as is what the gateway does by itself. */
+/** Tags by service. Routes only for admins, and the gateway's own, have the tag `OPERATIONS`. */
 const TAGS: Readonly<Record<string, string>> = { users: "Users", products: "Products", orders: "Orders" };
 const OPERATIONS = "Operations";
 
-/** OpenAPI 3.1 of a table of routes: made from what serves them, so that it is never behind. */
+/** An OpenAPI 3.1 document, generated from the routes that are served, so it is never out of date. */
 export function openapi(routes: Routes, { name, version, description, license }: Info): object {
   const schemas = new Schemas();
   const paths: Record<string, Record<string, object>> = {};
@@ -65,13 +65,13 @@ function operation(route: Route, path: string, schemas: Schemas): object {
 
 const inPath = (path: string, name: string): boolean => path.split("/").includes(`:${name}`);
 
-/** What a request brings outside of its body. */
+/** The parameters of a request outside its body. */
 function parametersOf({ answers, body, contract, supplied }: Route, path: string, schemas: Schemas): object[] {
   const parameters = Object.entries(fieldsOf(contract.params)).flatMap(([name, schema]): object[] => {
     const header = supplied[name]?.header;
     if (inPath(path, name)) return [{ name, in: "path", required: true, schema: schemas.of(schema), ...exampleId(schema) }];
     if (header) return [{ ...header, in: "header", schema: KindGuard.IsString(schema) ? schemas.of(schema) : TEXT }];
-    const { description, ...shape } = schemas.of(schema); // of a parameter, tools show its own description alone
+    const { description, ...shape } = schemas.of(schema); // tools show only the parameter's own description, not its schema's
     return body === "none" ? [{ name, in: "query", required: !KindGuard.IsOptional(schema), description, schema: shape }] : [];
   });
   return answers.includes(304) ? [...parameters, IF_NONE_MATCH] : parameters;
@@ -80,7 +80,7 @@ function parametersOf({ answers, body, contract, supplied }: Route, path: string
 const exampleId = (schema: TSchema) => (KindGuard.IsInteger(schema) ? { example: 1 } : schema.format === "uuid" && { example: EXAMPLE_ID });
 
 const TEXT: Schema = { type: "string" };
-const IF_NONE_MATCH = { name: "If-None-Match", in: "header", description: "An ETag: 304 where it is still the current one.", schema: TEXT };
+const IF_NONE_MATCH = { name: "If-None-Match", in: "header", description: "An ETag: the response is 304 if it is still current.", schema: TEXT };
 
 function requestBody({ contract, supplied }: Route, { example, form }: Exclude<Route["body"], "none">, path: string, schemas: Schemas) {
   const elsewhere = Object.keys(fieldsOf(contract.params)).filter((name) => inPath(path, name) || supplied[name] !== undefined);

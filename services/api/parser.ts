@@ -5,30 +5,30 @@ import type { LoopTurns } from "./loop-turns";
 import { hasBody } from "./request";
 
 /*
- * Node reads 64 KiB at a time, and parses all of it at once: 2,000 short requests, which take 20 ms. Here it is a few at a time.
+ * Node reads 64 KiB at a time and parses all of it at once: 2,000 short requests, which take 20 ms. This code makes it parse a few at a time.
  */
 
-/** Node's socket, whose parser is not in its types. */
+/** Node's socket, with its parser, which the types lack. */
 type HttpSocket = Socket & { parser?: Parser; _paused?: boolean };
 interface Parser {
-  /** Called with each head; what it returns is what llhttp does next. */
+  /** Called with each head; the result tells llhttp what to do next. */
   onIncoming: (req: IncomingMessage, keepAlive: boolean) => number;
   resume(): void;
 }
 const STOP = -1;
 const PAUSE = 21;
 
-/** Most requests that wait on a connection before the parser pauses: Node reads 64 KiB at a time, which is thousands of requests. */
+/** Maximum requests waiting on a connection before its parser pauses: the 64 KiB that Node reads at a time may hold thousands. */
 const MAX_WAITING = 16;
 
 /**
- * Lets Node's parser stop where the connection is closed, and pause where much waits; it does neither by itself before it has parsed
- * all that was read. Where this turn of the event loop has no time left, what is pipelined waits for one of the next.
+ * Makes Node's parser stop if the connection is closed, and pause if many requests wait; on its own it first parses everything that was
+ * read. If this turn of the event loop has no time left, pipelined requests wait for a later turn.
  */
 export function attend(connection: Connection, turns: LoopTurns, readOn: () => void): void {
   const socket: HttpSocket = connection.socket;
   const { parser } = socket;
-  // Node reads on after each request, and where a body is wanted or dropped; this comes after its own listener.
+  // Node resumes the socket after each request, and to read or drop a body; this listener runs after Node's own.
   socket.on("resume", () => {
     if (!connection.isHeld) return;
     hold(socket);
@@ -39,7 +39,7 @@ export function attend(connection: Connection, turns: LoopTurns, readOn: () => v
   parser.onIncoming = (req, keepAlive) => {
     const next = onIncoming(req, keepAlive);
     const waiting = connection.waiting.length;
-    // A paused body would have no time limit: Node tells of a late request once. Who has so many unanswered is cut off instead.
+    // Pausing within a body would leave it without a time limit, as Node reports a late request only once. So close the connection instead.
     if (waiting >= 2 * MAX_WAITING) socket.destroy();
     if (socket.destroyed) return STOP;
     const isMuch = waiting >= MAX_WAITING || (connection.started.length + waiting > 1 && turns.isSpent);
@@ -47,9 +47,9 @@ export function attend(connection: Connection, turns: LoopTurns, readOn: () => v
   };
 }
 
-/** Keeps what was read and not parsed when the parser paused. @returns whether that is all there is to the error */
+/** Keeps the bytes that were not yet parsed when the parser paused. @returns whether the error means no more than such a pause */
 export function keepRest(connection: Connection, error: Error & ParseError): boolean {
-  // The last head is parsed, and its request not complete for Node until the parser goes on: its client need not hurry.
+  // For Node, the last request parsed is incomplete until the parser continues, which is not the client's fault.
   if (error.code === "ERR_HTTP_REQUEST_TIMEOUT") return connection.rest !== undefined;
   if (error.code !== "HPE_PAUSED" || error.rawPacket === undefined) return false;
   connection.rest = error.rawPacket.subarray(error.bytesParsed);
@@ -62,11 +62,11 @@ interface ParseError {
   rawPacket?: Buffer;
 }
 
-/** Whether the rest can be parsed now. Where Node's own bound is reached, it resumes the socket by itself. */
+/** Whether the rest can be parsed now. If Node has paused the socket at its own limit, it resumes the socket itself. */
 export const canParseRest = ({ socket, waiting, rest, isCut }: Connection): boolean =>
   rest !== undefined && waiting.length === 0 && !isCut && !socket.destroyed && (socket as HttpSocket)._paused !== true;
 
-/** Hands the rest to Node's parser, as if it had just been read. */
+/** Passes the rest to Node's parser, as if it had just been read. */
 export function parseRest(connection: Connection): void {
   const { rest } = connection;
   const socket: HttpSocket = connection.socket;

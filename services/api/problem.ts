@@ -2,10 +2,10 @@ import { errorCode, errorType, problem } from "../../broker/errors";
 import type { ProblemDetails } from "../../contracts/api";
 import { ERRORS, isErrorCode, type ErrorCode, type FieldError } from "../../contracts/errors";
 
-/** Seconds a client should wait before it tries again. */
+/** Default of `Retry-After`, in seconds. */
 export const RETRY_AFTER = 2;
 
-/** What a body parser says (http-errors), as our codes. */
+/** Our codes for the body parsers' errors (http-errors). */
 const PARSER_ERRORS: Readonly<Record<string, ErrorCode>> = {
   "entity.too.large": "BODY_TOO_LARGE",
   "encoding.unsupported": "UNSUPPORTED_MEDIA_TYPE",
@@ -21,18 +21,18 @@ const DETAILS: Partial<Record<ErrorCode, string>> = {
   BODY_TOO_LARGE: "the body has more than 100 KiB",
   UNSUPPORTED_MEDIA_TYPE: "the body must be application/json",
   BAD_REQUEST: "the request can't be read",
-  SERVICE_UNAVAILABLE: "this part of the shop can't answer now; try again soon",
-  INTERNAL_ERROR: "something went wrong on our side; the request id helps to find out what",
+  SERVICE_UNAVAILABLE: "this part of the shop is unavailable now; try again soon",
+  INTERNAL_ERROR: "something went wrong on our side; please quote the request id when you report it",
 };
 
-/** The same error, or where a body could not be read, a refusal that says so. */
+/** A refusal, if the error means that a body could not be read; otherwise the same error. */
 export function translated(error: unknown): unknown {
   const type = errorType(error) ?? "";
   const code = Object.hasOwn(PARSER_ERRORS, type) ? PARSER_ERRORS[type] : isZlibError(error) ? "BAD_REQUEST" : undefined;
   return code === undefined ? error : problem(code, DETAILS[code] ?? ERRORS[code].title);
 }
 
-/** Any error there is as what a client may see: nothing of its stack, SQL, nodes or data gets out. */
+/** Any error as a problem for clients, without stack, SQL, node names or data. */
 export function toProblem(error: unknown, requestId: string): ProblemDetails {
   const code = errorCode(error);
   const errors = code === "VALIDATION_ERROR" ? fieldErrors(error) : undefined;
@@ -53,7 +53,7 @@ export function problemDetails(code: ErrorCode, requestId: string, detail = DETA
   };
 }
 
-/** The header fields that go with a problem (RFC 6750, section 3; RFC 9110, 10.2.3). */
+/** The response headers for a problem (RFC 6750, section 3; RFC 9110, 10.2.3). */
 export function problemHeaders({ status, code }: ProblemDetails, error?: unknown): Record<string, string> {
   if (status === 401) return { "WWW-Authenticate": code === "UNAUTHENTICATED" ? 'Bearer error="invalid_token"' : "Bearer" };
   if (status === 415) return acceptEncoding(error);
@@ -66,7 +66,7 @@ function acceptEncoding(error: unknown): Record<string, string> {
   return "acceptEncoding" in data && typeof data.acceptEncoding === "string" ? { "Accept-Encoding": data.acceptEncoding } : {};
 }
 
-/** What the refusal says itself, where it says something. */
+/** The value that the refusal itself gives, if any. */
 function retryAfter(error: unknown): number {
   const data = dataOf(error);
   return "retryAfter" in data && typeof data.retryAfter === "number" ? data.retryAfter : RETRY_AFTER;
@@ -77,13 +77,13 @@ function dataOf(error: unknown): object {
   return typeof data === "object" && data !== null ? data : {};
 }
 
-/** The message of a refusal of ours was written for everyone; any other message was not. */
+/** Only the messages of our own refusals are meant for clients. */
 function sentence(error: unknown, code: ErrorCode): string | undefined {
   const ours = isErrorCode(errorType(error)) && code !== "INTERNAL_ERROR" && code !== "SERVICE_UNAVAILABLE";
   return ours && error instanceof Error ? error.message : undefined;
 }
 
-/** Moleculer adds node, action and more to each: field and message alone are for clients. */
+/** Only field and message are for clients: Moleculer adds node, action and more to each error. */
 function fieldErrors(error: unknown): FieldError[] {
   const data = dataOf(error);
   const list: unknown = "errors" in data ? data.errors : data;

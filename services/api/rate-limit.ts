@@ -9,11 +9,11 @@ interface Count {
   requests: number;
 }
 
-/** Refuses what one client asks beyond so many requests a second, of one gateway. */
+/** Limits each client to a number of requests per second and gateway. */
 export class RateLimit {
   private readonly clients = new LRUCache<string, Count>({ max: MAX_CLIENTS });
 
-  /** @param limit requests a second; 0 is no limit */
+  /** @param limit requests per second; 0 means no limit */
   constructor(private readonly limit: number) {}
 
   get isOn(): boolean {

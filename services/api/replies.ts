@@ -14,7 +14,7 @@ export const created = (location: string, body: unknown, headers: Headers = {}):
 export const accepted = (): Reply<202> => ({ status: 202 });
 export const noContent = (): Reply<204> => ({ status: 204 });
 
-/** The version goes into the ETag and not into the body. */
+/** Moves the version from the body to the ETag. */
 export function entity<T extends { version: number }>({ version, ...body }: T): { body: Omit<T, "version">; headers: { ETag: string } } {
   return { body, headers: { ETag: `"${version}"` } };
 }
@@ -35,13 +35,13 @@ export function list<T extends { version: number }>(
   return { status: 200, text, headers: nextLink(path, input, next_cursor) };
 }
 
-/** Requests that share a page share its text. */
+/** JSON by page, for requests that share a page. */
 const texts = new WeakMap<object, string>();
 
-/** RFC 8288: the same list, from the cursor on. */
+/** The Link header (RFC 8288) to the same list, starting at the cursor. */
 export function nextLink(path: string, input: Input, cursor: string | null): Headers {
   if (cursor === null) return {};
-  // What comes several times is no parameter of ours.
+  // A parameter given more than once is one that the action does not know: known ones were refused.
   const single = Object.entries(input.query).flatMap(([name, value]): [string, string][] =>
     typeof value === "string" ? [[name, value]] : [],
   );

@@ -8,16 +8,16 @@ import type { Route } from "./route";
 import { fieldsOf, type Schemas } from "./schemas";
 
 /*
- * The answers of a route, for its documentation.
+ * A route's responses, for the OpenAPI document.
  */
 
 const HEADERS = {
-  ETag: "The version of what is shown, for `If-Match` and `If-None-Match`.",
-  Location: "Where it is found from now on.",
+  ETag: "The version of the resource, for `If-Match` and `If-None-Match`.",
+  Location: "The path of the new resource.",
   Link: 'The next page, `rel="next"` (RFC 8288); absent on the last one.',
-  "Idempotent-Replayed": "`true` where the key was used before: this is the first answer again.",
-  "Retry-After": "Seconds to wait before another try.",
-  "WWW-Authenticate": "The scheme that is asked for (RFC 6750).",
+  "Idempotent-Replayed": "`true` if the key was used before: this repeats the first response.",
+  "Retry-After": "Seconds to wait before retrying.",
+  "WWW-Authenticate": "The required authentication scheme (RFC 6750).",
 };
 type Header = keyof typeof HEADERS;
 
@@ -27,7 +27,7 @@ export const headers = Object.fromEntries(
 
 const FIELDS = { errors: [{ field: "items[0].quantity", message: "must be >= 1" }] };
 
-/** One error of each code. */
+/** An example error for each code. */
 export const examples = Object.fromEntries(
   Object.keys(ERRORS)
     .filter(isErrorCode)
@@ -40,10 +40,10 @@ export const examples = Object.fromEntries(
 const headersOf = (names: Header[]) =>
   names.length > 0 && { headers: Object.fromEntries(names.map((name) => [name, { $ref: `#/components/headers/${name}` }])) };
 
-/** These have no body (RFC 9110, 15.3.5 and 15.4.5). */
+/** Statuses without a body (RFC 9110, 15.3.5 and 15.4.5). */
 const EMPTY = [204, 304];
 
-/** By status. */
+/** All responses of a route, by status. */
 export const responses = (route: Route, schemas: Schemas): object => ({
   ...problems(codesOf(route), schemas),
   ...answers(route, schemas),
@@ -70,10 +70,10 @@ function answers({ answers, contract: { result }, media = ["application/json"], 
   );
 }
 
-/** All that a route may refuse with: its own codes, and those of its kind. */
+/** Every error code that a route may respond with: its own, and those of all routes of its kind. */
 function codesOf({ auth, body, errors, supplied }: Route): ErrorCode[] {
   return [
-    "BAD_REQUEST", // whatever is asked for: without a Host, for one
+    "BAD_REQUEST", // any route, e.g. without a Host header
     ...(body !== "none" ? (["MALFORMED_JSON", "BODY_TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE", "VALIDATION_ERROR"] as const) : []),
     ...(auth !== "public" ? (["UNAUTHENTICATED"] as const) : []),
     ...(auth === "admin" ? (["FORBIDDEN"] as const) : []),

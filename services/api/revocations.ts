@@ -1,24 +1,24 @@
 import type { Params, Result } from "../../contracts/contract";
 import type { Caller, PageEnd, revocations, Role } from "../../contracts/users";
 
-/** Milliseconds between two questions, while requests come. */
+/** Milliseconds between two polls of the users service, while requests arrive. */
 const INTERVAL = 1_000;
-/** A request waits for an answer rather than trust one that is older, ms: with the question itself no more than 2 s. */
+/** Maximum age of the last result, in ms; a request waits for a new one if it is older. Including the poll, revocation takes at most 2 s. */
 const MAX_AGE = 1_500;
-/** Milliseconds for which requests go on without an answer where users has not given one. */
+/** Milliseconds after a failed poll for which requests continue without waiting for a new result. */
 const GIVEN_UP = 2_000;
-/** Seconds for which an ended session is remembered after its last token has expired: as long as that may still pass. */
+/** Seconds for which an ended session is kept after its last token has expired, since clock differences may let that token pass. */
 const LEEWAY = 60;
-/** Most questions in a row. */
+/** Maximum calls per poll. */
 const MAX_PAGES = 100;
 
 type News = Result<typeof revocations>;
 type Ask = (params: Params<typeof revocations>) => Promise<News>;
 
 /**
- * Which sessions have ended and which roles have changed, as users tells a gateway at most once a second, and only while requests
- * come or streams are open: so that a logout or a demotion holds everywhere within 2 s, and still no request costs a call. Where users
- * does not answer, tokens count as before: an outage of users is no outage of the shop.
+ * Ended sessions and changed roles. The gateway polls the users service for them at most once per second, and only while requests arrive or
+ * streams are open. A logout or demotion takes effect everywhere within 2 s, at no extra call per request. While the users service is
+ * unavailable, tokens remain valid: its outage must not become an outage of the shop.
  */
 export class Revocations {
   private readonly ended = new Map<string, number>();
@@ -31,21 +31,21 @@ export class Revocations {
   private isAsking = false;
   private asking = Promise.resolve();
 
-  /** @param heardKeys hears the ids of the keys that are told now */
+  /** @param heardKeys called with the ids of all current keys */
   constructor(
     private readonly ask: Ask,
     private readonly heardKeys: (kids: readonly string[]) => void,
     private readonly failed: (error: unknown) => void,
   ) {}
 
-  /** @returns a promise only where it has to be waited for */
+  /** Polls if it is time. @returns a promise only if the caller has to wait for it */
   refresh(): Promise<void> | undefined {
     const now = performance.now();
     if (!this.isAsking && now - this.asked >= INTERVAL) {
       this.asked = now;
       this.asking = this.catchUp(now);
     }
-    const isDown = now - this.failedAt < GIVEN_UP; // nobody waits again for what has just failed
+    const isDown = now - this.failedAt < GIVEN_UP; // don't wait again for a poll that has just failed
     return !isDown && now - this.known > MAX_AGE ? this.asking : undefined;
   }
 
@@ -53,15 +53,15 @@ export class Revocations {
     return this.ended.has(session);
   }
 
-  /** With the role that the person has now, where it has changed within the life of a token. */
+  /** The caller with their current role, if it has changed within the lifetime of a token. */
   withRole<C extends Pick<Caller, "id" | "role">>(caller: C): C {
     const now = this.roles.get(caller.id)?.role;
     return now === undefined || now === caller.role ? caller : { ...caller, role: now };
   }
 
   /**
-   * What users says of the role that somebody has now; remembered where it is another than their token bears, or than was heard before.
-   * What was read before the role changed, and comes late, is put right by the next question of either kind, a second later.
+   * Stores a user's current role if it differs from that in the token or from the one stored before. A stale role that arrives late is
+   * corrected a second later, by the next poll here or in `SeenSessions`.
    */
   setRole(caller: Pick<Caller, "id" | "role">, role: Role, until: number): void {
     if (this.withRole(caller).role !== role) this.roles.set(caller.id, { role, until });
@@ -76,7 +76,7 @@ export class Revocations {
       this.failedAt = -Infinity;
       this.forget();
     } catch (error) {
-      if (this.answers) this.failed(error); // once for an outage
+      if (this.answers) this.failed(error); // once per outage
       this.answers = false;
       this.failedAt = performance.now();
     } finally {
@@ -84,7 +84,7 @@ export class Revocations {
     }
   }
 
-  /** Page by page. @returns the time up to which all is known */
+  /** Reads all pages. @returns the time up to which the result is complete */
   private async askAll(): Promise<string> {
     const since = this.since === undefined ? {} : { since: this.since };
     let at: string | undefined;
@@ -98,10 +98,10 @@ export class Revocations {
       after = news.next;
       if (after === null) return at;
     }
-    throw new Error("more sessions have ended than can be told");
+    throw new Error("too many sessions have ended for one poll");
   }
 
-  /** By the clock of the database, as the times are. */
+  /** Deletes expired entries, by the database's clock, as the times are. */
   private forget(): void {
     const now = Date.parse(this.since ?? "") / 1000;
     for (const [session, until] of this.ended) if (until + LEEWAY < now) this.ended.delete(session);

@@ -16,44 +16,44 @@ import { textFields, withLineFeeds } from "./text";
 export interface Reply<S extends number = number> {
   status: S;
   body?: unknown;
-  /** As it is, in place of a body; JSON where the headers do not say otherwise. */
+  /** Sent as it is, in place of `body`; JSON unless `headers` has another type. */
   text?: string | Buffer;
-  /** The answer is a stream of this order's events, in place of a body. */
+  /** Makes the response a stream of this order's events, in place of a body. */
   follow?: Following;
   headers?: Readonly<Record<string, string>>;
 }
 
 /** A JSON body. */
 export interface Body<P = Readonly<Record<string, unknown>>> {
-  /** One that works, for the documentation. */
+  /** A valid body, for the OpenAPI document. */
   example: Partial<P>;
-  /** What may be sent as a form instead. */
+  /** Schema of the form that is accepted as well. */
   form?: TSchema;
 }
 
-/** What a route's documentation can't learn from its path and its contract. */
+/** What the OpenAPI document can't derive from a route's path and contract. */
 interface Told<S extends number> {
-  /** A sentence for a person. */
+  /** A sentence for people. */
   summary: string;
-  /** Every status that it answers with, but those of problems. */
+  /** Every status of its responses, except problems. */
   answers: readonly S[];
-  /** The refusals of its own; what every route of its kind may answer is known. */
+  /** Its own error codes, without those of every route of its kind. */
   errors: readonly ErrorCode[];
-  /** The types of what it answers with, where that is no JSON. */
+  /** Media types of its responses, if not JSON. */
   media?: readonly string[];
 }
 
-/** One way into the shop, and all that is documented of it. */
+/** A public route and its documentation. */
 export interface Route extends Told<number> {
   /** Who may use it. There is no default: a route that forgets it does not compile. */
   auth: "public" | "user" | "admin";
   body: "none" | Body;
-  /** What it takes and answers with. A `version` in an answer goes into the ETag. */
+  /** Its params and result. A `version` in the result goes into the ETag. */
   contract: ActionContract;
   supplied: Readonly<Record<string, Supply>>;
-  /** Whose turn it waits for; `none` where its calls are batched, or it makes none. */
+  /** The lane that its calls wait in; `none` if its calls are batched or it makes none. */
   lane: Lane | "none";
-  /** Checks what a request brings, at once. @returns what it asks for, done when it is its turn */
+  /** Validates a request at once. @returns the work, to be done when the request's turn comes */
   read(input: Input): Perform;
 }
 
@@ -62,7 +62,7 @@ export type Perform = (ctx: Context<unknown, Meta>, gather: Gather) => Promise<R
 /** A route without parameters, body or errors of its own. It still says who may use it. */
 export const TAKES_NOTHING = { errors: [], body: "none", supplied: {}, lane: "none" } as const;
 
-/** By method and path. */
+/** Routes by method and path. */
 export type Routes = Readonly<Record<string, Route>>;
 
 type ParamsOf = (input: Input, supplied: Readonly<Record<string, unknown>>) => Record<string, unknown>;
@@ -71,20 +71,20 @@ interface Spec<C extends ActionContract, S extends number> extends Told<S> {
   action: C;
   auth: Route["auth"];
   body?: Body<Params<C>>;
-  /** Params that come from the path and from headers. A body or a query can't supply those, nor override them. */
+  /** Params from the path, headers or the connection. A body or a query can't supply or override them. */
   supplied?: Partial<Record<keyof Params<C>, Supply>>;
-  /** All params, where they are more than those supplied. */
+  /** Builds all params, if there are more than those supplied. */
   params?: ParamsOf;
-  /** How it is called, where it is batched. */
+  /** Makes the call, if it is batched. */
   perform?: (gather: Gather, params: Params<C>, requester: Requester, ctx: Context<unknown, Meta>) => Promise<Result<C>>;
-  /** Where it is not that of the service. */
+  /** The lane, if not that of the service. */
   lane?: Lane;
-  /** What a client is shown, where that is not the action's result. */
+  /** Schema of the response, if it is not the action's result. */
   shows?: TSchema;
   reply: (result: Result<C>, input: Input) => Reply<NoInfer<S>>;
 }
 
-/** Calls of a service take turns with each other. */
+/** By default, the calls of one service share a lane. */
 function laneOf({ name }: ActionContract): Lane {
   const [service = ""] = name.split(".");
   return ownsDatabase(service) ? service : "operations";
@@ -92,7 +92,7 @@ function laneOf({ name }: ActionContract): Lane {
 
 const onlySupplied: ParamsOf = (_input, supplied) => supplied;
 
-/** What comes from outside is judged by the action's contract, here as well as there: what breaks it is not even sent. */
+/** A route that validates requests by the action's contract, as the service does again: an invalid request is not even sent to it. */
 export function route<C extends ActionContract, S extends number>(spec: Spec<C, S>): Route {
   const { action, auth, body = "none", params = onlySupplied, perform, shows, reply, lane = laneOf(action), ...told } = spec;
   const supplied: Route["supplied"] = { ...spec.supplied };
@@ -107,7 +107,7 @@ export function route<C extends ActionContract, S extends number>(spec: Spec<C, 
     contract: shows ? { ...action, result: shows } : action,
     read: (input) => {
       const ours = Object.fromEntries(supplies.map(([name, { read }]) => [name, read(input)]));
-      // Before anything is checked: a limit counts what is stored, and requests that differ in line endings alone are the same.
+      // Before validation, since length limits apply to the stored text, and requests that differ only in line endings must be equal.
       const given = params({ ...input, query: withLineFeeds(input.query, texts), body: withLineFeeds(input.body, texts) }, ours);
       const errors = check(action.params, given);
       if (errors.length > 0) throw problem("VALIDATION_ERROR", "the request breaks its contract", { errors });

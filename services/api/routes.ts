@@ -14,7 +14,7 @@ import { route, type Reply, type Routes } from "./route";
 import { EXAMPLE_ID } from "./schemas";
 import { EVENT_STREAM } from "./streams";
 
-/** RFC 6749, section 4.3.2: the password grant's form, beside the JSON that everyone else sends. */
+/** Accepts the password grant's form (RFC 6749, section 4.3.2) as well as JSON. */
 function credentials(input: Input, supplied: Readonly<Record<string, unknown>>): Record<string, unknown> {
   const params = bodyParams(input, supplied);
   if (!("grant_type" in params) && !("username" in params)) return params;
@@ -36,11 +36,11 @@ const PasswordGrant = closed({
 /** RFC 6749, section 5.1. */
 const tokens = (granted: users.Tokens): Reply<200> => ok(granted, { "Cache-Control": "no-store", Pragma: "no-cache" });
 
-/** The hottest read; that the id is one is all the check that it needs. */
+/** The most frequent read. A valid id is all the validation that it needs. */
 export const readProduct = async (id: string, input: Pick<Input, "headers" | "requester">, gather: Gather): Promise<Reply> =>
   show(await gather.product(id, input.requester), input);
 
-/** A client that has all of an order that is final is told not to come back (204: WHATWG HTML, 9.2.3). */
+/** Responds with 204 if the order is final and the client has all its events: it then stops reconnecting (WHATWG HTML, 9.2.3). */
 async function follow(ctx: Context<unknown, Meta>, input: Input, gather: Gather): Promise<Reply> {
   const seen = Number(LAST_EVENT_ID.read(input));
   const caller = callerOf(ctx);
@@ -49,7 +49,7 @@ async function follow(ctx: Context<unknown, Meta>, input: Input, gather: Gather)
   return { status: 200, headers: EVENT_STREAM, follow: { order, caller, seen } };
 }
 
-/** What is not listed here, in health.ts, nodes.ts or docs.ts can't be reached from outside. */
+/** The shop's routes. Only what is listed here, in health.ts, nodes.ts or docs.ts is reachable from outside. */
 export const ROUTES: Routes = {
   "POST /register": route({
     action: users.register,
@@ -77,7 +77,7 @@ export const ROUTES: Routes = {
   }),
   "POST /token/refresh": route({
     action: users.refresh,
-    summary: "New tokens for a refresh token, which works once: used again, it ends its session",
+    summary: "New tokens for a refresh token, which works only once: using it again ends its session",
     answers: [200],
     errors: ["INVALID_REFRESH_TOKEN"],
     auth: "public",
@@ -88,7 +88,7 @@ export const ROUTES: Routes = {
   }),
   "POST /logout": route({
     action: users.logout,
-    summary: "Ends the session of a refresh token; nothing where that is unknown",
+    summary: "Ends the session of a refresh token; does nothing if the token is unknown",
     answers: [204],
     errors: [],
     auth: "public",
@@ -182,7 +182,7 @@ export const ROUTES: Routes = {
   }),
   "POST /products/:id/stock": route({
     action: products.adjust,
-    summary: "Adds units to the stock or takes them away, for the seller and for admins",
+    summary: "Adds units to the stock or removes them, for the seller and for admins",
     answers: [200],
     errors: ["FORBIDDEN", "INSUFFICIENT_STOCK"],
     auth: "user",
@@ -205,7 +205,7 @@ export const ROUTES: Routes = {
 
   "POST /orders": route({
     action: orders.create,
-    summary: "Places an order. It is PENDING at first, and decided a moment later",
+    summary: "Places an order. It is PENDING at first, and confirmed or rejected a moment later",
     answers: [201],
     errors: ["PRODUCT_NOT_FOUND", "INSUFFICIENT_STOCK", "IDEMPOTENCY_IN_FLIGHT", "IDEMPOTENCY_KEY_REUSED"],
     auth: "user",
@@ -232,7 +232,7 @@ export const ROUTES: Routes = {
   }),
   "GET /orders/:id": route({
     action: orders.get,
-    summary: "An order, for whoever placed it and for admins",
+    summary: "An order, for its buyer and for admins",
     answers: [200, 304],
     errors: [],
     auth: "user",
@@ -254,7 +254,7 @@ export const ROUTES: Routes = {
   },
   "POST /orders/:id/cancel": route({
     action: orders.cancel,
-    summary: "Cancels a PENDING or CONFIRMED order; its stock comes back",
+    summary: "Cancels a PENDING or CONFIRMED order and releases its stock",
     answers: [200],
     errors: ["ORDER_NOT_CANCELLABLE"],
     auth: "user",
@@ -295,7 +295,7 @@ export const ROUTES: Routes = {
   "GET /admin/outbox": route({
     action: orders.outbox,
     lane: "lists",
-    summary: "The announcements that wait for an answer or were given up, oldest first",
+    summary: "Outbox rows that are pending or parked, oldest first",
     answers: [200],
     errors: [],
     auth: "admin",
@@ -304,7 +304,7 @@ export const ROUTES: Routes = {
   }),
   "POST /admin/outbox/:id/replay": route({
     action: orders.replay,
-    summary: "Lets an announcement that was given up try again",
+    summary: "Retries a parked outbox row",
     answers: [202],
     errors: ["NOT_PARKED"],
     auth: "admin",
@@ -314,7 +314,7 @@ export const ROUTES: Routes = {
   "GET /admin/consistency": route({
     action: orders.audit,
     lane: "audits",
-    summary: "The audit: what the databases say of each other and of themselves",
+    summary: "Audits each database, and whether orders and reservations agree",
     answers: [200],
     errors: [],
     auth: "admin",
@@ -323,7 +323,7 @@ export const ROUTES: Routes = {
   "POST /admin/repair": route({
     action: orders.repair,
     lane: "audits",
-    summary: "Mends what differs between orders and reservations after a backup was restored, or says what it would do",
+    summary: "Repairs differences between orders and reservations after a backup was restored, or reports what it would do",
     answers: [200],
     errors: [],
     auth: "admin",

@@ -5,31 +5,31 @@ import * as orders from "../../contracts/orders";
 import * as products from "../../contracts/products";
 import * as users from "../../contracts/users";
 
-/** A schema of JSON Schema 2020-12, as OpenAPI 3.1 has it. */
+/** A schema of JSON Schema 2020-12, as used by OpenAPI 3.1. */
 export type Schema = Readonly<Record<string, unknown>>;
 
-/** What a contract exports is known by that name. */
+/** Schema names: those that the contracts export them by. */
 const NAMES: ReadonlyMap<unknown, string> = new Map(
   Object.entries({ ...api, ...users, ...accounts, ...products, ...orders }).map(([name, value]): [unknown, string] => [value, name]),
 );
 
-/** That of RFC 9562, appendix A.6. */
+/** The example of RFC 9562, appendix A.6. */
 export const EXAMPLE_ID = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f";
 
 /**
- * Our formats by words that other tools know. Not `multipleOf: 0.01` for money: by binary arithmetic 1299.99 is no multiple
- * of it, and a tool would refuse what we send.
+ * Our formats in terms that other tools know. Not `multipleOf: 0.01` for money: in binary arithmetic 1299.99 is no multiple of it, and
+ * tools would refuse our responses.
  */
 const FORMATS: Readonly<Record<string, Schema>> = {
   text: {},
   uuid: { format: "uuid", examples: [EXAMPLE_ID] },
-  money: { format: "decimal", description: "At most two decimals: a third is refused, never rounded." },
+  money: { format: "decimal", description: "At most two decimals. More are refused, never rounded." },
   password: { format: "password", description: "At most 72 bytes of UTF-8." },
 };
 
 const MAX_INT32 = 2 ** 31 - 1;
 
-/** Contracts as clients see them; those with a name become references, and are collected. */
+/** Converts contracts to the schemas that clients see. Named ones become references and are collected in `named`. */
 export class Schemas {
   readonly named: Record<string, Schema> = {};
 
@@ -40,7 +40,7 @@ export class Schemas {
     return { $ref: `#/components/schemas/${name}` };
   }
 
-  /** An object without some of its fields. A version that counts is never shown: it is the ETag. */
+  /** An object schema without some of its fields. An integer `version` is never shown: it is the ETag. */
   object(schema: TSchema, without: readonly string[] = []): Schema {
     const isTag = (name: string, field: TSchema): boolean => name === "version" && KindGuard.IsInteger(field);
     const shown = Object.entries(fieldsOf(schema)).filter(([name, field]) => !without.includes(name) && !isTag(name, field));
@@ -60,7 +60,7 @@ export class Schemas {
     return typeof format === "string" ? { ...rest, ...(FORMATS[format] ?? { format }) } : rest;
   }
 
-  /** In the shorter forms of JSON Schema, where there is one. */
+  /** Uses the shorter forms of JSON Schema where possible. */
   private union({ anyOf, ...rest }: TUnion): Schema {
     if (anyOf.every((part) => KindGuard.IsLiteral(part))) return { ...rest, type: "string", enum: anyOf.map((part) => part.const) };
     const parts = anyOf.map((part) => this.of(part));
@@ -71,5 +71,5 @@ export class Schemas {
   }
 }
 
-/** The fields of a contract that is an object. */
+/** The fields of an object contract; none for others. */
 export const fieldsOf = (schema: TSchema): TProperties => (KindGuard.IsObject(schema) ? schema.properties : {});

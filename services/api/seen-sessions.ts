@@ -2,19 +2,19 @@ import { LRUCache } from "lru-cache";
 import type { Result } from "../../contracts/contract";
 import { SESSIONS_PER_CALL, type Caller, type checkSessions, type Role } from "../../contracts/users";
 
-/** Milliseconds after which users is asked about a session that was seen, together with all others of that time. */
+/** Milliseconds until the sessions seen are checked with the users service, in one batch. */
 const INTERVAL = 1_000;
-/** Most sessions that wait to be asked about; others are when they are seen again. */
+/** Maximum sessions waiting to be checked; any others are checked when they are seen again. */
 const MAX_SEEN = 50_000;
 const MAX_REMEMBERED = 10_000;
 
 type Seen = Required<Caller>;
 
 /**
- * What a database of users that fell back has changed, in the sessions that are used: it does not know some of them, and nobody could end
- * them; and people have the roles of earlier, which nobody has changed. Users is asked once a second about those that were seen, apart from
- * what has ended, which must not wait for it. One that was unknown is asked about again when it is seen again: a backup that is being
- * restored may have it a moment later.
+ * Detects what a restored backup of user_db has changed for the sessions in use. The database may not know some of them, so they could not
+ * be ended, and users may have old roles again, which no change reports. The sessions seen are checked with the users service once per
+ * second, apart from the poll for ended sessions, which must not wait for this check. An unknown session is checked again when it is
+ * seen again: a restore in progress may bring it back a moment later.
  */
 export class SeenSessions {
   private seen = new Map<string, Seen>();
@@ -22,16 +22,16 @@ export class SeenSessions {
   private timer: NodeJS.Timeout | undefined;
   private isStopped = false;
 
-  /** @param heardRole hears the role of everybody who was asked about */
+  /** @param heardRole called with the current role of each user checked */
   constructor(
     private readonly ask: (sessions: string[]) => Promise<Result<typeof checkSessions>>,
     private readonly heardRole: (caller: Seen, role: Role, until: number) => void,
   ) {}
 
-  /** Whether users did not know the caller's session when it was last asked, which it is again soon. */
+  /** Whether the users service did not know the caller's session at the last check. Schedules the next check. */
   isUnknown(caller: Seen): boolean {
     const { session, role } = caller;
-    // Of two tokens of a session, the one that claims more is checked.
+    // If a session has tokens with different roles, check the admin one.
     if (this.seen.has(session) ? role === "admin" : this.seen.size < MAX_SEEN) this.seen.set(session, caller);
     this.timer ??= setTimeout(() => void this.askAll(), INTERVAL).unref();
     return this.unknown.has(session);
@@ -52,7 +52,7 @@ export class SeenSessions {
         seen.splice(0, SESSIONS_PER_CALL);
       }
     } catch {
-      // users is away, which is logged where its other question fails
+      // The users service is unavailable; `Revocations` logs that.
     }
     for (const caller of seen) this.seen.set(caller.session, caller);
     if (this.isStopped) return;

@@ -8,19 +8,19 @@ import { shareOf } from "../../mixins/fair-queue";
 import type { TokenVerifier } from "./access";
 import type { Gather } from "./gather";
 
-/** An order whose changes its caller wants to hear. */
+/** An order and the client that follows its changes. */
 export interface Following {
   order: Order;
   caller: Caller;
-  /** How much of its history the client has: the id of the last event that it saw. */
+  /** How many entries of its history the client has: the id of the last event that it received. */
   seen: number;
 }
 
 export interface StreamLimits {
-  /** Most streams of one user, and of all, on one gateway; an address holds a quarter of these at most. */
+  /** Maximum streams per user, and in total, per gateway; an address holds a quarter of the total at most. */
   ofOneUser: number;
   ofAll: number;
-  /** Milliseconds after which an order is read again at the latest, for `order.changed` may get lost. */
+  /** Maximum time between two reads of an order, in ms, since `order.changed` may get lost. */
   readEvery: number;
   /** Milliseconds after which a stream ends; its client resumes, here or at another gateway. */
   life: number;
@@ -28,17 +28,17 @@ export interface StreamLimits {
 
 const LIMITS: StreamLimits = { ofOneUser: 10, ofAll: 1_000, readEvery: 5_000, life: 900_000 };
 
-/** Milliseconds after which a client whose stream has ended comes back. */
+/** Milliseconds after which a client reconnects when its stream has ended. */
 const RETRY = 2_000;
-/** Milliseconds between two looks at whose session has ended: with the second for which gateways do not ask, less than 2 s. */
+/** Interval of the check for ended sessions, in ms. Together with the polling interval of 1 s, a stream ends within 2 s. */
 const WATCH_MS = 250;
-/** Bytes that wait for a client that does not read; more than a whole history has. */
+/** Maximum unsent bytes per stream; more than a whole history has. */
 const MAX_UNREAD = 16_384;
 
-/** Nothing is served behind a stream: it is the last response of its connection (RFC 9112, 9.6). */
+/** A stream is the last response of its connection (RFC 9112, 9.6). */
 export const EVENT_STREAM = { "Content-Type": "text/event-stream", "X-Accel-Buffering": "no", Connection: "close" };
 
-/** The event streams that are open on one gateway. While there is none, there is no timer, and nothing to do for a change. */
+/** The open event streams of one gateway. Without any there is no timer, and a change costs nothing. */
 export class Streams {
   private readonly all = new Set<Stream>();
   private readonly byUser = new Map<string, Set<Stream>>();
@@ -57,9 +57,8 @@ export class Streams {
   }
 
   /**
-   * Takes a place until the stream's `close`. Nothing is written before the stream's `begin`.
-   * @throws TOO_MANY_REQUESTS where the user or the address has too many, SERVICE_UNAVAILABLE where the gateway has, or is about
-   * to stop
+   * Registers a stream until its `close`. Nothing is written before its `begin`.
+   * @throws TOO_MANY_REQUESTS if the user or the address has too many streams, SERVICE_UNAVAILABLE if the gateway has or is shutting down
    */
   open(res: ServerResponse, following: Following, token: string, requester: Requester): Stream {
     const { ofOneUser, ofAll } = this.limits;
@@ -71,7 +70,7 @@ export class Streams {
       throw problem("TOO_MANY_REQUESTS", `${ofOneUser} streams of yours are open here: close one first`);
     if (this.ended || this.all.size >= ofAll) throw problem("SERVICE_UNAVAILABLE", "no stream can be opened here now");
 
-    // It outlives the request that opened it, and its deadline.
+    // Not the request itself: the stream outlives it and its deadline.
     const reader: Requester = { address, user: caller.id, isWanted: () => !res.destroyed };
     const stream = new Stream(res, following.caller, following.seen, () => this.read(order.id, token, reader), this.limits);
     this.all.add(stream);
@@ -94,39 +93,39 @@ export class Streams {
     return stream;
   }
 
-  /** These orders have changed; of interest are those that somebody follows. */
+  /** Updates the streams of orders that have changed. */
   changed(orders: readonly { order_id: string }[]): void {
     for (const { order_id } of orders) for (const stream of this.byOrder.get(order_id) ?? []) stream.look();
   }
 
-  /** Ends all, and opens no more. */
+  /** Ends all streams and refuses new ones. */
   end(): void {
     this.ended = true;
     for (const stream of this.all) stream.end();
   }
 
-  /** Ends the streams of those whose session has ended or whose role has changed: who may come back, does. */
+  /** Ends streams whose session has ended or whose user's role has changed. Clients that are still allowed to will reconnect. */
   private endRevoked(): void {
     void this.verifier.refresh();
     for (const stream of this.all) if (!this.verifier.isCurrent(stream.caller)) stream.end();
   }
 
-  /** As the token's bearer may see it now: tokens expire and are revoked while a stream is open. */
+  /** Verifies the token again, since it may expire or be revoked while the stream is open. */
   private async read(id: string, token: string, requester: Requester): Promise<Order> {
     return this.gather.order(id, await this.verifier.verify(token), requester);
   }
 }
 
-/** One response that goes on: an order's history, and each change as it is heard of or found. */
+/** One event stream: an order's history, then each change, as `order.changed` or a periodic read reveals it. */
 export class Stream {
-  /** Its response is over: gives its place back. */
+  /** Unregisters the stream; called when its response is over. */
   close: () => void = () => undefined;
   private isOpen = true;
   private isLooking = false;
   private mayBeNew = false;
   private timer: NodeJS.Timeout | undefined;
   private readonly until: number;
-  private readonly requestId = currentRequestId(); // a change is heard in another's name
+  private readonly requestId = currentRequestId(); // a read after `order.changed` would otherwise get that event's id
 
   constructor(
     private readonly res: ServerResponse,
@@ -138,14 +137,14 @@ export class Stream {
     this.until = performance.now() + limits.life;
   }
 
-  /** After the head of the response. */
+  /** Call after the response head is written. */
   begin(order: Order): void {
     this.write(`retry: ${RETRY}\n\n`);
     this.tell(order);
-    this.look(); // what changed since the order was read was told before this stream was known
+    this.look(); // the order may have changed after it was read and before this stream was registered
   }
 
-  /** Reads the order again, and tells what is new. What is heard meanwhile may be newer than what is read: then once more. */
+  /** Reads the order and sends new events. If another change is reported meanwhile, the read may be too old, so it is repeated. */
   look(): void {
     this.mayBeNew = true;
     if (this.isOpen && !this.isLooking) void withRequest(this.requestId, Infinity, () => this.catchUp());
@@ -157,7 +156,7 @@ export class Stream {
     this.res.end();
   }
 
-  /** Nothing is written any more. */
+  /** Stops all writing. */
   stop(): void {
     this.isOpen = false;
     clearTimeout(this.timer);
@@ -171,7 +170,7 @@ export class Stream {
       try {
         this.tell(await this.read());
       } catch (error) {
-        // The token is not valid any more, or the order is not to be seen. What is unavailable or busy now is read again later.
+        // The token is no longer valid, or the order no longer visible. If a service is unavailable or busy, read again later.
         if (!isUnreachable(error) && errorCode(error) !== "TOO_MANY_REQUESTS") this.end();
       }
     }
@@ -179,7 +178,7 @@ export class Stream {
     if (this.isOpen) this.wait();
   }
 
-  /** Streams that began together, at a gateway's start, do not read together for ever. */
+  /** Schedules the next read, with jitter: streams that started together should not keep reading together. */
   private wait(): void {
     const spread = this.limits.readEvery * (0.8 + 0.2 * Math.random());
     this.timer = setTimeout(
@@ -188,7 +187,7 @@ export class Stream {
           this.end();
           return;
         }
-        this.write(": \n\n"); // keeps proxies from ending what is silent
+        this.write(": \n\n"); // keep proxies from closing an idle connection
         this.look();
       },
       Math.min(spread, this.until - performance.now()),
@@ -211,7 +210,7 @@ export class Stream {
   }
 }
 
-/** What is new of an order's history, one line of JSON each (WHATWG HTML, 9.2.5); the id is the position in the history. */
+/** New entries of an order's history as events with a line of JSON (WHATWG HTML, 9.2.5). An event's id is its position in the history. */
 function events({ history, reason }: Order, seen: number): string {
   const data = history.map(({ status, at }) => JSON.stringify({ status, at, reason: status === "REJECTED" ? reason : null }));
   const all = data.map((line, i) => `id: ${i + 1}\nevent: status\ndata: ${line}\n\n`);

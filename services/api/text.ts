@@ -1,14 +1,14 @@
 import { KindGuard, type TSchema } from "@sinclair/typebox";
 import { fieldsOf } from "./schemas";
 
-/** The fields of a contract that are text: not passwords, which are compared to the byte. */
+/** The text fields of a contract. Not passwords, which are compared byte by byte. */
 export const textFields = (schema: TSchema): string[] =>
   Object.entries(fieldsOf(schema)).flatMap(([name, field]) => (isText(field) ? name : []));
 
 const isText = (schema: TSchema): boolean =>
   KindGuard.IsUnion(schema) ? schema.anyOf.some(isText) : KindGuard.IsString(schema) && schema.format === "text";
 
-/** The same body or query with CRLF as a line feed in these fields. What is not an object is for others to refuse. */
+/** A body or query with CRLF replaced by a line feed in these fields. Values other than objects are returned as they are. */
 export function withLineFeeds<T>(values: T, fields: readonly string[]): T {
   if (typeof values !== "object" || values === null) return values;
   const changed = fields.flatMap((name): [string, string][] => {

@@ -5,13 +5,13 @@ import { linger, type Connection } from "./connection";
 import { problemDetails, problemHeaders, toProblem } from "./problem";
 
 /*
- * Responses to what never gets as far as moleculer-web.
+ * Responses to requests that never reach moleculer-web.
  */
 
 /**
- * Before any work is put into it, so that what is served under overload stays near the peak.
+ * Refuses a request before any work on it, so throughput under overload stays near its peak.
  * @param headers those of every response
- * @returns the bytes of its body
+ * @returns size of the body, in bytes
  */
 export function refuseAtOnce(res: ServerResponse, headers: Readonly<Record<string, string>>, id: string, refusal: unknown): number {
   const details = toProblem(refusal, id);
@@ -30,8 +30,8 @@ export function refuseAtOnce(res: ServerResponse, headers: Readonly<Record<strin
 }
 
 /**
- * What is no HTTP at all, or does not come to an end, gets a response too, where the socket still takes one. Not where another
- * response is due on its connection: this one would be taken for it, or get into the middle of it.
+ * Responds to invalid HTTP and to requests that were not completed in time, if the socket is still writable. Not if another response is
+ * due on the connection: the client would take this one for it, or it would end up in the middle of it.
  */
 export function refuseUnreadable(_error: Error, socket: Socket, connection: Connection | undefined): void {
   const started = connection?.started ?? [];
