@@ -3,69 +3,69 @@ import { shareOf } from "./fair-queue";
 import type { OutboxRow } from "./outbox";
 
 export interface OutboxLimits {
-  /** First wait for a reply, doubled with each attempt. After that time a reply is overdue. */
+  /** First wait for a reply, doubled with each attempt. Once it has passed, the reply is overdue. */
   retryMs: number;
   retryMaxMs: number;
   /**
-   * The greatest weight of the rows that are in flight at one time, over all nodes, for each queue: events have no other back-pressure.
-   * A quarter of it at most belongs to one user.
+   * In-flight cap of each queue, across all nodes: the greatest weight of its rows in flight at one time. Events have no other
+   * back-pressure. One user gets at most a quarter of it.
    */
   outstanding: number;
-  /** Most rows that travel in one event. */
+  /** Most rows in one event. */
   batch: number;
 }
 
-/** How fast rows go out. */
+/** How fast rows are published. */
 export interface Pace extends OutboxLimits {
-  /** A row is in flight for so long from when it was emitted, unless it is settled sooner. */
+  /** How long a row counts as in flight after it was published, unless it is settled sooner. */
   windowMs: number;
-  /** Nothing replies: an emitted row may go out again whatever its next attempt is, the one first that was emitted longest ago. */
+  /** Nothing replies: published rows are republished before their next attempt is due, those published longest ago first. */
   isProbing: boolean;
 }
 
-/** For rows that are claimed as they are written. */
+/** What an insert needs to claim the rows that it writes. */
 export type Room = Pick<Pace, "outstanding" | "retryMs" | "windowMs">;
 
-/** Rows that take turns with each other, and none with those of another queue. */
+/** Rows that share an in-flight cap and take turns with each other, independently of other queues. */
 export interface Queue {
   event: string;
-  /** Those of large orders. */
+  /** Whether these are the rows of large orders. */
   large: boolean;
 }
 
-/** While replies come, a row is in flight until its reply is overdue. */
+/** While replies arrive, a row is in flight until its reply is overdue. */
 export const steady = (limits: OutboxLimits): Pace => ({ ...limits, windowMs: limits.retryMs, isProbing: false });
 
 /**
- * While nothing replies: one row that was emitted before and one new one in each interval. Their back-off does not grow meanwhile, so that none
- * waits for longer than the shortest once replies come.
+ * While nothing replies: per interval, one row that was published before and one new row. Their back-off does not grow meanwhile, so none
+ * waits longer than the shortest back-off once replies resume.
  */
 export const probing = (limits: OutboxLimits, intervalMs: number): Pace => ({
   ...limits,
   retryMaxMs: limits.retryMs,
   outstanding: 2,
   batch: 2,
-  windowMs: intervalMs * 0.9, // timers are not exact, and the next probe must not wait for another interval
+  windowMs: intervalMs * 0.9, // timers are not exact, and the next probe must not slip by an interval
   isProbing: true,
 });
 
 /**
- * Claims rows of one queue (event $7, large $8) for this node and moves their next attempt on, in one statement, so that no transaction is
- * held while emitting and no row is claimed by two nodes. They are counted in the database, since a reply may reach another node; give or
- * take an order, and a batch for each node that claims at the same moment.
+ * Claims rows of one queue (event $7, large $8) for this node and schedules their next attempt, in one statement: no transaction is held
+ * while publishing, and no two nodes claim the same row. Rows in flight are counted in the database, since a reply may reach another node.
+ * The cap $3 may be exceeded by one order, and by one batch for each node that claims at the same moment.
  *
- * In flight is what was emitted in the last $9 ms. What was emitted before, and waits in its back-off, takes no room from others.
+ * In flight: published within the last $9 ms. Rows published earlier are in back-off and don't count towards the cap.
  *
- * Overdue is what was emitted and whose next attempt has come; what is put off for longer than the maximum back-off $2, which the database's
- * clock was ahead of; what was emitted before `outbox_events.due_before`; and anything while nothing replies ($10). It goes first,
- * and has half of the room at most: new rows always find some.
+ * Overdue: published, and either its next attempt is due, or that lies further ahead than the maximum back-off $2 (the database's clock was
+ * set back), or it was published before `outbox_events.due_before`, or nothing replies ($10). Overdue rows go first but take at most half
+ * of the cap, so that some is always left for new rows.
  *
- * New rows are claimed in rotation among users: one pass begins after user $5, goes on from the first where the last is behind it, and
- * ends before it comes to anyone twice. Each user gets rows of the same weight, and none more than $6 in flight. `walk` goes from user to user by an index,
- * however many rows wait, and past those who have $6 in flight already: fewer than 8, where room is left.
+ * New rows are claimed in rotation among users. One pass starts after user $5, wraps around, and ends before any user's second turn. All
+ * users get the same weight, and none has more than $6 in flight. `walk` steps from user to user by an index, however many rows are pending,
+ * and skips users who have $6 in flight already: fewer than 8 of them, unless the cap is reached.
  *
- * Each part names its rows in words that fit one index alone (`attempts < 1`, `attempts > 0` or `emitted_at`): with statistics from before a
- * backlog, the planner would read all that waits by another one.
+ * Each part has conditions that match only one index (`attempts < 1`, `attempts > 0` or `emitted_at`). Otherwise, with statistics from
+ * before a backlog, the planner would choose another index and read all pending rows.
  */
 const CLAIM = `
   with recursive lost as (
@@ -156,17 +156,17 @@ const CLAIM = `
   order by claimed.id`;
 
 export interface Claimed {
-  /** To be emitted, oldest first. */
+  /** To be published, oldest first. */
   rows: OutboxRow[];
-  /** Rows wait for replies to others. */
+  /** Rows are left that must wait until replies free some of the cap. */
   isHeldBack: boolean;
-  /** Room is left: this batch was too small, or some users' share of it. */
+  /** Rows are left that the cap allows: this batch was too small, or some users' part of it was. */
   isMore: boolean;
-  /** The last user served; as before where nobody was. */
+  /** The last user served; unchanged if there was none. */
   turn: string;
 }
 
-/** @param turn of the claim of that queue before, the nil UUID for the first */
+/** @param turn returned by the queue's previous claim; the nil UUID for the first */
 export async function claim(db: Database, pace: Pace, { event, large }: Queue, turn: string): Promise<Claimed> {
   const { retryMs, retryMaxMs, outstanding, batch, windowMs, isProbing } = pace;
   type Row = { [K in keyof OutboxRow]: OutboxRow[K] | null } & { turn: string | null; more: boolean; held_back: boolean };
@@ -176,7 +176,7 @@ export async function claim(db: Database, pace: Pace, { event, large }: Queue, t
     outstanding,
     batch,
     turn,
-    isProbing ? outstanding : shareOf(outstanding), // the user of the row that is probed must not wait for it with all that is new
+    isProbing ? outstanding : shareOf(outstanding), // a probe must not block the new rows of its user
     event,
     large,
     windowMs,
@@ -185,7 +185,7 @@ export async function claim(db: Database, pace: Pace, { event, large }: Queue, t
   const rows = found.flatMap(({ id, order_id, user_id, event, payload }) =>
     id === null || order_id === null || user_id === null || event === null ? [] : { id, order_id, user_id, event, payload: payload ?? {} },
   );
-  const [first] = found; // the same in each
+  const [first] = found; // the same in every row
   return {
     rows,
     isHeldBack: first?.held_back ?? false,

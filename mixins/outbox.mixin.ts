@@ -9,22 +9,22 @@ import { backlog, deleteSettled, type Announcement, type Backlog } from "./outbo
 import { claim, probing, steady, type OutboxLimits, type Pace, type Queue, type Room } from "./outbox.claim";
 import { makeDue, watchReplies } from "./outbox.replies";
 
-/** What a service with this mixin has. */
+/** What this mixin adds to a service. */
 export interface WithOutbox {
-  /** Rows may be due: emits them soon. Called after every commit that wrote some. Never fails and never waits. */
+  /** Publishes pending rows soon. To be called after every commit that wrote some. Never throws and never blocks. */
   relay(): void;
-  /** For rows of an event that are claimed as they are written; none may be while nobody can be reached. */
+  /** For an insert that claims the rows of an event which it writes. It may claim none while some event has no reachable listener. */
   room(event: string): Room;
-  /** Emits rows that were claimed as they were written, soon. Never fails and never waits. */
+  /** Publishes rows that an insert has claimed, soon. Never throws and never blocks. */
   announce(claimed: readonly Announcement[]): void;
-  /** Replies came in: where too many rows were in flight there is room again, and where nothing replied something does. */
+  /** To be called when replies have arrived: publishes the rows that the cap held back, and ends probing. */
   relayHeldBack(): void;
 }
 
 interface Line extends Queue {
   /** The user who had the last turn. */
   turn: string;
-  /** Rows wait for replies to others. */
+  /** Rows are left that must wait until replies free some of the cap, or until the next probe. */
   isHeldBack: boolean;
 }
 
@@ -32,12 +32,12 @@ interface RelayState {
   timer?: NodeJS.Timeout;
   retention?: NodeJS.Timeout;
   running?: Promise<void> | undefined;
-  /** What is to be looked at: every line, or those where rows were held back. */
+  /** Which queues to look at next: all, or those with rows held back. */
   next: "all" | "held back" | undefined;
   lines: Line[];
   /** Whether it is time to look for replies. */
   isWatchDue: boolean;
-  /** The events that nothing replied to when this node looked. */
+  /** The events that had no replies when this node last looked. */
   silent: ReadonlySet<string>;
   reachable: boolean;
 }
@@ -55,15 +55,14 @@ type Relay = Service &
     reconsider(): Promise<void>;
   };
 
-/** An idle node asks its database once a second, so that rows of a node that died are found; while nothing replies, one probe goes out. */
+/** An idle node polls its database once per second, to find the rows of a node that died. While nothing replies, each sweep sends one probe. */
 const SWEEP_MS = 1_000;
 const RETENTION_MS = 3_600_000;
 
 /**
- * The relay of a transactional outbox: emits what has been committed, again and again, until an answer settles it.
- * `emit` proves nothing, for events get lost with the node or the connection that carries them. Safe on any number of
- * nodes side by side.
- * @param events those that are relayed; while nobody listens to one, nothing is claimed
+ * The relay of a transactional outbox: publishes committed rows, and republishes each until a reply settles it. A successful `emit` proves
+ * nothing, since events are lost with the node or the connection that carries them. Safe on any number of nodes in parallel.
+ * @param events the events to relay; while one of them has no listener, nothing is claimed
  */
 export function outboxMixin(events: readonly string[], limits: OutboxLimits): Partial<ServiceSchema> {
   const sweepMs = Math.min(SWEEP_MS, limits.retryMs);
@@ -93,11 +92,11 @@ export function outboxMixin(events: readonly string[], limits: OutboxLimits): Pa
     },
 
     events: {
-      // Somebody listens again, or the transporter is back: what was emitted before is lost, ask again at once.
+      // Listeners may be back. What was published before may be lost, so it is republished at once.
       async "$services.changed"(this: Relay) {
         await this.reconsider();
       },
-      // What was on its way to that node, or from it, is lost with it; another one may be there still.
+      // Messages in flight to or from that node are lost. Other nodes may still be listening.
       async "$node.disconnected"(this: Relay) {
         this.relayState.reachable = false;
         await this.reconsider();
@@ -123,10 +122,10 @@ export function outboxMixin(events: readonly string[], limits: OutboxLimits): Pa
         const state = this.relayState;
         if (state.next !== "all") state.next = next;
         if (state.running !== undefined || state.timer === undefined) return;
-        // It works for all that wait, whoever's request has called it.
+        // The relay serves all pending rows: it must not inherit the id or the deadline of the request that triggered it.
         state.running = withRequest(undefined, Infinity, () => this.emitDue())
           .catch((error: unknown) => {
-            this.logger.warn("the relay failed, the next sweep tries again:", error);
+            this.logger.warn("the outbox relay failed and will retry at the next sweep:", error);
           })
           .finally(() => {
             state.running = undefined;
@@ -145,7 +144,7 @@ export function outboxMixin(events: readonly string[], limits: OutboxLimits): Pa
       announce(this: Relay, claimed: readonly Announcement[]) {
         if (claimed.length === 0) return;
         this.emitRows(claimed).catch((error: unknown) => {
-          this.logger.warn("announcements could not be emitted, they are asked again:", error);
+          this.logger.warn("outbox rows could not be published and will be retried:", error);
         });
       },
 
@@ -155,11 +154,11 @@ export function outboxMixin(events: readonly string[], limits: OutboxLimits): Pa
           do deleted = await deleteSettled(this.db, events);
           while (deleted > 0 && !this.broker.stopping);
         } catch (error) {
-          this.logger.warn("old settled announcements could not be deleted, tried again later:", error);
+          this.logger.warn("old settled outbox rows could not be deleted and will be retried later:", error);
         }
       },
 
-      /** Looks for replies once in a sweep, and as soon as one comes where nothing replied. @returns whether it was time to */
+      /** Looks for replies once per sweep, and as soon as one arrives to an event that had none. @returns whether it looked */
       async watch(this: Relay): Promise<boolean> {
         const state = this.relayState;
         if (!state.isWatchDue) return false;
@@ -169,8 +168,8 @@ export function outboxMixin(events: readonly string[], limits: OutboxLimits): Pa
         for (const event of events) {
           const isSilent = state.silent.has(event);
           if (isSilent && !before.has(event))
-            this.logger.warn(`nothing replies to ${event}: it is sent once a second until something does`);
-          if (!isSilent && before.has(event)) this.logger.info(`there are replies to ${event} again`);
+            this.logger.warn(`no replies to ${event}: probing once per second until one arrives`);
+          if (!isSilent && before.has(event)) this.logger.info(`replies to ${event} have resumed`);
         }
         return true;
       },
@@ -185,22 +184,22 @@ export function outboxMixin(events: readonly string[], limits: OutboxLimits): Pa
             if (!isAll && !line.isHeldBack) continue;
             const pace = this.paceOf(line.event);
             line.isHeldBack ||= pace.isProbing;
-            if (pace.isProbing && !isWatched) continue; // not before the next sweep, however many orders come
+            if (pace.isProbing && !isWatched) continue; // one probe per sweep, however many orders arrive
             const claimed = await claim(this.db, pace, line, line.turn);
             const isMore = claimed.rows.length === pace.batch || claimed.isMore;
             line.turn = claimed.turn;
             line.isHeldBack = claimed.isHeldBack || isMore || pace.isProbing;
-            this.announce(claimed.rows); // not waited for: listeners in the same process would hold up what waits behind them
+            this.announce(claimed.rows); // not awaited: listeners in the same process would delay the queues behind this one
             if (isMore && !pace.isProbing) state.next ??= "held back";
           }
         }
       },
 
       async emitRows(this: Relay, rows: readonly Announcement[]) {
-        // Side by side: where listeners are in the same process, an event waits until they have ended.
+        // In parallel: if the listeners are in the same process, an emit resolves only when they have finished.
         await Promise.all(
           events.map(async (event) => {
-            // The ids come from their columns: a payload that is broken can still be refused and parked.
+            // The ids come from their columns, so that a row with an invalid payload can still be refused and parked.
             const orders = rows
               .filter((row) => row.event === event)
               .map(({ payload, order_id, user_id }) => ({ ...payload, order_id, user_id }));
@@ -209,10 +208,10 @@ export function outboxMixin(events: readonly string[], limits: OutboxLimits): Pa
         );
       },
 
-      /** When listeners have come (back), everything unanswered falls due. */
+      /** Makes every published, unsettled row due when listeners appear or return. */
       async reconsider(this: Relay) {
         const state = this.relayState;
-        if (state.timer === undefined) return; // not started: what is heard now must not count as known then
+        if (state.timer === undefined) return; // not started: listeners that are noted now would not count as new at the start
         const reachable = isConnected(this.broker) && events.every((event) => canDeliver(this.broker, event));
         const back = reachable && !state.reachable;
         state.reachable = reachable && !back;
@@ -228,7 +227,7 @@ export function outboxMixin(events: readonly string[], limits: OutboxLimits): Pa
 }
 
 const readings = ({ pending, parked, oldest }: Backlog): Reading[] => [
-  { name: "shop_outbox_pending", help: "Announcements without an answer, counted up to 100,000", value: pending },
-  { name: "shop_outbox_parked", help: "Announcements that were given up", value: parked },
-  { name: "shop_outbox_oldest_pending_seconds", help: "Age of the oldest announcement without an answer; 0 without one", value: oldest },
+  { name: "shop_outbox_pending", help: "Pending outbox rows, counted up to 100,000", value: pending },
+  { name: "shop_outbox_parked", help: "Parked outbox rows", value: parked },
+  { name: "shop_outbox_oldest_pending_seconds", help: "Age of the oldest pending outbox row; 0 without one", value: oldest },
 ];

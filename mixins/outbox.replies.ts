@@ -1,12 +1,12 @@
 import type { Database, Query } from "./database";
 
 /*
- * Whether the events of an outbox are replied to. Nothing replies where rows were emitted after the last reply, if there was any, and the
- * first of them a while ago. Seen in the outbox itself, so that a reply costs no write, and written down where it changes, for all nodes.
- * A time that the database's clock has not reached is of before it was set back, and counts for nothing.
+ * Whether the events of an outbox get replies. An event is silent if rows were published after its last reply, if there was any, and the
+ * first of them some time ago. This is read from the outbox itself, so that a reply costs no write. Only a change is written, for all nodes.
+ * A timestamp in the future dates from before the database's clock was set back, and is ignored.
  */
 
-/** Looks for replies to each event. Where they come again, what was emitted more than $3 ms before is due: those replies are overdue. */
+/** Looks for replies to each event. When they resume, rows published more than $3 ms before become due, since their replies are overdue. */
 const WATCH = `
   with watched as (
     select e.event, s.silent_since, s.silent_since is not null as was_silent, coalesce(s.silent_since <= now(), false) as has_been_silent,
@@ -41,9 +41,9 @@ const WATCH = `
   select event from judged where is_silent`;
 
 /**
- * @param patienceMs for which nothing replies before it counts as silence
- * @param overdueMs after which a reply is overdue
- * @returns the events that nothing replies to
+ * @param patienceMs how long an event must go without replies to count as silent
+ * @param overdueMs the time after which a reply is overdue
+ * @returns the silent events
  */
 export async function watchReplies(
   db: Database,
@@ -54,7 +54,7 @@ export async function watchReplies(
   return new Set(rows.map(({ event }) => event));
 }
 
-/** Replies that settle nothing, which the outbox does not show. */
+/** Records replies that settle nothing, since the outbox does not show them. */
 export async function noteReplies(query: Query, events: readonly string[]): Promise<void> {
   if (events.length === 0) return;
   await query(
@@ -64,7 +64,7 @@ export async function noteReplies(query: Query, events: readonly string[]): Prom
   );
 }
 
-/** Makes every emitted row due now, since the replies of the meantime are lost. */
+/** Makes every published row due now, since its reply may have been lost in the meantime. */
 export async function makeDue(db: Database, events: readonly string[]): Promise<void> {
   await db.query(
     `insert into outbox_events (event, due_before) select event, now() from unnest($1::text[]) as e (event) order by event

@@ -1,7 +1,7 @@
 import type { Database, Query, Reader } from "./database";
 import { noteReplies } from "./outbox.replies";
 
-/** What is emitted for one order. */
+/** The message about one order. */
 export interface Announcement {
   order_id: string;
   /** The order's user. */
@@ -10,7 +10,7 @@ export interface Announcement {
   payload: Record<string, unknown>;
 }
 
-/** An announcement that waits for its answer. */
+/** A message and its id in the outbox. */
 export interface OutboxRow extends Announcement {
   id: number;
 }
@@ -18,8 +18,8 @@ export interface OutboxRow extends Announcement {
 export const REFUSALS_BEFORE_PARKING = 10;
 
 /**
- * These orders' announcements are answered: of the given event, or every one. An answer wins over a row that was parked
- * meanwhile. The caller holds the orders' rows.
+ * Settles the rows of these orders: of the given event, or of every event if that is null. A reply also settles a row that was parked
+ * meanwhile. The caller has locked the orders.
  */
 export async function settle(query: Query, answers: readonly { order_id: string; event: string | null }[]): Promise<void> {
   await query(
@@ -41,7 +41,7 @@ export interface OutboxEntry extends Omit<OutboxRow, "user_id" | "payload"> {
   created_at: Date;
 }
 
-/** Each state by the index that the relay has for it anyway: what is open is found among millions that are settled. */
+/** One select per state, each by the index that the relay needs anyway: open rows are found quickly among millions of settled ones. */
 const LIST = [
   ["PENDING", "attempts = 0"],
   ["PENDING", "attempts > 0"],
@@ -60,14 +60,14 @@ export function list(db: Reader, states: readonly string[], after: number, limit
   return db.adhoc<OutboxEntry>(`${LIST} order by id limit $3`, [states, after, limit]);
 }
 
-/** What waits: how many rows, and the age in seconds of the oldest that is not given up. */
+/** The number of pending and of parked rows, and the age in seconds of the oldest pending one. */
 export interface Backlog {
   pending: number;
   parked: number;
   oldest: number;
 }
 
-/** A backlog that has grown for hours must not make asking for it slow. */
+/** Counts up to a limit, so that it stays fast after a backlog has grown for hours. */
 const BACKLOG = `
   select
     (select count(*) from (select from outbox where state = 'PENDING' and attempts = 0 limit 100000) as fresh)
@@ -82,7 +82,7 @@ export async function backlog(db: Database): Promise<Backlog> {
   return row ?? { pending: 0, parked: 0, oldest: 0 };
 }
 
-/** Makes a parked row new again. The caller holds the order's row. @returns whether it was parked */
+/** Makes a parked row pending again, as if it were new. The caller has locked the order. @returns whether it was parked */
 export async function revive(query: Query, id: number): Promise<boolean> {
   const revived = await query(
     `update outbox set state = 'PENDING', attempts = 0, refusals = 0, emitted_at = null, next_attempt_at = now(), last_error = null
@@ -92,11 +92,11 @@ export async function revive(query: Query, id: number): Promise<boolean> {
   return revived.length > 0;
 }
 
-/** Rows that are settled for longer than this are of no more use; orders and their history stay for ever. */
+/** Rows that were settled longer ago are no longer needed. Orders and their history are kept for ever. */
 const KEPT = "7 days";
 const SWEEP_LOCK = 7_205_761;
 
-/** Deletes old settled rows of these events, a batch at a time, by one node at a time. @returns how many */
+/** Deletes one batch of old settled rows of these events; does nothing while another node is doing so. @returns how many were deleted */
 export function deleteSettled(db: Database, events: readonly string[], batch = 1_000): Promise<number> {
   return db.transaction(async (query) => {
     const [lock] = await query<{ mine: boolean }>("select pg_try_advisory_xact_lock($1) as mine", [SWEEP_LOCK]);
@@ -116,7 +116,7 @@ export interface Parked {
   last_error: string;
 }
 
-/** Parks all that waits for a reply about these orders, of which one came that does not fit. The caller holds the orders' rows. @returns the parked rows */
+/** Parks all pending rows of these orders, after a reply that does not fit them. The caller has locked the orders. @returns the parked rows */
 export async function park(query: Query, orders: readonly { order_id: string; message: string }[]): Promise<Parked[]> {
   const parked = await query<Parked & { event: string }>(
     `update outbox as o set state = 'PARKED', last_error = left(x.message, 500)
@@ -132,7 +132,7 @@ export async function park(query: Query, orders: readonly { order_id: string; me
 }
 
 /**
- * Counts a refusal; parks a row whose refusal is permanent, or that was refused ten times.
+ * Counts refusals. Parks a row whose refusal is permanent, or that has been refused ten times.
  * @returns the parked rows
  */
 export async function refuse(
