@@ -53,7 +53,7 @@ it.each<[string, Partial<FuzzRequest>, number]>([
 });
 
 it.each(["abc", "", "0", "-1", "1.5", "1e3", "Infinity"])("a command line's number that is %j is refused", (text) => {
-  expect(() => wholeNumber("requests", text)).toThrow("--requests is a whole number, 1 or more");
+  expect(() => wholeNumber("requests", text)).toThrow("--requests must be a whole number of at least 1");
 });
 
 it("a command line's number may be as small as its option says", () => {
