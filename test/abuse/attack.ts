@@ -2,70 +2,70 @@ import type { People } from "./people";
 import type { Layout, Shop } from "./shop";
 import type { Tools } from "./tools";
 
-/** What an attack has prepared: ids, by name. */
+/** Ids that an attack has prepared, by name. */
 export type Prepared = Readonly<Record<string, readonly string[]>>;
 
-/** How often the attacker met what: by HTTP status, or by what became of a connection. */
+/** How often the attacker observed an HTTP status or an event of a connection. */
 export type Counts = Readonly<Record<string, number>>;
 
-/** What the harness has for an attack, before and after it. */
+/** What an attack can use before and after it runs. */
 export interface Stage {
   shop: Shop;
   people: People;
 }
 
 export interface Attack {
-  /** of docs/security.md's table; letters tell the attacks of a family apart */
+  /** row of the table in docs/security.md; letters distinguish the attacks of a family */
   row: string;
   name: string;
-  /** Belongs to the selection of --quick on these layouts. */
+  /** The layouts on which --quick includes it. */
   quick?: readonly Layout[];
-  /** Seconds that it needs at least, to see a time-out. */
+  /** Minimum duration in seconds, for attacks that wait for a time-out. */
   minSeconds?: number;
-  /** One of the victims changes their password meanwhile, again and again. */
+  /** Whether one of the victims keeps changing their password meanwhile. */
   changesPassword?: boolean;
-  /** The victims order these, instead of any. */
+  /** The products that victims read and order, instead of any. */
   products?: readonly string[];
-  /** By SQL, in the harness: what the attacker would have made before. */
+  /** Prepares data by SQL, in the harness, which the attacker would have created before. */
   prepare?: (stage: Stage) => Promise<Prepared>;
-  /** In a process of its own at nice 10, until `tools.isOver`. */
+  /** Attacks until `tools.isOver`, in a separate process with nice 10. */
   run: (tools: Tools) => Promise<void>;
-  /** What the attacker gets at least, per second on average: well below what was measured. With less, the attack did not happen. */
+  /** Minimum counts per second on average, well below measured ones. With less, the attack did not really happen. */
   least: Counts;
-  /** Right after it; what it returns did not hold. */
+  /** Checks right after the attack. @returns violations */
   expect?: (seen: Seen) => string[];
 }
 
-/** What an attack can look at afterwards. */
+/** What an attack can check afterwards. */
 export interface Seen {
   counts: Counts;
-  /** Requests of the victims, and those of them that wrote something. */
+  /** Number of the victims' requests, and of their successful writes. */
   victims: number;
   victimsWrites: number;
   lines: readonly { level: string; text: string }[];
-  /** How many cores the shop and its database kept busy, from one second after the end of the attack to two. */
+  /** Average number of cores that the shop and its database used between one and two seconds after the attack. */
   busyCores: number;
   before: Readings;
   after: Readings;
 }
 
-/** Numbers that are read before and after each attack. */
+/** Readings before and after each attack. */
 export interface Readings {
-  /** Of the three databases together. */
+  /** Total size of the three databases. */
   databaseBytes: number;
-  /** Lines of all nodes' metrics. */
+  /** Number of lines of all nodes' metrics. */
   metricLines: number;
 }
 
-/** A row that is no load: what has to hold is looked at once. */
+/** A row of the table that is a single check instead of a load. */
 export interface Check {
   row: string;
   name: string;
-  /** @returns what did not hold */
+  /** @returns violations */
   check: (stage: Stage) => Promise<string[]>;
 }
 
-/** A row that another test shows. */
+/** A row of the table that another test covers. */
 export interface Pointer {
   row: string;
   name: string;

@@ -3,7 +3,7 @@ import type { Counts } from "./attack";
 import { Tools, type Target } from "./tools";
 import { serve } from "./worker";
 
-/** The attacker may use what the others leave. */
+/** Low priority: the attacker only gets CPU time that the others leave. */
 const NICE = 10;
 
 async function attack(target: Target): Promise<{ counts: Counts }> {

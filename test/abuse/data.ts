@@ -1,6 +1,6 @@
 import type { Stage } from "./attack";
 
-/** Three bytes each as UTF-8: the longest that text without control characters gets as JSON. */
+/** Three bytes in UTF-8: the most bytes per character that text without control characters takes in JSON. */
 const IDEOGRAPH = "chr(20000 + n % 5000)";
 
 interface Products {
@@ -14,7 +14,7 @@ interface Products {
   quantity?: number;
 }
 
-/** In the catalogue, with the first line of their ledger. @returns their ids */
+/** Inserts products with the first movement of their ledger. @returns their ids */
 export async function insertProducts({ shop }: Stage, products: Products): Promise<string[]> {
   const { seller, count, name, description, category = "null", sku = "null", quantity = 10 } = products;
   const rows = await shop.sql<{ id: string }>(
@@ -33,7 +33,7 @@ export async function insertProducts({ shop }: Stage, products: Products): Promi
   return rows.map(({ id }) => id);
 }
 
-/** Products whose every text is as long as it may be. */
+/** Inserts products with all texts at their maximum length. */
 export const insertBigProducts = (stage: Stage, seller: string): Promise<string[]> =>
   insertProducts(stage, {
     seller,
@@ -44,7 +44,7 @@ export const insertBigProducts = (stage: Stage, seller: string): Promise<string[
     sku: `repeat(${IDEOGRAPH}, 64)`,
   });
 
-/** Cancelled orders of a hundred lines with long names: the largest that there can be. The audit finds nothing wrong with them. */
+/** Inserts cancelled orders of a hundred lines with long names, the largest possible. They pass the audit. */
 export async function insertLongOrders({ shop }: Stage, user: string, count: number): Promise<string[]> {
   const rows = await shop.sql<{ id: string }>(
     "orders",

@@ -10,7 +10,7 @@ import { messageOf } from "../chaos/wait";
 /** RabbitMQ's default since 4.0; Debian's version would allow 128 MiB. */
 const MAX_MESSAGE_BYTES = 16 * 1024 * 1024;
 
-/** What the attacked shops stand on: a build, a PostgreSQL and a RabbitMQ of the run's own. */
+/** The common base of the attacked shops: a build, a PostgreSQL and a RabbitMQ that belong to the run. */
 export class Ground {
   private readonly stops: (() => unknown)[] = [];
   private rabbit: Promise<RabbitMQ> | undefined;
@@ -25,18 +25,18 @@ export class Ground {
 
   static async prepare(): Promise<Ground> {
     const folder = mkdtempSync(path.join(tmpdir(), "shop-abuse-"));
-    chmodSync(folder, 0o755); // PostgreSQL runs as another user where we are root
+    chmodSync(folder, 0o755); // PostgreSQL runs as another user if we are root
     const logs = path.join(folder, "logs");
     mkdirSync(logs);
     const dataDir = path.join(folder, "postgres");
-    const built = await build(folder); // first: were it to fail, PostgreSQL would be left running
+    const built = await build(folder); // before PostgreSQL starts, which would be left running if the build failed
     const postgres = await startEmbeddedPostgres({ dataDir, databases: [], settings: { max_connections: "200" } });
     const ground = new Ground(folder, built, logs, postgres, readPidFile(path.join(dataDir, "postgres")).pid);
     ground.onStop(() => postgres.stop());
     return ground;
   }
 
-  /** RabbitMQ's URL; started when it is first needed. */
+  /** Starts RabbitMQ on first use. @returns its URL */
   async amqp(): Promise<string> {
     this.rabbit ??= this.startRabbit();
     return (await this.rabbit).url;
@@ -48,7 +48,7 @@ export class Ground {
     return rabbit;
   }
 
-  /** Called last first; a promise is awaited. */
+  /** Registers a cleanup. Cleanups run in reverse order, and their promises are awaited. */
   onStop(stop: () => unknown): void {
     this.stops.push(stop);
   }

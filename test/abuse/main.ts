@@ -28,7 +28,7 @@ const { values: options } = parseArgs({
 });
 
 const SECTION = { runs: "abuse runs", script: "abuse" };
-/** Seconds. */
+/** Durations in seconds. */
 const FULL: Times & { baseline: number } = { baseline: 15, attack: 20, recovery: 4 };
 const QUICK: Times & { baseline: number } = { baseline: 5, attack: 5, recovery: 2 };
 
@@ -48,11 +48,11 @@ const times = {
   ...(options.seconds !== undefined && { attack: wholeNumber("seconds", options.seconds) }),
 };
 
-/** `35` takes all of 35a, 35b …; `35b` that one. */
+/** `35` selects 35a, 35b …; `35b` selects only that one. */
 const isRow = (row: string, wanted: string): boolean => row === wanted || row.replace(/[a-z]$/, "") === wanted;
 const isChosen = ({ row }: Attack | Check | Pointer): boolean => wantedRows?.some((wanted) => isRow(row, wanted)) ?? true;
 
-/** @throws where a row is not there, or is left out by --quick and --layout: a run of nothing would hold */
+/** @throws if a requested row doesn't exist, or is excluded by --quick and --layout: an empty run would seem to pass */
 function checkRows(): void {
   const quick = ATTACKS.filter((attack) => layouts().some((layout) => attack.quick?.includes(layout)));
   const known = options.quick ? quick : [...ATTACKS, ...CHECKS, ...POINTERS];
@@ -62,11 +62,11 @@ function checkRows(): void {
 
 function layouts(): Layout[] {
   const chosen = LAYOUTS.filter((layout) => options.layout === "both" || layout === options.layout);
-  if (chosen.length === 0) throw new Error(`--layout is one of both, ${LAYOUTS.join(", ")}`);
+  if (chosen.length === 0) throw new Error(`--layout must be both, ${LAYOUTS.join(" or ")}`);
   return chosen;
 }
 
-/** @throws where the machine has no time for the victims even without an attack */
+/** @throws if the victims' requests fail even without an attack */
 async function measureBaseline(bout: Bout, seconds: number): Promise<Samples> {
   for (let tries = 1; ; tries++) {
     const { samples, failures } = await bout.quiet(seconds);
@@ -76,7 +76,7 @@ async function measureBaseline(bout: Bout, seconds: number): Promise<Samples> {
   }
 }
 
-/** @returns cells of the table, and whether all held */
+/** @returns cells of the table, and whether the shop withstood everything */
 async function attackLayout(ground: Ground, layout: Layout): Promise<{ cells: string[][]; isHeld: boolean }> {
   say(`${layout}: starting`);
   const shop = await Shop.start(ground, layout);
@@ -88,7 +88,7 @@ async function attackLayout(ground: Ground, layout: Layout): Promise<{ cells: st
   });
   const stage = { shop, people };
   const bout = new Bout(ground, stage, victims, times, seed);
-  await bout.quiet(2, true); // code that never ran is slow
+  await bout.quiet(2, true); // warm-up, since code is slow when it runs for the first time
   const baseline = await measureBaseline(bout, times.baseline);
 
   const cells: string[][] = [];
@@ -101,8 +101,8 @@ async function attackLayout(ground: Ground, layout: Layout): Promise<{ cells: st
   for (const attack of ATTACKS.filter(isChosen).filter(({ quick }) => !options.quick || quick?.includes(layout) === true)) {
     let row: Row = await bout.fight(attack, baseline);
     if (options.quick && row.violations.length > 0) {
-      // In CI: a machine that was busy for a moment looks like harm, but not twice.
-      say(`${layout} ${attack.row}: ${row.violations[0] ?? ""}; once more, with a new baseline`);
+      // In CI, a busy machine may look like harm, but hardly twice.
+      say(`${layout} ${attack.row}: ${row.violations[0] ?? ""}; repeating with a new baseline`);
       row = await bout.fight(attack, await measureBaseline(bout, times.baseline));
     }
     note(attack.row, attack.name, row.violations);
@@ -114,7 +114,7 @@ async function attackLayout(ground: Ground, layout: Layout): Promise<{ cells: st
     cells.push(checkCells(layout, check, violations));
   }
   const wrong = await auditShop({ url: shop.url, adminToken: people.admins[0]?.token ?? "" });
-  note("audit", "GET /admin/consistency after all of it", wrong);
+  note("audit", "GET /admin/consistency after all attacks", wrong);
   victims.end();
   await shop.stop();
   return { cells, isHeld };
@@ -129,7 +129,7 @@ async function main(): Promise<number> {
   checkRows();
   if (layouts().includes("nodes") && !RabbitMQ.isInstalled()) {
     console.error(
-      "The layout of four processes needs Debian's rabbitmq-server, which is not installed here: apt-get install rabbitmq-server",
+      "The layout of four processes needs Debian's rabbitmq-server, which is not installed: apt-get install rabbitmq-server",
     );
     return 2;
   }
@@ -139,12 +139,12 @@ async function main(): Promise<number> {
   for (const layout of layouts()) results.push(await attackLayout(ground, layout));
   const pointers = POINTERS.filter(isChosen).filter(() => !options.quick);
   const missing = missingTests(pointers);
-  for (const { row, shownBy } of missing) console.log(`row ${row} points at ${shownBy}, which is not there`);
+  for (const { row, shownBy } of missing) console.log(`row ${row} refers to ${shownBy}, which doesn't exist`);
   const cells = [...results.flatMap((result) => result.cells), ...pointers.map(pointerCells)];
   console.log(`\n${table(cells)}\n`);
   if (options.report !== undefined) await writeReport(options.report, Number(seconds()), HEAD, cells, SECTION);
   const isHeld = missing.length === 0 && results.every((result) => result.isHeld);
-  if (!isHeld) console.log(`The logs of the processes are in ${path.join(ground.folder, "logs")}`);
+  if (!isHeld) console.log(`The processes' logs are in ${path.join(ground.folder, "logs")}`);
   await ground.stop(!isHeld);
   return isHeld ? 0 : 1;
 }

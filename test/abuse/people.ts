@@ -4,7 +4,7 @@ import { loadConfig } from "../../config";
 import { issueToken } from "../../services/users/tokens";
 import type { Shop } from "./shop";
 
-/** Where the attacker sends from. */
+/** The attacker's address. */
 export const ATTACKER_ADDRESS = "127.0.0.2";
 const VICTIMS = 4;
 const ATTACKERS = 100;
@@ -12,13 +12,13 @@ const TOKEN_SECONDS = 86_400;
 
 export const PASSWORD = "correct horse battery";
 
-/** Somebody on an address of their own, who uses the shop. */
+/** A legitimate user with their own address. */
 export interface Person {
   email: string;
   address: string;
 }
 
-/** An account of the attacker's. */
+/** An account with an access token, such as one of the attacker's. */
 export interface Account {
   id: string;
   email: string;
@@ -32,8 +32,8 @@ export interface People {
 }
 
 /**
- * Inserts everybody by SQL, since registering and logging in take a third of a second of CPU each. Victims log in by themselves; the attacker's
- * tokens are signed here.
+ * Inserts all accounts by SQL, since a registration or a login takes a third of a second of CPU. Victims log in themselves; the tokens of the
+ * attacker and of admins are signed here.
  */
 export async function populate(shop: Shop): Promise<People> {
   const { bcryptCost } = loadConfig({});

@@ -14,12 +14,12 @@ import { Worker } from "./worker";
 export type Victims = Worker<VictimsJob, VictimsResult>;
 export const startVictims = (): Promise<Victims> => Worker.start<VictimsJob, VictimsResult>(path.join(__dirname, "victims.worker.ts"));
 
-/** Seeded: what victims read and order. */
+/** The seeded products, which victims read and order. */
 const PRODUCTS = Array.from({ length: 1_000 }, (_, n) => testId(n + 1));
-/** A login writes a session. */
+/** Kinds of requests that write; a login writes a session. */
 const WRITES = ["create", "order", "login", "password"];
 const SETTLE_MS = 1_000;
-/** Windows without an attack until the victims are well again: the first one has to do. */
+/** Maximum number of windows without an attack to wait for recovery; more than one is a violation. */
 const MOST_WINDOWS = 10;
 
 export interface Times {
@@ -27,7 +27,7 @@ export interface Times {
   recovery: number;
 }
 
-/** What one attack did. */
+/** The result of one attack. */
 export interface Row {
   attack: Attack;
   counts: Counts;
@@ -51,7 +51,7 @@ export class Bout {
     private readonly seed: number,
   ) {}
 
-  /** The victims alone. */
+  /** Measures the victims without an attack. */
   quiet(seconds: number, changesPassword = false): Promise<VictimsResult> {
     return this.use(seconds, { changesPassword });
   }
@@ -61,10 +61,10 @@ export class Bout {
     return this.victims.run({ url: shop.url, people: people.victims, seconds, products, changesPassword });
   }
 
-  /** @param usual what the victims meet without an attack */
+  /** Runs an attack. @param usual the victims' samples without an attack */
   async fight(attack: Attack, usual: Samples): Promise<Row> {
     const { shop, people } = this.stage;
-    // changing passwords takes hashes from everybody's logins
+    // password changes slow down all logins, since they share the hashing threads
     const baseline = attack.changesPassword === true ? (await this.quiet(this.times.attack / 2, true)).samples : usual;
     const seconds = Math.max(this.times.attack, attack.minSeconds ?? 0);
     const prepared = (await attack.prepare?.(this.stage)) ?? {};
@@ -101,7 +101,7 @@ export class Bout {
     watch.stop();
     const { memoryMb, ended } = watch;
     const observation = { baseline, attacked: victims.samples, failures: victims.failures, memoryMb, ended, errors: watch.errors(), unmet };
-    // what this row left in memory must not count against the next one
+    // this attack's memory must not count against the next one
     if (watch.isHopeless || Object.values(memoryMb).some((mb) => mb > MAX_MEMORY_MB)) {
       await shop.restart();
       await this.recover(baseline);
@@ -120,11 +120,11 @@ export class Bout {
     try {
       return attack.expect?.({ ...seen, after: await read(this.stage.shop) }) ?? [];
     } catch (error) {
-      return [`what was expected can't be looked at: ${messageOf(error)}`];
+      return [`the expectations can't be checked: ${messageOf(error)}`];
     }
   }
 
-  /** From a second after now to two. */
+  /** Measures CPU use between one and two seconds from now. */
   private async busyCores(): Promise<number> {
     const roles = { shop: this.stage.shop.processes.map(({ pid }) => pid) };
     await pause(1_000);
@@ -134,7 +134,7 @@ export class Bout {
     return Object.values(used).reduce((sum, seconds) => sum + seconds, 0);
   }
 
-  /** The victims without the attack. @returns what was wrong where that takes more than the first window */
+  /** Waits until the victims are served normally again. @returns violations, if that takes longer than the first window */
   private async recover(baseline: Samples): Promise<string[]> {
     await pause(SETTLE_MS);
     const since = performance.now();
@@ -150,7 +150,7 @@ export class Bout {
       return found.length === 0;
     };
     try {
-      await until("the victims are well again", isWell, MOST_WINDOWS * this.times.recovery * 1_000, 0);
+      await until("the victims are served normally again", isWell, MOST_WINDOWS * this.times.recovery * 1_000, 0);
     } catch {
       return [`no recovery after ${((performance.now() - since) / 1_000).toFixed(0)} s: ${first.join("; ")}`];
     }

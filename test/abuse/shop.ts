@@ -7,11 +7,11 @@ import { isAlive, sql } from "../chaos/system";
 import { freePorts, until } from "../chaos/wait";
 import type { Ground } from "./ground";
 
-/** Everything in one process on the local bus, or a process for each service and RabbitMQ between them. */
+/** `one`: everything in one process, on the local bus. `nodes`: one process per service, connected by RabbitMQ. */
 export const LAYOUTS = ["one", "nodes"] as const;
 export type Layout = (typeof LAYOUTS)[number];
 
-/** Where one process runs: its ports stay while processes come and go. */
+/** A place for one process, whose ports stay the same across restarts. */
 interface Place {
   name: string;
   service: ServiceName | undefined;
@@ -20,7 +20,7 @@ interface Place {
   process: Started | undefined;
 }
 
-/** A shop with the default configuration, as processes of its own. */
+/** A shop with the default configuration, in its own processes. */
 export class Shop {
   private constructor(
     private readonly ground: Ground,
@@ -38,7 +38,7 @@ export class Shop {
       }),
     );
     const env: Record<string, string> = {
-      LOG_FORMAT: "json", // so that a line's level can be read
+      LOG_FORMAT: "json", // makes the level of each line readable
       NAMESPACE: `abuse-${layout}`,
       NODE_COMPILE_CACHE: path.join(ground.folder, "compile-cache"),
       ...(layout === "nodes" && { TRANSPORTER: await ground.amqp() }),
@@ -71,7 +71,7 @@ export class Shop {
     return sql<Row>(this.databaseUrl(service), text, values);
   }
 
-  /** Starts what does not run. */
+  /** Starts processes that aren't running. */
   async launch(): Promise<void> {
     await Promise.all(this.places.map((place) => this.launchOne(place)));
     await until("the whole shop responds", () => isOk(`${this.url}/health`), 60_000);
@@ -99,7 +99,7 @@ export class Shop {
     });
   }
 
-  /** New processes on the same ports and databases. */
+  /** Replaces all processes, on the same ports and databases. */
   async restart(): Promise<void> {
     await this.stop();
     await this.launch();

@@ -65,7 +65,7 @@ export const checkCells = (layout: Layout, { row, name }: Check, violations: rea
 
 export const pointerCells = ({ row, name, shownBy }: Pointer): string[] => [row, name, "", `see ${shownBy}`];
 
-/** A row that points at nothing shows nothing. */
+/** Rows that refer to a test file which doesn't exist. */
 export const missingTests = (pointers: readonly Pointer[]): Pointer[] =>
   pointers.filter(({ shownBy }) => !existsSync(path.join(ROOT, shownBy.split(" ")[0] ?? "")));
 

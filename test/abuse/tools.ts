@@ -5,14 +5,14 @@ import { seeded } from "../chaos/wait";
 import type { Prepared } from "./attack";
 import { ATTACKER_ADDRESS, type Account } from "./people";
 
-/** What the attacker knows. */
+/** An attack's parameters, and what the attacker knows. */
 export interface Target {
   row: string;
   url: string;
   seconds: number;
   seed: number;
   accounts: readonly Account[];
-  /** E-mails of people whom it attacks. */
+  /** E-mail addresses of the victims. */
   victims: readonly string[];
   prepared: Prepared;
 }
@@ -27,14 +27,14 @@ export interface Message {
 type Method = "GET" | "POST" | "PUT" | "PATCH" | "DELETE";
 
 const GIVE_UP_MS = 15_000;
-/** Without it, an attacker who is refused a connection would spin. */
+/** Pause after a refused connection, so that the attacker doesn't spin. */
 const AFTER_NOTHING_MS = 5;
 
-/** What every attack is made of: connections from one address, loops, and a count of what came back. */
+/** The building blocks of attacks: connections from one address, loops, and counts of the responses. */
 export class Tools {
   readonly counts: Record<string, number> = {};
   readonly random: () => number;
-  /** Status lines that came on wires. */
+  /** Number of status lines received on wires. */
   responses = 0;
   private readonly until: number;
   private readonly agents = new Map<string, Agent>();
@@ -59,7 +59,7 @@ export class Tools {
 
   pick<T>(from: readonly T[]): T {
     const one = from[Math.floor(this.random() * from.length)];
-    if (one === undefined) throw new Error("there is nothing to pick from");
+    if (one === undefined) throw new Error("the list is empty");
     return one;
   }
 
@@ -71,12 +71,12 @@ export class Tools {
     return this.target.prepared[name] ?? [];
   }
 
-  /** Waits, but not beyond the end. */
+  /** Waits, at most until the end of the attack. */
   pause(ms: number): Promise<void> {
     return pause(Math.min(ms, this.leftMs));
   }
 
-  /** So many at a time, each again as soon as it has come back. */
+  /** Runs `concurrency` loops of work until the attack is over. */
   async flood(concurrency: number, work: (lane: number) => Promise<unknown>): Promise<void> {
     const lane = async (_: unknown, n: number): Promise<void> => {
       while (!this.isOver) await work(n);
@@ -84,7 +84,7 @@ export class Tools {
     await Promise.all(Array.from({ length: concurrency }, lane));
   }
 
-  /** So many a second, whether they come back or not. */
+  /** Starts work at a steady rate, even if earlier work is unfinished. */
   async paced(perSecond: number, work: () => Promise<unknown>): Promise<void> {
     const underWay = new Set<Promise<unknown>>();
     while (!this.isOver) {
@@ -95,14 +95,14 @@ export class Tools {
     await Promise.all(underWay);
   }
 
-  /** A request whose response is read. @returns its status; 0 where there was none */
+  /** Sends a request and reads the response. @returns its status; 0 if there was no response */
   async send(method: Method, path: string, message: Message = {}, address = ATTACKER_ADDRESS): Promise<number> {
     const response = await this.request(method, path, message, address);
-    await response?.body.dump({ limit: Number.MAX_SAFE_INTEGER }).catch(() => undefined); // it broke off, and is counted
+    await response?.body.dump({ limit: Number.MAX_SAFE_INTEGER }).catch(() => undefined); // an incomplete response has been counted already
     return response?.statusCode ?? 0;
   }
 
-  /** POSTs. @returns the id of what was made; undefined where nothing was */
+  /** Sends a POST. @returns the id of the created resource; undefined if nothing was created */
   async create(path: string, message: Message): Promise<string | undefined> {
     const response = await this.request("POST", path, message, ATTACKER_ADDRESS);
     const text = (await response?.body.text().catch(() => "")) ?? "";
@@ -137,7 +137,7 @@ export class Tools {
     return agent;
   }
 
-  /** A connection that sends what it likes. */
+  /** Opens a raw connection that can send any bytes. */
   wire(options: WireOptions = {}): Wire {
     const wire = new Wire(this, options);
     this.wires.add(wire);
@@ -145,7 +145,7 @@ export class Tools {
     return wire;
   }
 
-  /** @returns what came back; the counts of each wire among it */
+  /** Closes all connections. @returns all counts, including those of wires */
   async end(): Promise<Record<string, number>> {
     for (const wire of this.wires) wire.destroy();
     await Promise.all([...this.agents.values()].map((agent) => agent.destroy()));
@@ -154,12 +154,12 @@ export class Tools {
 }
 
 interface WireOptions {
-  /** What is read: everything; nothing; or the beginning of what comes, and nothing more. */
+  /** How much is read: everything, nothing, or only the first chunk. */
   reads?: "all" | "none" | "beginning";
 }
 
 const STATUS = /HTTP\/1\.1 (\d{3})/g;
-/** A status line may be cut in two. */
+/** Characters to keep from the last chunk, since a status line may be split across two. */
 const TAIL = "HTTP/1.1 20".length;
 
 /** One TCP connection from the attacker's address. */
@@ -168,7 +168,7 @@ export class Wire {
   private tail = "";
   private readonly waiting: ((status: string) => void)[] = [];
   isOpen = false;
-  /** Status lines that came. */
+  /** Number of status lines received. */
   responses = 0;
   private readonly closing: Promise<unknown>;
   private isOurs = false;
@@ -203,18 +203,18 @@ export class Wire {
       });
   }
 
-  /** Resolves when the connection is there, or never will be. */
+  /** Resolves when the connection is open or has failed. @returns whether it is open */
   async opened(): Promise<boolean> {
     if (!this.isOpen && this.socket.connecting) await new Promise((resolve) => this.socket.once("connect", resolve).once("close", resolve));
     return this.isOpen;
   }
 
-  /** Resolves when it is closed, by whomever. */
+  /** Resolves when either side has closed it. */
   closed(): Promise<unknown> {
     return this.closing;
   }
 
-  /** The status of the next response; undefined where the connection is closed instead, or this takes too long. */
+  /** Waits for the status of the next response; undefined if the connection is closed instead, or after `ms`. */
   async status(ms: number): Promise<string | undefined> {
     const next = new Promise<string>((resolve) => void this.waiting.push(resolve));
     const abort = new AbortController();
@@ -231,14 +231,14 @@ export class Wire {
     if (!this.socket.destroyed) this.socket.write(bytes);
   }
 
-  /** At once, with what it has not read: the other side sees a reset. */
+  /** Closes at once with unread data, which the other side sees as a reset. */
   destroy(): void {
     this.isOurs = true;
     this.socket.destroy();
   }
 }
 
-/** A request as text. @param body its length is declared, unless a header declares another */
+/** A request as bytes. Content-Length is set, unless `headers` override it. */
 export function httpText(method: string, path: string, { token, headers = {}, json, raw }: Message = {}): Buffer {
   const body = Buffer.from(raw ?? (json === undefined ? "" : JSON.stringify(json)));
   const all = {

@@ -8,9 +8,9 @@ export interface VictimsJob {
   url: string;
   people: readonly Person[];
   seconds: number;
-  /** Ids, from which each victim reads and orders. */
+  /** Ids of the products that victims read and order. */
   products: readonly string[];
-  /** The last of them changes their password, too, and logs in with each new one. */
+  /** Whether the last victim keeps changing their password and logs in with each new one. */
   changesPassword: boolean;
 }
 
@@ -21,16 +21,16 @@ export interface VictimsResult {
   requests: number;
 }
 
-/** A person gives up then. */
+/** Time-out of a victim's request. */
 const GIVE_UP_MS = 10_000;
 const CONFIRMED_MS = 15_000;
-/** A second, by each victim. */
+/** Requests per second, per victim. */
 const RATES = { read: 3, list: 1, search: 1, order: 1, create: 0.5, login: 1 / 6 };
 const PASSWORD_EVERY_MS = 4_000;
-/** Each begins at a random moment of the window's first two seconds. */
+/** Each kind of request starts at a random moment within the first two seconds of a window. */
 const FIRST_MS = 2_000;
 const LOGIN_TRIES = 15;
-/** Well before the hundredth login after it, which ends the oldest session. */
+/** Well before the hundredth later login, which ends the oldest session. */
 const RELOGIN_MS = 300_000;
 
 interface Response {
@@ -38,13 +38,13 @@ interface Response {
   body: Dispatcher.ResponseData["body"];
 }
 
-/** Keeps what everybody measures in one window. */
+/** The measurements of all victims in one window. */
 class Measurements {
   readonly samples: Record<string, number[]> = {};
   readonly failures: Record<string, number> = {};
   requests = 0;
 
-  /** @param work rejects, or resolves to what was wrong; undefined: all was well */
+  /** @param work rejects, or resolves to what went wrong; to undefined if it succeeded */
   async measure(kind: string, work: () => Promise<string | undefined>): Promise<void> {
     this.requests++;
     const since = performance.now();
@@ -54,13 +54,13 @@ class Measurements {
   }
 }
 
-/** A person at their own address: some requests reuse a connection, others need a new one. */
+/** A legitimate user with their own address. Some requests reuse a connection, others open a new one. */
 class Victim {
   private readonly kept: Agent;
   private readonly fresh: Agent;
   private token = "";
   private password = PASSWORD;
-  /** A change of it had no clear response. */
+  /** Whether a password change had no definite response. */
   private isPasswordUnsure = false;
   private loggedInAt = -Infinity;
   private measurements = new Measurements();
@@ -75,7 +75,7 @@ class Victim {
     this.fresh = new Agent({ localAddress: person.address, pipelining: 0, ...timeouts });
   }
 
-  /** Before anything is measured. A token is used for a third of its 15 minutes. */
+  /** Logs in before the measurement. A token is used for a third of its 15 minutes. */
   async begin(measurements: Measurements, products: readonly string[]): Promise<void> {
     this.products = products;
     for (let tries = 1; performance.now() - this.loggedInAt > RELOGIN_MS; tries++) {
@@ -83,7 +83,7 @@ class Victim {
       this.token = "";
       await this.login();
       if (this.token !== "") break;
-      if (tries === LOGIN_TRIES) break; // what needs a token will fail, and be counted
+      if (tries === LOGIN_TRIES) break; // requests that need a token will fail and be counted
       await pause(2_000);
     }
     this.measurements = measurements;
@@ -111,7 +111,7 @@ class Victim {
     });
   }
 
-  /** An order, and its stream until it is confirmed: each is measured. */
+  /** Measures an order, and following it until it is confirmed. */
   async order(): Promise<void> {
     let id = "";
     await this.measurements.measure("order", async () => {
@@ -128,7 +128,7 @@ class Victim {
       let events = "";
       for await (const chunk of body) {
         events += String(chunk);
-        if (events.includes("CONFIRMED")) return undefined; // ends the loop, and with it the connection
+        if (events.includes("CONFIRMED")) return undefined; // leaving the loop closes the connection
       }
       return "the stream ended before the order was confirmed";
     });
@@ -184,7 +184,7 @@ const otherThan = (password: string): string => (password === PASSWORD ? `anothe
 const stringOf = (text: string, name: string): string => new RegExp(`"${name}":"([^"]*)"`).exec(text)?.[1] ?? "";
 const said = (status: number, text: string): string => `${status} ${stringOf(text, "code")}`.trim();
 
-/** Repeats at a steady rate, whether the last one has come back or not. @returns what stops it */
+/** Starts work at a steady rate, even if earlier work is unfinished. @returns a function that stops it */
 function steadily(everyMs: number, work: () => Promise<void>, underWay: Set<Promise<void>>): () => void {
   const begin = (): void => {
     const done = work().finally(() => underWay.delete(done));
@@ -204,7 +204,7 @@ function steadily(everyMs: number, work: () => Promise<void>, underWay: Set<Prom
   };
 }
 
-/** The same people for each job: they keep their tokens, passwords and connections. */
+/** Victims are reused for later jobs, with their tokens, passwords and connections. */
 const known = new Map<string, Victim>();
 
 async function use({ url, people, seconds, products, changesPassword }: VictimsJob): Promise<VictimsResult> {

@@ -4,19 +4,19 @@ import { rssOf } from "../../bench/cost";
 import { isAlive } from "../chaos/system";
 
 const SAMPLE_MS = 200;
-/** Long after the row has failed: the machine's memory is not for the attacker. */
+/** Far beyond the limit: stop the attack before it uses up the machine's memory. */
 const HOPELESS_MB = 1_536;
 
-/** Watches processes while they are attacked: their memory, whether they live, and what they log. */
+/** Watches processes during an attack: their memory, whether they are running, and their logs. */
 export class Watch {
   private readonly peaks = new Map<string, number>();
   private readonly gone = new Set<string>();
   private readonly offsets: Map<string, number>;
   private readonly timer: NodeJS.Timeout;
-  /** A process ended, or grew beyond all bounds: the row has failed. */
+  /** Whether a process exited or grew beyond HOPELESS_MB, so that the attack must be stopped. */
   isHopeless = false;
 
-  /** @param onHopeless called once */
+  /** @param onHopeless called once, when `isHopeless` becomes true */
   constructor(
     private readonly processes: readonly Started[],
     onHopeless: () => void,
@@ -50,7 +50,7 @@ export class Watch {
     return [...this.gone];
   }
 
-  /** What was logged since the beginning; the level of a line that is not JSON is "fatal": a crash writes such. */
+  /** All lines logged since the start. A line that isn't JSON has the level "fatal", since a crash writes such lines. */
   lines(): { level: string; text: string }[] {
     return [...this.offsets].flatMap(([file, offset]) =>
       readFrom(file, offset)

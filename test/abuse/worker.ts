@@ -3,11 +3,11 @@ import { setPriority } from "node:os";
 
 type FromWorker<Result> = { isReady: true } | { result: Result } | { error: string };
 
-/** A process that does one job after the other, so that nobody's event loop disturbs another's clock. */
+/** A process that does one job after the other. Separate processes keep one event loop from distorting another's measurements. */
 export class Worker<Job extends object, Result> {
   private constructor(private readonly child: ChildProcess) {}
 
-  /** Resolves when it can take a job. */
+  /** Resolves when it is ready for a job. */
   static async start<Job extends object, Result>(file: string): Promise<Worker<Job, Result>> {
     const child = fork(file, { execArgv: ["--import", "tsx"], stdio: ["ignore", "inherit", "inherit", "ipc"], detached: true });
     const worker = new Worker<Job, Result>(child);
@@ -15,7 +15,7 @@ export class Worker<Job extends object, Result> {
     return worker;
   }
 
-  /** @throws where the job fails or the process ends */
+  /** @throws if the job fails or the process exits */
   run(job: Job): Promise<Result> {
     const result = this.next((message) => ("result" in message ? message.result : undefined));
     this.child.send(job);
@@ -34,7 +34,7 @@ export class Worker<Job extends object, Result> {
       };
       const onExit = (): void => {
         settle(() => {
-          reject(new Error("a worker of the harness ended"));
+          reject(new Error("a worker of the harness exited"));
         });
       };
       const onMessage = (message: FromWorker<Result>): void => {
@@ -49,7 +49,7 @@ export class Worker<Job extends object, Result> {
   }
 }
 
-/** The worker's side. @param nice its priority; it must not take the cores from what is measured */
+/** The worker's side. @param nice its priority; a worker must not take CPU time from the measured processes */
 export function serve<Job, Result>(work: (job: Job) => Promise<Result>, nice = 0): void {
   setPriority(nice);
   const send = (message: FromWorker<Result>): void => void process.send?.(message);

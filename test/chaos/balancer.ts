@@ -7,13 +7,13 @@ interface Gateway {
   isReady(): Promise<boolean>;
 }
 
-/** Answers of the balancer itself bear this header: they say nothing about the shop. */
+/** Marks responses of the balancer itself, which say nothing about the shop. */
 export const BALANCER = "x-balancer";
 const CHECK_MS = 100;
 
 /**
- * Shares requests between the gateways that say they are ready. One that refuses the connection has got nothing of the
- * request: the next one is asked. What breaks off later is a 502, since nobody knows how far it got.
+ * Shares requests between the gateways that are ready. If one refuses the connection, it has seen nothing of the request,
+ * so the next one gets it. A later failure is a 502, since the request may have been processed.
  */
 export async function startBalancer(gateways: () => Gateway[]): Promise<{ url: string; close: () => void }> {
   let ready: Gateway[] = [];
@@ -58,7 +58,7 @@ function forward(req: IncomingMessage, res: ServerResponse, body: Buffer, [gatew
   const { method, url, headers } = req;
   const onward = request({
     host: "127.0.0.1",
-    localAddress: req.socket.remoteAddress, // each client's own
+    localAddress: req.socket.remoteAddress, // keep the client's address
     port: gateway.port,
     method,
     path: url,

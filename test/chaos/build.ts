@@ -9,12 +9,12 @@ const run = promisify(execFile);
 export const ROOT = path.join(__dirname, "..", "..");
 
 const SOURCES = ["config.ts", "moleculer.config.ts", "contracts", "broker", "mixins", "services", "scripts"];
-/** What is loaded into nodes; an older tree may lack some of it. */
+/** Preloads for nodes; an older tree may lack some of them. */
 const PRELOADS = ["test/chaos/failpoints.ts", "test/upgrade/witness.ts"];
 
 /**
- * Builds a source tree: starts are quick, and edits of the tree during a run change nothing.
- * @param folder gets `build`
+ * Builds a source tree, so that nodes start quickly and edits during a run have no effect.
+ * @param folder where `build` is created
  * @param root the tree, with its node_modules
  * @returns the folder of the build
  */

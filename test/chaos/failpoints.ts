@@ -6,15 +6,15 @@ import { Sequelize } from "sequelize";
 import * as ours from "../../broker/amqp.transporter";
 
 /*
- * Loaded into a node before anything else (`--require`), by the fault runs alone. Nothing of the shop knows of it.
+ * Loaded into a node before anything else (`--require`), only by the fault runs. The shop's code doesn't know about it.
  */
-if (process.env.NODE_ENV === "production") throw new Error("failpoints are for tests: production has none");
+if (process.env.NODE_ENV === "production") throw new Error("failpoints are for tests and must not be loaded in production");
 
 export interface Failpoint {
   point: "now" | "before query" | "after query" | "before emit" | "after emit";
-  /** a part of the statement and its values, or of the event's name and payload, as JSON */
+  /** a substring of the statement and its values, or of the event's name and payload, as JSON */
   match?: string;
-  /** `postpone`: the event leaves later, and its sender believes it has left */
+  /** `postpone`: the event is sent later, while its sender believes that it has been sent */
   does: "die" | "throw" | "delay" | "postpone" | "sleep in the database" | "channel error" | "fill the heap";
   ms?: number;
   /** how many times; without it, always */
@@ -28,7 +28,7 @@ let armed: Failpoint[] = [];
 let seen = 0;
 let broker: ServiceBroker | undefined;
 
-/** The file arms and disarms a running node: so a failpoint hits under load, and never while the node starts. */
+/** The file arms and disarms a running node, so a failpoint hits under load and never during the start. */
 setInterval(() => {
   const changed = statSync(file, { throwIfNoEntry: false })?.mtimeMs ?? 0;
   if (changed === seen) return;
@@ -43,7 +43,7 @@ setInterval(() => {
   writeFileSync(`${file}.seen`, text);
 }, 20).unref();
 
-/** RabbitMQ answers the question for a queue that isn't there by closing the channel. */
+/** Checks a queue that doesn't exist, upon which RabbitMQ closes the channel. */
 function breakChannel(): void {
   const { channel } = (broker?.transit as (Transit & { tx: Transporters.AMQP }) | undefined)?.tx ?? {};
   (channel as { checkQueue(name: string): Promise<unknown> } | null | undefined)
@@ -51,7 +51,7 @@ function breakChannel(): void {
     .catch(() => undefined);
 }
 
-/** As a leak does in the end. */
+/** Exhausts the heap, as a leak eventually does. */
 function fillHeap(): void {
   for (const kept: object[] = []; ;) kept.push({ n: kept.length });
 }
@@ -88,7 +88,7 @@ Client.prototype.query = function (this: Client, ...args: unknown[]) {
   const [config] = args as [{ text?: string; values?: unknown } | string | undefined];
   const text = typeof config === "string" ? config : config?.text;
   if (text === undefined || args.some((arg) => typeof arg === "function")) return call();
-  // the control without repeats: what makes rows due again when listeners come back does nothing
+  // for the control without republishing: suppresses what makes rows due again when listeners come back
   if (CHAOS_WITHOUT_REVIVAL && text.trimStart().startsWith("insert into outbox_events (event, due_before)"))
     return Promise.resolve({ rows: [], rowCount: 0 });
   if (armed.length === 0) return call();
@@ -127,5 +127,5 @@ if (CHAOS_POOL) {
   });
 }
 
-// the control with Moleculer's own transporter: a module's exports can be replaced before anyone has taken them
+// for the control with Moleculer's own transporter: replaces a module's export before any other module has read it
 if (CHAOS_STOCK_TRANSPORTER) Object.assign(ours, { amqpTransporter: (...url: string[]) => new Transporters.AMQP({ url, prefetch: 64 }) });

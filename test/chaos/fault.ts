@@ -8,7 +8,7 @@ import type { Shop, System, Topology } from "./system";
 import { until } from "./wait";
 
 /*
- * What a fault is, and what faults have in common.
+ * The type of a fault, and helpers that faults share.
  */
 
 export interface Chaos {
@@ -16,16 +16,16 @@ export interface Chaos {
   readonly load: Load;
   readonly quick: boolean;
   readonly random: () => number;
-  /** Notes a violation where it does not hold. */
+  /** Records a violation if the condition is false. */
   expect(holds: boolean, what: string): void;
 }
 
-/** What a fault acts on, or counts on to work; it fights with another that holds it too. */
+/** A part that a fault acts on or relies on. Faults that share one can't run at the same time. */
 type Part = "api" | "orders" | "products" | "rabbitmq" | "databases";
-/** Of what needs all the rest sound, or a ground of its own. */
+/** For faults that need everything else healthy, or have their own `ground`. */
 export const ALL: readonly Part[] = ["api", "orders", "products", "rabbitmq", "databases"];
 
-/** Where a fault is made. */
+/** The shop and the load that a fault runs against. */
 export interface Ground {
   readonly system: System;
   readonly load: Load;
@@ -34,27 +34,27 @@ export interface Ground {
 export interface GroundPlan {
   readonly common: System;
   readonly random: () => number;
-  /** Says what ends a part of the ground: the last part is ended first, and each whatever becomes of the run. */
+  /** Registers a cleanup. Cleanups run in reverse order, even if the run fails. */
   readonly onStop: (stop: () => Promise<void>) => void;
 }
 
 export interface Fault {
   readonly number: number;
   readonly name: string;
-  /** more than one node of a service */
+  /** services that need more than one node */
   readonly nodes?: Topology;
-  /** ms from the end of the fault until all is settled and an order is confirmed again */
+  /** maximum ms from the end of the fault until everything is settled and a new order is confirmed */
   readonly within?: number;
-  /** may come at any time, as often as it likes, beside any that holds none of the same parts; alone where it has a ground of its own */
+  /** the parts that it needs in a random run, where it may overlap with faults of other parts; with its own `ground` it runs alone */
   readonly random?: readonly Part[];
   readonly quick?: true;
   /** @returns why it can't be done here */
   readonly impossible?: () => string | undefined;
-  /** Makes a ground for this fault alone, with a load that is set up, where the common one will not do. */
+  /** Starts a shop with a load for this fault alone, if the common one won't do. */
   readonly ground?: (plan: GroundPlan) => Promise<Ground>;
-  /** Does it and ends it; under load. */
+  /** Causes the fault and ends it, under load. */
   inject(chaos: Chaos): Promise<void>;
-  /** Once all is quiet again. */
+  /** Runs after the load has stopped and everything is settled. */
   after?(chaos: Chaos): Promise<void>;
 }
 
@@ -62,7 +62,7 @@ export const TWO: Topology = { api: 2, users: 2, orders: 2, products: 2 };
 export const NEW_ORDER = "insert into orders";
 export const die = (point: Failpoint["point"], match: string): Failpoint => ({ point, match, does: "die", times: 1 });
 
-/** A node dies at a failpoint under load, and another process takes its place. */
+/** Lets a node die at a failpoint under load, then starts another process in its place. */
 export const diesAt =
   (service: ServiceName, ...points: Failpoint[]) =>
   async ({ system }: Chaos): Promise<void> => {
@@ -72,16 +72,16 @@ export const diesAt =
     if (slot) await system.launch(slot);
   };
 
-/** Waits until orders are accepted again, from now on. */
+/** Waits until an order that is sent from now on is accepted. */
 export const accepting = ({ load }: Chaos, ms = 40_000): Promise<void> => {
   const now = Date.now();
   return until("orders are accepted", () => [...load.orders.values()].slice(-500).some(({ at, status }) => at > now && status === 201), ms);
 };
 
-/** From the end of a fault of a database until orders are accepted again. */
+/** Maximum time from the end of a database fault until orders are accepted again. */
 const BACK_WITHIN_MS = 5_000;
 
-/** Orders must be accepted again soon after the end of a fault of a database, which is now. */
+/** Call at the end of a database fault: orders must be accepted again soon. */
 export async function back(chaos: Chaos, what: string, withinMs = BACK_WITHIN_MS): Promise<void> {
   const since = Date.now();
   await accepting(chaos);
@@ -89,7 +89,7 @@ export async function back(chaos: Chaos, what: string, withinMs = BACK_WITHIN_MS
   chaos.expect(took < withinMs, `no order for ${took} ms after ${what}`);
 }
 
-/** The one value of the one row. */
+/** Runs a query. @returns the first column of the first row */
 export const ask = async <T>({ system }: Chaos, database: DatabaseName, text: string, ...values: unknown[]): Promise<T | undefined> =>
   Object.values((await system.sql<Record<string, T>>(database, text, values))[0] ?? {})[0];
 
@@ -102,7 +102,7 @@ export const becomes = (chaos: Chaos, order: OrderRecord, status: string): Promi
 export const parked = (chaos: Chaos): Promise<number | undefined> =>
   ask<number>(chaos, "orders", "select count(*)::int from outbox where state = 'PARKED'");
 
-/** All of them; where it has to be quick, any one. */
+/** All of them; in a quick run, a random one. */
 export function someOf<T>({ quick, random }: Chaos, all: readonly T[]): readonly T[] {
   const n = Math.floor(random() * all.length);
   return quick ? all.slice(n, n + 1) : all;
@@ -113,7 +113,7 @@ export const anyProduct = ({ load }: Chaos): string => [...load.products.keys()]
 export const orderMany = ({ load }: Chaos, count: number, product: string): Promise<OrderRecord[]> =>
   Promise.all(Array.from({ length: count }, () => load.order([{ product_id: product, quantity: 1 }])));
 
-/** Orders of eight users that no client has placed: as many, with a given payload. @returns the ids of their outbox rows */
+/** Inserts orders of eight users by SQL, bypassing the API. @param payload of their outbox rows @returns the ids of these rows */
 export const insertOrders = ({ system }: { system: Shop }, count: number, product: string, payload: unknown): Promise<{ id: string }[]> =>
   system.sql(
     "orders",
@@ -126,14 +126,14 @@ export const insertOrders = ({ system }: { system: Shop }, count: number, produc
     [count, product, JSON.stringify(payload), digestOf([{ product_id: product, quantity: 1 }])],
   );
 
-/** Each connection's next commit ends it, in turn before the server has heard of it and before we hear of it. */
+/** Cuts connections at their next commit: alternately before the server receives it and before the client gets the response. */
 export function cutCommits(line: Proxy, sign: string): { cuts: () => number; stop: () => void } {
   let cuts = 0;
   line.cutsAt = (chunk): Cut => (chunk.includes(sign) && chunk.length > 0 ? (++cuts % 2 === 0 ? "request" : "answer") : undefined);
   return { cuts: () => cuts, stop: () => (line.cutsAt = () => undefined) };
 }
 
-/** What `faketime` sets for the command it runs. Not run by it: a signal would end the wrapper and leave the node. */
+/** The environment of `faketime`. A node isn't started through it, since a signal would end only the wrapper. */
 export function clockOff(offset: string): Record<string, string> | undefined {
   try {
     const env = execFileSync("faketime", ["-m", "--exclude-monotonic", "-f", offset, "env"], { encoding: "utf8" });
@@ -144,6 +144,6 @@ export function clockOff(offset: string): Record<string, string> | undefined {
   }
 }
 
-/** Whether two of a random run may be on at one time. */
+/** Whether two faults of a random run may overlap. */
 export const areCompatible = (one: Fault, other: Fault): boolean =>
   one !== other && !one.ground && !other.ground && one.random?.some((part) => other.random?.includes(part)) === false;

@@ -6,15 +6,15 @@ import { RabbitMQ, type Place } from "./rabbitmq";
 import { pause, until } from "./wait";
 
 /*
- * RabbitMQ as a cluster of three that loses brokers and links, and one that lacks memory or disk space.
+ * A RabbitMQ cluster of three that loses brokers and links, and a broker that lacks memory or disk space.
  */
 
 const SILENCE_MS = 15_000;
 const LOOPBACK: readonly Place[] = Array.from({ length: 3 }, () => ({ address: "127.0.0.1" }));
-/** What an operator of three brokers sets: the part that sees only itself stops, and comes back by itself. */
+/** As operators of three brokers set it: a minority partition stops, and recovers automatically. */
 const OPERATED = "cluster_partition_handling = pause_minority\n";
 
-/** A cluster of three for the nodes of the system, until the fault is over. */
+/** A cluster of three brokers for the system's nodes during a fault. */
 class Brokers {
   private constructor(
     private readonly chaos: Chaos,
@@ -34,7 +34,7 @@ class Brokers {
     return broker;
   }
 
-  /** Each node keeps its one address, which leads to a broker. @param of says which, for the nth node */
+  /** Points each node's proxy at one broker. @param of the number of the nth node's broker */
   async behindOneAddress(of: (n: number) => number): Promise<void> {
     const { system } = this.chaos;
     system.running().forEach(({ amqp }, n) => amqp.retarget(this.broker(of(n)).url));
@@ -42,12 +42,12 @@ class Brokers {
     await accepting(this.chaos);
   }
 
-  /** As the health check of a load balancer does it: what led to one broker leads to another. Connections that there are stay. */
+  /** Moves proxies from one broker to another, as a load balancer does after a failed health check. Open connections stay. */
   divert(from: RabbitMQ, to: RabbitMQ): void {
     for (const line of this.chaos.system.lines) if (line.leadsTo(from.url)) line.retarget(to.url);
   }
 
-  /** The nodes start anew, with a list of all brokers. */
+  /** Restarts the nodes with a list of all brokers. */
   async inAList(): Promise<void> {
     const { system } = this.chaos;
     const env = { TRANSPORTER: this.all.map(({ url }) => url).join() };
@@ -56,14 +56,14 @@ class Brokers {
   }
 }
 
-/** Back to the system's own RabbitMQ. */
+/** Moves the nodes back to the system's own RabbitMQ. */
 async function goHome({ system }: Chaos): Promise<void> {
   for (const { amqp } of system.running()) amqp.retarget(system.rabbit.url);
   await Promise.all(SERVICES.map((service) => system.relaunch(service)));
   await system.endGuests();
 }
 
-/** Does something under load. Requests must be answered again within 15 s, by the same processes. */
+/** Does something under load. The same processes must respond again within 15 s. */
 async function withoutRestart(chaos: Chaos, what: string, act: () => Promise<void>): Promise<void> {
   const { system, load, expect } = chaos;
   const pids = system.running().map(({ process }) => process.pid);
@@ -71,9 +71,9 @@ async function withoutRestart(chaos: Chaos, what: string, act: () => Promise<voi
   await act();
   await accepting(chaos);
   const { silence } = load.window;
-  expect(silence <= SILENCE_MS, `${what}: nothing was answered for ${silence} ms`);
+  expect(silence <= SILENCE_MS, `${what}: no response for ${silence} ms`);
   const left = system.running().map(({ process }) => process.pid);
-  expect(pids.join() === left.join(), `${what}: a node has ended`);
+  expect(pids.join() === left.join(), `${what}: a node has exited`);
 }
 
 interface Look {
@@ -81,14 +81,14 @@ interface Look {
   ready: number;
 }
 
-/** What a node says of itself on its OPS_PORT. */
+/** Reads a node's state from its OPS_PORT. */
 async function look(opsPort: number): Promise<Look> {
   const [page, ready] = await Promise.all(["metrics", "ready"].map((name) => fetch(`http://127.0.0.1:${opsPort}/${name}`)));
   const value = /^shop_transporter_blocked (\d)$/m.exec((await page?.text()) ?? "")?.[1];
   return { blocked: value === undefined ? undefined : Number(value), ready: ready?.status ?? 0 };
 }
 
-/** Asks for products again and again. @returns how long each refusal took, ms; -1 for any other answer */
+/** Requests products repeatedly. @returns how long each 503 took, ms, sorted; -1 for any other response */
 async function hammer(url: string, ms: number): Promise<number[]> {
   const took: number[] = [];
   const end = Date.now() + ms;
@@ -112,11 +112,11 @@ async function alarm(chaos: Chaos, what: string, on: string[], off: string[]): P
   const gateway = `http://127.0.0.1:${system.running("api")[0]?.port ?? 0}`;
   try {
     await system.rabbit.ctl(...on);
-    // idle nodes too: each sends heartbeats
+    // idle nodes notice as well, since each sends heartbeats
     const know = async () => (await looks()).every(({ blocked, ready }) => blocked === 1 && ready === 503);
-    await until(`every node knows of the ${what}`, know, 8_000, 100);
+    await until(`every node has noticed the ${what}`, know, 8_000, 100);
     const health = await fetch(`${gateway}/health`);
-    expect(health.status === 503 && (await health.text()).includes("RabbitMQ takes no messages"), `${what}: /health does not say so`);
+    expect(health.status === 503 && (await health.text()).includes("RabbitMQ takes no messages"), `${what}: /health does not report it`);
     const before = memory();
     const took = await hammer(gateway, quick ? 5_000 : 20_000);
     const grown = memory() - before;
@@ -141,7 +141,7 @@ export const BROKER_FAULTS: readonly Fault[] = [
     random: ALL,
     async inject(chaos) {
       const brokers = await Brokers.start(chaos);
-      await brokers.behindOneAddress(() => 0); // all queues are on the one that is killed
+      await brokers.behindOneAddress(() => 0); // all queues are on the broker that is killed
       await withoutRestart(chaos, "one address", async () => {
         await brokers.broker(0).kill();
         await pause(1_000); // until a health check fails
@@ -188,14 +188,14 @@ export const BROKER_FAULTS: readonly Fault[] = [
         (await Promise.all(brokers.all.map((one) => one.running()))).every((count) => count === 3);
       const areParted = async (n: number): Promise<void> => {
         const count = await brokers.broker(n).running();
-        chaos.expect(count === 2, `${count} brokers see each other, so nothing was parted`);
+        chaos.expect(count === 2, `${count} brokers see each other, so there was no partition`);
       };
 
       const ways = [
         async () => {
           await brokers.behindOneAddress((n) => n);
           const [orders] = system.running("orders");
-          orders?.amqp.freeze(); // neither side is told
+          orders?.amqp.freeze(); // neither side is notified
           await pause(25_000);
           orders?.amqp.thaw();
         },

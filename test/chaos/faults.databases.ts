@@ -11,20 +11,20 @@ import type { System } from "./system";
 import { pause, until } from "./wait";
 
 /*
- * Databases that answer, and can't do what they are asked.
+ * Databases that respond, but can't execute what they are asked to.
  */
 
 export const DATABASE_FAULTS: readonly Fault[] = [
   {
     number: 40,
     name: "the endpoint leads to a hot standby, then the databases are read-only",
-    within: 15_000, // rows that were published meanwhile are due again after 5 or 10 s
+    within: 15_000, // rows published during the fault are due again after 5 or 10 s
     random: ALL,
     async inject(chaos) {
       const before = await parked(chaos);
       await behindStandby(chaos);
       await readOnly(chaos);
-      await back(chaos, "the databases can be written again");
+      await back(chaos, "the databases were writable again");
       chaos.expect((await parked(chaos)) === before, "outbox rows were parked");
     },
   },
@@ -33,7 +33,7 @@ export const DATABASE_FAULTS: readonly Fault[] = [
     name: "a migration behind an open transaction",
     random: ALL,
     async inject({ system, load, expect }) {
-      const name = `of_a_fault_${Date.now()}`; // another one each time
+      const name = `of_a_fault_${Date.now()}`; // a new name each time
       const file = path.join(system.buildFolder, `services/orders/migrations/900_${name}.sql`);
       const count = (service: ServiceName): number => system.running(service).length + Number(service === "orders");
       const operator = await connect(system, "orders");
@@ -65,7 +65,7 @@ export const DATABASE_FAULTS: readonly Fault[] = [
       const others: Client[] = [];
       try {
         await takeAll(system, others);
-        // The nodes must connect again, and others are faster.
+        // Disconnect the nodes; the other clients then take the free connections before the nodes reconnect.
         for (let round = 0; round < 3; round++) {
           await others[0]?.query(
             "select pg_terminate_backend(pid) from pg_stat_activity where backend_type = 'client backend' and application_name <> $1",
@@ -86,7 +86,7 @@ export const DATABASE_FAULTS: readonly Fault[] = [
 const OTHERS = "others";
 const TOO_MANY_CONNECTIONS = "53300";
 
-/** Past all proxies. */
+/** The URL that bypasses the proxies. */
 function urlOf(system: System, service: DatabaseName): string {
   const url = new URL(system.databases[service].url);
   url.port = String(readPidFile(system.cluster).port);
@@ -100,10 +100,10 @@ async function connect(system: System, service: DatabaseName): Promise<Client> {
   return client;
 }
 
-/** As an address that moves: whoever is connected to the standby by then stays so. */
+/** Moves the address to a standby and back, as a provider may. Connections to the standby stay open. */
 async function behindStandby(chaos: Chaos): Promise<void> {
   const { system } = chaos;
-  const folder = path.join(system.folder, "lone"); // one of those that are removed at the end
+  const folder = path.join(system.folder, "lone"); // a folder that is removed at the end
   mkdirSync(folder, { recursive: true });
   const standby = await startStandby(system.cluster, urlOf(system, "orders"), folder);
   const lead = (urlTo: (service: DatabaseName) => string): void => {
@@ -115,14 +115,14 @@ async function behindStandby(chaos: Chaos): Promise<void> {
     for (const [service] of databaseNames()) system.databases[service].reset();
     await pause(4_000);
     lead((service) => home[service] ?? "");
-    await back(chaos, "the endpoint leads to the primary again");
+    await back(chaos, "the endpoint led to the primary again");
   } finally {
     await standby.stop();
     rmSync(folder, { recursive: true, force: true });
   }
 }
 
-/** As some providers do it where a disk is nearly full: sessions that begin meanwhile can only read, and stay so. */
+/** Makes the databases read-only, as some providers do when a disk is nearly full. Sessions opened meanwhile stay read-only. */
 async function readOnly({ system }: Chaos): Promise<void> {
   for (const [service] of databaseNames()) {
     const database = DATABASE_NAMES[service];
@@ -136,7 +136,7 @@ async function readOnly({ system }: Chaos): Promise<void> {
     await system.sql(service, `begin read write; alter database ${DATABASE_NAMES[service]} reset default_transaction_read_only; commit`);
 }
 
-/** @param others all of them, those that were taken before too */
+/** Takes all free connections. @param others gets them; may contain earlier ones */
 async function takeAll(system: System, others: Client[]): Promise<void> {
   for (let isFull = false; !isFull;) {
     const taken = await Promise.allSettled(Array.from({ length: 40 }, () => connect(system, "orders")));

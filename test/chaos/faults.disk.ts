@@ -7,19 +7,19 @@ import { SmallDisk } from "./small-disk";
 import { pause, until } from "./wait";
 
 /*
- * A PostgreSQL whose data lie on one small disk and whose WAL on another, and each in turn is full.
+ * PostgreSQL with its data on one small disk and its WAL on another. Each disk fills up in turn.
  */
 
-/** MiB. The server needs a third of each. */
+/** Sizes in MiB. The server needs a third of each. */
 const SIZE = { data: 256, wal: 192 };
 const SETTINGS = {
-  // A checkpoint that finds the disk full ends the server (PANIC), as a full WAL does. It shall go on until then.
+  // A checkpoint on a full disk terminates the server (PANIC), as a full WAL does. So no checkpoint may run before that test.
   checkpoint_timeout: "1h",
   max_wal_size: "1GB",
 };
-/** Milliseconds from when there is room until all is as before: a server that recovers has two cores to share. */
+/** Milliseconds from freed disk space to full recovery: the recovering server shares two cores with the load. */
 const WITHIN_MS = 15_000;
-/** Milliseconds for which the disk stays full once everything is refused. */
+/** Milliseconds for which the disk stays full after writes are refused. */
 const FULL_MS = 5_000;
 
 interface Disks {
@@ -36,13 +36,13 @@ async function lay(plan: GroundPlan): Promise<[Ground, Disks]> {
     plan.onStop(() => one.end());
     return one;
   };
-  const [wal, data] = [disk("wal"), disk("data")]; // ended in opposite order: the servers work on the second
+  const [wal, data] = [disk("wal"), disk("data")]; // unmounted in reverse order: the server's working directory is on the data disk
   const server = await PostgresServer.create(folder, SETTINGS, ["--waldir", wal.folder, "--wal-segsize=1"]);
   plan.onStop(() => server.stop("immediate"));
   return [await shopOnServer(server, plan, "fault-41"), { server, data, wal }];
 }
 
-/** The statuses of a read that is sent again and again. */
+/** The statuses of a repeated read. */
 async function reads(chaos: Chaos, ms: number): Promise<Set<number>> {
   const statuses = new Set<number>();
   for (const end = Date.now() + ms; Date.now() < end;) {
@@ -52,39 +52,39 @@ async function reads(chaos: Chaos, ms: number): Promise<Set<number>> {
   return statuses;
 }
 
-/** Pages that have room left take rows, and then nothing is written until a page has room again. */
+/** Existing pages with free space still take rows. After that, every write fails until the disk has space. */
 async function dataFull(chaos: Chaos, { data }: Disks): Promise<void> {
   const { load, expect } = chaos;
   data.fill();
   const { failures } = load.window;
   await until("writes are refused", () => load.window.failures > failures + 20, 60_000);
   const statuses = await reads(chaos, FULL_MS);
-  expect([...statuses].join() === "200", `reads were answered ${[...statuses].join()} while the data's disk was full`);
+  expect([...statuses].join() === "200", `reads had the statuses ${[...statuses].join()} while the data disk was full`);
   data.free();
-  await back(chaos, "the data's disk had room", WITHIN_MS);
+  await back(chaos, "the data disk had space", WITHIN_MS);
 }
 
-/** PostgreSQL ends itself, and again whenever it is started before there is room. */
+/** PostgreSQL terminates, and terminates again whenever it is started before the disk has space. */
 async function walFull(chaos: Chaos, { server, wal }: Disks): Promise<void> {
   const { load, expect } = chaos;
   wal.fill();
-  await until("PostgreSQL has ended", async () => {
-    // as archive_timeout does, until the segments that there are have been used up
+  await until("PostgreSQL has terminated", async () => {
+    // uses up the existing segments, as archive_timeout does
     if (server.isRunning) await server.sql("select pg_switch_wal()");
     return !server.isRunning;
   });
   const { accepted } = load.window;
   const statuses = await reads(chaos, FULL_MS);
-  expect([...statuses].join() === "503", `reads were answered ${[...statuses].join()} while PostgreSQL was down`);
+  expect([...statuses].join() === "503", `reads had the statuses ${[...statuses].join()} while PostgreSQL was down`);
   const isUp = await server.start().then(
     () => true,
     () => false,
   );
-  expect(!isUp, "PostgreSQL has started although its WAL has no room");
+  expect(!isUp, "PostgreSQL has started although the WAL disk is full");
   expect(load.window.accepted === accepted, `${load.window.accepted - accepted} orders were accepted while PostgreSQL was down`);
   wal.free();
   await server.start();
-  await back(chaos, "the WAL had room", WITHIN_MS);
+  await back(chaos, "the WAL disk had space", WITHIN_MS);
 }
 
 export const DISK_FAULTS: readonly Fault[] = [
@@ -100,7 +100,7 @@ export const DISK_FAULTS: readonly Fault[] = [
       await dataFull(chaos, disks);
       await walFull(chaos, disks);
       chaos.expect((await parked(chaos)) === before, "outbox rows were parked");
-      chaos.expect(pids() === nodes, "a node has ended");
+      chaos.expect(pids() === nodes, "a node has exited");
     }),
   },
 ];

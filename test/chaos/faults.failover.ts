@@ -9,12 +9,12 @@ import { NODE_ENV, type Shop } from "./system";
 import { verify } from "./verdict";
 import { freePorts, pause, until } from "./wait";
 
-/** Milliseconds without a new order. */
+/** Maximum milliseconds without a new order. */
 const SILENCE_MS = 15_000;
-/** A frozen primary is replaced once its time is over. */
+/** A frozen primary is replaced when its TTL has expired. */
 const FROZEN_MS = (TTL_S + 10) * 1_000;
 
-/** The longest time without a new order, until it is asked. */
+/** Measures the longest time without a new order. @returns a function that stops and returns it, ms */
 function watchOrders(load: Load): () => number {
   let accepted = load.window.accepted;
   let last = Date.now();
@@ -31,7 +31,7 @@ function watchOrders(load: Load): () => number {
   };
 }
 
-/** A shop of its own on two servers under Patroni: order_db by a list of both, the other databases through HAProxy. */
+/** A separate shop on two servers under Patroni: order_db with a list of both hosts, the other databases through HAProxy. */
 async function failover(chaos: Chaos): Promise<void> {
   const { system, random, expect } = chaos;
   const cluster = await PatroniCluster.start(path.join(system.folder, `patroni-${Date.now()}`));
@@ -75,7 +75,7 @@ async function failover(chaos: Chaos): Promise<void> {
       const silence = longest();
       expect(silence <= most, `no order was accepted for ${silence} ms while the primary was ${what}`);
       await cluster.sound();
-      await pause(2_000); // a little of everyday life
+      await pause(2_000); // normal operation between two failovers
     }
     await load.stop();
     for (const violation of [...(await verify(shop, load, 60_000)), ...load.violations]) expect(false, violation);

@@ -11,14 +11,14 @@ import { NAMESPACE, type System } from "./system";
 import { pause, until } from "./wait";
 
 /*
- * Faults of whoever is beside a node: one of its own kind that dies again and again, and nodes that are none of the shop's.
+ * Faults of a node's neighbours: a peer that dies repeatedly, and nodes that don't belong to the shop.
  */
 
-/** Less than `npm start` allows, so that it is filled in a second or two. */
+/** Smaller than `npm start` allows, so that it fills up within a second or two. */
 const SMALL_HEAP = ["--max-old-space-size=96"];
 const SLOW_MS = 20_000;
 
-/** A node of Moleculer's own making, with its own transporter. */
+/** A plain Moleculer node with Moleculer's own transporter. */
 const stranger = (system: System, service: ServiceSchema): ServiceBroker => {
   const broker = new ServiceBroker({
     namespace: NAMESPACE,
@@ -30,7 +30,7 @@ const stranger = (system: System, service: ServiceSchema): ServiceBroker => {
   return broker;
 };
 
-/** As somebody leaves it open in a terminal. @returns what ends it, and tells its exit code */
+/** Opens a console and leaves it open, as in a terminal. @returns a function that ends it and returns its exit code */
 function openConsole(system: System): () => Promise<number | null> {
   const log = openSync(path.join(system.folder, "logs", "console.log"), "a");
   const child = spawn(process.execPath, ["scripts/repl.js"], {
@@ -67,9 +67,9 @@ export const NEIGHBOUR_FAULTS: readonly Fault[] = [
           const node = await system.launch(slot, { flags: SMALL_HEAP });
           await node.arm({ point: "now", does: "fill the heap" });
           await node.ended(40_000);
-          expect(readIfThere(node.logFile).includes("heap limit"), `${slot.name} ended, and not of its heap`);
+          expect(readIfThere(node.logFile).includes("heap limit"), `${slot.name} exited, but not for lack of heap`);
           const before = load.window.accepted;
-          await until("its peer serves", () => load.window.accepted > before + 10, 30_000);
+          await until("its peer serves requests", () => load.window.accepted > before + 10, 30_000);
           await system.launch(slot);
         }
     },
@@ -91,17 +91,17 @@ export const NEIGHBOUR_FAULTS: readonly Fault[] = [
         await Promise.all(strangers.map((broker) => broker.start()));
         load.openWindow();
         await pause(3_000);
-        expect(load.window.failures === 0, `${load.window.failures} requests failed beside nodes that are none of the shop's`);
-        // They listen to order.created while nobody answers it.
+        expect(load.window.failures === 0, `${load.window.failures} requests failed beside nodes that don't belong to the shop`);
+        // The consoles subscribe to order.created while no node replies to it.
         const slots = system.running("products");
         await Promise.all(slots.map(({ process }) => process.kill()));
-        await pause(12_000); // longer than a heartbeat is missed
+        await pause(12_000); // longer than the heartbeat timeout
         await Promise.all(slots.map((slot) => system.launch(slot)));
         await accepting(chaos);
       } finally {
         await Promise.all(strangers.map((broker) => broker.stop()));
         const code = await closeConsole();
-        expect(code === 0, `the console ended with ${code ?? "a signal"}`);
+        expect(code === 0, `the console exited with ${code ?? "a signal"}`);
       }
     },
   },

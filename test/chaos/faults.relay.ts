@@ -19,7 +19,7 @@ import { PostgresServer, withoutPostgres } from "./postgres-server";
 import { pause, until } from "./wait";
 
 const HOUR = "+3600s";
-/** Milliseconds that a relay may need to find that rows are due: a sweep, and what an order needs. */
+/** Milliseconds that the relay may need to notice due rows and settle them. */
 const SOON_MS = 15_000;
 
 async function layServer(plan: GroundPlan): Promise<[Ground, PostgresServer]> {
@@ -51,7 +51,7 @@ export const RELAY_FAULTS: readonly Fault[] = [
         await isAhead(server);
         await accepting(chaos);
         await products.arm({ point: "before query", match: "begin", does: "delay", ms: 3_000 });
-        await until("rows wait for replies", async () => ((await inFlight(chaos)) ?? 0) >= 5);
+        await until("rows are in flight", async () => ((await inFlight(chaos)) ?? 0) >= 5);
       } finally {
         await server.stop("immediate");
         await server.start();
@@ -59,7 +59,7 @@ export const RELAY_FAULTS: readonly Fault[] = [
       }
       await accepting(chaos);
       const left = () => ask<number>(chaos, "orders", `${COUNT} and created_at > now() + interval '30 minutes'`);
-      await until("what the clock put off is settled", async () => (await left()) === 0, SOON_MS);
+      await until("rows from the future are settled", async () => (await left()) === 0, SOON_MS);
     }),
   },
   {
@@ -70,7 +70,7 @@ export const RELAY_FAULTS: readonly Fault[] = [
     async inject(chaos) {
       const { system, quick, random, expect } = chaos;
       const [count, seconds] = quick ? [2_000, 20] : [10_000, 90];
-      const buyer = new Load(system, random, { clients: 1 }); // who has no other order waiting
+      const buyer = new Load(system, random, { clients: 1 }); // a user without other pending orders
       await buyer.setUp();
       const product = anyProduct(chaos);
       const locked = system.sql(
@@ -81,10 +81,10 @@ export const RELAY_FAULTS: readonly Fault[] = [
       await pause(10_000);
       const before = await emissions(chaos);
       const since = Date.now();
-      await pause((seconds - 14) * 1_000); // before the release, when many are emitted
+      await pause((seconds - 14) * 1_000); // ends before the lock is released, when many rows are published
       const asked = ((await emissions(chaos)) - before) / ((Date.now() - since) / 1_000);
       await locked;
-      expect(asked < MOST_A_SECOND, `while nothing replied, ${asked.toFixed(1)} orders a second were emitted`);
+      expect(asked < MOST_A_SECOND, `without a reply, ${asked.toFixed(1)} orders per second were published`);
       const released = Date.now();
       const fresh = await buyer.order([{ product_id: product, quantity: 1 }]);
       await becomes(chaos, fresh, "CONFIRMED");
@@ -96,6 +96,6 @@ export const RELAY_FAULTS: readonly Fault[] = [
 const COUNT = "select count(*)::int from outbox where state = 'PENDING'";
 const inFlight = (chaos: Chaos): Promise<number | undefined> => ask<number>(chaos, "orders", `${COUNT} and attempts > 0`);
 
-/** A probe and a new order, of large orders and of others, for each of two events; and some leeway. */
+/** Per second: a probe and a new order, each for small and for large orders, for two events; plus some leeway. */
 const MOST_A_SECOND = 10;
 const emissions = async (chaos: Chaos): Promise<number> => Number(await ask(chaos, "orders", "select sum(attempts)::int from outbox"));

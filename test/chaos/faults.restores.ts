@@ -13,18 +13,18 @@ import { Servers } from "./servers";
 import { pause, until } from "./wait";
 
 /*
- * One database falls back to an earlier moment while the others go on, as an operator brings it back: by a dump that is restored, or by
- * an asynchronous standby that takes the place of its primary. docs/operations.md, "Databases of your own", has the same steps.
+ * One database is set back to an earlier moment while the others keep their data: by restoring a dump, or by promoting an asynchronous
+ * standby that was behind. docs/operations.md, "Databases of your own", describes the same steps for operators.
  */
 
 type Way = "dump" | "standby";
 
-/** How long the shop goes on after the moment to which a database falls back. */
+/** How long the shop keeps writing after the moment to which a database is set back. */
 const LOST_MS = 3_000;
 const SESSIONS_END_MS = 2_000;
 const NAME = { dump: "restored from a dump", standby: "falls back: a standby promoted that was behind" };
 
-/** A fault of a shop on servers of its own. Where a standby follows from the start, its nodes know both servers. */
+/** A fault of a shop with its own database servers. With `isFollowed`, the nodes get the URLs of both primary and standby. */
 function falling(
   number: number,
   name: string,
@@ -47,8 +47,8 @@ function falling(
 }
 
 /**
- * The database falls back to the moment before `meanwhile`; a standby follows it by then.
- * @param prepare statements that are run in a restored copy before it takes its place
+ * Sets the database back to the moment before `meanwhile`. For `standby`, the server has a standby already.
+ * @param prepare statements to run in a restored copy before it replaces the database
  */
 async function fallBack<T>(
   { load }: Chaos,
@@ -65,7 +65,7 @@ async function fallBack<T>(
     const lost = await meanwhile();
     loss.from = (await servers.failOver()).getTime();
     loss.until = Date.now();
-    return lost; // the nodes find it by themselves
+    return lost; // the nodes find the new primary without help
   }
   const loss = load.losses.open(database);
   const file = await servers.own.dump(name);
@@ -77,14 +77,14 @@ async function fallBack<T>(
   return lost;
 }
 
-/** Repairs as an admin does, under load, until nothing differs. What is left to a person is cancelled. @returns what that was, by order */
+/** Repairs as an admin does, under load, until nothing differs. Cancels what needs a manual decision. @returns those decisions, by order */
 async function repair({ load }: Chaos): Promise<Map<string, string>> {
   const decided = new Map<string, string>();
   await until(
     "nothing is left to repair",
     async () => {
       const answer = await load.asAdmin("POST", "/admin/repair", { apply: true });
-      if (answer?.status !== 200) throw new Error(`a repair was answered ${answer?.status ?? "nothing"}: ${answer?.body ?? ""}`);
+      if (answer?.status !== 200) throw new Error(`a repair failed: ${answer?.status ?? "no response"} ${answer?.body ?? ""}`);
       const report = JSON.parse(answer.body) as Record<"repairs" | "decisions", { order_id: string; what: string }[]>;
       for (const { order_id, what } of report.decisions) {
         decided.set(order_id, what);
@@ -108,7 +108,7 @@ const confirmed = async (chaos: Chaos, count: number, product: string, client?: 
 const reservationOf = (chaos: Chaos, { id }: OrderRecord) =>
   ask<string>(chaos, "products", "select state from reservations where order_id = $1", id);
 
-/** Cancels orders, and waits until their stock has come back. */
+/** Cancels orders, and waits until their stock is released. */
 async function cancelled(chaos: Chaos, orders: readonly OrderRecord[]): Promise<void> {
   await Promise.all(orders.map((order) => chaos.load.cancel(order)));
   for (const order of orders) await until("its stock is released", async () => (await reservationOf(chaos, order)) === "RELEASED");
@@ -116,11 +116,11 @@ async function cancelled(chaos: Chaos, orders: readonly OrderRecord[]): Promise<
 
 const isThere = async ({ load }: Chaos, url: string): Promise<boolean> => (await load.asAdmin("GET", url))?.status === 200;
 
-/** Orders are lost, and others have forgotten what became of them. */
+/** Orders are lost, and others lose their outcome. */
 async function ordersFallBack(chaos: Chaos, servers: Servers, way: Way): Promise<void> {
   const { system, load, expect } = chaos;
   const few = await load.createProduct(5);
-  // PENDING in the backup; afterwards their stock is given back
+  // PENDING in the backup; afterwards confirmed, cancelled and their stock released
   const node = system.node("orders");
   await node.arm({ point: "before emit", match: orderCreated.name, does: "postpone", ms: 4_000 });
   const overtaken = await orderMany(chaos, 3, anyProduct(chaos));
@@ -134,16 +134,16 @@ async function ordersFallBack(chaos: Chaos, servers: Servers, way: Way): Promise
   });
   await accepting(chaos);
 
-  for (const { id } of lost) expect(!(await isThere(chaos, `/orders/${id ?? ""}`)), `order ${id ?? ""} is there, although its row is lost`);
+  for (const { id } of lost) expect(!(await isThere(chaos, `/orders/${id ?? ""}`)), `order ${id ?? ""} exists, although its row is lost`);
   const tooEarly = await load.order([{ product_id: few, quantity: 1 }], true, 1);
-  expect(tooEarly.status === 409, `what lost orders hold was sold to another: ${tooEarly.status ?? "no answer"}`);
+  expect(tooEarly.status === 409, `stock held by lost orders was sold to another user: ${tooEarly.status ?? "no response"}`);
   await confirmed(chaos, 3, anyProduct(chaos));
 
   const decided = await repair(chaos);
   for (const { id = "" } of overtaken)
-    expect(decided.get(id) === "PENDING, its reservation RELEASED", `order ${id}, whose stock was given back, is not listed for a person`);
+    expect(decided.get(id) === "PENDING, its reservation RELEASED", `order ${id}, whose stock was released, is not listed for a manual decision`);
   const cancels = new Set([...load.orders.values()].filter(({ cancel }) => cancel !== undefined).map(({ id }) => id));
-  for (const [id, what] of decided) expect(cancels.has(id), `order ${id}, which nobody has cancelled, is left to a person: ${what}`);
+  for (const [id, what] of decided) expect(cancels.has(id), `order ${id}, which was never cancelled, is listed for a manual decision: ${what}`);
   for (const order of lost) expect((await reservationOf(chaos, order)) === "RELEASED", `lost order ${order.id ?? ""} holds stock`);
   await confirmed(chaos, 5, few, 1); // now it can be sold
 }
@@ -162,18 +162,18 @@ async function productsFallBack(chaos: Chaos, servers: Servers, way: Way): Promi
   });
   load.products.delete(newcomer);
   await accepting(chaos);
-  expect((await load.request("GET", `/products/${newcomer}`)).status === 404, "a lost product is there");
-  await confirmed(chaos, 3, few, 1); // the same units once more, since nobody knows better
+  expect((await load.request("GET", `/products/${newcomer}`)).status === 404, "a lost product exists");
+  await confirmed(chaos, 3, few, 1); // sells the same units again, since the first sale is lost
 
   const decided = await repair(chaos);
   for (const [id, what] of decided)
-    expect(what === "CONFIRMED, its reservation REJECTED", `order ${id} is left to a person, although its stock could be found: ${what}`);
-  expect(sold.filter(({ id = "" }) => decided.has(id)).length === 3, "of five orders of what two are left of, not just three are listed");
+    expect(what === "CONFIRMED, its reservation REJECTED", `order ${id} is listed for a manual decision, although its stock is available: ${what}`);
+  expect(sold.filter(({ id = "" }) => decided.has(id)).length === 3, "of five orders for a product with two units left, not exactly three are listed");
   for (const { id = "" } of ofNewcomer) expect(decided.has(id), `order ${id} of a lost product is not listed`);
   for (const order of early) expect((await reservationOf(chaos, order)) === "RELEASED", `cancelled order ${order.id ?? ""} holds stock`);
 }
 
-/** Accounts and sessions are lost, and others come back. */
+/** Accounts and sessions are lost, and ended sessions come back. */
 async function usersFallBack(chaos: Chaos, servers: Servers): Promise<void> {
   const { system, load, expect } = chaos;
   const as = async (
@@ -207,7 +207,7 @@ async function usersFallBack(chaos: Chaos, servers: Servers): Promise<void> {
     ["update sessions set ended_at = clock_timestamp() where ended_at is null"],
   );
 
-  // Not one of the old sessions goes on, whether it is lost or has ended.
+  // No old session may continue, whether it was lost or ended.
   const since = Date.now();
   const reads = (token: string) => as(token, "GET", `/orders/${lost.order}`);
   for (const [whose, { access_token }] of [
@@ -221,25 +221,25 @@ async function usersFallBack(chaos: Chaos, servers: Servers): Promise<void> {
   await system.asNode((broker) => call(broker, rotateKeys, { at_once: true }, asSystem()), ["users"]);
   await accepting(chaos);
   for (const { access_token, refresh_token } of [lost.tokens, early]) {
-    expect((await reads(access_token)).status === 401, "an old access token is good again");
+    expect((await reads(access_token)).status === 401, "an old access token is accepted again");
     const renewed = await load.request("POST", "/token/refresh", { refresh_token });
-    expect(renewed.status === 401, `an old refresh token was answered ${renewed.status}`);
+    expect(renewed.status === 401, `the response to an old refresh token was ${renewed.status}`);
   }
 
-  // Whoever comes with the same address is somebody else.
+  // A new account with the same e-mail address is another user.
   const { access_token: token } = await load.tokensOf(await load.register(lost.email));
-  expect((await idOf(token)) !== lost.id, "a new person has the id of a lost one");
-  expect((await reads(token)).status === 404, "a new person reads an order of a lost one");
-  expect((await as(token, "POST", `/orders/${lost.order}/cancel`)).status === 404, "a new person cancels an order of a lost one");
+  expect((await idOf(token)) !== lost.id, "a new user has the id of a lost one");
+  expect((await reads(token)).status === 404, "a new user can read an order of a lost one");
+  expect((await as(token, "POST", `/orders/${lost.order}/cancel`)).status === 404, "a new user can cancel an order of a lost one");
   const { items } = (await as(token, "GET", "/orders")).body;
-  expect(Array.isArray(items) && items.length === 0, "a new person has the orders of a lost one");
+  expect(Array.isArray(items) && items.length === 0, "a new user has the orders of a lost one");
   const changed = await as(token, "PATCH", `/products/${lost.product}`, { price: 1 });
-  expect(changed.status === 403, `a new person changes a product of a lost one: ${changed.status}`);
-  expect(await isThere(chaos, `/orders/${lost.order}`), "an admin does not see the order of a lost person");
+  expect(changed.status === 403, `a new user can change a product of a lost one: ${changed.status}`);
+  expect(await isThere(chaos, `/orders/${lost.order}`), "an admin can't see the order of a lost user");
 
   const { access_token: fallen } = await load.tokensOf(promoted);
   const isRefused = async (): Promise<boolean> => (await as(fallen, "GET", "/admin/outbox")).status === 403;
-  await until("who was made an admin after the backup is none", isRefused, SESSIONS_END_MS);
+  await until("a user made admin after the backup no longer is one", isRefused, SESSIONS_END_MS);
 }
 
 export const RESTORE_FAULTS: readonly Fault[] = [

@@ -58,7 +58,7 @@ const FIRST_THIRTY: readonly Fault[] = [
     name: "orders dies after emitting, before the answer",
     random: ["orders"],
     quick: true,
-    // the answer is held until the sweep has emitted
+    // holds the reply until the relay's sweep has published
     inject: diesAt(
       "orders",
       { point: "after query", match: NEW_ORDER, does: "delay", ms: 1_800 },
@@ -115,7 +115,7 @@ const FIRST_THIRTY: readonly Fault[] = [
       const orders = system.node("orders");
       await orders.arm({ point: "after query", match: NEW_ORDER, does: "delay", ms: 500 });
       const waiting = () => [...load.orders.values()].slice(-20).filter(({ status }) => status === undefined).length;
-      await until("several POSTs are under way", () => waiting() >= 3, 20_000, 5);
+      await until("several POSTs are in flight", () => waiting() >= 3, 20_000, 5);
       await slot?.process.kill();
       await orders.arm();
       if (slot) await system.launch(slot);
@@ -174,11 +174,11 @@ const FIRST_THIRTY: readonly Fault[] = [
       const reason = `nine seconds ${Date.now()}`;
       await slot?.process.arm({ point: "before query", match: reason, does: "delay", ms: 9_000 });
       void load.adjust(anyProduct(chaos), 1, reason);
-      await pause(1_000); // it is running by then; its caller gives up after 2 s
+      await pause(1_000); // the action is running by now; its call times out after 2 s
       slot?.amqp.reset();
       const applied = () => ask(chaos, "products", "select true from stock_movements where reason = $1", reason);
-      await until("the long action has ended", applied, 20_000);
-      expect(slot?.process.running === true, "the node with the long action has ended");
+      await until("the long action has finished", applied, 20_000);
+      expect(slot?.process.running === true, "the node with the long action has exited");
     },
   },
   {
@@ -210,7 +210,7 @@ const FIRST_THIRTY: readonly Fault[] = [
       for (const line of lines) line.slowDown(0, Infinity);
       expect(load.window.accepted > before, "no order was accepted over a slow network");
       const most = (await ask<number>(chaos, "orders", "select max(attempts) from outbox where created_at > now() - interval '20 s'")) ?? 0;
-      expect(most <= 6, `an announcement was sent ${most} times within 20 s`);
+      expect(most <= 6, `an event was published ${most} times within 20 s`);
     },
   },
   {
@@ -225,10 +225,10 @@ const FIRST_THIRTY: readonly Fault[] = [
     name: "connection cut during COMMIT",
     random: ["databases"],
     async inject({ system }) {
-      // an order is one statement, and these are its bound values; products commits in so many words
+      // orders commits with its single insert, recognised by its bound values; products sends an explicit commit
       const cuts = [cutCommits(system.databases.orders, '"unit_price_cents'), cutCommits(system.databases.products, "commit\0")];
       try {
-        await until("commits were cut", () => cuts.every((one) => one.cuts() >= 8), 60_000);
+        await until("connections were cut during commits", () => cuts.every((one) => one.cuts() >= 8), 60_000);
       } finally {
         for (const one of cuts) one.stop();
       }
@@ -247,7 +247,7 @@ const FIRST_THIRTY: readonly Fault[] = [
       await until("requests are refused", () => load.window.failures >= 5, 30_000);
       await node.arm();
       await accepting(chaos);
-      expect(load.window.failures >= 5, "nothing was refused by a pool of one");
+      expect(load.window.failures >= 5, "a pool of one connection refused nothing");
     },
     after: ({ system }) => system.relaunch("orders"),
   },
@@ -277,13 +277,13 @@ const FIRST_THIRTY: readonly Fault[] = [
       tombstones = await orderMany(chaos, 5, anyProduct(chaos));
       await Promise.all(tombstones.map((order) => chaos.load.cancel(order)));
       await node.arm();
-      await pause(3_500); // until the last postponed event has left
+      await pause(3_500); // until the last postponed event is out
     },
     async after(chaos) {
       const early = "select count(*)::int from reservations where order_id = any($1) and state = 'RELEASED' and lines = '[]'";
       const ids = tombstones.map((order) => order.id);
       const left = await ask<number>(chaos, "products", early, ids);
-      chaos.expect(left === ids.length, `${left ?? 0} of ${ids.length} early cancels left a tombstone`);
+      chaos.expect(left === ids.length, `only ${left ?? 0} of ${ids.length} early cancels left a tombstone`);
     },
   },
   {
@@ -300,7 +300,7 @@ const FIRST_THIRTY: readonly Fault[] = [
         broker.emit(stockSettled.name, { orders: [{ order_id: order.id, outcome: "RESERVED", lines_digest }] }),
       );
       await accepting(chaos);
-      chaos.expect((await statusOf(chaos, order)) === "CANCELLED", "a stale RESERVED brought a cancelled order back");
+      chaos.expect((await statusOf(chaos, order)) === "CANCELLED", "a stale RESERVED changed a cancelled order");
     },
   },
   {
@@ -312,13 +312,13 @@ const FIRST_THIRTY: readonly Fault[] = [
       const [poison] = await insertOrders(chaos, 1, product, { lines: "nonsense" });
       const is = (state: string) => async () =>
         (await ask(chaos, "orders", "select state from outbox where id = $1", poison?.id)) === state;
-      await until("the poison is parked", is("PARKED"), 30_000);
-      await accepting(chaos); // the others flow
+      await until("the poisoned row is parked", is("PARKED"), 30_000);
+      await accepting(chaos); // other orders are still processed
       const mended = { lines: [{ product_id: product, quantity: 1 }] };
       await system.sql("orders", "update outbox set payload = $2 where id = $1", [poison?.id, mended]);
       const replayed = await load.asAdmin("POST", `/admin/outbox/${poison?.id ?? ""}/replay`);
-      expect(replayed?.status === 202, `the replay was answered ${replayed?.status ?? "nothing"}`);
-      await until("the mended one is settled", is("SETTLED"), 30_000);
+      expect(replayed?.status === 202, `the replay's response was ${replayed?.status ?? "missing"}`);
+      await until("the repaired row is settled", is("SETTLED"), 30_000);
     },
   },
   {
@@ -338,7 +338,7 @@ const FIRST_THIRTY: readonly Fault[] = [
       await products.arm();
       for (const { id } of await parked()) {
         const replayed = await load.asAdmin("POST", `/admin/outbox/${id}/replay`);
-        expect(replayed?.status === 202 || replayed?.status === 409, `a replay was answered ${replayed?.status ?? "nothing"}`);
+        expect(replayed?.status === 202 || replayed?.status === 409, `a replay's response was ${replayed?.status ?? "missing"}`);
       }
       for (const order of orders) await becomes(chaos, order, "CONFIRMED");
     },
@@ -355,14 +355,14 @@ const FIRST_THIRTY: readonly Fault[] = [
       const before = products.memory;
       const product = anyProduct(chaos);
       await insertOrders(chaos, 3_000, product, { lines: [{ product_id: product, quantity: 1 }] });
-      // in flight: emitted within OUTBOX_RETRY_MS; what is overdue makes room for new orders
+      // in flight: published within OUTBOX_RETRY_MS; overdue rows no longer count against the in-flight cap
       const waiting = "select count(*)::int from outbox where state = 'PENDING' and emitted_at > now() - interval '5 s'";
       let most = 0;
       for (const end = Date.now() + 12_000; Date.now() < end;) most = Math.max(most, (await ask<number>(chaos, "orders", waiting)) ?? 0);
       const after = products.memory;
       await products.arm();
-      // give or take a batch: the relay and a commit may claim at the same moment
-      expect(most > 500 && most <= 1_024 + 128, `${most} events were outstanding at one time`);
+      // tolerates one extra batch, since the relay and a commit may claim at the same moment
+      expect(most > 500 && most <= 1_024 + 128, `${most} events were in flight at the same time`);
       expect(after < before + 150, `the products node grew from ${before.toFixed(0)} to ${after.toFixed(0)} MB`);
     },
   },
@@ -394,7 +394,7 @@ const FIRST_THIRTY: readonly Fault[] = [
       await Promise.all(orders.filter((_, n) => n % 3 === 0).map((order) => load.cancel(order)));
     },
     after: ({ system, expect }) => {
-      expect(!system.logsSay("deadlock detected"), "a deadlock was told in a node's log");
+      expect(!system.logsSay("deadlock detected"), "a node logged a deadlock");
       return Promise.resolve();
     },
   },
@@ -408,7 +408,7 @@ const FIRST_THIRTY: readonly Fault[] = [
         for (const slot of system.running(service)) {
           const before = load.window.failures;
           const code = await system.leave(slot);
-          expect(code === 0, `${slot.name} left with ${code ?? "a signal"}`);
+          expect(code === 0, `${slot.name} exited with ${code ?? "a signal"}`);
           await system.launch(slot);
           expect(load.window.failures === before, `${load.window.failures - before} requests failed while ${slot.name} restarted`);
         }
@@ -440,7 +440,7 @@ const FIRST_THIRTY: readonly Fault[] = [
       await pause(quick ? 15_000 : 60_000);
       const silence = load.window.silence;
       for (const node of nodes) node.signal("SIGCONT");
-      expect(silence < 15_000, `nothing was answered for ${silence} ms while peers were running`);
+      expect(silence < 15_000, `there was no response for ${silence} ms although peers were running`);
     },
   },
   { number: 30, name: "a whole node and its database killed", inject: loneNode },

@@ -11,13 +11,13 @@ import { checkOut, named, newestRelease } from "./release";
 import { startPostgres, type System } from "./system";
 
 /*
- * A new version takes the place of an older one while the shop runs.
+ * A new version replaces an older one while the shop runs.
  */
 
 const MIGRATION = "900_of_a_fault.sql";
 const TABLES: Readonly<Record<DatabaseName, string>> = { users: "users", products: "products", orders: "orders" };
 
-/** All that a migration may do while nodes of the version before serve. */
+/** All that a migration may do while nodes of the previous version are serving. */
 const additive = (table: string): string =>
   [
     `alter table ${table} add column of_a_fault bigint not null default 0 check (of_a_fault >= 0);`,
@@ -26,14 +26,14 @@ const additive = (table: string): string =>
     "",
   ].join("\n");
 
-/** The newest release; without one, the build of this tree stands for it. */
+/** Builds the newest release; if there is none, uses the build of this tree. */
 async function older(common: System, folder: string): Promise<string> {
   const wanted = process.env["CHAOS_RELEASE"];
   const release = wanted === undefined ? await newestRelease() : await named(wanted);
   return release === undefined ? common.buildFolder : build(folder, await checkOut(release, folder));
 }
 
-/** This tree, with one more migration for each service. */
+/** Copies this tree's build and adds one migration to each service. */
 async function newer(common: System, folder: string): Promise<string> {
   const copy = path.join(folder, "newer");
   await cp(common.buildFolder, copy, { recursive: true, verbatimSymlinks: true });
@@ -47,7 +47,7 @@ interface Fleets {
   to: Fleet;
 }
 
-/** A shop of the older version, whose nodes of the newer one wait. */
+/** Starts a shop of the older version. The nodes of the newer version are prepared but not started. */
 async function lay({ common, random, onStop }: GroundPlan): Promise<[Ground, Fleets]> {
   const folder = path.join(common.folder, "fault-42");
   mkdirSync(folder);
@@ -80,7 +80,7 @@ export const UPGRADE_FAULTS: readonly Fault[] = [
       const { load, expect } = chaos;
       for (const service of SERVICES) {
         await to.join(service);
-        await accepting(chaos); // from both, on the newer schema
+        await accepting(chaos); // by both versions, on the newer schema
         await from.leave(service);
       }
       const { failures, failed } = load.window;

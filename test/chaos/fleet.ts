@@ -1,7 +1,7 @@
 import { SERVICES, type ServiceName } from "../../config";
 import type { How, Slot, System } from "./system";
 
-/** A node for each service, all of one build. */
+/** One node per service, all of the same build. */
 export class Fleet {
   private constructor(
     readonly name: string,
@@ -10,24 +10,24 @@ export class Fleet {
     private readonly how: How,
   ) {}
 
-  /** None of its nodes runs yet. @param name a part of the ids of its nodes */
+  /** Prepares the nodes without starting them. @param name a part of their ids */
   static async of(system: System, name: string, build: string, how: How = {}): Promise<Fleet> {
     const slots: Slot[] = [];
     for (const service of SERVICES) slots.push(await system.place(service, build, name));
     return new Fleet(name, system, slots, how);
   }
 
-  /** Starts its nodes of these services; each brings its database to the schema of its build. */
+  /** Starts the nodes of these services; each migrates its database to the schema of its build. */
   async join(...services: readonly ServiceName[]): Promise<void> {
     await Promise.all(services.map((service) => this.system.launch(this.slot(service), this.how)));
   }
 
-  /** SIGTERM. @throws where a node does not end with exit code 0 */
+  /** Sends SIGTERM. @throws if a node doesn't exit with code 0 */
   async leave(...services: readonly ServiceName[]): Promise<void> {
     await Promise.all(
       services.map(async (service) => {
         const code = await this.system.leave(this.slot(service));
-        if (code !== 0) throw new Error(`${this.slot(service).name} left with ${code ?? "a signal"}`);
+        if (code !== 0) throw new Error(`${this.slot(service).name} exited with ${code ?? "a signal"}`);
       }),
     );
   }

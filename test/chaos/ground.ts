@@ -4,7 +4,7 @@ import { Load } from "./load";
 import type { PostgresServer } from "./postgres-server";
 import type { Postgres } from "./system";
 
-/** A shop on databases of its own, with the build and the RabbitMQ of the common system, and with a load. @param env of its nodes, over the usual */
+/** Starts a shop with a load on other databases, with the build and RabbitMQ of the common system. @param env additional variables of its nodes */
 export async function shopOn(
   postgres: Postgres,
   { common, random, onStop }: GroundPlan,
@@ -19,13 +19,13 @@ export async function shopOn(
   return { system, load };
 }
 
-/** The same with all three databases on one server, which has none yet. */
+/** The same with all three databases on one server, where it creates them. */
 export async function shopOnServer(server: PostgresServer, plan: GroundPlan, name: string): Promise<Ground> {
   for (const database of Object.values(DATABASE_NAMES)) await server.createDatabase(database, "postgres");
   return shopOn(server, plan, name);
 }
 
-/** Of a fault on a ground of its own that needs more of that ground than its system and its load. @param lay gives that too */
+/** For a fault with its own shop that also needs other parts of it, such as a server. @param lay starts the shop and returns them, too */
 export function onGround<T>(
   lay: (plan: GroundPlan) => Promise<[Ground, T]>,
   inject: (chaos: Chaos, more: T) => Promise<void>,
@@ -38,7 +38,7 @@ export function onGround<T>(
       return ground;
     },
     async inject(chaos) {
-      if (laid === undefined) throw new Error("no ground was laid");
+      if (laid === undefined) throw new Error("inject was called before ground");
       await inject(chaos, laid.more);
     },
   };

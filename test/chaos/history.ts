@@ -9,8 +9,8 @@ import type { Shop } from "./system";
 const MOST_TOLD = 20;
 
 /**
- * Checks all that the clients have seen since the load began. Nothing where a database has fallen back: what was answered may be lost then.
- * @param isQuiet no outbox row is pending, and the load has stopped: then it reads what is there first, so that the stock can be balanced
+ * Checks the clients' whole history since the load began. Checks nothing if a database was restored, since confirmed writes may then be lost.
+ * @param isQuiet no outbox row is pending and the load has stopped: the current state is read first, which lets the checks balance the stock
  */
 export async function findInHistory(shop: Shop, load: Load, isQuiet: boolean): Promise<string[]> {
   const { history, losses, readers } = load;
@@ -28,7 +28,7 @@ export async function findInHistory(shop: Shop, load: Load, isQuiet: boolean): P
     .map(({ check, message }) => `history: ${check}: ${message}`);
 }
 
-/** The orders that need not be read: those that are final, and those that were CONFIRMED in an earlier quiet spell and that nobody has asked to cancel since. */
+/** Orders that need no further read: final ones, and those CONFIRMED in an earlier quiet period without a cancel since. */
 function settled(operations: readonly Operation[]): Set<string> {
   const statuses = new Map<string, string>();
   const quiet = new Set<string>();
@@ -37,13 +37,13 @@ function settled(operations: readonly Operation[]): Set<string> {
     if (operation.kind === "quiet") for (const [id, status] of statuses) if (status === "CONFIRMED") quiet.add(id);
     if (operation.kind === "order.cancel") quiet.delete(operation.order);
     const seen = "seen" in operation ? operation.seen : undefined;
-    // a place shows its order as it was made, also when it is repeated
+    // the response to POST /orders shows the order as it was created, even for a retry
     if (operation.kind !== "order.place" && seen !== undefined && "status" in seen && !isFinal(seen.id)) statuses.set(seen.id, seen.status);
   }
   return new Set([...statuses.keys()].filter((id) => isFinal(id) || quiet.has(id)));
 }
 
-/** What faults have ordered by SQL, past all clients: stock that went at some time since the last quiet spell, as an adjustment that nobody saw. */
+/** Records orders that faults inserted by SQL: as stock adjustments of unknown outcome, at some time since the last quiet period. */
 async function recordStrangers(shop: Shop, { history, orders, strangers }: Load): Promise<void> {
   const held = await shop.sql<{ product: string; units: number }>(
     "orders",
@@ -59,7 +59,7 @@ async function recordStrangers(shop: Shop, { history, orders, strangers }: Load)
   }
 }
 
-/** One JSON object a line, as `npm run history` reads it. */
+/** Writes one JSON object per line, as `npm run history` reads it. */
 export async function writeHistory(file: string, operations: readonly Operation[]): Promise<void> {
   const lines = function* (): Generator<string> {
     for (const operation of operations) yield `${JSON.stringify(operation)}\n`;

@@ -19,12 +19,12 @@ import { messageOf, pause, until } from "./wait";
 export type { OrderRecord } from "./records";
 
 const MOST_UNDER_WAY = 48;
-/** Of failed requests so many are described. */
+/** How many failed requests are described. */
 const MOST_FAILED = 20;
 export const PLENTY = 100_000;
 const SCARCE = 40;
 
-/** Clients of the public API that order, cancel, adjust, and repeat what was not answered. */
+/** Clients of the public API that order, cancel, adjust stock, and retry requests without a response. */
 export class Load {
   readonly orders = new Map<string, OrderRecord>();
   readonly adjustments: Adjustment[] = [];
@@ -32,17 +32,17 @@ export class Load {
   readonly products = new Map<string, number>();
   readonly violations: string[] = [];
   readonly losses = new Losses();
-  /** What all of its clients saw. */
+  /** The requests and responses of all clients. */
   readonly history = new Recorder();
-  /** Units of each product that orders of nobody here hold, as far as the history knows of them. */
+  /** Units per product held by orders that none of our clients placed, as last recorded in the history. */
   readonly strangers = new Map<string, number>();
-  /** Whoever gets a 401 logs in again, and goes on. */
+  /** Whether a client that gets a 401 logs in again. */
   sessionsMayEnd = false;
   window = new Window();
   private readonly people: Credentials[] = [];
-  /** Of each client. */
+  /** Access tokens, by client. */
   tokens: string[] = [];
-  /** Products that nobody orders: their prices change. */
+  /** Products that are never ordered; only their prices change. */
   readonly exhibits: string[] = [];
   private admin = "";
   private loggingIn: Promise<void> | undefined;
@@ -70,7 +70,7 @@ export class Load {
   }
 
   async setUp(): Promise<void> {
-    await until("the whole shop answers", async () => (await fetch(`${this.shop.url}/health`)).ok, 30_000);
+    await until("the whole shop is healthy", async () => (await fetch(`${this.shop.url}/health`)).ok, 30_000);
     for (let n = 0; n < this.clients; n++) this.people.push(await this.register());
     await this.logIn();
     for (let n = 0; n < 5; n++) this.plenty.push(await this.createProduct(PLENTY));
@@ -78,7 +78,7 @@ export class Load {
     for (let n = 0; n < 2; n++) this.exhibits.push(await this.createProduct(SCARCE));
   }
 
-  /** A new account. */
+  /** Registers a new account. */
   async register(email = `${randomUUID()}@shop.test`): Promise<Credentials> {
     const credentials = { email, password: "correct horse battery" };
     await this.patiently(() => this.request("POST", "/register", credentials));
@@ -87,11 +87,11 @@ export class Load {
 
   async tokensOf(credentials: Credentials): Promise<{ access_token: string; refresh_token: string }> {
     const answer = await this.patiently(() => this.request("POST", "/token", credentials));
-    if (answer?.status !== 200) throw new Error(`no login: ${answer?.status ?? "no answer"} ${answer?.body ?? ""}`);
+    if (answer?.status !== 200) throw new Error(`login failed: ${answer?.status ?? "no response"} ${answer?.body ?? ""}`);
     return JSON.parse(answer.body) as { access_token: string; refresh_token: string };
   }
 
-  /** Everybody logs in, once however many ask for it. */
+  /** Logs in all users. Concurrent calls share one login. */
   private logIn(): Promise<void> {
     const all = async (): Promise<void> => {
       const granted: string[] = [];
@@ -104,21 +104,21 @@ export class Load {
 
   async createProduct(quantity: number): Promise<string> {
     const product = { name: "Lamp", price: 19.99, quantity };
-    // one that was made without an answer stays nobody's
+    // a product created without a response stays unused
     const answer = await this.insist(() => this.request("POST", "/products", product, this.tokens[0]));
-    if (answer?.status !== 201) throw new Error(`no product: ${answer?.status ?? "no answer"} ${answer?.body ?? ""}`);
+    if (answer?.status !== 201) throw new Error(`creating a product failed: ${answer?.status ?? "no response"} ${answer?.body ?? ""}`);
     const { id } = JSON.parse(answer.body) as { id: string };
     this.products.set(id, quantity);
     return id;
   }
 
-  /** Begins anew to count. */
+  /** Resets the counters. */
   openWindow(): void {
     this.window = new Window();
     this.lastAnswer = Date.now();
   }
 
-  /** @param rate requests a second; readers make some more, which count for no figure of the window */
+  /** @param rate requests per second; the readers send more, which the window doesn't count */
   start(rate: number): void {
     this.openWindow();
     this.readers.start(rate);
@@ -127,7 +127,7 @@ export class Load {
     }, 1000 / rate);
   }
 
-  /** No new requests; waits until each that is under way has its answer or is given up. */
+  /** Stops sending, and waits until every request in flight has its response or was abandoned. */
   async stop(): Promise<void> {
     clearInterval(this.timer);
     this.timer = undefined;
@@ -155,7 +155,7 @@ export class Load {
     return from[Math.floor(this.random() * from.length)];
   }
 
-  /** Several products, in any order; now and then more than there is. */
+  /** Several products in random order; sometimes more than is in stock. */
   private basket(): Line[] {
     const dice = this.random();
     if (dice < 0.04) return [{ product_id: this.pick(this.scarce) ?? "", quantity: 9_999 }];
@@ -166,7 +166,7 @@ export class Load {
       .map(([, id]) => ({ product_id: id, quantity: 1 + Math.floor(this.random() * 3) }));
   }
 
-  /** Orders under a new key, until there is a definite answer. */
+  /** Orders with a new key, and retries until there is a definite response. */
   async order(items: Line[], spared = true, client = Math.floor(this.random() * this.clients)): Promise<OrderRecord> {
     const record: OrderRecord = { key: randomUUID(), client, items, attempts: 0, at: Date.now(), spared };
     this.orders.set(record.key, record);
@@ -184,10 +184,10 @@ export class Load {
       this.window.accepted++;
       record.id = (JSON.parse(answer.body) as { id: string }).id;
       this.readers.wrote(record);
-    } else if (answer.status !== 409) this.violations.push(`an order was answered ${answer.status}: ${answer.body}`);
+    } else if (answer.status !== 409) this.violations.push(`unexpected response to an order: ${answer.status} ${answer.body}`);
   }
 
-  /** Sends an answered order again: the answer must be the same to the letter. One that is lost is a new one. */
+  /** Repeats an order that had a response: the response must be identical. If the order was lost, this creates a new one. */
   async repeat(record: OrderRecord): Promise<void> {
     this.window.repeats++;
     const { status, body, id } = record;
@@ -197,7 +197,7 @@ export class Load {
       this.losses.counts.orders++;
       delete record.cancel;
       this.noteOrder(record, answer);
-    } else this.violations.push(`key ${record.key} was answered ${status ?? ""} ${body ?? ""}, then ${answer.status} ${answer.body}`);
+    } else this.violations.push(`the response to key ${record.key} was ${status ?? ""} ${body ?? ""}, then ${answer.status} ${answer.body}`);
   }
 
   async cancel(record: OrderRecord): Promise<void> {
@@ -210,10 +210,10 @@ export class Load {
     this.readers.wrote(record);
     const isLost = answer.status === 404 && this.losses.mayHave("orders", record);
     if (answer.status !== 200 && answer.status !== 409 && !isLost)
-      this.violations.push(`a cancel was answered ${answer.status}: ${answer.body}`);
+      this.violations.push(`unexpected response to a cancel: ${answer.status} ${answer.body}`);
   }
 
-  /** Has no key, so it is never repeated: without an answer it may have been applied. */
+  /** Adjusts stock. Without a key it can't be retried, so without a response it may have been applied. */
   async adjust(product_id: string, delta: number, reason = `chaos ${randomUUID()}`): Promise<void> {
     const adjustment: Adjustment = { reason, product_id, delta };
     this.adjustments.push(adjustment);
@@ -223,7 +223,7 @@ export class Load {
     this.readers.wrote(product_id);
   }
 
-  /** As the admin, until there is a definite answer. */
+  /** Sends a request as the admin until there is a definite response. */
   asAdmin(method: string, path: string, body?: unknown): Promise<Answer | undefined> {
     return this.insist(() => this.request(method, path, body, this.admin, Math.min(60_000, this.giveUpMs)));
   }
@@ -232,17 +232,17 @@ export class Load {
     return this.request("POST", "/orders", { items }, this.tokens[client], CLIENT_TIMEOUT_MS, { "idempotency-key": key });
   }
 
-  /** As who they are, who logs in again where that is called for. */
+  /** Retries, and logs in again after a 401 if sessions may end. */
   private insist(attempt: () => Promise<Answer>): Promise<Answer | undefined> {
     return this.patiently(async () => {
       const answer = await attempt();
       if (answer.status !== 401 || !this.sessionsMayEnd) return answer;
       await this.logIn();
-      return { ...answer, status: 0 }; // as who they are now, in a moment
+      return { ...answer, status: 0 }; // retry with the new tokens
     });
   }
 
-  /** Repeats after a 5xx, a time-out or a broken connection, and where the first attempt is still under way. */
+  /** Retries after a 5xx, a time-out or a lost connection, and while the first attempt is still in flight. */
   private async patiently(attempt: () => Promise<Answer>): Promise<Answer | undefined> {
     const deadline = Date.now() + this.giveUpMs;
     for (let repeats = 0; Date.now() < deadline; repeats++) {
@@ -254,7 +254,7 @@ export class Load {
     return undefined;
   }
 
-  /** @returns status 0 where there was no answer, or none of the shop's */
+  /** @returns status 0 if there was no response, or only the balancer's */
   async request(
     method: string,
     path: string,
@@ -274,7 +274,7 @@ export class Load {
     window.slowest = Math.max(window.slowest, answered - sent);
     if (status === 0 || status >= 500) {
       window.failures++;
-      if (window.failed.length < MOST_FAILED) window.failed.push(`${what}: ${status || "no answer"} ${body}`);
+      if (window.failed.length < MOST_FAILED) window.failed.push(`${what}: ${status || "no response"} ${body}`);
       return;
     }
     const now = Date.now();

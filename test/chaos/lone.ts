@@ -9,7 +9,7 @@ import { NODE_ENV, sql, type Shop } from "./system";
 import { freePorts, until } from "./wait";
 import { verify } from "./verdict";
 
-/** One process with everything and its own PostgreSQL: all of it killed at once, twice, and started again. */
+/** A single process with all services and its own PostgreSQL is killed together with it, twice, and restarted. */
 export async function loneNode({ system, random, expect }: Chaos): Promise<void> {
   const dataDir = path.join(system.folder, "lone");
   const [port = 0] = await freePorts(1);
@@ -40,7 +40,7 @@ export async function loneNode({ system, random, expect }: Chaos): Promise<void>
     load.start(30);
     for (let time = 0; time < 2; time++) {
       const enough = load.orders.size + 60;
-      await until("orders are under way", () => load.orders.size >= enough, 20_000);
+      await until("orders are being sent", () => load.orders.size >= enough, 20_000);
       await node.killTree();
       node = await launch();
     }
@@ -49,7 +49,7 @@ export async function loneNode({ system, random, expect }: Chaos): Promise<void>
     await load.stop();
     for (const violation of [...(await verify(shop, load, 60_000)), ...load.violations]) expect(false, violation);
   } finally {
-    node.signal("SIGTERM"); // takes its PostgreSQL along
+    node.signal("SIGTERM"); // stops its PostgreSQL, too
     await node.ended(20_000).catch(() => node.killTree());
   }
 }

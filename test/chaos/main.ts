@@ -14,19 +14,19 @@ import { pendingRows, recovered, verify } from "./verdict";
 import { messageOf, pause, seeded, until } from "./wait";
 
 interface Row {
-  /** one, or two at one time */
+  /** one fault, or two that overlap */
   faults: readonly Fault[];
-  /** the fault met a sound system, and could be made */
+  /** the system was healthy before the fault, and the fault could be caused */
   sound: boolean;
   accepted: number;
-  /** Answered, and then lost with a database that fell back; it counts as no violation. */
+  /** Successful writes lost with a database that was set back; no violations. */
   lost: number;
   repeats: number;
   failures: number;
   silence: number;
   slowest: number;
   recovery: number | undefined;
-  /** Of the whole history that was checked; undefined where it was not, since a database had fallen back. */
+  /** Number of operations in the checked history; undefined if it wasn't checked, since a database was set back. */
   operations: number | undefined;
   violations: string[];
   notRun?: string | undefined;
@@ -49,21 +49,21 @@ const { values: options } = parseArgs({
 });
 
 const WITHIN_MS = 45_000;
-/** More than any fault of a control needs in a sound system, and little else: nobody waits long for what must fail. */
+/** Enough for a control's fault in a healthy system, and not much more, since the wait is expected to fail. */
 const CONTROL_WITHIN_MS = 20_000;
 const CONTROL_GIVE_UP_MS = 5_000;
-/** How often a random run makes a second fault while the first one is on. */
+/** How often a random run causes a second fault during the first one. */
 const OVERLAPPING = 1 / 4;
 const control = options["without-repeat"] || options["stock-transporter"];
 const random = seeded(Number(options.seed));
 const stops: (() => Promise<void>)[] = [];
 const since = Date.now();
-let folder = ""; // of a run
+let folder = ""; // of the run
 let now = "starting";
 let load: Load | undefined;
 let progress: NodeJS.Timeout | undefined;
 
-/** The environment that makes a control of a run: the harness must find what it is there to find. */
+/** Variables that turn a run into a control: they disable a guard, and the harness must detect the consequences. */
 function environment(): Record<string, string> {
   return {
     ...(options["without-repeat"] && { OUTBOX_RETRY_MS: "3600000", OUTBOX_RETRY_MAX_MS: "3600000", CHAOS_WITHOUT_REVIVAL: "1" }),
@@ -76,17 +76,17 @@ function chosen(): Fault[] {
     const numbers = options.fault.split(",").map(Number);
     return numbers.map((number) => {
       const fault = FAULTS.find((one) => one.number === number);
-      if (fault === undefined) throw new Error(`there is no fault ${number}: see --list`);
+      if (fault === undefined) throw new Error(`there is no fault ${number}; see --list`);
       return fault;
     });
   }
-  // one is enough: what it leaves undone would count against the next
+  // only one fault, since its unsettled rows would count against the next one
   if (options["without-repeat"]) return FAULTS.filter(({ number }) => number === 4);
   if (options["stock-transporter"]) return FAULTS.filter(({ number }) => number === 12);
   return FAULTS.filter((fault) => !options.quick || fault.quick);
 }
 
-/** One fault, or two at one time, on the common ground or on one of its own. */
+/** Runs one fault, or two that overlap, on the common system or on their own. */
 async function run(faults: readonly Fault[], common: System, topology: Topology): Promise<Row> {
   const none = { accepted: 0, lost: 0, repeats: 0, failures: 0, silence: 0, slowest: 0, recovery: undefined, operations: undefined };
   const row: Row = { faults, sound: true, ...none, violations: [] };
@@ -100,7 +100,7 @@ async function run(faults: readonly Fault[], common: System, topology: Topology)
   return row;
 }
 
-/** Everyday life on the common ground, while a random run does something on another one. */
+/** Keeps the load of the common system running while a random run causes a fault in another one. */
 async function beside(row: Row, common: System, load: Load, act: () => Promise<void>): Promise<void> {
   load.start(Number(options.rate));
   await act();
@@ -120,15 +120,15 @@ async function onOwn(lay: NonNullable<Fault["ground"]>, common: System, row: Row
     await take(row, ground.system, ground.load, {});
   } catch (error) {
     row.sound = false;
-    row.violations.push(`no ground for it: ${messageOf(error)}`);
+    row.violations.push(`the fault's own shop could not be started: ${messageOf(error)}`);
   } finally {
     load = usual;
     await end();
-    if (stops.includes(end)) stops.splice(stops.indexOf(end), 1); // where nobody ends all
+    if (stops.includes(end)) stops.splice(stops.indexOf(end), 1); // unless everything is being ended
   }
 }
 
-/** From a sound system to a sound system. */
+/** Causes faults in a healthy system, and checks that it recovers. */
 async function take(row: Row, system: System, load: Load, topology: Topology): Promise<void> {
   const { faults, violations } = row;
   const chaos: Chaos = {
@@ -154,18 +154,18 @@ async function take(row: Row, system: System, load: Load, topology: Topology): P
   await system.scale(faults.reduce((nodes, fault) => ({ ...nodes, ...fault.nodes }), topology));
   load.start(Number(options.rate));
   const warm = () => load.window.accepted >= 15;
-  await until("the load runs", warm, control ? CONTROL_WITHIN_MS : 60_000).catch(unsound("before the fault"));
+  await until("the load is running", warm, control ? CONTROL_WITHIN_MS : 60_000).catch(unsound("before the fault"));
   load.openWindow();
   const inject = async (fault: Fault, n: number): Promise<void> => {
-    if (n > 0) await pause(random() * 1_000); // at any moment of the first one
-    await fault.inject(chaos).catch(unsound("the fault could not be done, or its end not be seen"));
+    if (n > 0) await pause(random() * 1_000); // at a random moment during the first one
+    await fault.inject(chaos).catch(unsound("the fault could not be caused, or its end was not observed"));
   };
-  // a delivery behind the end of a channel closes the whole connection, and from that Moleculer's own recovers
+  // a delivery on a closed channel would close the whole connection, from which Moleculer's transporter recovers
   if (options["stock-transporter"]) await lull(system, load);
   await Promise.all(faults.map(inject));
   if (options["stock-transporter"]) load.start(Number(options.rate));
   const end = Date.now();
-  // looked at for longer, to tell late from never
+  // waits longer than allowed, to distinguish a late recovery from none
   row.recovery = await recovered(system, load, end, within * (control ? 1 : 2)).catch(note("no recovery"));
   if ((row.recovery ?? 0) > within) violations.push(`recovery took ${row.recovery} ms, more than ${within}`);
   await load.stop();
@@ -179,10 +179,10 @@ async function take(row: Row, system: System, load: Load, topology: Topology): P
   if (!load.losses.any) row.operations = load.history.operations?.length;
 }
 
-/** No more requests, and nothing left under way between the nodes. */
+/** Stops the load and waits until nothing is in flight between the nodes. */
 async function lull(system: System, load: Load): Promise<void> {
   await load.stop();
-  await until("nothing is under way", async () => (await pendingRows(system)).length === 0, CONTROL_WITHIN_MS);
+  await until("nothing is in flight", async () => (await pendingRows(system)).length === 0, CONTROL_WITHIN_MS);
 }
 
 async function runAll(): Promise<Row[]> {
@@ -195,10 +195,10 @@ async function runAll(): Promise<Row[]> {
   await load.setUp();
 
   const rows: Row[] = [];
-  const told = new Set<string>(); // an order that is lost stays lost: it is told once
+  const told = new Set<string>(); // a lost order stays lost, so each violation is reported once
   for (const faults of options.random ? schedule() : chosen().map((fault) => [fault])) {
     const row = await run(faults, system, topology);
-    if (cleaning !== undefined) break; // by a signal
+    if (cleaning !== undefined) break; // a signal has arrived
     row.violations = row.violations.filter((violation) => !told.has(violation));
     for (const violation of row.violations) told.add(violation);
     rows.push(row);
@@ -208,7 +208,7 @@ async function runAll(): Promise<Row[]> {
   return rows;
 }
 
-/** The same ones for the same seed: it is asked for nothing but the choice, since the load asks by the clock. */
+/** The same faults for the same seed. It has its own generator, since the load draws numbers depending on time. */
 function* schedule(): Generator<Fault[]> {
   const choice = seeded(Number(options.seed));
   const pick = (from: Fault[]): Fault[] => from.slice(Math.floor(choice() * from.length)).slice(0, 1);
@@ -221,7 +221,7 @@ function* schedule(): Generator<Fault[]> {
   }
 }
 
-/** In place on a terminal; elsewhere, CI's log among them, a line now and then. */
+/** Updates one line on a terminal; elsewhere, such as in CI logs, prints a line every 15 s. */
 function showProgress(): void {
   const { isTTY } = process.stderr;
   const show = (): void => {
@@ -237,7 +237,7 @@ const seconds = (): string => ((Date.now() - since) / 1000).toFixed(0);
 
 function tell(row: Row): void {
   const { violations, notRun, recovery, lost } = row;
-  const ok = `ok, recovered after ${recovery ?? "?"} ms${lost > 0 ? `; ${lost} orders, cancels and adjustments are lost` : ""}`;
+  const ok = `ok, recovered after ${recovery ?? "?"} ms${lost > 0 ? `; ${lost} orders, cancels and adjustments were lost` : ""}`;
   const what = notRun ?? (violations.length > 0 ? `${violations.length} VIOLATIONS` : ok);
   if (process.stderr.isTTY) process.stderr.write("\r\x1b[K");
   console.log(`${seconds().padStart(5)} s  ${numbersOf(row)} ${namesOf(row)}: ${what}`);
@@ -246,7 +246,7 @@ function tell(row: Row): void {
 
 const HEAD = ["#", "fault", "orders", "lost", "repeats", "failed", "silence ms", "slowest ms", "recovery ms", "history", "violations"];
 
-/** Of as many cells as the head, or fewer where it was not run. */
+/** As many cells as HEAD has, or fewer if the fault was not run. */
 function cellsOf(row: Row): string[] {
   const { notRun, accepted, lost, repeats, failures, silence, slowest, recovery, operations, violations } = row;
   const checked = operations ?? "not checked";
@@ -264,7 +264,7 @@ function table(rows: Row[]): string {
 
 let cleaning: Promise<void> | undefined;
 
-/** Once: a run that was broken off fails while all is being ended, and must not exit before that is done. */
+/** Cleans up only once: an interrupted run fails during the cleanup, and must not exit before it is complete. */
 const cleanUp = (keepLogs: boolean): Promise<void> => (cleaning ??= endEverything(keepLogs));
 
 async function endEverything(keepLogs: boolean): Promise<void> {
@@ -283,19 +283,19 @@ async function main(): Promise<number> {
     return 0;
   }
   if (!RabbitMQ.isInstalled()) {
-    console.error("The fault runs need Debian's rabbitmq-server, which is not installed here: apt-get install rabbitmq-server");
+    console.error("The fault runs need Debian's rabbitmq-server, which is not installed: apt-get install rabbitmq-server");
     return 2;
   }
   if (options.report !== undefined) checkReport(options.report);
   const rows = await runAll();
-  // a fault that met a broken system, or could not be made, proves nothing about a control
+  // for a control, violations don't count if the system was unhealthy before or the fault could not be caused
   const found = rows.some((row) => row.violations.length > 0 && (row.sound || !control));
   console.log(`\n${table(rows)}\n`);
   if (options.report !== undefined) await writeReport(options.report, Number(seconds()), HEAD, rows.map(cellsOf));
   if (options.history !== undefined) await writeHistory(options.history, load?.history.operations ?? []);
   if (options.random) console.log(`seed ${options.seed}, ${rows.flatMap((row) => row.faults).length} faults`);
-  if (control) console.log(found ? "The control was found out, as it should be." : "The control was NOT found out: the harness is blind.");
-  if (found && !control) console.log(`The logs of the nodes are in ${folder}`);
+  if (control) console.log(found ? "The control's violations were detected, as expected." : "The control's violations were NOT detected.");
+  if (found && !control) console.log(`The nodes' logs are in ${folder}`);
   await cleanUp(found && !control);
   return found === control ? 0 : 1;
 }
@@ -310,6 +310,6 @@ main().then(
   async (error: unknown) => {
     console.error(error);
     await cleanUp(true);
-    process.exit(error instanceof Error && error.message.includes("RabbitMQ takes connections") ? 2 : 1);
+    process.exit(error instanceof Error && error.message.includes("RabbitMQ accepts connections") ? 2 : 1);
   },
 );

@@ -3,14 +3,14 @@ import type { Place } from "./rabbitmq";
 
 const ip = (...args: string[]): void => void execFileSync("ip", args, { stdio: ["ignore", "ignore", "pipe"] });
 
-/** Network namespaces on one bridge, each with an address that this machine reaches. Needs root on Linux. */
+/** Network namespaces on one bridge, each with an address that the host can reach. Needs root on Linux. */
 export class Network {
   private readonly subnet = `10.213.${process.pid % 250}`;
   private readonly bridge = `chaos${process.pid}`; // at most 15 characters
 
   private constructor(private readonly count: number) {}
 
-  /** @returns why there can be none here */
+  /** @returns why it can't be used here */
   static impossible(): string | undefined {
     try {
       new Network(1).build().end();
@@ -28,7 +28,7 @@ export class Network {
     return Array.from({ length: this.count }, (_, n) => ({ address: this.address(n), namespace: this.namespace(n) }));
   }
 
-  /** Nothing comes from one place to the others, nor the other way, and nobody is told. This machine reaches all of them. */
+  /** Drops all packets between one namespace and the others without notifying either side. The host still reaches all of them. */
   isolate(n: number): void {
     for (const other of this.others(n)) {
       ip("-n", this.namespace(n), "route", "add", "blackhole", this.address(other));
@@ -43,7 +43,7 @@ export class Network {
     }
   }
 
-  /** As when a place's cable is pulled: nothing passes, and nobody is told. */
+  /** Drops all packets of a namespace without notification, as when a cable is pulled. */
   unplug(n: number): void {
     ip("link", "set", this.cable(n), "down");
   }
@@ -99,6 +99,6 @@ function attempt(...args: string[]): void {
   try {
     ip(...args);
   } catch {
-    // it was not made, or went with another
+    // it wasn't created, or was removed together with another
   }
 }

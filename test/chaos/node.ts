@@ -6,19 +6,19 @@ import { readIfThere } from "../../scripts/postgres-binaries";
 import { until } from "./wait";
 
 interface Launch {
-  /** the folder of the build */
+  /** folder of the build */
   build: string;
   logFile: string;
-  /** its readiness */
+  /** URL of its readiness */
   readyUrl: string;
   env: Record<string, string>;
-  /** of Node.js, over those of `npm start` */
+  /** flags of Node.js, in addition to those of `npm start` */
   flags?: readonly string[] | undefined;
-  /** gets the messages of a preload; without it there is no channel for them */
+  /** gets the messages of a preload; without it, no IPC channel is opened */
   hear?: ((message: unknown) => void) | undefined;
 }
 
-/** Starts have to share two cores with a load. */
+/** Generous, since a start shares two cores with the load. */
 const START_MS = 60_000;
 
 /** One process of the shop, as `npm start` would start it, with the failpoints loaded. */
@@ -37,13 +37,13 @@ export class NodeProcess {
       cwd: build,
       env: { PATH: process.env["PATH"] ?? "", NODE_ENV: "test", CHAOS_FAILPOINT_FILE: this.failpointFile, ...env },
       stdio: ["ignore", log, log, ...(hear ? (["ipc"] as const) : [])],
-      detached: true, // Ctrl-C is for us: we end it
+      detached: true, // Ctrl-C must reach only us; we stop the process ourselves
     });
     closeSync(log);
     if (hear) this.child.on("message", hear);
   }
 
-  /** To its preload. */
+  /** Sends a message to its preload. */
   send(message: Serializable): void {
     this.child.send(message);
   }
@@ -66,18 +66,18 @@ export class NodeProcess {
 
   async ready(): Promise<void> {
     await until(`${this.logFile} is ready`, () => !this.running || this.isReady(), START_MS);
-    if (!this.running) throw new Error(`a node has ended while it started, see ${this.logFile}`);
+    if (!this.running) throw new Error(`a node exited during its start, see ${this.logFile}`);
   }
 
   signal(signal: NodeJS.Signals): void {
-    this.child.kill(signal); // nothing where it has ended
+    this.child.kill(signal); // does nothing if the process has exited
   }
 
   ended(ms = 20_000): Promise<void> {
-    return until(`${this.logFile} ends`, () => !this.running, ms, 10);
+    return until(`the node of ${this.logFile} exits`, () => !this.running, ms, 10);
   }
 
-  /** With its embedded PostgreSQL, where it has one. */
+  /** Kills the node and its embedded PostgreSQL, if it has one. */
   async killTree(): Promise<void> {
     killTree(this.child);
     await this.ended();
@@ -88,7 +88,7 @@ export class NodeProcess {
     await this.ended();
   }
 
-  /** Replaces what is armed; none disarms. */
+  /** Replaces the armed failpoints; without arguments, disarms all. */
   async arm(...points: Failpoint[]): Promise<void> {
     const text = JSON.stringify(points);
     rmSync(`${this.failpointFile}.seen`, { force: true });
@@ -104,8 +104,8 @@ export class NodeProcess {
 }
 
 /**
- * SIGKILL to a child of ours and all below it. Never by a pid from a file: a file that is gone reads as pid 0, and
- * below 0 is the whole machine.
+ * Sends SIGKILL to a child process and its descendants. Never use a pid from a file: a missing file would read as pid 0,
+ * whose descendants are all processes of the machine.
  */
 export function killTree(child: ChildProcess): void {
   const { pid } = child;
@@ -113,26 +113,26 @@ export function killTree(child: ChildProcess): void {
   signalTree(pid, "SIGKILL");
 }
 
-/** @param root a process that is surely ours */
+/** @param root a process that is certainly ours */
 export function signalTree(root: number, signal: NodeJS.Signals): void {
   for (const one of processTree(root)) {
     try {
       process.kill(one, signal);
     } catch {
-      // it has ended with its parent
+      // it exited with its parent
     }
   }
 }
 
 function processTree(root: number): number[] {
-  if (!Number.isInteger(root) || root <= 1 || root === process.pid) throw new Error(`${root} is no child of ours`);
+  if (!Number.isInteger(root) || root <= 1 || root === process.pid) throw new Error(`${root} is not a child process of ours`);
   const parents = readdirSync("/proc").flatMap((name): [number, number][] => {
     if (!/^\d+$/.test(name)) return [];
     try {
       const fields = readFileSync(`/proc/${name}/stat`, "utf8").split(") ").at(-1)?.split(" ") ?? [];
       return [[Number(name), Number(fields[1])]];
     } catch {
-      return []; // it has just ended
+      return []; // the process has just exited
     }
   });
   const tree = [root];

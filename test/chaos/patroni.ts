@@ -7,7 +7,7 @@ import { debianPrograms } from "./postgres-server";
 import { postmasterOf, sql } from "./system";
 import { freePorts, until } from "./wait";
 
-/** Seconds until a leader that says nothing is replaced: the least that Patroni takes. */
+/** Seconds until a silent leader is replaced: Patroni's minimum. */
 export const TTL_S = 20;
 const PASSWORD = "a password of the harness";
 const PROGRAMS = { patroni: "/usr/bin/patroni", "etcd-server": "/usr/bin/etcd", haproxy: "/usr/sbin/haproxy" };
@@ -22,7 +22,7 @@ interface Member {
   name: string;
   port: number;
   rest: number;
-  /** of its PostgreSQL */
+  /** PostgreSQL's data directory */
   data: string;
   patroni: ChildProcess | undefined;
 }
@@ -38,7 +38,7 @@ export class PatroniCluster {
     private readonly proxyPort: number,
   ) {}
 
-  /** @returns what is missing here */
+  /** @returns which program is missing here */
   static missing(): string | undefined {
     const missing = Object.entries(PROGRAMS).flatMap(([name, file]) => (existsSync(file) ? [] : name));
     if (debianPrograms() === undefined) missing.push("postgresql");
@@ -65,12 +65,12 @@ export class PatroniCluster {
     return cluster;
   }
 
-  /** libpq's form, with every server. */
+  /** A URL in libpq's form that lists every server. */
   list(database: string): string {
     return `postgres://postgres:${encodeURIComponent(PASSWORD)}@${this.members.map(({ port }) => `127.0.0.1:${port}`).join(",")}/${database}?target_session_attrs=read-write`;
   }
 
-  /** One address, behind which HAProxy leads to the primary. */
+  /** The URL of HAProxy, which forwards to the primary. */
   proxied(database: string): string {
     return urlOf(this.proxyPort, database);
   }
@@ -79,7 +79,7 @@ export class PatroniCluster {
     return sql<Row>(urlOf((await this.leader()).port, database), text, values);
   }
 
-  /** One is the primary, and the other a synchronous standby. */
+  /** Waits until one server is the primary and the other a synchronous standby. */
   sound(): Promise<void> {
     return until(
       "Patroni has a primary and a synchronous standby",
@@ -92,7 +92,7 @@ export class PatroniCluster {
     );
   }
 
-  /** SIGKILL to the primary's PostgreSQL: Patroni gives its place away. */
+  /** Sends SIGKILL to the primary's PostgreSQL; Patroni then promotes the standby. */
   async killPrimary(): Promise<void> {
     const leader = await this.leader();
     process.kill(postmasterOf(leader.data), "SIGKILL");
@@ -110,7 +110,7 @@ export class PatroniCluster {
     await this.succeeded(leader);
   }
 
-  /** SIGSTOP to all of the primary's machine, until another is the primary. */
+  /** Sends SIGSTOP to all processes of the primary's machine until the other server is the primary. */
   async freezePrimary(): Promise<void> {
     const leader = await this.leader();
     const signal = (name: NodeJS.Signals): void => {
@@ -124,7 +124,7 @@ export class PatroniCluster {
     }
   }
 
-  /** SIGKILL to everything: nothing of it is kept. */
+  /** Sends SIGKILL to everything, since nothing is kept. */
   end(): void {
     for (const { patroni } of this.members) patroni?.kill("SIGKILL");
     for (const member of this.members) {
@@ -132,17 +132,17 @@ export class PatroniCluster {
         signalTree(postmasterOf(member.data), "SIGCONT");
         signalTree(postmasterOf(member.data), "SIGKILL");
       } catch {
-        // it does not run
+        // it isn't running
       }
     }
     for (const other of this.others) other.kill("SIGKILL");
   }
 
   private succeeded(leader: Member): Promise<void> {
-    return until("another is the primary", async () => (await this.leader()).name !== leader.name, (TTL_S + 30) * 1_000, 100);
+    return until("the other server is the primary", async () => (await this.leader()).name !== leader.name, (TTL_S + 30) * 1_000, 100);
   }
 
-  /** Of whichever member answers. */
+  /** The roles according to the first member that responds. */
   private async roles(): Promise<{ name: string; role: string; state: string }[]> {
     type Answer = { members: { name: string; role: string; state: string }[] };
     const ask = async ({ rest }: Member): Promise<Answer> =>
@@ -169,7 +169,7 @@ export class PatroniCluster {
       env: { PATH: process.env["PATH"] ?? "", LANG: "C.UTF-8", HOME: this.folder, ...env },
       cwd: this.folder,
       stdio: ["ignore", log, log],
-      detached: true, // Ctrl-C is for us: we end it
+      detached: true, // Ctrl-C must reach only us; we stop the process ourselves
       ...owner(),
     });
   }
@@ -201,7 +201,7 @@ export class PatroniCluster {
           loop_wait: 2,
           retry_timeout: 5,
           synchronous_mode: true,
-          primary_start_timeout: 0, // whose PostgreSQL has died gives its place away
+          primary_start_timeout: 0, // fail over at once when the primary's PostgreSQL has died
           postgresql: { use_pg_rewind: true, parameters: { max_connections: 100, wal_log_hints: "on" } },
         },
         initdb: [{ encoding: "UTF8" }, { locale: "C" }, "data-checksums"],

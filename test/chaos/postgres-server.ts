@@ -9,12 +9,12 @@ import { freePorts, until } from "./wait";
 
 const run = promisify(execFile);
 const VERSIONS = "/usr/lib/postgresql";
-/** PostgreSQL refuses root, and initdb looks its user's name up: nobody has one. */
+/** PostgreSQL refuses to run as root, and initdb looks up the user's name: the user `nobody` has one. */
 export const USER = process.getuid?.() === 0 ? { uid: 65534, gid: 65534 } : {};
 const COMMAND_MS = 120_000;
 const NEEDED = ["initdb", "pg_ctl", "pg_basebackup", "pg_dump", "pg_restore", "psql"];
 
-/** The programs of the newest PostgreSQL that Debian's package has installed: unlike the embedded one, it can be backed up and followed. */
+/** The folder of the newest installed Debian PostgreSQL, which has the programs for backups and standbys that the embedded one lacks. */
 export function debianPrograms(): string | undefined {
   if (!existsSync(VERSIONS)) return undefined;
   const newestFirst = readdirSync(VERSIONS).sort((a, b) => Number(b) - Number(a));
@@ -22,11 +22,11 @@ export function debianPrograms(): string | undefined {
   return folders.find((bin) => NEEDED.every((program) => existsSync(path.join(bin, program))));
 }
 
-/** @returns why there can be no such server here */
+/** @returns why such a server can't run here */
 export const withoutPostgres = (): string | undefined =>
   debianPrograms() === undefined ? "Debian's postgresql is not installed" : undefined;
 
-/** A PostgreSQL server of Debian's programs, in a folder and on a port of its own; it trusts whoever comes from this machine. */
+/** A PostgreSQL server from Debian's package, with its own folder and port. It accepts local connections without a password. */
 export class PostgresServer {
   private constructor(
     private readonly bin: string,
@@ -34,7 +34,7 @@ export class PostgresServer {
     readonly port: number,
   ) {}
 
-  /** A new and empty one, started. @param settings of postgresql.conf @param initdb more of its options */
+  /** Creates an empty server and starts it. @param settings for postgresql.conf @param initdb additional options of initdb */
   static async create(
     folder: string,
     settings: Readonly<Record<string, string | number>> = {},
@@ -61,7 +61,7 @@ export class PostgresServer {
     return path.join(this.folder, "data");
   }
 
-  /** The last line of a setting counts: a standby has those of its primary, and its own behind them. */
+  /** Appends settings. The last line of a setting wins, so a standby's settings override those copied from the primary. */
   private async configure(settings: Readonly<Record<string, string | number>>): Promise<void> {
     const lines = Object.entries({ port: this.port, ...settings }).map(([name, value]) => `${name} = '${value}'\n`);
     await appendFile(path.join(this.data, "postgresql.conf"), lines.join(""));
@@ -71,12 +71,12 @@ export class PostgresServer {
     return `postgres://${role}@127.0.0.1:${this.port}/${database}`;
   }
 
-  /** As its superuser. */
+  /** Runs SQL as the superuser. */
   sql<Row extends QueryResultRow>(text: string, database = "postgres"): Promise<Row[]> {
     return sql<Row>(this.url(database), text);
   }
 
-  /** Runs a program of PostgreSQL's against this server. @returns what it prints */
+  /** Runs a PostgreSQL program against this server. @returns its output */
   run(program: string, ...args: string[]): Promise<string> {
     return this.runWith({}, program, ...args);
   }
@@ -93,7 +93,7 @@ export class PostgresServer {
     return (await run(path.join(this.bin, program), args, { ...USER, cwd: this.folder, env, timeout: COMMAND_MS })).stdout;
   }
 
-  /** @param env of the server, over the usual */
+  /** @param env additional environment variables */
   async start(env: Readonly<Record<string, string>> = {}): Promise<void> {
     await this.runWith(env, "pg_ctl", "start", "-D", this.data, "-l", path.join(this.folder, "log"), "-w", "-t", "60");
   }
@@ -102,14 +102,14 @@ export class PostgresServer {
     return existsSync(path.join(this.data, "postmaster.pid"));
   }
 
-  /** `immediate`: no checkpoint and no goodbye, as if it had been killed. Nothing where it does not run. */
+  /** `immediate`: without a checkpoint and without closing connections, as if killed. Does nothing if the server isn't running. */
   async stop(mode: "fast" | "immediate" = "fast"): Promise<void> {
     if (this.isRunning) await this.run("pg_ctl", "stop", "-D", this.data, "-m", mode, "-w", "-t", "60");
   }
 
   /**
-   * A server that follows this one by a replication slot, asynchronously until `synchronous_standby_names` here names it.
-   * @param from the URL at which it reaches this one: that of a proxy can be cut
+   * Creates a standby that uses a replication slot. It is asynchronous until this server's `synchronous_standby_names` names it.
+   * @param from the URL at which it reaches this server, such as that of a proxy which can be cut
    */
   async standby(folder: string, name: string, from = this.url("postgres")): Promise<PostgresServer> {
     const standby = await PostgresServer.at(folder);
@@ -120,14 +120,14 @@ export class PostgresServer {
     return standby;
   }
 
-  /** Waits until a standby has replayed all that is committed here by now. */
+  /** Waits until a standby has replayed everything committed so far. */
   async isFollowedBy(standby: PostgresServer): Promise<void> {
     const [now] = await this.sql<{ lsn: string }>("select pg_current_wal_lsn()::text as lsn");
     const replayed = `select pg_last_wal_replay_lsn() >= '${now?.lsn ?? ""}'::pg_lsn as all`;
     await until("the standby has caught up", async () => (await standby.sql<{ all: boolean }>(replayed))[0]?.all);
   }
 
-  /** A standby becomes a primary. @returns the time of the last commit that it has of the old one, by that one's clock */
+  /** Promotes a standby. @returns the time of the last commit that it has replayed, by the old primary's clock */
   async promote(): Promise<Date> {
     await this.run("pg_ctl", "promote", "-D", this.data, "-w", "-t", "60");
     const [last] = await this.sql<{ at: Date | null }>("select pg_last_xact_replay_timestamp() as at");
@@ -139,14 +139,14 @@ export class PostgresServer {
     await this.sql(`revoke all on database ${name} from public`);
   }
 
-  /** @returns the file, which only programs that are run here can read */
+  /** @returns the file, which only programs started by `run` can read */
   async dump(database: string): Promise<string> {
     const file = path.join(this.folder, `${database}.${Date.now()}.dump`);
     await this.run("pg_dump", "--format=custom", `--file=${file}`, database);
     return file;
   }
 
-  /** Restores a dump beside a database that goes on meanwhile. @returns the name of the copy */
+  /** Restores a dump beside a database that remains in use. @returns the name of the copy */
   async restoreBeside(file: string, database: string, owner: string): Promise<string> {
     const copy = `${database}_restored`;
     await this.createDatabase(copy, owner);
@@ -155,7 +155,7 @@ export class PostgresServer {
     return copy;
   }
 
-  /** A copy takes the place of its database, which stays as `…_lost`: whoever is connected is disconnected, and comes back to the copy. */
+  /** Replaces a database by its copy and keeps it as `…_lost`. Clients are disconnected and reconnect to the copy. */
   async swap(database: string, copy: string): Promise<void> {
     const statements = [
       `drop database if exists ${database}_lost`,

@@ -1,23 +1,23 @@
 import { once } from "node:events";
 import { connect, createServer, type AddressInfo, type Server, type Socket } from "node:net";
 
-/** What becomes of the connection that a chunk came on: the chunk is lost with it, or only the answer to it is. */
+/** When to cut a chunk's connection: before the chunk is forwarded, or before its response is. */
 export type Cut = "request" | "answer" | undefined;
 
 interface Pair {
   near: Socket;
   far: Socket | undefined;
-  /** the next thing the server says ends the connection */
+  /** the server's next chunk is dropped and closes the connection */
   answerLost: boolean;
 }
 
-/** A line between nodes and a server that can be frozen, reset, slowed down, and cut at a certain chunk. */
+/** A TCP proxy between nodes and a server that can be frozen, reset, slowed down, and cut at a certain chunk. */
 export class Proxy {
-  /** for each chunk from the node */
+  /** called for each chunk from the node */
   cutsAt: (chunk: Buffer) => Cut = () => undefined;
-  /** added to each way, ms */
+  /** added in each direction, ms */
   latency = 0;
-  /** bytes a second on each connection and way */
+  /** bytes per second, per connection and direction */
   throughput = Infinity;
   private readonly pairs = new Set<Pair>();
   private frozen = false;
@@ -42,7 +42,7 @@ export class Proxy {
     return url.href;
   }
 
-  /** The server came back elsewhere. */
+  /** Sends new connections to another server. */
   retarget(url: string): void {
     this.target = new URL(url);
   }
@@ -51,7 +51,7 @@ export class Proxy {
     return this.target.href === new URL(url).href;
   }
 
-  /** Nothing passes and nothing is closed, as when a cable is pulled. */
+  /** Forwards nothing and closes nothing, as when a cable is pulled. */
   freeze(): void {
     this.frozen = true;
     for (const { near, far } of this.pairs) for (const socket of [near, far]) socket?.pause();
@@ -65,7 +65,7 @@ export class Proxy {
     }
   }
 
-  /** TCP RST to both ends. */
+  /** Sends a TCP RST to both ends. */
   reset(): void {
     for (const { near, far } of this.pairs) for (const socket of [near, far]) socket?.resetAndDestroy();
   }
@@ -114,7 +114,7 @@ export class Proxy {
   }
 
   private pump(from: Socket, to: Socket, passes: (chunk: Buffer) => boolean): void {
-    let free = 0; // when the line has sent all that came before
+    let free = 0; // when all earlier chunks have been sent
     from.on("data", (chunk: Buffer) => {
       if (!passes(chunk)) return;
       const now = performance.now();

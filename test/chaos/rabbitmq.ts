@@ -10,11 +10,11 @@ import { killTree } from "./node";
 import { freePorts, until } from "./wait";
 
 const run = promisify(execFile);
-/** Debian's; its twins in /usr/sbin insist on the user and the files of the machine's own RabbitMQ. */
+/** Debian's programs; those in /usr/sbin insist on the user and the files of the system's RabbitMQ service. */
 const BIN = "/usr/lib/rabbitmq/bin";
 const START_MS = 90_000;
 
-/** What a broker gets beside the usual: configuration and environment, and the user, password and virtual host of its URL. */
+/** Additional settings of a broker: configuration, environment, and the user, password and virtual host of its URL. */
 interface Over {
   config?: string;
   env?: Record<string, string>;
@@ -22,7 +22,7 @@ interface Over {
   path?: string;
 }
 
-/** Where a broker runs: on the loopback address, or in a network namespace with an address of its own. */
+/** Where a broker runs: on the loopback address, or in a network namespace with its own address. */
 export interface Place {
   address: string;
   namespace?: string;
@@ -37,7 +37,7 @@ interface Identity extends Place {
 const LOOPBACK: Place = { address: "127.0.0.1" };
 const newCookie = (): string => randomBytes(15).toString("hex").toUpperCase();
 
-/** A RabbitMQ that shares nothing with the machine's own: name, ports, epmd, cookie and files are its own. */
+/** A RabbitMQ that shares nothing with the system's service: it has its own name, ports, epmd, cookie and files. */
 export class RabbitMQ {
   private epmd: ChildProcess | undefined;
   private server: ChildProcess | undefined;
@@ -67,7 +67,7 @@ export class RabbitMQ {
     return rabbit;
   }
 
-  /** Brokers of one cluster, one for each place, which keep their users and virtual hosts in common. */
+  /** Starts a cluster with one broker per place. The brokers share users and virtual hosts. */
   static async startCluster(folder: string, places: readonly Place[], config = ""): Promise<RabbitMQ[]> {
     const [epmd = 0, ...ports] = await freePorts(1 + 2 * places.length);
     const cookie = newCookie();
@@ -77,10 +77,10 @@ export class RabbitMQ {
       return { ...place, name: `chaos${process.pid}-${n + 1}@${host}`, cookie, ports: { amqp, distribution, epmd } };
     });
     const peers = identities.map(({ name }, n) => `cluster_formation.classic_config.nodes.${n + 1} = ${name}\n`).join("");
-    // guest may come from other addresses than its own: it is known nowhere else
+    // allow guest from other addresses, since the cluster has no other user
     const over = { config: `cluster_formation.peer_discovery_backend = classic_config\n${peers}loopback_users = none\n${config}` };
     const brokers = await Promise.all(identities.map((identity, n) => RabbitMQ.prepare(join(folder, String(n + 1)), identity, over)));
-    // in a namespace each has an epmd of its own
+    // in network namespaces, every broker has its own epmd
     for (const [n, broker] of brokers.entries()) if (n === 0 || broker.namespace !== undefined) broker.startEpmd();
     try {
       await Promise.all(brokers.map((broker) => broker.launch()));
@@ -123,7 +123,7 @@ export class RabbitMQ {
     return new RabbitMQ(env, url, openSync(join(folder, "out"), "a"), namespace);
   }
 
-  /** In its network namespace, where it has one. */
+  /** Runs a program in the broker's network namespace, if it has one. */
   private command(program: string, args: string[]): [string, string[]] {
     return this.namespace === undefined ? [program, args] : ["ip", ["netns", "exec", this.namespace, program, ...args]];
   }
@@ -134,7 +134,7 @@ export class RabbitMQ {
     this.epmd = spawn(program, args, { detached: true, stdio: "ignore", env: this.env });
   }
 
-  /** Starts the server process and waits until it takes connections. */
+  /** Starts the server process and waits until it accepts connections. */
   async launch(): Promise<void> {
     const [program, args] = this.command(join(BIN, "rabbitmq-server"), []);
     this.server = spawn(program, args, { env: this.env, detached: true, stdio: ["ignore", this.log, this.log] });
@@ -148,15 +148,15 @@ export class RabbitMQ {
       await connection.close();
       return true;
     };
-    return until("RabbitMQ takes connections", connects, START_MS, 250);
+    return until("RabbitMQ accepts connections", connects, START_MS, 250);
   }
 
-  /** How many brokers of its cluster it sees running, itself among them. */
+  /** The number of running brokers that it sees in its cluster, including itself. */
   async running(): Promise<number> {
     return Number(await this.ctl("eval", "length(rabbit_nodes:all_running())."));
   }
 
-  /** SIGKILL to the script that we started and to the RabbitMQ below it. */
+  /** Sends SIGKILL to the script that we started and to its child RabbitMQ. */
   async kill(): Promise<void> {
     const { server } = this;
     if (server === undefined) return;
@@ -164,17 +164,17 @@ export class RabbitMQ {
     await this.ended();
   }
 
-  /** As an operator does it: connections are closed, then the process ends. */
+  /** Shuts down as an operator does: closes the connections, then exits. */
   async shutDown(): Promise<void> {
     await this.ctl("stop");
     await this.ended();
   }
 
   private ended(): Promise<void> {
-    return until("RabbitMQ has ended", () => this.server?.exitCode !== null || this.server.signalCode !== null);
+    return until("RabbitMQ has exited", () => this.server?.exitCode !== null || this.server.signalCode !== null);
   }
 
-  /** @returns what rabbitmqctl prints */
+  /** @returns rabbitmqctl's output */
   async ctl(...args: string[]): Promise<string> {
     const [program, all] = this.command(join(BIN, "rabbitmqctl"), ["-q", ...args]);
     return (await run(program, all, { env: this.env, timeout: 60_000 })).stdout;

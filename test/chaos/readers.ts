@@ -4,29 +4,29 @@ import { CLIENT_TIMEOUT_MS, type Answer, type OrderRecord } from "./records";
 import type { Sender, Sent } from "./sender";
 import { messageOf, pause, until } from "./wait";
 
-/** What readers know of the clients that write. */
+/** What readers need from the writing clients. */
 interface Writers {
   readonly history: Recorder;
   readonly orders: ReadonlyMap<string, OrderRecord>;
   readonly products: ReadonlyMap<string, number>;
   readonly violations: string[];
-  /** Their tokens, by client. */
+  /** Access tokens, by client. */
   readonly tokens: readonly string[];
-  /** Products that nobody orders, of the first client. */
+  /** Products of the first client that are never ordered. */
   readonly exhibits: readonly string[];
 }
 
-/** Of the requests of those that write; with what is read right after a write, one in five is a reader's. */
+/** Reads as a share of the writers' requests. With the reads right after a write, one request in five is a read. */
 const SHARE = 1 / 6;
-/** How many writes are read at once by those who made them. */
+/** The share of writes that the client reads back at once. */
 const READ_BACK = 1 / 10;
 const MOST_UNDER_WAY = 16;
 const MOST_STREAMS = 4;
 const FOLLOWED_MS = 15_000;
-/** Pages of a walk, about. */
+/** The approximate number of pages of a client's order list. */
 const PAGES = 6;
 
-/** Beside the clients of a load: they read what those have written, walk through lists, follow orders, and change prices by If-Match. */
+/** Readers beside the writing clients of a load: they read back writes, page through lists, follow orders and change prices with If-Match. */
 export class Readers {
   private timer: NodeJS.Timeout | undefined;
   private readonly underWay = new Set<Promise<unknown>>();
@@ -38,12 +38,12 @@ export class Readers {
     private readonly random: () => number,
   ) {}
 
-  /** @param rate requests per second of the clients that write */
+  /** @param rate requests per second of the writing clients */
   start(rate: number): void {
     this.timer = setInterval(() => this.begin(() => this.something()), 1000 / (rate * SHARE));
   }
 
-  /** Ends all streams; waits until each request has its response. */
+  /** Closes all streams and waits until every request has its response. */
   async stop(): Promise<void> {
     clearInterval(this.timer);
     this.timer = undefined;
@@ -51,17 +51,17 @@ export class Readers {
     while (this.underWay.size > 0) await Promise.race([...this.underWay, pause(1_000)]);
   }
 
-  /** Reads each of these until there is a response, which a sound shop gives at once. */
+  /** Reads each of these until there is a response, which a healthy shop returns at once. */
   async readAll(products: readonly string[], orders: readonly OrderRecord[]): Promise<void> {
     const work = [...products.map((id) => () => this.readProduct(id)), ...orders.map((order) => () => this.readOrder(order))].values();
     const one = async (): Promise<void> => {
       for (const read of work)
-        await until("what is there can be read", async () => [200, 404].includes((await read()).status), CLIENT_TIMEOUT_MS, 200);
+        await until("products and orders can be read", async () => [200, 404].includes((await read()).status), CLIENT_TIMEOUT_MS, 200);
     };
     await Promise.all(Array.from({ length: MOST_UNDER_WAY }, one));
   }
 
-  /** Somebody's write was answered: now and then they look at once. */
+  /** Called after the response to a write; in some cases reads it back at once. */
   wrote(what: OrderRecord | string): void {
     if (this.timer === undefined || this.random() >= READ_BACK) return;
     this.begin(() => (typeof what === "string" ? this.readProduct(what) : this.readOrder(what)));
@@ -81,7 +81,7 @@ export class Readers {
     const order = known[Math.floor(this.random() * known.length)];
     if (dice < 0.35 || order === undefined) return this.readProduct(this.pick([...this.writers.products.keys()]));
     if (dice < 0.6) return this.readOrder(order);
-    if (dice < 0.65) return this.readOrder(order, 1); // another's
+    if (dice < 0.65) return this.readOrder(order, 1); // another client's
     if (dice < 0.72) return this.walk(order.client);
     if (dice < 0.88) return this.follow(known.at(-1) ?? order);
     return this.reprice(dice < 0.91 ? this.pick([...this.writers.products.keys()]) : this.pick(this.writers.exhibits));
@@ -116,7 +116,7 @@ export class Readers {
     this.writers.history.add(await walkOrders(get, token, limit));
   }
 
-  /** Until it is final, or for a while. Not waited for: what is followed may stay as it is for long. */
+  /** Follows an order until it is final or FOLLOWED_MS have passed. Not in `underWay`, since an order may stay pending for long. */
   private follow({ id = "", client }: OrderRecord): Promise<void> {
     if (this.streams.size >= MOST_STREAMS) return Promise.resolve();
     const stream = new AbortController();
@@ -133,7 +133,7 @@ export class Readers {
       });
   }
 
-  /** Two at one time want the version that was read to be theirs. */
+  /** Sends two changes of the same version at the same time. */
   private async reprice(product: string): Promise<void> {
     const { etag } = await this.readProduct(product);
     if (etag === null) return;

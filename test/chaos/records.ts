@@ -1,7 +1,7 @@
-/** Milliseconds after which a client gives a request up. */
+/** Milliseconds after which a client abandons a request. */
 export const CLIENT_TIMEOUT_MS = 8_000;
 
-/** When a request left, and when its response came: ms, by the clients' clock. */
+/** When a request was sent and its response received: ms, by the clients' clock. */
 export interface Timed {
   sent?: number;
   answered?: number;
@@ -12,7 +12,7 @@ export interface Line {
   quantity: number;
 }
 
-/** What the clients know of one order: its key, and the first definite answer to it. */
+/** What the clients know about an order: its key, and the first definite response. */
 export interface OrderRecord extends Timed {
   key: string;
   client: number;
@@ -21,10 +21,10 @@ export interface OrderRecord extends Timed {
   status?: number;
   body?: string;
   id?: string;
-  /** when the first attempt left */
+  /** when the first attempt was sent */
   at: number;
   cancel?: Timed & { status: number };
-  /** a fault's own: nobody cancels it by chance */
+  /** belongs to a fault, so the load must not cancel it at random */
   spared: boolean;
 }
 
@@ -32,22 +32,22 @@ export interface Adjustment extends Timed {
   reason: string;
   product_id: string;
   delta: number;
-  /** undefined: may have been applied */
+  /** undefined if the adjustment may have been applied */
   status?: number;
 }
 
 export interface LoadOptions {
   clients?: number;
-  /** how long a client repeats what is not answered; nobody waits long for a shop that must fail */
+  /** how long a client retries a request without a response; short if the shop is meant to fail */
   giveUpMs?: number;
-  /** Orders are cancelled, too. A cancel settles its order's outbox rows, and so hides an event that was lost. */
+  /** Whether orders are cancelled, too. A cancel settles its order's outbox rows and so hides a lost event. */
   withCancels?: boolean;
 }
 
 export interface Answer extends Required<Timed> {
   status: number;
   body: string;
-  /** Names the version of what it shows. */
+  /** Identifies the version of the resource. */
   etag: string | null;
 }
 
@@ -56,13 +56,13 @@ export interface Credentials {
   password: string;
 }
 
-/** What happened while a fault was on. */
+/** Counters for the duration of a fault. */
 export class Window {
   accepted = 0;
   repeats = 0;
-  /** 5xx answers, and requests that ended without an answer */
+  /** 5xx responses, and requests without a response */
   failures = 0;
-  /** what the first of them were */
+  /** descriptions of the first failures */
   readonly failed: string[] = [];
   silence = 0;
   slowest = 0;

@@ -8,10 +8,10 @@ const run = promisify(execFile);
 const git = async (root: string, ...args: string[]): Promise<string> =>
   (await run("git", args, { cwd: root, maxBuffer: 256 * 1024 * 1024, timeout: 60_000 })).stdout.trim();
 
-/** A commit whose tree can be run beside this one. */
+/** A commit whose tree can run beside this one. */
 export interface Release {
   readonly revision: string;
-  /** of its package.json */
+  /** version in its package.json */
   readonly version: string;
 }
 
@@ -20,12 +20,12 @@ const INSTALL_MS = 300_000;
 
 /**
  * The newest release before HEAD: a commit with the subject `Release x.y.z`.
- * @returns undefined where nothing was released before
- * @throws where that can't be known, or the package.json of that commit has another version
+ * @returns undefined if there is no earlier release
+ * @throws in a shallow clone, or if that commit's package.json has another version
  */
 export async function newestRelease(root = ROOT): Promise<Release | undefined> {
   if ((await git(root, "rev-parse", "--is-shallow-repository")) === "true")
-    throw new Error("this clone lacks a part of the history, so the newest release is unknown: git fetch --unshallow");
+    throw new Error("this is a shallow clone, so the newest release is unknown: run git fetch --unshallow");
   const [, ...before] = (await git(root, "log", "--format=%H %s", "HEAD")).split("\n");
   for (const line of before) {
     const end = line.indexOf(" ");
@@ -33,20 +33,20 @@ export async function newestRelease(root = ROOT): Promise<Release | undefined> {
     const version = SUBJECT.exec(subject)?.[1];
     if (version === undefined) continue;
     const release = await named(revision, root);
-    if (release.version !== version) throw new Error(`${revision} is called "${subject}", and its package.json says ${release.version}`);
+    if (release.version !== version) throw new Error(`${revision} has the subject "${subject}", but its package.json has version ${release.version}`);
     return release;
   }
   return undefined;
 }
 
-/** Any commit, by whatever git calls it. @throws where there is none */
+/** Any commit, by a revision that git understands. @throws if there is none */
 export async function named(name: string, root = ROOT): Promise<Release> {
   const revision = await git(root, "rev-parse", "--verify", "--end-of-options", `${name}^{commit}`);
   const { version } = JSON.parse(await git(root, "show", `${revision}:package.json`)) as { version: string };
   return { revision, version };
 }
 
-/** Puts the tree of a commit into a folder, with its dependencies: those of this tree where they are the same. @returns its root */
+/** Checks a commit out into a folder, with its dependencies; uses this tree's if they are the same. @returns its root */
 export async function checkOut({ revision }: Release, folder: string): Promise<string> {
   const root = path.join(folder, "source");
   mkdirSync(root, { recursive: true });
@@ -58,7 +58,7 @@ export async function checkOut({ revision }: Release, folder: string): Promise<s
   return root;
 }
 
-/** What is to be installed: a release differs from the commit before it by its version at least. */
+/** The lock file without the version, which differs between a release and the commit before it. */
 function lockOf(root: string): string {
   const lock = JSON.parse(readFileSync(path.join(root, "package-lock.json"), "utf8")) as {
     version?: string;
@@ -69,7 +69,7 @@ function lockOf(root: string): string {
   return JSON.stringify(lock);
 }
 
-/** `npm run` names this tree in variables, and an npm below it would install there. */
+/** Removes npm's environment variables, since `npm run` sets them to this tree, where a nested npm would install. */
 async function install(root: string): Promise<void> {
   const env = Object.fromEntries(
     Object.entries(process.env).filter(([name]) => !/^(npm_(config_local_prefix|package_)|INIT_CWD)/.test(name)),

@@ -2,25 +2,25 @@ import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { format, resolveConfig } from "prettier";
 
-/** Whose part of a document it is: what its runs are called, and the script that makes them. */
+/** A section of a document: the name of its runs, and the npm script that writes it. */
 interface Section {
   runs: string;
   script: string;
 }
 const FAULT_RUNS: Section = { runs: "fault runs", script: "chaos" };
 
-/** What stands between these lines of a document is a run's; a file that isn't there yet is all a run's. */
+/** The lines around the section. A file that doesn't exist yet will contain only the section. */
 const markers = ({ runs, script }: Section): [string, string] => [
   `<!-- ${runs}: written by npm run ${script} -- --report -->`,
   `<!-- end of ${runs} -->`,
 ];
 
-/** @throws before minutes have been spent for a report that nothing can be done with */
+/** Checks the file before a run of many minutes. @throws if it has no place for the report */
 export function checkReport(file: string, section = FAULT_RUNS): void {
   split(file, section);
 }
 
-/** Puts the table of a run into a document, with the command that makes another one. */
+/** Writes the table of a run into a document, with the command that reproduces it. */
 export async function writeReport(
   file: string,
   seconds: number,
@@ -49,12 +49,12 @@ export async function writeReport(
   writeFileSync(file, await format(text, { ...(await resolveConfig(file)), parser: "markdown" }));
 }
 
-/** @returns what stands before and after a run's part */
+/** @returns the text before and after the section */
 function split(file: string, section: Section): [string, string] {
   if (!existsSync(file)) return ["", "\n"];
   const text = readFileSync(file, "utf8");
   const [first, last] = markers(section);
   const [begin, end] = [text.indexOf(first), text.indexOf(last)];
-  if (begin < 0 || end < begin) throw new Error(`${file} has no lines "${first}" and "${last}" for a report to stand between`);
+  if (begin < 0 || end < begin) throw new Error(`${file} has no lines "${first}" and "${last}" to put the report between`);
   return [text.slice(0, begin), text.slice(end + last.length)];
 }

@@ -4,7 +4,7 @@ import { BALANCER } from "./balancer";
 import type { Answer } from "./records";
 import type { Shop } from "./system";
 
-/** Requests come from several addresses in turn, as those of many people do. */
+/** Requests come from several addresses in turn, like those of many users. */
 const AGENTS = [2, 3, 4, 5].map((n) => new Agent({ connect: { localAddress: `127.0.0.${n}` } }));
 
 export interface Sent {
@@ -12,22 +12,22 @@ export interface Sent {
   path: string;
   body?: unknown;
   token?: string | undefined;
-  /** In lower case. */
+  /** Names in lower case. */
   headers?: Readonly<Record<string, string>>;
 }
 
-/** Sends requests to a shop, and records each. */
+/** Sends requests to a shop and records them. */
 export class Sender {
   private requests = 0;
 
   constructor(
     private readonly shop: Shop,
     private readonly history: Recorder,
-    /** What no response may be. */
+    /** Gets responses that must not occur. */
     private readonly violations: string[],
   ) {}
 
-  /** @returns status 0 where there was no response, or none of the shop's */
+  /** @returns status 0 if there was no response, or only the balancer's */
   async send(request: Sent, timeoutMs: number): Promise<Answer> {
     const [sent, begin] = [Date.now(), performance.now()];
     const response = await this.exchange(request, timeoutMs);
@@ -37,7 +37,7 @@ export class Sender {
     if (response === undefined) return { status: 0, body: "", etag: null, sent, answered };
     const { status, headers, text: body } = response;
     const { method, path } = request;
-    if (status === 500) this.violations.push(`${method} ${path} was answered 500: ${body}`);
+    if (status === 500) this.violations.push(`${method} ${path} responded with 500: ${body}`);
     if (status === 503 && !headers.has("retry-after")) this.violations.push(`a 503 without Retry-After: ${body}`);
     return { status: isOfShop ? status : 0, body, etag: headers.get("etag"), sent, answered };
   }
@@ -47,11 +47,11 @@ export class Sender {
       const response = await this.open(request, AbortSignal.timeout(timeoutMs));
       return { status: response.status, headers: response.headers, text: await response.text() };
     } catch {
-      return undefined; // that is what no response looks like, and a part of one
+      return undefined; // no response, or an incomplete one
     }
   }
 
-  /** @returns the response, whose body is still to be read */
+  /** @returns the response with its body unread */
   open({ method, path, body, token, headers }: Sent, signal: AbortSignal): Promise<Response> {
     const dispatcher = AGENTS[this.requests++ % AGENTS.length];
     return fetchFrom(this.shop.url + path, {

@@ -6,7 +6,7 @@ import { Proxy } from "./proxy";
 
 const roleOf = (database: DatabaseName): string => `${database}_svc`;
 
-/** Where a shop's databases are when one of them shall fall back: on a server of its own, the two others on another. Each has a role of its own. */
+/** The servers of a shop one of whose databases is set back: one server for that database, one for the two others. Each has its own role. */
 export class Servers {
   private readonly all: PostgresServer[] = [];
   private readonly at = new Map<string, PostgresServer>();
@@ -39,25 +39,25 @@ export class Servers {
     return server;
   }
 
-  /** As its service has it. */
+  /** The URL with which its service connects. */
   url(name: string): string {
     const service = databaseNames().find(([one]) => DATABASE_NAMES[one] === name)?.[0];
     return this.of(name).url(name, service && roleOf(service));
   }
 
-  /** The server of the database that falls back. */
+  /** The server of the database that is set back. */
   get own(): PostgresServer {
     return this.of(DATABASE_NAMES[this.database]);
   }
 
-  /** As its service has it: of the primary and the standby, it goes to the one that takes writes. */
+  /** A URL of both the primary and the standby, which connects to the one that accepts writes. */
   get urlOfBoth(): string {
     const url = new URL(this.url(DATABASE_NAMES[this.database]));
     const hosts = [this.own, this.following().server].map(({ port }) => `127.0.0.1:${port}`);
     return `postgres://${url.username}@${hosts.join(",")}${url.pathname}?target_session_attrs=read-write`;
   }
 
-  /** It gets an asynchronous standby, whose line to it can be cut. */
+  /** Adds an asynchronous standby behind a proxy that can be cut. */
   async follow(): Promise<void> {
     const line = await Proxy.to(this.own.url("postgres"), 5432);
     const server = await this.own.standby(path.join(this.folder, "standby"), "standby", line.url);
@@ -65,14 +65,14 @@ export class Servers {
     this.follower = { server, line };
   }
 
-  /** From now on the standby hears of nothing more; of all before it has heard. */
+  /** Stops replication once the standby has caught up. */
   async cutOff(): Promise<void> {
     const { server, line } = this.following();
     await this.own.isFollowedBy(server);
     line.freeze();
   }
 
-  /** The primary is gone for good, and the standby takes its place. @returns the time of the last commit that it has heard of */
+  /** Stops the primary for good and promotes the standby. @returns the time of the last commit that the standby has replayed */
   async failOver(): Promise<Date> {
     const { server, line } = this.following();
     await this.own.stop("immediate");

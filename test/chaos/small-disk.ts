@@ -17,7 +17,7 @@ export class SmallDisk {
 
   private constructor(readonly folder: string) {}
 
-  /** @returns why there can be none here */
+  /** @returns why it can't be used here */
   static impossible(): string | undefined {
     const folder = mkdtempSync(path.join(tmpdir(), "shop-disk-"));
     try {
@@ -30,7 +30,7 @@ export class SmallDisk {
     }
   }
 
-  /** An empty one, which belongs to the user as whom PostgreSQL runs. @param size MiB */
+  /** Mounts an empty disk owned by the user that runs PostgreSQL. @param size MiB */
   static mount(folder: string, size: number): SmallDisk {
     mkdirSync(folder, { recursive: true });
     return new SmallDisk(folder).mount(size);
@@ -43,7 +43,7 @@ export class SmallDisk {
     return this;
   }
 
-  /** To the last page. */
+  /** Fills it to the last page. */
   fill(): void {
     const file = openSync(path.join(this.folder, FILLER), "a");
     try {
@@ -59,7 +59,7 @@ export class SmallDisk {
     rmSync(path.join(this.folder, FILLER), { force: true });
   }
 
-  /** With the servers that still work on it. May be called more than once. */
+  /** Kills servers that still use it, and unmounts it. May be called more than once. */
   async end(): Promise<void> {
     await until(`${this.folder} is unmounted`, () => {
       for (const pid of this.inhabitants()) process.kill(pid, "SIGKILL");
@@ -74,13 +74,13 @@ export class SmallDisk {
     this.isMounted = false;
   }
 
-  /** Processes whose working directory it is: nobody but ours knows it. */
+  /** Processes with this working directory. The folder is new, so they can only be ours. */
   private inhabitants(): number[] {
     const worksHere = (name: string): boolean => {
       try {
         return /^\d+$/.test(name) && readlinkSync(`/proc/${name}/cwd`) === this.folder;
       } catch {
-        return false; // it has just ended
+        return false; // the process has just exited
       }
     };
     return readdirSync("/proc").filter(worksHere).map(Number);

@@ -17,14 +17,14 @@ import { freePorts, pause, until } from "./wait";
 export const ADMIN = { email: "admin@shop.test", password: "an admin's password" };
 export const NAMESPACE = "chaos";
 
-/** What a load and a verdict need to know of a shop. */
+/** What loads and verdicts need to know about a shop. */
 export interface Shop {
   readonly url: string;
-  /** Straight to its database, past all proxies. */
+  /** Runs SQL directly in the database, bypassing the proxies. */
   sql<Row extends QueryResultRow>(database: DatabaseName, text: string, values?: unknown[]): Promise<Row[]>;
 }
 
-/** Where its databases are. */
+/** The location of its databases. */
 export interface Postgres {
   url(database: string): string;
   stop(): Promise<void>;
@@ -32,7 +32,7 @@ export interface Postgres {
 
 export async function sql<Row extends QueryResultRow>(url: string, text: string, values?: unknown[]): Promise<Row[]> {
   const client = new Client({ connectionString: url, connectionTimeoutMillis: 5_000, statement_timeout: 30_000 });
-  client.on("error", () => undefined); // fails the statement as well
+  client.on("error", () => undefined); // the statement fails as well
   await client.connect();
   try {
     return (await client.query<Row>(text, values)).rows;
@@ -44,14 +44,14 @@ export async function sql<Row extends QueryResultRow>(url: string, text: string,
 /** The environment that all nodes of the fault runs share. */
 export const NODE_ENV = {
   BCRYPT_COST: "4",
-  RATE_LIMIT_REGISTER: "0", // all people of a load come from one address
+  RATE_LIMIT_REGISTER: "0", // all users of a load come from the same few addresses
   ACCESS_TOKEN_TTL: "86400",
   ADMIN_EMAIL: ADMIN.email,
   ADMIN_PASSWORD: ADMIN.password,
   NAMESPACE,
 };
 
-/** A place for one node: its line to RabbitMQ, its ports and its build stay, its processes come and go. */
+/** A place for one node: its proxy to RabbitMQ, its ports and its build stay the same across restarts. */
 export interface Slot {
   service: ServiceName;
   name: string;
@@ -64,7 +64,7 @@ export interface Slot {
   process: NodeProcess | undefined;
 }
 
-/** How a node is started: its environment and the flags of Node.js, over the usual, and who gets the messages that its preloads send. */
+/** How a node is started: additional environment variables and Node.js flags, and a callback for the messages of its preloads. */
 export interface How {
   env?: Record<string, string> | undefined;
   flags?: readonly string[];
@@ -76,7 +76,7 @@ export type Topology = Readonly<Partial<Record<ServiceName, number>>>;
 /** RabbitMQ, PostgreSQL, proxies, nodes and a balancer. */
 export class System implements Shop {
   readonly slots: Slot[] = [];
-  /** What a fault has brought along; ended with all else. */
+  /** Parts that a fault has added, which end with the system. */
   readonly guests = new Set<{ end(): Promise<void> | void }>();
   private balancer: { url: string; close: () => void } | undefined;
   private isStopped = false;
@@ -90,9 +90,9 @@ export class System implements Shop {
     private readonly env: Record<string, string>,
   ) {}
 
-  /** @param env for every node, over the usual */
+  /** @param env additional variables of every node */
   static async start(folder: string, env: Record<string, string>, onStop: (stop: () => Promise<void>) => void): Promise<System> {
-    chmodSync(folder, 0o755); // PostgreSQL runs as another user where we are root
+    chmodSync(folder, 0o755); // PostgreSQL runs as another user if we are root
     mkdirSync(path.join(folder, "logs"), { recursive: true });
     const buildFolder = await build(folder);
     const rabbit = await RabbitMQ.start(path.join(folder, "rabbitmq"));
@@ -105,7 +105,7 @@ export class System implements Shop {
     return system;
   }
 
-  /** Nodes of their own on other databases, with the build and the RabbitMQ of this one. @param name of its namespace and its folder */
+  /** Another system on other databases, with this one's build and RabbitMQ. @param name of its namespace and its folder */
   async another(name: string, postgres: Postgres, more: Record<string, string> = {}): Promise<System> {
     const folder = path.join(this.folder, name);
     mkdirSync(path.join(folder, "logs"), { recursive: true });
@@ -142,7 +142,7 @@ export class System implements Shop {
     return slot.process;
   }
 
-  /** Starts what is missing, and asks what is too many to leave. */
+  /** Starts missing nodes, and stops surplus ones by SIGTERM. */
   async scale(topology: Topology): Promise<void> {
     const changes: Promise<unknown>[] = [];
     for (const service of SERVICES) {
@@ -155,7 +155,7 @@ export class System implements Shop {
     await Promise.all(changes);
   }
 
-  /** A place for one more node of a service. Nothing runs there yet. @param label tells it from the other nodes of its service */
+  /** Adds a place for one more node of a service, without starting it. @param label distinguishes it from the service's other nodes */
   async place(service: ServiceName, build = this.buildFolder, label?: string): Promise<Slot> {
     const name = `${service}-${label ?? this.slots.filter((slot) => slot.service === service).length + 1}`;
     const [port = 0, opsPort = 0] = await freePorts(2);
@@ -165,14 +165,14 @@ export class System implements Shop {
     return slot;
   }
 
-  /** SIGTERM. @returns its exit code */
+  /** Stops a node by SIGTERM. @returns its exit code */
   async leave(slot: Slot): Promise<number | null> {
     slot.process?.signal("SIGTERM");
     await slot.process?.ended(30_000);
     return slot.process?.exitCode ?? null;
   }
 
-  /** A new process, under a new node id, in a place. */
+  /** Starts a new process, with a new node id, in a place. */
   async launch(slot: Slot, how: How = {}): Promise<NodeProcess> {
     if (this.isStopped) throw new Error("the system was stopped");
     const { service } = slot;
@@ -201,7 +201,7 @@ export class System implements Shop {
     return slot.process;
   }
 
-  /** Kills the nodes of a service and starts them differently. */
+  /** Kills the nodes of a service and starts them with other settings. */
   async relaunch(service: ServiceName, how: How = {}): Promise<void> {
     await Promise.all(
       this.running(service).map(async (slot) => {
@@ -211,11 +211,11 @@ export class System implements Shop {
     );
   }
 
-  /** As `pg_ctl -m immediate restart`: no checkpoint, no goodbye, then recovery. */
+  /** Restarts like `pg_ctl -m immediate restart`: without a checkpoint or a clean disconnect, followed by recovery. */
   async restartPostgres(): Promise<void> {
     const pid = postmasterOf(this.cluster);
     process.kill(pid, "SIGQUIT");
-    await until("PostgreSQL has ended", () => !isAlive(pid), 20_000);
+    await until("PostgreSQL has exited", () => !isAlive(pid), 20_000);
     this.postgres = await startPostgres(this.folder);
     for (const [service] of databaseNames()) this.databases[service].retarget(this.postgres.url(DATABASE_NAMES[service]));
   }
@@ -229,7 +229,7 @@ export class System implements Shop {
     return this.running().map((slot) => slot.amqp);
   }
 
-  /** Speaks as one more node, past all proxies. */
+  /** Joins as one more node, bypassing the proxies. */
   async asNode<T>(speak: (broker: ServiceBroker) => Promise<T>, services: string[] = ["orders", "products"]): Promise<T> {
     const broker = new ServiceBroker({
       namespace: this.env["NAMESPACE"] ?? NAMESPACE,
@@ -242,12 +242,12 @@ export class System implements Shop {
       await broker.waitForServices(services, 15_000);
       return await speak(broker);
     } finally {
-      await pause(200); // what was emitted is on its way by then; stopping waits for nothing
+      await pause(200); // lets emitted events leave, since stopping doesn't wait for them
       await broker.stop();
     }
   }
 
-  /** After a fault that nothing recovered from: so that the next one meets a sound system. */
+  /** Restarts everything after a fault without recovery, so that the next fault starts from a healthy system. */
   async startAfresh(): Promise<void> {
     await Promise.all(
       this.running().map(async (slot) => {
@@ -266,9 +266,9 @@ export class System implements Shop {
     this.guests.clear();
   }
 
-  /** Nobody waits for anything: kills what still runs. */
+  /** Kills everything that is still running. */
   async stop(): Promise<void> {
-    this.isStopped = true; // a fault that goes on meanwhile starts nothing
+    this.isStopped = true; // keeps a fault that is still running from starting nodes
     this.balancer?.close();
     await Promise.all(this.running().map(({ process }) => process.kill()));
     await this.endGuests();
@@ -288,12 +288,12 @@ export const startPostgres = (folder: string): Promise<EmbeddedPostgres> =>
     settings: { max_connections: "200" },
   });
 
-/** What the public door says; a node that is stopping closes it. */
+/** Readiness at the public port, which a stopping node closes. */
 async function isReady(port: number, node: NodeProcess): Promise<boolean> {
   return node.running && (await fetch(`http://127.0.0.1:${port}/health/ready`, { signal: AbortSignal.timeout(1_000) })).ok;
 }
 
-/** The pid of the PostgreSQL that runs on a cluster of ours: only what works in our own folder is ours, whatever a pid file says. */
+/** The pid of the PostgreSQL of our cluster. A pid file may be stale, so the process's working directory must be our folder. */
 export function postmasterOf(cluster: string): number {
   const { pid } = readPidFile(cluster);
   if (!(pid > 1) || readlinkSync(`/proc/${pid}/cwd`) !== realpathSync(cluster)) throw new Error(`no PostgreSQL runs in ${cluster}`);

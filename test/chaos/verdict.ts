@@ -9,15 +9,15 @@ interface Report {
   checks: { name: string; ok: boolean; violations: number; sample: string[] }[];
 }
 
-const AGAIN = 15; // keys of a fault that are sent once more at its end
+const AGAIN = 15; // number of keys to send once more after a fault
 
 export const pendingRows = (shop: Shop): Promise<{ id: number }[]> =>
   shop.sql("orders", "select id from outbox where state = 'PENDING' limit 1");
 
-/** All that was accepted before the end of the fault is decided, and an order that came after it is confirmed. */
+/** Waits until all orders accepted before the end of the fault are decided and a later order is confirmed. @returns how long that took, ms */
 export async function recovered(shop: Shop, load: Load, end: number, ms: number): Promise<number> {
   await until(
-    "the shop has settled what the fault left, and confirms new orders",
+    "the shop has settled all older orders and confirms new ones",
     async () => {
       const [row] = await shop.sql<{ left: number; confirmed: boolean }>(
         "orders",
@@ -33,11 +33,11 @@ export async function recovered(shop: Shop, load: Load, end: number, ms: number)
   return Date.now() - end;
 }
 
-/** After a quiet spell: every invariant of the shop's own audit, all that the clients know, and the whole history of what they saw. */
+/** Waits until nothing is pending, then checks the shop's own audit, the clients' records and the whole history. @returns violations */
 export async function verify(shop: Shop, load: Load, quietMs: number): Promise<string[]> {
   const violations: string[] = [];
-  await until("no announcement is pending", async () => (await pendingRows(shop)).length === 0, quietMs, 100).catch((error: unknown) =>
-    violations.push(`no quiet: ${messageOf(error)}`),
+  await until("no outbox row is pending", async () => (await pendingRows(shop)).length === 0, quietMs, 100).catch((error: unknown) =>
+    violations.push(`still busy: ${messageOf(error)}`),
   );
   const isQuiet = violations.length === 0;
   const asked = [...load.orders.values()].filter((order) => order.status !== undefined);
@@ -53,14 +53,17 @@ export async function verify(shop: Shop, load: Load, quietMs: number): Promise<s
 
 async function audit(load: Load): Promise<string[]> {
   const answer = await load.asAdmin("GET", "/admin/consistency");
-  if (answer?.status !== 200) return [`the audit can't be had: ${answer?.status ?? "no answer"} ${answer?.body ?? ""}`];
+  if (answer?.status !== 200) return [`the audit failed: ${answer?.status ?? "no response"} ${answer?.body ?? ""}`];
   const report = JSON.parse(answer.body) as Report;
   return report.checks
     .filter((check) => !check.ok)
     .map(({ name, violations, sample }) => `audit: ${name}: ${violations}, ${sample.slice(0, 3).join("; ")}`);
 }
 
-/** Every 201 exists and is final; every refusal has no order; every cancel that was promised is done. What may be lost is counted. */
+/**
+ * Every order with a 201 exists and is final, every refused one does not exist, and every accepted cancel has been done.
+ * What a restored database may have lost is only counted.
+ */
 async function compareOrders(shop: Shop, { orders: records, losses }: Load): Promise<string[]> {
   const rows = await shop.sql<{ id: string; idempotency_key: string; status: string; parked: boolean }>(
     "orders",
@@ -76,7 +79,7 @@ async function compareOrders(shop: Shop, { orders: records, losses }: Load): Pro
     const name = `order ${record.id ?? "?"} (key ${record.key})`;
     if (record.status === undefined) return [];
     if (record.status !== 201) return order ? [`${name} was refused with ${record.status}, but exists as ${order.id}`] : [];
-    if (order === undefined) return losses.mayHave("orders", record) ? count("orders") : [`${name} was answered 201 and does not exist`];
+    if (order === undefined) return losses.mayHave("orders", record) ? count("orders") : [`${name} had a 201 and does not exist`];
     if (order.id !== record.id) return [`${name} exists as ${order.id}`];
     if (order.status === "PENDING") return order.parked ? [] : [`${name} is still PENDING`];
     if (record.cancel?.status === 200 && order.status !== "CANCELLED")
@@ -87,7 +90,7 @@ async function compareOrders(shop: Shop, { orders: records, losses }: Load): Pro
   });
 }
 
-/** For each product: initial + adjustments = what is there + what confirmed orders hold. */
+/** For each product: initial quantity + adjustments = current quantity + units of confirmed orders. */
 async function compareStock(shop: Shop, load: Load): Promise<string[]> {
   const violations: string[] = [];
   const movements = await shop.sql<{ reason: string; product_id: string; delta: string }>(
@@ -99,7 +102,7 @@ async function compareStock(shop: Shop, load: Load): Promise<string[]> {
     const times = movements.filter((movement) => movement.reason === reason).length;
     const right = status === undefined ? times <= 1 : times === (status === 200 ? 1 : 0);
     if (!right && times === 0 && load.losses.mayHave("products", adjustment)) load.losses.counts.adjustments++;
-    else if (!right) violations.push(`an adjustment of ${delta} was answered ${status ?? "nothing"} and applied ${times} times`);
+    else if (!right) violations.push(`an adjustment of ${delta} with the response ${status ?? "unknown"} was applied ${times} times`);
   }
   const shelf = await shop.sql<{ id: string; quantity: string }>("products", "select id, quantity from products");
   const held = await shop.sql<{ id: string; units: string }>(

@@ -4,7 +4,7 @@ import { setTimeout as pause } from "node:timers/promises";
 
 export { pause };
 
-/** Waits for a condition; an error in it counts as "not yet". @throws with what was waited for */
+/** Waits for a condition; an error in it counts as "not yet". @throws with the condition's name and the last error */
 export async function until(what: string, holds: () => unknown, ms = 20_000, every = 50): Promise<void> {
   const deadline = Date.now() + ms;
   let last: unknown;
@@ -30,7 +30,7 @@ export async function freePorts(count: number): Promise<number[]> {
 
 export const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
 
-/** A generator of numbers from 0 to 1 that gives the same ones for the same seed (mulberry32). */
+/** A pseudo-random generator of numbers from 0 to 1, deterministic for a seed (mulberry32). */
 export function seeded(seed: number): () => number {
   let state = seed >>> 0;
   return () => {

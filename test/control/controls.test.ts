@@ -4,13 +4,13 @@ import path from "node:path";
 import { RabbitMQ } from "../chaos/rabbitmq";
 
 const ROOT = path.resolve(__dirname, "../..");
-const FOUND = "The control was found out, as it should be.";
+const FOUND = "The control's violations were detected, as expected.";
 
 let child: ChildProcess | undefined;
 
-/** On CI it is not missing, but forgotten: there the runs fail, and say so. */
+/** Not skipped on CI, where a missing RabbitMQ is a mistake and must fail. */
 const skipped = !RabbitMQ.isInstalled() && !process.env.CI;
-if (skipped) console.warn("skipped: the controls need Debian's rabbitmq-server, which is not installed here");
+if (skipped) console.warn("skipped: the controls need Debian's rabbitmq-server, which is not installed");
 
 async function chaos(...options: string[]): Promise<{ code: number | null; output: string }> {
   const run = spawn(process.execPath, ["--import", "tsx", "test/chaos/main.ts", ...options], {
@@ -22,22 +22,22 @@ async function chaos(...options: string[]): Promise<{ code: number | null; outpu
   for (const stream of [run.stdout, run.stderr])
     stream.on("data", (chunk: Buffer) => {
       output += chunk.toString();
-      process.stderr.write(chunk); // nobody waits for minutes in silence
+      process.stderr.write(chunk); // show progress, since a run takes minutes
     });
   const [code] = (await once(run, "close")) as [number | null];
   return { code, output };
 }
 
-/** A harness that can't see a fault proves nothing by seeing none. */
+/** A harness that can't detect violations proves nothing when it finds none. */
 describe("the fault runs find violations", () => {
   afterEach(async () => {
     if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
-    child.kill("SIGTERM"); // it ends what it has started
+    child.kill("SIGTERM"); // it stops everything that it has started
     await once(child, "close");
   }, 60_000);
 
   (skipped ? it.skip : it).each([
-    ["where unanswered events are not repeated", "--without-repeat"],
+    ["if events without a reply are not republished", "--without-repeat"],
     ["with Moleculer's own AMQP transporter", "--stock-transporter"],
   ])(
     "%s",

@@ -13,7 +13,7 @@ const ALL_MS = 120_000;
 let tree: Tree;
 let child: ChildProcess | undefined;
 
-/** Runs scenarios against the shop of the tree as it is, in a process of its own. */
+/** Runs scenarios in a separate process, against the shop in the tree's current state. */
 async function run(scenarios: readonly Scenario[], timeout: number): Promise<Verdict[]> {
   const run = spawn(process.execPath, ["--import", "tsx", "test/mutants/run.ts", ...scenarios], {
     cwd: tree.folder,
@@ -25,7 +25,7 @@ async function run(scenarios: readonly Scenario[], timeout: number): Promise<Ver
   let output = "";
   run.stdout.on("data", (chunk: Buffer) => (output += chunk.toString()));
   const [code] = (await once(run, "close")) as [number | null];
-  if (code !== 0) throw new Error(`the scenarios ended with ${code ?? "a signal"} after: ${output}`);
+  if (code !== 0) throw new Error(`the scenarios' process exited with ${code ?? "a signal"} after: ${output}`);
   return output
     .trim()
     .split("\n")
@@ -38,10 +38,10 @@ beforeAll(async () => {
 afterEach(() => child?.kill());
 afterAll(() => tree.remove());
 
-/** A check that finds nothing in a broken shop proves nothing by finding nothing in a sound one. */
+/** A check that finds nothing in a faulty shop proves nothing when it finds nothing in a correct one. */
 describe("the checks of histories", () => {
   it(
-    "find nothing in a sound shop",
+    "find nothing in a correct shop",
     async () => {
       const verdicts = await run(ALL, ALL_MS - 5_000);
       expect(verdicts).toEqual(ALL.map((scenario) => ({ scenario, violations: [] })));

@@ -2,13 +2,13 @@ import type { Documentation } from "../support/openapi";
 import { lineOf } from "./judge";
 import type { FuzzRequest } from "./request";
 
-/** Nothing that a client sends by itself leads to these. */
+/** Statuses that no request alone leads to. */
 const NOT_PROVOKED = new Set(["429", "500", "503"]);
 
-/** LAST_ADMIN: were there another admin by chance, the one who sends all these would be shut out. */
+/** LAST_ADMIN isn't tried: if there happened to be another admin, the requests would lock out the admin that sends them. */
 const NOT_TRIED = new Set(["PATCH /admin/users/{id}: 409"]);
 
-/** Which responses each operation has given. */
+/** The statuses of each operation's responses. */
 export class Coverage {
   private readonly statuses = new Map<string, Map<number, number>>();
 
@@ -22,7 +22,7 @@ export class Coverage {
     seen.set(status, (seen.get(status) ?? 0) + 1);
   }
 
-  /** How often each operation was asked, how often it did what was asked, and all that it responded with. */
+  /** Per operation: the number of requests, the share of successful ones, and all statuses. */
   table(): string {
     return this.documentation.lines
       .map((line) => {
@@ -35,7 +35,7 @@ export class Coverage {
       .join("\n");
   }
 
-  /** The documented responses that no request has led to. */
+  /** Documented responses that did not occur. */
   missing(): string[] {
     return this.documentation.lines.flatMap((line) =>
       Object.keys(this.documentation.operation(line).responses)

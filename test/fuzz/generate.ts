@@ -22,10 +22,10 @@ export interface Scene {
 
 type Fault = (request: FuzzRequest, scene: Scene, operation: Operation) => string | undefined;
 
-/** Most requests are valid: what nobody may ask for is refused before anything interesting happens. */
+/** The share of valid requests. It is high, since invalid ones are refused before anything interesting happens. */
 const VALID = 0.5;
 const FORM = "application/x-www-form-urlencoded";
-/** These take long, or end what others need. */
+/** Operations to call less often. */
 const RARE = new Set(["GET /admin/consistency", "GET /health", "GET /docs/{file}", "GET /openapi.json", "GET /docs"]);
 
 export function generate(n: number, scene: Scene): FuzzRequest {
@@ -44,7 +44,7 @@ export function generate(n: number, scene: Scene): FuzzRequest {
   return request;
 }
 
-/** As the document has it. */
+/** A valid request according to the OpenAPI document. */
 function valid(n: number, line: string, operation: Operation, scene: Scene): FuzzRequest {
   const { world, random, values } = scene;
   const [method = "", template = ""] = line.split(" ");
@@ -87,11 +87,11 @@ function whoFor(line: string, { security, tags }: Operation, random: Random): Pe
   return line.includes("/products") ? "seller" : "buyer";
 }
 
-/** Query parameters that name a person. */
+/** Query parameters that contain a user's id. */
 const PEOPLE = new Set(["seller_id", "user_id", "actor", "subject"]);
 const somebody = ({ accounts }: World, random: Random): string => inAnyCase(pick(random, Object.values(accounts)).id, random);
 
-/** What only an admin may ask for. */
+/** Whether a user may send this parameter; some are only for admins. */
 const isFor = (name: string, who: Person): boolean => who === "admin" || !/^(user_id|all)$/.test(name);
 
 function headerFor(name: string, { path }: FuzzRequest, { world, random, values }: Scene): string {
@@ -124,7 +124,7 @@ function setBody(request: FuzzRequest, content: NonNullable<Operation["requestBo
   }
   if (request.line === "POST /register" && chance(random, 0.2)) fields["email"] = pick(random, world.strangers).email;
   if ("current_password" in known) {
-    const { password } = world.accounts.changer; // to the same one: others must be able to log in meanwhile
+    const { password } = world.accounts.changer; // the new password is the same, so that other requests can log in meanwhile
     Object.assign(fields, { current_password: chance(random, 0.8) ? password : "not the password", new_password: password });
   }
   if ("delta" in known && chance(random, 0.9)) fields["delta"] = pick(random, [1, 5, -1, 100, -1_000_000]);
@@ -136,7 +136,7 @@ function setBody(request: FuzzRequest, content: NonNullable<Operation["requestBo
     });
   request.body = { json: fields };
   if (request.line === "POST /orders" && chance(random, 0.1) && world.keys.length > 0) {
-    const { key, body } = structuredClone(pick(random, world.keys)); // again, with the same body or another
+    const { key, body } = structuredClone(pick(random, world.keys)); // reuse a key, with the same body or another
     request.headers = [...request.headers.filter(([name]) => name !== "Idempotency-Key"), ["Idempotency-Key", key]];
     if (chance(random, 0.7)) request.body = { json: body };
   }
@@ -144,7 +144,7 @@ function setBody(request: FuzzRequest, content: NonNullable<Operation["requestBo
   if (chance(random, 0.1)) request.body.chunked = true;
 }
 
-/** In place of its own query, that of a next page that was linked. */
+/** Sometimes replaces path and query by a link to a next page. */
 function followPage(request: FuzzRequest, { world, random }: Scene): void {
   const pages = world.pages.get(`${request.line} ${request.who}`);
   if (pages === undefined || pages.length === 0 || !chance(random, 0.3)) return;
@@ -156,7 +156,7 @@ function followPage(request: FuzzRequest, { world, random }: Scene): void {
   });
 }
 
-/** In a path: a UUID, or the number of an outbox row. */
+/** An id in a path: a UUID, or the number of an outbox row. */
 const ID = /[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d+/i;
 const BAD_IDS = [NIL_ID, MAX_ID, "9223372036854775808", "1e3", "%00", "1%20", "999999999", "constructor", "1;2", "%e6%bc%a2", "1'--"];
 const BAD_VALUES = [
@@ -199,9 +199,9 @@ const set = (request: FuzzRequest, name: string, value: string): void => {
   request.headers = [...request.headers.filter(([given]) => given !== name), [name, value]];
 };
 
-/** Each breaks one thing, and names it; undefined where there is no such thing to break. */
+/** Each makes one part of a request invalid and returns the fault's name; undefined if the request has no such part. */
 const FAULTS: readonly Fault[] = [
-  // fields of a body: twice, since most rules are theirs
+  // fields of a body; several times, since most rules concern them
   ...[0, 1, 2].map((): Fault => breakField),
   (request) => {
     if (!isRecord(request.body?.json)) return undefined;
@@ -243,7 +243,7 @@ const FAULTS: readonly Fault[] = [
     ]);
     request.body = { raw: Buffer.from(text) };
     request.refusals = [400, 401, 403, 404, 422];
-    // an empty object is a patch, and a repair that is only shown
+    // an empty object is a valid patch, and a valid dry run of a repair
     if (request.method === "PATCH" || request.line === "POST /admin/repair") delete request.refusals;
     return "another text";
   },
@@ -299,7 +299,7 @@ const FAULTS: readonly Fault[] = [
     if (request.body !== undefined || request.method === "HEAD") return undefined;
     request.body = { raw: Buffer.from(pick(random, ["{", "{}", '{"limit":1}', "nonsense"])) };
     if (chance(random, 0.3)) set(request, "Content-Encoding", "zstd");
-    return "a body that nobody asked for";
+    return "an unexpected body";
   },
   // path, query, method
   (request, { random }) => {
@@ -401,7 +401,7 @@ const FAULTS: readonly Fault[] = [
 
 const isRecord = (value: unknown): value is Record<string, unknown> => typeof value === "object" && value !== null && !Array.isArray(value);
 
-/** A field of the body, at any depth, becomes what its schema forbids. */
+/** Replaces a field of the body, at any depth, by an invalid value. */
 function breakField(request: FuzzRequest, { random, values, documentation }: Scene, operation: Operation): string | undefined {
   const schema = operation.requestBody?.content["application/json"]?.schema as Schema | undefined;
   if (schema === undefined || !isRecord(request.body?.json)) return undefined;

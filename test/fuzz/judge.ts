@@ -3,23 +3,23 @@ import type { Documentation } from "../support/openapi";
 import { isGiven, type FuzzRequest } from "./request";
 import type { Response } from "./send";
 
-/** What the gateway keeps of a client's X-Request-Id. */
+/** A client's X-Request-Id that the gateway keeps. */
 const REQUEST_ID = /^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$/;
-/** What no response may show. */
+/** Internals that no response may reveal. */
 const LEAKS = /node_modules|\.[jt]s:\d+|sqlstate|violates|sequelize|"nodeID"|\bselect \w+ from\b/i;
 
 const VALID = "to a valid request";
 const THOUGH = "though it has";
 
-/** Whether less of a request may fail by the same: a valid one that lacks something is no valid one, and without its fault one is valid. */
+/** Whether a smaller request can fail in the same way. A valid request may become invalid when reduced, and a faulty one valid. */
 export const isReducible = (wrong: readonly string[]): boolean => !wrong.some((one) => one.endsWith(VALID) || one.includes(THOUGH));
 
-/** The operation that a request gets to; undefined where there is none. */
+/** The operation to which a request is routed; undefined if there is none. */
 export function lineOf(documentation: Documentation, { method, path }: FuzzRequest): string | undefined {
   return documentation.lineOf(method === "HEAD" ? "GET" : method, path.replace(/\/{1,2}$/, ""));
 }
 
-/** What is wrong with a response; empty where nothing is. */
+/** @returns what is wrong with a response; empty if nothing is */
 export function judge(request: FuzzRequest, response: Response, documentation: Documentation): string[] {
   const wrong: string[] = [];
   const { status, headers, text } = response;
@@ -42,16 +42,16 @@ export function judge(request: FuzzRequest, response: Response, documentation: D
   }
   if (status === 401 && !headers.get("www-authenticate")?.startsWith("Bearer")) wrong.push("WWW-Authenticate is missing");
   if (status === 405 && !/^[A-Z]+(, [A-Z]+)*$/.test(headers.get("allow") ?? "")) wrong.push("Allow is missing");
-  if (status >= 400 && LEAKS.test(text)) wrong.push("it shows what is inside");
+  if (status >= 400 && LEAKS.test(text)) wrong.push("it reveals internals");
   if (status >= 400 && !isHead && !request.path.startsWith("/health")) wrong.push(...problemErrors(status, type, body, id));
 
   const line = lineOf(documentation, request);
   if (request.method === "OPTIONS") {
     if (![204, 400, 404].includes(status)) wrong.push(`${status} to OPTIONS`);
   } else if (line === undefined) {
-    if (![400, 404, 405].includes(status)) wrong.push(`${status} where nothing is`);
+    if (![400, 404, 405].includes(status)) wrong.push(`${status} for an unknown path`);
   } else {
-    // A HEAD has the headers of a GET, and no body to compare.
+    // A response to HEAD has the headers of GET, but no body to compare.
     const differences = documentation.differences(line, { status, headers: isHead ? withoutType(headers) : headers, body });
     wrong.push(...(isHead ? differences.filter((one) => !/^no type/.test(one)) : differences));
   }
@@ -74,11 +74,11 @@ function withoutType(headers: Headers): Headers {
 const codeOf = (body: unknown): string =>
   typeof body === "object" && body !== null && "code" in body && typeof body.code === "string" ? body.code : "";
 
-/** By what the document can't say. */
+/** Whether a valid request may be refused for reasons that the document can't express. */
 function mayBeRefused({ line, headers }: FuzzRequest, code: string): boolean {
   if (code === "INVALID_CREDENTIALS" || code === "INVALID_REFRESH_TOKEN") return true;
   if (code === "IDEMPOTENCY_KEY_REUSED") return isGiven(headers, "idempotency-key");
-  return line === "POST /products/{id}/stock" && code === "VALIDATION_ERROR"; // beyond the most units of a product
+  return line === "POST /products/{id}/stock" && code === "VALIDATION_ERROR"; // exceeds a product's maximum quantity
 }
 
 function problemErrors(status: number, type: string, body: unknown, id: string): string[] {

@@ -2,7 +2,7 @@ import type { FuzzRequest } from "./request";
 import type { Response } from "./send";
 import type { World } from "./world";
 
-/** Remembers what a response gave away: ids, tags, tokens, and the next pages of lists. */
+/** Remembers ids, ETags, tokens and links to next pages from a response. */
 export function learn(world: World, request: FuzzRequest, { status, headers, text }: Response): void {
   if (status < 200 || status >= 300 || request.method === "HEAD") return;
   const { line, who } = request;
@@ -14,7 +14,7 @@ export function learn(world: World, request: FuzzRequest, { status, headers, tex
   }
   const body: unknown = /json/.test(headers.get("content-type") ?? "") && text !== "" ? JSON.parse(text) : undefined;
   if (typeof body !== "object" || body === null) return;
-  const id = "id" in body ? String(body.id) : undefined; // a list has none, where the fault is another method
+  const id = "id" in body ? String(body.id) : undefined; // absent if a fault has turned the request into one for a list
   const etag = headers.get("etag") ?? '"1"';
   if (line === "POST /products" && who === "seller" && id !== undefined) world.remember(world.products, { id, etag });
   if (line === "POST /orders" && who === "buyer" && id !== undefined && headers.get("idempotent-replayed") === null) {

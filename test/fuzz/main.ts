@@ -18,7 +18,7 @@ const { values: options } = parseArgs({
   options: {
     requests: { type: "string", default: "20000" },
     seed: { type: "string", default: String(Date.now() % 1_000_000) },
-    /** at most */
+    /** time limit */
     seconds: { type: "string" },
   },
 });
@@ -27,18 +27,18 @@ const seed = wholeNumber("seed", options.seed, 0);
 const deadline = options.seconds === undefined ? Infinity : performance.now() + wholeNumber("seconds", options.seconds) * 1_000;
 
 const AT_ONCE = 16;
-/** Failures after which there is no use in going on. */
+/** Stop after this many different failures. */
 const MOST_FAILURES = 5;
 const PROGRESS_MS = 5_000;
 
-/** Whoever stops it waits until what it started has ended. */
+/** Set by a signal; the run then ends in order, so that everything it started is stopped. */
 let isLeft = false;
 for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => (isLeft = true));
 
 interface Failure {
   request: FuzzRequest;
   wrong: string[];
-  /** What came, as far as it came. */
+  /** The text of the response, as far as it arrived. */
   text: string;
 }
 
@@ -50,7 +50,7 @@ async function run(target: Target): Promise<boolean> {
   const failures = new Map<string, Failure>();
   let next = 0;
 
-  /** Sends a request, and says what is wrong with its response. */
+  /** Sends a request and judges the response. */
   const attempt = async (request: FuzzRequest): Promise<Failure> => {
     try {
       const response = await send(url, agent, wire(request, world));
@@ -64,7 +64,7 @@ async function run(target: Target): Promise<boolean> {
   const work = async (): Promise<void> => {
     while (next < most && performance.now() < deadline && failures.size < MOST_FAILURES && !isLeft) {
       const n = next++;
-      const random = seeded(seed * 1_000_003 + n); // each of its own: the n-th is the same, whatever came before it
+      const random = seeded(seed * 1_000_003 + n); // one generator per request, so that the n-th doesn't depend on earlier ones
       const request = generate(n, { documentation, world, random, values: new Values(documentation.document, random) });
       const result = await attempt(request);
       if (result.wrong.length > 0 && !failures.has(kindOf(result))) failures.set(kindOf(result), result);
@@ -73,7 +73,7 @@ async function run(target: Target): Promise<boolean> {
 
   const since = performance.now();
   const progress = setInterval(() => {
-    console.log(`${next} requests, ${failures.size} failures, ${Math.round(next / ((performance.now() - since) / 1_000))} a second`);
+    console.log(`${next} requests, ${failures.size} failures, ${Math.round(next / ((performance.now() - since) / 1_000))} per second`);
   }, PROGRESS_MS);
   try {
     await Promise.all(Array.from({ length: AT_ONCE }, work));
@@ -89,25 +89,25 @@ async function run(target: Target): Promise<boolean> {
     const fails = async (candidate: FuzzRequest): Promise<boolean> => kindOf(await attempt(candidate)) === kindOf(failure);
     const least = await shrink(request, wrong, fails);
     console.log(`\nFAILED ${request.method} ${request.path} (request ${request.n} of seed ${seed}): ${wrong.join("; ")}`);
-    console.log(`  broken on purpose: ${request.faults.join(", ") || "nothing"}${least ? "" : "; it did not fail a second time"}`);
+    console.log(`  deliberate faults: ${request.faults.join(", ") || "none"}${least ? "" : "; it did not fail a second time"}`);
     console.log(`  ${withoutTokens(curl(url, wire(least ?? request, world)), world)}`);
     if (text !== "") console.log(`  ${text.slice(0, 500)}`);
   }
   for (const line of errors.slice(0, 10)) console.log(`\nLOGGED ${line.slice(0, 2_000)}`);
   agent.destroy();
-  // A short run need not get everywhere.
+  // A short run need not cover everything.
   const missing = next >= 5_000 && failures.size === 0 ? coverage.missing() : [];
   for (const one of missing) console.log(`NEVER SEEN ${one}`);
   const isClean = failures.size === 0 && errors.length === 0 && missing.length === 0;
-  console.log(`\n${isClean ? "clean" : `not clean: again by --seed ${seed} --requests ${next}`}`);
+  console.log(`\n${isClean ? "clean" : `not clean; reproduce with --seed ${seed} --requests ${next}`}`);
   return isClean;
 }
 
-/** They end with the shop: whoever repeats it logs in. */
+/** Replaces tokens, which become invalid when the shop stops, by placeholders. */
 const withoutTokens = (text: string, { accounts }: World): string =>
   Object.entries(accounts).reduce((rest, [name, { token }]) => rest.replaceAll(token, `<token of the ${name}>`), text);
 
-/** Failures of one kind are one failure. */
+/** Failures of the same kind are reported once. */
 const kindOf = ({ request: { line, method }, wrong }: Failure): string =>
   wrong.length === 0 ? "" : `${line} ${method === "HEAD"} ${(wrong[0] ?? "").replace(/[\da-f-]{36}|\d{4,}|"[^"]*"/gi, "…")}`;
 

@@ -3,34 +3,34 @@ import type { Person, World } from "./world";
 
 export type Coding = "gzip" | "br" | "deflate";
 
-/** A body: of JSON or a form where it has fields, else as it is. */
+/** A body: JSON, a form, or raw bytes. */
 export interface Body {
   json?: unknown;
   form?: [string, string][];
   raw?: Buffer;
   coding?: Coding;
-  /** Sent in pieces, without its length. */
+  /** Sent in chunks without Content-Length. */
   chunked?: boolean;
-  /** Bytes that are cut off at its end. */
+  /** Number of bytes cut off at its end. */
   cut?: number;
 }
 
 export interface FuzzRequest {
   n: number;
-  /** `POST /orders/{id}/cancel`; "" where it is none of the document's. */
+  /** The operation, such as `POST /orders/{id}/cancel`; "" if it isn't documented. */
   line: string;
   method: string;
   path: string;
   query: [string, string][];
   headers: [string, string][];
   who: Person;
-  /** In place of the token of `who`. */
+  /** Replaces the token of `who`. */
   authorization?: string;
   hasHost: boolean;
   body?: Body;
-  /** What was broken on purpose. */
+  /** Names of the deliberate faults. */
   faults: string[];
-  /** Of a fault that can't be overlooked: the response is one of these. */
+  /** The allowed statuses, if the fault must be refused. */
   refusals?: number[];
 }
 
@@ -48,7 +48,7 @@ const ENCODE: Readonly<Record<Coding, (body: Buffer) => Buffer>> = { gzip: gzipS
 export const isGiven = (headers: readonly (readonly [string, string])[], name: string): boolean =>
   headers.some(([given]) => given.toLowerCase() === name);
 
-/** What is sent for a request. */
+/** The request in the form in which it is sent. */
 export function wire(request: FuzzRequest, world: World): Wire {
   const { method, path, query, body, hasHost, who, authorization } = request;
   const headers = [...request.headers];
@@ -74,7 +74,7 @@ export function wire(request: FuzzRequest, world: World): Wire {
 const quoted = (text: string): string => `'${text.replaceAll("'", "'\\''")}'`;
 const isPrintable = (bytes: Buffer): boolean => /^[\x20-\x7e]*$/.test(bytes.toString("latin1"));
 
-/** The same by curl, where curl can. */
+/** The equivalent curl command, as far as curl can send it. */
 export function curl(url: string, { method, target, headers, body, chunked, hasHost }: Wire): string {
   const all = [...headers, ...(hasHost ? [] : [["Host", ""]]), ...(chunked ? [["Transfer-Encoding", "chunked"]] : [])];
   const words = [

@@ -11,12 +11,12 @@ export interface Response {
 const TIMEOUT_MS = 30_000;
 /** The audit may take two minutes. */
 const AUDIT_TIMEOUT_MS = 130_000;
-/** What each connection carried last: a response that is missing may be due to the request before it. */
+/** The last request on each connection, since a missing response may be the fault of the request before it. */
 const last = new WeakMap<Socket, string>();
-/** A stream of events is left after its first ones. */
+/** An event stream is read only for this long, in ms. */
 const STREAM_MS = 30;
 
-/** @throws where no response comes, or not all of it */
+/** @throws if there is no response, or an incomplete one */
 export function send(url: string, agent: http.Agent, { method, target, headers, body, chunked, hasHost }: Wire): Promise<Response> {
   const { hostname, port } = new URL(url);
   const timeout = /^\/admin\/(consistency|repair)/.test(target) ? AUDIT_TIMEOUT_MS : TIMEOUT_MS;
@@ -39,7 +39,7 @@ export function send(url: string, agent: http.Agent, { method, target, headers, 
       last.set(socket, `${method} ${target.slice(0, 100)}`);
     });
     request.on("error", (error) => {
-      reject(new Error(`${error.message}; its connection carried ${before} before`, { cause: error }));
+      reject(new Error(`${error.message}; the previous request on its connection: ${before}`, { cause: error }));
     });
     request.on("response", (response) => {
       const chunks: Buffer[] = [];
@@ -62,7 +62,7 @@ export function send(url: string, agent: http.Agent, { method, target, headers, 
     });
     if (body === undefined) request.end();
     else if (chunked) {
-      request.setHeader("Transfer-Encoding", "chunked"); // for some methods Node would send the body without any framing
+      request.setHeader("Transfer-Encoding", "chunked"); // for some methods Node would otherwise send the body without framing
       const middle = Math.floor(body.length / 2);
       request.write(body.subarray(0, middle));
       request.end(body.subarray(middle));

@@ -9,16 +9,16 @@ const ADMIN = { email: "admin@fuzz.test", password: "an admin's password" };
 const PASSWORD = "correct horse battery";
 const PARKED = 60;
 
-/** A shop to be fuzzed. */
+/** The shop under test. */
 export interface Target {
   url: string;
   world: World;
-  /** The lines at the levels error and fatal since the last call. */
+  /** Log lines of level error or fatal since the last call. */
   errors(): string[];
   stop(): Promise<void>;
 }
 
-/** A node of its own with what requests need to succeed, on PostgreSQL of TEST_POSTGRES_URL, or one of its own. */
+/** Starts a node with the data that requests need to succeed, on the PostgreSQL of TEST_POSTGRES_URL or on a new one. */
 export async function startTarget(): Promise<Target> {
   const stops: (() => Promise<unknown>)[] = [];
   const stop = async (): Promise<void> => {
@@ -47,7 +47,7 @@ export async function startTarget(): Promise<Target> {
         ACCESS_TOKEN_TTL: "86400",
         LOG_LEVEL: "error",
         LOG_FORMAT: "json",
-        // One client sends everything here; what limits it has tests of its own.
+        // A single client sends everything. The rate limits have their own tests.
         RATE_LIMIT_AUTH: "0",
         RATE_LIMIT_ACCOUNT: "0",
         RATE_LIMIT_ADDRESS: "0",
@@ -108,7 +108,7 @@ async function furnish(url: string, ordersUrl: string): Promise<World> {
   return world;
 }
 
-/** What takes an accident to happen: an order that was rejected after all, and outbox rows that are parked. */
+/** Arranges by SQL what requests can't provoke: a rejected order, and parked outbox rows. */
 async function arrange(url: string, world: World): Promise<void> {
   const database = new Postgres(url);
   await database.connect();

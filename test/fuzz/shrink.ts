@@ -1,10 +1,10 @@
 import { isReducible } from "./judge";
 import type { FuzzRequest } from "./request";
 
-/** Most requests that are sent to find a smaller one. */
+/** Maximum number of requests sent to find a smaller one. */
 const MOST_TRIES = 300;
 
-/** Every request that is a little less than this one. */
+/** All requests that are one step smaller than this one. */
 function* smaller(request: FuzzRequest): Generator<FuzzRequest> {
   for (let i = 0; i < request.query.length; i++) yield { ...request, query: request.query.toSpliced(i, 1) };
   for (let i = 0; i < request.headers.length; i++)
@@ -52,9 +52,9 @@ function* smallerValues(value: unknown): Generator {
 }
 
 /**
- * Takes away, as long as it still fails: each step is the first smaller request that does.
- * @param wrong what it fails by: some failures need the whole request
- * @returns the smallest one found; undefined where not even the request itself fails a second time
+ * Reduces a request as long as it still fails. Each step takes the first smaller request that fails.
+ * @param wrong the failure; some failures need the whole request
+ * @returns the smallest request found; undefined if the original doesn't fail a second time
  */
 export async function shrink(
   request: FuzzRequest,

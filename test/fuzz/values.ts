@@ -1,15 +1,15 @@
 import fc from "fast-check";
 import { misspelled, testId } from "../support/ids";
 
-/** A schema as OpenAPI has it. */
+/** A schema of an OpenAPI document. */
 export type Schema = Readonly<Record<string, unknown>>;
-/** From 0 up to 1, as Math.random. */
+/** Returns a number from 0 to below 1, like Math.random. */
 export type Random = () => number;
 
 export const int = (random: Random, min: number, max: number): number => min + Math.floor(random() * (max - min + 1));
 export const pick = <T>(random: Random, list: readonly T[]): T => {
   const one = list[int(random, 0, list.length - 1)];
-  if (one === undefined) throw new Error("nothing to pick from");
+  if (one === undefined) throw new Error("the list is empty");
   return one;
 };
 export const chance = (random: Random, probability: number): boolean => random() < probability;
@@ -23,14 +23,14 @@ const numberOf = (schema: Schema, name: string, fallback: number): number => {
   return typeof value === "number" ? value : fallback;
 };
 
-/** Values of the schemas of one document. */
+/** Generates values for the schemas of a document. */
 export class Values {
   constructor(
     private readonly document: object,
     private readonly random: Random,
   ) {}
 
-  /** Follows a reference, and picks one branch of a union. */
+  /** Resolves references, and picks one branch of a union. */
   resolve(schema: Schema): Schema {
     const ref = schema["$ref"];
     if (typeof ref === "string") {
@@ -120,7 +120,7 @@ export class Values {
     return Math.round((min + this.random() * Math.min(max - min, 5_000)) * 100) / 100;
   }
 
-  /** What a field of this schema must not be. */
+  /** A value that is probably invalid for this schema. */
   broken(given: Schema): unknown {
     const schema = this.resolve(given);
     const max = numberOf(schema, "maximum", Number.MAX_SAFE_INTEGER);

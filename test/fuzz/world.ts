@@ -18,22 +18,22 @@ interface Product {
 const MOST = 300;
 const NOBODY = testId(999_999);
 
-/** RFC 9562, 4: upper case is accepted. */
+/** An id, sometimes in upper case, which must be accepted (RFC 9562, 4). */
 export const inAnyCase = (id: string, random: Random): string => (chance(random, 0.1) ? id.toUpperCase() : id);
 
-/** The ids, tokens and cursors that requests are made of. It learns from responses; what it starts with is never given away. */
+/** The ids, tokens and cursors that requests use. It learns more from responses and always keeps the first ones. */
 export class World {
   readonly products: Product[] = [];
   readonly orders: Product[] = [];
-  /** The buyer's, and final. */
+  /** A rejected order of the buyer. */
   rejectedId = "";
   readonly outbox: number[] = [];
   readonly parked: number[] = [];
-  /** People whom nobody logs in as, but to try it. */
+  /** Accounts that are used only to test logins. */
   readonly strangers: Pick<Account, "id" | "email" | "password">[] = [];
   readonly refreshTokens: string[] = [];
   readonly keys: { key: string; body: unknown }[] = [];
-  /** The next pages of lists, by operation and by who was shown the page before. */
+  /** Links to next pages of lists, by operation and by the user that got the link. */
   readonly pages = new Map<string, string[]>();
 
   constructor(readonly accounts: Readonly<Record<Exclude<Person, "nobody">, Account>>) {}

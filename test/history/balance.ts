@@ -13,12 +13,12 @@ import { Findings } from "./findings";
 import { has } from "./progress";
 
 /**
- * In each quiet spell, for each product that was created in this history and read in the spell:
+ * In each quiet period, for each product that was created in this history and read in the period:
  *
  *     initial quantity + adjustments − units of CONFIRMED orders = quantity
  *
- * What may or may not have happened (an adjustment, cancel or order without a response; whatever else is not known for certain) may count or not:
- * some choice must give the quantity that was read.
+ * Changes of unknown outcome (an adjustment, cancel or order without a response, or otherwise uncertain) may count or not: some combination must give
+ * the quantity that was read.
  */
 export function checkBalance(facts: Facts): Findings {
   const findings = new Findings("balance");
@@ -30,7 +30,7 @@ export function checkBalance(facts: Facts): Findings {
   return findings;
 }
 
-/** The last read of a product in each quiet spell, since when it existed. */
+/** The last read of a product in each quiet period that began after its creation. */
 function readsOf({ create, calls }: ProductFacts, quiets: readonly Of<"quiet">[]): Map<Of<"quiet">, ProductSighting> {
   const reads = new Map<Of<"quiet">, ProductSighting>();
   if (create?.end === undefined) return reads;
@@ -43,7 +43,7 @@ function readsOf({ create, calls }: ProductFacts, quiets: readonly Of<"quiet">[]
   return reads;
 }
 
-/** Of spells in the order of time, the last that began before a moment. */
+/** The last quiet period that began before a moment. @param quiets sorted by time */
 function lastBefore(quiets: readonly Of<"quiet">[], moment: number): Of<"quiet"> | undefined {
   let low = 0;
   let high = quiets.length;
@@ -55,26 +55,26 @@ function lastBefore(quiets: readonly Of<"quiet">[], moment: number): Of<"quiet">
   return quiets[low - 1];
 }
 
-/** Units of one product that one order wants. */
+/** Units of one product that one order requests. */
 interface Demand {
   units: number;
-  /** Undefined where no response to its placing is known: it may be none. */
+  /** Undefined if no response to POST /orders is known: the order may not exist. */
   order: OrderFacts | undefined;
   since: number;
-  /** When it was known to be CONFIRMED, CANCELLED, or REJECTED; and when somebody first tried to cancel it. */
+  /** When it was first known to be CONFIRMED, CANCELLED or REJECTED; and when the first attempt to cancel it began. */
   confirmed: number;
   cancelled: number;
   rejected: number;
   cancelling: number;
 }
 
-/** By product; lines of one product are added up. */
+/** Demands by product; an order's lines for the same product are added up. */
 function demandsOf({ keys, orders }: Facts): Map<string, Demand[]> {
   const demands = new Map<string, Demand[]>();
   for (const attempts of keys) {
     const placed = attempts.find(({ seen }) => seen !== undefined);
     const possible = placed ? [placed] : attempts.filter(mayHaveHappened).slice(0, 1);
-    // One key makes one order: of bodies that differ, whichever; a broken client's, and no balance can be struck then.
+    // A key creates one order. If its bodies differ, the client is faulty and the order could be any of them, so take the first.
     for (const attempt of possible) {
       const order = attempt.seen && orders.get(attempt.seen.id);
       const since = attempts.reduce((first, { begin }) => Math.min(first, begin), Infinity);
@@ -137,20 +137,20 @@ function balance(product: ProductFacts, quiet: Of<"quiet">, read: ProductSightin
   );
 }
 
-/** Whether an order held its units while a product was read in a quiet spell; undefined where that is not certain. */
+/** Whether an order held its units while a product was read in a quiet period; undefined if uncertain. */
 function holds(demand: Demand, quiet: Of<"quiet">, read: ProductSighting): boolean | undefined {
-  if (demand.since > read.end || demand.rejected < Infinity) return false; // a REJECTED order never held any
+  if (demand.since > read.end || demand.rejected < Infinity) return false; // a REJECTED order never held units
   if (demand.cancelled < quiet.begin) return false;
   if (demand.cancelling <= read.end) return undefined;
   if (demand.confirmed < read.begin) return true; // stock is reserved first
-  // placed before the spell, and so decided before it
+  // placed before the quiet period, and therefore decided before it
   return (demand.order?.placedAt ?? Infinity) < quiet.begin && demand.confirmed <= quiet.end ? true : undefined;
 }
 
-/** So many steps are taken in the search for a sum; where it would take more, only the bounds count. */
+/** Maximum number of steps when searching for a sum. Beyond it, only the bounds are checked. */
 const MAX_STEPS = 20_000_000;
 
-/** Whether some of these add up to a number. */
+/** Whether a subset of the numbers can add up to `wanted`. */
 export function mayAddUp(some: readonly number[], wanted: number): boolean {
   const lowest = some.reduce((sum, value) => sum + Math.min(value, 0), 0);
   const highest = some.reduce((sum, value) => sum + Math.max(value, 0), 0);
@@ -159,7 +159,7 @@ export function mayAddUp(some: readonly number[], wanted: number): boolean {
   const isReachable = new Uint8Array(highest - lowest + 1);
   isReachable[-lowest] = 1;
   for (const value of some) {
-    // against the direction of the value, so that each counts once
+    // iterate against the direction of the value, so that each value counts once
     const step = value > 0 ? -1 : 1;
     for (let i = value > 0 ? isReachable.length - 1 : 0; i >= 0 && i < isReachable.length; i += step)
       if (isReachable[i - value] === 1) isReachable[i] = 1;

@@ -10,7 +10,7 @@ import { checkProducts } from "./products";
 import { checkStreams } from "./streams";
 import { checkVisibility } from "./visibility";
 
-/** Each reads the facts and finds what breaks its promises, which its own comment lists. */
+/** Each check looks for violations of the rules listed in its own comment. */
 const CHECKS: readonly ((facts: Facts) => Findings)[] = [
   checkProducts,
   checkConditional,
@@ -23,9 +23,9 @@ const CHECKS: readonly ((facts: Facts) => Findings)[] = [
 ];
 
 export interface Verdict {
-  /** At most `KEPT` of each check. */
+  /** At most `KEPT` per check. */
   violations: Violation[];
-  /** Of each check that found something, how much in all. */
+  /** The total number per check that found violations. */
   totals: { check: string; total: number }[];
 }
 
@@ -39,7 +39,7 @@ export function checkHistory(operations: readonly Operation[]): Verdict {
   return { violations: found.flatMap(({ violations }) => violations), totals: found.map(({ check, total }) => ({ check, total })) };
 }
 
-/** Lines for a person: `perCheck` violations of each check at most, each with the operations that show it. */
+/** Formats a report: at most `perCheck` violations per check, each with the operations that show it. */
 export function report({ violations, totals }: Verdict, perCheck = 5): string[] {
   return totals.flatMap(({ check, total }) => [
     `${check}: ${total} ${total === 1 ? "violation" : "violations"}`,

@@ -3,8 +3,8 @@ import { Findings } from "./findings";
 import { latestOf, unchangedDuring } from "./products";
 
 /**
- * Updates with `If-Match`: one that succeeds makes the version that follows the one it names (every change counts a product's version up by
- * one), so of several that name the same version one succeeds at most; one that gets 412 met another version, or may have.
+ * Updates with `If-Match`: a successful one creates the version after the one it names (every change increments a product's version by one), so of
+ * several that name the same version, at most one succeeds; a 412 is right only if the current version may have been another.
  */
 export function checkConditional({ products }: Facts): Findings {
   const findings = new Findings("conditional updates");
@@ -38,7 +38,7 @@ export function checkConditional({ products }: Facts): Findings {
           call,
         );
       else if (seen.version !== if_match + 1)
-        findings.add(`an update of product ${id} that names version ${if_match} makes version ${seen.version}: others came between`, call);
+        findings.add(`an update of product ${id} that names version ${if_match} makes version ${seen.version}: another change came between`, call);
     }
   }
   return findings;

@@ -3,39 +3,39 @@ import type { Of, Operation, Outcome, ProductSeen } from "./operation";
 import { NONE, setOf, type Statuses } from "./progress";
 
 export type ProductCall = Of<"product.create" | "product.read" | "product.patch" | "product.adjust">;
-/** A call to one product whose response says how it is. */
+/** A call to one product whose response shows the product. */
 export type ProductSighting = ProductCall & { seen: ProductSeen; end: number };
 export type OrderCall = Of<"order.read" | "order.cancel" | "order.stream">;
 export type Placing = Of<"order.place">;
 
-/** Somebody saw, between two moments, an order in a status. */
+/** A client saw an order in a status, between two moments. */
 export interface OrderSighting {
   begin: number;
   end: number;
   status: Status;
-  /** All statuses that it was in, where the response has its history. */
+  /** All statuses that it has had, if the response includes its history. */
   history: Statuses | undefined;
   by: Operation;
 }
 
-/** An order has been in a status at the latest when this was known. */
+/** Statuses that an order had by the time `at`, when that became known. */
 export interface Happening {
   at: number;
   value: Statuses;
   by: Operation;
 }
 
-/** All that a history has of one product. */
+/** Everything about one product in a history. */
 export interface ProductFacts {
   id: string;
   create?: Of<"product.create">;
   calls: ProductCall[];
 }
 
-/** All that a history has of one order. */
+/** Everything about one order in a history. */
 export interface OrderFacts {
   id: string;
-  /** The first 201 for it, and when its client had read that. */
+  /** The first 201 for it, and when the client had read it. */
   placed?: Placing;
   placedAt: number;
   /** When the first attempt with its key began. */
@@ -49,16 +49,16 @@ export interface Facts {
   operations: readonly Operation[];
   products: Map<string, ProductFacts>;
   orders: Map<string, OrderFacts>;
-  /** By user and key; each attempt without a key by itself. */
+  /** Attempts grouped by user and key; an attempt without a key is a group of its own. */
   keys: Placing[][];
   quiets: Of<"quiet">[];
 }
 
 export const isSighting = (call: ProductCall): call is ProductSighting => call.seen !== undefined && call.end !== undefined;
-/** May have had an effect. */
+/** Whether an operation may have had an effect. */
 export const mayHaveHappened = ({ outcome }: { outcome: Outcome }): boolean => outcome !== "failed";
 
-/** Sorts a history by what its operations are about, once for all checks. */
+/** Groups the operations of a history by product, order and key, once for all checks. */
 export function gather(operations: readonly Operation[]): Facts {
   const products = new Map<string, ProductFacts>();
   const orders = new Map<string, OrderFacts>();
@@ -71,7 +71,7 @@ export function gather(operations: readonly Operation[]): Facts {
   for (const [i, by] of operations.entries()) {
     switch (by.kind) {
       case "product.create":
-        if (by.seen === undefined) break; // nobody knows its id
+        if (by.seen === undefined) break; // its id is unknown
         product(by.seen.id).calls.push(by);
         product(by.seen.id).create = by;
         break;
@@ -121,7 +121,7 @@ function see(order: OrderFacts, sighting: OrderSighting): void {
   order.happenings.push({ at: sighting.end, value: setOf([sighting.status]) | (sighting.history ?? NONE), by: sighting.by });
 }
 
-/** The response to a placing says PENDING whatever has become of the order: it shows that the order exists, and no more. */
+/** The response to POST /orders has the status PENDING even if the order has moved on, so it only shows that the order exists. */
 function place(attempts: readonly Placing[], order: (id: string) => OrderFacts): void {
   const since = attempts.reduce((first, { begin }) => Math.min(first, begin), Infinity);
   for (const attempt of attempts) {
@@ -135,7 +135,7 @@ function place(attempts: readonly Placing[], order: (id: string) => OrderFacts):
   }
 }
 
-/** The value of a key, made where there is none. */
+/** The value of a key, created if missing. */
 export function entry<T>(map: Map<string, T>, key: string, make: () => T): T {
   let value = map.get(key);
   if (value === undefined) map.set(key, (value = make()));

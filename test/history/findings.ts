@@ -1,12 +1,12 @@
 import type { Operation, Violation } from "./operation";
 
-/** So many violations of one check are kept; the others are counted. A broken system shows more than anybody reads. */
+/** How many violations are kept per check; the others are only counted, since a faulty system produces too many to read. */
 export const KEPT = 100;
 
-/** What one check finds. */
+/** The findings of one check. */
 export class Findings {
   readonly violations: Violation[] = [];
-  /** All, with those that were not kept. */
+  /** Number of violations, including those not kept. */
   total = 0;
 
   constructor(readonly check: string) {}
@@ -19,7 +19,7 @@ export class Findings {
   }
 }
 
-/** Who did what when, on one line: times in seconds of the recording's clock. */
+/** Describes an operation in one line; times are in seconds of the recording's clock. */
 export function describe(operation: Operation): string {
   const times = `${seconds(operation.begin)}–${seconds(operation.end)} s`;
   if (operation.kind === "quiet") return `quiet, ${times}`;

@@ -3,12 +3,12 @@ import type { Facts, Placing } from "./facts";
 import { Findings } from "./findings";
 
 /**
- * Each user's Idempotency-Key is a register that is written once:
- * - all 201 to one key have the same order and the same body, to the letter, and come to the same lines; an order belongs to one key;
- * - a repeat that begins after a 201 was read is marked as replayed, and is no longer refused for its products, its stock or its body;
- * - a key is refused as reused only where a request with other lines was sent under it before.
+ * Each user's Idempotency-Key is a write-once register:
+ * - all 201 for a key have the same order, an identical body and the same lines; an order belongs to one key;
+ * - a retry that begins after a 201 was read is marked as replayed, and is no longer refused for its products, stock or body;
+ * - a key is refused as reused only if a request with other lines was sent with it before.
  *
- * Lines are the same where they add up to the same units of each product. A refused key may be tried again with any lines.
+ * Lines are the same if they add up to the same units per product. After a refusal, a key may be used again with any lines.
  */
 export function checkKeys({ keys }: Facts): Findings {
   const findings = new Findings("keys");
@@ -33,10 +33,10 @@ function firstOf(attempts: readonly Placing[]): Placing | undefined {
   return first;
 }
 
-/** What the shop compares: units by product, in any order. */
+/** The value that the shop compares: units by product, in any order. */
 export const wanted = (placing: Placing): string => JSON.stringify([...unitsOf(placing)].sort(([a], [b]) => (a < b ? -1 : 1)));
 
-/** After a key has made its order, a repeat is refused for none of these. */
+/** Codes with which a retry must not be refused after its key has created an order. */
 const NEVER_AGAIN = ["PRODUCT_NOT_FOUND", "INSUFFICIENT_STOCK", "IDEMPOTENCY_KEY_REUSED"];
 
 function checkKey(attempts: readonly Placing[], first: Placing | undefined, findings: Findings): void {
@@ -47,14 +47,14 @@ function checkKey(attempts: readonly Placing[], first: Placing | undefined, find
     const isLater = first?.end !== undefined && first.end < attempt.begin;
     if (seen !== undefined && first?.seen !== undefined && attempt !== first) {
       if (seen.id !== first.seen.id) findings.add(`${name} made order ${first.seen.id}, then ${seen.id}`, first, attempt);
-      else if (!isSame) findings.add(`${name} is answered 201 for other lines than its order's`, first, attempt);
-      else if (digest !== first.digest) findings.add(`${name} is answered with another body than at first`, first, attempt);
-      else if (isLater && attempt.replayed !== true) findings.add(`${name} is answered again without Idempotent-Replayed`, first, attempt);
+      else if (!isSame) findings.add(`${name} gets a 201 for other lines than its order's`, first, attempt);
+      else if (digest !== first.digest) findings.add(`${name} gets another body than the first 201`, first, attempt);
+      else if (isLater && attempt.replayed !== true) findings.add(`${name} gets a replay without Idempotent-Replayed`, first, attempt);
     }
     if (code === "IDEMPOTENCY_KEY_REUSED" && !mayBeReused(attempt, attempts))
-      findings.add(`${name} is refused as reused, although all came with the same lines`, attempt);
+      findings.add(`${name} is refused as reused, although all requests had the same lines`, attempt);
     else if (isLater && isSame && code !== undefined && NEVER_AGAIN.includes(code))
-      findings.add(`${name} has made an order, and its repeat is refused with ${code}`, first, attempt);
+      findings.add(`${name} has created an order, and its retry is refused with ${code}`, first, attempt);
   }
 }
 

@@ -1,12 +1,12 @@
 /**
- * What was known at each moment: values folded in the order of the times by which they were known. Finding one takes log n.
- * For what became known later than a moment, add and ask with negated times.
+ * What was known at each moment: values folded in the order of their times. A look-up takes O(log n).
+ * To look up what became known after a moment, use negated times for entries and look-ups.
  */
 export class Known<T> {
   private readonly times: Float64Array;
   private readonly folded: T[] = [];
 
-  /** @param entries in any order; @param fold of what was known before and what comes to it */
+  /** @param entries in any order @param fold combines what was known before with the next value */
   constructor(
     entries: readonly { at: number; value: T }[],
     private readonly none: T,
@@ -18,7 +18,7 @@ export class Known<T> {
     for (const { value } of sorted) this.folded.push((known = fold(known, value)));
   }
 
-  /** Of what was known before a moment; not at it, for clocks are coarse. */
+  /** What was known before a moment; excludes the moment itself, since clocks are coarse. */
   before(moment: number): T {
     let low = 0;
     let high = this.times.length;

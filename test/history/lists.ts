@@ -5,14 +5,14 @@ import { has } from "./progress";
 import { isFinal } from "../../contracts/orders";
 
 /**
- * Walks through lists, from the first page on:
- * - they are sorted as promised: orders by (created_at, id), the newest first; products by what was asked for;
- * - nothing comes twice, and all of one's own that was acknowledged before the walk began comes, as far as the walk went. Filtered by a final
- *   status, what had that status before comes; by another one nothing must, for it may have moved on;
- * - an item has the status, or the seller's, that was asked for.
+ * Checks walks, that is, lists read page by page from the first page on:
+ * - they are sorted: orders by (created_at, id), newest first; products by the requested key;
+ * - no item occurs twice, and every own order that was acknowledged before the walk began occurs, as far as the walk went. With a final status
+ *   as filter, orders that had this status before must occur; with another status none must, since orders may have left it;
+ * - items have the requested status or seller.
  *
- * The statuses of items are sightings like any other (see orders). Sorted by price, products may move from page to page while prices change: then each
- * page alone is sorted, and only products whose price never changed must come once. Quantities and prices in lists are of no known version.
+ * The statuses of items count as sightings, too (see orders). If sorted by price, products may move between pages while prices change: then only
+ * each page is sorted, and only products whose price never changed must occur exactly once. The versions of items in lists are unknown.
  */
 export function checkLists(facts: Facts): Findings {
   const findings = new Findings("lists");
@@ -29,13 +29,13 @@ export function checkLists(facts: Facts): Findings {
   return findings;
 }
 
-/** A place in a list by age. */
+/** A position in a list sorted by age. */
 interface Place {
   id: string;
   created: number;
 }
 
-/** Whether `a` comes before `b` where the oldest comes first; ids are compared as PostgreSQL compares UUIDs. */
+/** Whether `a` comes before `b`, oldest first. Ids are compared as PostgreSQL compares UUIDs. */
 const isBefore = (a: Place, b: Place): boolean => a.created < b.created || (a.created === b.created && a.id < b.id);
 
 function checkOrderList(walk: Of<"order.list">, findings: Findings): void {
@@ -47,28 +47,27 @@ function checkOrderList(walk: Of<"order.list">, findings: Findings): void {
 }
 
 /**
- * One user's walks and orders, in the order of time: each walk is compared with what was acknowledged before it, from the newest order to the last
- * one that it has come to.
+ * Compares each walk of a user with the orders acknowledged before it, from the newest order to the last one that the walk reached.
  */
 function checkContents(walks: Of<"order.list">[], orders: OrderFacts[], findings: Findings): void {
   walks.sort((a, b) => a.begin - b.begin);
   orders.sort((a, b) => a.placedAt - b.placedAt);
-  const acknowledged: { place: Place; order: OrderFacts }[] = []; // the oldest first
+  const acknowledged: { place: Place; order: OrderFacts }[] = []; // oldest first
   let next = 0;
   for (const walk of walks) {
     for (let order = orders[next]; order !== undefined && order.placedAt < walk.begin; order = orders[++next]) {
       const place = { id: order.id, created: order.placed?.seen?.created ?? -Infinity };
-      let i = acknowledged.length; // mostly the newest
+      let i = acknowledged.length; // it is usually the newest
       while (i > 0 && isBefore(place, acknowledged[i - 1]?.place ?? place)) i--;
       acknowledged.splice(i, 0, { place, order });
     }
     const { filter, complete } = walk;
-    if (filter !== undefined && !isFinal(filter)) continue; // it may have moved on
+    if (filter !== undefined && !isFinal(filter)) continue; // orders may have left this status
     const ids = new Set(walk.pages.flatMap(({ items }) => items.map(({ id }) => id)));
     const last = walk.pages.at(-1)?.items.at(-1);
     for (let i = acknowledged.length - 1, one = acknowledged[i]; one !== undefined; one = acknowledged[--i]) {
       const { place, order } = one;
-      if (!complete && (last === undefined || !isBefore(last, place))) break; // older than what was read
+      if (!complete && (last === undefined || !isBefore(last, place))) break; // older than the last item read
       if (ids.has(order.id)) continue;
       if (filter !== undefined && !order.happenings.some(({ at, value }) => at < walk.begin && has(value, filter))) continue;
       findings.add(`the list of ${walk.user} lacks order ${order.id}, which was ${filter ?? "acknowledged"} before`, order.placed, walk);
@@ -127,6 +126,6 @@ function checkSorted<T extends { id: string }>(
   for (const [i, item] of items.entries()) {
     const before = items[i - 1];
     if (before !== undefined && before.id !== item.id && !isSorted(before, item))
-      findings.add(`a list has ${thing} ${item.id} behind ${before.id}: that is not its order`, walk);
+      findings.add(`a list has ${thing} ${item.id} behind ${before.id}, against the sort order`, walk);
   }
 }

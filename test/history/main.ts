@@ -7,7 +7,7 @@ import { simulate } from "./simulated/clients";
 const USAGE = `usage: npm run history -- FILE.jsonl
        npm run history -- --simulate OPERATIONS [--seed N] [--out FILE.jsonl]`;
 
-/** Checks a recorded history, or one of a simulated sound shop. @returns whether nothing was found */
+/** Checks a recorded history, or that of a simulated, correct shop. @returns whether there is no violation */
 async function main(): Promise<boolean> {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
@@ -44,7 +44,7 @@ function simulated(count: string, seed: string): Operation[] {
   return operations;
 }
 
-/** How many of each kind had each outcome. */
+/** Counts operations by kind and outcome. */
 function countsOf(operations: readonly Operation[]): Map<string, number> {
   const counts = new Map<string, number>();
   for (const operation of operations) {

@@ -5,14 +5,14 @@ import type { Of, OrderSeen } from "./operation";
 import { has, isConsistent, isPath, list, mayBecome, NONE } from "./progress";
 
 /**
- * Each order is its state machine:
- * - what begins after an order was seen in a status sees that status or one that can follow it, in responses, lists and histories alike;
- * - a history is a way through the state machine, from PENDING to the status beside it;
- * - a version shows one status, and what begins later sees no smaller version; total and time of creation never change;
- * - a cancel that succeeds says CANCELLED; no order is CANCELLED before somebody tries to;
- * - in a quiet spell, an order that was accepted before it is decided, unless its outbox row is parked.
+ * Each order follows its state machine:
+ * - a request that begins after an order was seen in a status shows that status or one that can follow it, in responses, lists and histories alike;
+ * - a history is a path through the state machine, from PENDING to the current status;
+ * - a version has one status, and a request that begins later shows no smaller version; total and time of creation never change;
+ * - the response to a successful cancel has the status CANCELLED; no order is CANCELLED before a cancel request;
+ * - in a quiet period, an order that was accepted before it is decided, unless its outbox row is parked.
  *
- * Not checked: whether a REJECTED order could have been confirmed (another order may have held the stock for a moment), and times in histories.
+ * Not checked: whether a REJECTED order could have been confirmed (another order may have held the stock briefly), and times in histories.
  */
 export function checkOrders({ orders, quiets }: Facts): Findings {
   const findings = new Findings("orders");
@@ -28,7 +28,7 @@ export function checkOrders({ orders, quiets }: Facts): Findings {
   return findings;
 }
 
-/** What each order had been in before a moment. */
+/** The statuses that an order had had before a moment. */
 export const statusesOf = ({ happenings }: OrderFacts): Known<number> =>
   new Known<number>(happenings, NONE, (known, value) => known | value);
 
@@ -53,7 +53,7 @@ function checkProgress(order: OrderFacts, findings: Findings): void {
 
 const byTime = (a: Happening, b: Happening): number => a.at - b.at;
 
-/** What was seen of an order itself. */
+/** A response that shows a single order. */
 interface Seen extends OrderSighting {
   seen: OrderSeen;
 }
@@ -66,7 +66,7 @@ const seenOf = (sighting: OrderSighting): Seen[] => {
 function checkHistories(order: OrderFacts, sightings: readonly Seen[], findings: Findings): void {
   for (const { seen, by } of sightings)
     if (seen.history !== undefined && (!isPath(seen.history) || seen.history.at(-1) !== seen.status))
-      findings.add(`order ${order.id} is ${seen.status} with the history ${seen.history.join(", ") || "of nothing"}`, by);
+      findings.add(`order ${order.id} is ${seen.status} with the history ${seen.history.join(", ") || "(empty)"}`, by);
 }
 
 function checkVersions(order: OrderFacts, sightings: readonly Seen[], findings: Findings): void {
@@ -103,12 +103,12 @@ function checkCancels(order: OrderFacts, findings: Findings): void {
     if (call.kind !== "order.cancel") continue;
     if (call.outcome !== "failed") first = Math.min(first, call.begin);
     if (call.seen && call.seen.status !== "CANCELLED")
-      findings.add(`a cancel of order ${order.id} is answered with ${call.seen.status}`, call);
+      findings.add(`the response to a cancel of order ${order.id} has the status ${call.seen.status}`, call);
   }
-  // One whose first response is not here may be older than the history, and so may its cancel.
+  // An order whose first response is missing may be older than the history, and so may its cancel.
   if (order.placed === undefined || order.placed.replayed === true) return;
   const early = order.happenings.find(({ at, value }) => has(value, "CANCELLED") && at < first);
-  if (early !== undefined) findings.add(`order ${order.id} is CANCELLED before anybody cancels it`, early.by);
+  if (early !== undefined) findings.add(`order ${order.id} is CANCELLED before any cancel request`, early.by);
 }
 
 function checkDecided(order: OrderFacts, sightings: readonly Seen[], quiet: Of<"quiet">, findings: Findings): void {
@@ -116,5 +116,5 @@ function checkDecided(order: OrderFacts, sightings: readonly Seen[], quiet: Of<"
   const pending = sightings.find(
     ({ begin, end, seen }) => begin > quiet.begin && end < quiet.end && seen.status === "PENDING" && seen.parked !== true,
   );
-  if (pending !== undefined) findings.add(`order ${order.id} is still PENDING when all is quiet`, order.placed, quiet, pending.by);
+  if (pending !== undefined) findings.add(`order ${order.id} is still PENDING in a quiet period`, order.placed, quiet, pending.by);
 }

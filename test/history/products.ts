@@ -4,13 +4,13 @@ import { Known } from "./known";
 
 /**
  * Each product is a non-negative counter, ordered by its version:
- * - no quantity is below zero; a version shows one quantity and one price, and no two writes make the same version;
- * - what begins after a version was seen sees that version or a later one, and a write makes a later one;
- * - an adjustment changes the quantity of the version before its own by its delta, and keeps the price; a PATCH sets the price, and keeps the
- *   quantity; nothing else changes the price;
- * - a product that was created is found; a withdrawal is refused only where the stock may have been short.
+ * - no quantity is negative; a version has one quantity and one price, and no two writes create the same version;
+ * - a request that begins after a version was seen shows that version or a later one, and a write creates a later one;
+ * - an adjustment changes the previous version's quantity by its delta and keeps the price; a PATCH sets the price and keeps the quantity; nothing
+ *   else changes the price;
+ * - a created product is found; a withdrawal is refused only if the stock may have been insufficient.
  *
- * Not checked: the number of versions (they need only grow), a product's other fields, and DELETE, which no history has.
+ * Not checked: the number of versions (they only have to grow), a product's other fields, and DELETE, which histories don't contain.
  */
 export function checkProducts({ products, operations }: Facts): Findings {
   const findings = new Findings("products");
@@ -29,13 +29,13 @@ export function checkProducts({ products, operations }: Facts): Findings {
 }
 
 interface Latest {
-  /** Of the versions seen before a moment, the greatest. */
+  /** The greatest version seen before a moment. */
   before(moment: number): ProductSighting | undefined;
-  /** Of the versions seen by what began after a moment, the smallest. */
+  /** The smallest version seen by requests that began after a moment. */
   after(moment: number): ProductSighting | undefined;
 }
 
-/** Which version of a product was known when. */
+/** Looks up which version of a product was known when. */
 export function latestOf(sightings: readonly ProductSighting[]): Latest {
   const earlier = new Known<ProductSighting | undefined>(
     sightings.map((value) => ({ at: value.end, value })),
@@ -50,7 +50,7 @@ export function latestOf(sightings: readonly ProductSighting[]): Latest {
   return { before: (moment) => earlier.before(moment), after: (moment) => later.before(-moment) };
 }
 
-/** The version that a product certainly had during the whole of a call; undefined where it may have changed. */
+/** The sightings of the version that a product had during a whole call; undefined if it may have changed. */
 export function unchangedDuring({ begin, end = Infinity }: ProductCall, latest: Latest): [ProductSighting, ProductSighting] | undefined {
   const [before, after] = [latest.before(begin), latest.after(end)];
   return before && after && before.seen.version === after.seen.version ? [before, after] : undefined;
@@ -93,11 +93,11 @@ function checkContents(product: ProductFacts, sightings: readonly ProductSightin
   checkPrices(product, new Map([...versions, ...writes]), findings);
 }
 
-/** What a write has changed, against the version before. */
+/** Compares the result of a write with the previous version. */
 function checkStep(call: ProductSighting, before: ProductSighting | undefined, findings: Findings): void {
   const { id, version, quantity, price } = call.seen;
   if (call.kind === "product.patch" && price !== call.price)
-    findings.add(`a PATCH of product ${id} to price ${call.price} was answered with price ${price}`, call);
+    findings.add(`a PATCH of product ${id} to price ${call.price} returns price ${price}`, call);
   if (before === undefined) return;
   const delta = call.kind === "product.adjust" ? call.delta : 0;
   if (before.seen.quantity + delta !== quantity)
@@ -108,10 +108,10 @@ function checkStep(call: ProductSighting, before: ProductSighting | undefined, f
     );
 }
 
-/** Only a PATCH changes a price: each version has that of the last one that is known, or of one whose outcome is not. */
+/** Only a PATCH changes the price: each version has the price of the last known PATCH, or of one with unknown outcome. */
 function checkPrices(product: ProductFacts, versions: ReadonlyMap<number, ProductSighting>, findings: Findings): void {
-  if (product.create === undefined) return; // there may have been others
-  const unknown = new Map<number, number>(); // price → when the first PATCH to it began
+  if (product.create === undefined) return; // there may have been earlier changes
+  const unknown = new Map<number, number>(); // price → when the first PATCH with it began
   for (const call of product.calls)
     if (call.kind === "product.patch" && call.outcome === "unknown")
       unknown.set(call.price, Math.min(call.begin, unknown.get(call.price) ?? Infinity));
@@ -119,7 +119,7 @@ function checkPrices(product: ProductFacts, versions: ReadonlyMap<number, Produc
   for (const [version, call] of [...versions].sort(([a], [b]) => a - b)) {
     if (call.kind === "product.create" || call.kind === "product.patch") last = call;
     if (last === undefined || call.seen.price === last.seen.price || (unknown.get(call.seen.price) ?? Infinity) <= call.end) continue;
-    findings.add(`version ${version} of product ${product.id} has the price ${call.seen.price}, which nobody gave it`, last, call);
+    findings.add(`version ${version} of product ${product.id} has the price ${call.seen.price}, which no request set`, last, call);
   }
 }
 

@@ -18,14 +18,14 @@ function isOperation(value: unknown): value is Operation {
   throw new Error(ajv.errorsText(validate.errors));
 }
 
-/** Parses lines; each text that comes again (ids, users, codes) is kept once, else a million operations would not fit. */
+/** Parses lines. Keeps repeated texts (ids, users, codes) only once; otherwise a million operations would not fit into memory. */
 class Parser {
   private readonly texts = new Map<string, string>();
 
-  /** @throws where a line is no operation */
+  /** @throws if a line is no operation */
   parse(line: string): Operation {
     const value: unknown = JSON.parse(line);
-    if (!isOperation(value)) throw new Error("it is no operation"); // it has thrown, with the reason
+    if (!isOperation(value)) throw new Error("it is no operation"); // not reached: isOperation throws with the reason
     this.share(value);
     return value;
   }
@@ -44,7 +44,7 @@ class Parser {
   }
 }
 
-/** Reads a history, one operation a line, line by line. @throws with the number of the line that is no operation */
+/** Reads a history, one operation per line. @throws with the number of a line that is no operation */
 export async function readHistory(file: string): Promise<Operation[]> {
   const parser = new Parser();
   const operations: Operation[] = [];
@@ -61,7 +61,7 @@ export async function readHistory(file: string): Promise<Operation[]> {
   return operations;
 }
 
-/** Writes a history, one operation a line. */
+/** Writes a history, one operation per line. */
 export async function writeHistory(file: string, operations: Iterable<Operation>): Promise<void> {
   const out = createWriteStream(file);
   const isDone = finished(out);

@@ -4,7 +4,7 @@ import { Status } from "../../contracts/orders";
 import type { Of } from "./operation";
 import { parsed, personOf, read } from "./recorder";
 
-/** @returns the whole response to a GET; undefined where there was none */
+/** @returns the whole response to a GET; undefined if there was none */
 export type Get = (path: string) => Promise<{ status: number; text: string } | undefined>;
 
 const Page = Type.Object({
@@ -13,13 +13,13 @@ const Page = Type.Object({
 });
 
 /**
- * Walks through the caller's own orders from the first page on, until the last one, or one that can't be had.
- * @param limit orders on a page
+ * Reads the caller's own orders page by page, up to the last page or the first that fails.
+ * @param limit orders per page
  */
 export async function walkOrders(get: Get, token: string, limit: number): Promise<Of<"order.list">> {
   const begin = performance.now();
   const pages: Of<"order.list">["pages"] = [];
-  let cursor: string | null = null as string | null; // it comes from a response
+  let cursor: string | null = null as string | null; // assigned from a response
   do {
     const from = performance.now();
     const response = await get(`/orders?limit=${limit}${cursor === null ? "" : `&cursor=${cursor}`}`);
@@ -40,7 +40,7 @@ export async function walkOrders(get: Get, token: string, limit: number): Promis
 
 const MOST_PAGES = 1_000;
 
-/** The response to a request for an event stream, whose body goes on. */
+/** Opens an event stream. @returns the response, whose body continues */
 export type Open = (
   path: string,
   headers: Record<string, string>,
@@ -50,9 +50,9 @@ export type Open = (
 const EventData = Type.Object({ status: Status });
 
 /**
- * Follows an order until the server ends the stream, the connection breaks or its client goes.
- * @param signal aborted, its client goes
- * @param onEvent notified of each event as it comes
+ * Follows an order until the server ends the stream, the connection is lost or the client disconnects.
+ * @param signal disconnects the client
+ * @param onEvent called for each event as it arrives
  */
 export async function followOrder(
   open: Open,
@@ -83,7 +83,7 @@ export async function followOrder(
       }
     }
   } catch {
-    closed = signal.aborted ? "client" : "cut"; // that is what a broken stream looks like
+    closed = signal.aborted ? "client" : "cut"; // reading a lost connection throws
   }
   const end = performance.now();
   const call = status === undefined || status >= 500 ? { outcome: "unknown" as const } : { outcome: outcomeOf(status), end, status };
@@ -92,7 +92,7 @@ export async function followOrder(
 
 const outcomeOf = (status: number): "ok" | "failed" => (status === 200 ? "ok" : "failed");
 
-/** A block of the stream (WHATWG HTML, 9.2.5); undefined for a comment. */
+/** Parses a block of the stream (WHATWG HTML, 9.2.5). @returns undefined for a comment */
 function eventOf(block: string): { id: number; status: Status } | undefined {
   const fields = Object.fromEntries(block.split("\n").map((line) => line.split(/: (.*)/, 2)));
   const [id, data]: unknown[] = [fields["id"], fields["data"]];

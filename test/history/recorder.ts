@@ -4,32 +4,32 @@ import { nullable } from "../../contracts/contract";
 import { Status } from "../../contracts/orders";
 import type { Operation, OrderSeen, Outcome, ProductSeen } from "./operation";
 
-/** One request, and its response where there was one, as the client had them. */
+/** One request and its response, if any, as the client saw them. */
 export interface Exchange {
   method: string;
-  /** With its query. */
+  /** Includes the query. */
   path: string;
   body?: unknown;
-  /** Of the request, in lower case. */
+  /** The request's headers, with names in lower case. */
   headers?: Readonly<Record<string, string>>;
-  /** The access token that it carried. */
+  /** The access token that it was sent with. */
   token?: string | undefined;
   gateway?: string;
-  /** By `performance.now()`: before it is sent, and after the response has been read to its end. */
+  /** By `performance.now()`: before sending, and after reading the whole response. */
   begin: number;
   end: number;
   response?: { status: number; headers: { get(name: string): string | null }; text: string } | undefined;
 }
 
-/** The operations of a history that is larger than this are not kept, and it is not checked any more. */
+/** A larger history is no longer kept or checked. */
 const MOST_OPERATIONS = 300_000;
 
-/** The calls that one process makes, as they end. */
+/** Records the calls of one process as they end. */
 export class Recorder {
   private all: Operation[] = [];
   private isFull = false;
 
-  /** @param most operations that are kept */
+  /** @param most maximum number of operations */
   constructor(private readonly most = MOST_OPERATIONS) {}
 
   add(operation: Operation): void {
@@ -37,18 +37,18 @@ export class Recorder {
     else this.isFull = true;
   }
 
-  /** Records what a history says of this request, if anything. */
+  /** Records the operation of a request, if it is one. */
   record(exchange: Exchange): void {
     const operation = operationOf(exchange);
     if (operation !== undefined) this.add(operation);
   }
 
-  /** The whole history so far; undefined where it has become too large to be kept. */
+  /** The history so far; undefined if it has become too large. */
   get operations(): readonly Operation[] | undefined {
     return this.isFull ? undefined : this.all;
   }
 
-  /** Begins anew: what was before is neither kept nor checked any more. */
+  /** Discards the history and starts a new one. */
   restart(): void {
     this.all = [];
     this.isFull = false;
@@ -74,8 +74,8 @@ const Problem = Type.Object({ code: Type.String() });
 const Claims = Type.Object({ sub: Type.String(), role: Type.Optional(Type.String()) });
 
 /**
- * What a history says of a request; undefined of one that it has nothing to say of. Walks and streams are recorded by whoever makes them.
- * @throws where a success can't be read
+ * The operation that a request is in a history; undefined if it is none. Walks and streams are recorded by their readers.
+ * @throws if a successful response doesn't have the expected form
  */
 export function operationOf(exchange: Exchange): Operation | undefined {
   const { method, path, body, headers = {}, response } = exchange;
@@ -124,7 +124,7 @@ export function operationOf(exchange: Exchange): Operation | undefined {
   }
 }
 
-/** What all calls have in common. */
+/** The common fields of all calls. */
 function callOf({ begin, end, token, gateway, response }: Exchange) {
   const outcome = outcomeOf(response?.status);
   const problem = outcome === "failed" ? parsed(response?.text ?? "") : undefined;
@@ -144,7 +144,7 @@ function outcomeOf(status: number | undefined): Outcome {
   return status < 300 ? "ok" : "failed";
 }
 
-/** Whose token it is; nobody's where there is none. Not verified: the shop does that. */
+/** The user of an access token; "" without one. The token isn't verified, since the shop does that. */
 export function personOf(token: string | undefined): { user: string; admin?: true } {
   const claims = parsed(Buffer.from(token?.split(".")[1] ?? "", "base64url").toString());
   if (!matches(Claims, claims)) return { user: "" };
@@ -173,23 +173,23 @@ function orderOf({ response }: Exchange): OrderSeen {
   };
 }
 
-/** The one version that an ETag, or an If-Match, names. */
+/** The version in an ETag or If-Match; undefined if it isn't exactly one. */
 function versionOf(tag: string | null | undefined): number | undefined {
   const version = /^"(\d+)"$/.exec(tag ?? "")?.[1];
   return version === undefined ? undefined : Number(version);
 }
 
-/** @throws where it is something else */
+/** @throws if the value doesn't match the schema */
 export function read<S extends TSchema>(schema: S, value: unknown): Static<S> {
   if (matches(schema, value)) return value;
-  throw new Error(`this can't be recorded: ${JSON.stringify({ value }).slice(0, 300)}`);
+  throw new Error(`unexpected form, can't be recorded: ${JSON.stringify({ value }).slice(0, 300)}`);
 }
 
-/** JSON; undefined where it is none. */
+/** Parses JSON; undefined if it is invalid. */
 export function parsed(text: string): unknown {
   try {
     return JSON.parse(text);
   } catch {
-    return undefined; // no JSON
+    return undefined;
   }
 }

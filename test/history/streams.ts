@@ -6,18 +6,18 @@ import type { Of } from "./operation";
 import { isPath, list } from "./progress";
 import { isFinal, type Status } from "../../contracts/orders";
 
-/** Milliseconds after which an open stream has told what is known, when all is quiet: gateways read a followed order every 5 s. */
+/** Milliseconds within which an open stream sends all known statuses in a quiet period: gateways read a followed order every 5 s. */
 export const TOLD_WITHIN_MS = 10_000;
 
 /**
- * Streams of events against each other and against reads:
- * - events have the positions behind `Last-Event-ID`, one by one, and go through the state machine; nothing follows a final status;
- * - a position of an order's history is one status, in every stream and every history that was read;
- * - a stream that its server ended, and that said something, has told all that was known before it began;
- * - a stream that is open in a quiet spell has told what is known 10 s later, and ends 10 s after a final status;
- * - 204 (nothing more will come) is for orders that stay as they are.
+ * Compares event streams with each other and with reads:
+ * - the positions of events follow `Last-Event-ID` without gaps, and their statuses follow the state machine; none follows a final status;
+ * - a position in an order's history has the same status in every stream and every history that was read;
+ * - a stream that sent events and was ended by the server has sent everything that was known before it began;
+ * - a stream that is open in a quiet period sends each known status within 10 s, and ends within 10 s after a final status;
+ * - 204 (no more events) is only for orders that don't change any further.
  *
- * That a read shows what a stream has told before is checked with the orders. Streams end for many reasons, and a cut one may lack anything.
+ * The orders check covers that a read shows what a stream has sent before. Streams end for many reasons, so a cut one may lack any event.
  */
 export function checkStreams({ orders, quiets }: Facts): Findings {
   const findings = new Findings("streams");
@@ -36,7 +36,7 @@ export function checkStreams({ orders, quiets }: Facts): Findings {
   return findings;
 }
 
-/** The status at each position, from 1, as the histories that were read have it. */
+/** The status at each position, from 1, according to the histories that were read. */
 function positionsOf({ calls }: OrderFacts): Map<number, Status> {
   const positions = new Map<number, Status>();
   for (const call of calls)
@@ -51,7 +51,7 @@ function checkEvents(order: OrderFacts, stream: Of<"order.stream">, positions: M
     findings.add(`a stream of order ${order.id} after position ${resumed} has the positions ${ids.join(", ")}`, stream);
   const statuses = events.map(({ status }) => status);
   if (events.length > 0 && !isPath(statuses, resumed === 0))
-    findings.add(`a stream of order ${order.id} goes ${statuses.join(", ")}: no order goes that way`, stream);
+    findings.add(`a stream of order ${order.id} sends ${statuses.join(", ")}, which is no path through the state machine`, stream);
   for (const { id, status } of events) {
     const known = positions.get(id);
     if (known !== undefined && known !== status)
@@ -60,7 +60,7 @@ function checkEvents(order: OrderFacts, stream: Of<"order.stream">, positions: M
   }
 }
 
-/** How many entries the history of an order has at least, that has been in these statuses. */
+/** The minimum length of the history of an order that has had these statuses. */
 const lengthOf = (known: Known<number>, moment: number): number => list(known.before(moment)).length;
 
 function checkWhole(order: OrderFacts, stream: Of<"order.stream">, known: Known<number>, findings: Findings): void {
@@ -77,11 +77,11 @@ function checkPrompt(order: OrderFacts, stream: Of<"order.stream">, quiet: Of<"q
   const { events, begin, end = 0, closed, outcome, last_event_id: resumed = 0 } = stream;
   if (outcome !== "ok" || closed === "cut") return;
   const until = Math.min(end, quiet.end) - TOLD_WITHIN_MS;
-  if (until <= Math.max(begin, quiet.begin)) return; // not open long enough in it
+  if (until <= Math.max(begin, quiet.begin)) return; // not open long enough during the period
   const told = events.filter(({ at }) => at <= until + TOLD_WITHIN_MS).at(-1)?.id ?? resumed;
   if (told < lengthOf(known, until))
     findings.add(
-      `a stream of order ${order.id} that was open for ${TOLD_WITHIN_MS} ms more has told ${told} statuses; known were ${list(known.before(until)).join(", ")}`,
+      `a stream of order ${order.id} that was open for ${TOLD_WITHIN_MS} ms more has sent ${told} statuses; known were ${list(known.before(until)).join(", ")}`,
       quiet,
       stream,
     );
@@ -92,5 +92,5 @@ function checkPrompt(order: OrderFacts, stream: Of<"order.stream">, quiet: Of<"q
 function checkOver(order: OrderFacts, stream: Of<"order.stream">, findings: Findings): void {
   const later = order.sightings.find(({ begin, status }) => begin > (stream.end ?? Infinity) && !isFinal(status));
   if (later !== undefined)
-    findings.add(`a stream of order ${order.id} says that nothing more will come, and then it is ${later.status}`, stream, later.by);
+    findings.add(`a stream of order ${order.id} responds that nothing more will come, and then it is ${later.status}`, stream, later.by);
 }

@@ -2,10 +2,10 @@ import type { Facts, OrderFacts } from "./facts";
 import { Findings } from "./findings";
 
 /**
- * Own writes, through any gateway: an order whose 201 was read is found by its owner from then on; what is of others is never shown to anybody but
- * admins, in no response, list or stream, and only sellers and admins change a product.
+ * Visibility through any gateway: once its 201 was read, an order is found by its owner; other users' orders are shown only to admins, in responses,
+ * lists and streams alike; and only sellers and admins change a product.
  *
- * The owner is who placed the order; where no placing is known, whoever saw it first.
+ * The owner is the user who placed the order or, if no POST /orders is known, the user who saw it first.
  */
 export function checkVisibility({ orders, products }: Facts): Findings {
   const findings = new Findings("own writes");
@@ -23,7 +23,7 @@ function checkOrder(order: OrderFacts, findings: Findings): void {
   const lists = order.sightings.flatMap(({ by }) => (by.kind === "order.list" ? [by] : []));
   let owner = placed?.user;
   for (const call of [...order.calls, ...lists]) {
-    if (call.admin === true && call.kind !== "order.list") continue; // lists are of one's own orders, an admin's too
+    if (call.admin === true && call.kind !== "order.list") continue; // a list contains only the caller's own orders, even for an admin
     if (call.outcome === "ok") {
       owner ??= call.user;
       if (call.user !== owner) findings.add(`order ${order.id} of ${owner} is shown to ${call.user || "nobody"}`, placed, call);

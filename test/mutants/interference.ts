@@ -3,7 +3,7 @@ import { Client } from "pg";
 
 type Deliver = () => Promise<void>;
 
-/** What becomes of the events between the nodes of a shop: each passes, unless a scenario holds it, or loses it. */
+/** Events between the nodes of a shop: a scenario can hold or lose them; the others pass. */
 export class Wire {
   private readonly held = new Map<string, Deliver[]>();
   private readonly losing = new Set<string>();
@@ -25,17 +25,17 @@ export class Wire {
     this.counts.set(name, (this.counts.get(name) ?? 0) + 1);
   }
 
-  /** How often this event has been held, lost or handled. */
+  /** How many events of this name were held, lost or handled. */
   count(name: string): number {
     return this.counts.get(name) ?? 0;
   }
 
-  /** Keeps what comes until `letGo`. */
+  /** Holds events of this name until `letGo`. */
   hold(name: string): void {
     this.held.set(name, []);
   }
 
-  /** Delivers what is held, in the order in which it came, one after the other. */
+  /** Delivers the held events one after the other, in their original order. */
   async letGo(name: string): Promise<void> {
     const held = this.held.get(name) ?? [];
     this.held.delete(name);
@@ -46,27 +46,27 @@ export class Wire {
     this.losing.add(name);
   }
 
-  /** Nothing is held or lost any more. */
+  /** Stops losing events, and delivers the held ones. */
   async clear(): Promise<void> {
     this.losing.clear();
     for (const name of [...this.held.keys()]) await this.letGo(name);
   }
 }
 
-/** How long a statement waits for a scenario that has failed. */
+/** How long a statement waits if the scenario has failed. */
 const PATIENCE_MS = 10_000;
 
 type Anything = (...args: unknown[]) => unknown;
 
-/** Statements of this process that wait before they are sent, so that a race has one course. */
+/** Delays statements of this process before they are sent, to make a race deterministic. */
 export class Gate {
   private waiting: (() => void)[] = [];
   private isOpen = false;
-  /** How many have come. */
+  /** How many statements have been delayed. */
   arrivals = 0;
   private readonly query = Client.prototype.query as Anything;
 
-  /** @param texts a statement that has one of them waits */
+  /** @param texts statements that contain one of these are delayed */
   constructor(private readonly texts: readonly string[]) {
     const { query } = this;
     const pass = (text: string | undefined): Promise<void> | undefined => this.pass(text);
@@ -86,7 +86,7 @@ export class Gate {
     });
   }
 
-  /** Lets all go on. */
+  /** Sends the delayed statements and delays no more. */
   open(): void {
     this.isOpen = true;
     for (const go of this.waiting) go();

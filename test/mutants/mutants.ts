@@ -1,22 +1,22 @@
 import type { Scenario } from "./scenarios";
 
-/** A change of one source file: a text that occurs in it exactly once, and what takes its place. */
+/** A change of one source file: a text that occurs in it exactly once, and its replacement. */
 export interface Replacement {
   file: string;
   find: string;
   replace: string;
 }
 
-/** The shop without one of its guards, as a client could come to see it. */
+/** The shop without one of its guards, with consequences that a client can observe. */
 export interface Mutant {
   name: string;
-  /** What goes wrong without it. */
+  /** What goes wrong without the guard. */
   why: string;
-  /** What its clients do. */
+  /** What the clients do. */
   scenario: Scenario;
-  /** The check that finds it in their history; others may, too. */
+  /** The check that must detect it in their history; others may, too. */
   foundBy: string;
-  /** Several where the database guards it as well: then it is removed there, too. */
+  /** Several if the database has a guard as well, which is then removed, too. */
   replacements: readonly [Replacement, ...Replacement[]];
 }
 
@@ -28,7 +28,7 @@ const ORDER = "services/orders/order.ts";
 const PRODUCT_DB = "services/products/migrations/001_catalogue_and_stock.sql";
 const ORDER_DB = "services/orders/migrations/001_orders_and_outbox.sql";
 
-/** The last guards against overselling, below all code. */
+/** Removes the database's own guards against overselling. */
 const NO_CHECKS: readonly Replacement[] = [
   { file: PRODUCT_DB, find: "quantity    bigint not null check (quantity >= 0)", replace: "quantity    bigint not null" },
   { file: PRODUCT_DB, find: "balance    bigint not null check (balance >= 0)", replace: "balance    bigint not null" },
@@ -37,7 +37,7 @@ const NO_CHECKS: readonly Replacement[] = [
 export const MUTANTS: readonly Mutant[] = [
   {
     name: "stock is not locked while it is reserved",
-    why: "two orders at one time both get the last unit",
+    why: "two concurrent orders both get the last unit",
     scenario: "two buyers of the last unit",
     foundBy: "products",
     replacements: [
@@ -68,7 +68,7 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: "a key is replayed for any body",
-    why: "whoever uses a key again by mistake believes that the second order is placed",
+    why: "a client that reuses a key by mistake believes that the second order is placed",
     scenario: "a repeated key",
     foundBy: "keys",
     replacements: [{ file: STORE, find: " and o.request_hash = k.request_hash", replace: "" }],
@@ -105,7 +105,7 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: "a cancel's outbox row is not written",
-    why: "the stock of a cancelled order never comes back",
+    why: "the stock of a cancelled order is never released",
     scenario: "a cancel of a confirmed order",
     foundBy: "balance",
     replacements: [
@@ -128,7 +128,7 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: "a release gives back twice what was reserved",
-    why: "cancelling makes stock of nothing",
+    why: "a cancel creates stock out of nothing",
     scenario: "a cancel of a confirmed order",
     foundBy: "balance",
     replacements: [
@@ -151,14 +151,14 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: "the version is compared before the update alone",
-    why: "of two changes at one time, both are made, and one is lost",
+    why: "of two concurrent changes, both succeed and one is lost",
     scenario: "two changes of one version, at one time",
     foundBy: "conditional updates",
     replacements: [{ file: PRODUCTS, find: "...(versions && { version: product.version })", replace: "" }],
   },
   {
     name: "a movement of stock leaves the version as it is",
-    why: "one ETag names two contents",
+    why: "one ETag stands for two representations",
     scenario: "a read before and after a reservation",
     foundBy: "products",
     replacements: [
@@ -194,14 +194,14 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: "anyone may read an order",
-    why: "its existence, its lines and its price are told to strangers",
+    why: "its existence, lines and price are revealed to strangers",
     scenario: "a stranger",
     foundBy: "own writes",
     replacements: [{ file: STORE, find: " and (o.user_id = asked.user_id or asked.role = 'admin')", replace: "" }],
   },
   {
     name: "anyone may cancel an order",
-    why: "a stranger ends another's order",
+    why: "a stranger cancels another user's order",
     scenario: "a stranger",
     foundBy: "own writes",
     replacements: [{ file: "services/orders/orders.service.ts", find: "if (!isSeenBy(order, caller)) throw notFound();", replace: "" }],
@@ -229,7 +229,7 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: "a gateway remembers the orders that it has read",
-    why: "after a change, what is read depends on the gateway",
+    why: "after a change, the response to a read depends on the gateway",
     scenario: "reads through two gateways",
     foundBy: "orders",
     replacements: [
@@ -251,7 +251,7 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: "a stream sends the last of several new events alone",
-    why: "whoever follows an order does not hear of what came before",
+    why: "a client that follows an order misses the earlier events",
     scenario: "a followed order",
     foundBy: "streams",
     replacements: [

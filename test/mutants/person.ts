@@ -7,34 +7,34 @@ import { personOf, type Recorder } from "../history/recorder";
 import { until } from "../support/amqp";
 
 const DEADLINE_MS = 10_000;
-/** What a sound shop needs far less for: a mutant may never get there. */
+/** A correct shop needs far less. Limited, since a mutant may never get there. */
 const SOON_MS = 5_000;
 const AGENT = new Agent();
 
 interface Sent {
   body?: unknown;
   headers?: Record<string, string>;
-  /** Which gateway; else they take turns. */
+  /** The number of the gateway; by default, they take turns. */
   at?: number;
 }
 
 export interface Received {
   status: number;
   text: string;
-  /** These are of the response; "" where it has none. */
+  /** This and the following come from the response; "" if absent. */
   id: string;
   orderStatus: string;
   etag: string;
 }
 
-/** A stream that goes on. */
+/** An open stream. */
 export interface Following {
   has(status: Status): Promise<void>;
-  /** Waits until the server has ended it; ends it where the server doesn't. */
+  /** Waits until the server has ended it; after a time-out, disconnects. */
   end(): Promise<void>;
 }
 
-/** One person's calls, each recorded. */
+/** A user whose calls are recorded. */
 export class Person {
   private turn = 0;
 
@@ -97,12 +97,12 @@ export class Person {
 
   cancel = (order: string): Promise<Received> => this.send("POST", `/orders/${order}/cancel`);
 
-  /** Reads an order until it has a status. @throws where it does not get there */
+  /** Reads an order until it has a status. @throws if it doesn't reach it in time */
   async becomes(order: string, status: Status, at?: number): Promise<void> {
     await until(`order ${order} is ${status}`, async () => (await this.read(order, at)).orderStatus === status, SOON_MS);
   }
 
-  /** An order that is CONFIRMED. @returns its id */
+  /** Orders, and waits until the order is CONFIRMED. @returns its id */
   async buys(product: string, quantity: number): Promise<string> {
     const { id } = await this.order(product, quantity);
     await this.becomes(id, "CONFIRMED");

@@ -5,7 +5,7 @@ import path from "node:path";
 import type { Replacement } from "./mutants";
 
 const ROOT = path.resolve(__dirname, "../..");
-/** What a shop in one process needs, its clients and the checks included. */
+/** The sources that a shop in one process, its clients and the checks need. */
 const SOURCES = [
   "config.ts",
   "variable-file.ts",
@@ -22,7 +22,7 @@ const SOURCES = [
   "test/mutants",
 ];
 
-/** A copy of the sources, for one mutant after the other: what stays the same is compiled once. */
+/** A copy of the sources that is used for one mutant after the other, so that unchanged files are compiled only once. */
 export class Tree {
   private constructor(readonly folder: string) {}
 
@@ -35,15 +35,15 @@ export class Tree {
   }
 
   /**
-   * Runs `work` while these are made; afterwards all is as it was.
-   * @throws where a text that is to be replaced does not occur exactly once
+   * Runs `work` with these replacements, and restores the files afterwards.
+   * @throws if a text to replace does not occur exactly once
    */
   async with<T>(replacements: readonly Replacement[], work: () => Promise<T>): Promise<T> {
     try {
       for (const { file, find, replace } of replacements) {
         const source = await readFile(path.join(this.folder, file), "utf8");
         const times = source.split(find).length - 1;
-        if (times !== 1) throw new Error(`${file} has ${times} times what a mutant replaces: ${find}`);
+        if (times !== 1) throw new Error(`${file} contains the text that a mutant replaces ${times} times: ${find}`);
         await writeFile(
           path.join(this.folder, file),
           source.replace(find, () => replace),

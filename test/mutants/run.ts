@@ -5,16 +5,16 @@ import { SCENARIOS, type Scenario } from "./scenarios";
 import { World } from "./world";
 
 /*
- * Runs scenarios against the shop of the tree that it lies in, and writes what the histories of their clients show, one line of JSON for each:
+ * Runs scenarios against the shop of its own source tree, and prints the violations in the clients' histories as one line of JSON per scenario:
  * `node --import tsx test/mutants/run.ts "a repeated key" …`
  */
 
-/** What became of a scenario. */
+/** The result of a scenario. */
 export interface Verdict {
   scenario: Scenario;
-  /** Each with the check that found it. */
+  /** Each begins with the check that found it. */
   violations: string[];
-  /** Why it did not come to its end, as may be of a mutant. */
+  /** Why the scenario did not complete, as may happen with a mutant. */
   broken?: string;
 }
 
@@ -32,7 +32,7 @@ async function run(world: World, scenario: Scenario): Promise<Verdict> {
   return { scenario, violations, ...(error instanceof Error && { broken: error.message }) };
 }
 
-/** All that the history knows of, by its owners: with nothing under way, the stock must balance. */
+/** Reads all products and orders of the history as their owners. Nothing is in flight, so the stock must balance. */
 async function readAll(history: Recorder, people: readonly Person[]): Promise<void> {
   const begin = performance.now();
   for (const operation of [...(history.operations ?? [])]) {
@@ -46,7 +46,7 @@ async function readAll(history: Recorder, people: readonly Person[]): Promise<vo
 
 async function main(names: readonly string[]): Promise<void> {
   const world = await World.start();
-  process.once("SIGTERM", () => void world.stop().finally(() => process.exit(1))); // nobody waits any longer
+  process.once("SIGTERM", () => void world.stop().finally(() => process.exit(1))); // the caller has stopped waiting
   try {
     for (const name of names) {
       if (!isScenario(name)) throw new Error(`there is no scenario "${name}"`);

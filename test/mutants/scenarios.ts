@@ -7,7 +7,7 @@ import { Gate } from "./interference";
 import type { Person } from "./person";
 import type { World } from "./world";
 
-/** Who takes part in a scenario. */
+/** The participants of a scenario. */
 export interface Cast {
   world: World;
   seller: Person;
@@ -19,8 +19,8 @@ const CREATED = orderCreated.name;
 const SETTLED = stockSettled.name;
 
 /**
- * What clients do, and the one race or fault that a mutant needs, made on purpose: each takes one course, in a sound shop and in a mutant. A
- * sound shop stands all of them.
+ * Each scenario is what clients do, together with the race or fault that reveals a mutant. It is deterministic, both in a correct shop and in a
+ * mutant. A correct shop withstands all of them.
  */
 export const SCENARIOS = {
   async "two buyers of the last unit"({ world, seller, buyer, stranger }) {
@@ -28,9 +28,9 @@ export const SCENARIOS = {
     const gate = new Gate(["update products as p"]);
     try {
       await buyer.order(product, 1);
-      await until("the first one's stock is about to be taken", () => gate.arrivals >= 1);
+      await until("the first order's stock is about to be taken", () => gate.arrivals >= 1);
       await stranger.order(product, 1);
-      await until("so is the other's, or it waits for the lock", async () => gate.arrivals >= 2 || (await world.isBlocked()));
+      await until("the other order's stock is about to be taken, too, or waits for the lock", async () => gate.arrivals >= 2 || (await world.isBlocked()));
     } finally {
       gate.open();
     }
@@ -38,7 +38,7 @@ export const SCENARIOS = {
 
   async "orders for more than there is"({ world: { wire }, seller, buyer }) {
     const product = await seller.createProduct(5);
-    wire.hold(CREATED); // so that both are accepted
+    wire.hold(CREATED); // both orders are accepted before stock is reserved
     await buyer.order(product, 3);
     await buyer.order(product, 3);
     await wire.letGo(CREATED);
@@ -67,7 +67,7 @@ export const SCENARIOS = {
     const before = wire.count(CREATED);
     wire.lose(CREATED);
     await buyer.order(product, 3);
-    await until("it is lost", () => wire.count(CREATED) > before);
+    await until("the event is lost", () => wire.count(CREATED) > before);
   },
 
   async "a cancel of a confirmed order"({ seller, buyer }) {
@@ -81,7 +81,7 @@ export const SCENARIOS = {
     const order_id = await buyer.buys(product, 3);
     const before = wire.count(CREATED);
     await world.emit(CREATED, [{ order_id, lines: [{ product_id: product, quantity: 3 }] }]);
-    await until("it is handled", () => wire.count(CREATED) > before);
+    await until("the event is handled", () => wire.count(CREATED) > before);
   },
 
   async "two changes of one version, one after the other"({ seller }) {
@@ -97,7 +97,7 @@ export const SCENARIOS = {
     const gate = new Gate(['UPDATE "products"']);
     try {
       const changes = [seller.reprice(product, 1, etag), seller.reprice(product, 2, etag)];
-      await until("both have found the version that they name", () => gate.arrivals >= 2);
+      await until("both have found the current version to match", () => gate.arrivals >= 2);
       gate.open();
       await Promise.all(changes);
     } finally {
@@ -129,10 +129,10 @@ export const SCENARIOS = {
     const gate = new Gate(["update orders as o set status"]);
     try {
       const { id } = await buyer.order(product, 3);
-      await until("it is about to be CONFIRMED", () => gate.arrivals >= 1);
+      await until("the order is about to be CONFIRMED", () => gate.arrivals >= 1);
       let isDone = false;
       const cancel = buyer.cancel(id).finally(() => (isDone = true));
-      await until("it is cancelled, or that waits for the lock", async () => isDone || (await world.isBlocked()));
+      await until("the cancel is done, or waits for the lock", async () => isDone || (await world.isBlocked()));
       gate.open();
       await cancel;
     } finally {
@@ -146,10 +146,10 @@ export const SCENARIOS = {
     const before = { created: wire.count(CREATED), settled: wire.count(SETTLED) };
     wire.lose(CREATED);
     const { id } = await buyer.order(product, 3);
-    await until("it is lost", () => wire.count(CREATED) > before.created);
+    await until("the event is lost", () => wire.count(CREATED) > before.created);
     const lines_digest = digestOf([{ product_id: product, quantity: 1 }]);
     await world.emit(SETTLED, [{ order_id: id, outcome: "RESERVED", lines_digest }]);
-    await until("it is handled", () => wire.count(SETTLED) > before.settled);
+    await until("the reply is handled", () => wire.count(SETTLED) > before.settled);
     await wire.clear();
     await world.replayParked();
   },

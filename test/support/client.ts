@@ -8,12 +8,12 @@ export interface Answer<T = Record<string, any>> {
 
 export interface RequestOptions {
   headers?: Record<string, string>;
-  /** Sent as it is; for bodies that are no JSON. */
+  /** A body that is sent unchanged, for bodies that aren't JSON. */
   raw?: string | Buffer;
   token?: string | undefined;
 }
 
-/** A client of the public API: knows HTTP, and the token of whoever has logged in. */
+/** A client of the public API, which sends the access token of the last login. */
 export class Client {
   token: string | undefined;
 
@@ -44,7 +44,7 @@ export class Client {
     this.request<T>("PATCH", path, body, options);
   delete = <T = Record<string, any>>(path: string, options?: RequestOptions) => this.request<T>("DELETE", path, undefined, options);
 
-  /** A real login; every later request bears its token. */
+  /** Logs in; later requests send the token. */
   async login(email: string, password: string): Promise<this> {
     const { status, body } = await this.post("/token", { email, password });
     if (status !== 200) throw new Error(`login failed: ${status} ${JSON.stringify(body)}`);
@@ -52,7 +52,7 @@ export class Client {
     return this;
   }
 
-  /** Registers somebody new, and logs in. @returns their id */
+  /** Registers a new user and logs in. @returns the user's id */
   async signUp(): Promise<string> {
     const credentials = { email: `${randomBytes(8).toString("hex")}@shop.test`, password: "correct horse battery" };
     const { status, body } = await this.post("/register", credentials);
@@ -63,14 +63,14 @@ export class Client {
 
   async createProduct(product: Record<string, unknown> = {}): Promise<string> {
     const { status, body } = await this.post("/products", { name: "Lamp", price: 19.99, quantity: 50, ...product });
-    if (status !== 201) throw new Error(`no product: ${status} ${JSON.stringify(body)}`);
+    if (status !== 201) throw new Error(`creating a product failed: ${status} ${JSON.stringify(body)}`);
     return String(body["id"]);
   }
 
   order = (productId: string, quantity: number, options?: RequestOptions) =>
     this.post("/orders", { items: [{ product_id: productId, quantity }] }, options);
 
-  /** As a careful buyer: with a key, and again while the shop says that it can't answer now. */
+  /** Orders as a careful client does: with an Idempotency-Key, and retries while the shop is unavailable. */
   async buy(productId: string, quantity: number): Promise<Answer> {
     const headers = { "Idempotency-Key": randomBytes(8).toString("hex") };
     for (let tries = 1; ; tries++) {
@@ -82,7 +82,7 @@ export class Client {
 
   quantityOf = async (productId: string): Promise<number> => Number((await this.get(`/products/${productId}`)).body["quantity"]);
 
-  /** The order once it is decided. */
+  /** Waits until the order is no longer pending. @returns the order */
   async decided(orderId: string, ms = 20_000): Promise<Record<string, any>> {
     for (const deadline = Date.now() + ms; ;) {
       const { body } = await this.get(`/orders/${orderId}`);

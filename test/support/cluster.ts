@@ -8,7 +8,7 @@ import { ROOT } from "./processes";
 
 const run = promisify(execFile);
 
-/** A PostgreSQL server of its own, as the init script makes it: roles and the rights on `postgres` belong to the whole server. */
+/** A separate PostgreSQL server for the init script, since roles and the rights on `postgres` belong to the whole server. */
 export class Cluster {
   private readonly superuser: URL;
   readonly urls: Readonly<Record<DatabaseName, URL>>;
@@ -29,7 +29,7 @@ export class Cluster {
     return new Cluster(await startTestPostgres());
   }
 
-  /** Runs the script as the image does: as its superuser. */
+  /** Runs the script as the image does: as the superuser. */
   async initialise(runScript: RunScript): Promise<void> {
     const { username, password } = this.superuser;
     const exists = (await this.asAdmin(`select 1 from pg_roles where rolname = '${username}'`)).length > 0;
@@ -42,14 +42,14 @@ export class Cluster {
     return query(this.server.url("postgres"), sql);
   }
 
-  /** What is stored of the passwords, by role. */
+  /** The stored password hashes, by role. */
   async passwords(): Promise<Record<string, unknown>> {
     return Object.fromEntries(
       await this.asAdmin("select rolname, rolpassword from pg_authid where rolname ~ '_svc$|^the_image$'"),
     ) as Record<string, unknown>;
   }
 
-  /** As the server was before the script ran. */
+  /** Restores the state from before the script ran. */
   async reset(): Promise<void> {
     for (const { pathname, username } of Object.values(this.urls)) {
       await this.asAdmin(`drop database if exists ${pathname.slice(1)} with (force)`);
@@ -80,7 +80,7 @@ export const withPsql: RunScript = async (url, env) => {
   await run("psql", [url, "--no-psqlrc", "--file", SCRIPT], { cwd: ROOT, env: { ...process.env, ...env } });
 };
 
-/** \getenv came with version 15. */
+/** Whether psql is installed in version 15 or later, which introduced \getenv. */
 export async function hasPsql(): Promise<boolean> {
   try {
     return parseInt(/\d+/.exec((await run("psql", ["--version"])).stdout)?.[0] ?? "") >= 15;
@@ -89,7 +89,7 @@ export async function hasPsql(): Promise<boolean> {
   }
 }
 
-/** What psql makes of \getenv, :'variable' and \gexec: where PostgreSQL comes from npm alone, there is no psql. */
+/** Emulates psql's \getenv, :'variable' and \gexec, since the PostgreSQL from npm has no psql. */
 export const withoutPsql: RunScript = async (url, env) => {
   const client = new Postgres({ connectionString: url });
   await client.connect();

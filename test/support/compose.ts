@@ -31,11 +31,11 @@ interface File {
   networks: Record<string, { internal?: boolean } | null>;
 }
 
-/** As docker compose reads it: with these variables and, where one is unset or empty, the file's own default. */
+/** The file as docker compose reads it: with these variables or, if one is unset or empty, the file's default. */
 function file(env: Env): File {
   const interpolated = (text: string): string =>
     text.replace(/\$\{(\w+)(:-([^}]*))?\}/g, (_, name: string, hasDefault?: string, fallback = "") => {
-      if (hasDefault === undefined) throw new Error(`${name} has no default: the shop would not start without a .env`);
+      if (hasDefault === undefined) throw new Error(`${name} has no default: the shop would not start without a .env file`);
       return env[name] ? env[name] : String(fallback);
     });
   const reviver = (_: unknown, value: unknown): unknown => (typeof value === "string" ? interpolated(value) : value);
@@ -45,7 +45,7 @@ function file(env: Env): File {
 export const compose = (env: Env = {}): File["services"] => file(env).services;
 export const networks = (): File["networks"] => file({}).networks;
 
-/** What a service finds in its environment: the image's, and over it compose's. */
+/** The environment of a service: the image's variables, overridden by compose's. */
 export function environmentOf(service: ServiceName, env: Env = {}): Env {
   const ofImage =
     /^ENV (.*)$/m
@@ -56,7 +56,7 @@ export function environmentOf(service: ServiceName, env: Env = {}): Env {
   return Object.fromEntries([...ofImage, ...ofService]) as Env;
 }
 
-/** What the image runs, with our own Node.js. */
+/** The command of the image, with the tests' Node.js. */
 export function imageCommand(instruction: "CMD" | "HEALTHCHECK"): string[] {
   const form = { CMD: /^CMD (\[.*\])$/m, HEALTHCHECK: /^HEALTHCHECK .*\\\n {2}CMD (\[.*\])$/m }[instruction];
   const [program, ...args] = JSON.parse(form.exec(textOf("Dockerfile"))?.[1] ?? "[]") as string[];

@@ -1,9 +1,9 @@
 import { connect } from "node:net";
 import { brotliCompressSync, constants, deflateSync, gzipSync } from "node:zlib";
 
-/** Bytes that a body may have, before and after its coding is undone. */
+/** Maximum size of a body in bytes, both before and after decoding. */
 export const BODY_LIMIT = 100 * 1024;
-/** Bytes of a head: a little less than Node takes. */
+/** Size of a request head in bytes, slightly below Node's limit. */
 const HEAD_LIMIT = 15_500;
 
 export interface Shape {
@@ -14,7 +14,7 @@ export interface Shape {
   isWhole: boolean;
 }
 
-/** As many parts as fit, between a head and a tail. */
+/** Puts the part between head and tail as often as the limit allows, separated by commas. */
 function fill(head: string, part: string | ((i: number) => string), tail: string, limit = BODY_LIMIT): string {
   const parts: string[] = [];
   let rest = limit - Buffer.byteLength(head) - Buffer.byteLength(tail);
@@ -31,7 +31,7 @@ const deep = (open: string, inside: string, close: string): string => {
   return open.repeat(times) + inside + close.repeat(times);
 };
 
-/** Values of one field, each as large as it can be. */
+/** Values of one field, each as large as the limit allows. */
 const VALUES: Record<string, (head: string, tail: string) => string> = {
   "empty objects": (head, tail) => fill(`${head}[`, "{}", `]${tail}`),
   "empty arrays": (head, tail) => fill(`${head}[`, "[]", `]${tail}`),
@@ -53,7 +53,7 @@ const WHOLE: Record<string, string> = {
   "empty objects": fill("[", "{}", "]"),
   "many fields": fill("{", (i) => `"${i.toString(36)}":0`, "}"),
   "numbered fields": fill("{", (i) => `"${i * 7}":0`, "}"),
-  "one field again and again": fill("{", '"a":0', "}"),
+  "one field repeated": fill("{", '"a":0', "}"),
   "long names": fill("{", (i) => `"${i}${"n".repeat(1_000)}":0`, "}"),
   "one long name": long('{"', "n", '":0}'),
   "names of escapes": fill("{", (i) => `"\\u0001\\ud800${i}":0`, "}"),
@@ -69,7 +69,7 @@ const WHOLE: Record<string, string> = {
 };
 
 const FORMS: Record<string, string> = {
-  "one parameter again and again": long("a=1", "&a=1", ""),
+  "one parameter repeated": long("a=1", "&a=1", ""),
   "many parameters": fill("", (i) => `&${i.toString(36)}=`, ""),
   "1,000 parameters": Array.from({ length: 1_000 }, (_, i) => `${i}=${"v".repeat(95)}`).join("&"),
   "nested brackets": long("a", "[a]", "=1"),
@@ -99,7 +99,7 @@ export function bodies(fields: readonly string[]): Shape[] {
   ];
 }
 
-/** What makes a small body large, and what makes a large one of nothing. */
+/** Encoders of bodies; below, small encoded bodies that become large when decoded. */
 export const ENCODE: Record<string, (body: Buffer) => Buffer> = {
   gzip: (body) => gzipSync(body),
   br: (body) => brotliCompressSync(body, { params: { [constants.BROTLI_PARAM_QUALITY]: 4 } }),
@@ -111,12 +111,12 @@ export const BOMBS: Record<string, () => Buffer> = {
   br: () => ENCODE["br"]!(zeros),
   deflate: () => deflateSync(zeros),
 };
-/** 5,000 archives of nothing, one behind another. */
+/** 5,000 empty gzip members, concatenated. */
 export const EMPTY_MEMBERS = Buffer.concat(Array.from({ length: 5_000 }, () => gzipSync("")));
 
 const list = (part: (i: number) => string, separator: string): string => fill("", part, "", HEAD_LIMIT).replaceAll(",", separator);
 
-/** Header fields that something here reads, as long as they can be. */
+/** Header fields that the gateway reads, as long as possible. */
 export const HEADERS: readonly (readonly [string, string])[] = [
   ["If-Match", list((i) => `"${i}"`, ", ")],
   ["If-Match", long('"', "7", '"', HEAD_LIMIT)],
@@ -149,7 +149,7 @@ export const HEADERS: readonly (readonly [string, string])[] = [
   ["X-Many", list(() => "", "\r\nX-Many: ").slice(0, HEAD_LIMIT)],
 ];
 
-/** Queries, as long as they can be. */
+/** Queries, as long as possible. */
 export const QUERIES = (names: readonly string[]): string[] => [
   list((i) => `${i.toString(36)}=`, "&"),
   list(() => "a=1", "&"),
@@ -171,7 +171,7 @@ export const QUERIES = (names: readonly string[]): string[] => [
   ]),
 ];
 
-/** What stands in a path in place of an id. */
+/** Path segments to put in place of an id. */
 export const SEGMENTS = [
   "9".repeat(HEAD_LIMIT),
   "%39".repeat(HEAD_LIMIT / 3),
@@ -182,14 +182,14 @@ export const SEGMENTS = [
   "..%2f".repeat(HEAD_LIMIT / 5),
 ];
 
-/** In chunks of one byte each (RFC 9112, 7.1). */
+/** Encodes a body in chunks of one byte (RFC 9112, 7.1). */
 export const oneByOne = (body: Buffer): Buffer => Buffer.concat([...body].map((byte) => Buffer.from([0x31, 13, 10, byte, 13, 10])));
 
 export interface Exchange {
   status: number;
-  /** milliseconds of CPU of this thread, its client included */
+  /** milliseconds of CPU time of this thread, which includes the client's */
   cpuMs: number;
-  /** what came, up to some 2,000 characters */
+  /** the response, up to about 2,000 characters */
   text: string;
 }
 
@@ -198,10 +198,10 @@ const threadCpu = (): number => {
   return (user + system) / 1_000;
 };
 
-/** Sends bytes over a connection of its own, and waits until an answer has come in full; of a stream, its head. */
+/** Sends bytes over a new connection and waits for the whole response; for a stream, only for its head. */
 export async function exchange(url: string, request: readonly Buffer[]): Promise<Exchange> {
   const { hostname, port } = new URL(url);
-  await new Promise(setImmediate); // what came before is over
+  await new Promise(setImmediate); // let earlier work finish
   const since = threadCpu();
   const text = await new Promise<string>((resolve, reject) => {
     let answer = "";

@@ -9,9 +9,9 @@ export interface OrderEvent {
 
 /** A client's open stream of an order's events (WHATWG HTML, 9.2.6). */
 export class EventStream {
-  /** All that has come, as it came. */
+  /** The text received so far. */
   text = "";
-  /** How the answer came to its end. */
+  /** Whether the response is still open, and if not, how it ended. */
   state: "open" | "ended" | "broken" = "open";
   private readonly done: Promise<void>;
 
@@ -22,7 +22,7 @@ export class EventStream {
     this.done = this.read();
   }
 
-  /** Opens it; `state` and `text` tell of whatever else is answered, too. */
+  /** Opens a stream. For a response that is no stream, `state` and `text` are set, too. */
   static async open(client: Client, orderId: string, lastEventId?: string): Promise<EventStream> {
     const abort = new AbortController();
     const response = await fetch(`${client.url}/orders/${orderId}/events`, {
@@ -52,17 +52,17 @@ export class EventStream {
 
   has = (...statuses: string[]): Promise<void> =>
     until(`${statuses.join()} has come`, () => {
-      if (this.statuses.length > statuses.length) throw new Error(`more has come: ${this.statuses.join()}`);
+      if (this.statuses.length > statuses.length) throw new Error(`unexpected statuses: ${this.statuses.join()}`);
       return this.statuses.join() === statuses.join();
     });
 
-  /** Waits for the other side to end it. */
+  /** Waits until the server ends the stream. */
   async end(): Promise<void> {
     await until("the stream ends", () => this.state !== "open");
     expect(this.state).toBe("ended");
   }
 
-  /** Goes away. */
+  /** Disconnects. */
   async close(): Promise<void> {
     this.abort.abort();
     await this.done;

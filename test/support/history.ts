@@ -8,14 +8,14 @@ type When = readonly [begin: number, end?: number];
 const call = ([begin, end]: When, user: string) =>
   end === undefined ? ({ begin, user, outcome: "unknown" } as const) : ({ begin, end, user, outcome: "ok" } as const);
 
-/** Turns a call into a refusal. */
+/** Makes an operation one that the shop refused. */
 export const refuse = <O extends Operation>(operation: O, status: number, code: string): O => {
   const refused = { ...operation, outcome: "failed", status, code };
   if ("seen" in refused) delete refused.seen;
   return refused;
 };
 
-/** A product as one of its versions shows it. */
+/** A version of a product, as a client sees it. */
 export const product = (version: number, quantity: number, price = 10, id = "p"): ProductSeen => ({ id, version, quantity, price });
 
 export const create = (when: When, quantity: number, price = 10): Of<"product.create"> => ({
@@ -33,7 +33,7 @@ export const readProduct = (when: When, seen: ProductSeen): Of<"product.read"> =
   seen,
 });
 
-/** A PATCH of the price; without a version its response is not known. */
+/** A PATCH of the price; without `seen` its response is unknown. */
 export const patch = (when: When, price: number, ifMatch?: number, seen?: ProductSeen): Of<"product.patch"> => ({
   kind: "product.patch",
   ...call(when, "seller"),
@@ -60,7 +60,7 @@ interface Placing {
   more?: Partial<Of<"order.place">>;
 }
 
-/** An order of units of product p: `o` of ann, with the key k, where not said otherwise. */
+/** An order for units of product p; by default order `o` of ann, with the key `k`. */
 export const place = (
   when: When,
   { id = "o", key = "k", user = "ann", units = 1, created = 1_000, more = {} }: Placing = {},
@@ -84,7 +84,7 @@ const WAYS: Readonly<Record<Status, Status[]>> = {
   CANCELLED: ["PENDING", "CONFIRMED", "CANCELLED"],
 };
 
-/** An order in a status, that has come there the longest way. */
+/** An order in a status, with the longest history that leads there. */
 export const order = (status: Status, more: Partial<OrderSeen> = {}): OrderSeen => ({
   id: "o",
   status,
@@ -107,7 +107,7 @@ export const cancel = (when: When, seen?: OrderSeen, user = "ann"): Of<"order.ca
   ...(seen && { seen }),
 });
 
-/** A walk of one page. */
+/** A list of orders that is one page long. */
 export const list = (
   [begin, end]: readonly [number, number],
   items: readonly (readonly [id: string, status: Status, created: number])[],
@@ -136,6 +136,6 @@ export const stream = (
 
 export const quiet = (begin: number, end: number): Of<"quiet"> => ({ kind: "quiet", begin, end });
 
-/** What the checks find, as `check: message`. */
+/** The violations that the checks find, as `check: message`. */
 export const found = (...operations: readonly Operation[]): string[] =>
   checkHistory(operations).violations.map(({ check, message }) => `${check}: ${message}`);

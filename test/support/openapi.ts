@@ -10,21 +10,21 @@ export interface Operation {
   responses: Record<string, { headers?: Record<string, unknown>; content?: Record<string, { schema: { properties?: any } }> }>;
 }
 
-/** An answer as it came. */
+/** A received response. */
 export interface Served {
   status: number;
   headers: Headers;
-  /** Parsed, where it is JSON. */
+  /** Parsed if it is JSON. */
   body: unknown;
 }
 
 /** JSON Schema 2020-12, 7.3.5: never a URN. */
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
-/** These come with some of the answers alone. */
+/** Headers that only some of the responses have. */
 const SOMETIMES = ["Link", "Idempotent-Replayed"];
 
-/** What a gateway's /openapi.json says, to hold its answers against. */
+/** A gateway's /openapi.json, to compare its responses with. */
 export class Documentation {
   private readonly ajv = addFormats(new Ajv2020({ strict: false, allErrors: true }), ["date-time", "int64"]);
 
@@ -57,13 +57,13 @@ export class Documentation {
     return this.document.paths[path!]![method!.toLowerCase()]!;
   }
 
-  /** The operation of a real request, without its query. */
+  /** The operation of an actual request target without its query. */
   lineOf(method: string, target: string): string | undefined {
     const path = target.split("?")[0]!;
     return this.paths.find((one) => one.method === method && one.path.test(path))?.line;
   }
 
-  /** How an answer differs from what is said of it; empty where it does not. */
+  /** How a response differs from its documentation; empty if it doesn't. */
   differences(line: string, { status, headers, body }: Served): string[] {
     const said = this.operation(line).responses[status];
     if (said === undefined) return [`${status} is not documented`];
@@ -79,7 +79,7 @@ export class Documentation {
     return this.breaches(["paths", line.split(" ")[1]!, method(line), "responses", String(status), "content", key, "schema"], body);
   }
 
-  /** What breaks the schema of a request's body. */
+  /** How a request's body breaks its schema. */
   breachesOfBody(line: string, type: string, body: unknown): string[] {
     return this.breaches(["paths", line.split(" ")[1]!, method(line), "requestBody", "content", type, "schema"], body);
   }

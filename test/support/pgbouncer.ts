@@ -8,18 +8,18 @@ import { freePorts, until } from "../chaos/wait";
 import { connects } from "./postgres";
 
 const PROGRAM = "/usr/sbin/pgbouncer";
-/** It refuses root. */
+/** PgBouncer refuses to run as root. */
 const USER = process.getuid?.() === 0 ? { uid: 65534, gid: 65534 } : {};
 
 export const isPgBouncerInstalled = (): boolean => existsSync(PROGRAM);
 
 export interface PgBouncer {
-  /** The same database, through it. */
+  /** The URL of the same database through PgBouncer. */
   through(url: string): string;
   stop(): Promise<void>;
 }
 
-/** Debian's PgBouncer before the server of a URL, on a port of its own. @param settings of its ini file */
+/** Starts Debian's PgBouncer in front of a server, on a port of its own. @param settings for its ini file */
 export async function startPgBouncer(server: string, settings: Readonly<Record<string, string | number>>): Promise<PgBouncer> {
   const { hostname, port, username, password } = new URL(server);
   const folder = await mkdtemp(path.join(tmpdir(), "shop-test-pgbouncer-"));
@@ -55,10 +55,10 @@ export async function startPgBouncer(server: string, settings: Readonly<Record<s
     await rm(folder, { recursive: true });
   };
   try {
-    await until("PgBouncer takes connections", () => connects(through(server)));
+    await until("PgBouncer accepts connections", () => connects(through(server)));
   } catch (cause) {
     await stop();
-    throw new Error(`it wrote:\n${log}`, { cause });
+    throw new Error(`its output:\n${log}`, { cause });
   }
   return { through, stop };
 }

@@ -13,13 +13,13 @@ export interface TestPostgres {
 
 export interface TestDatabase {
   readonly url: string;
-  /** Drops the database, disconnecting whoever still uses it. */
+  /** Drops the database and closes its open connections. */
   drop(): Promise<void>;
 }
 
 const PREFIX = "shop-test-postgres-";
 
-/** Starts a server of our own that trades safety in a crash for speed. */
+/** Starts a server that trades crash safety for speed. */
 export async function startTestPostgres(): Promise<TestPostgres> {
   await removeAbandoned();
   const dataDir = await mkdtemp(join(tmpdir(), `${PREFIX}${process.pid}-`));
@@ -34,10 +34,10 @@ export async function startTestPostgres(): Promise<TestPostgres> {
   }
 }
 
-/** Creates a database of a unique name on the server of TEST_POSTGRES_URL, the URL of its database postgres. */
+/** Creates a database with a unique name on the server of TEST_POSTGRES_URL, which is the URL of its database postgres. */
 export async function createDatabase(prefix = "test"): Promise<TestDatabase> {
   const admin = process.env.TEST_POSTGRES_URL;
-  if (!admin) throw new Error("TEST_POSTGRES_URL is not set: run the test by jest with its global setup");
+  if (!admin) throw new Error("TEST_POSTGRES_URL is not set: run the test with jest and its global setup");
   const name = `${prefix}_${randomUUID().replaceAll("-", "")}`;
   await execute(admin, (quoted) => `create database ${quoted}`, name);
   const url = new URL(admin);
@@ -48,7 +48,7 @@ export async function createDatabase(prefix = "test"): Promise<TestDatabase> {
   };
 }
 
-/** Whether a server takes connections, or a pooler before it. */
+/** Whether a server, or the pooler in front of it, accepts connections. */
 export async function connects(url: string): Promise<boolean> {
   const client = new Client({ connectionString: url, connectionTimeoutMillis: 1_000 });
   try {
@@ -69,7 +69,7 @@ async function execute(url: string, statement: (quoted: string) => string, name:
   }
 }
 
-// An interrupted run has no teardown and leaves its server running. The directory's name tells whose it was.
+// An interrupted run skips its teardown and leaves its server running. The directory's name contains the pid of that run.
 async function removeAbandoned(): Promise<void> {
   for (const name of await readdir(tmpdir())) {
     const dataDir = join(tmpdir(), name);
@@ -79,7 +79,7 @@ async function removeAbandoned(): Promise<void> {
       const abandoned = await startEmbeddedPostgres({ dataDir, databases: [] });
       await abandoned.stop();
     } catch (error) {
-      console.warn(`${dataDir} is removed although its server cannot be stopped: ${String(error)}`);
+      console.warn(`${dataDir} is removed although its server can't be stopped: ${String(error)}`);
     }
     await rm(dataDir, { recursive: true, force: true });
   }
@@ -89,6 +89,6 @@ function isRunning(pid: number): boolean {
   try {
     return process.kill(pid, 0);
   } catch {
-    return false; // no such process; or another user's, whose directories are not touched anyway
+    return false; // no such process, or another user's, whose directories we can't remove anyway
   }
 }

@@ -11,42 +11,42 @@ const SOURCE = [process.execPath, "--import", "tsx", "scripts/start.ts"];
 const START_MS = 60_000;
 const STOP_MS = 20_000;
 
-/** A node of the shop as a process of its own. */
+/** A node of the shop in its own process. */
 export interface NodeProcess {
   readonly pid: number;
   readonly nodeId: string;
   /** The base URL of /live and /ready. */
   readonly ops: string;
-  /** The gateway's, where it is hosted. */
+  /** The gateway's base URL, if the node hosts it. */
   readonly url: string | undefined;
-  /** All that it has written so far, to stdout and stderr. */
+  /** Its output so far, of stdout and stderr. */
   output(): string;
-  /** @returns its exit code; null if the signal ended it. Rejects, and kills it, if it does not end. */
+  /** @returns its exit code; null if the signal killed it. If it doesn't exit in time, kills it and rejects. */
   stop(signal?: NodeJS.Signals): Promise<number | null>;
-  /** As a crash or a power cut: SIGKILL. Resolves when it has ended. */
+  /** Sends SIGKILL, like a crash or a power cut. Resolves when the process has exited. */
   kill(): Promise<void>;
 }
 
 export interface ProcessOptions {
-  /** All where not said. */
+  /** All by default. */
   services?: readonly ServiceName[];
-  /** Over what is set here; of our own environment it gets PATH and the like alone. */
+  /** Overrides the settings made here. The process inherits only PATH, HOME and the like. */
   env?: Readonly<Record<string, string>>;
-  /** What to start; the source where not said. */
+  /** The command to start; by default, the source. */
   command?: readonly string[];
   cwd?: string;
 }
 
 const running = new Set<NodeProcess>();
 
-/** For afterAll: ends whatever a failed test has left. */
+/** For afterAll: kills the processes that a failed test left running. */
 export async function killProcesses(): Promise<void> {
   await Promise.all([...running].map((node) => node.kill()));
 }
 
 /**
  * Starts a node, and waits until it is ready.
- * @throws with its output, if it ends or does not get ready
+ * @throws with its output, if it exits or doesn't become ready
  */
 export async function startProcess(options: ProcessOptions = {}, tries = 3): Promise<NodeProcess> {
   const node = await launch(options);
@@ -55,12 +55,12 @@ export async function startProcess(options: ProcessOptions = {}, tries = 3): Pro
     await until(`${node.nodeId} is ready`, async () => ended() || (await isReady(node.ops)), START_MS);
   } catch (cause) {
     await node.kill();
-    throw new Error(`it wrote:\n${node.output()}`, { cause });
+    throw new Error(`its output:\n${node.output()}`, { cause });
   }
   if (!ended()) return node;
-  // A port that was free when we looked has been taken since.
+  // Another process has taken the port since we found it free.
   if (tries > 1 && node.output().includes("EADDRINUSE")) return startProcess(options, tries - 1);
-  throw new Error(`${node.nodeId} ended instead of getting ready:\n${node.output()}`);
+  throw new Error(`${node.nodeId} exited instead of becoming ready:\n${node.output()}`);
 }
 
 async function launch({ services, env = {}, command = SOURCE, cwd = ROOT }: ProcessOptions): Promise<NodeProcess> {
@@ -84,7 +84,7 @@ async function launch({ services, env = {}, command = SOURCE, cwd = ROOT }: Proc
   });
   let output = "";
   for (const stream of [child.stdout, child.stderr]) stream.on("data", (chunk: Buffer) => (output += chunk.toString()));
-  const closed = once(child, "close"); // not "exit": by now all that it wrote has been read
+  const closed = once(child, "close"); // not "exit", which may come before all output has been read
   await once(child, "spawn");
 
   const node: NodeProcess = {
@@ -96,10 +96,10 @@ async function launch({ services, env = {}, command = SOURCE, cwd = ROOT }: Proc
     async stop(signal = "SIGTERM") {
       child.kill(signal);
       try {
-        await until(`${nodeId} ends by ${signal}`, () => !running.has(node), STOP_MS);
+        await until(`${nodeId} exits after ${signal}`, () => !running.has(node), STOP_MS);
       } catch (cause) {
         await node.kill();
-        throw new Error(`it wrote:\n${output}`, { cause });
+        throw new Error(`its output:\n${output}`, { cause });
       }
       return child.exitCode;
     },
@@ -117,11 +117,11 @@ async function isReady(ops: string): Promise<boolean> {
   try {
     return (await fetch(`${ops}/ready`, { signal: AbortSignal.timeout(2_000) })).ok;
   } catch {
-    return false; // it does not listen yet, or has ended
+    return false; // it isn't listening yet, or has exited
   }
 }
 
-/** Two at a time, so that they differ. */
+/** Finds two ports at the same time, so that they differ. */
 async function freePorts(): Promise<[string, string]> {
   const probes = [createServer(), createServer()];
   await Promise.all(probes.map((probe) => once(probe.listen(0, "127.0.0.1"), "listening")));

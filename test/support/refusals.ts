@@ -7,16 +7,16 @@ export interface Refusal {
   code: string;
   method: string;
   target: string;
-  /** nobody, where not said */
+  /** the user that sends it; anonymous by default */
   as?: "seller" | "buyer" | "admin";
   token?: string;
   headers?: Readonly<Record<string, string>>;
   body?: string | Buffer;
-  /** Not by fetch, which would not send it so. */
+  /** Sent without a Host header, which fetch would add. */
   withoutHost?: boolean;
 }
 
-/** What the shop holds for them. */
+/** The data in the shop that the requests refer to. */
 export interface Fixture {
   productId: string;
   /** the buyer's, CONFIRMED */
@@ -25,7 +25,7 @@ export interface Fixture {
   rejectedId: string;
   /** of an outbox row that is not parked */
   outboxId: number;
-  /** the key of `orderId`, which ordered one unit */
+  /** the key of `orderId`, an order for one unit */
   usedKey: string;
   /** a key that another transaction holds */
   heldKey: string;
@@ -36,11 +36,11 @@ export interface Fixture {
 
 const JSON_TYPE = { "Content-Type": "application/json" };
 const GARBAGE = "not-a-token";
-/** One that nothing has, and what is no id. */
+/** An id that nothing has; below, also strings that are no id. */
 const UNKNOWN_ID = testId(999_999);
 const UNKNOWN_IDS = [UNKNOWN_ID, "999999", "abc"];
 
-/** By code: how each route that documents it is made to refuse with it. `path` has the ids filled in. */
+/** By code: the requests that a route which documents it refuses with it. `path` has the ids filled in. */
 const PROVOKE: Readonly<Record<string, (line: string, path: string, fixture: Fixture) => Partial<Refusal>[]>> = {
   BAD_REQUEST: (line) => [
     { withoutHost: true },
@@ -107,7 +107,7 @@ const PROVOKE: Readonly<Record<string, (line: string, path: string, fixture: Fix
     { body: orderOf(productId, 1), headers: { ...JSON_TYPE, "Idempotency-Key": heldKey } },
   ],
   IDEMPOTENCY_KEY_REUSED: (_line, _path, { productId, usedKey }) =>
-    // Once as an order that could be made, and once as one that could not.
+    // One order that would otherwise be created, and one that would be refused for lack of stock.
     [2, 9_999].map((quantity) => ({
       body: orderOf(productId, quantity),
       headers: { ...JSON_TYPE, "Idempotency-Key": usedKey },
@@ -140,7 +140,7 @@ export function codesOf(documentation: Documentation, line: string): string[] {
   });
 }
 
-/** Everything that the routes document to refuse. @returns what nobody knows how to provoke as `unknown` */
+/** Requests for every refusal that the routes document. @returns as `unknown`, the codes for which PROVOKE has no entry */
 export function refusals(documentation: Documentation, fixture: Fixture): { known: Refusal[]; unknown: string[] } {
   const known: Refusal[] = [];
   const unknown: string[] = [];

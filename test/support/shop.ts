@@ -17,7 +17,7 @@ const FACTORIES: Readonly<Record<ServiceName, Factory>> = { api, users, products
 
 export const ADMIN = { email: "admin@shop.test", password: "an admin's password" };
 
-/** All people of a test come from one address. */
+/** All clients of a test share one IP address, which the rate limits would block. */
 export const NO_LIMITS = {
   RATE_LIMIT_AUTH: "0",
   RATE_LIMIT_ACCOUNT: "0",
@@ -26,7 +26,7 @@ export const NO_LIMITS = {
   RATE_LIMIT_PASSWORD: "0",
 };
 
-/** An action's result that breaks its contract fails the call: in tests, every result is checked. */
+/** Fails a call whose result breaks the action's contract. Tests check every result. */
 const checkedResults: Middleware = {
   name: "CheckedResults",
   localAction: (next, action) =>
@@ -50,13 +50,13 @@ export interface Shop {
 }
 
 export interface ShopOptions {
-  /** The services of each node; one node with all of them where not said. Several nodes are joined by the Fake transporter. */
+  /** The services of each node; by default, one node with all of them. Several nodes share the Fake transporter. */
   nodes?: readonly (readonly ServiceName[])[];
   env?: Readonly<Record<string, string>>;
   broker?: Partial<BrokerOptions>;
-  /** Limits of each gateway that differ. */
+  /** Overrides of every gateway's default limits. */
   limits?: GatewayLimits;
-  /** Whether an action's result that breaks its contract fails the call, as it does where not said. */
+  /** Whether a call fails if the action's result breaks its contract; true by default. */
   checksResults?: boolean;
 }
 
@@ -67,7 +67,7 @@ export async function createDatabases(): Promise<Shop["databases"]> {
   return { users: ofUsers!, products: ofProducts!, orders: ofOrders! };
 }
 
-/** The whole shop, or a part of it, in this process, on databases, a namespace and a port of its own. */
+/** Starts the whole shop, or a part of it, in this process, with its own databases, namespace and port. */
 export async function startShop({
   nodes: groups = [SERVICES],
   env = {},
@@ -134,7 +134,7 @@ function startable(
   return broker;
 }
 
-/** Where the gateway of a node listens. */
+/** The base URL of a node's gateway. */
 export function urlOf(broker: ServiceBroker): string {
   const { server } = broker.getLocalService("api") as unknown as { server: Server };
   return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;

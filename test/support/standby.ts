@@ -9,7 +9,7 @@ import { freePorts, until } from "../chaos/wait";
 import { connects } from "./postgres";
 
 const run = promisify(execFile);
-/** What belongs to a running server, and its log, which the standby gets from the primary. */
+/** Files of the running primary, and its WAL, which the standby streams from the primary instead. */
 const NOT_COPIED = ["postmaster.pid", "postmaster.opts", "pg_wal", "pg_replslot", "pg_stat_tmp"];
 
 export interface Standby {
@@ -18,7 +18,7 @@ export interface Standby {
 }
 
 /**
- * A hot standby of an embedded PostgreSQL, made of its files while it runs, since its package has no pg_basebackup; it follows the primary.
+ * Starts a hot standby that streams from an embedded PostgreSQL. It copies the files of the running primary, since the package has no pg_basebackup.
  * @param cluster the data directory of the primary
  * @param primary the URL of any of its databases
  */
@@ -75,7 +75,7 @@ export async function startStandby(cluster: string, primary: string, folder: str
     await ended;
   };
   try {
-    await until("the standby takes connections", () => connects(url("postgres")));
+    await until("the standby accepts connections", () => connects(url("postgres")));
   } catch (error) {
     await stop();
     throw error;
@@ -83,5 +83,5 @@ export async function startStandby(cluster: string, primary: string, folder: str
   return { url, stop };
 }
 
-/** Files of a running server change while they are read: its log mends them. */
+/** tar exits with 1 if files change while it reads them. Replaying the WAL repairs such a copy. */
 const isOfChangedFiles = (error: unknown): boolean => error instanceof Error && "code" in error && error.code === 1;

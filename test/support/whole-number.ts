@@ -1,7 +1,7 @@
-/** An option of a command line. @throws where it is no whole number, or less than `least` */
+/** Parses a command-line option. @throws if it is no whole number, or below `least` */
 export function wholeNumber(option: string, text: string, least = 1): number {
   const number = Number(text);
   if (!/^\d+$/.test(text) || number < least)
-    throw new Error(`--${option} is a whole number, ${least} or more: not ${JSON.stringify(text)}`);
+    throw new Error(`--${option} must be a whole number of at least ${least}, not ${JSON.stringify(text)}`);
   return number;
 }

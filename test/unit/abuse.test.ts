@@ -51,8 +51,8 @@ describe("the worst kind of request", () => {
   });
 });
 
-describe("a row", () => {
-  it("is held where nobody was harmed", () => {
+describe("an observed attack", () => {
+  it("is withstood if no victim was harmed", () => {
     expect(violations(QUIET)).toEqual([]);
   });
 
@@ -61,22 +61,22 @@ describe("a row", () => {
     ["a p99 is harm", { attacked: { read: [900], login: [500] } }, /^p99 of the victims' read went from 10 to 900 ms$/],
     ["a kind of request was not measured", { attacked: { read: [10] } }, /^the victims sent no login/],
     ["a process grew too large", { memoryMb: { shop: 513 } }, /^shop grew to 513 MB/],
-    ["a process ended", { ended: ["api"] }, /^api ended$/],
+    ["a process exited", { ended: ["api"] }, /^api exited$/],
     ["an ERROR line was logged", { errors: ["boom"] }, /^1 ERROR lines .*boom$/],
     ["the attack expected something else", { unmet: ["2 connections are open"] }, /^2 connections are open$/],
-  ])("is not held where %s", (_, change, sentence) => {
+  ])("is not withstood if %s", (_, change, sentence) => {
     const found = violations({ ...QUIET, ...change });
     expect(found).toEqual([expect.stringMatching(sentence)]);
   });
 
-  it("reports a kind that only failed once, as a failure", () => {
+  it("reports a kind whose only requests failed once, as failures", () => {
     const found = violations({ ...QUIET, attacked: { read: [10] }, failures: { "login: 503": 1 } });
     expect(found).toEqual(["1 of the victims' requests failed: login: 503"]);
   });
 });
 
 describe("an attack", () => {
-  it("did not happen where the attacker got less than the row's least, by the seconds that it took", () => {
+  it("did not happen if the attacker got less than the row's minimum per second", () => {
     const least = { "200": 10, connections: 0.1 };
     expect(missing(least, { "200": 50, connections: 1 }, 5)).toEqual([]);
     expect(missing(least, { "200": 50, connections: 1 }, 10)).toEqual([
@@ -85,12 +85,12 @@ describe("an attack", () => {
     expect(missing(least, { "401": 5_000 }, 5)).toHaveLength(2);
   });
 
-  it("has a least of its own in each row", () => {
+  it("has a minimum of its own in each row", () => {
     expect(ATTACKS.filter(({ least }) => Math.max(0, ...Object.values(least)) === 0)).toEqual([]);
   });
 });
 
-describe("what the databases keep", () => {
+describe("the size of the databases", () => {
   const MIB = 1_024 * 1_024;
   const seen = (counts: Seen["counts"], mib: number): Seen => ({
     counts,
@@ -103,7 +103,7 @@ describe("what the databases keep", () => {
   });
   const grown = (row: string, state: Seen): string[] => ATTACKS.find((one) => one.row === row)?.expect?.(state) ?? ["no such row"];
 
-  it("may grow with what was written: by the attacker's accepted requests and the victims' writes", () => {
+  it("may grow by a bound per accepted request of the attacker and per write of a victim", () => {
     expect(grown("41a", seen({ "200": 900 }, 40))).toEqual([]);
     expect(grown("41b", seen({ "200": 500, "201": 400 }, 4))).toEqual([]);
   });
@@ -111,7 +111,7 @@ describe("what the databases keep", () => {
   it.each([
     ["41a", 70],
     ["41b", 9],
-  ])("may not grow by more than row %s's bound for each write, whatever was read or refused", (row, mib) => {
+  ])("may not grow by more than row %s's bound per write, however much was read or refused", (row, mib) => {
     expect(grown(row, seen({ "200": 900, "429": 9_000 }, mib))).toEqual([expect.stringMatching(/^the databases grew by \d+ KiB/)]);
   });
 });

@@ -24,7 +24,7 @@ const request: FuzzRequest = {
   faults: [],
 };
 
-it("a failing request is reduced to what it fails by", async () => {
+it("a failing request is reduced to the part that makes it fail", async () => {
   let tries = 0;
   const least = await shrink(request, ["500"], ({ body }) => {
     tries++;
@@ -39,8 +39,8 @@ it("a failure that does not come a second time is not reduced", async () => {
 });
 
 it.each<[string, Partial<FuzzRequest>, number]>([
-  ["a broken request that is accepted: without its fault it is a valid one", { faults: ["a bad name"], refusals: [422] }, 201],
-  ["a valid request that is refused: with less it is a broken one", { faults: [] }, 422],
+  ["an invalid request that is accepted: without its fault it is valid", { faults: ["a bad name"], refusals: [422] }, 201],
+  ["a valid request that is refused: when reduced it may be invalid", { faults: [] }, 422],
 ])("%s, so it is reported whole", async (_, change, status) => {
   const document = { paths: { "/products": { post: { tags: [], security: [], responses: {} } } } };
   jest.spyOn(globalThis, "fetch").mockResolvedValueOnce(Response.json(document));
@@ -52,16 +52,16 @@ it.each<[string, Partial<FuzzRequest>, number]>([
   expect(await shrink(failed, wrong, fails)).toBe(failed);
 });
 
-it.each(["abc", "", "0", "-1", "1.5", "1e3", "Infinity"])("a command line's number that is %j is refused", (text) => {
-  expect(() => wholeNumber("requests", text)).toThrow("--requests is a whole number, 1 or more");
+it.each(["abc", "", "0", "-1", "1.5", "1e3", "Infinity"])("the command-line number %j is refused", (text) => {
+  expect(() => wholeNumber("requests", text)).toThrow("--requests must be a whole number of at least 1");
 });
 
-it("a command line's number may be as small as its option says", () => {
+it("a command-line number may be as small as its option allows", () => {
   expect(wholeNumber("requests", "1")).toBe(1);
   expect(wholeNumber("seed", "0", 0)).toBe(0);
 });
 
-it("what is sent can be sent by curl, quotes and all", () => {
+it("a request can be repeated with curl, including quotes", () => {
   const { coding: _coding, chunked: _chunked, ...body } = request.body!;
   const plain = { ...request, body: { ...body, json: { b: "it's" } } };
   expect(curl("http://shop", wire(plain, world))).toBe(

@@ -126,7 +126,7 @@ describe("it is found that", () => {
   it.each([
     [
       "a refused request has taken a key",
-      /^keys: .* although all came with the same lines/,
+      /^keys: .* although all requests had the same lines/,
       [refuse(place([0, 1], { units: 2 }), 409, "INSUFFICIENT_STOCK"), refuse(place([2, 3]), 422, "IDEMPOTENCY_KEY_REUSED")],
     ],
     [
@@ -198,13 +198,13 @@ describe("it is found that", () => {
     ["a total changes", /^orders: the total of order o was 10, and is 11/, [placed, readOrder([2, 3], order("PENDING", { total: 11 }))]],
     [
       "a cancel is answered with something else",
-      /^orders: a cancel of order o is answered with CONFIRMED/,
+      /^orders: the response to a cancel of order o has the status CONFIRMED/,
       [placed, cancel([2, 3], order("CONFIRMED"))],
     ],
-    ["an order is cancelled by nobody", /^orders: order o is CANCELLED before anybody cancels it/, [placed, readOrder([2, 3], cancelled)]],
+    ["an order is cancelled by nobody", /^orders: order o is CANCELLED before any cancel request/, [placed, readOrder([2, 3], cancelled)]],
     [
       "an order is never decided",
-      /^orders: order o is still PENDING when all is quiet/,
+      /^orders: order o is still PENDING in a quiet period/,
       [placed, quiet(10, 90), readOrder([20, 30], order("PENDING"))],
     ],
     ["an order is lost", /^own writes: order o is not found by its owner/, [placed, gone([2, 3])]],
@@ -216,10 +216,10 @@ describe("it is found that", () => {
       [placed, list([2, 3], [["o", "PENDING", 1_000]], { user: "bob" })],
     ],
     ["a key makes two orders", /^keys: key k of ann made order o, then o2/, [placed, place([2, 3], { id: "o2" })]],
-    ["a key takes another body", /^keys: .* answered 201 for other lines/, [placed, place([2, 3], { units: 2, more: { replayed: true } })]],
+    ["a key takes another body", /^keys: .* gets a 201 for other lines/, [placed, place([2, 3], { units: 2, more: { replayed: true } })]],
     [
       "a repeat is answered with another body",
-      /^keys: .* another body than at first/,
+      /^keys: .* another body than the first 201/,
       [placed, place([2, 3], { more: { replayed: true, digest: "?" } })],
     ],
     ["a repeat is not marked", /^keys: .* without Idempotent-Replayed/, [placed, place([2, 3])]],
@@ -230,7 +230,7 @@ describe("it is found that", () => {
     ],
     [
       "a key is refused as reused, and was not",
-      /^keys: .* although all came with the same lines/,
+      /^keys: .* although all requests had the same lines/,
       [refuse(place([2, 3]), 422, "IDEMPOTENCY_KEY_REUSED")],
     ],
     ["an order has two keys", /^keys: order o is the response to two keys/, [placed, place([2, 3], { key: "k2" })]],
@@ -312,7 +312,7 @@ describe("it is found that", () => {
     ],
     [
       "a stream goes where no order goes",
-      /^streams: .* goes PENDING, REJECTED, CANCELLED/,
+      /^streams: .* sends PENDING, REJECTED, CANCELLED/,
       [
         placed,
         cancel([2]),
@@ -350,7 +350,7 @@ describe("it is found that", () => {
     ],
     [
       "an open stream never tells",
-      /^streams: .* has told 1 statuses/,
+      /^streams: .* has sent 1 statuses/,
       [placed, readOrder([2, 3], order("CONFIRMED")), quiet(10, 20_000), stream([20, 19_000], [[21, 1, "PENDING"]], { closed: "client" })],
     ],
     [

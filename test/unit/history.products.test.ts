@@ -61,13 +61,13 @@ describe("it is found that", () => {
     ["a PATCH changes the quantity", /^products: .* changed by 0 it has 9/, [created, patch([2, 3], 12, 1, product(2, 9, 12))]],
     [
       "a PATCH does not set the price",
-      /^products: a PATCH .* to price 12 was answered with price 10/,
+      /^products: a PATCH .* to price 12 returns price 10/,
       [created, patch([2, 3], 12, 1, product(2, 10))],
     ],
-    ["a price comes from nowhere", /^products: .* price 11, which nobody gave it/, [created, readProduct([2, 3], product(2, 9, 11))]],
+    ["a price comes from nowhere", /^products: .* price 11, which no request set/, [created, readProduct([2, 3], product(2, 9, 11))]],
     [
       "a PATCH is undone by what follows",
-      /^products: .* price 10, which nobody gave it/,
+      /^products: .* price 10, which no request set/,
       [created, patch([2, 3], 12, 1, product(2, 10, 12)), adjust([4, 5], 1, product(3, 11))],
     ],
     [

@@ -112,7 +112,7 @@ describe("what a history says of a request", () => {
     ["no version", order, ""],
   ])("a success with %s is an error", (_what, reply, etag) => {
     const broken = exchange("GET", "/orders/o1", 200, { reply, etag });
-    expect(() => operationOf(broken)).toThrow("this can't be recorded");
+    expect(() => operationOf(broken)).toThrow("unexpected form, can't be recorded");
   });
 });
 

@@ -4,7 +4,7 @@ import type { Outcome, Wish } from "./messages";
 
 const PATIENCE_MS = 10_000;
 
-/** Calls that nodes make because they are told to, as somebody in their console would. */
+/** Lets nodes make calls, as an operator does in their console. */
 export class Consoles {
   private calls = 0;
   private readonly outcomes = new Map<number, Outcome>();
@@ -13,11 +13,11 @@ export class Consoles {
     this.outcomes.set(outcome.number, outcome);
   }
 
-  /** @returns the result of the call @throws where it fails, or nothing comes back in time */
+  /** @returns the result of the call @throws if it fails or times out */
   async call(node: NodeProcess, action: string, params: object, meta: Wish["meta"] = { system: true }): Promise<unknown> {
     const number = ++this.calls;
     node.send({ number, action, params, meta } satisfies Wish);
-    await until(`${action} has ended`, () => this.outcomes.has(number), PATIENCE_MS, 10);
+    await until(`${action} has returned`, () => this.outcomes.has(number), PATIENCE_MS, 10);
     const { result, error } = this.outcomes.get(number) ?? {};
     this.outcomes.delete(number);
     if (error !== undefined) throw new Error(`${action}, called in a console: ${error}`);

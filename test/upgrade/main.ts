@@ -20,19 +20,19 @@ import { Tour } from "./tour";
 import { NEW, offered, OLD, Traffic } from "./traffic";
 
 /*
- * `npm run upgrade`: the newest release before HEAD, and this tree next to it, on the same databases and broker under load.
+ * `npm run upgrade`: runs the newest release before HEAD and this tree side by side, on the same databases and broker, under load.
  */
 
 const { values: options } = parseArgs({ options: { release: { type: "string" }, rate: { type: "string", default: "10" } } });
 
-/** In this order both ways: then each service has met each other one of the other version only, as the older and as the newer. */
+/** The order of both the upgrade and the downgrade. So each service has worked with only newer and with only older versions of each other one. */
 const ORDER: readonly ServiceName[] = ["users", "products", "orders", "api"];
 const QUIET_MS = 45_000;
 const MOST_SHOWN = 20;
 
 const since = Date.now();
 const stops: (() => Promise<void>)[] = [];
-let folder = ""; // of a run
+let folder = ""; // of the run
 
 const say = (line: string): void => {
   console.log(`${((Date.now() - since) / 1_000).toFixed(0).padStart(4)} s  ${line}`);
@@ -43,7 +43,7 @@ async function upgradeFrom(release: Release): Promise<string[]> {
   folder = mkdtempSync(path.join(tmpdir(), "shop-upgrade-"));
   const aside = path.join(folder, "release");
   const older = checkOut(release, aside).then((root) => build(aside, root));
-  older.catch(() => undefined); // it is awaited below, once all that must be stopped is known
+  older.catch(() => undefined); // awaited below, after the system's cleanup has been registered
   const system = await System.start(folder, {}, (stop) => stops.push(stop));
   const traffic = new Traffic();
   const consoles = new Consoles();
@@ -72,17 +72,17 @@ async function upgradeFrom(release: Release): Promise<string[]> {
     for (const service of ORDER) {
       const replaced = joining.join(service).then(() => leaving.leave(service));
       await Promise.all([replaced, tour.ofClients()]);
-      say(`${service} is ${joining.name}`);
-      if (service === ORDER.at(-1)) continue; // all are of one version
+      say(`${service} is ${joining.name} now`);
+      if (service === ORDER.at(-1)) continue; // all services have the same version
       await tour.ofClients();
       const { process } = leaving.slot("api");
       if (process) await tour.ofConsole(process);
     }
   await Promise.all([to.join(...SERVICES), tour.ofClients()]);
-  say("two nodes of each service, an old and a new one");
+  say("each service has an old and a new node");
   await tour.ofClients();
   await Promise.all([from.leave(...SERVICES), tour.ofClients()]);
-  say("all are new");
+  say("all nodes are new");
   const { process } = to.slot("api");
   if (process) await tour.ofConsole(process);
   const now = await offered(system);
@@ -96,7 +96,7 @@ async function upgradeFrom(release: Release): Promise<string[]> {
   return violations;
 }
 
-/** What nodes have looked for in a database in vain: requests need not fail, since what an event can't do is done again, by a node of the other version. */
+/** Database objects that nodes missed, according to their logs. Requests may still succeed, if a node of the other version handles the retry. */
 function lackedBySchema(): string[] {
   const logs = path.join(folder, "logs");
   const lines = readdirSync(logs).flatMap((name) => {
@@ -106,7 +106,7 @@ function lackedBySchema(): string[] {
   return [...new Set(lines)];
 }
 
-/** At rest no order waits, and nothing is parked. */
+/** Orders and outbox rows that are not settled. At rest there must be none. */
 async function unsettled(system: System): Promise<string[]> {
   const rows = await system.sql<{ line: string }>(
     "orders",
@@ -118,7 +118,7 @@ async function unsettled(system: System): Promise<string[]> {
 
 let cleaning: Promise<void> | undefined;
 
-/** Once: a run that was broken off fails while all is being ended, and must not exit before that is done. */
+/** Cleans up only once: an interrupted run fails during the cleanup, and must not exit before it is complete. */
 const cleanUp = (keepLogs: boolean): Promise<void> => (cleaning ??= endEverything(keepLogs));
 
 async function endEverything(keepLogs: boolean): Promise<void> {
@@ -132,18 +132,18 @@ async function main(): Promise<number> {
   const release = options.release === undefined ? await newestRelease() : await named(options.release);
   if (release === undefined) {
     console.log(
-      "Nothing has been released before HEAD: no earlier commit has the subject `Release x.y.z`. There is no version to upgrade from,",
+      "There is no release before HEAD, that is, no earlier commit with the subject `Release x.y.z`, so there is no version to upgrade from.",
     );
-    console.log("so nothing was tried. `npm run upgrade -- --release REV` upgrades from any commit.");
+    console.log("Nothing was tested. `npm run upgrade -- --release REV` upgrades from any commit.");
     return 0;
   }
   if (!RabbitMQ.isInstalled()) {
-    console.error("The upgrade needs Debian's rabbitmq-server, which is not installed here: apt-get install rabbitmq-server");
+    console.error("The upgrade needs Debian's rabbitmq-server, which is not installed: apt-get install rabbitmq-server");
     return 2;
   }
   const violations = await upgradeFrom(release);
   for (const violation of violations.slice(0, MOST_SHOWN)) console.log(`         ${violation.slice(0, 400)}`);
-  say(violations.length === 0 ? "ok" : `${violations.length} VIOLATIONS; the logs of the nodes are in ${folder}`);
+  say(violations.length === 0 ? "ok" : `${violations.length} VIOLATIONS; the nodes' logs are in ${folder}`);
   return violations.length === 0 ? 0 : 1;
 }
 

@@ -1,14 +1,14 @@
 import { Type, type Static } from "@sinclair/typebox";
 
 /*
- * What the harness and its preload in each node (witness.ts) tell each other.
+ * Messages between the harness and its preload in each node (witness.ts).
  */
 
-/** An action or event that a node has handled for the first time for that other node. */
+/** A node has handled an action or event from another node for the first time. */
 export const Sighting = Type.Object({ what: Type.String(), from: Type.String() });
 export type Sighting = Static<typeof Sighting>;
 
-/** To a node: a call that it shall make. */
+/** Asks a node to make a call. */
 export interface Wish {
   readonly number: number;
   readonly action: string;
@@ -16,6 +16,6 @@ export interface Wish {
   readonly meta: Record<string, unknown>;
 }
 
-/** What became of it. */
+/** The outcome of the call. */
 export const Outcome = Type.Object({ number: Type.Integer(), result: Type.Optional(Type.Unknown()), error: Type.Optional(Type.String()) });
 export type Outcome = Static<typeof Outcome>;

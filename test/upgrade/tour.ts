@@ -10,9 +10,9 @@ import { ADMIN, type Shop } from "../chaos/system";
 import { messageOf, until } from "../chaos/wait";
 import type { Consoles } from "./consoles";
 
-/** An order's way through both databases, with a relay's second and a repetition. */
+/** Enough for an order to settle, including a delay of the relay and one retry. */
 const SETTLED_MS = 20_000;
-/** Beside the agents of the load: a stream takes its connection along when it ends. */
+/** Separate from the load's agents, since a stream closes its connection when it ends. */
 const FOLLOWERS = new Agent({ connect: { localAddress: "127.0.0.6" } });
 
 interface Person {
@@ -28,11 +28,11 @@ interface Request {
   headers?: Record<string, string>;
 }
 
-/** All that clients, admins and consoles can do, once: so every action and every event has been used. */
+/** Does everything once that clients, admins and consoles can do, so that every action and every event is used. */
 export class Tour {
   readonly violations: string[] = [];
   private admin = "";
-  /** More than a small order has lines: large orders go their own way. */
+  /** More products than a small order has lines, since large orders are processed separately. */
   private products: string[] = [];
 
   constructor(
@@ -46,7 +46,7 @@ export class Tour {
     for (let n = 0; n <= SMALL_ORDER; n++) this.products.push(await this.load.createProduct(PLENTY));
   }
 
-  /** What comes over HTTP. Any response that a client would not expect is a violation. */
+  /** All requests over HTTP. Any unexpected response is a violation. */
   async ofClients(): Promise<void> {
     await this.noting(async () => {
       const person = await this.person();
@@ -61,7 +61,7 @@ export class Tour {
     });
   }
 
-  /** What a console can do and no route does. @param node whose console it is */
+  /** Calls that only a console can make. @param node the console's node */
   async ofConsole(node: NodeProcess): Promise<void> {
     await this.noting(async () => {
       const { id, email } = await this.person();
@@ -86,11 +86,11 @@ export class Tour {
   private async ask(expected: number, method: string, path: string, { body, token, headers }: Request = {}): Promise<unknown> {
     const answer = await this.load.request(method, path, body, token, undefined, headers);
     if (answer.status !== expected)
-      throw new Error(`${method} ${path} was answered ${answer.status || "not at all"} in place of ${expected} ${answer.body}`);
+      throw new Error(`${method} ${path} got ${answer.status || "no response"} instead of ${expected} ${answer.body}`);
     return answer.body === "" ? undefined : JSON.parse(answer.body);
   }
 
-  /** Somebody new, whose tokens have been refreshed. */
+  /** Registers a user, logs in and refreshes the tokens. */
   private async person(): Promise<Person> {
     const credentials = { email: `${randomUUID()}@shop.test`, password: "correct horse battery" };
     const id = text(await this.ask(201, "POST", "/register", { body: credentials }), "id");
@@ -101,7 +101,7 @@ export class Tour {
     return { id, ...credentials, token };
   }
 
-  /** The last that is done with an account: its sessions end. */
+  /** The last step with an account, since it ends the account's sessions. */
   private async account({ id, email, password, token }: Person): Promise<void> {
     const next = "battery staple horse";
     await this.ask(204, "PUT", "/me/password", { token, body: { current_password: password, new_password: next } });
@@ -120,13 +120,13 @@ export class Tour {
     await this.ask(200, "GET", "/products?limit=5");
     await this.ask(200, "GET", "/products?q=lamp&limit=5");
     await this.ask(200, "PATCH", path, { token, body: { price: 44.9 } });
-    await this.ask(200, "PATCH", path, { token: this.admin, body: { price: 39.9, description: "With a dimmer" } }); // logged by users
+    await this.ask(200, "PATCH", path, { token: this.admin, body: { price: 39.9, description: "With a dimmer" } }); // the users service logs it
     await this.ask(200, "POST", `${path}/stock`, { token, body: { delta: -3, reason: "broken" } });
     await this.ask(200, "GET", `${path}/stock`, { token });
     await this.ask(204, "DELETE", path, { token });
   }
 
-  /** Places an order, follows it until it is confirmed, and then until an admin has cancelled it. */
+  /** Places an order and follows it until it is confirmed and then cancelled by an admin. */
   private async ordering({ token }: Person, lines: number): Promise<void> {
     const items = this.products.slice(0, lines).map((product_id) => ({ product_id, quantity: 1 }));
     const order = { token, body: { items }, headers: { "idempotency-key": randomUUID() } };
@@ -135,15 +135,15 @@ export class Tour {
     const followed = this.follow(id, token, ["CONFIRMED", "CANCELLED"], () =>
       this.ask(200, "POST", `${path}/cancel`, { token: this.admin }),
     );
-    followed.catch(() => undefined); // it is awaited below
+    followed.catch(() => undefined); // awaited below
     const again = text(await this.ask(201, "POST", "/orders", order), "id");
-    if (again !== id) throw new Error(`an order that was sent again became another one: ${id}, ${again}`);
+    if (again !== id) throw new Error(`a retried order created another one: ${id}, ${again}`);
     await this.ask(200, "GET", path, { token });
     await this.ask(200, "GET", "/orders?limit=5", { token });
     await followed;
   }
 
-  /** A gateway that stops ends its streams, and their clients come back; but none may break off. */
+  /** A stopping gateway ends its streams, and their clients reconnect; but no connection may be cut. */
   private async follow(
     id: string,
     token: string,
@@ -159,7 +159,7 @@ export class Tour {
       const signal = AbortSignal.any([left.signal, AbortSignal.timeout(SETTLED_MS)]);
       const { status, events, closed } = await followOrder(open, token, id, signal, (seen) => {
         if (seen === first) acted ??= atFirst();
-        acted?.catch(() => left.abort()); // nothing will follow, and it is awaited below
+        acted?.catch(() => left.abort()); // no event will follow; the error is thrown below
         if (seen === last) left.abort();
       });
       if (left.signal.aborted || events.some((event) => event.status === last)) {
@@ -167,12 +167,12 @@ export class Tour {
         return;
       }
       if (status !== 200 || closed === "cut")
-        throw new Error(`the stream of order ${id} was answered ${status ?? "not at all"} and is ${closed ?? "open"}`);
+        throw new Error(`the stream of order ${id} got ${status ?? "no response"} and is ${closed ?? "open"}`);
     }
     throw new Error(`the stream of order ${id} never showed ${last}`);
   }
 
-  /** An outbox row whose event breaks its contract is refused and parked; mended and replayed, it is settled. */
+  /** An outbox row whose event breaks its contract is refused and parked; once repaired and replayed, it is settled. */
   private async parked(): Promise<void> {
     const [product_id = ""] = this.products;
     const [row] = await insertOrders({ system: this.shop }, 1, product_id, { lines: "nonsense" });
@@ -190,7 +190,7 @@ export class Tour {
     return (await this.shop.sql<{ state: string }>("orders", "select state from outbox where id = $1", [id]))[0]?.state;
   }
 
-  /** The audit is clean; then an order of which products knows nothing is repaired. */
+  /** The audit finds nothing; then an order that is unknown to products is repaired. */
   private async audited(): Promise<void> {
     const admin = { token: this.admin };
     await this.ask(200, "GET", "/health");

@@ -1,7 +1,7 @@
 import type { System } from "../chaos/system";
 import { SERVICES } from "../../config";
 
-/** Names of the two fleets, which are parts of the ids of their nodes. */
+/** Names of the two fleets, which are part of their node ids. */
 export const OLD = "old";
 export const NEW = "new";
 type Version = typeof OLD | typeof NEW;
@@ -9,11 +9,11 @@ type Version = typeof OLD | typeof NEW;
 const other = (version: Version): Version => (version === OLD ? NEW : OLD);
 const SENDER = new RegExp(`^(\\w+)-(${OLD}|${NEW})\\.\\d+$`);
 
-/** What nodes have handled for each other: by which service it was sent, from which version to which. */
+/** Actions and events that nodes have handled for each other, by sending service and by version of sender and receiver. */
 export class Traffic {
   private readonly seen = new Set<string>();
 
-  /** @param from id of a node; what comes from none of the fleets, such as the harness itself, does not count */
+  /** @param from id of a node; nodes outside the fleets, such as the harness itself, don't count */
   note(what: string, from: string, to: Version): void {
     const [, service, version] = SENDER.exec(from) ?? [];
     if (service === undefined) return;
@@ -21,9 +21,8 @@ export class Traffic {
   }
 
   /**
-   * Every action and event that both versions have must have gone both ways, and again for each service that has sent it; what is new must have been
-   * used at all.
-   * @returns what has not
+   * Every action and event of both versions must have gone in both directions, in total and per sending service. New ones must have been used.
+   * @returns the violations
    */
   missing(old: ReadonlySet<string>, now: ReadonlySet<string>): string[] {
     const both = [OLD, NEW] as const;
@@ -44,7 +43,7 @@ export class Traffic {
 /** Moleculer's own events stay in their node. */
 const isSent = (event: string): boolean => !event.startsWith("$");
 
-/** The actions and events that the nodes which run now offer to others. */
+/** The actions and events that the running nodes offer to others. */
 export const offered = (system: System): Promise<Set<string>> =>
   system.asNode(
     (broker) => {

@@ -4,8 +4,8 @@ import type * as Moleculer from "moleculer";
 import type { Outcome, Sighting, Wish } from "./messages";
 
 /*
- * Loaded into a node before anything else (`--require`), also into one of the older version: so it takes Moleculer from where the node does,
- * and knows nothing of the shop. It reports which actions and events of other nodes were handled, and makes calls as a console there would.
+ * Loaded into a node before anything else (`--require`), also into nodes of the older version. Therefore it resolves Moleculer as the node does and
+ * doesn't use the shop's code. It reports which actions and events of other nodes were handled, and makes calls as a console would.
  */
 
 const CALL_MS = 5_000;
@@ -15,7 +15,7 @@ const send = (message: Sighting | Outcome): void => {
   if (process.connected) process.send?.(message);
 };
 
-/** Inside of all checks: what gets here has passed its contract. */
+/** The innermost middleware: whatever reaches it has been validated against its contract. */
 function witness(broker: Moleculer.ServiceBroker): Moleculer.Middleware {
   const seen = new Set<string>();
   const note = (what: string | undefined, from: string | null): void => {
@@ -49,6 +49,6 @@ internals.registerMiddlewares = function (middlewares = []) {
       (error: unknown) => send({ number, error: String(error) }),
     );
   });
-  process.channel?.unref(); // a node ends when it likes
+  process.channel?.unref(); // the channel must not keep the node running
   register.call(this, [...middlewares, witness(this)]);
 };

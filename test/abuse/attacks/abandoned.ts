@@ -3,7 +3,7 @@ import { insertLongOrders } from "../data";
 import { httpText } from "../tools";
 
 const REQUESTS = 500;
-/** Until they are read; then nobody wants them. */
+/** Long enough for the gateway to read the requests; then the connection is closed. */
 const STAY_MS = 50;
 const AGAIN_MS = 500;
 
@@ -32,6 +32,6 @@ export const abandoned: readonly Attack[] = [
       });
     },
     expect: ({ busyCores }) =>
-      busyCores > 0.5 ? [`a second after the last one was given up, ${(100 * busyCores).toFixed(0)} % of a core still worked`] : [],
+      busyCores > 0.5 ? [`a second after the last request was abandoned, ${(100 * busyCores).toFixed(0)} % of a core was still in use`] : [],
   },
 ];

@@ -14,7 +14,7 @@ async function send(stage: Stage, method: string, path: string, token: string, j
   return response.status;
 }
 
-/** @returns what was wrong, when the status is not the expected one in time */
+/** @returns a violation, if the status isn't the expected one in time */
 async function becomes(stage: Stage, expected: number, path: string, token: string): Promise<string[]> {
   const deadline = performance.now() + WITHIN_MS;
   for (;;) {
@@ -30,7 +30,7 @@ async function change(stage: Stage, id: string, json: object): Promise<string[]>
   return status === 200 ? [] : [`PATCH /admin/users/{id} ${JSON.stringify(json)} responds ${status}`];
 }
 
-/** Open streams are in the service's own tests; here, that an account's end reaches every process. */
+/** Disabling and demoting an account must take effect in every process. The service's own tests cover open streams. */
 export const accounts: readonly Check[] = [
   {
     row: "46",
@@ -38,7 +38,7 @@ export const accounts: readonly Check[] = [
     check: async (stage) => {
       const account = stage.people.attackers.at(-1);
       const demoted = stage.people.admins[1];
-      if (account === undefined || demoted === undefined) return ["there is nobody to disable"];
+      if (account === undefined || demoted === undefined) return ["there is no account to disable"];
       return [
         ...(await change(stage, account.id, { disabled: true })),
         ...(await becomes(stage, 401, "/me", account.token)),

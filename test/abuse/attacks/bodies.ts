@@ -3,7 +3,7 @@ import { testId } from "../../support/ids";
 import type { Attack } from "../attack";
 import type { Message } from "../tools";
 
-/** Less than the limit of a body, 100 KiB, when it is unpacked. */
+/** Decoded size in bytes, just below the limit of 100 KiB. */
 const UNPACKED = 102_000;
 const AT_A_TIME = 8;
 const MANY = 128;
@@ -19,7 +19,7 @@ const deep = (depth: number): string => "[".repeat(depth) + "]".repeat(depth);
 
 const EMPTY_ITEMS = gzipped(`{"items":[${Array<string>(34_100).fill("{}").join()}]}`);
 
-/** Shapes that expand, or have as many mistakes as fit. */
+/** Bodies that expand, or contain as many errors as possible. */
 const SHAPES: readonly (readonly [method: "POST" | "PATCH" | "PUT", path: string, body: Message])[] = [
   ["POST", "/orders", { raw: filled('{"items":[', '{"product_id":"a","quantity":-1,"x":0}', "]}") }],
   ["POST", "/orders", gzipped(filled('{"items":[', '{"product_id":0,"quantity":0}', "]}"))],
@@ -47,7 +47,7 @@ const ENCODINGS = [
   "nonsense",
   ",",
 ];
-/** Everything but success and a mistake of the shop. */
+/** All outcomes except success and internal errors. */
 const REFUSALS = /^(400|401|403|404|413|415|422|429|503|no response|connections closed)$/;
 
 export const bodies: readonly Attack[] = [

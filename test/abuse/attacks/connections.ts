@@ -2,7 +2,7 @@ import { testId } from "../../support/ids";
 import type { Attack } from "../attack";
 import { httpText, type Tools } from "../tools";
 
-/** Opens so many connections, and a new one wherever one is closed; `use` works with each while it is open. */
+/** Keeps `count` connections open, and replaces closed ones; `use` works with each while it is open. */
 async function keepOpen(tools: Tools, count: number, use: (wire: ReturnType<Tools["wire"]>, lane: number) => Promise<void>): Promise<void> {
   await tools.flood(count, async (lane) => {
     const wire = tools.wire();
@@ -12,7 +12,7 @@ async function keepOpen(tools: Tools, count: number, use: (wire: ReturnType<Tool
   });
 }
 
-/** A byte a second, until all are sent or nobody takes them. */
+/** Sends one byte per second, until all are sent or the connection is closed. */
 async function drip(tools: Tools, wire: ReturnType<Tools["wire"]>, bytes: Buffer): Promise<void> {
   for (const byte of bytes) {
     if (!wire.isOpen || tools.isOver) return;
@@ -21,7 +21,7 @@ async function drip(tools: Tools, wire: ReturnType<Tools["wire"]>, bytes: Buffer
   }
 }
 
-/** A response is due 4.9 s after the head of its request. */
+/** Just before the deadline of a response, 4.9 s after its request's head. */
 const LATE_MS = 4_870;
 
 const CHUNKS = Buffer.from("1\r\na\r\n".repeat(10_000));

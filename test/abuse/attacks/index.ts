@@ -19,7 +19,7 @@ export const ATTACKS: readonly Attack[] = FAMILIES.flat().sort((a, b) => a.row.l
 
 export const CHECKS: readonly Check[] = [...accounts];
 
-/** What is neither: each row says which test shows it. */
+/** Rows that are covered by other tests. */
 export const POINTERS: readonly Pointer[] = [
   { row: "45", name: "the time of a login after BCRYPT_COST was raised", shownBy: "test/service/logins.test.ts" },
   { row: "51a", name: "another service's database role", shownBy: "test/service/postgres-init.test.ts" },

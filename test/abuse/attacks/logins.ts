@@ -1,7 +1,7 @@
 import type { Attack } from "../attack";
 import type { Tools } from "../tools";
 
-/** Alternately somebody who has an account and somebody who has none. */
+/** At random, the e-mail address of an existing account or an unknown one. */
 const email = (tools: Tools): string =>
   tools.random() < 0.5 ? tools.pick(tools.target.accounts).email : `${Math.floor(tools.random() * 1e9)}@abuse.test`;
 
@@ -33,7 +33,7 @@ export const logins: readonly Attack[] = [
   {
     row: "37d",
     name: "50 registrations a second, of known and unknown e-mails",
-    least: { "429": 5 }, // those of a minute may be over
+    least: { "429": 5 }, // the registrations allowed per minute may be used up
     run: (tools) => tools.paced(50, () => register(tools)),
   },
   {

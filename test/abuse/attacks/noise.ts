@@ -2,7 +2,7 @@ import { testId } from "../../support/ids";
 import type { Attack } from "../attack";
 import { httpText, type Tools } from "../tools";
 
-/** Each is refused in another way, or can't be read at all. */
+/** Requests that are refused in different ways, or can't be parsed at all. */
 const NOISE: readonly ((tools: Tools) => Buffer)[] = [
   () => Buffer.from("nonsense\r\n\r\n"),
   () => Buffer.from([0x16, 0x03, 0x01, 0x02, 0x00, 0x01, 0x00, 0x01, 0xfc, 0x03, 0x03]), // a TLS ClientHello
@@ -39,9 +39,9 @@ const send = (tools: Tools): Promise<void> =>
   });
 
 const PIPELINED = 200;
-/** Besides a line for each request: for each connection that can't be read, and of the shop's own. */
+/** Allowance for log lines that don't belong to a request: of unreadable connections, and the shop's own. */
 const MORE_LINES = 200;
-/** Of requests whose labels were not seen before. */
+/** Allowance for new metric lines, of requests with labels not seen before. */
 const MORE_METRICS = 400;
 
 export const noise: readonly Attack[] = [

@@ -11,7 +11,7 @@ async function prepare(stage: Stage): Promise<Prepared> {
   return { seller: [seller] };
 }
 
-/** Each page is another one, so that no two share a response. */
+/** Requests for different pages, so that no two can share a response. */
 function bigPages(tools: Tools, count: number): Buffer {
   const [seller = ""] = tools.ids("seller");
   const offset = Math.floor(tools.random() * 500);
@@ -20,7 +20,7 @@ function bigPages(tools: Tools, count: number): Buffer {
   return Buffer.concat(Array.from({ length: count }, page));
 }
 
-/** Who reads nothing is not told of the end of a connection: only writing shows it. */
+/** Probes the connection by writing, since a client that reads nothing doesn't notice that it was closed. */
 async function hold(tools: Tools, wire: Wire): Promise<void> {
   while (wire.isOpen && !tools.isOver) {
     await tools.pause(PROBE_MS);
@@ -28,7 +28,7 @@ async function hold(tools: Tools, wire: Wire): Promise<void> {
   }
 }
 
-/** Most time that a page of 256 KiB may take to be sent, with the interval of looking for such. */
+/** Maximum time in seconds for sending a page of 256 KiB, including the interval of the gateway's check. */
 const CUT_SECONDS = 56;
 const HELD = 2;
 

@@ -1,7 +1,7 @@
 import type { Attack } from "../attack";
 import { ATTACKER_ADDRESS } from "../people";
 
-/** Few: each takes its turn at the hashing threads, and two cores do two hashes a second. */
+/** Only a few, since addresses take turns at the hashing threads, and two cores do two hashes per second. */
 const ADDRESSES = [ATTACKER_ADDRESS, "127.0.1.1", "127.0.1.2"];
 
 export const passwords: readonly Attack[] = [

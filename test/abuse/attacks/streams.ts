@@ -17,7 +17,7 @@ export const streams: readonly Attack[] = [
         }),
       );
       const own = made.flatMap(({ token, id }) => (id === undefined ? [] : { token, id }));
-      if (own.length === 0) throw new Error("the attacker could make no order to follow");
+      if (own.length === 0) throw new Error("the attacker could not create an order to follow");
       await tools.flood(OF_EACH * own.length, async (lane) => {
         const { token, id } = own[lane % own.length] ?? { token: "", id: "" };
         const wire = tools.wire();

@@ -6,11 +6,11 @@ import { follow } from "./streams";
 import { listOrders, listProducts } from "./walks";
 
 export interface SimulationOptions {
-  /** How many are recorded, give or take what is under way and the last quiet spell. */
+  /** Approximate number of recorded operations; operations in flight and the last quiet period come on top. */
   operations: number;
   seed: number;
   clients?: number;
-  /** Operations between two quiet spells. */
+  /** Operations between two quiet periods. */
   quietEvery?: number;
 }
 
@@ -22,19 +22,19 @@ interface Placed {
 }
 
 const PRODUCTS = 40;
-/** Orders that are read, repeated and cancelled again and again. */
+/** Number of recent orders that clients keep reading, repeating and cancelling. */
 const RECENT = 400;
-/** How often a client sends an order that is not answered. */
+/** Maximum attempts to send an order without a response. */
 const ATTEMPTS = 6;
 
-/** Clients of a simulated shop, in virtual time: they order, repeat, cancel, change and read, many at one time and through several gateways. */
+/** Clients of a simulated shop in virtual time. They order, repeat, cancel, change and read concurrently, through several gateways. */
 class Clients {
   private readonly network: Network;
   private readonly shop: SimulatedShop;
   private readonly users: string[];
   private readonly recent: Placed[] = [];
   private readonly versions = new Map<string, number>();
-  /** Orders that somebody tried to cancel, without a response. */
+  /** Orders with a cancel request that had no response. */
   private readonly doubtful = new Map<string, Placed>();
   private recorded = 0;
   private keys = 0;
@@ -83,7 +83,7 @@ class Clients {
     return this.shop.products.get(product)?.seller ?? "";
   }
 
-  /** All clients go on, and stop before the next quiet spell. */
+  /** Resumes all clients, which stop before the next quiet period. */
   private resume(): void {
     this.network.hasFaults = true;
     this.active = this.options.clients;
@@ -101,7 +101,7 @@ class Clients {
     else this.beQuiet();
   }
 
-  /** Reads all products, what was ordered since the last quiet spell, and what may be cancelled; then streams have their time. */
+  /** Reads all products, the orders since the last quiet period and those that may be cancelled; then gives streams time to catch up. */
   private beQuiet(): void {
     const { clock } = this.network;
     this.network.hasFaults = false;
@@ -156,7 +156,7 @@ class Clients {
     }));
   }
 
-  /** Sends an order until it has a response, so many times. */
+  /** Sends an order until it has a response, at most `attempts` times. */
   private place(order: Omit<Placed, "id">, attempts: number, done: () => void): void {
     const { user, key, lines } = order;
     this.network.request(
@@ -213,7 +213,7 @@ class Clients {
     );
   }
 
-  /** Mostly of the version that was read last, by whomever. */
+  /** Usually with If-Match of the version that any client read last. */
   private patch(product: string, done: () => void): void {
     const [user, price, known] = [this.sellerOf(product), 100 + Math.floor(this.network.upTo(900)), this.versions.get(product)];
     const ifMatch = this.network.random() < 0.8 ? known : undefined;
@@ -254,7 +254,7 @@ class Clients {
   }
 }
 
-/** Emits the history of a sound shop, in the order in which calls end; the same one for the same seed. */
+/** Emits the history of a correct shop, in the order in which calls end; deterministic for a seed. */
 export function simulate(options: SimulationOptions, emit: (operation: Operation) => void): void {
   const { clients = 32, quietEvery = Math.max(1_000, Math.ceil(options.operations / 50)) } = options;
   new Clients({ ...options, clients, quietEvery }, emit).run();

@@ -1,18 +1,18 @@
 interface Task {
   at: number;
-  /** Of two tasks at one moment, that which was planned first runs first. */
+  /** Of two tasks at the same moment, the one scheduled first runs first. */
   turn: number;
   run: () => void;
 }
 
 const isBefore = (a: Task, b: Task): boolean => a.at < b.at || (a.at === b.at && a.turn < b.turn);
 
-/** A clock that jumps from task to task. */
+/** A virtual clock that jumps from task to task. */
 export class VirtualClock {
   /** ms */
   now = 0;
   private turns = 0;
-  /** A binary heap: no task is before its parent. */
+  /** A binary heap: no task is due before its parent. */
   private readonly heap: Task[] = [];
 
   after(ms: number, run: () => void): void {
@@ -23,7 +23,7 @@ export class VirtualClock {
     heap[i] = task;
   }
 
-  /** Runs every task, and those that they plan, until none is left. */
+  /** Runs all tasks, including those that they schedule. */
   run(): void {
     for (let task = this.next(); task !== undefined; task = this.next()) {
       this.now = task.at;

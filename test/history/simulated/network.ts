@@ -2,7 +2,7 @@ import { seeded } from "../../chaos/wait";
 import { VirtualClock } from "./clock";
 import type { Response } from "./shop";
 
-/** A response, or none, in the words of a history. */
+/** A response, or none, in the form of a history. */
 export interface Result<T> {
   call: { begin: number; end?: number; outcome: "ok" | "failed" | "unknown"; gateway: string; status?: number; code?: string };
   seen: { seen?: T };
@@ -11,13 +11,13 @@ export interface Result<T> {
 const TIMEOUT_MS = 1_500;
 
 /**
- * What lies between clients and a simulated shop. A third of the time a fault is on: requests are lost, take effect without a response, or long
- * after their client has given up.
+ * The network between clients and a simulated shop. It is faulty a third of the time: requests are lost, take effect without a response, or
+ * take effect long after the client's time-out.
  */
 export class Network {
   readonly clock = new VirtualClock();
   readonly random: () => number;
-  /** Requests that may take effect after their client has given up. */
+  /** Number of requests that may still take effect after the client's time-out. */
   late = 0;
   hasFaults = false;
 
@@ -37,7 +37,7 @@ export class Network {
     return this.hasFaults && Math.floor(this.clock.now / 150) % 3 === 2;
   }
 
-  /** @param effect at one moment between the request and its response; @param done once, with what the client learns */
+  /** @param effect runs at a moment between request and response @param done called once, with what the client observes */
   request<T>(effect: () => Response<T>, done: (result: Result<T>) => void): void {
     const begin = this.clock.now;
     const gateway = `gateway-${1 + Math.floor(this.upTo(3))}`;

@@ -19,11 +19,11 @@ export interface SimulatedOrder {
   total: number;
   created: number;
   stock?: "RESERVED" | "REJECTED" | "RELEASED";
-  /** Whoever follows it. */
+  /** The streams that follow it. */
   listeners: Set<() => void>;
 }
 
-/** A response that is definite. */
+/** A definite response. */
 export type Response<T> = { ok: T } | { status: number; code: string };
 const refused = (status: number, code: string) => ({ status, code });
 
@@ -31,15 +31,15 @@ const refused = (status: number, code: string) => ({ status, code });
 export const EPOCH = 1_790_000_000_000;
 
 /**
- * A sound shop in one process: what the API promises, with stock that is reserved and released a while after the response. Each method takes
- * effect at once and as a whole, at the moment of its call.
+ * A correct shop in one process: it does what the API promises, and reserves and releases stock some time after the response. Each method
+ * takes effect atomically at the moment of its call.
  */
 export class SimulatedShop {
   readonly products = new Map<string, SimulatedProduct>();
   readonly orders = new Map<string, SimulatedOrder>();
-  /** The oldest first. */
+  /** By user, oldest first. */
   readonly ordersOf = new Map<string, SimulatedOrder[]>();
-  /** Work that was begun and has not settled. */
+  /** Number of unfinished reservations and releases. */
   pending = 0;
   private readonly keys = new Map<string, SimulatedOrder>();
 
@@ -114,7 +114,7 @@ export class SimulatedShop {
     return { ok: { order, replayed: false } };
   }
 
-  /** The caller is no admin. */
+  /** Reads an order; the caller is no admin. */
   readOrder(user: string, id: string): Response<OrderSeen> {
     const order = this.orders.get(id);
     return order?.user === user ? { ok: show(order) } : refused(404, "ORDER_NOT_FOUND");
@@ -159,14 +159,14 @@ export class SimulatedShop {
   private move({ lines }: SimulatedOrder, sign: 1 | -1): void {
     for (const { product_id, quantity } of lines) {
       const product = this.products.get(product_id);
-      if (product === undefined) continue; // never: products stay
+      if (product === undefined) continue; // can't happen, since products are never removed
       product.quantity += sign * quantity;
       product.version++;
     }
   }
 
   private become(order: SimulatedOrder, status: Status): void {
-    if (!NEXT[order.status].includes(status)) throw new Error(`no order goes from ${order.status} to ${status}`);
+    if (!NEXT[order.status].includes(status)) throw new Error(`an order can't go from ${order.status} to ${status}`);
     order.status = status;
     order.version++;
     order.history = [...order.history, status];

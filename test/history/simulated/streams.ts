@@ -3,7 +3,7 @@ import type { Of } from "../operation";
 import type { Network } from "./network";
 import type { SimulatedOrder } from "./shop";
 
-/** Follows an order for some seconds, as long as client, network and gateway last. */
+/** Follows an order for some seconds, until the client, the network or the gateway ends the stream. */
 export function follow(
   network: Network,
   user: string,
@@ -29,7 +29,7 @@ export function follow(
     for (const status of order.history.slice(told)) events.push({ at: clock.now, id: ++told, status });
     if (isFinal(order.status)) close("server");
   };
-  /** The gateway hears of a change soon, or finds it when it reads the order anyway. */
+  /** The gateway is notified of a change soon, or finds it at the next periodic read. */
   const hear = () => clock.after(network.upTo(network.random() < 0.9 ? 30 : 5_000), look);
 
   clock.after(network.upTo(5), () => {

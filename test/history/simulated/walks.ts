@@ -13,7 +13,7 @@ interface Walk<P> {
   complete: boolean;
 }
 
-/** A user's orders, newest first, for so many pages, or until those of before a time (ms since 1970) come. */
+/** Reads a user's orders, newest first, for a number of pages or back to a time (ms since 1970). */
 export function listOrders(
   network: Network,
   shop: SimulatedShop,
@@ -37,7 +37,7 @@ export function listOrders(
   );
 }
 
-/** All products, or those of one seller, the oldest first. */
+/** Reads all products, or those of one seller, oldest first. */
 export function listProducts(
   network: Network,
   shop: SimulatedShop,
