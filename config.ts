@@ -86,6 +86,8 @@ function read(env: Reader) {
     corsOrigins: env.origins("CORS_ORIGINS"),
     /** Seconds that a connection is kept after a response: longer than a proxy in front keeps its own, or it would reuse one that closes. */
     keepAliveTimeout: env.integer("KEEP_ALIVE_TIMEOUT", 75, 1, 3_600),
+    /** Seconds for which a gateway that shuts down still serves, although it is not ready: time for load balancers to notice. */
+    drainDelay: env.integer("DRAIN_DELAY", production ? 5 : 0, 0, 300),
     /** Attempts a minute, described in services/users/logins.ts; requests a second of one client. 0 is no limit. */
     rateLimit: {
       auth: env.integer("RATE_LIMIT_AUTH", 10, 0, 1_000_000),

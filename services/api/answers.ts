@@ -5,7 +5,6 @@ import type { SchemaFor } from "../../broker/contract";
 import type { Config } from "../../config";
 import type { ProblemDetails } from "../../contracts/api";
 import { bearerToken } from "./access";
-import { corsHeaders } from "./cors";
 import type { Api } from "./gateway";
 import type { Exchange } from "./exchange";
 import { problemDetails, problemHeaders, toProblem, translated } from "./problem";
@@ -23,7 +22,7 @@ export function answers(config: Config): Partial<ServiceSchema> {
           "X-Content-Type-Options": "nosniff",
         };
         if (config.trustProxy.length > 0 && this.address.isSecure(req)) headers["Strict-Transport-Security"] = "max-age=31536000";
-        if (config.corsOrigins.length > 0) Object.assign(headers, corsHeaders(req, config));
+        Object.assign(headers, this.cors.headers(req));
         if (!this.broker.started) headers["Connection"] = "close"; // drain keep-alive clients
         return headers;
       },

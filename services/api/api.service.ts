@@ -1,5 +1,6 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
+import { setTimeout as pause } from "node:timers/promises";
 import type { ServiceBroker } from "moleculer";
 import ApiGateway from "moleculer-web";
 import { call, subscribe, type SchemaFor } from "../../broker/contract";
@@ -13,6 +14,7 @@ import { TokenVerifier } from "./access";
 import { answers } from "./answers";
 import { ClientAddress } from "./client-address";
 import { Connections, type ConnectionLimits } from "./connections";
+import { Cors } from "./cors";
 import { docsRoutes } from "./docs";
 import { Doors } from "./doors";
 import { gather } from "./gather";
@@ -57,7 +59,7 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
   const routes = { ...shop, ...docsRoutes(shop) };
   return {
     name: "api",
-    mixins: [intake(config), answers(config), ApiGateway],
+    mixins: [intake(), answers(config), ApiGateway],
 
     settings: {
       $secureSettings: ["routes"], // keep them out of what is published to other nodes
@@ -109,9 +111,14 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
         return web.resolveAlias.call(this, url, method === "HEAD" ? "GET" : method);
       },
 
-      /** Accepts no new connections and resolves after the last response, or after DRAIN_LIMIT. Called before any service of this node stops. */
+      /**
+       * Called before any service of this node stops. For DRAIN_DELAY the gateway is not ready, but serves: load balancers need that time to
+       * notice, and would otherwise meet refused connections. Then it accepts no new connections, and resolves after the last response, or
+       * after DRAIN_LIMIT.
+       */
       async drain(this: Api): Promise<void> {
         if (!this.server.listening) return;
+        if (config.drainDelay > 0) await pause(config.drainDelay * 1_000);
         this.streams.end();
         const closed = this.doors.close();
         const since = performance.now();
@@ -134,6 +141,9 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
       if (metrics)
         this.metrics = new RequestMetrics(metrics, this.admission, (path) => this.aliases.find(({ re }) => re.test(path))?.fullPath);
       this.address = new ClientAddress(config.trustProxy);
+      this.cors = new Cors(config, (line) => {
+        this.logger.warn(line);
+      });
       // moleculer-web formats each request's alias in colour for its debug log, even if that is off.
       for (const alias of this.aliases) alias.toString = () => alias.fullPath;
       this.connections = new Connections(

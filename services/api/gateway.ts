@@ -7,6 +7,7 @@ import type { TokenVerifier } from "./access";
 import type { FairSlots } from "../../mixins/fair-queue";
 import type { ClientAddress } from "./client-address";
 import type { Connections } from "./connections";
+import type { Cors } from "./cors";
 import type { Doors } from "./doors";
 import type { Exchange } from "./exchange";
 import type { Gather } from "./gather";
@@ -54,6 +55,7 @@ export type Api = Service & {
   doors: Doors;
   lanes: Lanes;
   address: ClientAddress;
+  cors: Cors;
   rateLimit: RateLimit;
   passwordRate: RateLimit;
   metrics?: RequestMetrics;

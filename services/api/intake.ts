@@ -3,10 +3,8 @@ import type { Context, ServiceSchema } from "moleculer";
 import type { Meta, SchemaFor } from "../../broker/contract";
 import { problem, tooLate } from "../../broker/errors";
 import { asRequest, withRequestId } from "../../broker/request";
-import type { Config } from "../../config";
 import type { Caller } from "../../contracts/users";
 import { bearerToken, unauthenticated } from "./access";
-import { isPreflight, preflightHeaders } from "./cors";
 import type { Exchange } from "./exchange";
 import type { Alias, Api, RoutedRequest } from "./gateway";
 import { countParts, limitParts } from "./parts";
@@ -22,7 +20,7 @@ const MAX_LOGGED = 200;
 /**
  * Admits requests, cheapest checks first: the address's share, the token, the user's share, the body, and then the request's turn.
  */
-export function intake(config: Config): Partial<ServiceSchema> {
+export function intake(): Partial<ServiceSchema> {
   const schema: Partial<SchemaFor<Api>> = {
     methods: {
       /** Entry point of every request. */
@@ -76,7 +74,8 @@ export function intake(config: Config): Partial<ServiceSchema> {
       checkShare(this: Api, exchange: Exchange): void {
         this.connections.check(exchange);
         this.admission.check(exchange);
-        if (this.rateLimit.isOn) this.rateLimit.count(exchange.address);
+        // A browser sends preflights of its own accord: they must not use up what the page's requests may.
+        if (this.rateLimit.isOn && !this.cors.isPreflight(exchange.req)) this.rateLimit.count(exchange.address);
       },
 
       async take(this: Api, exchange: Exchange): Promise<void> {
@@ -88,8 +87,8 @@ export function intake(config: Config): Partial<ServiceSchema> {
           return;
         }
         if (req.method !== "OPTIONS") return this.routed(exchange);
-        if (isPreflight(req, config)) {
-          this.send(req, res, { status: 204, headers: preflightHeaders(req, config) });
+        if (this.cors.isPreflight(req)) {
+          this.send(req, res, { status: 204, headers: this.cors.preflightHeaders(req) });
           return;
         }
         const methods = this.methodsOf(pathOf(req));

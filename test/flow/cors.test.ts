@@ -1,6 +1,9 @@
+import type { IncomingMessage } from "node:http";
 import { connect } from "node:net";
+import type { Service } from "moleculer";
 import { full } from "../../mixins/fair-queue";
 import type { Connections } from "../../services/api/connections";
+import { Cors } from "../../services/api/cors";
 import { until } from "../support/amqp";
 import { startShop, type Shop } from "../support/shop";
 
@@ -83,7 +86,7 @@ describe("a preflight", () => {
   });
 });
 
-const gateway = () => shop.node("api").getLocalService("api") as unknown as { connections: Connections };
+const gateway = () => shop.node("api").getLocalService("api") as unknown as Service & { connections: Connections };
 
 describe("a page of an allowed origin can read", () => {
   const token = { Authorization: "Bearer a.b.c" };
@@ -113,6 +116,12 @@ describe("a page of an allowed origin can read", () => {
     expect(response.header("access-control-expose-headers")).toContain("Retry-After");
   });
 
+  it("its preflights, however many, since they use up no limit", async () => {
+    const from = "198.51.100.2";
+    for (let n = 0; n < 2 * RATE_LIMIT; n++) expect((await ask("OPTIONS", "/orders", { from, headers: PREFLIGHT })).status).toBe(204);
+    expect((await ask("GET", "/nowhere", { from })).status).toBe(404);
+  });
+
   it("503, that the gateway is full", async () => {
     jest.spyOn(gateway().connections, "check").mockImplementationOnce(() => {
       throw full();
@@ -134,4 +143,22 @@ it.each(["https://shop.example.co", "https://evil.example", "null"])("%s, which 
   expect(responses.map(({ status }) => status)).toEqual([204, 200, 401, 404]);
   for (const { header } of responses)
     for (const name of ["origin", "methods", "headers"]) expect([name, header(`access-control-allow-${name}`)]).toEqual([name, null]);
+});
+
+it("a refused origin is logged once, with the variable that allows it", async () => {
+  const warn = jest.spyOn(gateway().logger, "warn").mockReturnValue(undefined);
+  for (let n = 0; n < 3; n++) await ask("GET", "/nowhere", { headers: { Origin: "https://front.example" } });
+  expect(warn.mock.calls).toEqual([[expect.stringMatching(/https:\/\/front\.example .*CORS_ORIGINS/)]]);
+  warn.mockRestore();
+});
+
+it.each([
+  ["outside production", false, "http://localhost:5173"],
+  ["in production", true, null],
+])("a page of localhost, on any port, may read responses %s: %s", (_where, production, expected) => {
+  const cors = new Cors({ production, corsOrigins: [] }, () => undefined);
+  const req = { method: "GET", headers: { origin: "http://localhost:5173" } } as IncomingMessage;
+  expect(cors.headers(req)["Access-Control-Allow-Origin"] ?? null).toBe(expected);
+  for (const origin of ["http://localhost.evil.example", "https://localhost:1.evil.example", "http://localhost:1@evil.example"])
+    expect(cors.headers({ ...req, headers: { origin } } as IncomingMessage)).not.toHaveProperty("Access-Control-Allow-Origin");
 });

@@ -2,6 +2,7 @@ import { once } from "node:events";
 import { request, type IncomingMessage } from "node:http";
 import { databaseNames } from "../../config";
 import { Proxy } from "../chaos/proxy";
+import { until } from "../support/amqp";
 import { Client } from "../support/client";
 import { killProcesses, startProcess, type NodeProcess } from "../support/processes";
 import { createDatabases, uniqueNamespace, type Shop } from "../support/shop";
@@ -62,5 +63,38 @@ describe("SIGTERM to a node whose databases hang", () => {
     const [code, ...statuses] = await Promise.all([node.stop(), ...orders.map(({ status }) => status)]);
     expect(statuses).toEqual(orders.map(() => 503));
     expect(code).toBe(0);
+  });
+});
+
+describe("SIGTERM to a gateway behind a load balancer", () => {
+  let databases: Shop["databases"] | undefined;
+
+  afterEach(async () => {
+    await killProcesses();
+    if (databases !== undefined) await Promise.all(Object.values(databases).map((database) => database.drop()));
+  });
+
+  it("makes it not ready at once, while it serves new connections for DRAIN_DELAY, and closes each after its response", async () => {
+    const made = (databases = await createDatabases());
+    const urls = Object.fromEntries(databaseNames().map(([name, variable]) => [variable, made[name].url]));
+    const node = await startProcess({ env: { ...urls, NAMESPACE: uniqueNamespace(), DRAIN_DELAY: "3" } });
+    const ask = async (path: string) => {
+      const response = await fetch(`${node.url ?? ""}${path}`);
+      await response.arrayBuffer();
+      return [response.status, response.headers.get("connection")];
+    };
+    const client = new Client(node.url ?? "");
+    await client.signUp();
+    const product = await client.createProduct();
+
+    const since = performance.now();
+    const stopped = node.stop();
+    await until("it is not ready", async () => (await ask("/health/ready"))[0] === 503, 2_000);
+    const { body, status } = await client.order(product, 1);
+    expect({ status, body }).toMatchObject({ status: 201 });
+    expect(await client.decided(String(body["id"]))).toMatchObject({ status: "CONFIRMED" });
+    while (performance.now() - since < 2_000) expect(await ask("/products")).toEqual([200, "close"]);
+    expect(await stopped).toBe(0);
+    expect(performance.now() - since).toBeGreaterThan(3_000);
   });
 });

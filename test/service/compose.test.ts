@@ -103,7 +103,7 @@ describe("docker-compose.yml", () => {
       const needs = name === "api" ? ["rabbitmq"] : ["postgres", "rabbitmq"];
       expect(depends_on).toEqual(Object.fromEntries(needs.map((need) => [need, { condition: "service_healthy" }])));
       expect(restart).toBe("unless-stopped");
-      expect(/^\d+s$/.test(stop_grace_period) && parseInt(stop_grace_period) >= 20).toBe(true);
+      expect(/^\d+s$/.test(stop_grace_period) && parseInt(stop_grace_period) >= 30).toBe(true);
     }
   });
 

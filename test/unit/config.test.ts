@@ -46,6 +46,7 @@ it("an empty environment is one whole shop on this machine, with the documented 
     keyEncryption: { key: undefined, older: undefined },
     corsOrigins: [],
     keepAliveTimeout: 75,
+    drainDelay: 0,
     rateLimit: { auth: 10, account: 100, address: 100, register: 20, password: 10, requests: 0 },
     trustProxy: [],
     ops: { port: undefined, host: "127.0.0.1" },
@@ -74,6 +75,7 @@ it("every variable gets to its place, with the spaces around it cut off", () => 
     KEY_ENCRYPTION_KEY_OLD: ` ${OTHER_KEY} `,
     CORS_ORIGINS: "https://a.example, http://b.example:81",
     KEEP_ALIVE_TIMEOUT: "7",
+    DRAIN_DELAY: "9",
     RATE_LIMIT_AUTH: "0",
     RATE_LIMIT_ACCOUNT: "3",
     RATE_LIMIT_ADDRESS: "5",
@@ -108,6 +110,7 @@ it("every variable gets to its place, with the spaces around it cut off", () => 
     keyEncryption: { key, older },
     corsOrigins: ["https://a.example", "http://b.example:81"],
     keepAliveTimeout: 7,
+    drainDelay: 9,
     rateLimit: { auth: 0, account: 3, address: 5, register: 7, password: 8, requests: 6 },
     trustProxy: ["10.0.0.1", "10.1.0.0/16", "loopback"],
     ops: { port: 0, host: "0.0.0.0" },
@@ -352,7 +355,12 @@ it("all mistakes are told at once, each on a line of its own", () => {
 describe("production", () => {
   it("with all that it needs is accepted, and logs JSON", () => {
     const admin = { ADMIN_EMAIL: "a@b.co", ADMIN_PASSWORD: "one of its own" };
-    expect(loadConfig({ ...PRODUCTION, ...admin })).toMatchObject({ production: true, log: { format: "json" }, bcryptCost: 12 });
+    expect(loadConfig({ ...PRODUCTION, ...admin })).toMatchObject({
+      production: true,
+      log: { format: "json" },
+      bcryptCost: 12,
+      drainDelay: 5,
+    });
   });
 
   it("lacks nothing in silence: the transporter and each database", () => {
