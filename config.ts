@@ -188,14 +188,21 @@ class Reader {
   private untrimmed(name: string): string | undefined {
     const value = this.env[name];
     const file = this.file(name);
-    if (file === undefined) return value;
+    if (file === undefined) return this.singleLine(name, value);
     try {
       if (value !== undefined && value.trim() !== "") throw new Error(`${name} is set as well: set one of them`);
-      return readVariableFile(file);
+      return this.singleLine(name, readVariableFile(file));
     } catch (error) {
       this.mistakes.push(`${name}_FILE can't be used: ${error instanceof Error ? error.message : "its file can't be read"}`);
       return undefined;
     }
+  }
+
+  /** A line ending comes from a file that was written on Windows, or from quoting in a shell: as part of a password, nobody could type it. */
+  private singleLine(name: string, value: string | undefined): string | undefined {
+    if (value === undefined || value.trim() === "" || !/[\r\n]/.test(value)) return value;
+    this.mistakes.push(`${name} contains a line ending: remove it`);
+    return value.replace(/[\r\n]+/g, ""); // no other mistake follows from this one
   }
 
   private file(name: string): string | undefined {
@@ -326,7 +333,6 @@ class Reader {
     const wrong = new Set(check(register.params, { email, password }).map((error) => error.field));
     if (wrong.has("email")) this.mistakes.push("ADMIN_EMAIL is not an e-mail address");
     if (wrong.has("password")) this.mistakes.push("ADMIN_PASSWORD must have at least 8 characters and at most 72 bytes");
-    if (/[\r\n]$/.test(password)) this.mistakes.push("ADMIN_PASSWORD ends with a line ending, which nobody types: remove it");
     return { email, password };
   }
 }

@@ -42,7 +42,7 @@ it.each([
 it.each(["correct horse\n\n", "correct horse\r\n\n", "correct horse\n\r"])(
   "a password of more lines than one is refused: %j",
   (content) => {
-    expect(mistakes({ ADMIN_EMAIL, ADMIN_PASSWORD_FILE: file(content) })).toEqual([expect.stringContaining("ends with a line ending")]);
+    expect(mistakes({ ADMIN_EMAIL, ADMIN_PASSWORD_FILE: file(content) })).toEqual([expect.stringContaining("contains a line ending")]);
   },
 );
 
