@@ -25,7 +25,11 @@ type Env = Readonly<Record<string, string | undefined>>;
 
 /** All that is wrong with the environment, told at once. */
 export class ConfigError extends Error {
-  constructor(readonly mistakes: readonly string[]) {
+  /** @param logFormat that of the node's log, which the message belongs to */
+  constructor(
+    readonly mistakes: readonly string[],
+    readonly logFormat: "short" | "json" = "short",
+  ) {
     super(
       `The configuration has ${mistakes.length === 1 ? "a mistake" : `${mistakes.length} mistakes`}:\n` +
         mistakes.map((m) => `  - ${m}`).join("\n"),
@@ -42,7 +46,7 @@ export function loadConfig(env: Env = process.env): Config {
   const mistakes: string[] = [];
   const config = read(new Reader(env, mistakes));
   checkTogether(config, mistakes);
-  if (mistakes.length > 0) throw new ConfigError(mistakes);
+  if (mistakes.length > 0) throw new ConfigError(mistakes, config.log.format);
   return config;
 }
 

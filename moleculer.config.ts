@@ -18,7 +18,7 @@ export function brokerOptions(config: Config): BrokerOptions {
     namespace: config.namespace,
     nodeID: config.nodeId,
     metadata: { version }, // told to the other nodes: while a release is brought out they differ
-    logger: logger(config.log.level, config.log.format),
+    logger: logger(config.log.level, config.log.format, config.transporter !== undefined),
     transporter: config.transporter === undefined ? null : amqpTransporter(...config.transporter),
     validator: new ContractValidator({}),
     middlewares: [requests, retrying, drainFirst, ownInternals],

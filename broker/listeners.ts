@@ -20,6 +20,10 @@ export function canDeliver(broker: ServiceBroker, event: string): boolean {
   return listeners.some((listener) => listener.local || canReachOthers(broker));
 }
 
+/** Whether any node that can be reached hosts an action. Calling one that none hosts makes Moleculer log a warning. */
+export const isHosted = ({ registry }: ServiceBroker, action: string): boolean =>
+  registry.actions.list({ onlyAvailable: true }).some(({ name }) => name === action);
+
 /** Whether the node that has called an action is still there, and can be told the result. */
 export function isCallerThere({ broker, nodeID }: Context<unknown, object>): boolean {
   if (nodeID === null || nodeID === broker.nodeID) return true;

@@ -25,7 +25,9 @@ export const logUnexpected: NonNullable<BrokerOptions["errorHandler"]> = functio
   const isEvent = "event" in info;
   const ctx = "ctx" in info ? info.ctx : undefined;
   const what = isEvent ? ctx?.eventName : ctx?.action?.name;
-  if (!elsewhere) logFailure(this.logger, what ?? "a call", error, ctx?.requestID ?? undefined, !isEvent);
+  // A health check reports why it failed to its caller, which polls: it would fill the log.
+  const isReported = what?.endsWith(".health") === true && errorCode(error) !== "INTERNAL_ERROR";
+  if (!elsewhere && !isReported) logFailure(this.logger, what ?? "a call", error, ctx?.requestID ?? undefined, !isEvent);
   if (!isEvent) throw error;
 };
 
@@ -47,8 +49,11 @@ interface Bindings {
   mod: string;
 }
 
-/** `short` for people, `json` (one object a line) for machines. */
-export function logger(level: string, format: "short" | "json"): LoggerConfig {
+/**
+ * `short` for people, `json` (one object per line) for machines.
+ * @param withNode short lines name their node: for several nodes, whose logs are read together
+ */
+export function logger(level: string, format: "short" | "json", withNode = false): LoggerConfig {
   const json = (type: string, args: unknown[], { nodeID, mod }: Bindings) => [
     JSON.stringify({
       time: new Date().toISOString(),
@@ -59,10 +64,10 @@ export function logger(level: string, format: "short" | "json"): LoggerConfig {
       message: args.map(print).join(" "),
     }),
   ];
-  const short = (type: string, args: unknown[], { mod }: Bindings) => {
+  const short = (type: string, args: unknown[], { nodeID, mod }: Bindings) => {
     const id = currentRequestId();
     return [
-      `[${new Date().toISOString().slice(11)}] ${type.toUpperCase().padEnd(5)} ${mod}:`,
+      `[${new Date().toISOString().slice(11)}] ${type.toUpperCase().padEnd(5)} ${withNode ? `${nodeID} ` : ""}${mod}:`,
       ...args.map(print),
       ...(id ? [`(${id})`] : []),
     ];

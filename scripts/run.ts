@@ -1,5 +1,8 @@
+import { inspect } from "node:util";
 import { ConfigError, loadConfig, type Config } from "../config";
 import { MigrationRefused } from "../mixins/migrations";
+
+type LogFormat = Config["log"]["format"];
 
 /** How to stop what a script has started. */
 export type Stop = () => Promise<void>;
@@ -8,10 +11,19 @@ export type Stop = () => Promise<void>;
  * Runs a script: with the configuration, with SIGTERM and SIGINT as a wish to stop, and with an exit code that tells.
  * @param main returns an exit code where it is done, or nothing where what it started goes on. It says by `onStop` how
  *   to stop that, as soon as there is something to stop: a database that is away can make a start last for ever.
+ * @param isNode what it prints is a node's log, in the format of LOG_FORMAT
  */
-export function run(main: (config: Config, onStop: (stop: Stop) => void) => Promise<number | undefined>): void {
+export function run(main: (config: Config, onStop: (stop: Stop) => void) => Promise<number | undefined>, isNode = false): void {
   let stop: Stop | undefined;
   let stopping = false;
+  let format: LogFormat = "short";
+  const fail = (error: unknown): never => {
+    const isExpected = error instanceof ConfigError || error instanceof MigrationRefused;
+    const message = isExpected ? error.message : inspect(error);
+    if (error instanceof ConfigError) format = error.logFormat;
+    console.error(isNode && format === "json" ? JSON.stringify({ time: new Date().toISOString(), level: "fatal", message }) : message);
+    process.exit(1);
+  };
   const leave = (): void => {
     if (stopping) return; // Ctrl-C reaches us from the terminal and from npm
     stopping = true;
@@ -21,7 +33,11 @@ export function run(main: (config: Config, onStop: (stop: Stop) => void) => Prom
   process.on("SIGINT", leave);
 
   Promise.resolve()
-    .then(() => main(loadConfig(), (how) => (stop = how)))
+    .then(() => {
+      const config = loadConfig();
+      format = config.log.format;
+      return main(config, (how) => (stop = how));
+    })
     .then(
       (code) => {
         if (code !== undefined && !stopping) process.exit(code);
@@ -30,10 +46,4 @@ export function run(main: (config: Config, onStop: (stop: Stop) => void) => Prom
         if (!stopping) fail(error);
       },
     );
-}
-
-function fail(error: unknown): never {
-  const isForPeople = error instanceof ConfigError || error instanceof MigrationRefused;
-  console.error(isForPeople ? error.message : error);
-  process.exit(1);
 }

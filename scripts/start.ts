@@ -9,10 +9,12 @@ import { run } from "./run";
 run(async (config, onStop) => {
   if (config.services.includes("api")) await checkPort(config);
   const since = performance.now();
-  await startNode({ config, services: config.services, onStop, ops: true });
-  console.log(welcome(config, performance.now() - since));
+  const { broker } = await startNode({ config, services: config.services, onStop, ops: true });
+  const lines = welcome(config, performance.now() - since);
+  if (config.log.format === "json") broker.logger.info(lines[0]);
+  else console.log(["", ...lines, ""].join("\n"));
   return undefined;
-});
+}, true);
 
 /** Better said before a database has been started for nothing. */
 async function checkPort({ port, host }: Config): Promise<void> {
@@ -29,19 +31,20 @@ async function checkPort({ port, host }: Config): Promise<void> {
   await once(probe, "close");
 }
 
-function welcome(config: Config, took: number): string {
+/** The first line says all that a log needs. */
+function welcome(config: Config, tookMs: number): string[] {
   const where = databaseNames()
     .filter(([service]) => config.services.includes(service))
     .map(([service]) => `  ${service.padEnd(9)}${describeDatabase(config.databases[service], config)}`);
   const url = `http://${config.host === "0.0.0.0" ? "localhost" : config.host}:${config.port}`;
-  const gateway = config.services.includes("api");
+  const isGateway = config.services.includes("api");
+  const what = config.whole ? "The shop" : "This node";
   return [
-    "",
-    `The shop is ready after ${(took / 1000).toFixed(1)} s: ${config.services.join(", ")} on node ${config.nodeId}`,
-    ...(gateway ? [`  gateway  ${url}`] : []),
+    `${what} is ready after ${(tookMs / 1000).toFixed(1)} s: ${config.services.join(", ")} on node ${config.nodeId}`,
+    ...(isGateway ? [`  gateway  ${url}`] : []),
     ...where,
     `  nodes    ${describeNodes(config)}`,
-    ...(gateway
+    ...(isGateway && config.whole
       ? [
           "",
           "Try next:",
@@ -50,9 +53,8 @@ function welcome(config: Config, took: number): string {
           `  ${url}/docs in a browser`,
           "and the walk through the shop in README.md. Ctrl-C stops everything; the data stay.",
         ]
-      : []),
-    "",
-  ].join("\n");
+      : ["", "Ctrl-C stops this node; other nodes go on."]),
+  ];
 }
 
 function describeNodes({ transporter }: Config): string {

@@ -1,7 +1,7 @@
 import type { Context, ServiceBroker } from "moleculer";
 import { call, type Meta } from "../../broker/contract";
 import { errorType } from "../../broker/errors";
-import { isBlocked, isConnected } from "../../broker/listeners";
+import { isBlocked, isConnected, isHosted } from "../../broker/listeners";
 import type { DatabaseName } from "../../config";
 import { health, live, ready, type Check } from "../../contracts/api";
 import type { ActionContract } from "../../contracts/contract";
@@ -41,13 +41,14 @@ const checked = (name: string, detail: string | undefined): Check => ({
 });
 
 async function checkService(ctx: Context<unknown, Meta>, name: string, contract: ActionContract): Promise<Check[]> {
+  const unavailable = [checked(name, "does not respond"), checked(`${name} database`, "unknown")];
+  if (!isHosted(ctx.broker, contract.name)) return unavailable;
   try {
     await call(ctx, contract, {}, { retries: 0 });
     return [checked(name, undefined), checked(`${name} database`, undefined)];
   } catch (error) {
     // With SERVICE_UNAVAILABLE the service reports its database as unavailable or read-only. Any other error: the service is unavailable.
-    if (errorType(error) !== "SERVICE_UNAVAILABLE" || !(error instanceof Error))
-      return [checked(name, "does not respond"), checked(`${name} database`, "unknown")];
+    if (errorType(error) !== "SERVICE_UNAVAILABLE" || !(error instanceof Error)) return unavailable;
     return [checked(name, undefined), checked(`${name} database`, error.message)];
   }
 }

@@ -64,10 +64,12 @@ export function intake(): Partial<ServiceSchema> {
         stream?.close(); // not on the response's "close", which Node 20 does not emit for one that waits behind another
         const milliseconds = performance.now() - since;
         this.metrics?.served(req, res, milliseconds);
-        if (res.writableFinished && !isRefused)
-          withRequestId(id, () => {
-            this.logger.info(req.method, pathOf(req).slice(0, MAX_LOGGED), res.statusCode, `${milliseconds.toFixed(1)} ms`);
-          });
+        if (isRefused) return;
+        const status = res.headersSent ? res.statusCode : "no response";
+        const end = res.writableFinished ? "" : ", disconnected by the client";
+        withRequestId(id, () => {
+          this.logger.info(req.method, pathOf(req).slice(0, MAX_LOGGED), status, `${milliseconds.toFixed(1)} ms${end}`);
+        });
       },
 
       /** Checks the address's share, before any other work on the request. */

@@ -1,0 +1,96 @@
+import { databaseNames } from "../../config";
+import { Proxy } from "../chaos/proxy";
+import { amqpUrl, forget, until } from "../support/amqp";
+import { Client } from "../support/client";
+import { killProcesses, startProcess } from "../support/processes";
+import { createDatabases, uniqueNamespace, type Shop } from "../support/shop";
+
+let databases: Shop["databases"];
+let orderDatabase: Proxy;
+let env: Record<string, string>;
+
+beforeAll(async () => {
+  databases = await createDatabases();
+  orderDatabase = await Proxy.to(databases.orders.url, 5432);
+  env = Object.fromEntries(databaseNames().map(([name, variable]) => [variable, databases[name].url]));
+  env["ORDERS_DATABASE_URL"] = orderDatabase.url;
+});
+afterEach(() => killProcesses());
+afterAll(async () => {
+  orderDatabase.close();
+  await Promise.all(Object.values(databases).map((database) => database.drop()));
+});
+
+interface Line {
+  level: string;
+  message: string;
+}
+
+describe("LOG_FORMAT=json", () => {
+  it("makes every line that a node prints an object, from its start to its stop", async () => {
+    const node = await startProcess({ env: { ...env, NAMESPACE: uniqueNamespace(), LOG_FORMAT: "json" } });
+    await new Client(node.url ?? "").signUp();
+    expect(await node.stop()).toBe(0);
+    const lines = node.output().split("\n").filter(Boolean);
+    expect(lines.map((line) => JSON.parse(line) as Line)).toContainEqual(
+      expect.objectContaining({ level: "info", message: expect.stringMatching(/^The shop is ready after .* on node /) }),
+    );
+  });
+
+  it("also those of a configuration that is refused", async () => {
+    const started = startProcess({ env: { ...env, LOG_FORMAT: "json", PORT: "eighty" } });
+    const output = await started.then(
+      () => "it started",
+      (error: unknown) => String(error),
+    );
+    const [, line = ""] = /^(\{.*\})$/m.exec(output) ?? [];
+    expect(JSON.parse(line)).toMatchObject({ level: "fatal", message: expect.stringContaining('PORT is "eighty"') });
+  });
+});
+
+it("a client that disconnects in the middle of a stream is logged, and a failing health check that is polled is not", async () => {
+  const node = await startProcess({ env: { ...env, NAMESPACE: uniqueNamespace(), LOG_FORMAT: "json" } });
+  const client = new Client(node.url ?? "");
+  await client.signUp();
+  const { body } = await client.order(await client.createProduct(), 1);
+  const id = String(body["id"]);
+  const leave = new AbortController();
+  const stream = await fetch(`${client.url}/orders/${id}/events`, {
+    headers: { Authorization: `Bearer ${client.token ?? ""}` },
+    signal: leave.signal,
+  });
+  expect(stream.status).toBe(200);
+  leave.abort();
+  await until("the stream is logged", () => /GET \/orders\/[^ ]*\/events 200 [\d.]+ ms, disconnected by the client/.test(node.output()));
+
+  orderDatabase.close();
+  await until("the shop is unhealthy", async () => (await fetch(`${client.url}/health`)).status === 503);
+  const before = node.output().length;
+  for (let n = 0; n < 5; n++) expect((await fetch(`${client.url}/health`)).status).toBe(503);
+  const since = node
+    .output()
+    .slice(before)
+    .split("\n")
+    .filter(Boolean)
+    .map((line) => JSON.parse(line) as Line);
+  expect(since.filter(({ level, message }) => level !== "info" && message.includes("health"))).toEqual([]);
+});
+
+it("a node that hosts a part of the shop says so, its lines name it, and polling /health logs no warning", async () => {
+  const amqp = await amqpUrl();
+  if (amqp === undefined) return; // said why
+  const NAMESPACE = uniqueNamespace();
+  const id = `${NAMESPACE}-api`;
+  const node = await startProcess({ services: ["api"], env: { NAMESPACE, TRANSPORTER: amqp, LOG_FORMAT: "short", NODE_ID: id } });
+  try {
+    expect(node.output()).toMatch(new RegExp(`^This node is ready after .*: api on node ${id}$`, "m"));
+    expect(node.output()).not.toMatch(/The shop is ready|stops everything/);
+    for (let n = 0; n < 3; n++) expect((await fetch(`${node.url ?? ""}/health`)).status).toBe(503);
+    expect(node.output()).not.toContain(" WARN ");
+    await fetch(`${node.url ?? ""}/products`);
+    await until("its request is logged", () => new RegExp(`INFO +${id} \\S+ GET /products`).test(node.output()));
+  } finally {
+    await node.stop();
+    await forget(amqp, NAMESPACE, [node.nodeId]);
+  }
+});
