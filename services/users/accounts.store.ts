@@ -32,10 +32,9 @@ export async function findAccount({ query }: Database, email: string): Promise<A
 }
 
 /**
- * Changes an account, ends its sessions where it is disabled, and logs what happened, all in one transaction. The enabled admins are
- * locked first, in the order of their ids: of two that demote or disable each other at the same moment, the second sees what the
- * first has done.
- * @throws USER_NOT_FOUND, LAST_ADMIN; FORBIDDEN where the caller has ceased to be an admin, although gateways may not know yet
+ * Changes an account, ends its sessions if it is disabled, and writes the audit log, all in one transaction. All enabled admins are
+ * locked first, in id order: if two demote or disable each other at the same time, the second transaction sees the first one's change.
+ * @throws USER_NOT_FOUND, LAST_ADMIN; FORBIDDEN if the caller is no longer an admin, which gateways may not know yet
  */
 export function changeAccount(db: Database, by: By, id: string, wish: Partial<State>): Promise<Account> {
   return db.transaction(async (query) => {
@@ -46,7 +45,7 @@ export function changeAccount(db: Database, by: By, id: string, wish: Partial<St
     const [before] = await query<AccountRow>(`select ${COLUMNS} from users where id = $1 for no key update`, [id]);
     if (before === undefined) throw notFound();
     const changed = change(before, wish, admins.filter((admin) => admin.id !== id).length);
-    if (!changed.ok) throw problem(changed.refusal, "nobody would be left who is an admin");
+    if (!changed.ok) throw problem(changed.refusal, "this is the last enabled admin account");
     const { after, events } = changed;
     if (events.length === 0) return present(before);
 
@@ -62,14 +61,14 @@ export function changeAccount(db: Database, by: By, id: string, wish: Partial<St
   });
 }
 
-/** Most changed roles told at once; the newest. More than admins can change in the 16 s of news that a gateway asks for. */
+/** Maximum changed roles per result, the newest first. More than admins can change in the 16 s that a gateway's poll covers. */
 const MAX_ROLES = 10_000;
 
 /**
- * The roles that have changed since a moment, as they are now, as far as an access token that bears the one before may still be good:
- * a refresh that has read it may sign a little later.
+ * The current roles of users whose role has changed since a given time, while an access token with the old role may still be valid: a
+ * refresh that has read the old role may sign a token slightly later.
  * @param since as `endedSessions`
- * @param ttl seconds that any access token is good for, at most
+ * @param ttl maximum lifetime of any access token, in seconds
  */
 export function changedRoles({ query }: Database, since: string | undefined, ttl: number): Promise<ChangedRole[]> {
   return query<ChangedRole>(
