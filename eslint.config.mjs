@@ -1,17 +1,17 @@
 import tseslint from "typescript-eslint";
 
-/** DESIGN: who may import whom. Anything a folder may not import is listed for it. */
+/** Layering: which files may not import which. */
 const forbid = (files, groups, ignores = []) => ({
   files,
   ignores,
   rules: { "no-restricted-imports": ["error", { patterns: groups.map(([group, message]) => ({ group, message })) }] },
 });
 
-const services = [["**/services/**", "**/*.service"], "services never import services: they call and emit"];
+const services = [["**/services/**", "**/*.service"], "services never import each other: they call actions and emit events"];
 const config = [["**/config"], "only services, scripts and moleculer.config read the configuration"];
 const mixins = [["**/mixins/**"], "mixins build on broker and contracts, not the other way round"];
 const broker = [["**/broker/**"], "contracts import nothing but each other"];
-const node = [["node:*", "!node:crypto", "moleculer*", "sequelize", "pg"], "pure files import nothing but contract types, and hashes"];
+const node = [["node:*", "!node:crypto", "moleculer*", "sequelize", "pg"], "pure files import only contract types and node:crypto, for hashes"];
 
 export default tseslint.config(
   { ignores: ["dist/**", "node_modules/**", ".data/**", "coverage/**", "jest.config.js", "eslint.config.mjs"] },
@@ -33,7 +33,7 @@ export default tseslint.config(
   forbid(["mixins/**/*.ts"], [services, config]),
   // Pure decisions.
   forbid(["services/orders/order.ts", "services/products/stock.ts"], [services, config, mixins, broker, node]),
-  // Stores know SQL and pure files.
+  // Stores may use SQL and pure files.
   forbid(["services/**/*.store.ts"], [config, [["moleculer*"], "a store knows the database, not the broker"]]),
   ...["api", "users", "products", "orders"].map((name) => ({
     files: [`services/${name}/*.service.ts`],

@@ -1,13 +1,13 @@
 import { ConfigError, loadConfig, type Config } from "../config";
 import { MigrationRefused } from "../mixins/migrations";
 
-/** How to stop what a script has started. */
+/** Stops what a script has started. */
 export type Stop = () => Promise<void>;
 
 /**
- * Runs a script: with the configuration, with SIGTERM and SIGINT as a wish to stop, and with an exit code that tells.
- * @param main returns an exit code where it is done, or nothing where what it started goes on. It says by `onStop` how
- *   to stop that, as soon as there is something to stop: a database that is away can make a start last for ever.
+ * Runs a script with the configuration, stops it on SIGTERM and SIGINT, and sets the exit code.
+ * @param main returns an exit code when done, or undefined if what it started continues to run. Passes a function that stops it to
+ *   `onStop` as soon as there is something to stop: with an unavailable database, a start may take for ever.
  */
 export function run(main: (config: Config, onStop: (stop: Stop) => void) => Promise<number | undefined>): void {
   let stop: Stop | undefined;

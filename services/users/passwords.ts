@@ -87,7 +87,7 @@ export class Passwords {
     task: () => Parameters<F>[0],
   ): Promise<Awaited<ReturnType<F>>> {
     const work = (): Promise<unknown> => this.pool.run(task(), { name });
-    const result = (await this.turns.run(turn, () => this.expectedMs(rounds), work)) as Awaited<ReturnType<F>>; // the result type of the worker's function of this name
+    const result = (await this.turns.run(turn, () => this.expectedMs(rounds), work)) as Awaited<ReturnType<F>>; // typed by the worker's function
     this.learn(result);
     return result;
   }
