@@ -6,7 +6,7 @@ import { register } from "./contracts/users";
 import { serversOf, urlMistake } from "./mixins/database-url";
 import { readVariableFile } from "./variable-file";
 
-/** The one list of services: a folder in services/ each. Every other list is derived from it, does not compile without all of them, or is compared with it by a test. */
+/** The one list of services. Every other list is derived from it, fails to compile if a service is missing, or is compared with it by a test. */
 export const SERVICES = ["api", "users", "products", "orders"] as const;
 export type ServiceName = (typeof SERVICES)[number];
 /** The services that own a database. */
@@ -17,15 +17,15 @@ export const DATABASES = {
   products: "PRODUCTS_DATABASE_URL",
   orders: "ORDERS_DATABASE_URL",
 } as const satisfies { [Name in DatabaseName]: `${Uppercase<Name>}_DATABASE_URL` };
-/** Servers that a URL or a list of URLs may name: more than any cluster has. */
+/** Maximum servers in a URL or a list of URLs: more than any cluster has. */
 const MOST_SERVERS = 16;
 
 export type Config = ReturnType<typeof read>;
 type Env = Readonly<Record<string, string | undefined>>;
 
-/** All that is wrong with the environment, told at once. */
+/** All mistakes in the environment, reported together. */
 export class ConfigError extends Error {
-  /** @param logFormat that of the node's log, which the message belongs to */
+  /** @param logFormat the format of the log in which the message appears */
   constructor(
     readonly mistakes: readonly string[],
     readonly logFormat: "short" | "json" = "short",
@@ -39,8 +39,8 @@ export class ConfigError extends Error {
 }
 
 /**
- * Reads the environment; the only reader of it.
- * @throws ConfigError with every mistake and what to set instead
+ * Reads and validates the environment, which nothing else reads.
+ * @throws ConfigError with every mistake, and what to set instead
  */
 export function loadConfig(env: Env = process.env): Config {
   const mistakes: string[] = [];
@@ -56,12 +56,12 @@ function read(env: Reader) {
   const hosted: readonly ServiceName[] = services.length > 0 ? services : SERVICES;
   return {
     production,
-    /** Hosts every service: only then may a missing database be an embedded one. */
+    /** Whether the node hosts every service: only then may a missing database be an embedded one. */
     whole: hosted.length === SERVICES.length,
     services: hosted,
     port: env.integer("PORT", 8000, 0, 65_535),
     host: env.text("HOST", "127.0.0.1"),
-    /** RabbitMQ, under several addresses where it has several brokers. */
+    /** RabbitMQ URLs; several for a cluster. */
     transporter: env.urls("TRANSPORTER", ["amqp:", "amqps:"]),
     databases: {
       users: env.databaseUrl(DATABASES.users),
@@ -85,14 +85,14 @@ function read(env: Reader) {
     refreshTokenTtl: env.integer("REFRESH_TOKEN_TTL", 2_592_000, 1, 31_536_000),
     bcryptCost: env.integer("BCRYPT_COST", 12, production ? 10 : 4, 16),
     admin: env.admin(),
-    /** What the signing keys in user_db are encrypted with; the older one decrypts only. As KeyObjects, which print without their bytes. */
+    /** Keys that encrypt the signing keys in user_db; the older one only decrypts. KeyObjects, which can't leak into logs when printed. */
     keyEncryption: { key: env.encryptionKey("KEY_ENCRYPTION_KEY"), older: env.encryptionKey("KEY_ENCRYPTION_KEY_OLD") },
     corsOrigins: env.origins("CORS_ORIGINS"),
-    /** Seconds that a connection is kept after a response: longer than a proxy in front keeps its own, or it would reuse one that closes. */
+    /** Idle time-out of connections, in seconds. Must exceed that of a proxy in front, which might otherwise reuse a closing connection. */
     keepAliveTimeout: env.integer("KEEP_ALIVE_TIMEOUT", 75, 1, 3_600),
-    /** Seconds for which a gateway that shuts down still serves, although it is not ready: time for load balancers to notice. */
+    /** Seconds for which a gateway keeps serving at shutdown although it is not ready, so that load balancers notice. */
     drainDelay: env.integer("DRAIN_DELAY", production ? 5 : 0, 0, 300),
-    /** Attempts a minute, described in services/users/logins.ts; requests a second of one client. 0 is no limit. */
+    /** Attempts per minute, as described in services/users/logins.ts; `requests` per second and client. 0 means no limit. */
     rateLimit: {
       auth: env.integer("RATE_LIMIT_AUTH", 10, 0, 1_000_000),
       account: env.integer("RATE_LIMIT_ACCOUNT", 100, 0, 1_000_000),
@@ -101,7 +101,7 @@ function read(env: Reader) {
       password: env.integer("RATE_LIMIT_PASSWORD", 10, 0, 1_000_000),
       requests: env.integer("RATE_LIMIT", 0, 0, 1_000_000),
     },
-    /** Proxies whose X-Forwarded-For and X-Forwarded-Proto count. */
+    /** Proxies whose X-Forwarded-For and X-Forwarded-Proto headers are trusted. */
     trustProxy: env.proxies("TRUST_PROXY"),
     ops: { port: env.optionalInteger("OPS_PORT", 0, 65_535), host: env.text("OPS_HOST", "127.0.0.1") },
     /** Milliseconds. */
@@ -112,13 +112,13 @@ function read(env: Reader) {
   };
 }
 
-/** Passwords that everyone knows; the last two are those of docker-compose.yml and .env.example. */
+/** Well-known passwords; the last two are those of docker-compose.yml and .env.example. */
 const KNOWN_PASSWORDS = new Set(["", "guest", "postgres", "password", "admin", "secret", "shop-dev", "change-me"]);
 
 function checkTogether(config: Config, mistakes: string[]): void {
   if (!config.whole && config.transporter === undefined) {
     mistakes.push(
-      "SERVICES names a part of the shop: set TRANSPORTER (amqp://user:password@host:5672), so that the parts can meet, or unset SERVICES",
+      "SERVICES names only part of the shop: set TRANSPORTER (amqp://user:password@host:5672) to connect it to the others, or unset SERVICES",
     );
   }
   for (const [service, variable] of databaseNames()) {
@@ -128,18 +128,18 @@ function checkTogether(config: Config, mistakes: string[]): void {
   }
   const [first, ...others] = databaseNames().flatMap(([service]) => config.databases[service] ?? []);
   if (first !== undefined && new Set([first, ...others]).size <= others.length)
-    mistakes.push("two services share one database URL: each has a database of its own");
+    mistakes.push("two services share one database URL: each needs a database of its own");
   if (config.outbox.retryMaxMs < config.outbox.retryMs) mistakes.push("OUTBOX_RETRY_MAX_MS must not be below OUTBOX_RETRY_MS");
   if (config.refreshTokenTtl < config.accessTokenTtl)
     mistakes.push("REFRESH_TOKEN_TTL must not be below ACCESS_TOKEN_TTL: an access token must not outlive its session");
   const { key, older } = config.keyEncryption;
   if (older !== undefined && (key === undefined || key.equals(older)))
-    mistakes.push("KEY_ENCRYPTION_KEY_OLD is set without another KEY_ENCRYPTION_KEY beside it, which takes its place");
+    mistakes.push("KEY_ENCRYPTION_KEY_OLD is set without another KEY_ENCRYPTION_KEY that replaces it");
   if (!config.production) return;
   if (key === undefined && config.services.includes("users"))
     mistakes.push("KEY_ENCRYPTION_KEY is missing: production encrypts the signing keys, set what `openssl rand -base64 32` prints");
   if (config.transporter === undefined)
-    mistakes.push("TRANSPORTER is missing: production joins its nodes by RabbitMQ, set amqp://user:password@host:5672");
+    mistakes.push("TRANSPORTER is missing: production connects its nodes through RabbitMQ, set amqp://user:password@host:5672");
   const urls: [string, readonly string[]][] = [
     ["TRANSPORTER", config.transporter ?? []],
     ...databaseNames().map(([s, v]): [string, readonly string[]] => [
@@ -162,21 +162,21 @@ export const databaseNames = (): [DatabaseName, string][] => SERVICES.filter(own
 
 const wordsOf = (list: string): string[] => list.split(",").flatMap((word) => word.trim() || []);
 
-/** Whether a URL has a host and one of these protocols, and the escapes in its user, password and path mean something. */
+/** Whether a URL has a host, one of these protocols, and valid percent-encoding in its user, password and path. */
 function isUrl(text: string, protocols: readonly string[]): boolean {
-  if (/\s/.test(text) || !URL.canParse(text)) return false; // new URL() leaves out line endings; who connects by this text may not
+  if (/\s/.test(text) || !URL.canParse(text)) return false; // new URL() removes line endings; client libraries may not
   const { protocol, hostname, username, password, pathname } = new URL(text);
   try {
     for (const part of [username, password, pathname]) decodeURIComponent(part);
     return protocols.includes(protocol) && /^[\w.:[\]%-]+$/.test(hostname);
   } catch {
-    return false; // a percent sign that encodes nothing
+    return false; // invalid percent-encoding
   }
 }
 
 /**
- * Reads single variables, from the environment or from the file that NAME_FILE names; notes a mistake and goes on with the
- * default. An empty variable counts as unset.
+ * Reads single variables, from the environment or from the file that NAME_FILE names. On a mistake it records the mistake and
+ * continues with the default. An empty variable counts as unset.
  */
 class Reader {
   constructor(
@@ -213,7 +213,7 @@ class Reader {
     return this.env[`${name}_FILE`]?.trim() || undefined;
   }
 
-  /** For messages. What came from a file may be a secret, if NAME_FILE names the wrong one. */
+  /** The value for messages. Values from files are hidden: if NAME_FILE names the wrong file, they may be secrets. */
   private shown(name: string, value: string): string {
     return this.file(name) === undefined ? `"${value}"` : `"…" (from ${name}_FILE)`;
   }
@@ -246,7 +246,7 @@ class Reader {
   match(name: string, form: RegExp, fallback: string, allowed: string): string {
     const value = this.value(name);
     if (value === undefined || form.test(value)) return value ?? fallback;
-    this.mistakes.push(`${name} is ${this.shown(name, value)}: only ${allowed} may stand in it`);
+    this.mistakes.push(`${name} is ${this.shown(name, value)}: only ${allowed} are allowed`);
     return fallback;
   }
 
@@ -262,7 +262,7 @@ class Reader {
     });
   }
 
-  /** It may name several servers. A URL's password never gets into a message. */
+  /** A URL that may name several servers. Messages must not contain it, because of the password. */
   databaseUrl(name: string): string | undefined {
     const value = this.value(name);
     if (value === undefined) return undefined;
@@ -276,7 +276,7 @@ class Reader {
     return value;
   }
 
-  /** Comma separated; undefined where there is no valid one. */
+  /** Comma-separated URLs; undefined if none is valid. */
   urls(name: string, protocols: readonly string[]): readonly string[] | undefined {
     const value = this.value(name);
     if (value === undefined) return undefined;
@@ -316,7 +316,7 @@ class Reader {
     });
   }
 
-  /** 32 bytes, for AES-256, in base64. */
+  /** A key for AES-256: 32 bytes in base64. */
   encryptionKey(name: string): KeyObject | undefined {
     const value = this.value(name);
     if (value === undefined) return undefined;
@@ -328,7 +328,7 @@ class Reader {
 
   admin(): { email: string; password: string } | undefined {
     const email = this.value("ADMIN_EMAIL");
-    const password = this.untrimmed("ADMIN_PASSWORD") || undefined; // spaces around it are its own
+    const password = this.untrimmed("ADMIN_PASSWORD") || undefined; // surrounding spaces are part of it
     if (email === undefined && password === undefined) return undefined;
     if (email === undefined || password === undefined) {
       this.mistakes.push("ADMIN_EMAIL and ADMIN_PASSWORD go together: set both or neither");

@@ -5,8 +5,8 @@ import tseslint from "typescript-eslint";
 const SERVICES = readdirSync(new URL("services", import.meta.url));
 
 /*
- * Who may import what. A later entry for the same file would replace the rule, not add to it, so every file matches exactly one: no
- * entry's `files` overlap, or `ignores` takes out what a later one has.
+ * Layering: which files may not import which. If two entries match a file, the later one replaces the rule of the earlier one, so the
+ * entries below don't overlap.
  */
 const forbid = (files, groups, ignores = []) => ({
   files,
@@ -19,17 +19,20 @@ const forbid = (files, groups, ignores = []) => ({
   },
 });
 
-const services = [["**/services/**", "**/*.service"], "services never import services: they call and emit"];
+const services = [["**/services/**", "**/*.service"], "services never import each other: they call actions and emit events"];
 const config = [["**/config"], "only services, scripts and moleculer.config read the configuration"];
 const mixins = [["**/mixins/**"], "mixins build on broker and contracts, not the other way round"];
 const broker = [["**/broker/**"], "contracts import nothing but each other"];
-const node = [["node:*", "!node:crypto", "moleculer*", "sequelize", "pg"], "pure files import nothing but contract types, and hashes"];
-const tests = [["**/test/**", "**/bench/**"], "the shop knows nothing of its tests"];
+const node = [
+  ["node:*", "!node:crypto", "moleculer*", "sequelize", "pg"],
+  "pure files import only contract types and node:crypto, for hashes",
+];
+const tests = [["**/test/**", "**/bench/**"], "the shop does not depend on its tests"];
 const outside = [["**/scripts/**", "**/moleculer.config"], "scripts start services, not the other way round"];
-const http = [["**/broker/errors"], "a store returns what it found, and its service decides the error of the API", ["problem", "tooLate"]];
+const http = [["**/broker/errors"], "a store returns a result, and its service decides on the HTTP error", ["problem", "tooLate"]];
 const pure = ["order.ts", "stock.ts", "accounts.ts", "key-times.ts"];
 
-/** The files of one service, which know nothing of the other services. */
+/** The entries for one service: its stores, its pure files, and all others. */
 function service(name) {
   const others = SERVICES.filter((other) => other !== name).map((other) => `../${other}/**`);
   const own = [[[...others, "**/services/**"], services[1]], tests, outside];

@@ -13,7 +13,7 @@ module.exports = {
   testEnvironment: "node",
   roots: ["<rootDir>/test"],
   testMatch: ["**/*.test.ts"],
-  // those take minutes and both cores: npm run test:control
+  // run with `npm run test:control`: these take minutes and both cores
   testPathIgnorePatterns: ["/node_modules/", "<rootDir>/test/control/"],
   transform: {
     "^.+\\.ts$": ["@swc/jest", { jsc: { parser: { syntax: "typescript" }, target: "es2022" }, module: { type: "commonjs" } }],

@@ -11,26 +11,26 @@ import { version } from "./package.json";
 
 const TIMEOUT = 504;
 
-/** The options of every node, whichever services it hosts. */
+/** The broker options of every node, whichever services it hosts. */
 export function brokerOptions(config: Config): BrokerOptions {
   const { retryPolicy, middleware: retrying } = retries();
   return {
     namespace: config.namespace,
     nodeID: config.nodeId,
-    metadata: { version }, // told to the other nodes: while a release is brought out they differ
+    metadata: { version }, // published to other nodes: during a rollout, versions differ
     logger: logger(config.log.level, config.log.format, config.transporter !== undefined),
     transporter: config.transporter === undefined ? null : amqpTransporter(...config.transporter),
     validator: new ContractValidator({}),
     middlewares: [requests, retrying, drainFirst, ownInternals],
-    internalServices: false, // ownInternals says what takes their place
+    internalServices: false, // replaced by ownInternals
     errorHandler: logUnexpected,
 
-    // Each contract has its own; this is for the few calls without one.
+    // Only for the few calls without a contract: each contract has its own time-out.
     requestTimeout: 5_000,
     retryPolicy,
-    // Requests are acknowledged on receipt: this is their only back-pressure.
+    // The only back-pressure for requests, which are acknowledged on receipt.
     bulkhead: { enabled: true, concurrency: 64, maxQueueSize: 1_024 },
-    // Refusals and a database that is down are answers. A node that gives none is left alone for a while.
+    // Only time-outs count: a refusal or an unavailable database is a response. A node that does not respond gets no calls for a while.
     circuitBreaker: {
       enabled: true,
       threshold: 0.5,
@@ -39,19 +39,19 @@ export function brokerOptions(config: Config): BrokerOptions {
       halfOpenTime: 2_000,
       check: (error) => error instanceof Errors.MoleculerError && error.code === TIMEOUT,
     },
-    // A killed node is noticed by its missing heartbeat alone.
+    // A killed node is detected only by missing heartbeats.
     heartbeatInterval: 2,
     heartbeatTimeout: 8,
     registry: { preferLocal: true, stopDelay: config.transporter === undefined ? 0 : 500 },
-    // The others hear at once what a node hosts: by the default of 1 s it would say that it is ready before they know.
-    transit: { serviceChangedDebounceTime: 0 } as NonNullable<BrokerOptions["transit"]>, // not in its declaration
+    // Publish a node's services at once: with the default of 1 s, it would report readiness before other nodes know them.
+    transit: { serviceChangedDebounceTime: 0 } as NonNullable<BrokerOptions["transit"]>, // missing in the type
     tracking: { enabled: true, shutdownTimeout: 10_000 },
-    // scripts/start handles the signals: it has a database to stop after the broker.
+    // scripts/start handles signals, since it has to stop a database after the broker.
     skipProcessEventRegistration: true,
   };
 }
 
-/** For moleculer-runner. It writes each variable over the option of its name: TRANSPORTER's text would take the transporter's place. */
+/** For moleculer-runner, which overrides options by environment variables of the same name: TRANSPORTER would replace the transporter. */
 export default (): BrokerOptions => {
   const options = brokerOptions(loadConfig());
   const { transporter } = options;

@@ -3,9 +3,9 @@ import { closeSync, openSync, readSync, statSync } from "node:fs";
 const LIMIT_BYTES = 65_536;
 
 /**
- * Reads the file that a NAME_FILE variable names, without one line ending at its end, which editors and `echo` add.
- * @throws with the reason only. Neither the contents nor the name of the file gets into the message: if NAME and NAME_FILE
- *   were mixed up, the name is the secret.
+ * Reads the file that a NAME_FILE variable names, and removes one trailing line ending, which editors and `echo` add.
+ * @throws an error with only the reason: neither the contents nor the name of the file, which is the secret itself if NAME and
+ *   NAME_FILE were mixed up.
  */
 export function readVariableFile(file: string): string {
   const text = decode(readBytes(file)).replace(/\r?\n$/, "");
@@ -16,7 +16,7 @@ export function readVariableFile(file: string): string {
 function readBytes(file: string): Buffer {
   let fd: number | undefined;
   try {
-    // A pipe can be read only once, and the configuration is read several times in a process; a device may never end.
+    // A pipe can be read only once, but a process reads the configuration several times; reading a device may never end.
     if (!statSync(file).isFile()) throw new Error("it does not name a regular file");
     fd = openSync(file, "r");
     const buffer = Buffer.alloc(LIMIT_BYTES + 1);
@@ -28,7 +28,7 @@ function readBytes(file: string): Buffer {
     return buffer.subarray(0, length);
   } catch (error) {
     const code = typeof error === "object" && error !== null && "code" in error ? String(error.code) : undefined;
-    throw code === undefined ? error : new Error(`its file can't be read (${code})`); // not as its cause: that names the file
+    throw code === undefined ? error : new Error(`its file can't be read (${code})`); // not as `cause`, which contains the file name
   } finally {
     if (fd !== undefined) closeSync(fd);
   }
@@ -39,7 +39,7 @@ function decode(bytes: Buffer): string {
     const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
     if (!text.includes("\0")) return text;
   } catch {
-    // not UTF-8: reported below
+    // reported below
   }
   throw new Error("its file is not UTF-8 text");
 }

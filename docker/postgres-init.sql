@@ -1,6 +1,6 @@
--- Gives each service a role and a database of its own, as its URL names them. No role gets into any other database, and none takes
--- more than its share of the connections (max_connections in docker-compose.yml).
--- Runs by itself on an empty volume only. Run by hand it adds what is missing and sets the passwords anew:
+-- Creates a role and a database for each service, as named in its URL. No role can access another database or use more than its
+-- share of the connections (max_connections in docker-compose.yml).
+-- Runs automatically only on an empty volume. Run by hand, it adds what is missing and resets the passwords:
 --   docker compose exec postgres psql -U postgres -f /docker-entrypoint-initdb.d/shop.sql
 \set ON_ERROR_STOP on
 \getenv users USERS_DATABASE_URL
@@ -21,8 +21,8 @@ select format('create database %I owner %I', database, role) from service where 
 select format('revoke all on database %I from public', database) from service
 \gexec
 
--- By default everybody may connect to these, create temporary tables and read the catalogues.
+-- By default every role may connect to these, create temporary tables and read the catalogues.
 revoke all on database postgres, template1 from public;
 
--- The superuser needs no password that could be guessed: it logs in by the container's own socket, as above.
+-- The superuser needs no password, which could be guessed: it logs in over the container's socket, as above.
 alter role current_user password null;

@@ -5,8 +5,8 @@ import { startNode } from "./node";
 import { run } from "./run";
 
 /**
- * `npm run audit`: checks the invariants within and between the databases. Joins the running nodes over TRANSPORTER, or
- * hosts the services it needs where there is none. Exit code 1 on any violation.
+ * `npm run audit`: checks the invariants within and between the databases. Joins the running nodes if TRANSPORTER is set; otherwise
+ * hosts the services it needs. Exit code 1 on any violation.
  */
 run(async (config, onStop) => {
   const services = config.transporter === undefined ? (["products", "orders"] as const) : [];
@@ -15,7 +15,7 @@ run(async (config, onStop) => {
     await node.broker.waitForServices(["products", "orders"], 15_000);
     const report = await call(node.broker, audit, {}, asSystem());
     console.log(
-      `Checked at ${report.checked_at}: ${report.in_flight} orders on their way (the oldest for ${Math.round(report.oldest_in_flight ?? 0)} s), ${report.parked} parked`,
+      `Checked at ${report.checked_at}: ${report.in_flight} orders in flight (the oldest for ${Math.round(report.oldest_in_flight ?? 0)} s), ${report.parked} parked`,
     );
     for (const { name, ok, violations, sample } of report.checks) {
       console.log(`  ${ok ? "ok  " : "FAIL"}  ${name}${ok ? "" : `: ${violations}`}`);

@@ -1,7 +1,7 @@
 import type { Params } from "../contracts/contract";
 import type { create } from "../contracts/products";
 
-/** Stands in the description of every demo product: it is found by it. */
+/** Part of every demo product's description; the search for it finds them. */
 export const MARK = "From the demo catalogue";
 
 const GOODS: Readonly<Record<string, readonly (readonly [name: string, price: number])[]>> = {
@@ -16,7 +16,7 @@ const FINISHES = ["oak", "walnut", "brass", "linen", "slate", "copper", "birch",
 
 const BASE = Object.entries(GOODS).flatMap(([category, goods]) => goods.map(([name, price]) => ({ category, name, price })));
 
-/** The nth product, from 0 on, and always the same one; every tenth is sold out. After 30, they come in other finishes and dearer. */
+/** The nth product, counted from 0; always the same for the same n. Every tenth is sold out. After 30, finishes vary and prices rise. */
 export function demoProduct(n: number): Params<typeof create> & { sku: string } {
   const base = BASE[n % BASE.length] ?? { category: "other", name: "Product", price: 1 };
   const edition = Math.floor(n / BASE.length);

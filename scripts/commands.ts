@@ -7,7 +7,7 @@ import { outbox, repair, replay } from "../contracts/orders";
 
 type CustomCommand = NonNullable<ReplOptions["customCommands"]>[number];
 
-/** What moleculer-repl really hands to a command; its declaration says `string[]`. */
+/** What moleculer-repl actually passes to a command; its types declare `string[]`. */
 interface Input {
   options: { state?: string; limit?: string; apply?: boolean };
   id?: string;
@@ -21,11 +21,11 @@ type Run = (broker: ServiceBroker, input: Input, helpers: Helpers) => Promise<st
 
 const HEAD = ["id", "order", "event", "state", "attempts", "next attempt", "last error"];
 
-/** What the console knows beyond Moleculer's own: the announcements that wait for an answer, and repairs. Type `help outbox` in it. */
+/** Console commands in addition to Moleculer's: for the outbox and repairs. Type `help outbox` in the console. */
 export const COMMANDS: readonly CustomCommand[] = [
   command(
     "outbox",
-    "Lists the announcements that wait, and those that were given up",
+    "Lists pending and parked outbox rows",
     async (broker, { options: { state, limit } }, { table }) => {
       const params = { ...(state !== undefined && { state }), ...(limit !== undefined && { limit: Number(limit) }) };
       const { items, next_cursor } = await ask(broker, outbox, params);
@@ -42,33 +42,33 @@ export const COMMANDS: readonly CustomCommand[] = [
       return table([HEAD, ...rows]) + (next_cursor === null ? "" : `The oldest ${items.length}; there are more: see --limit.`);
     },
     [
-      { option: "--state <states>", description: "some of pending,parked,settled; pending,parked where not said" },
-      { option: "--limit <rows>", description: "at most so many, up to 100; 20 where not said" },
+      { option: "--state <states>", description: "any of pending,parked,settled; default: pending,parked" },
+      { option: "--limit <rows>", description: "maximum rows, up to 100; default: 20" },
     ],
   ),
-  command("replay <id>", "Makes a parked announcement new again", async (broker, { id }) => {
+  command("replay <id>", "Makes a parked outbox row pending again", async (broker, { id }) => {
     await ask(broker, replay, { id: Number(id) });
-    return `Announcement ${id ?? ""} is asked again.`;
+    return `Outbox row ${id ?? ""} is pending again.`;
   }),
   command(
     "repair",
-    "Says what would mend orders and reservations that differ, since a backup was restored",
+    "Shows how to repair orders and reservations that differ after a backup was restored",
     async (broker, { options: { apply = false } }, { table }) => {
       const { repairs, decisions, undecided, more } = await ask(broker, repair, { apply });
       if (repairs.length + decisions.length === 0) return "Nothing differs.";
-      const rows = [...repairs, ...decisions.map((decision) => ({ ...decision, action: "for a person" }))];
-      const rest = more || undecided > decisions.length ? "There are more: type it again." : "";
+      const rows = [...repairs, ...decisions.map((decision) => ({ ...decision, action: "manual decision" }))];
+      const rest = more || undecided > decisions.length ? "There are more: repeat the command." : "";
       return (
         table([["order", apply ? "done" : "to do", "why"], ...rows.map(({ order_id, action, what }) => [order_id, action, what])]) + rest
       );
     },
-    [{ option: "--apply", description: "does it" }],
+    [{ option: "--apply", description: "makes the repairs" }],
   ),
 ];
 
 export const REPL: ReplOptions = { customCommands: [...COMMANDS] };
 
-/** A command says its answer, or why there is none. */
+/** A command that prints its result, or its error. */
 function command(declaration: string, description: string, answer: Run, options: CustomCommand["options"] = []): CustomCommand {
   const action = async (broker: ServiceBroker, input: Input, helpers: Helpers): Promise<void> => {
     console.log(await answer(broker, input, helpers).catch(refusal));
@@ -76,7 +76,7 @@ function command(declaration: string, description: string, answer: Run, options:
   return { command: declaration, description, options, action: action as unknown as CustomCommand["action"] };
 }
 
-/** What was typed is checked here, since a call's error keeps to itself which field is wrong. */
+/** Validates the input here, since a call's error message does not name the invalid field. */
 async function ask<C extends ActionContract>(broker: ServiceBroker, contract: C, params: Params<C>): Promise<Result<C>> {
   const [wrong] = check(contract.params, params);
   if (wrong !== undefined) throw invalid(wrong.field, wrong.message);

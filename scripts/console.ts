@@ -4,14 +4,14 @@ import { asSystem } from "../broker/contract";
 type Call = (action: string, params?: unknown, options?: CallingOptions) => Promise<unknown>;
 
 /**
- * Opens Moleculer's console. What is called in it in nobody's name (without `user` in the meta) the shop itself does: it may do what admins
- * may. The node's other calls, a gateway's among them, are left as they are.
+ * Opens Moleculer's console. Calls from it without `user` in their meta are made as the system, with the rights of an admin. The node's
+ * other calls, such as a gateway's, are unchanged.
  */
 export function openConsole(broker: ServiceBroker): void {
   broker.repl.call(consoleOf(broker));
 }
 
-/** The broker as a console sees it. */
+/** The broker as the console sees it: calls without a user are made as the system. */
 export function consoleOf(broker: ServiceBroker): ServiceBroker {
   const call: Call = (action, params, options = {}) => {
     const meta: Record<string, unknown> = options.meta ?? {};
@@ -21,7 +21,7 @@ export function consoleOf(broker: ServiceBroker): ServiceBroker {
     get(target, name): unknown {
       if (name === "call") return call;
       const value: unknown = Reflect.get(target, name, target);
-      return typeof value === "function" ? (value.bind(target) as unknown) : value; // what the broker does itself is no console's
+      return typeof value === "function" ? (value.bind(target) as unknown) : value; // bound to the broker, so its own calls bypass this proxy
     },
   });
 }

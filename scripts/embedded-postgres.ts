@@ -8,7 +8,7 @@ import { codeOf, findPrograms, initialise, launch, type Programs, readIfThere, r
 
 export interface EmbeddedPostgres {
   readonly url: (database: string) => string;
-  /** true if the server was running already, started by a process that still lives or that was killed */
+  /** true if the server was running already, started by a process that is still alive or was killed */
   readonly adopted: boolean;
   /** Stops the server, unless it belongs to another living process. May be called more than once. */
   stop(): Promise<void>;
@@ -17,14 +17,14 @@ export interface EmbeddedPostgres {
 interface Options {
   readonly dataDir: string;
   readonly databases: readonly string[];
-  /** parameters of a server that this call starts (an adopted one keeps its own), e.g. `{ fsync: "off" }` */
+  /** parameters for a server started by this call (an adopted one keeps its own), e.g. `{ fsync: "off" }` */
   readonly settings?: Readonly<Record<string, string>>;
   readonly log?: (line: string) => void;
 }
 
 type Home = ReturnType<typeof homeIn>;
 
-/** A running server; `process` is what `identify` says of its postmaster. */
+/** A running server; `process` is the result of `identify` for its postmaster. */
 interface Server {
   readonly pid: number;
   readonly port: number;
@@ -38,18 +38,18 @@ const LOCK = /^postgres\.lock\.(\d+)$/;
 const TRANSIENT = /shared memory block .* still in use|postmaster\.pid" already exists|could not create any TCP\/IP/;
 const REMEDIES: readonly (readonly [RegExp, string])[] = [
   [/No space left|ENOSPC|quota/i, "The disk is full: make room and start again."],
-  [/EACCES|Permission denied/, "The files belong to another user (made by root?): start as that user, or chown them."],
-  [/root may not/, "This root lacks the right to change users: start as a normal user."],
-  [/ENOENT.*postgres\.password/, "The cluster is closed without its password: restore that file or remove all."],
-  [/could not look up effective user ID/, "Start as a user that has a line in /etc/passwd."],
-  [/spawn .* ENOENT|GLIBC/, "The programs need glibc: take a Debian-based image, not Alpine."],
-  [/incompatible with server/, "Another version of PostgreSQL made the data: remove the directory to begin anew."],
+  [/EACCES|Permission denied/, "The files belong to another user (created by root?): start as that user, or chown them."],
+  [/root may not/, "This root user may not change users: start as a normal user."],
+  [/ENOENT.*postgres\.password/, "The cluster can't be used without its password: restore that file, or remove the whole directory."],
+  [/could not look up effective user ID/, "Start as a user that has an entry in /etc/passwd."],
+  [/spawn .* ENOENT|GLIBC/, "The programs need glibc: use a Debian-based image, not Alpine."],
+  [/incompatible with server/, "Another version of PostgreSQL created the data: remove the directory to start afresh."],
 ];
 
 /**
- * Starts PostgreSQL in `<dataDir>/postgres`, making the cluster and the missing databases, or adopts the server that
- * runs there already. Processes that start at the same time share one server; the first of them owns it.
- * @throws an error that names the cause and the remedy
+ * Starts PostgreSQL in `<dataDir>/postgres`, creating the cluster and missing databases, or adopts the server that is
+ * already running there. Processes that start concurrently share one server, which the first of them owns.
+ * @throws an error with the cause and the remedy
  */
 export async function startEmbeddedPostgres(options: Options): Promise<EmbeddedPostgres> {
   const directory = resolve(options.dataDir);
@@ -81,7 +81,7 @@ async function start(home: Home, options: Options): Promise<EmbeddedPostgres> {
   const password = await readFile(home.passwordFile, "utf8");
   const running = await findRunning(home, password);
   const mark = newMark();
-  // Written before the launch: killed in between, we leave a dead owner to be succeeded, not a server without one.
+  // Written before the launch: if we are killed in between, a dead owner remains, which another process can succeed, not an ownerless server.
   if (!running || !isAlive(readIfThere(home.ownerFile))) await writeFile(home.ownerFile, mark);
   const server = running ?? (await launchPatiently(home, programs, settings));
   const url = (database: string): string => urlOf(server.port, password, database);
@@ -104,7 +104,7 @@ async function start(home: Home, options: Options): Promise<EmbeddedPostgres> {
   return { url, adopted: running !== undefined, stop };
 }
 
-/** Made beside its place and then renamed: a cluster in its place is whole, whenever we may have been killed. */
+/** Creates the cluster in a temporary directory and renames it, so that it is complete or absent, even if we are killed. */
 async function createCluster(home: Home, programs: Programs, sync: boolean): Promise<void> {
   for (const name of await readdir(home.directory)) {
     const leftover = name.startsWith("initdb-");
@@ -118,7 +118,7 @@ async function createCluster(home: Home, programs: Programs, sync: boolean): Pro
   await rename(draft, home.cluster);
 }
 
-/** Waits for a server that is starting, recovering or ending; undefined if none runs on the cluster. */
+/** Waits for a server that is starting, recovering or shutting down; undefined if none runs on the cluster. */
 async function findRunning(home: Home, password: string): Promise<Server | undefined> {
   const deadline = Date.now() + ANSWER_MS;
   for (;;) {
@@ -130,7 +130,7 @@ async function findRunning(home: Home, password: string): Promise<Server | undef
       return { pid, port, process };
     } catch (cause) {
       if (Date.now() > deadline || /authentication failed|data directory/.test(String(cause))) {
-        const remedy = `end it or, if it is not PostgreSQL, remove ${join(home.cluster, "postmaster.pid")}`;
+        const remedy = `stop it or, if it is not PostgreSQL, remove ${join(home.cluster, "postmaster.pid")}`;
         throw new Error(`process ${pid} is not the expected server (${String(cause)}): ${remedy}`, { cause });
       }
       await sleep(50);
@@ -140,7 +140,7 @@ async function findRunning(home: Home, password: string): Promise<Server | undef
 
 async function expectCluster(url: string, cluster: string): Promise<void> {
   const { rowCount } = await connected(url, (client) =>
-    // the second as Windows writes it, the third is relative to the process: worksIn has seen where that is
+    // the second is for Windows; the third is relative to the process, whose directory worksIn has checked
     client.query("select 1 where current_setting('data_directory') = any($1)", [
       [cluster, cluster.replaceAll("\\", "/"), "/proc/self/cwd"],
     ]),
@@ -148,13 +148,13 @@ async function expectCluster(url: string, cluster: string): Promise<void> {
   if (rowCount !== 1) throw new Error("it has another data directory");
 }
 
-// The postmaster works in its data directory: on Linux that tells it from a process that got its pid after a reboot.
+// The postmaster's working directory is its data directory: on Linux this distinguishes it from a process that reuses its pid after a reboot.
 function worksIn(pid: number, directory: string): boolean {
   if (process.platform !== "linux") return true;
   try {
     return readlinkSync(`/proc/${pid}/cwd`) === realpathSync(directory);
   } catch {
-    return false; // it has just ended, or is another user's and therefore not ours
+    return false; // it has just terminated, or belongs to another user and is therefore not ours
   }
 }
 
@@ -164,14 +164,14 @@ async function launchPatiently(home: Home, programs: Programs, settings: Options
       const { pid, port } = await launch(programs, home.cluster, home.logFile, settings);
       return { pid, port, process: identify(pid) ?? "" };
     } catch (error) {
-      // The children of a killed postmaster hold its memory for a moment, or for their query; a free port may be taken.
+      // A killed postmaster's children hold its memory briefly, or until their query ends; a free port may be taken meanwhile.
       if (pause > 4000 || !TRANSIENT.test(String(error))) throw error;
       await sleep(pause);
     }
   }
 }
 
-/** Fast shutdown: ends the sessions, writes a checkpoint. An immediate one, which needs recovery, if that takes too long. */
+/** Fast shutdown, which ends the sessions and writes a checkpoint; if it takes too long, immediate shutdown, which requires recovery. */
 async function terminate(server: Server, programs: Programs): Promise<void> {
   const running = (): boolean => identify(server.pid) === server.process;
   for (const signal of ["INT", "QUIT"] as const) {
@@ -186,7 +186,7 @@ async function terminate(server: Server, programs: Programs): Promise<void> {
       await sleep(10);
     }
   }
-  throw new Error(`PostgreSQL, process ${server.pid}, ends neither by SIGINT nor by SIGQUIT`);
+  throw new Error(`PostgreSQL, process ${server.pid}, terminates neither on SIGINT nor on SIGQUIT`);
 }
 
 function urlOf(port: number, password: string, database: string): string {
@@ -195,7 +195,7 @@ function urlOf(port: number, password: string, database: string): string {
 
 async function connected<T>(url: string, work: (client: Client) => Promise<T>): Promise<T> {
   const client = new Client({ connectionString: url, connectionTimeoutMillis: 10_000 });
-  client.on("error", () => undefined); // a lost connection also fails the query, and there it is heard
+  client.on("error", () => undefined); // a lost connection also fails the query, which reports it
   await client.connect();
   try {
     return await work(client);
@@ -215,9 +215,9 @@ async function createDatabases(url: string, names: readonly string[]): Promise<v
 }
 
 /**
- * Runs `work` while no other start or stop works on the same directory. The lock is the file with the highest number,
- * free if it is empty or its writer has ended. It is never removed and never overwritten by another, only followed by
- * the next number: so two that find the same dead holder cannot both succeed it.
+ * Runs `work` while no other start or stop works on the same directory. The lock is the file with the highest number.
+ * It is free if it is empty or its writer has terminated. A lock file is never overwritten, only followed by the next
+ * number, so two processes that find the same dead holder can't both succeed it.
  */
 async function exclusively<T>({ directory }: Home, work: () => Promise<T>): Promise<T> {
   const lock = await acquire(directory);
@@ -245,7 +245,7 @@ async function acquire(directory: string): Promise<string> {
     const lock = nameOf(last + 1);
     try {
       await writeFile(draft, newMark());
-      await link(draft, lock); // unlike writing it in place, this never shows the others an empty, hence free lock
+      await link(draft, lock); // atomic: writing it in place would briefly show others an empty, hence free, lock
     } catch (error) {
       if (codeOf(error) === "EEXIST") continue;
       throw error;
@@ -257,11 +257,11 @@ async function acquire(directory: string): Promise<string> {
       for (const number of held) if (number <= last) await rm(nameOf(number), { force: true });
       return lock;
     }
-    await rm(lock, { force: true }); // others have taken, freed and cleared away this number since we looked
+    await rm(lock, { force: true }); // others have taken, freed and removed this number since we looked
   }
 }
 
-/** A text that is this process's and no other's, even after its pid has been given to another one. */
+/** A text unique to this process, even if its pid is reused. */
 function newMark(): string {
   return `${identify(process.pid) ?? process.pid} ${randomUUID()}`;
 }
@@ -270,18 +270,18 @@ function isAlive(mark: string): boolean {
   return mark.split(" ")[0] === identify(Number.parseInt(mark));
 }
 
-/** The pid, with the start time where that is cheap to have: pids are used again. Undefined if the process has ended. */
+/** The pid, with the start time if cheaply available, since pids are reused. Undefined if the process has terminated. */
 function identify(pid: number): string | undefined {
   if (!(pid > 0)) return undefined;
   try {
     if (process.platform === "linux") {
       const [state, ...fields] = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ").at(-1)?.split(" ") ?? [];
-      // A zombie has ended; in a container nobody may ever reap it.
+      // A zombie has terminated, and in a container it may never be reaped.
       return state === "Z" || state === "X" ? undefined : `${pid}:${fields[18]}`;
     }
     process.kill(pid, 0);
     return String(pid);
   } catch (error) {
-    return codeOf(error) === "EPERM" ? String(pid) : undefined; // alive, but another user's
+    return codeOf(error) === "EPERM" ? String(pid) : undefined; // alive, but owned by another user
   }
 }

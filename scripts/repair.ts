@@ -5,12 +5,12 @@ import { audit, repair } from "../contracts/orders";
 import { startNode } from "./node";
 import { run } from "./run";
 
-/** How long what was published again may take to be decided, in ms. */
+/** Maximum wait until republished events are settled, in ms. */
 const SETTLING_MS = 60_000;
 
 /**
- * `npm run repair`: says how orders and reservations differ, since a backup was restored, and what would mend it; `-- --apply` does it. Joins
- * the running nodes over TRANSPORTER, or hosts the services it needs where there is none. Exit code 1 where something is left to do.
+ * `npm run repair`: shows how orders and reservations differ after a backup was restored, and the repairs; `-- --apply` makes them. Joins
+ * the running nodes if TRANSPORTER is set; otherwise hosts the services it needs. Exit code 1 if anything is left to do.
  */
 run(async (config, onStop) => {
   const { apply } = parseArgs({ options: { apply: { type: "boolean", default: false } } }).values;
@@ -24,15 +24,15 @@ run(async (config, onStop) => {
       repairs += report.repairs.length;
       for (const { order_id, action, what } of report.repairs) console.log(`  ${action.padEnd(15)}  order ${order_id}: ${what}`);
       if (apply && report.more) continue;
-      for (const { order_id, what } of report.decisions) console.log(`  ${"for a person".padEnd(15)}  order ${order_id}: ${what}`);
+      for (const { order_id, what } of report.decisions) console.log(`  ${"manual decision".padEnd(15)}  order ${order_id}: ${what}`);
       const done = apply ? "repairs were made" : `repairs would be made by npm run repair -- --apply${report.more ? ", and more" : ""}`;
-      console.log(`${repairs} ${done}; ${report.undecided} differences are for a person to decide.`);
+      console.log(`${repairs} ${done}; ${report.undecided} differences need a manual decision.`);
       if (!apply) return repairs + report.undecided === 0 ? 0 : 1;
       break;
     }
     const since = performance.now();
     let state = await call(node.broker, audit, {}, asSystem());
-    // Not until nothing is on its way, which it never may be: until all that came before the last repair is decided.
+    // Wait until every order from before the last repair is decided. Under load, some order is always in flight.
     const isSettled = (): boolean => (state.oldest_in_flight ?? 0) * 1_000 < performance.now() - since;
     while (!isSettled() && performance.now() - since < SETTLING_MS) {
       await new Promise((resolve) => setTimeout(resolve, 500));

@@ -5,8 +5,8 @@ import { startNode } from "./node";
 import { run } from "./run";
 
 /**
- * `npm run repl`: Moleculer's console, with commands of our own. With TRANSPORTER it joins the running nodes and hosts nothing; without, it hosts
- * every service but the gateway, beside a running `npm start` too.
+ * `npm run repl`: Moleculer's console, with our own commands. With TRANSPORTER it joins the running nodes and hosts nothing; without, it
+ * hosts every service except the gateway, even while `npm start` is running.
  */
 run(async (config, onStop) => {
   const services = config.transporter === undefined ? SERVICES.filter(ownsDatabase) : [];

@@ -4,14 +4,14 @@ import { MigrationRefused } from "../mixins/migrations";
 
 type LogFormat = Config["log"]["format"];
 
-/** How to stop what a script has started. */
+/** Stops what a script has started. */
 export type Stop = () => Promise<void>;
 
 /**
- * Runs a script: with the configuration, with SIGTERM and SIGINT as a wish to stop, and with an exit code that tells.
- * @param main returns an exit code where it is done, or nothing where what it started goes on. It says by `onStop` how
- *   to stop that, as soon as there is something to stop: a database that is away can make a start last for ever.
- * @param isNode what it prints is a node's log, in the format of LOG_FORMAT
+ * Runs a script with the configuration, stops it on SIGTERM and SIGINT, and sets the exit code.
+ * @param main returns an exit code when done, or undefined if what it started continues to run. Passes a function that stops it to
+ *   `onStop` as soon as there is something to stop: with an unavailable database, a start may take for ever.
+ * @param isNode whether the output is the log of a node, in the format of LOG_FORMAT
  */
 export function run(main: (config: Config, onStop: (stop: Stop) => void) => Promise<number | undefined>, isNode = false): void {
   let stop: Stop | undefined;

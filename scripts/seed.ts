@@ -10,8 +10,8 @@ import { run } from "./run";
 const MOST = 1_000_000;
 
 /**
- * `npm run seed`, or `npm run seed -- --products 5000 --password …`: puts a demo seller's products on sale. Joins the running nodes over
- * TRANSPORTER, or hosts the services it needs where there is none, beside a running `npm start` too.
+ * `npm run seed`, or `npm run seed -- --products 5000 --password …`: adds a demo seller's products to the catalogue. Joins the running nodes
+ * if TRANSPORTER is set; otherwise hosts the services it needs, even while `npm start` is running.
  */
 run(async (config, onStop) => {
   const wish = readArguments();
@@ -29,7 +29,7 @@ run(async (config, onStop) => {
 function readArguments(): { products: number; password: string | undefined } {
   const { products, password } = parse();
   if (!/^\d{1,7}$/.test(products) || Number(products) < 1 || Number(products) > MOST)
-    throw new ConfigError([`--products is "${products}": give a whole number from 1 to ${MOST}`]);
+    throw new ConfigError([`--products is "${products}": set a whole number from 1 to ${MOST}`]);
   if (password !== undefined && check(register.params, { email: "demo@example.com", password }).length > 0)
     throw new ConfigError(["--password must have at least 8 characters and at most 72 bytes"]);
   return { products: Number(products), password };

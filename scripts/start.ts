@@ -16,14 +16,14 @@ run(async (config, onStop) => {
   return undefined;
 }, true);
 
-/** Better said before a database has been started for nothing. */
+/** Checks the port first, to avoid starting a database in vain. */
 async function checkPort({ port, host }: Config): Promise<void> {
   const probe = createServer().listen(port, host);
   try {
     await once(probe, "listening");
   } catch (error) {
     const code = error instanceof Error && "code" in error ? String(error.code) : "unknown";
-    throw new Error(`the gateway can't listen on ${host}:${port} (${code}): set PORT or HOST, or stop what listens there`, {
+    throw new Error(`the gateway can't listen on ${host}:${port} (${code}): set PORT or HOST, or stop the process that uses the port`, {
       cause: error,
     });
   }
@@ -51,7 +51,7 @@ function welcome(config: Config, tookMs: number): string[] {
           `  curl ${url}/health`,
           `  curl ${url}/products`,
           `  ${url}/docs in a browser`,
-          "and the walk through the shop in README.md. Ctrl-C stops everything; the data stay.",
+          "or follow the walk through the shop in README.md. Ctrl-C stops everything; the data are kept.",
         ]
       : ["", "Ctrl-C stops this node; other nodes go on."]),
   ];
@@ -59,7 +59,7 @@ function welcome(config: Config, tookMs: number): string[] {
 
 function describeNodes({ transporter }: Config): string {
   if (transporter === undefined) return "one process";
-  return `joined by RabbitMQ at ${transporter.map((url) => new URL(url).host).join(", ")}`;
+  return `connected through RabbitMQ at ${transporter.map((url) => new URL(url).host).join(", ")}`;
 }
 
 function describeDatabase(url: string | undefined, { dataDir }: Config): string {

@@ -64,7 +64,7 @@ export class TokenVerifier {
     return this.revocations.withRole(caller);
   }
 
-  /** Updates the list of ended sessions, for open streams, which are not verified again with each change. Bounded, never rejects. */
+  /** Polls for ended sessions on behalf of open streams, which are checked between verifications. Bounded, never rejects. */
   async refresh(): Promise<void> {
     await this.revocations.refresh();
   }

@@ -88,9 +88,14 @@ export function answers(config: Config): Partial<ServiceSchema> {
         const { id } = this.connections.of(res);
         if (methods.length === 0) this.sendProblem(req, res, problemDetails("NOT_FOUND", id, "no resource has this path"));
         else
-          this.sendProblem(req, res, problemDetails("METHOD_NOT_ALLOWED", id, `${req.method ?? "this method"} is not supported on this path`), {
-            Allow: methods.join(", "),
-          });
+          this.sendProblem(
+            req,
+            res,
+            problemDetails("METHOD_NOT_ALLOWED", id, `${req.method ?? "this method"} is not supported on this path`),
+            {
+              Allow: methods.join(", "),
+            },
+          );
       },
 
       /** Sends any route's error as problem+json. */

@@ -25,7 +25,7 @@ export interface Parsed {
   start(): void;
 }
 
-/** One socket, and its requests in the order in which they came. */
+/** One socket, and its requests in order of arrival. */
 export class Connection {
   /** Started; response not yet sent. */
   readonly started: Exchange[] = [];
@@ -33,7 +33,7 @@ export class Connection {
   readonly waiting: Parsed[] = [];
   /** Bytes of responses that are ready but not yet sent. */
   unsentBytes = 0;
-  /** When the first started request became the first, so that its response could be sent. */
+  /** When the first started request became the next to be sent. */
   headSince = performance.now();
   /** Bytes already read, to be parsed when no request is waiting. */
   rest: Buffer | undefined;

@@ -23,11 +23,11 @@ export class RequestMetrics {
     admission: FairSlots,
     private readonly routeAt: (path: string) => string | undefined,
   ) {
-    this.durations = metrics.durations("shop_http_request_duration_seconds", "HTTP requests, from their head until their response is sent", [
-      "method",
-      "route",
-      "status",
-    ]);
+    this.durations = metrics.durations(
+      "shop_http_request_duration_seconds",
+      "HTTP requests, from their head until their response is sent",
+      ["method", "route", "status"],
+    );
     this.refusals = metrics.counter("shop_http_refused_total", "HTTP requests refused at once, since too many were in progress");
     metrics.ask("admission", () => [
       {

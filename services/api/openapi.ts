@@ -80,7 +80,12 @@ function parametersOf({ answers, body, contract, supplied }: Route, path: string
 const exampleId = (schema: TSchema) => (KindGuard.IsInteger(schema) ? { example: 1 } : schema.format === "uuid" && { example: EXAMPLE_ID });
 
 const TEXT: Schema = { type: "string" };
-const IF_NONE_MATCH = { name: "If-None-Match", in: "header", description: "An ETag: the response is 304 if it is still current.", schema: TEXT };
+const IF_NONE_MATCH = {
+  name: "If-None-Match",
+  in: "header",
+  description: "An ETag: the response is 304 if it is still current.",
+  schema: TEXT,
+};
 
 function requestBody({ contract, supplied }: Route, { example, form }: Exclude<Route["body"], "none">, path: string, schemas: Schemas) {
   const elsewhere = Object.keys(fieldsOf(contract.params)).filter((name) => inPath(path, name) || supplied[name] !== undefined);

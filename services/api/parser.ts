@@ -49,7 +49,7 @@ export function attend(connection: Connection, turns: LoopTurns, readOn: () => v
 
 /** Keeps the bytes that were not yet parsed when the parser paused. @returns whether the error means no more than such a pause */
 export function keepRest(connection: Connection, error: Error & ParseError): boolean {
-  // For Node, the last request parsed is incomplete until the parser continues, which is not the client's fault.
+  // Node considers the last parsed request incomplete until the parser continues, so this time-out is not the client's fault.
   if (error.code === "ERR_HTTP_REQUEST_TIMEOUT") return connection.rest !== undefined;
   if (error.code !== "HPE_PAUSED" || error.rawPacket === undefined) return false;
   connection.rest = error.rawPacket.subarray(error.bytesParsed);

@@ -223,7 +223,7 @@ export const ROUTES: Routes = {
   "GET /orders": route({
     action: orders.list,
     lane: "lists",
-    summary: "The caller's orders, newest first; an admin may ask for those of others",
+    summary: "The caller's orders, newest first; an admin may list those of others",
     answers: [200],
     errors: ["FORBIDDEN"],
     auth: "user",

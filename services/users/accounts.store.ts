@@ -28,13 +28,12 @@ export async function findAccount({ query }: Database, email: string): Promise<A
   return row && present(row);
 }
 
-/** What a change of an account comes to: as it is now, or why it was refused. FORBIDDEN: the caller has ceased to be an admin, although gateways may not know yet. */
+/** The account after a change, or why it was refused. FORBIDDEN: the caller is no longer an admin, which gateways may not know yet. */
 export type Changed = { ok: true; account: Account } | { ok: false; refusal: "USER_NOT_FOUND" | "LAST_ADMIN" | "FORBIDDEN" };
 
 /**
- * Changes an account, ends its sessions where it is disabled, and logs what happened, all in one transaction. The enabled admins are
- * locked first, in the order of their ids: of two that demote or disable each other at the same moment, the second sees what the
- * first has done.
+ * Changes an account, ends its sessions if it is disabled, and writes the audit log, all in one transaction. All enabled admins are
+ * locked first, in id order: if two demote or disable each other at the same time, the second transaction sees the first one's change.
  */
 export function changeAccount(db: Database, by: By, id: string, wish: Partial<State>): Promise<Changed> {
   return db.transaction(async (query) => {
@@ -61,14 +60,14 @@ export function changeAccount(db: Database, by: By, id: string, wish: Partial<St
   });
 }
 
-/** Most changed roles told at once; the newest. More than admins can change in the 16 s of news that a gateway asks for. */
+/** Maximum changed roles per result, the newest first. More than admins can change in the 16 s that a gateway's poll covers. */
 const MAX_ROLES = 10_000;
 
 /**
- * The roles that have changed since a moment, as they are now, as far as an access token that bears the one before may still be good:
- * a refresh that has read it may sign a little later.
+ * The current roles of users whose role has changed since a given time, while an access token with the old role may still be valid: a
+ * refresh that has read the old role may sign a token slightly later.
  * @param since as `endedSessions`
- * @param ttl seconds that any access token is good for, at most
+ * @param ttl maximum lifetime of any access token, in seconds
  */
 export function changedRoles({ query }: Database, since: string | undefined, ttl: number): Promise<ChangedRole[]> {
   return query<ChangedRole>(

@@ -2,7 +2,7 @@ import type { AuditAction } from "../../contracts/accounts";
 import type { Role } from "../../contracts/users";
 
 /*
- * What a change of an account comes to. Pure.
+ * Decides what a change of an account results in. Pure.
  */
 
 export interface State {
@@ -10,11 +10,11 @@ export interface State {
   readonly disabled: boolean;
 }
 
-/** What happens to the account, for the audit log; nothing where it is so already. */
+/** A change of an account, for the audit log. */
 export type AccountEvent = Extract<AuditAction, "user.disabled" | "user.enabled" | "user.promoted" | "user.demoted">;
 export type Change = { ok: true; after: State; events: AccountEvent[] } | { ok: false; refusal: "LAST_ADMIN" };
 
-/** @param otherAdmins how many enabled admins there are beside this account */
+/** No events if nothing changes. @param otherAdmins number of enabled admins besides this account */
 export function change(before: State, { role = before.role, disabled = before.disabled }: Partial<State>, otherAdmins: number): Change {
   const after = { role, disabled };
   if (isAdmin(before) && !isAdmin(after) && otherAdmins === 0) return { ok: false, refusal: "LAST_ADMIN" };

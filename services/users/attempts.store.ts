@@ -2,32 +2,31 @@ import { createHash } from "node:crypto";
 import { regardless } from "../../broker/request";
 import type { Database, Query } from "../../mixins/database";
 
-/** Most attempts a minute of one kind: of an account, an address, or both. */
+/** Maximum attempts per minute for an account, an address, or both. */
 export interface Limit {
-  /** What is counted, as a list of words. */
+  /** What the attempts are counted by, as a list of words. */
   readonly subject: readonly string[];
-  /** 0 is no limit. */
+  /** 0 means no limit. */
   readonly limit: number;
-  /** Asked only when the limit is reached: whether this attempt is let through, uncounted. */
+  /** Whether this attempt is allowed although the limit is reached; it is then not counted. Called only in that case. */
   readonly isExempt?: () => Promise<boolean>;
 }
 
-/** An attempt that was counted, with what takes it back; or one beyond a limit, with the seconds until that limit's minute is over. */
+/** A counted attempt, with a function that undoes the count; or a refused one, with the seconds until the limit's minute has passed. */
 export type Attempt = { ok: true; undo: () => Promise<void> } | { ok: false; retryAfter: number };
 
 interface Counted {
   readonly subject: Buffer;
-  /** The minute it was counted in, as the database writes it. */
+  /** Start of the minute that it was counted in, as the database formats it. */
   readonly since: string;
 }
 
-/** Of JSON, so that no word can run into the next one: an e-mail address of a login may hold anything. */
+/** Hashes JSON to keep the words apart: the e-mail address of a login may contain anything. */
 const hash = (subject: Limit["subject"]): Buffer => createHash("sha256").update(JSON.stringify(subject)).digest();
 
 /**
- * Counts an attempt before its password is looked at, so that many at once can't all pass. The limits are applied in their
- * order, and what is refused by one does not count for any. In the database, so that it holds over all nodes.
- * Where it returns a refusal or throws, nothing stays counted.
+ * Counts an attempt before its password is checked, so that many concurrent ones can't all pass. The limits are applied in order; an
+ * attempt refused by one counts for none, nor does one that fails. Counted in the database, so the limits hold across all nodes.
  */
 export async function countAttempt({ query }: Database, limits: readonly Limit[]): Promise<Attempt> {
   const counted: Counted[] = [];
@@ -56,8 +55,9 @@ export async function countAttempt({ query }: Database, limits: readonly Limit[]
 const IS_COUNTED = "a.since > now() - interval '1 minute' and a.since <= now() + interval '1 minute'";
 
 /**
- * A minute that begins more than a minute ahead was counted before the database's clock was set back: it is over, or people would be locked out until then.
- * @returns since when attempts are counted; undefined where the limit was reached
+ * A minute that starts more than a minute in the future was counted before the database's clock was set back. It counts as expired;
+ * otherwise users would be locked out until then.
+ * @returns the start of the minute; undefined if the limit is reached
  */
 async function count(query: Query, subject: Buffer, limit: number): Promise<string | undefined> {
   const [row] = await query<{ since: string }>(
@@ -81,8 +81,8 @@ async function secondsLeft(query: Query, subject: Buffer): Promise<number> {
 }
 
 /**
- * Only in the minute that it was counted in; a row that counts nothing any more is deleted. In one order everywhere: two
- * statements must not wait for each other.
+ * Undoes counts, only in the minute that they were made in, and deletes rows that reach zero. Rows are locked in the same order
+ * everywhere: two statements must not deadlock.
  */
 async function takeBack(query: Query, attempts: readonly Counted[]): Promise<void> {
   if (attempts.length === 0) return;
@@ -99,7 +99,7 @@ async function takeBack(query: Query, attempts: readonly Counted[]): Promise<voi
 
 const MAX_FORGOTTEN = 10_000;
 
-/** Forgets whose minute is over. @returns whether there may be more */
+/** Deletes expired counts. @returns whether there may be more */
 export async function forgetAttempts({ query }: Database): Promise<boolean> {
   const gone = await query(
     "delete from login_attempts where subject in (select subject from login_attempts where since < now() - interval '1 minute' limit $1) returning 1",

@@ -4,7 +4,7 @@ import type { AuditAction, AuditEntry } from "../../contracts/accounts";
 import type { Database, Query, Reader } from "../../mixins/database";
 import { decodeCursor, encodeCursor, page } from "../../mixins/keyset";
 
-/** Who does something, and where they are, as far as that is known. */
+/** Who does something, and from which address, as far as known. */
 export interface By {
   /** A user's id, or `system`. */
   actor: string | null;
@@ -12,7 +12,7 @@ export interface By {
 }
 export const SYSTEM: By = { actor: "system" };
 
-/** Writes an entry; by the transaction of what it records. Its request is the one that the caller works for. */
+/** Writes an entry, in the transaction of the change that it records, with the id of the current request. */
 export async function record(query: Query, { actor, address }: By, action: AuditAction, subject: string | null): Promise<void> {
   await query("insert into audit_log (actor, action, subject, address, request_id) values ($1, $2, $3, $4, left($5, 128))", [
     actor,
@@ -23,12 +23,12 @@ export async function record(query: Query, { actor, address }: By, action: Audit
   ]);
 }
 
-/** Most entries of each of these actions that one user causes within an hour. */
+/** Maximum entries per user and hour for each of the actions of `recordSession`. */
 const MAX_OF_USER = 60;
 
 /**
- * Writes what users do to their own sessions, by the transaction that does it, unless there is too much: a right login is not
- * limited. The first that is left out writes `sessions.omitted` in its place, once an hour.
+ * Logs what users do to their own sessions, in the same transaction, up to a maximum, since successful logins have no rate limit. The
+ * first entry above the maximum is replaced by `sessions.omitted`, once per hour; others are omitted.
  */
 export async function recordSession(
   query: Query,
@@ -52,17 +52,17 @@ export async function recordSession(
   );
 }
 
-/** Most failures written within an hour: from one address, and in all. At 150 bytes each, less than 6 GB in 400 days. */
+/** Maximum failures logged per hour: from one address, and in total. At 150 bytes each, less than 6 GB in 400 days. */
 const MAX_FAILURES_OF_ADDRESS = 60;
 const MAX_FAILURES = 3_600;
-/** More than those and their markers. */
+/** More than the logged failures of an hour and their markers. */
 const MAX_COUNTED = 4_000;
 
 /**
- * Writes a failed login or password change, unless there are too many: anybody can cause them. The first that is left out writes
- * `failures.omitted` in its place, once an hour for an address, and once without an address where too many failed from everywhere.
- * Failures at the same moment may exceed the limits by their number.
- * @param subject the account that was tried; null where there is none
+ * Logs a failed login or password change, up to a maximum, since anybody can cause them. The first entry above the maximum is replaced by
+ * `failures.omitted`: once per hour and address, and once per hour without an address if the total is exceeded. Concurrent failures may
+ * exceed the maximum by their number.
+ * @param subject id of the account; null if there is none
  */
 export async function recordFailure(
   { query }: Database,
@@ -90,8 +90,8 @@ export async function recordFailure(
 }
 
 /**
- * Does what takes a password; where that is refused, logs it.
- * @param subject asked for then: the account that was tried, null where there is none
+ * Runs work that checks a password, and logs a refusal.
+ * @param subject called only then: returns the id of the account, or null if there is none
  */
 export async function loggingRefusals<T>(
   db: Database,
@@ -101,7 +101,7 @@ export async function loggingRefusals<T>(
   try {
     return await work();
   } catch (error) {
-    // A registration of an e-mail that has an account takes its password, too.
+    // EMAIL_TAKEN too, since registering an e-mail address that has an account checks the account's password.
     if (["INVALID_CREDENTIALS", "EMAIL_TAKEN"].includes(errorType(error) ?? ""))
       await regardless(async () => recordFailure(db, by, action, await subject()));
     throw error;
@@ -119,8 +119,8 @@ interface AuditRow extends Omit<AuditEntry, "at"> {
 }
 
 /**
- * One page, newest first. The column of the first filter leads the order and is put as a range, so that only the index which begins
- * with it gives that order: else the planner might walk through everything, the newest first. What other filters leave out of that is read, too.
+ * One page, newest first. The first filter's column leads the sort order and is compared as a range, so only the index that starts with
+ * it provides that order: otherwise the planner might scan the whole log, newest first. Rows that the other filters exclude are read, too.
  */
 export async function listAudit(
   db: Reader,
@@ -142,7 +142,7 @@ export async function listAudit(
   return page(rows, limit, present, (last) => encodeCursor(name, [last.id]));
 }
 
-/** The most selective first. */
+/** Most selective first. */
 const FILTERS = ["subject", "actor", "action"] as const;
 const SELECT = "select id, at, actor, action, subject, address, request_id from audit_log";
 
@@ -151,7 +151,7 @@ const present = (row: AuditRow): AuditEntry => ({ ...row, at: row.at.toISOString
 const KEPT = "400 days";
 const MAX_FORGOTTEN = 10_000;
 
-/** Deletes what is older than 400 days: the oldest have the lowest ids, as nearly as matters. @returns whether there may be more */
+/** Deletes entries older than 400 days. Ids are close enough to age order for that. @returns whether there may be more */
 export async function forgetAudit({ query }: Database): Promise<boolean> {
   const gone = await query(
     `delete from audit_log where id in (

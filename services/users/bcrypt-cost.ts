@@ -1,4 +1,4 @@
-/** The cost of a hash: bcrypt does 2^cost rounds. Undefined where it is no hash of bcrypt. */
+/** The cost of a bcrypt hash, which takes 2^cost rounds; undefined if it is not a bcrypt hash. */
 export function costOf(hashed: string): number | undefined {
   const [, cost] = /^\$2[aby]\$(\d\d)\$.{53}$/.exec(hashed) ?? [];
   return cost === undefined ? undefined : Number(cost);

@@ -5,19 +5,19 @@ const NONCE_BYTES = 12;
 const TAG_BYTES = 16;
 const ENCRYPTED = /^aes-256-gcm:([A-Za-z0-9_-]+):([A-Za-z0-9_-]+)$/;
 
-/** A signing key that can't be decrypted. Its message is for who runs the shop, and holds nothing secret. */
+/** A signing key can't be decrypted. The message is for operators and contains no secret. */
 export class KeyEncryptionError extends Error {}
 
 interface KeyEncryption {
-  /** AES-256. Undefined: keys are stored as they are. */
+  /** AES-256. If undefined, signing keys are stored in plaintext. */
   key: KeyObject | undefined;
-  /** Decrypts what was encrypted before `key` took its place. */
+  /** The key used before `key`, only for decrypting. */
   older: KeyObject | undefined;
 }
 
 /**
- * How a signing key is stored: `aes-256-gcm:<nonce>:<ciphertext and tag>`, or its PEM where no key is configured. The key id is
- * authenticated with it (NIST SP 800-38D): an encrypted key moved to the row of another one can't be decrypted.
+ * Encrypts signing keys for storage, as `aes-256-gcm:<nonce>:<ciphertext and tag>`, or as plain PEM if no key is configured. The key id
+ * is authenticated, too (NIST SP 800-38D): an encrypted key that was moved to another key's row can't be decrypted.
  */
 export class KeyCipher {
   constructor(private readonly keys: KeyEncryption) {}
@@ -49,7 +49,7 @@ export class KeyCipher {
   }
 }
 
-/** @returns undefined where this is not the key, or what is stored is not what was encrypted: GCM can't tell them apart */
+/** @returns undefined if the key is wrong or the stored value was changed, which GCM can't distinguish */
 function open(key: KeyObject, kid: string, stored: string): string | undefined {
   const [, nonce = "", rest = ""] = ENCRYPTED.exec(stored) ?? [];
   const sealed = Buffer.from(rest, "base64url");
@@ -60,6 +60,6 @@ function open(key: KeyObject, kid: string, stored: string): string | undefined {
       .setAuthTag(sealed.subarray(-TAG_BYTES));
     return Buffer.concat([decipher.update(sealed.subarray(0, -TAG_BYTES)), decipher.final()]).toString("utf8");
   } catch {
-    return undefined; // it does not authenticate
+    return undefined; // authentication failed
   }
 }

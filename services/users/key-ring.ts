@@ -6,26 +6,26 @@ import { isOld, outlived, signer } from "./key-times";
 import { deleteAllKeys, deleteKeys, insertKey, lockKeys, raiseTokenTtl, replaceEncrypted, selectKeys, type KeyRow } from "./keys.store";
 import { generateSigningKey, signingKey, type SigningKey } from "./tokens";
 
-/** Milliseconds for which a key signs without being read again. */
+/** Milliseconds for which the signing key is cached. */
 const FRESH = 1_000;
 
 export interface Keys {
-  /** the newest one that every verifier has had time to hear of */
+  /** the newest one that every verifier has had time to fetch */
   signing: SigningKey;
-  /** all that a verifier needs: this one, those that will sign, and those whose tokens may still live */
+  /** the published keys: the signing key, future signing keys, and those whose tokens may still be valid */
   told: readonly SigningKey[];
-  /** seconds: the longest life of a token that any of these has signed; ACCESS_TOKEN_TTL may have been lowered since */
+  /** seconds: maximum lifetime of a token signed by any of these; ACCESS_TOKEN_TTL may have been lowered since */
   tokenTtl: number;
 }
 
-/** The signing keys, the same on all nodes of users: each reads them again while it is asked for them. */
+/** The signing keys, shared by all users nodes through the database. */
 export class KeyRing {
   private readonly parsed = new Map<string, SigningKey>();
   private keys: Keys | undefined;
   private readAt = -Infinity;
   private reading: Promise<Keys> | undefined;
 
-  /** @param ttl seconds that an access token is good for */
+  /** @param ttl lifetime of access tokens, in seconds */
   constructor(
     private readonly db: Database,
     private readonly ttl: number,
@@ -33,7 +33,7 @@ export class KeyRing {
   ) {}
 
   /**
-   * Encrypts what is stored in plaintext or with the older key: to be called at start. Nodes may do it at the same time.
+   * Encrypts keys that are stored in plaintext or under the older key. Call at start; nodes may do so concurrently.
    * @returns how many keys it encrypted
    * @throws KeyEncryptionError if one can't be decrypted
    */
@@ -50,26 +50,26 @@ export class KeyRing {
     });
   }
 
-  /** What signs. */
+  /** The key that signs. */
   async signing(): Promise<SigningKey> {
     const isFresh = performance.now() - this.readAt < FRESH;
     return (isFresh && this.keys ? this.keys : await this.current()).signing;
   }
 
-  /** Seconds that any access token is good for, at most, by what was read last. */
+  /** Maximum lifetime of any access token in seconds, by the keys read last. */
   get tokenTtl(): number {
     return this.keys?.tokenTtl ?? this.ttl;
   }
 
-  /** As they are now: of two nodes, none may tell less than the other has told. */
+  /** Reads the keys from the database: no node may publish fewer keys than another has published. */
   current(): Promise<Keys> {
     this.reading ??= this.read().finally(() => (this.reading = undefined));
     return this.reading;
   }
 
   /**
-   * Makes a new key, which signs as soon as everybody has had time to hear of it.
-   * @param atOnce withdraws all others, for keys that have got into other hands: every access token ends, sessions go on
+   * Creates a new key, which signs as soon as all verifiers have had time to fetch it.
+   * @param atOnce deletes all other keys, for leaked ones: every access token becomes invalid, sessions continue
    */
   async rotate(atOnce: boolean, by: By): Promise<string> {
     const key = await generateSigningKey();
@@ -90,7 +90,7 @@ export class KeyRing {
     let rows = await selectKeys(this.db.query);
     if (isDue(rows, this.ttl))
       rows = await this.locked(async (query) => {
-        const due = await selectKeys(query); // another node may have been here first
+        const due = await selectKeys(query); // another node may have done it already
         if (isDue(due, this.ttl)) await this.tend(query, due);
         return selectKeys(query);
       });
@@ -109,14 +109,14 @@ export class KeyRing {
     if (isOld(keys)) await this.insert(query, await generateSigningKey(), SYSTEM);
   }
 
-  /** Decrypted and parsed once: a key stays what it is, however it is stored. */
+  /** Decrypts and parses a key once: re-encryption does not change the key itself. */
   private parse({ kid, private_key }: KeyRow): SigningKey {
     let key = this.parsed.get(kid);
     if (key === undefined) this.parsed.set(kid, (key = signingKey(kid, this.decrypt(kid, private_key))));
     return key;
   }
 
-  /** A node that was started before KEY_ENCRYPTION_KEY changed can't read a key that was made since. */
+  /** A node that was started before KEY_ENCRYPTION_KEY changed can't decrypt keys created since. */
   private decrypt(kid: string, stored: string): string {
     try {
       return this.cipher.decrypt(kid, stored).pem;

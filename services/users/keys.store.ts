@@ -4,16 +4,16 @@ export interface KeyRow {
   kid: string;
   /** as KeyCipher stores it */
   private_key: string;
-  /** seconds since it was made */
+  /** seconds since it was created */
   age: number;
-  /** seconds: no token that it has signed was to live longer, on any node */
+  /** seconds: maximum lifetime of the tokens that it has signed, on any node */
   token_ttl: number;
 }
 
-/** Any number that is the same on all nodes. */
+/** An arbitrary number, the same on all nodes. */
 const KEY_LOCK = 7_205_760;
 
-/** Changes of keys take turns, over all nodes, until the transaction ends. */
+/** Serialises changes of keys across all nodes, until the transaction ends. */
 export async function lockKeys(query: Query): Promise<void> {
   await query("select pg_advisory_xact_lock($1)", [KEY_LOCK]);
 }
@@ -32,7 +32,7 @@ export async function replaceEncrypted(query: Query, kid: string, private_key: s
   await query("update signing_keys set private_key = $2 where kid = $1", [kid, private_key]);
 }
 
-/** Tokens that these keys sign live as long as those of the node that is configured to the longest life. */
+/** The nodes may differ in ACCESS_TOKEN_TTL: the longest one counts. */
 export async function raiseTokenTtl(query: Query, ttl: number): Promise<void> {
   await query("update signing_keys set token_ttl = $1 where token_ttl < $1", [ttl]);
 }

@@ -1,10 +1,10 @@
 import { createHash } from "node:crypto";
 import type { Database } from "../../mixins/database";
 
-/** Most addresses remembered of a user: the ones used last. */
+/** Maximum addresses stored per user: the most recently used. */
 const MAX_ADDRESSES = 20;
 const MAX_AGE_DAYS = 90;
-/** The use of a known address is written down at most this often, so that a login is seldom a write more. */
+/** Minimum time between two updates of an address's last use, so that few logins need an extra write. */
 const PRECISION_HOURS = 1;
 const MAX_FORGOTTEN = 10_000;
 
@@ -22,7 +22,7 @@ export async function isKnownAddress({ query }: Database, userId: string, addres
   return known.length > 0;
 }
 
-/** Remembers that a user has logged in from an address, and forgets the one used longest ago where there are too many. */
+/** Stores that a user has logged in from an address, and deletes the least recently used ones above the maximum. */
 export async function rememberAddress({ query }: Database, userId: string, address: string): Promise<void> {
   const written = await query<{ is_new: boolean }>(
     `insert into known_addresses as k (user_id, address) values ($1, $2)
@@ -39,7 +39,7 @@ export async function rememberAddress({ query }: Database, userId: string, addre
   );
 }
 
-/** Forgets the addresses that were not used for too long. @returns whether there may be more */
+/** Deletes addresses that have not been used for MAX_AGE_DAYS. @returns whether there may be more */
 export async function forgetAddresses({ query }: Database): Promise<boolean> {
   const gone = await query(
     `delete from known_addresses where (user_id, address) in (

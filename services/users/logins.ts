@@ -11,7 +11,7 @@ import { changePassword, openSession, type Grant } from "./sessions.store";
 import type { Line, Turn } from "./turns";
 import { emailKey, highestCost, insertUser, isJustRegistered, renewHash, type UserRow } from "./users.store";
 
-/** Attempts a minute; 0 is no limit. */
+/** Attempts per minute; 0 means no limit. */
 export interface LoginLimits {
   /** wrong passwords for one account from one address */
   auth: number;
@@ -21,17 +21,17 @@ export interface LoginLimits {
   address: number;
   /** registrations from one address */
   register: number;
-  /** wrong current passwords of one user who changes theirs */
+  /** wrong current passwords of one user changing their password */
   password: number;
 }
 
-/** In the service's own table of users. */
+/** Looks up a user in the users table. */
 type FindUser = (where: { email_key: string } | { id: string }) => Promise<UserRow | undefined>;
 
-/** Who asks: the address as the gateway names it, undefined for a call from inside. */
+/** The caller: the address as the gateway names it, undefined for an internal call. */
 export interface Visitor {
   address: string | undefined;
-  /** Whether they are still there. */
+  /** Whether the caller is still connected. */
   isWanted: () => boolean;
 }
 
@@ -41,12 +41,12 @@ interface Credentials {
 }
 
 /**
- * Attempts are counted one at a time: those of one address, or for one account, wait for each other's rows anyway, and must not hold the ten
- * connections or the cores meanwhile. And those that wait for their turn, as many as may wait for a hash.
+ * Attempts are counted one at a time: those of one address or account wait for the same row locks anyway, and must not hold the ten
+ * database connections or CPU cores meanwhile. `places` is the number that may wait for a hash.
  */
 const COUNTING = { slots: 1, places: 256 };
 
-/** Everything that takes a password: logins, registrations and changes of a password, each within its limits. */
+/** Everything that checks or sets a password: logins, registrations and password changes, each within its limits. */
 export class Logins {
   private readonly counting = new FairSlots(COUNTING);
 
@@ -74,16 +74,16 @@ export class Logins {
   }
 
   /**
-   * Opens an account; or returns the one that the same registration opened, where its response may have been lost: within
-   * 15 minutes, before the first login.
-   * @throws EMAIL_TAKEN, which counts as a failed login, TOO_MANY_REQUESTS, SERVICE_UNAVAILABLE: where the connection was lost during the
-   * commit, there may be an account
+   * Creates an account. If the same registration is repeated within 15 minutes and before the first login, returns the account that it
+   * created, since the first response may have been lost.
+   * @throws EMAIL_TAKEN, which counts as a failed login; TOO_MANY_REQUESTS; SERVICE_UNAVAILABLE: if the connection was lost during the
+   * commit, the account may exist
    */
   async register({ email, password }: Credentials, visitor: Visitor): Promise<UserRow> {
     const account = emailKey(email);
     const turn = turnOf("registrations", visitor);
     this.passwords.checkRoom(turn);
-    const isCounted = (): boolean => turn.isUsed === true; // whatever its end is, once a password was hashed
+    const isCounted = (): boolean => turn.isUsed === true; // whatever the outcome, once a password has been hashed
     return this.counted(turn, this.registrationLimits(visitor), isCounted, async () => {
       const taken = await this.find({ email_key: account });
       if (taken) return this.registerAgain(taken, password, visitor, turn);
@@ -100,7 +100,7 @@ export class Logins {
   }
 
   /**
-   * Sets a new password; ends all sessions of the user but the given one.
+   * Sets a new password and ends all sessions of the user except the given one.
    * @throws INVALID_CREDENTIALS, UNAUTHENTICATED, TOO_MANY_REQUESTS, SERVICE_UNAVAILABLE
    */
   async changePassword(
@@ -110,7 +110,7 @@ export class Logins {
   ): Promise<void> {
     const turn = turnOf("logins", visitor, id);
     this.passwords.checkRoom(turn);
-    // A count of its own: strangers who fail to log in must not keep somebody from changing their password.
+    // Counted separately: failed logins by strangers must not keep a user from changing their password.
     const limits = [{ subject: ["password", id], limit: this.settings.rateLimit.password }];
     await this.counted(turn, limits, isWrongPassword, () =>
       insist(async () => {
@@ -125,14 +125,14 @@ export class Logins {
   }
 
   /**
-   * Counts an attempt before its work, and takes it back unless its end is one that counts. It is counted in its client's turn; one whose
-   * caller has gone meanwhile is not.
-   * @param counts asked of the error that `work` ended with; undefined where it succeeded
+   * Counts an attempt before its work, and undoes the count unless the outcome counts. It is counted when its client's turn comes, and not
+   * if the caller has disconnected by then.
+   * @param counts whether the outcome counts, given the error of `work`, or undefined if it succeeded
    * @throws TOO_MANY_REQUESTS
    */
   private async counted<T>(turn: Turn, limits: readonly Limit[], counts: (error: unknown) => boolean, work: () => Promise<T>): Promise<T> {
     const isWanted = (): boolean => turn.isWanted() && performance.now() <= turn.deadline;
-    // Without the user, who is only whom the e-mail names: strangers must not fill that user's share of the places.
+    // Without the user, whom anyone can name by e-mail address: strangers must not use up that user's share of the places.
     const client = { address: turn.client.address, user: undefined };
     const attempt = await this.counting.run(client, () => countAttempt(this.db, limits), isWanted);
     if (!attempt.ok) throw problem("TOO_MANY_REQUESTS", "too many attempts; try again later", { retryAfter: attempt.retryAfter });
@@ -147,19 +147,19 @@ export class Logins {
     return result;
   }
 
-  /** As much work as for a wrong password in any case, so that its time says nothing about the account. */
+  /** Always does as much work as for a wrong password, so that timing reveals nothing about the account. */
   private async registerAgain(user: UserRow, password: string, visitor: Visitor, turn: Turn): Promise<UserRow> {
     return this.counted(turn, this.loginLimits(user.email_key, visitor), isWrongPassword, async () => {
       const isRepeatable = await isJustRegistered(this.db, user.id);
       const { isRight } = await this.check(isRepeatable ? user : undefined, { password }, turn);
-      if (!isRight) throw problem("EMAIL_TAKEN", "this e-mail has an account");
+      if (!isRight) throw problem("EMAIL_TAKEN", "this e-mail address already has an account");
       return user;
     });
   }
 
-  /** @returns the user with the hash that is stored now; @throws INVALID_CREDENTIALS, no sooner for nobody than for a wrong password */
+  /** @returns the user with the current hash; @throws INVALID_CREDENTIALS, taking as long for an unknown account as for a wrong password */
   private async verify(found: UserRow | undefined, question: { password: string }, turn: Turn): Promise<UserRow> {
-    const user = found?.disabled_at === null ? found : undefined; // of one who is disabled no password is right
+    const user = found?.disabled_at === null ? found : undefined; // for a disabled account, no password is correct
     const { isRight, hash } = await this.check(user, question, turn);
     if (!isRight || user === undefined) throw wrongCredentials();
     const isRenewed = hash !== undefined && (await renewHash(this.db, user, hash));
@@ -170,7 +170,7 @@ export class Logins {
     return this.passwords.check({ ...question, hashed: user?.password_hash, highestCost: await highestCost(this.db) }, turn);
   }
 
-  /** The address comes first: one that is refused must not lock accounts. */
+  /** The address's limit comes first: a refused address must not be able to lock accounts. */
   private loginLimits(account: string, { address }: Visitor): Limit[] {
     const { rateLimit } = this.settings;
     const ofAccount = { subject: ["account", account], limit: rateLimit.account };
@@ -192,22 +192,22 @@ export class Logins {
   }
 }
 
-export const wrongCredentials = () => problem("INVALID_CREDENTIALS", "the e-mail or the password is wrong");
+export const wrongCredentials = () => problem("INVALID_CREDENTIALS", "the e-mail address or the password is wrong");
 export const noAccount = () => problem("UNAUTHENTICATED", "this account does not exist, or is disabled");
 
 const isWrongPassword = (error: unknown): boolean => ["INVALID_CREDENTIALS", "EMAIL_TAKEN"].includes(errorType(error) ?? "");
 
-/** Before something is changed for a caller who has given up. */
+/** Call before a change: the caller may no longer be waiting for it. */
 function checkTime({ deadline }: Turn): void {
   if (performance.now() > deadline) throw tooLate();
 }
 
-/** The hash may be renewed by another login, and then be changed. */
+/** Maximum tries: a concurrent login may renew the hash, and then a password change may replace it. */
 const MAX_TRIES = 3;
 
 /**
- * Once more where the stored hash is another one by the time its user is to be changed. It may be of the same password,
- * renewed by a login at the same moment, and must not be called wrong.
+ * Retries if the stored hash has changed by the time the user is to be updated. A concurrent login may have renewed the hash of the same
+ * password, which must not be reported as wrong.
  */
 async function insist<T>(work: () => Promise<T | undefined>): Promise<T> {
   for (let tries = 0; tries < MAX_TRIES; tries++) {
@@ -217,7 +217,7 @@ async function insist<T>(work: () => Promise<T | undefined>): Promise<T> {
   throw problem("SERVICE_UNAVAILABLE", "this account is being changed");
 }
 
-/** The calls from inside share one place among the addresses. */
+/** Internal calls share one address. */
 const turnOf = (line: Line, { address = "inside", isWanted }: Visitor, user?: string): Turn => ({
   line,
   client: { address, user },
@@ -225,5 +225,5 @@ const turnOf = (line: Line, { address = "inside", isWanted }: Visitor, user?: st
   isWanted,
 });
 
-/** By which the logins of one address take turns, whether there is such an account or not. */
+/** Key by which logins from one address rotate, for existing and unknown accounts alike. */
 const hashOf = (account: string): string => createHash("sha256").update(account).digest("base64url");

@@ -6,12 +6,12 @@ import type { check, CheckTask, hash, HashTask, Work } from "./passwords.worker"
 import { Turns, type Turn } from "./turns";
 
 const MAX_THREADS = 4;
-/** Milliseconds of a round, until some have been measured. */
+/** Assumed milliseconds per round, until some have been measured. */
 const ASSUMED_ROUND_MS = 0.1;
-/** How many measurements count: a single slow one must not refuse everybody. */
+/** Number of measurements kept; the median counts, so that a single slow one does not refuse everybody. */
 const MEASURED = 5;
 
-/** A turn of the service itself. */
+/** The turn for the service's own hashes. */
 export const OWN_TURN: Turn = {
   line: "registrations",
   client: { address: "the service itself", user: undefined },
@@ -19,41 +19,41 @@ export const OWN_TURN: Turn = {
   isWanted: () => true,
 };
 
-/** A password to be checked. */
+/** A password to check. */
 export interface Question {
   password: string;
   /** Undefined for an account that does not exist. */
   hashed: string | undefined;
-  /** Of all hashes that are stored. */
+  /** The highest cost of all stored hashes. */
   highestCost: number;
-  /** A password to be hashed where this one is right. */
+  /** A new password, hashed if `password` is correct. */
   next?: string;
 }
 
-/** Hashes and compares passwords by bcrypt, off the event loop, in fair turns. */
+/** Hashes and compares passwords with bcrypt, off the event loop, in fair turns. */
 export class Passwords {
   private readonly pool: Piscina;
   private readonly turns: Turns;
-  /** The milliseconds of a round in the newest tasks, newest last. */
+  /** Milliseconds per round in recent tasks, newest last. */
   private measured: number[] = [];
 
   constructor(private readonly cost: number) {
-    const threads = Math.max(1, Math.min(MAX_THREADS, availableParallelism() - 1)); // a core stays free for the event loop
+    const threads = Math.max(1, Math.min(MAX_THREADS, availableParallelism() - 1)); // leave a core for the event loop
     this.turns = new Turns(threads);
     this.pool = new Piscina({
       filename: path.join(__dirname, `passwords.worker${path.extname(__filename)}`),
       minThreads: 1,
       maxThreads: threads,
-      // The TypeScript loader among them; a worker takes no limits of the heap, which is its process' own.
+      // Keeps the TypeScript loader. Heap limits apply to the whole process, and workers do not accept them.
       execArgv: process.execArgv.filter((flag) => !flag.startsWith("--max-")),
     });
-    // By the first login the time of a hash is known, and the code is warm.
-    this.hash("a first password", OWN_TURN).catch(() => undefined /* the first login will say so */);
+    // Measures the time of a hash and warms up the code before the first login.
+    this.hash("a first password", OWN_TURN).catch(() => undefined /* the first login will report the error */);
   }
 
-  /** Whether a password of this turn would be refused now, before anything else is done for it. @throws as `Turns.check` */
+  /** Checks whether this turn would be refused now, before any other work. @throws as `Turns.check` */
   checkRoom(turn: Turn): void {
-    this.turns.check(turn, () => this.expectedMs(roundsOf(this.cost))); // the least that any of them takes
+    this.turns.check(turn, () => this.expectedMs(roundsOf(this.cost))); // the minimum that any task takes
   }
 
   async hash(password: string, turn: Turn): Promise<string> {
@@ -62,8 +62,8 @@ export class Passwords {
   }
 
   /**
-   * Whether a password is right. Takes as long for nobody, and for a hash of any cost, as for the highest one.
-   * @returns where it is, also the hash of `next`, or without a `next` a new hash of this password if the cost of hashes has changed
+   * Whether a password is correct. Takes as long for an unknown account, and for a hash of any cost, as for the highest cost.
+   * @returns if it is correct, also the hash of `next`, or without `next` a new hash of this password if the configured cost has changed
    */
   async check({ password, hashed, highestCost, next }: Question, turn: Turn): Promise<{ isRight: boolean; hash?: string }> {
     const cost = Math.max(this.cost, highestCost);
@@ -87,7 +87,7 @@ export class Passwords {
     task: () => Parameters<F>[0],
   ): Promise<Awaited<ReturnType<F>>> {
     const work = (): Promise<unknown> => this.pool.run(task(), { name });
-    const result = (await this.turns.run(turn, () => this.expectedMs(rounds), work)) as Awaited<ReturnType<F>>; // of the worker's function of this name
+    const result = (await this.turns.run(turn, () => this.expectedMs(rounds), work)) as Awaited<ReturnType<F>>; // typed by the worker's function
     this.learn(result);
     return result;
   }

@@ -2,7 +2,7 @@ import bcrypt from "bcryptjs";
 import { costOf, roundsOf } from "./bcrypt-cost";
 
 /*
- * Runs in a worker thread: one hash takes up to half a second of CPU, which no event loop can spare.
+ * Runs in a worker thread: one hash takes up to half a second of CPU time, which would block the event loop.
  */
 
 export interface HashTask {
@@ -14,13 +14,13 @@ export interface CheckTask {
   password: string;
   /** Undefined for an account that does not exist. */
   hashed: string | undefined;
-  /** Work is done for this cost, whatever that of `hashed` is. */
+  /** The cost that the check takes, whatever the cost of `hashed`. */
   cost: number;
-  /** What to hash where the password is right. */
+  /** What to hash if the password is correct. */
   next: HashTask | undefined;
 }
 
-/** What a task has cost. */
+/** The cost of a task. */
 export interface Work {
   rounds: number;
   ms: number;
@@ -39,8 +39,8 @@ export async function check({ password, hashed, cost, next }: CheckTask): Promis
 }
 
 /**
- * Takes as long for nobody, and for a hash of a lower cost, as for one of `cost`: to the 2^own rounds of a hash those of
- * 2^own, 2^(own+1), … and 2^(cost-1) are added, which makes 2^cost.
+ * Takes as long for an unknown account, and for a hash of a lower cost, as for one of `cost`: the hash takes 2^own rounds, and the padding
+ * adds 2^own, 2^(own+1), … and 2^(cost-1) rounds, 2^cost in total.
  */
 async function compare(password: string, hashed: string | undefined, cost: number): Promise<boolean> {
   const own = hashed === undefined ? undefined : costOf(hashed);

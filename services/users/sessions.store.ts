@@ -5,43 +5,44 @@ import type { Database, Query } from "../../mixins/database";
 import { recordSession } from "./audit-log.store";
 import type { UserRow } from "./users.store";
 
-/** 256 bits, where RFC 6749, section 10.10, asks for 128. */
+/** 256 bits; RFC 6749, section 10.10, requires 128. */
 const TOKEN_BYTES = 32;
-/** Seconds by which a commit may come after the time that it wrote, and for which a verifier may take a token after its end. */
+/** Seconds that a commit may happen after the time that it wrote, and that a verifier may accept a token after its expiry. */
 export const LATE = 15;
 
 /**
- * From when on a gateway is told of what has changed: since it asked last ($1), but for what no access token ($2 seconds) is good any more; each with
- * LATE ($3). A time that the database's clock has not reached is of before it was set back, and all is told.
+ * SQL for the time from which changes are reported to a gateway: its last poll ($1), but not further back than the lifetime of an access
+ * token ($2 seconds); both less LATE ($3). If the time of the last poll lies in the future, the database's clock was set back since, and
+ * all changes within a token's lifetime are reported.
  */
 export const SINCE = `greatest(
   case when $1::timestamptz <= now() then $1::timestamptz - $3::int * interval '1 second' end,
   now() - ($2::int + $3::int) * interval '1 second')`;
-/** Most sessions told at once. */
+/** Maximum ended sessions per page. */
 const MAX_TOLD = 10_000;
-/** Most tokens forgotten at once; and sessions, each of which may have any number of tokens. */
+/** Maximum tokens and sessions deleted at once; a session may have any number of tokens. */
 const MAX_FORGOTTEN = 10_000;
 const MAX_SESSIONS_FORGOTTEN = 200;
-/** An access token may outlive its session by the highest ACCESS_TOKEN_TTL, and clocks differ: as long it must be possible to end it. */
+/** An access token may outlive its session by the maximum ACCESS_TOKEN_TTL plus clock differences: until then the session must be kept. */
 const REVOCABLE = "1 day 1 minute";
 
 const hashOf = (token: string): Buffer => createHash("sha256").update(token).digest();
 const newToken = (): string => randomBytes(TOKEN_BYTES).toString("base64url");
 
-/** What a login, or the renewal of one, gives. */
+/** The result of a login or a refresh. */
 export interface Grant {
   caller: Required<Caller>;
   refreshToken: string;
 }
 
-/** Most sessions of one person: all of them can be ended in one statement, and told to gateways, whatever somebody does. */
+/** Maximum sessions per user, so that all of them can be ended in one statement and reported to gateways. */
 const MAX_SESSIONS = 100;
 
 /**
- * Opens the session of a login, logs it, and notes an account's first one; ends the person's oldest one where there are too many.
- * @param ttl seconds that its refresh token is good for
- * @returns undefined where the password has changed since it was compared, or the account was disabled: its sessions have been
- * ended already. The person's row is locked to the end: whoever changes it then finds this session, and ends it
+ * Opens a session, writes the audit log, and records an account's first login. Ends the user's oldest sessions above the maximum.
+ * @param ttl lifetime of the refresh token, in seconds
+ * @returns undefined if the password has changed since it was compared or the account was disabled: those have ended its sessions
+ * already. The user's row stays locked until the commit, so any later change of it sees this session and ends it
  */
 export function openSession(
   db: Database,
@@ -76,10 +77,10 @@ async function endSurplus(query: Query, user: string): Promise<void> {
 }
 
 /**
- * Takes a refresh token and gives the next one. One that comes a second time is in two hands, and nobody knows whose are
- * the right ones: its session ends (RFC 9700, section 4.14.2).
- * @param ttl seconds that the next one is good for
- * @returns undefined where the token is unknown, used or expired, its session has ended, or its person is disabled
+ * Exchanges a refresh token for a new one. If a token is used twice, it may have been stolen, and it is unknown which client is the
+ * legitimate one, so its session ends (RFC 9700, section 4.14.2).
+ * @param ttl lifetime of the new refresh token, in seconds
+ * @returns undefined if the token is unknown, used or expired, its session has ended, or its user is disabled
  */
 export function renewSession(
   db: Database,
@@ -88,8 +89,8 @@ export function renewSession(
 ): Promise<Grant | undefined> {
   const refreshToken = newToken();
   return db.transaction(async (query) => {
-    // Of two that come at the same moment, one takes the row. The person's row is not locked: whoever refreshes without a pause
-    // would keep those waiting who disable, demote or log in that person.
+    // Of two concurrent uses, one gets the row. The user's row is not locked: a client that refreshes continuously would block
+    // those who disable, demote or log in that user.
     const [caller] = await query<Required<Caller>>(
       `with live as (
          select t.hash, u.id, u.role, s.id as session
@@ -110,8 +111,8 @@ export function renewSession(
       if (reused !== undefined) await recordSession(query, { actor: null, address }, "refresh.reused", reused.user_id);
       return undefined;
     }
-    // It may have ended since it was read: by a logout, or since its person was disabled or has a new password. A role that has changed
-    // since then is told to gateways for longer than this access token lives.
+    // The session may have ended since it was read: by a logout, a new password, or because the user was disabled. If the role has
+    // changed since, that is reported to gateways for longer than this access token's lifetime.
     const [alive] = await query(
       "update sessions set expires_at = now() + $2 * interval '1 second' where id = $1 and ended_at is null returning id",
       [caller.session, ttl],
@@ -122,7 +123,7 @@ export function renewSession(
   });
 }
 
-/** Ends the session that a refresh token, used or not, belongs to; an unknown one belongs to none. */
+/** Ends the session of a refresh token, used or not. Does nothing if the token is unknown. */
 export function endSession(db: Database, token: string, address: string | undefined): Promise<void> {
   return db.transaction(async (query) => {
     const [ended] = await query<{ user_id: string }>(
@@ -135,8 +136,8 @@ export function endSession(db: Database, token: string, address: string | undefi
 }
 
 /**
- * A new password ends all sessions of its person but the one that sets it.
- * @returns whether the password still was the one that had been compared, and the account is not disabled
+ * Sets a new password and ends all sessions of the user except the given one.
+ * @returns false if the password has changed since it was compared, or the account is disabled
  */
 export function changePassword(
   db: Database,
@@ -160,10 +161,10 @@ export function changePassword(
 }
 
 /**
- * The sessions that have ended since a moment, as far as an access token of theirs may still be good.
- * @param since `at` of an earlier answer
- * @param after `next` of the page before
- * @param ttl seconds that any access token is good for, at most
+ * The sessions that have ended since a given time, while an access token of theirs may still be valid.
+ * @param since `at` of an earlier result
+ * @param after `next` of the previous page
+ * @param ttl maximum lifetime of any access token, in seconds
  */
 export async function endedSessions(
   { query }: Database,
@@ -189,8 +190,8 @@ export async function endedSessions(
 }
 
 /**
- * @param ttl seconds that any access token is good for, at most
- * @returns those of these sessions that are not there, those of admins, and how long a token may still bear another role
+ * @param ttl maximum lifetime of any access token, in seconds
+ * @returns which of these sessions are unknown, which belong to admins, and until when a token may still contain an old role
  */
 export async function checkSessions({ query }: Database, ids: readonly string[], ttl: number): Promise<Result<typeof contract>> {
   const [row] = await query<Result<typeof contract>>(
@@ -200,13 +201,14 @@ export async function checkSessions({ query }: Database, ids: readonly string[],
      from unnest($1::uuid[]) as asked (id) left join sessions s on s.id = asked.id left join users u on u.id = s.user_id`,
     [ids, ttl, LATE],
   );
-  if (row === undefined) throw new Error("an aggregate gave no row");
+  if (row === undefined) throw new Error("an aggregate returned no row");
   return row;
 }
 
 /**
- * Forgets the used tokens of sessions that go on for ever, and the sessions that are over; each as many as a statement does quickly.
- * @param ttl seconds that a refresh token is good for: for as long a used one is known as such
+ * Deletes old used tokens, since a session that is refreshed continuously never ends, and ended or expired sessions. Deletes only as
+ * many as a statement handles quickly.
+ * @param ttl lifetime of a refresh token, in seconds; reuse is detected for as long
  * @returns whether there may be more
  */
 export async function forgetSessions({ query }: Database, ttl: number): Promise<boolean> {
@@ -219,7 +221,7 @@ export async function forgetSessions({ query }: Database, ttl: number): Promise<
     [MAX_SESSIONS_FORGOTTEN],
   );
   const ids = over.map(({ id }) => id);
-  // The tokens first: a session takes all that it has left with it, in one statement.
+  // Tokens first: deleting a session cascades to all its remaining tokens, in one statement.
   const tokens = await query(
     `delete from refresh_tokens where hash in (
        select t.hash from unnest($2::uuid[]) as s (id) cross join lateral (select hash from refresh_tokens where session_id = s.id limit $1) as t

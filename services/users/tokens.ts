@@ -3,7 +3,7 @@ import { promisify } from "node:util";
 import jwt from "jsonwebtoken";
 import { AUDIENCE, ISSUER, type Caller, type Jwk } from "../../contracts/users";
 
-/** RFC 8725 section 3.5 asks for 2048 bits at least. */
+/** RFC 8725, section 3.5, requires at least 2048 bits. */
 const MODULUS_LENGTH = 2048;
 
 export interface SigningKey {
@@ -11,7 +11,7 @@ export interface SigningKey {
   privateKey: KeyObject;
 }
 
-/** @returns a new private key as PEM, and its id: the key's thumbprint (RFC 7638), so that it names this key alone */
+/** @returns a new private key as PEM, and its id, the key's thumbprint (RFC 7638), which identifies this key only */
 export async function generateSigningKey(): Promise<{ kid: string; pem: string }> {
   const { privateKey, publicKey } = await promisify(generateKeyPair)("rsa", { modulusLength: MODULUS_LENGTH });
   const { e, kty, n } = publicKey.export({ format: "jwk" });
@@ -19,7 +19,7 @@ export async function generateSigningKey(): Promise<{ kid: string; pem: string }
   return { kid, pem: privateKey.export({ type: "pkcs8", format: "pem" }).toString() };
 }
 
-/** Parsed once: parsing a PEM takes longer than signing. */
+/** Parse each key only once: parsing a PEM takes longer than signing. */
 export const signingKey = (kid: string, pem: string): SigningKey => ({ kid, privateKey: createPrivateKey(pem) });
 
 export function publicJwk({ kid, privateKey }: SigningKey): Jwk {

@@ -3,15 +3,15 @@ import { FairQueue, overShare, shareOf, type Client } from "../../mixins/fair-qu
 
 export type Line = "logins" | "registrations";
 
-/** Who wants a password hashed, and until when. */
+/** A request for hashing a password: who makes it, and its deadline. */
 export interface Turn {
   readonly line: Line;
   readonly client: Client;
   /** By `performance.now()`. */
   readonly deadline: number;
-  /** Asked before the work is started: whether the caller is still there. */
+  /** Whether the caller is still connected; checked before the work is started. */
   readonly isWanted: () => boolean;
-  /** Set once work was started in this turn. */
+  /** Set once work has started in this turn. */
   isUsed?: true;
 }
 
@@ -22,17 +22,17 @@ interface Waiting {
   drop(error: Error): void;
 }
 
-/** A bound for memory; deadlines allow far fewer at a usual cost. */
+/** Bounds memory; at usual costs, deadlines allow far fewer. */
 const MAX_WAITING = 256;
-/** Seconds after which one that found too many others may try again. */
+/** `Retry-After` for a request refused because too many others are waiting, in seconds. */
 const RETRY_AFTER_SECONDS = 2;
 
 const tooMany = () => problem("SERVICE_UNAVAILABLE", "too many passwords are being hashed", { retryAfter: RETRY_AFTER_SECONDS });
 
 /**
- * The order in which passwords get a thread. Logins and registrations have a queue each and take turns while both wait, so
- * neither can make the other wait for more than one hash; within a queue turns rotate among clients. While nobody else
- * waits, one client may use all threads. Nothing waits that can't be served by its deadline, as far as can be foreseen.
+ * Decides the order in which passwords get a thread. Logins and registrations have separate queues, which alternate while both are
+ * waiting, so neither delays the other by more than one hash. Within a queue, turns rotate among clients. While no other client is
+ * waiting, one may use all threads. A request that is not expected to be served by its deadline is refused at once.
  */
 export class Turns {
   private readonly queues = { logins: new FairQueue<Waiting>(MAX_WAITING), registrations: new FairQueue<Waiting>(MAX_WAITING) };
@@ -41,9 +41,9 @@ export class Turns {
 
   constructor(private readonly threads: number) {}
 
-  /** Whether work would be refused now; before anything else is done for it. @throws as `run` does at once */
+  /** Checks whether work would be refused now, before any other work on the request. @throws the errors that `run` throws at once */
   check(turn: Turn, expectedMs: () => number): void {
-    // An idle thread tries what has any time left: what is expected may be wrong, and only work corrects it.
+    // An idle thread tries anything with time left: the expected time may be wrong, and only measuring work corrects it.
     if (this.hasIdleThread) {
       if (!turn.isWanted() || performance.now() > turn.deadline) throw tooLate();
       return;
@@ -54,14 +54,14 @@ export class Turns {
     if (queue.sizeOf(address) >= shareOf(Math.min(hashes, MAX_WAITING))) throw overShare();
     const before = queue.turnsBefore(address);
     const ofOthers = Math.min(this.queues[otherThan(turn.line)].size, before + 1);
-    if (before + ofOthers + this.running / 2 + this.threads > hashes) throw tooMany(); // what runs is taken for half done
+    if (before + ofOthers + this.running / 2 + this.threads > hashes) throw tooMany(); // running work counts as half done
   }
 
   /**
-   * Does the work when its turn comes.
-   * @param expectedMs how long it will take, as far as is known when asked
-   * @throws TOO_MANY_REQUESTS where this address waits for a quarter of what can be served, SERVICE_UNAVAILABLE at once where
-   * the deadline can't be met, or later where it could not be
+   * Runs the work when its turn comes.
+   * @param expectedMs the expected duration, by the current measurements
+   * @throws TOO_MANY_REQUESTS if this address has queued a quarter of what can be served; SERVICE_UNAVAILABLE at once if the deadline
+   * can't be met, or later if it could not be met after all
    */
   async run<T>(turn: Turn, expectedMs: () => number, work: () => Promise<T>): Promise<T> {
     this.check(turn, expectedMs);

@@ -35,7 +35,7 @@ type Users = Service &
     tidying: NodeJS.Timeout | undefined;
   };
 
-/** How often what is over is forgotten, in ms. Nodes may do it at the same moment. */
+/** Interval of the clean-up, in ms. Nodes may run it concurrently. */
 const TIDY_INTERVAL = 3_600_000;
 
 const MODEL = {
@@ -51,7 +51,7 @@ const MODEL = {
   },
 };
 
-/** The people, and the sole issuer of tokens. */
+/** User accounts and sessions; the only issuer of tokens. */
 export default function users(_broker: ServiceBroker, config: Config = loadConfig()): SchemaFor<Users> {
   return {
     name: "users",
@@ -95,7 +95,8 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
         const key = await this.keys.signing(); // before the token is spent
         const { refresh_token, address } = ctx.params;
         const renewed = await sessions.renewSession(this.db, refresh_token, { ttl: config.refreshTokenTtl, address });
-        if (renewed === undefined) throw problem("INVALID_REFRESH_TOKEN", "this refresh token is not good, or not any more: log in again");
+        if (renewed === undefined)
+          throw problem("INVALID_REFRESH_TOKEN", "this refresh token is invalid, expired or already used: log in again");
         return tokens(key, renewed, config.accessTokenTtl);
       }),
 
@@ -148,7 +149,7 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
 
       rotateKeys: implement(contract.rotateKeys, async function (this: Users, ctx) {
         const kid = await this.keys.rotate(ctx.params.at_once ?? false, adminOf(ctx));
-        this.logger.warn(`a new signing key was made: ${kid}`);
+        this.logger.warn(`a new signing key was created: ${kid}`);
         return { kid };
       }),
 
@@ -179,7 +180,7 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
       auditLog: implement(accounts.auditLog, async function (this: Users, ctx) {
         adminOf(ctx);
         const { limit = 20, cursor, subject, ...filter } = ctx.params;
-        const named = subject !== undefined && { subject: parseId(subject) ?? subject }; // what is no UUID is a row's id or a key's
+        const named = subject !== undefined && { subject: parseId(subject) ?? subject }; // otherwise a row id or a key id
         return this.lists.read((db) => auditLog.listAudit(db, { ...filter, ...named }, limit, cursor));
       }),
 
@@ -202,12 +203,12 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
         return changed.account;
       },
 
-      /** The id of the account that was tried, for the audit log. */
+      /** Looks up the id of the account with an e-mail address, for the audit log. */
       subjectOf(this: Users, email: string): () => Promise<string | null> {
         return async () => (await this.findUser({ email_key: emailKey(email) }))?.id ?? null;
       },
 
-      /** @throws ConfigError where the configured key is not the one that the signing keys are encrypted with */
+      /** @throws ConfigError if the configured key does not decrypt the signing keys */
       async encryptKeys(this: Users): Promise<void> {
         const count = await this.keys.reencrypt().catch((error: unknown) => {
           throw error instanceof KeyEncryptionError ? new ConfigError([error.message]) : error;
@@ -215,7 +216,7 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
         if (count > 0) this.logger.info(`${count} signing keys were encrypted with KEY_ENCRYPTION_KEY`);
       },
 
-      /** Forgets sessions and failed logins that are over, addresses that were not used for long, and old entries of the audit log. */
+      /** Deletes expired sessions and failed logins, addresses not used for long, and old entries of the audit log. */
       async tidy(this: Users): Promise<void> {
         const all = [
           () => forgetAttempts(this.db),
@@ -227,7 +228,7 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
           try {
             while (await forget()) if (this.broker.stopping) return;
           } catch (error) {
-            this.logger.warn("what is over was not forgotten; the next try is in an hour:", error);
+            this.logger.warn("expired rows could not be deleted; the next attempt is in an hour:", error);
           }
       },
     },
@@ -256,7 +257,7 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
 
 const REFUSALS = {
   USER_NOT_FOUND: "there is no such user",
-  LAST_ADMIN: "nobody would be left who is an admin",
+  LAST_ADMIN: "this is the last enabled admin account",
   FORBIDDEN: "this is for admins",
 } satisfies Record<Extract<Changed, { ok: false }>["refusal"], string>;
 const refused = (code: keyof typeof REFUSALS) => problem(code, REFUSALS[code]);

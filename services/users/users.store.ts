@@ -19,10 +19,10 @@ export const present = ({ id, email, role, created_at }: UserRow): User => ({
   created_at: created_at.toISOString(),
 });
 
-/** What e-mail addresses are compared by. */
+/** The form in which e-mail addresses are compared. */
 export const emailKey = (email: string): string => email.normalize("NFKC").toLowerCase();
 
-/** Makes the first admin; one who is there already is left alone, whatever the environment says. @returns whether it was made */
+/** Creates the first admin; an existing account is left unchanged, whatever the environment says. @returns whether it was created */
 export function ensureAdmin(db: Database, email: string, passwordHash: string): Promise<boolean> {
   return db.transaction(async (query) => {
     const [made] = await query<{ id: string }>(
@@ -34,7 +34,7 @@ export function ensureAdmin(db: Database, email: string, passwordHash: string): 
   });
 }
 
-/** A new account. @throws a unique violation where the e-mail has one, be it disabled */
+/** Creates an account. @throws a unique violation if the e-mail address has one, even a disabled one */
 export function insertUser(
   db: Database,
   { email, password_hash }: Pick<UserRow, "email" | "password_hash">,
@@ -46,15 +46,15 @@ export function insertUser(
        returning id, email, email_key, password_hash, role, created_at, disabled_at`,
       [email, emailKey(email), password_hash],
     );
-    if (user === undefined) throw new Error("an insert gave no row");
+    if (user === undefined) throw new Error("an insert returned no row");
     await record(query, { actor: user.id, address }, "user.registered", user.id);
     return user;
   });
 }
 
-/** The highest cost of a stored hash; 0 where there is none. */
+/** The highest cost of a stored hash; 0 if there is none. */
 export async function highestCost({ query }: Database): Promise<number> {
-  // The condition is that of the index.
+  // The condition must be that of the partial index.
   const [row] = await query<{ cost: number | null }>(
     "select max(substr(password_hash, 5, 2)::int) as cost from users where password_hash ~ '^\\$2[aby]\\$[0-9]{2}\\$'",
   );
@@ -64,7 +64,7 @@ export async function highestCost({ query }: Database): Promise<number> {
 /** Minutes for which the registration of an account may be repeated. */
 const REPEAT_MINUTES = 15;
 
-/** Whether an account is so new that its registration may be repeated: its first answer may have been lost. */
+/** Whether an account is so new that its registration may be repeated: the first response may have been lost. */
 export async function isJustRegistered({ query }: Database, id: string): Promise<boolean> {
   const rows = await query(
     "select 1 from users where id = $1 and first_login_at is null and disabled_at is null and created_at > now() - $2 * interval '1 minute'",
@@ -73,7 +73,7 @@ export async function isJustRegistered({ query }: Database, id: string): Promise
   return rows.length > 0;
 }
 
-/** Another hash of the same password. @returns whether the stored one still was the one that had been compared */
+/** Replaces the hash by another one of the same password. @returns false if the stored hash has changed since it was compared */
 export async function renewHash({ query }: Database, user: UserRow, passwordHash: string): Promise<boolean> {
   const renewed = await query("update users set password_hash = $3 where id = $1 and password_hash = $2 returning 1", [
     user.id,

@@ -173,7 +173,7 @@ test("npm start takes several URLs, and says so", async () => {
   if (!url) return;
   const namespace = `test-${randomUUID().slice(0, 8)}`;
   const node = await startProcess({ services: ["api"], env: { NAMESPACE: namespace, TRANSPORTER: `amqp://u:p@127.0.0.1:1, ${url}` } });
-  expect(node.output()).toContain(`joined by RabbitMQ at 127.0.0.1:1, ${new URL(url).host}`);
+  expect(node.output()).toContain(`connected through RabbitMQ at 127.0.0.1:1, ${new URL(url).host}`);
   expect(await node.stop()).toBe(0);
   await forget(url, namespace);
 });

@@ -71,7 +71,7 @@ describe("the console's outbox", () => {
 
 describe("the console's replay", () => {
   it("makes a parked announcement wait again, once", async () => {
-    expect(await typed("replay", { id: String(parked) })).toBe(`Announcement ${parked} is asked again.`);
+    expect(await typed("replay", { id: String(parked) })).toBe(`Outbox row ${parked} is pending again.`);
     expect(await typed("outbox", { options: { state: "parked" } })).toBe("None.");
     expect(await typed("replay", { id: String(parked) })).toBe("NOT_PARKED: this announcement is not parked");
   });

@@ -258,7 +258,7 @@ describe("what a repair leaves to a person", () => {
     const { id, product } = await ordered("CONFIRMED");
     await forget(id, product);
     const line = `  order.created    order ${id}: CONFIRMED, its reservation none`;
-    const left = "0 differences are for a person to decide.";
+    const left = "0 differences need a manual decision.";
     expect(await script()).toEqual({ code: 1, lines: [line, `1 repairs would be made by npm run repair -- --apply; ${left}`] });
     expect(await script("--apply")).toEqual({ code: 0, lines: [line, `1 repairs were made; ${left}`, "The audit is clean."] });
     expect(await script()).toEqual({ code: 0, lines: [`0 repairs would be made by npm run repair -- --apply; ${left}`] });

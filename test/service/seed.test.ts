@@ -41,8 +41,8 @@ describe("the demo catalogue", () => {
     const seller = items[0]?.seller_id ?? "";
     expect(new Set(items.map(({ seller_id }) => seller_id))).toEqual(new Set([seller]));
     expect(await call(shop.node("users"), me, {}, { meta: { user: { id: seller } } })).toMatchObject({ email, role: "user" });
-    expect(said[1]).toBe(`30 products are put on sale by the demo seller (user ${seller}); 0 were there.`);
-    expect(await fill(30)).toEqual({ said: ["Nothing to add: 30 demo products are there."], items });
+    expect(said[1]).toBe(`30 products were added for the demo seller (user ${seller}); 0 existed already.`);
+    expect(await fill(30)).toEqual({ said: ["Nothing to add: 30 demo products exist already."], items });
   });
 
   it("goes on where it was broken off, for the same seller, and leaves the products of others alone", async () => {
@@ -53,7 +53,7 @@ describe("the demo catalogue", () => {
     expect(items).toHaveLength(8);
     const more = await fill(40);
     expect(more.said).toEqual([
-      expect.stringMatching(/^33 products are put on sale by the demo seller \(user [0-9a-f-]{36}\); 7 were there\.$/),
+      expect.stringMatching(/^33 products were added for the demo seller \(user [0-9a-f-]{36}\); 7 existed already\.$/),
     ]);
     expect(new Set(more.items.map(({ seller_id }) => seller_id)).size).toBe(2);
     expect(more.items).toHaveLength(41);
@@ -62,7 +62,7 @@ describe("the demo catalogue", () => {
   it("tells how far it is where it is large, and finds all of it again", async () => {
     const { said } = await fill(2_100);
     expect(said.slice(1, -1)).toEqual(["1008 of 2100 …", "2000 of 2100 …"]);
-    expect((await fill(2_100)).said).toEqual(["Nothing to add: 2100 demo products are there."]);
+    expect((await fill(2_100)).said).toEqual(["Nothing to add: 2100 demo products exist already."]);
   });
 });
 
@@ -83,9 +83,9 @@ describe("npm run seed", () => {
   it("fills the databases that are named and ends with exit code 0", async () => {
     const { stdout, stderr } = await run("--products", "12");
     expect(stderr).toBe("");
-    expect(stdout).toMatch(/^The demo seller is \S+, with the password \S+\n12 products are put on sale .*\n$/);
+    expect(stdout).toMatch(/^The demo seller is \S+, with the password \S+\n12 products were added .*\n$/);
     expect(await onSale()).toHaveLength(12);
-    expect((await run("--products", "12")).stdout).toBe("Nothing to add: 12 demo products are there.\n");
+    expect((await run("--products", "12")).stdout).toBe("Nothing to add: 12 demo products exist already.\n");
   });
 
   it("that is interrupted ends at once, with exit code 0, and goes on the next time", async () => {
@@ -99,7 +99,7 @@ describe("npm run seed", () => {
   });
 
   it.each([
-    [["--products", "0"], /--products is "0": give a whole number from 1 to 1000000/],
+    [["--products", "0"], /--products is "0": set a whole number from 1 to 1000000/],
     [["--products", "many"], /--products is "many"/],
     [["--password", "short"], /--password must have at least 8 characters/],
     [["--product", "3"], /Unknown option '--product'/],
