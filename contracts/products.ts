@@ -149,7 +149,12 @@ export const quote = action("products.quote", {
 });
 export type Quote = Static<typeof quote.result>[number];
 
-export const Shortage = closed({ product_id: Id, wanted: Type.Integer(), available: Type.Integer() });
+export const Shortage = closed({
+  product_id: Id,
+  wanted: Type.Integer(),
+  /** Units left; null if the product is no longer sold. */
+  available: nullable(Type.Integer()),
+});
 export type Shortage = Static<typeof Shortage>;
 
 /** By it an order knows that a reply is about its own lines: see `digestOf`. */

@@ -64,8 +64,16 @@ export function place(lines: readonly Line[], quotes: readonly Quote[]): Placeme
 
 export const total = (lines: readonly OrderLine[]): number => lines.reduce((sum, line) => sum + line.unit_price_cents * line.quantity, 0);
 
-export const describeShortages = (shortages: readonly Shortage[]): string =>
-  `not enough stock: ${shortages.map((s) => `product ${s.product_id}: ${s.wanted} wanted, ${s.available} left`).join("; ")}`;
+/** The reason of a rejected order, and the detail of an order request that is refused for the same. */
+export function describeShortages(shortages: readonly Shortage[]): string {
+  const short = shortages.filter(({ available }) => available !== null);
+  const gone = shortages.filter(({ available }) => available === null);
+  const reasons = [];
+  if (short.length > 0)
+    reasons.push(`not enough stock: ${short.map((s) => `product ${s.product_id}: ${s.wanted} wanted, ${s.available ?? 0} left`).join("; ")}`);
+  if (gone.length > 0) reasons.push(`no longer sold: ${gone.map((s) => `product ${s.product_id}`).join(", ")}`);
+  return reasons.join("; ");
+}
 
 /*
  *  PENDING ──stock reserved──▶ CONFIRMED ──cancel──▶ CANCELLED

@@ -60,8 +60,8 @@ export function netChanges(movements: readonly StockMovement[]): Map<string, num
 }
 
 function shortage(line: Line, left: Shelf): Shortage[] {
-  const available = left.get(line.product_id) ?? 0;
-  return available < line.quantity ? [{ product_id: line.product_id, wanted: line.quantity, available }] : [];
+  const available = left.get(line.product_id) ?? null;
+  return available === null || available < line.quantity ? [{ product_id: line.product_id, wanted: line.quantity, available }] : [];
 }
 
 function move(left: Map<string, number>, order_id: string, kind: StockMovement["kind"], product_id: string, delta: number): StockMovement {

@@ -122,6 +122,14 @@ describe("place", () => {
     expect(placement).toEqual({ ok: false, refusal: { kind: "short", shortages } });
     expect(describeShortages(shortages)).toBe(`not enough stock: product ${testId(1)}: 6 wanted, 5 left`);
   });
+
+  it("a product that was taken off sale is described as no longer sold, not as sold out", () => {
+    const gone = [2, 3].map((product) => ({ product_id: testId(product), wanted: 1, available: null }));
+    expect(describeShortages(gone)).toBe(`no longer sold: product ${testId(2)}, product ${testId(3)}`);
+    expect(describeShortages([{ product_id: testId(1), wanted: 6, available: 5 }, ...gone])).toBe(
+      `not enough stock: product ${testId(1)}: 6 wanted, 5 left; no longer sold: product ${testId(2)}, product ${testId(3)}`,
+    );
+  });
 });
 
 describe("the state machine", () => {

@@ -163,8 +163,8 @@ describe("reserve", () => {
             movements.filter((m) => m.order_id < order_id),
           );
           const short = wanted
-            .map((l) => ({ product_id: l.product_id, wanted: l.quantity, available: left.get(l.product_id) ?? 0 }))
-            .filter((s) => s.available < s.wanted);
+            .map((l) => ({ product_id: l.product_id, wanted: l.quantity, available: left.get(l.product_id) ?? null }))
+            .filter((s) => s.available === null || s.available < s.wanted);
           expect(outcomes[i]).toEqual(
             short.length > 0
               ? { order_id, outcome: "REJECTED", lines_digest: digestOf(wanted), shortages: short }
@@ -196,7 +196,7 @@ describe("reserve", () => {
     ];
     const { outcomes } = reserve(batch, new Map([[P1, 2], [P2, 1]])); // prettier-ignore
     expect(outcomes).toMatchObject([
-      { order_id: testId(1), outcome: "REJECTED", shortages: [{ product_id: UNKNOWN, wanted: 1, available: 0 }] },
+      { order_id: testId(1), outcome: "REJECTED", shortages: [{ product_id: UNKNOWN, wanted: 1, available: null }] },
       { order_id: testId(2), outcome: "RESERVED" },
     ]);
   });
