@@ -9,13 +9,27 @@ import type { Exchange } from "./exchange";
 import type { Alias, Api, RoutedRequest } from "./gateway";
 import { countParts, limitParts } from "./parts";
 import { problemDetails } from "./problem";
-import { bodyRefusal, hasBody, hotProduct, ignoreBody, isProbe, parseJson, pathOf, requestId, splitTarget } from "./request";
+import {
+  bodyRefusal,
+  hasBody,
+  hotProduct,
+  ignoreBody,
+  isProbe,
+  parseJson,
+  pathOf,
+  requestId,
+  splitTarget,
+  targetRefusal,
+  useOriginForm,
+  WHOLE_SERVER,
+} from "./request";
 import type { Reply } from "./route";
 import { readProduct } from "./routes";
 import { refuseAtOnce } from "./unserved";
 
 /** Maximum characters of a path in the log: a client may send 16 KiB. */
 const MAX_LOGGED = 200;
+const METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
 
 /**
  * Admits requests, cheapest checks first: the address's share, the token, the user's share, the body, and then the request's turn.
@@ -25,6 +39,7 @@ export function intake(): Partial<ServiceSchema> {
     methods: {
       /** Entry point of every request. */
       httpHandler(this: Api, req: IncomingMessage, res: ServerResponse): void {
+        useOriginForm(req);
         countParts(req);
         this.connections.open(requestId(req), req, res, (exchange) => {
           this.begin(exchange);
@@ -82,18 +97,19 @@ export function intake(): Partial<ServiceSchema> {
 
       async take(this: Api, exchange: Exchange): Promise<void> {
         const { id, req, res } = exchange;
-        const product = hotProduct(req);
-        if (product !== undefined) return this.readProduct(exchange, product);
-        if (req.headers.host === undefined && req.httpVersion === "1.1") {
-          this.sendProblem(req, res, problemDetails("BAD_REQUEST", id, "a Host header is needed")); // RFC 9112, 3.2
+        const refusal = targetRefusal(req);
+        if (refusal !== undefined) {
+          this.sendProblem(req, res, problemDetails("BAD_REQUEST", id, refusal));
           return;
         }
+        const product = hotProduct(req);
+        if (product !== undefined) return this.readProduct(exchange, product);
         if (req.method !== "OPTIONS") return this.routed(exchange);
         if (this.cors.isPreflight(req)) {
           this.send(req, res, { status: 204, headers: this.cors.preflightHeaders(req) });
           return;
         }
-        const methods = this.methodsOf(pathOf(req));
+        const methods = pathOf(req) === WHOLE_SERVER ? METHODS : this.methodsOf(pathOf(req));
         if (methods.length === 0) this.send404(req, res);
         else this.send(req, res, { status: 204, headers: { Allow: [...methods, "OPTIONS"].join(", ") } });
       },

@@ -13,6 +13,30 @@ export function requestId(req: IncomingMessage): string {
   return typeof given === "string" && REQUEST_ID.test(given) ? given : randomUUID();
 }
 
+/** The target of a server-wide request (RFC 9110, 7.1). */
+export const WHOLE_SERVER = "*";
+
+/** Brings a target in absolute form, as proxies may send it, into origin form (RFC 9112, 3.2.2). */
+export function useOriginForm(req: IncomingMessage): void {
+  if (req.url === undefined || req.url.startsWith("/")) return;
+  const authority = /^https?:\/\/[^/?#]*/i.exec(req.url)?.[0];
+  if (authority === undefined) return;
+  const rest = req.url.slice(authority.length);
+  req.url = rest.startsWith("/") ? rest : `/${rest}`;
+}
+
+/**
+ * Why a request can't be served, judged by its Host header and target (RFC 9112, 3.2): two Host headers might mean one thing to a proxy and
+ * another one here.
+ */
+export function targetRefusal({ headers, httpVersion, method, rawHeaders, url = "" }: IncomingMessage): string | undefined {
+  let hosts = 0;
+  for (let i = 0; i < rawHeaders.length; i += 2) if (rawHeaders[i]?.length === 4 && rawHeaders[i]?.toLowerCase() === "host") hosts++;
+  if (hosts > 1) return "only one Host header is allowed";
+  if (headers.host === undefined && httpVersion === "1.1") return "a Host header is needed";
+  return url.startsWith("/") || (url === WHOLE_SERVER && method === "OPTIONS") ? undefined : "the target must be a path";
+}
+
 /** The path without the query, which may contain anything. */
 export const pathOf = (req: IncomingMessage): string => halves(req.url ?? "/")[0];
 

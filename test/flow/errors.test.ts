@@ -330,10 +330,21 @@ describe("in one process", () => {
     ["two lengths", "BAD_REQUEST", "POST /token HTTP/1.1|Host: a|Content-Length: 3|Transfer-Encoding: chunked||0"],
     ["24 KB of headers", "BAD_REQUEST", `GET / HTTP/1.1|Host: a|X-Canary: ${"canary".repeat(4_000)}`],
     ["no Host", "BAD_REQUEST", "GET /me HTTP/1.1|Connection: close"],
+    ["two Hosts", "BAD_REQUEST", "GET /me HTTP/1.1|Host: a|HOST: a|Connection: close"],
+    ["two Hosts, at the most frequent read", "BAD_REQUEST", `GET /products/${testId(1)} HTTP/1.1|Host: a|Host: b|Connection: close`],
+    ["a target in absolute form", "UNAUTHENTICATED", "GET http://shop.example/me HTTP/1.1|Host: a|Connection: close"],
+    ["a target in absolute form without a path", "NOT_FOUND", "GET https://shop.example?q=1 HTTP/1.1|Host: a|Connection: close"],
+    ["an asterisk with another method than OPTIONS", "BAD_REQUEST", "GET * HTTP/1.1|Host: a|Connection: close"],
+    ["a target that is no path", "BAD_REQUEST", "GET ftp://shop.example/me HTTP/1.1|Host: a|Connection: close"],
     ["an unknown expectation", "NOT_FOUND", "GET /nowhere HTTP/1.1|Host: a|Expect: canary|Connection: close"],
     ["a rare method", "METHOD_NOT_ALLOWED", "TRACE /products HTTP/1.1|Host: a|Connection: close"],
   ])("%s over a raw socket → %s", async (_what, code, head) => {
     expectProblem(await overSocket(...head.split("|")), code);
+  });
+
+  it("OPTIONS * responds with the methods of the server", async () => {
+    const { status, headers } = await overSocket("OPTIONS * HTTP/1.1", "Host: a", "Connection: close");
+    expect([status, headers.get("allow")]).toEqual([204, "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"]);
   });
 
   it.each([128, 32, 1])("a request id of %i characters is kept", async (length) => {
