@@ -6,9 +6,9 @@ import type { Outcome, Refusal } from "../../contracts/products";
 import { answer } from "../../services/products/answers";
 import { testId } from "../support/ids";
 
-describe("the answer to an event of several orders", () => {
+describe("the reply to an event with several orders", () => {
   const FULL = ["SERVICE_UNAVAILABLE", "TOO_MANY_REQUESTS"] as const;
-  it.each(FULL)("tells outcomes and refusals, also where another order is met with silence, and then says why: %s", async (code) => {
+  it.each(FULL)("reports outcomes and refusals even if another order gets no reply, and then rejects with the reason: %s", async (code) => {
     const told: { settled: Outcome[]; refused: Refusal[] } = { settled: [], refused: [] };
     const broker = new ServiceBroker({ logger: false });
     jest.spyOn(broker, "emit").mockImplementation((event: string, payload?: { orders: never[] }) => {
