@@ -40,7 +40,7 @@ async function insertOrders(count: number, status: string, lines = 0): Promise<s
   return rows.map(({ id }) => id);
 }
 
-/** Inserts the matching reservations, with lines in another order. */
+/** Inserts the matching reservations, with lines that are not sorted by product. */
 async function reserve(orders: string[], state = "RESERVED"): Promise<void> {
   const { rows } = await book.query<{ order_id: string; lines: object[] }>(
     `select o.order_id, coalesce((select jsonb_agg(jsonb_build_object('product_id', product_id, 'quantity', quantity) order by quantity)

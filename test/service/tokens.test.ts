@@ -115,8 +115,8 @@ const ATTACKS: Readonly<Record<string, () => Forgery>> = {
   "no signature": () => ({ signed: unsigned }),
   "RS512 by the right key": () => ({ header: { alg: "RS512" }, signed: (input) => sign("sha512", Buffer.from(input), key.private_key) }),
   "PS256 by the right key": () => ({ header: { alg: "PS256" }, signed: pss }),
-  "the right key id and another's key": () => ({ signed: rs256(attacker.privateKey) }),
-  "claims that are no JSON, signed by nobody": () => ({ claims: "not JSON", signed: unsigned }),
+  "the right key id, signed by another key": () => ({ signed: rs256(attacker.privateKey) }),
+  "claims that are no JSON, unsigned": () => ({ claims: "not JSON", signed: unsigned }),
 };
 const each = (what: string, values: readonly unknown[], forgery: (value: unknown) => Forgery) =>
   values.map((value) => [`${what} ${JSON.stringify(value)}`, () => forgery(value)] as const);

@@ -18,7 +18,7 @@ describe("the reply to an event with several orders", () => {
     const [released, silent, broken, malformed] = [testId(1), testId(2), testId(3), testId(4)];
     const work = ({ order_id }: { order_id: string }): Promise<Outcome> => {
       if (order_id === released) return Promise.resolve({ order_id, outcome: "RELEASED", lines_digest: NO_LINES });
-      throw order_id === silent ? problem(code, "too much is waiting") : new Error("it is broken");
+      throw order_id === silent ? problem(code, "too much is waiting") : new Error("it failed");
     };
     const asked = [{ order_id: released }, { order_id: silent }, { order_id: broken }, { order_id: malformed, what: "is this?" }];
     await expect(answer(broker, orderCancelled, CancelledOrder, asked, work)).rejects.toThrow("too much is waiting");
