@@ -72,7 +72,7 @@ describe("an entry is left by", () => {
       await client.post("/register", { ...credentials, password: "another horse" }, { headers });
       const second = await ok(client.post("/token/refresh", { refresh_token: first["refresh_token"] }, { headers }));
       await ok(client.post("/logout", { refresh_token: second["refresh_token"] }, { headers }));
-      await ok(client.post("/logout", { refresh_token: second["refresh_token"] }, { headers })); // the session has ended already, so nothing is logged
+      await ok(client.post("/logout", { refresh_token: second["refresh_token"] }, { headers })); // already ended: logs nothing
       const third = await ok(client.post("/token", credentials, { headers }));
       await ok(client.post("/token/refresh", { refresh_token: third["refresh_token"] }, { headers }));
       for (let i = 0; i < 3; i++) await client.post("/token/refresh", { refresh_token: third["refresh_token"] }, { headers });

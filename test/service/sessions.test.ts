@@ -420,6 +420,6 @@ it("while users is unavailable, tokens stay valid", async () => {
   await expectAlive(session);
   await Promise.all(shop.nodes.slice(2).map((node) => node.stop()));
   for (const gateway of gateways)
-    expect(refusal(await gateway.get("/orders", { token: session.access_token }))).toEqual([503, "SERVICE_UNAVAILABLE"]); // no node hosts orders here
+    expect(refusal(await gateway.get("/orders", { token: session.access_token }))).toEqual([503, "SERVICE_UNAVAILABLE"]); // no orders node here
   expect(refusal(await anywhere().get("/orders", { token: "none" }))).toEqual([401, "UNAUTHENTICATED"]);
 });

@@ -46,7 +46,7 @@ describe("the newest release before HEAD", () => {
   it("is refused if its package.json has another version", async () => {
     commit("Release 0.2.0", "0.1.9");
     commit("Go on");
-    await expect(newestRelease(root)).rejects.toThrow("its package.json says 0.1.9");
+    await expect(newestRelease(root)).rejects.toThrow("its package.json has version 0.1.9");
   });
 
   it("is not guessed in a shallow clone", async () => {
