@@ -54,7 +54,7 @@ describe("the shop as processes over RabbitMQ, two each for products and orders 
     if (databases !== undefined) await Promise.all(Object.values(databases).map((database) => database.drop()));
   });
 
-  it("RabbitMQ knows each node by its id", async () => {
+  it("RabbitMQ lists each node by its id", async () => {
     for (const id of amqp === undefined ? [] : ids) {
       const connections = await connectionPids(id);
       if (connections !== undefined) expect(connections).toHaveLength(1);

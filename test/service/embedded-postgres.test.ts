@@ -198,7 +198,7 @@ test("an owner and its postmaster were killed: the next start has the data", asy
   expect(await query(next.url("shop"), "select answer from kept")).toEqual([[42]]);
 });
 
-test("a second process adopts the server of a living owner and does not stop it", async () => {
+test("a second process adopts the server of a running owner and does not stop it", async () => {
   const owner = await start("shop");
   const guest = startElsewhere();
 

@@ -133,7 +133,7 @@ describe("a claim", () => {
   });
 });
 
-describe("there is no reply", () => {
+describe("whether replies are missing", () => {
   beforeAll(() => open({ nodes: [["orders"]] }));
   afterAll(() => shop.stop());
   beforeEach(forget);

@@ -20,7 +20,7 @@ it("with a key, nothing of the signing key is visible, and it is decrypted uncha
   expect(cipher(NEW).decrypt(KID, stored)).toEqual({ pem: PEM, isCurrent: true });
 });
 
-it("each encryption has a nonce of its own", () => {
+it("each encryption uses a new nonce", () => {
   const stored = Array.from({ length: 100 }, () => cipher(NEW).encrypt(KID, PEM));
   expect(new Set(stored.map((text) => text.split(":")[1])).size).toBe(100);
 });

@@ -110,7 +110,7 @@ it("after users was unavailable and a pause, a request waits, and sees the sessi
   expect(revocations.hasEnded("s")).toBe(true);
 });
 
-it("a session is remembered until its last token has expired, by the clock that wrote the times", async () => {
+it("an ended session is kept until its last token has expired, by the clock that wrote the times", async () => {
   const { state, revocations } = issuer();
   Object.assign(state, { at: 100, ended: [{ session: "s", until: 1_000 }] });
   for (const [at, remembered] of [
