@@ -128,9 +128,7 @@ async function main(): Promise<number> {
   }
   checkRows();
   if (layouts().includes("nodes") && !RabbitMQ.isInstalled()) {
-    console.error(
-      "The layout of four processes needs Debian's rabbitmq-server, which is not installed: apt-get install rabbitmq-server",
-    );
+    console.error("The layout of four processes needs Debian's rabbitmq-server, which is not installed: apt-get install rabbitmq-server");
     return 2;
   }
   if (options.report !== undefined) checkReport(options.report, SECTION);

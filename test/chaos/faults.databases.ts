@@ -95,7 +95,7 @@ function urlOf(system: System, service: DatabaseName): string {
 
 async function connect(system: System, service: DatabaseName): Promise<Client> {
   const client = new Client({ connectionString: urlOf(system, service), application_name: OTHERS, connectionTimeoutMillis: 5_000 });
-  client.on("error", () => undefined); // fails the next statement as well
+  client.on("error", () => undefined); // the next statement fails as well
   await client.connect();
   return client;
 }

@@ -141,9 +141,13 @@ async function ordersFallBack(chaos: Chaos, servers: Servers, way: Way): Promise
 
   const decided = await repair(chaos);
   for (const { id = "" } of overtaken)
-    expect(decided.get(id) === "PENDING, its reservation RELEASED", `order ${id}, whose stock was released, is not listed for a manual decision`);
+    expect(
+      decided.get(id) === "PENDING, its reservation RELEASED",
+      `order ${id}, whose stock was released, is not listed for a manual decision`,
+    );
   const cancels = new Set([...load.orders.values()].filter(({ cancel }) => cancel !== undefined).map(({ id }) => id));
-  for (const [id, what] of decided) expect(cancels.has(id), `order ${id}, which was never cancelled, is listed for a manual decision: ${what}`);
+  for (const [id, what] of decided)
+    expect(cancels.has(id), `order ${id}, which was never cancelled, is listed for a manual decision: ${what}`);
   for (const order of lost) expect((await reservationOf(chaos, order)) === "RELEASED", `lost order ${order.id ?? ""} holds stock`);
   await confirmed(chaos, 5, few, 1); // now it can be sold
 }
@@ -167,8 +171,14 @@ async function productsFallBack(chaos: Chaos, servers: Servers, way: Way): Promi
 
   const decided = await repair(chaos);
   for (const [id, what] of decided)
-    expect(what === "CONFIRMED, its reservation REJECTED", `order ${id} is listed for a manual decision, although its stock is available: ${what}`);
-  expect(sold.filter(({ id = "" }) => decided.has(id)).length === 3, "of five orders for a product with two units left, not exactly three are listed");
+    expect(
+      what === "CONFIRMED, its reservation REJECTED",
+      `order ${id} is listed for a manual decision, although its stock is available: ${what}`,
+    );
+  expect(
+    sold.filter(({ id = "" }) => decided.has(id)).length === 3,
+    "of five orders for a product with two units left, not exactly three are listed",
+  );
   for (const { id = "" } of ofNewcomer) expect(decided.has(id), `order ${id} of a lost product is not listed`);
   for (const order of early) expect((await reservationOf(chaos, order)) === "RELEASED", `cancelled order ${order.id ?? ""} holds stock`);
 }

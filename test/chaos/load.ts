@@ -197,7 +197,8 @@ export class Load {
       this.losses.counts.orders++;
       delete record.cancel;
       this.noteOrder(record, answer);
-    } else this.violations.push(`the response to key ${record.key} was ${status ?? ""} ${body ?? ""}, then ${answer.status} ${answer.body}`);
+    } else
+      this.violations.push(`the response to key ${record.key} was ${status ?? ""} ${body ?? ""}, then ${answer.status} ${answer.body}`);
   }
 
   async cancel(record: OrderRecord): Promise<void> {

@@ -219,7 +219,7 @@ export class PatroniCluster {
     };
   }
 
-  /** As in Patroni's own example. */
+  /** Starts HAProxy, configured as in Patroni's own example. */
   private startProxy(): void {
     const servers = this.members.map(({ name, port, rest }) => `  server ${name} 127.0.0.1:${port} maxconn 100 check port ${rest}`);
     const file = path.join(this.folder, "haproxy.cfg");

@@ -33,7 +33,8 @@ export async function newestRelease(root = ROOT): Promise<Release | undefined> {
     const version = SUBJECT.exec(subject)?.[1];
     if (version === undefined) continue;
     const release = await named(revision, root);
-    if (release.version !== version) throw new Error(`${revision} has the subject "${subject}", but its package.json has version ${release.version}`);
+    if (release.version !== version)
+      throw new Error(`${revision} has the subject "${subject}", but its package.json has version ${release.version}`);
     return release;
   }
   return undefined;

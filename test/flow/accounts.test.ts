@@ -10,12 +10,12 @@ import { EventStream } from "../support/events";
 import { testId } from "../support/ids";
 import { ADMIN, startShop, urlOf, type Shop } from "../support/shop";
 
-/** The API promises 2 s; the rest is for a busy machine. */
+/** The API promises 2 s; the rest allows for a busy machine. */
 const SOON_MS = 2_500;
-/** Streams that read nothing by themselves: what ends them is the session. */
+/** Streams without periodic reads, so that only the session can end them. */
 const NEVER = 3_600_000;
 
-/** Two gateways and two nodes of users: whatever one does holds at the other. */
+/** Two gateways and two users nodes, so that changes by one must take effect at the other. */
 let shop: Shop;
 let gateways: Client[];
 let admin: Client;
@@ -72,7 +72,7 @@ async function set(id: string, changes: object): Promise<void> {
 }
 const code = ({ status, body }: Answer): unknown => [status, body["code"]];
 
-/** Each gateway is asked until it answers so. */
+/** Waits until each gateway responds with the status. */
 const everywhere = (what: string, path: string, { access_token }: Session, status: number): Promise<unknown> =>
   Promise.all(
     gateways.map((gateway) => until(what, async () => (await gateway.get(path, { token: access_token })).status === status, SOON_MS)),
@@ -83,7 +83,7 @@ const follow = (gateway: Client, token: string, order: string): Promise<EventStr
   return EventStream.open(client, order);
 };
 
-/** A confirmed order, whose streams stay open. */
+/** Places an order and waits until it is confirmed; its streams stay open. */
 async function confirmed(token: string): Promise<string> {
   const client = new Client(shop.url);
   client.token = token;
@@ -92,8 +92,8 @@ async function confirmed(token: string): Promise<string> {
   return id;
 }
 
-describe("a person whom a restored backup of user_db has lost", () => {
-  it("is out within 2 s on every gateway, tokens and open streams; a new person's id is another", async () => {
+describe("a user who is missing after user_db was restored from a backup", () => {
+  it("loses tokens and open streams within 2 s on every gateway, and a new account gets another id", async () => {
     const person = await register();
     const neighbour = await logIn(await register());
     const session = await logIn(person);
@@ -111,7 +111,7 @@ describe("a person whom a restored backup of user_db has lost", () => {
     expect((await anywhere().get("/orders", { token: neighbour.access_token })).status).toBe(200);
   });
 
-  it("and was not there when its token was first used: it is refused within 2 s from then on", async () => {
+  it("is refused within 2 s of the first use of the token, if it is first used after the restore", async () => {
     const session = await logIn(await register());
     const { sid } = jwt.decode(session.access_token) as { sid: string };
     await inUsers("delete from sessions where id = $1", [sid]);
@@ -119,8 +119,8 @@ describe("a person whom a restored backup of user_db has lost", () => {
   });
 });
 
-describe("a person who is disabled", () => {
-  it("is out within 2 s on every gateway: tokens, refresh tokens, logins and open streams", async () => {
+describe("a disabled user", () => {
+  it("loses tokens, refresh tokens, logins and open streams within 2 s on every gateway", async () => {
     const person = await register();
     const neighbour = await logIn(await register());
     const sessions = [await logIn(person), await logIn(person)];
@@ -130,7 +130,7 @@ describe("a person who is disabled", () => {
 
     await set(person.id, { disabled: true });
     const since = performance.now();
-    // Nothing but the streams themselves asks, at first: they end although no request comes.
+    // The streams must end before any other request is sent.
     await until("the streams end", () => streams.every(({ state }) => state === "ended"), SOON_MS);
     for (const session of sessions) await everywhere("its token is refused", "/me", session, 401);
     expect(performance.now() - since).toBeLessThan(SOON_MS);
@@ -144,22 +144,22 @@ describe("a person who is disabled", () => {
     expect((await anywhere().get("/me", { token: neighbour.access_token })).status).toBe(200);
   });
 
-  it("has streams that outlive the time of the request that opened them: they end within 2 s too", async () => {
+  it("also loses streams within 2 s that have outlived the deadline of the request that opened them", async () => {
     const person = await register();
     const { access_token } = await logIn(person);
     const stream = await follow(gateways[1]!, access_token, await confirmed(access_token));
     const opened = performance.now();
-    await until("no request may take as long", () => performance.now() - opened > 5_500);
+    await until("the deadline of any request has passed", () => performance.now() - opened > 5_500);
     expect(stream.state).toBe("open");
     await call(shop.node("users"), disable, { id: person.id }, asSystem());
     await until("the stream ends", () => stream.state === "ended", SOON_MS);
   });
 
-  it("can log in when enabled again, and nothing from before comes back", async () => {
+  it("can log in when enabled again, and earlier sessions stay ended", async () => {
     const person = await register();
     const before = await logIn(person);
     await set(person.id, { disabled: true });
-    await set(person.id, { disabled: true }); // again is the same
+    await set(person.id, { disabled: true }); // a repeated change has no effect
     await set(person.id, { disabled: false });
     await everywhere("the old token is refused", "/me", before, 401);
     expect(code(await refresh(before))).toEqual([401, "INVALID_REFRESH_TOKEN"]);
@@ -168,7 +168,7 @@ describe("a person who is disabled", () => {
     expect((await refresh(after)).status).toBe(200);
   });
 
-  it("gets the answer of a wrong password, to the letter", async () => {
+  it("gets exactly the response of a wrong password", async () => {
     const person = await register();
     const wrong = await tryLogin({ ...person, password: "wrong" });
     await set(person.id, { disabled: true });
@@ -177,7 +177,7 @@ describe("a person who is disabled", () => {
     expect(body).toEqual(expected);
   });
 
-  it("while they log in and refresh, again and again: no session is left", async () => {
+  it("has no session left, even when disabled during repeated logins and refreshes", async () => {
     for (let round = 0; round < 5; round++) {
       const person = await register();
       const sessions = await Promise.all([1, 2, 3, 4].map(() => logIn(person)));
@@ -199,7 +199,7 @@ describe("a person who is disabled", () => {
   it.each([
     ["logs in", tryLogin, "INVALID_CREDENTIALS"],
     ["refreshes", (_person: Person, session: Session) => refresh(session), "INVALID_REFRESH_TOKEN"],
-  ])("and %s while that is being written: gets nothing", async (_what, act, refusal) => {
+  ])("who %s while the change is being written gets no tokens", async (_what, act, refusal) => {
     const person = await register();
     const session = await logIn(person);
     const database = new Postgres(shop.databases.users.url);
@@ -209,14 +209,14 @@ describe("a person who is disabled", () => {
     await database.query("update sessions set ended_at = now() where user_id = $1", [person.id]);
     let answered = false;
     const acting = act(person, session).finally(() => (answered = true));
-    await until("it waits for the change", async () => answered || (await isSomebodyWaiting()));
+    await until("the request waits for the change", async () => answered || (await isSomebodyWaiting()));
     await database.query("commit").finally(() => database.end());
     expect(code(await acting)).toEqual([401, refusal]);
   });
 });
 
-describe("an admin who is demoted", () => {
-  it("gets 403 within 2 s on every gateway, and keeps the session as a user; streams of others' orders end", async () => {
+describe("a demoted admin", () => {
+  it("gets 403 within 2 s on every gateway, and keeps the session as a user; streams of other users' orders end", async () => {
     const person = await register();
     await set(person.id, { role: "admin" });
     const session = await logIn(person);
@@ -227,7 +227,7 @@ describe("an admin who is demoted", () => {
 
     await set(person.id, { role: "user" });
     await until("the stream ends", () => stream.state === "ended", SOON_MS);
-    await everywhere("an admin's route is closed", "/admin/outbox", session, 403);
+    await everywhere("an admin route is refused", "/admin/outbox", session, 403);
     const me = await anywhere().get("/me", { token: session.access_token });
     expect([me.status, me.body["role"]]).toEqual([200, "user"]);
     const renewed = await refresh(session);
@@ -236,7 +236,7 @@ describe("an admin who is demoted", () => {
       expect((await gateway.get("/admin/outbox", { token: String(renewed.body["access_token"]) })).status).toBe(403);
   });
 
-  it("while they refresh: the token that still bears the old role counts as a user's for as long as it lives", async () => {
+  it("with a refresh in flight gets a token with the old role, which counts as a user's until it expires", async () => {
     const person = await register();
     await set(person.id, { role: "admin" });
     const session = await logIn(person);
@@ -247,19 +247,19 @@ describe("an admin who is demoted", () => {
     const refreshing = refresh(session);
     await until("the refresh waits for its session", isSomebodyWaiting);
     await set(person.id, { role: "user" });
-    await inUsers("update users set role_changed_at = role_changed_at - interval '2 s' where id = $1", [person.id]); // so long it waits
+    await inUsers("update users set role_changed_at = role_changed_at - interval '2 s' where id = $1", [person.id]); // simulates a long wait
     await database.query("commit").finally(() => database.end());
     const token = String((await refreshing).body["access_token"]);
     const { role, exp } = jwt.decode(token) as { role: string; exp: number };
     expect(role).toBe("admin");
-    await everywhere("an admin's route is closed", "/admin/outbox", { access_token: token, refresh_token: "" }, 403);
+    await everywhere("an admin route is refused", "/admin/outbox", { access_token: token, refresh_token: "" }, 403);
     const { roles = [] } = await call(shop.node("users"), revocations, {});
     expect(roles.find(({ user }) => user === person.id)?.until).toBeGreaterThanOrEqual(exp);
   });
 
-  it("can't change accounts in the meantime, whatever a gateway still believes", async () => {
+  it("can't change accounts in the meantime, even if a gateway doesn't know about the change yet", async () => {
     const person = await register();
-    const become = (role: string) => inUsers("update users set role = $2 where id = $1", [person.id, role]); // no gateway hears of it
+    const become = (role: string) => inUsers("update users set role = $2 where id = $1", [person.id, role]); // gateways aren't notified
     await become("admin");
     const session = await logIn(person);
     await become("user");
@@ -267,7 +267,7 @@ describe("an admin who is demoted", () => {
     expect(code(await patch(person.id, { role: "admin" }, session.access_token))).toEqual([403, "FORBIDDEN"]);
   });
 
-  it("and promoted again is one within 2 s by the same token, and by the next one", async () => {
+  it("who is promoted again is an admin within 2 s with the same token, and with the next one", async () => {
     const person = await register();
     await set(person.id, { role: "admin" });
     const session = await logIn(person);
@@ -278,7 +278,7 @@ describe("an admin who is demoted", () => {
     await everywhere("open by the next token", "/admin/outbox", (await refresh(session)).body as unknown as Session, 200);
   });
 
-  it("a user who is promoted works with the token that they hold within 2 s", async () => {
+  it("who was a user before: a promotion takes effect within 2 s with the same token", async () => {
     const person = await register();
     const session = await logIn(person);
     await everywhere("closed", "/admin/outbox", session, 403);
@@ -288,20 +288,20 @@ describe("an admin who is demoted", () => {
   });
 });
 
-describe("somebody who was made an admin after the moment to which user_db falls back", () => {
+describe("a user who was promoted after the backup from which user_db is restored", () => {
   const ADMINS_OWN = "/admin/outbox";
   const fallBack = (id: string) => inUsers("update users set role = 'user', role_changed_at = null where id = $1", [id]);
 
-  it("is one no longer, within 2 s on every gateway, by the token of before", async () => {
+  it("is no longer an admin within 2 s on every gateway, with the older token", async () => {
     const person = await register();
     const session = await logIn(person);
     await set(person.id, { role: "admin" });
     await everywhere("an admin's route is open", ADMINS_OWN, session, 200);
     await fallBack(person.id);
-    await everywhere("an admin's route is closed", ADMINS_OWN, session, 403);
+    await everywhere("an admin route is refused", ADMINS_OWN, session, 403);
   });
 
-  it("nor by a token that was renewed since and bears the role, even where another one is used beside it", async () => {
+  it("is no admin with a refreshed token that contains the role, even if another token is used at the same time", async () => {
     const person = await register();
     const session = await logIn(person);
     await set(person.id, { role: "admin" });
@@ -312,7 +312,7 @@ describe("somebody who was made an admin after the moment to which user_db falls
     await Promise.all(
       gateways.map((gateway) =>
         until(
-          "an admin's route is closed",
+          "an admin route is refused",
           async () => {
             const { status } = await gateway.get(ADMINS_OWN, { token: renewed.access_token });
             await gateway.get("/orders", { token: session.access_token });
@@ -324,7 +324,7 @@ describe("somebody who was made an admin after the moment to which user_db falls
     );
   });
 
-  it("and who was demoted after it is one again by the token that they hold", async () => {
+  it("is an admin again with the same token, if it was a demotion that came after the backup", async () => {
     const person = await register();
     const session = await logIn(person);
     await set(person.id, { role: "admin" });
@@ -346,7 +346,7 @@ describe("the last admin", () => {
     expect((await admin.get("/admin/outbox")).status).toBe(200);
   });
 
-  it("is left, whoever demotes and disables whom at the same moment", async () => {
+  it("is left, however admins demote and disable each other at the same moment", async () => {
     for (let round = 0; round < 5; round++) {
       await onlyAdmin();
       const other = await register();
@@ -354,7 +354,7 @@ describe("the last admin", () => {
       const { access_token } = await logIn(other);
       const answers = await Promise.all(
         round % 2 === 0
-          ? [patch(adminId, { role: "user" }), patch(other.id, { disabled: true }, access_token)] // each leaves
+          ? [patch(adminId, { role: "user" }), patch(other.id, { disabled: true }, access_token)] // each removes itself
           : [patch(other.id, { role: "user" }), patch(adminId, { disabled: true }, access_token)], // each removes the other
       );
       expect(answers.map(({ status }) => status).sort()).toEqual([200, round % 2 === 0 ? 409 : 403]);
@@ -367,7 +367,7 @@ describe("the last admin", () => {
 });
 
 describe("an account, for admins", () => {
-  it("is found by its e-mail in any case, and by no other", async () => {
+  it("is found by its e-mail in upper or lower case, and by no other", async () => {
     const { id, email } = await register();
     const found = await admin.get(`/admin/users?email=${encodeURIComponent(email.toUpperCase())}`);
     expect([found.status, found.headers.get("cache-control")]).toEqual([200, "no-store"]);
@@ -393,7 +393,7 @@ describe("an account, for admins", () => {
     expect(code(await patch((await register()).id, changes))).toEqual([status, refusal]);
   });
 
-  it("that nobody has → 404", async () => {
+  it("that does not exist → 404", async () => {
     for (const id of [testId(99_999_999), "abc"]) expect(code(await patch(id, { disabled: true }))).toEqual([404, "USER_NOT_FOUND"]);
   });
 });

@@ -27,7 +27,7 @@ beforeAll(async () => {
 });
 afterAll(() => shop.stop());
 
-describe("every action behind an admin's route", () => {
+describe("every action behind an admin route", () => {
   const ACTIONS = Object.values(ROUTES).flatMap(({ auth, contract }) => (auth === "admin" ? contract.name : []));
   const params = (name: string): object =>
     ({ "users.find": { email: "a" }, "users.update": { id: testId(1) }, "orders.replay": { id: 1 } })[name] ?? {};
@@ -43,7 +43,7 @@ describe("every action behind an admin's route", () => {
     ["products.reservations", { after: testId(0), upto: testId(1) }],
   ];
 
-  it.each([...ACTIONS.map((name) => [name, params(name)] as const), ...OTHERS])("%s %j asks for an admin itself", async (name, what) => {
+  it.each([...ACTIONS.map((name) => [name, params(name)] as const), ...OTHERS])("%s %j checks for an admin itself", async (name, what) => {
     const node = shop.node("api");
     const refused = (meta: object) => expect(node.call(name, what, { meta })).rejects;
     await refused({}).toMatchObject({ type: "UNAUTHENTICATED" });
@@ -52,7 +52,7 @@ describe("every action behind an admin's route", () => {
     await refused({ user: { id: stranger, role: "user" }, system: true }).toMatchObject({ type: "FORBIDDEN" });
   });
 
-  it("is the system's for no request, whatever it says", async () => {
+  it("can't be called as the system by a request, whatever its headers and body contain", async () => {
     metas = [];
     const headers = { system: "true", meta: '{"system":true}', "X-Meta-System": "true", "X-System": "true" };
     for (const path of ["/products?system=true&meta.system=true", "/me?$system=true", "/admin/outbox", "/admin/consistency"])
@@ -65,7 +65,7 @@ describe("every action behind an admin's route", () => {
   });
 });
 
-it("the shop itself reads and cancels anybody's order, and the audit log says so; with a user it is only that user", async () => {
+it("the shop itself may read and cancel any order, which the audit log records; on behalf of a user it has only that user's rights", async () => {
   const buyer = shop.client();
   await buyer.signUp();
   const id = String((await buyer.order(await buyer.createProduct({ quantity: 5 }), 1)).body["id"]);

@@ -14,11 +14,11 @@ beforeAll(async () => {
 });
 afterAll(() => shop.stop());
 
-describe("an announcement that breaks its contract", () => {
+describe("an outbox row that breaks its contract", () => {
   let id: number;
   let order: string;
 
-  it("is parked and told to an admin, its order says so, and others flow", async () => {
+  it("is parked and listed for admins, its order shows the reason, and other orders are processed", async () => {
     const product = await admin.createProduct({ quantity: 5 });
     const db = new Postgres(shop.databases.orders.url);
     await db.connect();
@@ -39,14 +39,14 @@ describe("an announcement that breaks its contract", () => {
 
     const sound = String((await admin.order(product, 1)).body["id"]);
     expect(await admin.decided(sound)).toMatchObject({ status: "CONFIRMED" });
-    await until("it is parked", async () => (await admin.get("/admin/outbox?state=parked")).body["items"].length === 1);
+    await until("the row is parked", async () => (await admin.get("/admin/outbox?state=parked")).body["items"].length === 1);
     const [item] = (await admin.get("/admin/outbox")).body["items"];
     expect(item).toMatchObject({ id, order_id: order, event: "order.created", state: "PARKED", last_error: "lines must be array" });
     expect((await admin.get(`/orders/${order}`)).body).toMatchObject({ status: "PENDING", reason: expect.stringContaining("parked") });
     expect((await admin.get("/admin/consistency")).body).toMatchObject({ ok: true, parked: 1 });
   });
 
-  it("is asked again when an admin replays it once it is mended, and its order is confirmed", async () => {
+  it("is published again when an admin repairs and replays it, and its order is confirmed", async () => {
     const db = new Postgres(shop.databases.orders.url);
     await db.connect();
     await db.query(
@@ -60,13 +60,13 @@ describe("an announcement that breaks its contract", () => {
   });
 
   it.each([
-    ["that is not parked any more", () => id, 409, "NOT_PARKED"],
-    ["that nobody knows", () => 999_999, 404, "NOT_FOUND"],
+    ["that is no longer parked", () => id, 409, "NOT_PARKED"],
+    ["that does not exist", () => 999_999, 404, "NOT_FOUND"],
   ])("%s can't be replayed", async (_which, which, status, code) => {
     expect(await admin.post(`/admin/outbox/${which()}/replay`)).toMatchObject({ status, body: { code } });
   });
 
-  it("is no business of a user", async () => {
+  it("is not accessible to a user", async () => {
     const client = shop.client();
     await client.signUp();
     expect(await client.get("/admin/outbox")).toMatchObject({ status: 403, body: { code: "FORBIDDEN" } });

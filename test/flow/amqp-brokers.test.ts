@@ -12,7 +12,7 @@ import { scrape } from "../support/prometheus";
 
 afterAll(killProcesses);
 
-situation("a node has queues that end with its connection, and calls to it are refused at once until it is back", async (world) => {
+situation("a node's queues are deleted with its connection, and calls to it are refused at once until it is back", async (world) => {
   const { a, b } = world;
   const gone = jest.fn();
   a.broker.localBus.on("$node.disconnected", gone);
@@ -20,7 +20,7 @@ situation("a node has queues that end with its connection, and calls to it are r
   await until("RabbitMQ has dropped its queues", async () => !(await exists(world.url, b.queue("REQ"))));
   const from = Date.now();
   await expect(world.ask("refused")).rejects.toMatchObject({ type: "REQUEST_REJECTED", retryable: true });
-  expect(Date.now() - from).toBeLessThan(1_000); // its time-out is 10 s, and heartbeats are missed for longer
+  expect(Date.now() - from).toBeLessThan(1_000); // the call's time-out is 10 s, and the heartbeat time-out is longer
   expect(gone.mock.calls).toMatchObject([[{ unexpected: true }]]);
   b.line.restore();
   await a.broker.waitForServices("worker", 10_000, 20);
@@ -28,13 +28,13 @@ situation("a node has queues that end with its connection, and calls to it are r
   expect(world.ran).toEqual(["answered"]);
 });
 
-situation("an event to a node that has just lost its connection makes it known as lost", async (world) => {
+situation("an event to a node that has just lost its connection marks the node as unavailable", async (world) => {
   const { a, b } = world;
   b.line.refuse();
   await until("RabbitMQ has dropped its queues", async () => !(await exists(world.url, b.queue("EVENT"))));
   expect(a.broker.registry.nodes.get(b.id)).toMatchObject({ available: true });
   await a.broker.emit("thing.happened", { n: 1 });
-  await until("a knows", () => !a.broker.registry.nodes.get(b.id).available, 1_000);
+  await until("a has noticed", () => !a.broker.registry.nodes.get(b.id).available, 1_000);
   b.line.restore();
   await a.broker.waitForServices("worker", 10_000, 20);
   await a.broker.emit("thing.happened", { n: 2 });
@@ -42,23 +42,23 @@ situation("an event to a node that has just lost its connection makes it known a
   expect(world.heard).toEqual([{ n: 2 }]);
 });
 
-situation("a node whose last connection RabbitMQ takes for alive gets its queues as soon as that is noticed", async (world) => {
+situation("a node whose last connection RabbitMQ still considers alive gets its queues once RabbitMQ notices the loss", async (world) => {
   const { b } = world;
   b.line.abandon();
-  await until("it has noticed", () => !b.connected);
-  await until("its queues are still another connection's", () =>
+  await until("b has noticed", () => !b.connected);
+  await until("its queues still belong to the old connection", () =>
     b.warned.mock.calls.some(([text]) => /queues of an earlier/.test(String(text))),
   );
-  await until("it is back", () => b.connected, 25_000);
+  await until("b is back", () => b.connected, 25_000);
   await world.a.broker.waitForServices("worker", 10_000, 20);
   expect(await world.ask("after")).toBe("after");
-  expect(b.line.accepted).toHaveLength(2); // one connection has waited
+  expect(b.line.accepted).toHaveLength(2); // a single new connection, which waited for the queues
 });
 
-situation("a second node with the id of another waits and says why, the first one goes on", async (world) => {
+situation("a second node with the same id waits and logs why, and the first one is unaffected", async (world) => {
   const { node: twin } = await world.node(1, world.b.id);
   const started = twin.broker.start();
-  await until("it says why", () => twin.warned.mock.calls.some(([text]) => String(text).includes("another node has the same NODE_ID")));
+  await until("it logs why", () => twin.warned.mock.calls.some(([text]) => String(text).includes("another node has the same NODE_ID")));
   expect(await world.ask("undisturbed")).toBe("undisturbed");
   expect(twin.connected).toBe(false);
   await world.b.broker.stop();
@@ -66,7 +66,7 @@ situation("a second node with the id of another waits and says why, the first on
   expect(twin.connected).toBe(true);
 });
 
-situation("a node starts although a queue of its id is left from an older version, and what waited there is dropped", async (world) => {
+situation("a node starts although a queue of its id is left from an older version, and the messages in it are dropped", async (world) => {
   const { node } = await world.node();
   const ran = jest.fn();
   node.broker.createService({ name: "late", actions: { work: ran } });
@@ -74,7 +74,7 @@ situation("a node starts although a queue of its id is left from an older versio
   await withChannel(world.url, async (channel) => {
     for (const packet of ["REQ", "EVENT"] as const) await channel.assertQueue(node.queue(packet), { durable: true, expires: 120_000 });
     channel.sendToQueue(node.queue("REQ"), Buffer.from(JSON.stringify(old)));
-    await channel.checkQueue(node.queue("REQ")); // answered when the message is there
+    await channel.checkQueue(node.queue("REQ")); // responds once the message is in the queue
   });
   await node.broker.start();
   await world.a.broker.waitForServices("late", 10_000, 20);
@@ -83,7 +83,7 @@ situation("a node starts although a queue of its id is left from an older versio
   expect(node.warned).not.toHaveBeenCalled();
 });
 
-/** A node with three URLs, and its lines from the one that it uses on. */
+/** A node with three URLs, and their proxies, beginning with the one in use. */
 async function startWithThree(world: World): Promise<[Node, Line, Line, Line]> {
   const { node, lines } = await world.node(3);
   await node.broker.start();
@@ -92,30 +92,30 @@ async function startWithThree(world: World): Promise<[Node, Line, Line, Line]> {
   return [node, first!, second!, third!];
 }
 
-situation("a node that loses its broker goes on at the next of its URLs at once, past one that refuses it", async (world) => {
+situation("a node that loses its broker switches to the next of its URLs at once, and skips one that refuses it", async (world) => {
   const [node, used, next, last] = await startWithThree(world);
   next.refuse();
   const from = Date.now();
   used.refuse();
   await until("it is connected again", () => node.connected && last.open === 1);
-  expect(Date.now() - from).toBeLessThan(3_000); // Moleculer waits for 5 s
+  expect(Date.now() - from).toBeLessThan(3_000); // Moleculer itself waits 5 s before it reconnects
   expect([used, next, last].map((line) => line.accepted.length)).toEqual([1, 1, 1]);
 });
 
-situation("a broker that can't be used and doesn't confirm the close is left before the next one is tried", async (world) => {
+situation("a connection to an unusable broker that doesn't confirm the close is dropped before the next one is tried", async (world) => {
   const [node, used, next, last] = await startWithThree(world);
   jest.spyOn(node.broker.transit!, "makeSubscriptions").mockImplementationOnce(() => {
     next.freeze();
     return Promise.reject(new Error("refused by the test"));
   });
   used.refuse();
-  await until("it is connected again", () => node.connected && last.open === 1, 30_000); // RabbitMQ has its queues for a while
-  expect(node.transporter.connection).not.toBeNull(); // the end of the one that was left is not taken for its own
+  await until("it is connected again", () => node.connected && last.open === 1, 30_000); // RabbitMQ keeps the queues for a while
+  expect(node.transporter.connection).not.toBeNull(); // the end of the dropped connection doesn't affect the new one
   await node.broker.waitForServices("worker", 10_000, 20);
   expect(await node.broker.call("worker.work", { label: "after" })).toBe("after");
 });
 
-situation("a broker that takes a connection and says nothing holds a node up for 5 s", async (world) => {
+situation("a broker that accepts a connection and stays silent delays a node by 5 s", async (world) => {
   const [node, used, next, last] = await startWithThree(world);
   next.swallow();
   const from = Date.now();
@@ -125,50 +125,53 @@ situation("a broker that takes a connection and says nothing holds a node up for
   expect(Date.now() - from).toBeLessThan(8_000);
 });
 
-situation("while RabbitMQ takes nothing a node is not ready and its gauge says why; what waits is refused at once", async (world) => {
-  const { a } = world;
-  const ops = await serveOps(a.broker, 0, "127.0.0.1");
-  const url = `http://127.0.0.1:${(ops.address() as AddressInfo).port}`;
-  const look = async () => {
-    const gateway = (await healthRoutes(a.broker)["GET /health/ready"]!.read({} as Input)({} as never, {} as never)) as {
-      status: number;
-      body: { checks: unknown[] };
+situation(
+  "while RabbitMQ accepts nothing, a node is not ready and its gauge shows why; pending calls are refused at once",
+  async (world) => {
+    const { a } = world;
+    const ops = await serveOps(a.broker, 0, "127.0.0.1");
+    const url = `http://127.0.0.1:${(ops.address() as AddressInfo).port}`;
+    const look = async () => {
+      const gateway = (await healthRoutes(a.broker)["GET /health/ready"]!.read({} as Input)({} as never, {} as never)) as {
+        status: number;
+        body: { checks: unknown[] };
+      };
+      const gauges = await scrape(url);
+      return {
+        ready: (await fetch(`${url}/ready`)).status,
+        gateway: gateway.status,
+        transporter: gateway.body.checks[1],
+        connected: gauges.get("shop_transporter_connected"),
+        blocked: gauges.get("shop_transporter_blocked"),
+      };
     };
-    const gauges = await scrape(url);
-    return {
-      ready: (await fetch(`${url}/ready`)).status,
-      gateway: gateway.status,
-      transporter: gateway.body.checks[1],
-      connected: gauges.get("shop_transporter_connected"),
-      blocked: gauges.get("shop_transporter_blocked"),
-    };
-  };
-  const sound = { ready: 200, gateway: 200, transporter: { name: "transporter", ok: true }, connected: 1, blocked: 0 };
-  expect(await look()).toEqual(sound);
-  const waiting = world.ask("waiting", { held: true });
-  await until("the action runs", () => world.ran.length === 1);
-  const from = Date.now();
-  a.transporter.connection?.emit("blocked", "as in a disk alarm");
-  await expect(waiting).rejects.toMatchObject({ type: "REQUEST_REJECTED", retryable: true });
-  expect(Date.now() - from).toBeLessThan(1_000);
-  const detail = "RabbitMQ takes no messages";
-  expect(await look()).toEqual({
-    ready: 503,
-    gateway: 503,
-    transporter: { name: "transporter", ok: false, detail },
-    connected: 1,
-    blocked: 1,
-  });
-  expect(canDeliver(a.broker, "thing.happened")).toBe(false);
-  a.transporter.connection?.emit("unblocked");
-  expect(await look()).toEqual(sound);
-  expect(canDeliver(a.broker, "thing.happened")).toBe(true);
-  world.release();
-  expect(await world.ask("after")).toBe("after");
-  ops.close();
-});
+    const sound = { ready: 200, gateway: 200, transporter: { name: "transporter", ok: true }, connected: 1, blocked: 0 };
+    expect(await look()).toEqual(sound);
+    const waiting = world.ask("waiting", { held: true });
+    await until("the action runs", () => world.ran.length === 1);
+    const from = Date.now();
+    a.transporter.connection?.emit("blocked", "as in a disk alarm");
+    await expect(waiting).rejects.toMatchObject({ type: "REQUEST_REJECTED", retryable: true });
+    expect(Date.now() - from).toBeLessThan(1_000);
+    const detail = "RabbitMQ takes no messages";
+    expect(await look()).toEqual({
+      ready: 503,
+      gateway: 503,
+      transporter: { name: "transporter", ok: false, detail },
+      connected: 1,
+      blocked: 1,
+    });
+    expect(canDeliver(a.broker, "thing.happened")).toBe(false);
+    a.transporter.connection?.emit("unblocked");
+    expect(await look()).toEqual(sound);
+    expect(canDeliver(a.broker, "thing.happened")).toBe(true);
+    world.release();
+    expect(await world.ask("after")).toBe("after");
+    ops.close();
+  },
+);
 
-test("npm start takes several URLs, and says so", async () => {
+test("npm start accepts several URLs, and logs them", async () => {
   const url = await amqpUrl();
   if (!url) return;
   const namespace = `test-${randomUUID().slice(0, 8)}`;

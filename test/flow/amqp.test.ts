@@ -3,11 +3,11 @@ import { MAX_PACKET_BYTES } from "../../broker/amqp.transporter";
 import { closeConnection, connectionPids, until, withChannel } from "../support/amqp";
 import { RETRYABLE, situation, type World } from "../support/amqp-world";
 
-const RECONNECT_MS = 5_000; // Moleculer's, fixed
+const RECONNECT_MS = 5_000; // fixed by Moleculer
 
 situation("calls, nested calls and events reach another node", async (world) => {
   expect(await world.ask("plain")).toBe("plain");
-  // what is left of its time is no integer
+  // the remaining time-out of a nested call is no integer
   expect(await world.b.broker.call("front.relay", { label: "nested" }, { timeout: 5_000 })).toBe("nested");
   await world.a.broker.emit("thing.happened", { n: 1 });
   await until("the event arrives", () => world.heard.length > 0);
@@ -16,10 +16,10 @@ situation("calls, nested calls and events reach another node", async (world) => 
   expect(world.b.line.accepted).toHaveLength(1);
 });
 
-/** Each says how many connections the node needs afterwards: 2, or 1 where it can't be brought about here. */
+/** Each returns how many connections the node has made afterwards: 2, or 1 if the loss can't be caused here. */
 const losses: [string, (world: World) => number | Promise<number>][] = [
   [
-    "its socket breaks",
+    "its socket is destroyed",
     ({ b }) => {
       b.breakSocket();
       return 2;
@@ -49,16 +49,16 @@ const losses: [string, (world: World) => number | Promise<number>][] = [
     "RabbitMQ cancels its consumer",
     async (world) => {
       const channel = await world.b.transporter.connection!.createChannel();
-      channel.deleteQueue(world.b.queue("REQ")).catch(() => undefined); // the node's connection may end before the answer
+      channel.deleteQueue(world.b.queue("REQ")).catch(() => undefined); // the node's connection may end before the response
       return 2;
     },
   ],
 ];
 
 for (const [loss, lose] of losses)
-  situation(`a node answers again after ${loss}, and what ran meanwhile ran once`, async (world) => {
+  situation(`a node responds again after ${loss}, and requests that ran meanwhile ran once`, async (world) => {
     const { b } = world;
-    // deliveries are numbered from 1: after these, the number of the next means nothing on a new channel
+    // deliveries are numbered from 1; after these, the next delivery's number is invalid on a new channel
     for (let n = 0; n < 20; n++) await world.ask("before");
     const held = world.ask("held", { held: true, timeout: 30_000 });
     await until("the action runs", () => world.ran.includes("held"));
@@ -67,7 +67,7 @@ for (const [loss, lose] of losses)
     await b.back(connections);
     world.release();
     expect(await held).toBe("held");
-    // one after the other: the first may slip through before RabbitMQ refuses a stale acknowledgement
+    // one after the other: the first may get through before RabbitMQ refuses a stale acknowledgement
     for (const label of ["1", "2", "3"]) expect(await world.ask(label)).toBe(label);
     expect(world.ran).toEqual(["1", "2", "3"]);
     expect(b.line.open).toBe(1);
@@ -75,7 +75,7 @@ for (const [loss, lose] of losses)
     expect(b.transporter.bindings).toHaveLength(5);
   });
 
-situation("while RabbitMQ is away calls are refused as retryable, and pending ones end with their time-out", async (world) => {
+situation("while RabbitMQ is unavailable, calls are refused as retryable, and pending ones time out", async (world) => {
   const { a, b } = world;
   const lost = jest.fn();
   a.broker.localBus.on("$transporter.disconnected", lost);
@@ -83,12 +83,12 @@ situation("while RabbitMQ is away calls are refused as retryable, and pending on
   await until("the action runs", () => world.ran.length === 1);
   for (const { line } of [a, b]) line.refuse();
   await expect(pending).rejects.toMatchObject({ type: "REQUEST_TIMEOUT" });
-  await until("both nodes know", () => !a.connected && !b.connected);
+  await until("both nodes have noticed", () => !a.connected && !b.connected);
   const from = Date.now();
   await expect(world.ask("refused")).rejects.toMatchObject(RETRYABLE);
   await expect(a.broker.emit("thing.happened", {}, { throwError: true })).rejects.toMatchObject(RETRYABLE);
   expect(Date.now() - from).toBeLessThan(500);
-  await until("a has tried again, in vain", () => a.line.accepted.length > 1);
+  await until("a has retried without success", () => a.line.accepted.length > 1);
   await expect(world.ask("refused")).rejects.toMatchObject(RETRYABLE);
   for (const { line } of [a, b]) line.restore();
   await until("both nodes are back", () => a.connected && b.connected);
@@ -97,7 +97,7 @@ situation("while RabbitMQ is away calls are refused as retryable, and pending on
   expect(lost.mock.calls).toEqual([[{ graceFul: false }]]);
 });
 
-situation("a call on a closing channel, or while RabbitMQ takes nothing, is refused as retryable", async (world) => {
+situation("a call on a closing channel, or while RabbitMQ accepts nothing, is refused as retryable", async (world) => {
   const { connection, channel } = world.a.transporter;
   connection?.emit("blocked", "as in a memory alarm");
   await expect(world.ask("blocked")).rejects.toMatchObject(RETRYABLE);
@@ -110,7 +110,7 @@ situation("a call on a closing channel, or while RabbitMQ takes nothing, is refu
   expect(world.ran).toEqual(["unblocked"]);
 });
 
-situation("a request that outlived its time-out in the queue never runs, one that waits in time does", async (world) => {
+situation("a request that expires in the queue never runs, and one that doesn't expire does", async (world) => {
   const { b } = world;
   await b.deafen();
   const stale = world.ask("stale", { timeout: 1_500 });
@@ -118,7 +118,7 @@ situation("a request that outlived its time-out in the queue never runs, one tha
   const waiting = async () => (await b.transporter.channel!.checkQueue(b.queue("REQ"))).messageCount;
   await until("both wait in the queue", async () => (await waiting()) === 2, 3_000);
   await expect(stale).rejects.toMatchObject({ type: "REQUEST_TIMEOUT" });
-  await until("its time is over for RabbitMQ too", async () => (await waiting()) === 1, 3_000);
+  await until("RabbitMQ has expired it", async () => (await waiting()) === 1, 3_000);
   await b.listen();
   expect(await patient).toBe("patient");
   expect(await world.ask("next")).toBe("next");
@@ -141,9 +141,9 @@ situation("a redelivered request never runs", async (world) => {
       const content = JSON.stringify({ ...request, params: { label } });
       channel.sendToQueue(b.queue("REQ"), Buffer.from(content));
     }
-    await channel.close(); // sends what waits here
+    await channel.close(); // flushes what is still buffered here
   });
-  // delivered, not acknowledged: RabbitMQ gives it to the next consumer when this channel ends
+  // delivered but not acknowledged: RabbitMQ redelivers it to the next consumer when this channel closes
   const channel = await b.transporter.connection!.createChannel();
   await until("the request is delivered", async () => Boolean(await channel.get(b.queue("REQ"))));
   await channel.close();
@@ -152,7 +152,7 @@ situation("a redelivered request never runs", async (world) => {
   expect(world.ran).toEqual(["new", "next"]);
 });
 
-situation("a connect that fails half-way is closed and tried again once", async (world) => {
+situation("a connect that fails half-way is closed, and retried once", async (world) => {
   const { b, url } = world;
   const exchange = `MOL-${world.namespace}.PING`;
   const CHANNEL_OPEN = Buffer.from([0, 20, 0, 10]); // class and method
@@ -162,7 +162,7 @@ situation("a connect that fails half-way is closed and tried again once", async 
   b.line.cutsAt = () => false;
   await withChannel(url, async (channel) => {
     await channel.deleteExchange(exchange);
-    await channel.assertExchange(exchange, "direct"); // not as a node declares it
+    await channel.assertExchange(exchange, "direct"); // with another type than nodes declare
   });
   await until("no subscription can be made", () => b.line.accepted.length === 3 && b.line.open === 0);
   await withChannel(url, (channel) => channel.deleteExchange(exchange));
@@ -173,7 +173,7 @@ situation("a connect that fails half-way is closed and tried again once", async 
   expect(Math.min(third - second, fourth - third)).toBeGreaterThan(RECONNECT_MS - 100);
 });
 
-situation("a packet above the limit is an error of its own call, and the node stays connected", async (world) => {
+situation("a packet above the limit fails only its own call, and the node stays connected", async (world) => {
   const { a, b } = world;
   const sizes: number[] = [];
   for (const { transporter } of [a, b])
@@ -196,7 +196,7 @@ situation("a packet above the limit is an error of its own call, and the node st
     { status: "rejected", reason: refused },
   ]);
   expect(others).toMatchObject(["1", "2", "3"].map((value) => ({ status: "fulfilled", value })));
-  expect(Date.now() - from).toBeLessThan(5_000); // not the time-out of the call
+  expect(Date.now() - from).toBeLessThan(5_000); // sooner than the call's time-out
   expect(a.broker.transit!.pendingRequests.size).toBe(0);
 
   logged.mockClear();
@@ -211,18 +211,18 @@ situation("a packet above the limit is an error of its own call, and the node st
   for (const { line } of [a, b]) expect([line.accepted.length, line.open]).toEqual([1, 1]);
 });
 
-situation("a node that stops sends the answers it has given", async (world) => {
+situation("a node that stops sends the responses that are ready", async (world) => {
   const answer = world.ask("x", { held: true, size: 4_000_000 });
   await until("the action runs", () => world.ran.length === 1);
   const send = jest.spyOn(world.b.broker.transit!, "sendResponse");
   world.release();
-  await until("the answer is given", () => send.mock.calls.length === 1);
+  await until("the response is ready", () => send.mock.calls.length === 1);
   await world.b.broker.stop();
   expect(await answer).toHaveLength(4_000_000);
   await until("its connection is closed", () => world.b.line.open === 0);
 });
 
-situation("a node whose connection is dead stops all the same", async ({ b }) => {
+situation("a node whose connection is dead still stops", async ({ b }) => {
   const socket = b.transporter.connection?.connection.stream;
   b.line.freeze();
   const from = Date.now();
@@ -231,12 +231,12 @@ situation("a node whose connection is dead stops all the same", async ({ b }) =>
   expect(socket?.destroyed).toBe(true);
 });
 
-situation("a node that stops while RabbitMQ is away does not come back", async ({ a, b }) => {
+situation("a node that stops while RabbitMQ is unavailable does not reconnect", async ({ a, b }) => {
   for (const { line } of [b, a]) line.refuse();
-  await until("both have tried again, in vain", () => [a, b].every(({ line, connected }) => line.accepted.length === 2 && !connected));
+  await until("both have retried without success", () => [a, b].every(({ line, connected }) => line.accepted.length === 2 && !connected));
   await b.broker.stop();
   for (const { line } of [b, a]) line.restore();
-  await a.back(3); // tried later than b: when a is back, b's turn has passed
+  await a.back(3); // a retries later than b: when a is back, b would have reconnected already
   expect(b.line.accepted).toHaveLength(2);
   expect(b.connected).toBe(false);
 });

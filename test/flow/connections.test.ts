@@ -12,14 +12,14 @@ afterEach(async () => {
   await shop.stop();
 });
 
-/** A client that never closes its side, and never sends more than this. */
+/** A client that sends this, then nothing more, and never closes its side. */
 async function holdOpen(text: string): Promise<{ answer: () => string }> {
   const { hostname, port } = new URL(shop.url);
   const socket = connect({ host: hostname, port: Number(port), allowHalfOpen: true });
   sockets.push(socket);
   let answer = "";
   socket.on("data", (chunk) => (answer += chunk.toString()));
-  socket.on("error", () => undefined); // it was cut off
+  socket.on("error", () => undefined); // the gateway closed the connection
   await new Promise((resolve) => socket.once("connect", resolve));
   socket.write(text);
   return { answer: () => answer };
@@ -27,40 +27,40 @@ async function holdOpen(text: string): Promise<{ answer: () => string }> {
 
 const options = async (path: string): Promise<number> => (await fetch(shop.url + path, { method: "OPTIONS" })).status;
 
-describe("a client that does not behave", () => {
-  it("asks what is possible at a path that can't be decoded: it is told, and the gateway lives", async () => {
+describe("a misbehaving client", () => {
+  it("sends OPTIONS for a path that can't be decoded: it gets a response, and the gateway keeps running", async () => {
     expect(await options("/products/%zz")).toBe(204);
     expect(await options(`/products/${testId(1)}`)).toBe(204);
   });
 
-  it("sends no HTTP and keeps its side open: it is answered, and then cut off", async () => {
+  it("sends no HTTP and keeps its side open: it gets a response and is disconnected", async () => {
     const client = await holdOpen("nonsense\r\n\r\n");
-    await until("it is answered", () => client.answer().startsWith("HTTP/1.1 400"));
-    await until("it is cut off", () => connections() === 0);
+    await until("the response has arrived", () => client.answer().startsWith("HTTP/1.1 400"));
+    await until("the connection is closed", () => connections() === 0);
   });
 
-  it("begins 600 requests and finishes none: the others are served", async () => {
+  it("begins 600 requests and finishes none: other clients are served", async () => {
     const head = "POST /token HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n{";
     await Promise.all(Array.from({ length: 600 }, () => holdOpen(head)));
-    await until("the gateway has them all", () => connections() >= 600);
+    await until("the gateway has all connections", () => connections() >= 600);
     expect(await options("/products")).toBe(204);
   });
 
-  it("does not come to the end of its request: it is cut off, within 30 s", async () => {
+  it("does not finish its request: it is disconnected within 30 s", async () => {
     const limits = server() as Server & { connectionsCheckingInterval: number };
     expect(limits.requestTimeout + limits.connectionsCheckingInterval).toBeLessThanOrEqual(30_000);
     expect(limits.headersTimeout).toBeLessThanOrEqual(limits.requestTimeout);
-    limits.requestTimeout = limits.headersTimeout = 500; // read at each look
+    limits.requestTimeout = limits.headersTimeout = 500; // read at each check
     for (const begun of ["", "GET /products HTTP/1.1\r\nHost:", "POST /token HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{"])
       await holdOpen(begun);
-    await until("the gateway has them", () => connections() === 3);
-    await until("they are cut off", () => connections() === 0, 10_000);
+    await until("the gateway has the connections", () => connections() === 3);
+    await until("the connections are closed", () => connections() === 0, 10_000);
   });
 
-  it("holds a connection on which it has sent nothing, or half a head: the gateway stops all the same", async () => {
+  it("holds a connection on which it has sent nothing, or half a head: the gateway still stops", async () => {
     await holdOpen("");
     await holdOpen("GET /products HTTP/1.1\r\nHost:");
-    await until("the gateway has them", () => connections() === 2);
+    await until("the gateway has the connections", () => connections() === 2);
     await shop.node("api").stop();
   });
 });

@@ -12,7 +12,7 @@ const RATE_LIMIT = 20;
 const JSON_TYPE = { "Content-Type": "application/json" };
 
 let shop: Shop;
-/** What was written at the levels error and fatal. */
+/** The lines logged at the levels error and fatal. */
 const logged: string[] = [];
 
 beforeAll(async () => {
@@ -29,7 +29,7 @@ afterAll(async () => {
 });
 
 let addresses = 0;
-/** Each from an address of its own, where none is given. */
+/** Sends a request, by default from an address of its own. */
 async function ask(method: string, path: string, { body, headers, from = `203.0.113.${++addresses}` }: Asked = {}) {
   const response = await fetch(shop.url + path, {
     method,
@@ -49,7 +49,7 @@ interface Asked {
 const PREFLIGHT = { "Access-Control-Request-Method": "POST" };
 
 describe("a preflight", () => {
-  it("of an allowed page is told what it may send, and for how long that holds", async () => {
+  it("of an allowed origin gets the allowed methods and headers, and for how long they hold", async () => {
     const { status, header } = await ask("OPTIONS", "/orders", { headers: PREFLIGHT });
     expect([status, header("access-control-allow-origin"), header("vary")]).toEqual([204, ORIGIN, "Origin"]);
     expect(header("access-control-allow-methods")).toBe("GET, HEAD, POST, PUT, PATCH, DELETE");
@@ -68,7 +68,7 @@ describe("a preflight", () => {
     expect(logged).toEqual([]);
   });
 
-  it("has its response before its body has come, which is not read", async () => {
+  it("gets its response before its body has arrived, which is not read", async () => {
     const { hostname, port } = new URL(shop.url);
     const socket = connect(Number(port), hostname);
     let text = "";
@@ -77,11 +77,11 @@ describe("a preflight", () => {
       `OPTIONS /token HTTP/1.1\r\nHost: a\r\nOrigin: ${ORIGIN}\r\nAccess-Control-Request-Method: POST\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n{`,
     );
     try {
-      await until("it has its response", () => text.startsWith("HTTP/1.1 204"), 5_000);
+      await until("the response has arrived", () => text.startsWith("HTTP/1.1 204"), 5_000);
     } finally {
       socket.destroy();
     }
-    await until("its client has gone", () => gateway().connections.areIdle);
+    await until("the connection is closed", () => gateway().connections.areIdle);
     expect(logged).toEqual([]);
   });
 });
@@ -93,21 +93,21 @@ describe("a page of an allowed origin can read", () => {
   const readable = ({ header }: Awaited<ReturnType<typeof ask>>) => [header("access-control-allow-origin"), header("vary")];
 
   it.each<[status: number, why: string, method: string, path: string, asked: Asked]>([
-    [200, "what it asks for", "GET", "/openapi.json", {}],
-    [401, "that its token is not valid", "GET", "/me", { headers: token }],
-    [404, "that there is nothing", "GET", "/nowhere", {}],
-    [405, "that a method is not possible", "DELETE", "/token", {}],
-    [413, "that its body is too large", "POST", "/token", { headers: JSON_TYPE, body: " ".repeat(102_401) }],
-    [415, "that its body has the wrong type", "POST", "/token", { headers: { "Content-Type": "text/plain" }, body: "x" }],
+    [200, "the requested resource", "GET", "/openapi.json", {}],
+    [401, "for an invalid token", "GET", "/me", { headers: token }],
+    [404, "for an unknown path", "GET", "/nowhere", {}],
+    [405, "for an unsupported method", "DELETE", "/token", {}],
+    [413, "for a body that is too large", "POST", "/token", { headers: JSON_TYPE, body: " ".repeat(102_401) }],
+    [415, "for a body of the wrong type", "POST", "/token", { headers: { "Content-Type": "text/plain" }, body: "x" }],
   ])("%i, %s", async (status, _why, method, path, asked) => {
     const response = await ask(method, path, asked);
     expect(response.status).toBe(status);
     expect(readable(response)).toEqual([ORIGIN, "Origin"]);
     expect(response.header("access-control-expose-headers")).toBe("ETag, Link, Location, Retry-After, X-Request-Id, Idempotent-Replayed");
-    expect(response.header("access-control-allow-methods")).toBeNull(); // it is no preflight
+    expect(response.header("access-control-allow-methods")).toBeNull(); // the request is no preflight
   });
 
-  it("429, that it asks too often, and when it may again", async () => {
+  it("429, with the time to retry after", async () => {
     const from = "198.51.100.1";
     for (let n = 0; n < RATE_LIMIT; n++) await ask("GET", "/nowhere", { from });
     const response = await ask("GET", "/nowhere", { from });
@@ -116,13 +116,13 @@ describe("a page of an allowed origin can read", () => {
     expect(response.header("access-control-expose-headers")).toContain("Retry-After");
   });
 
-  it("its preflights, however many, since they use up no limit", async () => {
+  it("the responses to any number of preflights, since they count towards no limit", async () => {
     const from = "198.51.100.2";
     for (let n = 0; n < 2 * RATE_LIMIT; n++) expect((await ask("OPTIONS", "/orders", { from, headers: PREFLIGHT })).status).toBe(204);
     expect((await ask("GET", "/nowhere", { from })).status).toBe(404);
   });
 
-  it("503, that the gateway is full", async () => {
+  it("503 of a gateway that is full", async () => {
     jest.spyOn(gateway().connections, "check").mockImplementationOnce(() => {
       throw full();
     });
@@ -132,18 +132,21 @@ describe("a page of an allowed origin can read", () => {
   });
 });
 
-it.each(["https://shop.example.co", "https://evil.example", "null"])("%s, which is not allowed, gets no CORS header", async (origin) => {
-  const headers = { Origin: origin };
-  const responses = [
-    await ask("OPTIONS", "/orders", { headers: { ...headers, ...PREFLIGHT } }),
-    await ask("GET", "/openapi.json", { headers }),
-    await ask("GET", "/me", { headers }),
-    await ask("GET", "/nowhere", { headers }),
-  ];
-  expect(responses.map(({ status }) => status)).toEqual([204, 200, 401, 404]);
-  for (const { header } of responses)
-    for (const name of ["origin", "methods", "headers"]) expect([name, header(`access-control-allow-${name}`)]).toEqual([name, null]);
-});
+it.each(["https://shop.example.co", "https://evil.example", "null"])(
+  "the origin %s, which is not allowed, gets no CORS header",
+  async (origin) => {
+    const headers = { Origin: origin };
+    const responses = [
+      await ask("OPTIONS", "/orders", { headers: { ...headers, ...PREFLIGHT } }),
+      await ask("GET", "/openapi.json", { headers }),
+      await ask("GET", "/me", { headers }),
+      await ask("GET", "/nowhere", { headers }),
+    ];
+    expect(responses.map(({ status }) => status)).toEqual([204, 200, 401, 404]);
+    for (const { header } of responses)
+      for (const name of ["origin", "methods", "headers"]) expect([name, header(`access-control-allow-${name}`)]).toEqual([name, null]);
+  },
+);
 
 it("a refused origin is logged once, with the variable that allows it", async () => {
   const warn = jest.spyOn(gateway().logger, "warn").mockReturnValue(undefined);

@@ -4,9 +4,9 @@ import { bodies, BODY_LIMIT, BOMBS, EMPTY_MEMBERS, ENCODE, exchange, HEADERS, on
 import type { Client } from "../support/client";
 import { ADMIN, startShop, type Shop } from "../support/shop";
 
-/** Milliseconds of the gateway's thread that one request may take. */
+/** Maximum CPU time of the gateway's thread per request, in ms. */
 const LIMIT_MS = 50;
-/** A try that is slower than that is repeated: a collection of garbage, or the first compilation, is nobody's request. */
+/** A slower request is repeated, since garbage collection or a first compilation isn't caused by the request. */
 const TRIES = 5;
 
 let shop: Shop;
@@ -51,14 +51,14 @@ function* requests(spec: Route, hasId: boolean): Generator<Sent> {
   for (const { name, type, body, isWhole } of bodies(names)) {
     const headers = [["Content-Type", type]] as const;
     yield { what: name, headers, body };
-    // Each shape in one coding; those of whole bodies, which cost most, in all of them.
+    // Each shape in one coding; whole bodies, which cost most, in all of them.
     const codings = Object.entries(ENCODE);
     for (const [coding, encode] of isWhole ? codings : [codings[n++ % codings.length]!])
       yield { what: `${name}, ${coding}`, headers: [...headers, ["Content-Encoding", coding]], body: encode(body) };
   }
   for (const [coding, bomb] of Object.entries(BOMBS))
     yield { what: `a bomb, ${coding}`, headers: [JSON_TYPE, ["Content-Encoding", coding]], body: bomb() };
-  yield { what: "5,000 archives of nothing", headers: [JSON_TYPE, ["Content-Encoding", "gzip"]], body: EMPTY_MEMBERS };
+  yield { what: "5,000 empty gzip members", headers: [JSON_TYPE, ["Content-Encoding", "gzip"]], body: EMPTY_MEMBERS };
   yield {
     what: "chunks of one byte",
     headers: [JSON_TYPE, CHUNKED],
@@ -83,7 +83,7 @@ function bytesOf(method: string, path: string, { query, segment, headers = [], b
   return [Buffer.from(`${head.join("\r\n")}\r\n\r\n`, "latin1"), ...(body === undefined ? [] : [body])];
 }
 
-it("no request costs the gateway's thread more than 50 ms of CPU, and each is answered, none with 500", async () => {
+it("no request costs the gateway's thread more than 50 ms of CPU, and each gets a response other than 500", async () => {
   const costs: { what: string; status: number; cpuMs: number }[] = [];
   for (const [method, path, spec] of routes())
     for (const request of requests(spec, path.includes(":"))) {
@@ -98,7 +98,7 @@ it("no request costs the gateway's thread more than 50 ms of CPU, and each is an
   expect(costs.length).toBeGreaterThan(2_000);
 }, 300_000);
 
-it("a body in more than 4,096 chunks is refused, however well it begins, and is the last of its connection", async () => {
+it("a body in more than 4,096 chunks is refused even if it is valid so far, and ends its connection", async () => {
   const names = async () =>
     ((await admin.get("/products?limit=100&category=chunks")).body["items"] as { name: string }[]).map(({ name }) => name);
   const product = (name: string): Buffer => Buffer.from(JSON.stringify({ name, price: 1, quantity: 1, category: "chunks" }));
@@ -115,7 +115,7 @@ it("a body in more than 4,096 chunks is refused, however well it begins, and is 
   expect(await names()).toEqual(["few"]);
 });
 
-it("a parameter that a list does not know may come 5,000 times", async () => {
+it("a parameter that is unknown to a list may occur 5,000 times", async () => {
   const product = await admin.createProduct();
   await admin.order(product, 1);
   await admin.order(product, 1);

@@ -41,13 +41,13 @@ describe("the document", () => {
     const folder = await mkdtemp(path.join(tmpdir(), "openapi-"));
     const file = path.join(folder, "openapi.json");
     await writeFile(file, JSON.stringify(documentation.document));
-    // In a process of its own: Jest can't load ES modules.
+    // In a separate process, since Jest can't load ES modules.
     const validator = path.join(ROOT, "node_modules/@seriousme/openapi-schema-validator/bin/validate-api-cli.js");
     expect(JSON.parse(execFileSync(process.execPath, [validator, file], { encoding: "utf8" }))).toEqual({ valid: true });
     await rm(folder, { recursive: true });
   });
 
-  it("has every route of the gateway, and no other", () => {
+  it("contains every route of the gateway, and no other", () => {
     const { aliases } = shop.node("api").getLocalService("api") as unknown as { aliases: { method: string; path: string }[] };
     const routes = aliases.map((alias) => `${alias.method} /${alias.path.replace(/^\//, "").replace(/:(\w+)/g, "{$1}")}`);
     expect(routes.length).toBeGreaterThan(20);
@@ -59,7 +59,7 @@ describe("the document", () => {
     expect(ids).toHaveLength(new Set(ids).size);
   });
 
-  it("knows neither what a route supplies nor versions: those are in path and headers", () => {
+  it("has no fields for values from the path and headers, such as keys and versions", () => {
     const fields = (line: string) => {
       const { schema } = documentation.operation(line).requestBody!.content["application/json"]!;
       return Object.keys((schema as { properties: object }).properties);
@@ -81,7 +81,7 @@ describe("the document", () => {
     expect(JSON.stringify(documentation.document)).not.toContain("lowercase");
   });
 
-  it("is kept by clients until it changes, and other origins may read it", async () => {
+  it("is cached by clients until it changes, and other origins may read it", async () => {
     const { status, headers } = await ask("GET", "/openapi.json", { headers: { Origin: ORIGIN } });
     expect([status, headers.get("content-type")]).toEqual([200, "application/json; charset=utf-8"]);
     expect(headers.get("cache-control")).toBe("public, no-cache");
@@ -93,7 +93,7 @@ describe("the document", () => {
   });
 });
 
-/** Each operation, in an order in which its examples work in a new shop. */
+/** All operations, in an order in which the examples work in a new shop. */
 const WALK = [
   ...["POST /register", "POST /token", "POST /token/refresh", "POST /logout", "GET /me", "PUT /me/password", "GET /.well-known/jwks.json"],
   ...["POST /products", "GET /products", "GET /products/{id}", "PATCH /products/{id}"],
@@ -105,19 +105,19 @@ const WALK = [
   "DELETE /products/{id}",
 ];
 
-describe("a walk by the document's own examples", () => {
-  it("leaves out no operation", () => {
+describe("a tour with the document's own examples", () => {
+  it("includes every operation", () => {
     expect(WALK.toSorted()).toEqual(documentation.lines.toSorted());
   });
 
-  /** Ids by the operation that made them. */
+  /** Ids by the operation that created them. */
   const made = new Map<string, string>();
   const idFor = (line: string): string => {
     const maker = line.includes("/users") ? "POST /register" : line.includes(" /orders/") ? "POST /orders" : "POST /products";
     return made.get(maker) ?? "not made yet";
   };
 
-  /** The request that the document has for an operation, with the id of what was made for that of the example, which nothing has. */
+  /** The documented example request of an operation, with a real id in place of the example's. */
   const request = (line: string) => {
     const { parameters = [], requestBody, security, tags } = documentation.operation(line);
     const [method, template] = line.split(" ");
@@ -130,7 +130,7 @@ describe("a walk by the document's own examples", () => {
     );
     const target = [path, ...query].join("?");
     const documented = requestBody?.content["application/json"]?.example;
-    const example = line === "POST /token/refresh" ? { refresh_token: refresh } : documented; // nobody has that of the example
+    const example = line === "POST /token/refresh" ? { refresh_token: refresh } : documented; // the example's token doesn't exist
     const token = tags.includes("Operations") ? admin : user;
     const real = (text: string): string => text.replaceAll(EXAMPLE_ID, idFor(line));
     return {
@@ -146,7 +146,7 @@ describe("a walk by the document's own examples", () => {
   };
   const follows = (line: string, answer: Served) => expect(documentation.differences(line, answer)).toEqual([]);
 
-  it.each(WALK)("%s answers as documented", async (line) => {
+  it.each(WALK)("%s responds as documented", async (line) => {
     const { method, target, missing, options } = request(line);
     if (line.endsWith("/replay")) await park();
     const operation = documentation.operation(line);
@@ -183,7 +183,7 @@ describe("a walk by the document's own examples", () => {
     }
   });
 
-  it("takes the form that is documented", async () => {
+  it("accepts the documented form", async () => {
     const form = { grant_type: "password", username: "ada@example.com", password: "battery staple" };
     expect(documentation.breachesOfBody("POST /token", "application/x-www-form-urlencoded", form)).toEqual([]);
     const answer = await ask("POST", "/token", {
@@ -200,7 +200,7 @@ describe("a walk by the document's own examples", () => {
     await client.decided(made.get("POST /orders")!);
   }
 
-  /** As if the first announcement had been given up. */
+  /** Parks the first outbox row. */
   async function park(): Promise<void> {
     const database = new Postgres(shop.databases.orders.url);
     await database.connect();
@@ -217,7 +217,7 @@ describe("the page", () => {
     ["swagger-ui.css", "text/css; charset=utf-8"],
   ] as const;
 
-  it("lets nothing run but what this gateway serves, and has no script or style in itself", async () => {
+  it("allows only scripts and styles from this gateway, and has none inline", async () => {
     const { status, headers, body } = await ask("GET", "/docs");
     expect([status, headers.get("content-type")]).toEqual([200, "text/html; charset=utf-8"]);
     expect(headers.get("content-security-policy")?.split("; ")).toEqual([
@@ -236,7 +236,7 @@ describe("the page", () => {
     expect(body).not.toMatch(/<script[^>]*>[^<]|<style|\son\w+=|\sstyle=|https?:/i);
   });
 
-  it("names files of this gateway alone, each of its type", async () => {
+  it("refers only to files of this gateway, which have the right types", async () => {
     const body = String((await ask("GET", "/docs")).body);
     const files = [...body.matchAll(/(?:src|href)="([^"]*)"/g)].map(([, file]) => file!);
     expect(files.toSorted()).toEqual(FILES.map(([file]) => `/docs/${file}`));
@@ -251,10 +251,10 @@ describe("the page", () => {
   it.each([
     ..."index.html|package.json|swagger-ui.js|constructor|__proto__|START.JS|start.js%00|..%2fpackage.json|%2e%2e".split("|"),
     ..."../package.json|..\\package.json|%2e%2e/package.json|//etc/passwd|swagger-ui.css/x".split("|"),
-  ])("/docs/%s is nothing", async (file) => {
+  ])("/docs/%s does not exist", async (file) => {
     const { hostname, port } = new URL(shop.url);
     const [status, type] = await new Promise<unknown[]>((resolve, reject) => {
-      // Not fetch, which would tidy the path.
+      // Not with fetch, which would normalise the path.
       get({ hostname, port, path: `/docs/${file}` }, (res) => {
         res.resume();
         resolve([res.statusCode, res.headers["content-type"]]);

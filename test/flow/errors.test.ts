@@ -9,10 +9,10 @@ import { Documentation } from "../support/openapi";
 import { ADMIN, startShop, type Shop, type ShopOptions } from "../support/shop";
 
 /*
- * The table "Errors" of the API, and under each code who asks what: person, method, path, a header between @, body. In
- * each line one thing is wrong. "<a|b>" makes a line for each. :lamp is the id of the seller's product, :order of the buyer's
- * order, :buyer and :admin of people, :none of nothing; :LAMP is in upper case, :barelamp without hyphens, and :shortlamp lacks its end.
- * :cursor= takes JSON; other words with a colon are SPECIAL. What is called canary must not be read again.
+ * The table "Errors" of the API, and under each code requests that get it: user, method, path, a header between @, body. One
+ * thing is wrong in each line. "<a|b>" expands to a line for each. :lamp is the id of the seller's product, :order of the buyer's
+ * order, :buyer and :admin of users, :none of nothing; :LAMP is in upper case, :barelamp has no hyphens, and :shortlamp lacks its end.
+ * :cursor= takes JSON; other words with a colon are SPECIAL. The word canary must not appear in responses.
  */
 const ROWS = String.raw`
 404 Not Found: NOT_FOUND
@@ -150,7 +150,7 @@ const SECTIONS = ROWS.trim()
 
 let shop: Shop;
 let people: Record<Person, Client>;
-/** By their words in a row. */
+/** Ids by their names in a row. */
 let ids: Record<"lamp" | "order" | "buyer" | "admin" | "none" | "nil", string>;
 
 function withIds(text: string): string {
@@ -163,7 +163,7 @@ function withIds(text: string): string {
   });
 }
 
-/** Sends a row. */
+/** Sends the request of a row. */
 function ask(row: string): Promise<Answer> {
   const [, who, method, path, name, value, raw] = /^(\w+) (\w+) (\S+)(?: @([\w-]+):(.*)@)?(?: (.*))?$/.exec(row) ?? [];
   const special = (text: string): string => text.replace(/:(nested|KiB|256|2000|100&)/, (word) => SPECIAL[word]!);
@@ -177,7 +177,7 @@ function ask(row: string): Promise<Answer> {
   });
 }
 
-/** An answer as the contract has it for this code: status, members and headers, and nothing of our insides. */
+/** Expects the response that the contract defines for a code: status, members and headers, without internals. */
 function expectProblem({ status, headers, body }: Answer, code: string): void {
   const { detail, errors, request_id, ...rest } = body;
   const expected = SECTIONS.find((section) => section.code === code)!;
@@ -194,7 +194,7 @@ function expectProblem({ status, headers, body }: Answer, code: string): void {
   expect(headers.get("retry-after") ?? "").toMatch(status === 503 || status === 429 ? /^[1-9]\d*$/ : /^$/);
 }
 
-/** Sends what no HTTP client would send, and reads until the other side closes. */
+/** Sends bytes that no HTTP client would send, and reads until the other side closes. */
 function overSocket(...head: string[]): Promise<Answer> {
   const { hostname, port } = new URL(shop.url);
   return new Promise((resolve, reject) => {
@@ -262,7 +262,7 @@ describe("in one process", () => {
     ["GZIP", gzipSync],
     ["identity", (body: string) => Buffer.from(body)],
   ] as const;
-  it.each(CODED)("a body in %s is read, and may expand to 100 KiB; cut short it → BAD_REQUEST", async (coding, encode) => {
+  it.each(CODED)("a body in %s is read, and may expand to 100 KiB; truncated → BAD_REQUEST", async (coding, encode) => {
     const post = (raw: Buffer) => people.seller.post("/products", undefined, { raw, headers: { "Content-Encoding": coding } });
     const product = { name: "x", price: 1, quantity: 1 };
     expect((await post(encode(JSON.stringify(product)))).status).toBe(201);
@@ -272,7 +272,7 @@ describe("in one process", () => {
     if (coding !== "identity") expectProblem(await post(encode(JSON.stringify(product)).subarray(0, -5)), "BAD_REQUEST");
   });
 
-  it("a coding that is not known is told from a type that is not, by the header", async () => {
+  it("an unknown coding is distinguished from an unknown type by the header", async () => {
     const post = async (headers: Record<string, string>) =>
       (await people.seller.post("/products", undefined, { raw: "{}", headers })).headers.get("accept-encoding");
     expect(await post({ "Content-Encoding": "zstd" })).toBe("gzip, br, deflate");
@@ -283,7 +283,7 @@ describe("in one process", () => {
     ["no JSON", "{", {}],
     ["in an unknown coding", "x", { "Content-Encoding": "zstd" }],
     ["that is too large", "x".repeat(200_000), { "Content-Type": "text/plain" }],
-  ])("a body %s is ignored where none is taken", async (_what, raw, headers) => {
+  ])("a body %s is ignored if the route takes none", async (_what, raw, headers) => {
     expectProblem(await people.buyer.post(`/orders/${ids.none}/cancel`, undefined, { raw, headers }), "ORDER_NOT_FOUND");
   });
 
@@ -303,7 +303,7 @@ describe("in one process", () => {
     expect(answer.status).toBe(status);
   });
 
-  it("an order whose key is being written by another → IDEMPOTENCY_IN_FLIGHT", async () => {
+  it("an order whose key is being written by another request → IDEMPOTENCY_IN_FLIGHT", async () => {
     await inDatabase("orders", async (other) => {
       await other.query(
         "begin; insert into orders (user_id, idempotency_key, request_hash, lines_digest, total_cents) select user_id, 'held', '', '', 0 from orders limit 1",
@@ -318,7 +318,7 @@ describe("in one process", () => {
     expectProblem(await people.buyer.post(`/orders/${orderId}/cancel`), "ORDER_NOT_CANCELLABLE");
   });
 
-  it("an error of our own → INTERNAL_ERROR, and nothing of it is told", async () => {
+  it("an unexpected error → INTERNAL_ERROR, and nothing of it is revealed", async () => {
     failure.cause = new Error("select canary from users");
     const answer = await people.nobody.get(`/products/${ids.lamp}`);
     delete failure.cause;
@@ -358,22 +358,25 @@ describe("in one process", () => {
     const id = odd.replace(/^:(\d+)$/, (_all, length: string) => "x".repeat(Number(length)));
     const head = ["GET /nowhere HTTP/1.1", "Host: a", `X-Request-Id: ${id}`, "X-Correlation-Id: canary", "Connection: close"];
     const answer = await overSocket(...head);
-    expectProblem(answer, answer.status === 400 ? "BAD_REQUEST" : "NOT_FOUND"); // some of them are no HTTP
+    expectProblem(answer, answer.status === 400 ? "BAD_REQUEST" : "NOT_FOUND"); // some of them are invalid HTTP
     expect(answer.headers.get("x-request-id")).toMatch(/^[0-9a-f-]{36}$/);
     expect(answer.headers.has("set-cookie")).toBe(false);
   });
 
-  it.each(["GET ", "GET /events", "POST /cancel"])("%s of another's order is answered byte for byte like a missing one", async (line) => {
-    const [method, action] = line.split(" ");
-    const [other, missing] = await Promise.all(
-      [orderId, ids.none].map(async (id) => {
-        const headers = { Authorization: `Bearer ${people.seller.token!}`, "X-Request-Id": "same" };
-        const response = await fetch(`${shop.url}/orders/${id}${action!}`, { method: method!, headers });
-        return [response.status, [...response.headers].filter(([name]) => name !== "date"), await response.text()];
-      }),
-    );
-    expect(other).toEqual(missing);
-  });
+  it.each(["GET ", "GET /events", "POST /cancel"])(
+    "%s of another user's order has the same response, byte for byte, as for a missing order",
+    async (line) => {
+      const [method, action] = line.split(" ");
+      const [other, missing] = await Promise.all(
+        [orderId, ids.none].map(async (id) => {
+          const headers = { Authorization: `Bearer ${people.seller.token!}`, "X-Request-Id": "same" };
+          const response = await fetch(`${shop.url}/orders/${id}${action!}`, { method: method!, headers });
+          return [response.status, [...response.headers].filter(([name]) => name !== "date"), await response.text()];
+        }),
+      );
+      expect(other).toEqual(missing);
+    },
+  );
 
   it("a query beside a body is ignored, and no body above has polluted an object", async () => {
     const { body } = await people.seller.post("/products?quantity=99&price=5&seller_id=9", { name: "x", price: 1, quantity: 5 });
@@ -383,10 +386,10 @@ describe("in one process", () => {
   });
 });
 
-describe("when a part is away", () => {
+describe("when a part is unavailable", () => {
   afterAll(() => shop.stop());
   const ASKED = ["GET /me", "GET /products/:lamp", "GET /orders", 'POST /orders {"items":[{"product_id":":lamp","quantity":1}]}'];
-  /** Asks for one thing of users, products, orders, and of orders and products together. @returns the status of each */
+  /** Requests something from users, products, orders, and from orders and products together. @returns the statuses */
   const each = (): Promise<number[]> =>
     Promise.all(
       ASKED.map(async (line) => {
@@ -398,7 +401,7 @@ describe("when a part is away", () => {
       }),
     );
 
-  /** What /health says is down. */
+  /** The services and databases that /health reports as down. */
   async function down(): Promise<string[]> {
     const { status, headers, body } = await people.nobody.get("/health");
     const checks = body["checks"] as { name: string; ok: boolean; detail?: string }[];
@@ -418,7 +421,7 @@ describe("when a part is away", () => {
     expectProblem(await ask('buyer POST /orders {"items":[:nested]}'), "VALIDATION_ERROR");
   });
 
-  it("services stop one by one: their routes → 503 in 5 s, those of the others go on, and /health names them", async () => {
+  it("services stop one by one: their routes → 503 in 5 s, the other routes keep working, and /health names them", async () => {
     expect(await down()).toEqual([]);
     expect(await each()).toEqual([200, 200, 200, 201]);
     await shop.node("products").stop();
@@ -432,7 +435,7 @@ describe("when a part is away", () => {
     expectProblem(await ask('nobody POST /token {"email":"canary","password":"canary"}'), "SERVICE_UNAVAILABLE");
   });
 
-  it("databases stall, then go one by one: as with services, and /health tells the one from the other", async () => {
+  it("databases hang, then stop one by one: as with services, and /health distinguishes the two", async () => {
     await shop.stop();
     await open();
     const stall = (name: keyof Shop["databases"], work: () => Promise<unknown>) =>

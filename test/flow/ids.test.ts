@@ -23,14 +23,14 @@ interface Row {
 const idOf = ({ body }: Answer): string => String(body["id"]);
 const both = (id: string): string[] => [id, id.toUpperCase()];
 
-describe("what is made", () => {
+describe("a new resource", () => {
   const MADE: [string, () => Promise<string>][] = [
-    ["a person", () => shop.client().signUp()],
+    ["a user", () => shop.client().signUp()],
     ["a product", () => seller.createProduct()],
     ["an order", async () => idOf(await buyer.order(await seller.createProduct(), 1))],
   ];
 
-  it.each(MADE)("%s: its id is a UUIDv7 of the moment of its request", async (_what, make) => {
+  it.each(MADE)("%s: its id is a UUIDv7 with the time of its request", async (_what, make) => {
     const before = Date.now();
     const id = await make();
     expect(id).toMatch(UUID_V7);
@@ -38,7 +38,7 @@ describe("what is made", () => {
     expect(timeOfId(id)).toBeLessThanOrEqual(Date.now());
   });
 
-  it("at the same moment: each order of a batch has an id of its own, and lists have each once, the newest first", async () => {
+  it("at the same moment: each order of a batch has its own id, and lists contain each once, newest first", async () => {
     const product = await seller.createProduct({ quantity: 1_000 });
     const client = shop.client();
     const me = await client.signUp();
@@ -63,7 +63,7 @@ describe("what is made", () => {
     }
   });
 
-  it("a token: its `sub` is the person's id, and of a refreshed one too", async () => {
+  it("a token: its `sub` is the user's id, also in a refreshed one", async () => {
     const credentials = { email: "sub@shop.test", password: "correct horse battery" };
     const id = idOf(await shop.client().post("/register", credentials));
     const { body: first } = await shop.client().post("/token", credentials);
@@ -89,14 +89,14 @@ describe("an id in upper case, or with escapes", () => {
   ];
 
   it.each(LINES.flatMap((line) => SPELLINGS.map(([name, spell]) => [line, name, spell] as const)))(
-    "%s takes one in %s, and answers with that in lower case",
+    "%s accepts one in %s, and responds with it in lower case",
     async (line, _name, spell) => {
       const [method = "", path = ""] = line.split(" ");
       const product = await seller.createProduct();
       const order = idOf(await buyer.order(product, 1));
       await buyer.post(`/orders/${order}/cancel`);
       const [who, id] = path.startsWith("/products") ? [seller, product] : path.startsWith("/orders") ? [buyer, order] : [admin, buyerId];
-      const headers = { "Last-Event-ID": "9" }; // a stream would not end
+      const headers = { "Last-Event-ID": "9" }; // otherwise a stream would not end
       const { status, body } = await who.request(method, path.replace(":id", spell(id)), BODIES[line], { headers });
       expect([200, 204]).toContain(status);
       if ("id" in body) expect(body["id"]).toBe(id);
@@ -116,10 +116,10 @@ describe("an id in upper case, or with escapes", () => {
     const again = await order([[a.toUpperCase(), 1], [b, 3]]); // prettier-ignore
     expect([again.status, idOf(again), again.headers.get("idempotent-replayed")]).toEqual([201, idOf(made), "true"]);
     expect(await buyer.decided(idOf(made))).toMatchObject({ status: "CONFIRMED" });
-    await until("the stock is taken", async () => (await buyer.quantityOf(b.toUpperCase())) === 47);
+    await until("the stock is reserved", async () => (await buyer.quantityOf(b.toUpperCase())) === 47);
   });
 
-  it("in a query finds what it finds in lower case", async () => {
+  it("in a query has the same results as in lower case", async () => {
     const product = await seller.createProduct();
     expect((await admin.patch(`/products/${product}`, { price: 5 })).status).toBe(200);
     await buyer.order(product, 1);
@@ -139,7 +139,7 @@ describe("an id in upper case, or with escapes", () => {
     }
   });
 
-  it("in the console is the same: of what is called, and of who calls", async () => {
+  it("in the console is the same, both as a parameter and as the caller", async () => {
     const repl = consoleOf(shop.node("products"));
     const product = await seller.createProduct({ quantity: 50 });
     for (const id of both(product)) expect(await repl.call("products.get", { id })).toMatchObject({ id: product });

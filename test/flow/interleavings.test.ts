@@ -15,12 +15,12 @@ const FAULTS = ["pass", "drop", "twice", "late"] as const;
 type Fault = (typeof FAULTS)[number];
 type Deliver = () => Promise<void>;
 
-/** A transport between the services that loses, doubles and reorders what it is told to; then it delivers everything. */
+/** A transport between the services that loses, duplicates and reorders events by a plan; after that it delivers everything. */
 class BadTransport {
   readonly seen = { pass: 0, drop: 0, twice: 0, late: 0 };
-  /** What becomes of the next deliveries; those after the last one pass. */
+  /** The faults of the next deliveries; later ones pass. */
   plan: Fault[] = [];
-  /** Whether an event is lost, whatever the plan says. */
+  /** Whether an event is lost regardless of the plan. */
   loses: (event: string) => boolean = () => false;
   private held: { after: number; deliver: Deliver }[] = [];
 
@@ -39,13 +39,13 @@ class BadTransport {
     this.seen[fault]++;
     if (fault === "late") this.held.push({ after: 1 + (this.seen.late % 5), deliver });
     else if (fault !== "drop") await Promise.all(Array.from({ length: fault === "twice" ? 2 : 1 }, deliver));
-    // A late one is overtaken by one to five others.
+    // A late event is overtaken by one to five others.
     const due = this.held.filter((one) => --one.after < 0);
     this.held = this.held.filter((one) => one.after >= 0);
     for (const one of due) await one.deliver();
   }
 
-  /** What is still held comes at last, the newest first. */
+  /** Delivers the events that are still held, newest first. */
   async deliverLate(): Promise<void> {
     for (const one of this.held.splice(0).reverse()) await one.deliver();
   }
@@ -63,7 +63,7 @@ const pending = async (shop: Shop): Promise<number> => {
 interface Command {
   what: "order" | "cancel" | "adjust";
   lines: { product: number; quantity: number }[];
-  /** Which of the client's own orders. */
+  /** Selects one of the client's own orders. */
   which: number;
   delta: number;
 }
@@ -78,7 +78,7 @@ const command: fc.Arbitrary<Command> = fc.record({
   delta: fc.integer({ min: -4, max: 6 }).filter((units) => units !== 0),
 });
 
-/** One client's commands, one after the other. @returns its orders that were answered 201, and what it added to each product */
+/** Runs one client's commands one after the other. @returns its accepted orders, and the units that it added to each product */
 async function shopping(client: Client, products: string[], commands: Command[]) {
   const orders: string[] = [];
   const added = products.map(() => 0);
@@ -100,21 +100,21 @@ async function shopping(client: Client, products: string[], commands: Command[])
   return { orders, added };
 }
 
-describe("events that get lost, doubled and reordered between five nodes", () => {
+describe("events that are lost, duplicated and reordered between five nodes", () => {
   const transport = new BadTransport();
   let shop: Shop;
   let clients: Client[];
   beforeAll(async () => {
     const env = { OUTBOX_RETRY_MS: "50", OUTBOX_RETRY_MAX_MS: "100" };
     shop = await startShop({ nodes: SPLIT, env, broker: { transporter: "Fake", middlewares: [transport.middleware] } });
-    // One seller, who is at three desks: each may adjust the stock.
+    // Three clients of the same seller, so that each may adjust the stock.
     const seller = shop.client();
     await seller.signUp();
     clients = [seller, ...[1, 2].map(() => Object.assign(shop.client(), { token: seller.token }))];
   });
   afterAll(() => shop.stop());
 
-  it("in the end every accepted order is final, the stock adds up and the audit finds no fault", async () => {
+  it("finally every accepted order is final, the stock adds up and the audit finds nothing", async () => {
     const stock = fc.array(fc.nat(12), { minLength: PRODUCTS, maxLength: PRODUCTS });
     const plan = fc.array(fc.constantFrom(...FAULTS), { minLength: 20, maxLength: 60 });
     const work = fc.tuple(...Array.from({ length: 3 }, () => fc.array(command, { minLength: 3, maxLength: 10 })));
@@ -124,11 +124,11 @@ describe("events that get lost, doubled and reordered between five nodes", () =>
         for (const quantity of quantities) products.push(await clients[0]!.createProduct({ quantity }));
         transport.plan = [...faults];
         const done = await Promise.all(commands.map((own, i) => shopping(clients[i]!, products, own)));
-        await until("every announcement is answered", async () => {
-          for (const orders of ordersOf(shop)) orders.relay(); // sooner than the sweep
+        await until("every outbox row is settled", async () => {
+          for (const orders of ordersOf(shop)) orders.relay(); // earlier than the periodic sweep
           return (await pending(shop)) === 0;
         });
-        await transport.deliverLate(); // stale by now: nothing may change
+        await transport.deliverLate(); // stale by now, so nothing may change
 
         const ids = done.flatMap(({ orders }) => orders);
         const final = await Promise.all(ids.map(async (id) => (await clients[0]!.get(`/orders/${id}`)).body));
@@ -146,12 +146,12 @@ describe("events that get lost, doubled and reordered between five nodes", () =>
       }),
       { numRuns: 30, endOnFailure: true },
     );
-    // The transport was bad indeed.
+    // Each kind of fault occurred.
     for (const fault of FAULTS) expect(transport.seen[fault]).toBeGreaterThan(5);
   });
 });
 
-it("an adjustment that finds too little is told INSUFFICIENT_STOCK, though the units come right after it has looked", async () => {
+it("an adjustment that finds too little stock gets INSUFFICIENT_STOCK, even if units arrive right after the check", async () => {
   const shop = await startShop({ nodes: [["products"]] });
   const { db } = shop.node("products").getLocalService("products") as unknown as WithDatabase;
   const meta = { user: { id: testId(1), role: "user" as const } };
@@ -168,7 +168,7 @@ it("an adjustment that finds too little is told INSUFFICIENT_STOCK, though the u
   await expect(taken).rejects.toMatchObject({ type: "INSUFFICIENT_STOCK" });
 });
 
-describe("with the repeat switched off", () => {
+describe("without republishing", () => {
   const transport = new BadTransport();
   let shop: Shop;
   beforeAll(async () => {
@@ -178,7 +178,7 @@ describe("with the repeat switched off", () => {
   afterAll(() => shop.stop());
 
   it.each(["order.created", "stock.settled"])(
-    "an order whose %s is lost stays PENDING, and the audit tells it is on its way",
+    "an order whose %s is lost stays PENDING, and the audit counts it as in flight",
     async (lost) => {
       const client = shop.client();
       await client.signUp();
@@ -187,7 +187,7 @@ describe("with the repeat switched off", () => {
       const before = transport.seen.drop;
       const waiting = await pending(shop);
       const id = String((await client.order(product, 1)).body["id"]);
-      await until("it is lost", () => transport.seen.drop > before);
+      await until("the event is lost", () => transport.seen.drop > before);
       transport.loses = () => false;
       const other = String((await client.order(product, 1)).body["id"]);
       expect((await client.decided(other))["status"]).toBe("CONFIRMED");

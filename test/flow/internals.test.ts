@@ -11,10 +11,10 @@ import { ADMIN, startShop, type Shop } from "../support/shop";
 const PLANTED = "canary-a8d1f0";
 const PLANTED_URL = `amqp://shop:${PLANTED}@mq.test:5672/shop`;
 
-/** Where `$node.options` would show it; the declaration of "Fake" knows no options. */
+/** An option that `$node.options` would show; the type declaration of "Fake" has no options. */
 const TRANSPORTER = { type: "Fake", options: { url: PLANTED_URL } } as BrokerOptions["transporter"] & object;
 
-/** What every node tells all others of itself, as it travels. */
+/** The packets in which nodes describe themselves to each other. */
 const infos: string[] = [];
 const recording = {
   name: "Recording",
@@ -23,10 +23,10 @@ const recording = {
       if (packet.type === "INFO") infos.push(JSON.stringify(packet.payload));
       return next(packet);
     },
-} as unknown as Middleware; // whose declaration has transitPublish return no function
+} as unknown as Middleware; // the type declaration of transitPublish lacks its returned function
 
 let shop: Shop;
-/** Hosts nothing that is asked below: every call crosses the transporter. */
+/** A node without the services called below, so that every call crosses the transporter. */
 let remote: ServiceBroker;
 let secrets: string[];
 
@@ -54,13 +54,13 @@ const expectNoSecret = (what: string, told: unknown): void => {
   expect([what, secrets.filter((secret) => text.includes(secret))]).toEqual([what, []]);
 };
 
-/** The built-in actions of the installed Moleculer, read from its source: those of a later version too. */
+/** The built-in actions of the installed Moleculer, read from its source to include those of later versions. */
 function builtIns(): string[] {
   const source = readFileSync(path.join(ROOT, "node_modules/moleculer/src/internals.js"), "utf8");
   return [...source.matchAll(/^\t\t\t(\w+): \{$/gm)].map(([, name]) => `$node.${name!}`);
 }
 
-it("of Moleculer's built-in actions only $node.health can be called from another node, and it tells no secret and no command line", async () => {
+it("of Moleculer's built-in actions only $node.health can be called from another node, and it reveals no secret and no command line", async () => {
   const names = builtIns();
   expect(names).toEqual(expect.arrayContaining(["$node.options", "$node.services", "$node.list", "$node.metrics", "$node.health"]));
   for (const { nodeID } of shop.nodes)
@@ -79,7 +79,7 @@ it("of Moleculer's built-in actions only $node.health can be called from another
   expect(internal.map(({ name }) => name)).toEqual(["$node.health"]);
 });
 
-it("no action of the shop returns a secret of its node, whatever becomes of the call", async () => {
+it("no action of the shop returns a secret of its node, whether the call succeeds or fails", async () => {
   const names = remote.registry.actions
     .list({ onlyAvailable: true })
     .map(({ name }) => name)
@@ -92,8 +92,8 @@ it("no action of the shop returns a secret of its node, whatever becomes of the 
     }
 });
 
-// The registry, and with it the REPL, knows of other nodes what is in these.
-it("what nodes tell each other of their services, settings and actions holds no secret", () => {
+// The registry, and therefore the REPL, knows this about other nodes.
+it("the descriptions of services, settings and actions that nodes exchange contain no secret", () => {
   expect(infos.length).toBeGreaterThanOrEqual(shop.nodes.length);
   const all = infos.join("\n");
   for (const name of ["users.token", "products.quote", "orders.audit"]) expect(all).toContain(`"${name}"`);

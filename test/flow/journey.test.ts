@@ -3,7 +3,7 @@ import { asSystem, call } from "../../broker/contract";
 import { until } from "../support/amqp";
 import { startShop, type Shop } from "../support/shop";
 
-/** The same journey, whichever way the services are spread. */
+/** The same journey, however the services are distributed. */
 describe.each([
   ["one process", undefined],
   ["a node for each service", [["api"], ["users"], ["products"], ["orders"]] as const],
@@ -15,7 +15,7 @@ describe.each([
   });
   afterAll(() => shop.stop());
 
-  it("an order is PENDING at first, then CONFIRMED, and the stock falls by itself from 50 to 47", async () => {
+  it("an order is PENDING, then CONFIRMED without another request, and the stock falls from 50 to 47", async () => {
     const client = shop.client();
     const me = await client.signUp();
     const product = await client.createProduct({ name: "Desk lamp", price: 1299.99, quantity: 50 });
@@ -35,23 +35,23 @@ describe.each([
     expect(await client.quantityOf(product)).toBe(47);
   });
 
-  it("a cancelled order gives its stock back", async () => {
+  it("the stock of a cancelled order is released", async () => {
     const client = shop.client();
     await client.signUp();
     const product = await client.createProduct({ quantity: 10 });
     const id = String((await client.order(product, 4)).body["id"]);
     await client.decided(id);
     expect((await client.post(`/orders/${id}/cancel`)).body["status"]).toBe("CANCELLED");
-    await until("the stock is back", async () => (await client.quantityOf(product)) === 10);
+    await until("the stock is released", async () => (await client.quantityOf(product)) === 10);
   });
 
-  it("200 buyers of 100 units: exactly 100 are confirmed, nothing is left, and the audit finds no fault", async () => {
+  it("200 buyers of 100 units: exactly 100 are confirmed, nothing is left, and the audit finds nothing", async () => {
     const client = shop.client();
     await client.signUp();
     const product = await client.createProduct({ quantity: 100 });
     const placed = await Promise.all(Array.from({ length: 200 }, () => client.buy(product, 1)));
     const accepted = placed.filter((answer) => answer.status === 201);
-    // Whoever comes when the stock is already short is told so at once.
+    // Orders that arrive when stock is already short are refused at once.
     expect(placed.every(({ status, body }) => status === 201 || (status === 409 && body["code"] === "INSUFFICIENT_STOCK"))).toBe(true);
     const decided = await Promise.all(accepted.map((answer) => client.decided(String(answer.body["id"]))));
     expect(decided.filter((order) => order["status"] === "CONFIRMED")).toHaveLength(100);

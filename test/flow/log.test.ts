@@ -7,14 +7,14 @@ import { refusals, type Fixture, type Refusal } from "../support/refusals";
 import { ADMIN, startShop, type Shop } from "../support/shop";
 import { SERVICES } from "../../config";
 
-/** Requests of one address a second; each of the test's own comes from another one. */
+/** Rate limit per address and second; the test sends each request from another address. */
 const RATE_LIMIT = 20;
 
 let shop: Shop;
 let people: Record<"seller" | "buyer" | "admin", Client>;
 let documentation: Documentation;
 let fixture: Fixture;
-/** What was written at the levels error and fatal. */
+/** The lines logged at the levels error and fatal. */
 const logged: string[] = [];
 
 beforeAll(() => {
@@ -57,7 +57,7 @@ async function open(nodes: readonly (readonly (typeof SERVICES)[number][])[]): P
   fixture = { productId, orderId, rejectedId, outboxId, usedKey: "used", heldKey: "held", email: ADMIN.email, adminId };
 }
 
-/** @returns the code that it is refused with; "" where it is not */
+/** @returns the code with which the request is refused; "" if it isn't */
 async function send({ method, target, as, token, headers, body, withoutHost = false }: Refusal, from = anotherAddress()): Promise<string> {
   if (withoutHost) return overSocket(`${method} ${target} HTTP/1.1\r\nConnection: close\r\nX-Forwarded-For: ${from}\r\n\r\n`);
   const bearer = token ?? (as && people[as].token) ?? "";
@@ -86,7 +86,7 @@ function overSocket(text: string): Promise<string> {
   });
 }
 
-/** Sends each, one after another. @returns those that are not refused with their code */
+/** Sends the requests one after the other. @returns those that are not refused with their code */
 async function sendAll(list: readonly Refusal[]): Promise<object[]> {
   const wrong: object[] = [];
   for (const refusal of list) {
@@ -104,13 +104,13 @@ describe.each([
   afterAll(() => shop.stop());
   beforeEach(() => logged.splice(0));
 
-  it("for anything that a route documents to refuse", async () => {
+  it("for any refusal that a route documents", async () => {
     await inOrders(async (other) => {
       await other.query(
         "begin; insert into orders (user_id, idempotency_key, request_hash, lines_digest, total_cents) select user_id, 'held', '', '', 0 from orders limit 1",
       );
       const { known, unknown } = refusals(documentation, fixture);
-      // These are not one route's, and have tests of their own below.
+      // These codes don't belong to single routes, and have their own tests below.
       expect(unknown.filter((one) => !/: (TOO_MANY_REQUESTS|SERVICE_UNAVAILABLE|INTERNAL_ERROR)$/.test(one))).toEqual([]);
       expect(known.length).toBeGreaterThan(150);
       expect(await sendAll(known)).toEqual([]);
@@ -143,7 +143,7 @@ describe.each([
     expect(logged).toEqual([]);
   });
 
-  it("for what is no HTTP, a client that goes away, a path or a method that is not there", async () => {
+  it("for invalid HTTP, a client that disconnects, an unknown path or an unsupported method", async () => {
     expect(await overSocket("nonsense\r\n\r\n")).toBe("BAD_REQUEST");
     expect(await overSocket(`GET / HTTP/1.1\r\nHost: a\r\nX: ${"x".repeat(20_000)}\r\n\r\n`)).toBe("BAD_REQUEST");
     const { hostname, port } = new URL(shop.url);
@@ -163,7 +163,7 @@ describe.each([
     expect(logged).toEqual([]);
   });
 
-  it("but what is nobody's fault is logged, with the id of its request", async () => {
+  it("but an internal error is logged, with the id of its request", async () => {
     await inOrders((database) =>
       database.query("alter table orders rename to elsewhere; create view orders as select * from elsewhere where 1/0 = 0"),
     );
@@ -174,8 +174,8 @@ describe.each([
     for (const line of logged) expect(JSON.parse(line)).toMatchObject({ level: "error", request_id: "it-was-this-one" });
   });
 
-  it("for a service that is away", async () => {
-    if (nodes.length === 1) return; // it is this process
+  it("for an unavailable service", async () => {
+    if (nodes.length === 1) return; // all services are in this process
     for (const name of ["products", "orders", "users"] as const) await shop.node(name).stop();
     const needsNone = /health|openapi|docs|admin\/nodes/;
     for (const line of documentation.lines.filter((one) => !needsNone.test(one))) {

@@ -18,7 +18,7 @@ async function served(broker: ServiceBroker): Promise<string> {
   return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
 }
 
-/** Reads of products wait until they are let go. */
+/** Reads of products wait until the test releases them. */
 let open = (): void => undefined;
 let gate = Promise.resolve();
 const gated: Middleware = {
@@ -58,17 +58,17 @@ describe("the metrics of a node with every service", () => {
   const http = (method: string, route: string, status: number) =>
     `shop_http_request_duration_seconds_count{method="${method}",route="${route}",status="${status}"}`;
   const action = (name: string, result: string) => `shop_action_duration_seconds_count{action="${name}",result="${result}"}`;
-  /** By how much each of these grows while something is done. */
+  /** By how much each of these metrics grows during some work. */
   async function growth(names: string[], act: () => Promise<unknown>): Promise<number[]> {
     const before = await page();
     await act();
-    // a request is counted when its answer has been sent, which its client may know first
-    await until("all is answered", async () => (await page()).get("shop_http_requests_under_way") === 0);
+    // a request is counted after its response has been sent, which the client may notice earlier
+    await until("all requests have their responses", async () => (await page()).get("shop_http_requests_under_way") === 0);
     const after = await page();
     return names.map((name) => (after.get(name) ?? 0) - (before.get(name) ?? 0));
   }
 
-  it("tell of the process, the transporter and each pool", async () => {
+  it("describe the process, the transporter and each pool", async () => {
     const samples = await page();
     const names = ["process_cpu_seconds_total", "process_resident_memory_bytes", "process_start_time_seconds", "nodejs_eventloop_lag_p99_seconds"]; // prettier-ignore
     for (const name of names) expect(samples.get(name)).toBeGreaterThan(0);
@@ -86,7 +86,7 @@ describe("the metrics of a node with every service", () => {
     }
   });
 
-  it("count each request by its route, its hottest read and what goes wrong too", async () => {
+  it("count each request by its route, including the most frequent read and errors", async () => {
     const names = [
       http("GET", "/products/:id", 200),
       http("HEAD", "/products/:id", 200),
@@ -108,7 +108,7 @@ describe("the metrics of a node with every service", () => {
     expect(grown).toEqual([3, 1, 1, 1, 1, 1, 1]);
   });
 
-  it("count the actions, by their result, in buckets that add up", async () => {
+  it("count actions by result, in cumulative buckets", async () => {
     const names = [action("orders.createMany", "ok"), action("users.token", "INVALID_CREDENTIALS"), action("products.list", "VALIDATION_ERROR")]; // prettier-ignore
     const grown = await growth(names, async () => {
       await client.order(product, 1);
@@ -125,8 +125,8 @@ describe("the metrics of a node with every service", () => {
     expect(buckets.at(-1)?.[1]).toBe(samples.get(names[0]!));
   });
 
-  it("tell how much waits in the outbox, what is parked, and for how long", async () => {
-    await until("nothing waits", async () => (await page()).get("shop_outbox_pending") === 0);
+  it("show the number of pending and parked outbox rows, and the age of the oldest", async () => {
+    await until("no row is pending", async () => (await page()).get("shop_outbox_pending") === 0);
     expect((await page()).get("shop_outbox_oldest_pending_seconds")).toBe(0);
     await orders.query(
       `with o as (
@@ -146,13 +146,13 @@ describe("the metrics of a node with every service", () => {
     expect((await page()).get("shop_outbox_pending")).toBe(0);
   });
 
-  it("do not grow with the paths and methods that are made up", async () => {
+  it("do not grow with made-up paths and methods", async () => {
     const ask = (i: number) => client.request(i % 2 ? "GET" : ["PROPFIND", "PURGE", "LOCK"][i % 3]!, `/${i}/nothing/${i}`);
     await ask(0);
     await ask(1);
     const names = async (): Promise<string[]> => [...(await page()).keys()].filter((name) => name.startsWith("shop_"));
-    const asked = "users.checkSessions"; // each second, and the first time may be late
-    await until("all that is asked by the clock was asked", async () => (await names()).some((name) => name.includes(asked)));
+    const asked = "users.checkSessions"; // called every second, and the first call may be late
+    await until("all periodic calls have been made", async () => (await names()).some((name) => name.includes(asked)));
     const before = await names();
     const grown = await growth([http("GET", "none", 404), http("other", "none", 404)], async () => {
       for (let i = 0; i < 1_000; i += 20) await Promise.all(Array.from({ length: 20 }, (_, j) => ask(i + j)));
@@ -161,12 +161,15 @@ describe("the metrics of a node with every service", () => {
     expect(await names()).toEqual(before);
   });
 
-  it("tell what is under way and count what is refused at once", async () => {
+  it("show the requests in progress and count those refused at once", async () => {
     gate = new Promise((resolve) => (open = resolve));
     const counted = ["shop_http_refused_total", http("GET", "/products/:id", 429), http("GET", "/products/:id", 404)];
     const grown = await growth(counted, async () => {
       const all = Array.from({ length: 60 }, () => client.get(`/products/${testId(999_999)}`));
-      await until("the gateway has what it takes from one address", async () => (await page()).get("shop_http_requests_under_way") === 20);
+      await until(
+        "the gateway has as many requests as one address may have",
+        async () => (await page()).get("shop_http_requests_under_way") === 20,
+      );
       await until("the surplus is refused", async () => (await page()).get("shop_http_refused_total")! >= 40);
       open();
       await Promise.all(all);
@@ -174,7 +177,7 @@ describe("the metrics of a node with every service", () => {
     expect(grown).toEqual([40, 40, 20]);
   });
 
-  it("leave out the outbox, and nothing else, when its database is gone", async () => {
+  it("lack only the outbox when its database is gone", async () => {
     await orders.end();
     const before = await page();
     await shop.databases.orders.drop();
@@ -193,7 +196,7 @@ describe("the metrics of a node as a process", () => {
     await Promise.all(Object.values(databases ?? {}).map((database) => database.drop()));
   });
 
-  it("come on its OPS_PORT, within two seconds where a database hangs", async () => {
+  it("are served on its OPS_PORT, within two seconds even if a database hangs", async () => {
     databases = await createDatabases();
     line = await Proxy.to(databases.orders.url, 5432);
     const urls = { ...Object.fromEntries(databaseNames().map(([name, variable]) => [variable, databases![name].url])), ORDERS_DATABASE_URL: line.url }; // prettier-ignore
@@ -213,7 +216,7 @@ describe("the metrics of a node as a process", () => {
 });
 
 describe("a node that is not ready", () => {
-  it("has metrics, and one that nobody can ask collects none", async () => {
+  it("has metrics, and one without an OPS_PORT collects none", async () => {
     const config = { namespace: uniqueNamespace(), logger: false } as const;
 
     const broker = new ServiceBroker({ ...brokerOptions(loadConfig({})), ...config });

@@ -16,7 +16,7 @@ interface Item {
   memory: number;
 }
 
-/** As an admin is told, in the order of the ids. */
+/** The response to an admin, sorted by id. */
 async function list(): Promise<Item[]> {
   const admin = await shop.client().login(ADMIN.email, ADMIN.password);
   const { status, body } = await admin.get<{ items: Item[] }>("/admin/nodes");
@@ -25,7 +25,7 @@ async function list(): Promise<Item[]> {
 }
 
 describe("GET /admin/nodes", () => {
-  it("of one process tells its services, the shop's version, its uptime and memory; and is an admin's business", async () => {
+  it("shows the services, version, uptime and memory of a single process, and only to admins", async () => {
     shop = await startShop();
     const items = await list();
     expect(items).toEqual([{ id: shop.node("api").nodeID, services: [...SERVICES].sort(), version, ...answers }]);
@@ -41,7 +41,7 @@ describe("GET /admin/nodes", () => {
     expect(await client.get("/admin/nodes")).toMatchObject({ status: 403, body: { code: "FORBIDDEN" } });
   });
 
-  it("of several nodes tells what each hosts, with nulls for one that hangs, and forgets one that has left", async () => {
+  it("shows the services of several nodes, with nulls for one that hangs, and drops one that has left", async () => {
     const hangs: Middleware = {
       name: "Hangs",
       localAction: (next, { name }) =>

@@ -5,7 +5,7 @@ import { testId } from "../support/ids";
 import type { GatewayLimits } from "../../services/api/api.service";
 import { startShop, type Shop } from "../support/shop";
 
-/** Lists of orders, and reads of products, which wait until they are let go. */
+/** Lists of orders and reads of products wait until the test releases them. */
 let open = (): void => undefined;
 let gate = Promise.resolve();
 const shut = (): void => {
@@ -19,12 +19,12 @@ const gated: Middleware = {
       if (action.name !== "orders.list" && action.name !== "products.getMany") return next.call(this, ctx) as unknown;
       started.push(action.name);
       await gate;
-      // How many a database can serve at once is another matter, and the machine's.
+      // How many requests a database can serve at once depends on the machine and isn't tested here.
       return action.name === "orders.list" ? { items: [], next_cursor: null } : (ctx.params as { ids: string[] }).ids.map(() => null);
     },
 };
 
-/** Nothing has its id. */
+/** A product that does not exist. */
 const PRODUCT = `/products/${testId(1)}`;
 
 let shop: Shop;
@@ -32,7 +32,7 @@ async function start(limits: GatewayLimits = {}): Promise<void> {
   shop = await startShop({ broker: { middlewares: [gated] }, limits });
   started.length = 0;
 }
-/** So few that all are asked for before the first of them has waited for too long, on a busy machine too. */
+/** So few that even a busy machine sends all of them before the first has waited for too long. */
 const FEW = { admission: { slots: 16, places: 16 } };
 afterEach(async () => {
   open();
@@ -45,7 +45,7 @@ interface Response {
   code: string | undefined;
 }
 
-/** A client's requests come from an address of its own. */
+/** Sends a client's requests from an address of its own. */
 function clientAt(localAddress: string, token?: string) {
   const agent = new Agent({ maxSockets: Infinity });
   const headers = token === undefined ? {} : { Authorization: `Bearer ${token}` };
@@ -64,7 +64,7 @@ function clientAt(localAddress: string, token?: string) {
     });
 }
 
-/** Sends many, and collects the responses as they come. */
+/** Sends many requests, and collects the responses as they arrive. */
 function flood(get: (path: string) => Promise<Response>, path: string, n: number) {
   const responses: Response[] = [];
   const all = Promise.all(Array.from({ length: n }, () => get(path).then((response) => responses.push(response))));
@@ -77,7 +77,7 @@ describe("a gateway with more requests than it can serve", () => {
     shut();
     const greedy = flood(clientAt("127.0.0.2"), PRODUCT, 60);
     await until("the surplus is refused", () => greedy.responses.length >= 40);
-    expect(greedy.responses).toHaveLength(40); // 16 are worked on, and 4 of 16 places are its share
+    expect(greedy.responses).toHaveLength(40); // 16 are in progress, and 4 of 16 places are the address's share
     expect(greedy.responses.every(({ status, retryAfter }) => status === 429 && retryAfter === "1")).toBe(true);
     const other = clientAt("127.0.0.3");
     expect(await other("/health/ready")).toMatchObject({ status: 200 });
@@ -88,7 +88,7 @@ describe("a gateway with more requests than it can serve", () => {
     expect(greedy.responses.filter(({ status }) => status === 404)).toHaveLength(20);
   });
 
-  it("refuses everybody with 503 and Retry-After when all places are taken, and still says that it is ready", async () => {
+  it("refuses all clients with 503 and Retry-After when all places are taken, and is still ready", async () => {
     await start(FEW);
     shut();
     const floods = [2, 3, 4, 5, 6].map((n) => flood(clientAt(`127.0.0.${n}`), PRODUCT, 20));
@@ -102,7 +102,7 @@ describe("a gateway with more requests than it can serve", () => {
     expect(await clientAt("127.0.0.7")(PRODUCT)).toMatchObject({ status: 404 });
   });
 
-  it("lets slow lists wait for each other, and nothing else for them", async () => {
+  it("lets slow lists wait only for each other, and nothing else for them", async () => {
     await start();
     const buyer = shop.client();
     await buyer.signUp();
@@ -110,7 +110,7 @@ describe("a gateway with more requests than it can serve", () => {
     shut();
     const lists = flood(clientAt("127.0.0.2", buyer.token), "/orders", 30);
     await until("the surplus is refused", () => lists.responses.length >= 10);
-    expect(started.filter((name) => name === "orders.list")).toHaveLength(4); // and 16 of 64 places are the share of one address
+    expect(started.filter((name) => name === "orders.list")).toHaveLength(4); // an address's share is 16 of 64 places
     expect(lists.responses.every(({ status }) => status === 429)).toBe(true);
     const { status, body } = await buyer.order(product, 1);
     expect(status).toBe(201);
@@ -121,8 +121,8 @@ describe("a gateway with more requests than it can serve", () => {
   });
 });
 
-describe("a client that leaves", () => {
-  it("has its waiting requests dropped: they are not started when their turn comes", async () => {
+describe("a client that disconnects", () => {
+  it("has its queued requests dropped: they are not started when their turn comes", async () => {
     await start();
     const buyer = shop.client();
     await buyer.signUp();
@@ -134,7 +134,7 @@ describe("a client that leaves", () => {
         localAddress: "127.0.0.2",
         headers: { Authorization: `Bearer ${buyer.token ?? ""}` },
       });
-      req.on("error", () => undefined).end(); // it leaves
+      req.on("error", () => undefined).end(); // the client disconnects
       return req;
     });
     const lane = shop.node("api").getLocalService("api") as unknown as { lanes: { lists: { waiting: number } } };

@@ -8,7 +8,7 @@ import { ADMIN, createDatabases, uniqueNamespace, type Shop } from "../support/s
 const NODES: readonly ServiceName[] = ["api", "users", "products", "products", "orders", "orders"];
 
 /** Six processes over RabbitMQ, as in production. */
-describe("the shop as processes over RabbitMQ: two of products and orders each, one of the others", () => {
+describe("the shop as processes over RabbitMQ, two each for products and orders and one each for the others", () => {
   const namespace = uniqueNamespace();
   const ids: string[] = [];
   const nodes: { service: ServiceName; process: NodeProcess }[] = [];
@@ -40,11 +40,11 @@ describe("the shop as processes over RabbitMQ: two of products and orders each, 
 
   beforeAll(async () => {
     amqp = await amqpUrl();
-    if (amqp === undefined) return; // said why
+    if (amqp === undefined) return; // the reason has been logged
     databases = await createDatabases();
     await Promise.all(NODES.map(start));
     client = new Client(processes("api")[0]?.url ?? "");
-    await until("the whole shop answers", async () => (await client.get("/health")).status === 200, 30_000);
+    await until("the whole shop is healthy", async () => (await client.get("/health")).status === 200, 30_000);
     await client.signUp();
   }, 90_000);
 
@@ -54,14 +54,14 @@ describe("the shop as processes over RabbitMQ: two of products and orders each, 
     if (databases !== undefined) await Promise.all(Object.values(databases).map((database) => database.drop()));
   });
 
-  it("RabbitMQ knows each node by its id", async () => {
+  it("RabbitMQ lists each node by its id", async () => {
     for (const id of amqp === undefined ? [] : ids) {
       const connections = await connectionPids(id);
       if (connections !== undefined) expect(connections).toHaveLength(1);
     }
   });
 
-  it("an order is confirmed, and the stock falls by itself from 50 to 47", async () => {
+  it("an order is confirmed without another request, and the stock falls from 50 to 47", async () => {
     if (amqp === undefined) return;
     const product = await client.createProduct({ quantity: 50 });
     const placed = await client.order(product, 3);
@@ -81,7 +81,7 @@ describe("the shop as processes over RabbitMQ: two of products and orders each, 
     await until("everything is settled", auditIsClean);
   });
 
-  it("every products node is killed while 50 orders come in: after its return all that were accepted are final, and the audit is clean", async () => {
+  it("every products node is killed while 50 orders arrive: after the restart all accepted ones are final, and the audit finds nothing", async () => {
     if (amqp === undefined) return;
     const product = await client.createProduct({ quantity: 1_000 });
     const accepted: string[] = [];
@@ -103,7 +103,7 @@ describe("the shop as processes over RabbitMQ: two of products and orders each, 
     await until("everything is settled", auditIsClean);
   }, 90_000);
 
-  it("SIGTERM ends every node with exit code 0", async () => {
+  it("SIGTERM stops every node with exit code 0", async () => {
     expect(await Promise.all(nodes.map(({ process }) => process.stop()))).toEqual(nodes.map(() => 0));
   });
 });

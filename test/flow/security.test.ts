@@ -9,7 +9,7 @@ let nobody: Client;
 let user: Client;
 let admin: Client;
 
-/** All that the shop has logged, at its most talkative. */
+/** Everything that the shop has logged at its most verbose level. */
 const logged: string[] = [];
 const METHODS = ["log", "info", "warn", "error", "debug", "trace"] as const;
 
@@ -92,7 +92,7 @@ describe("a route", () => {
     expect(await linesAnswered(403, user.token)).toEqual(ADMINS_ONLY);
   });
 
-  it("is all that there is: no action can be reached by its name", async () => {
+  it("is the only way in: no action can be called by its name", async () => {
     const names = shop.nodes[0]!.registry.actions.list({}).map(({ name }) => name);
     expect(names).toEqual(
       expect.arrayContaining(["$node.health", "orders.audit", "users.rotateKeys", "users.revocations", "products.reservations"]),
@@ -108,7 +108,7 @@ describe("a route", () => {
   }, 60_000);
 });
 
-it("every kind of answer is guarded against sniffing, says nothing of what serves it, and is not stored where it is private", async () => {
+it("every kind of response is guarded against sniffing, doesn't reveal the server software, and isn't cached if it is private", async () => {
   const id = await user.createProduct();
   const order = String((await user.order(id, 1)).body["id"]);
   const PUBLIC = [`/products/${id}`, "/products", "/nowhere", "/products/abc", "/.well-known/jwks.json"];
@@ -122,7 +122,7 @@ it("every kind of answer is guarded against sniffing, says nothing of what serve
   }
 });
 
-it("what is secret is never logged, nor told by the audit or an error: passwords, tokens, keys", async () => {
+it("passwords, tokens and keys are never logged, and never in an audit or an error", async () => {
   const secret = () => `canary-${randomBytes(12).toString("hex")}`;
   const [password, wrong, next, key] = [secret(), secret(), secret(), secret()];
   const email = `${randomBytes(8).toString("hex")}@shop.test`;
@@ -151,7 +151,7 @@ it("what is secret is never logged, nor told by the audit or an error: passwords
   const database = new Postgres(shop.databases.users.url);
   await database.connect();
   const { rows } = await database.query<{ private_key: string }>("select private_key from signing_keys");
-  // an unexpected failure, whose error holds the statement and its values
+  // an unexpected failure, whose error contains the statement and its values
   await database.query("alter table sessions add constraint broken check (false) not valid");
   const broken = await keep(client.post("/token", { email, password: next }));
   await database.query("alter table sessions drop constraint broken").finally(() => database.end());
@@ -162,7 +162,7 @@ it("what is secret is never logged, nor told by the audit or an error: passwords
     ...answers.map(({ body }) => JSON.stringify(body)),
     JSON.stringify((await admin.get("/admin/consistency")).body),
   ].join("\n");
-  expect(told).toContain("users.token failed"); // the log is there
+  expect(told).toContain("users.token failed"); // the log isn't empty
   const tokens = [first, second, third].flatMap((body) => [body["access_token"], body["refresh_token"]] as string[]);
   const secrets = [password, wrong, next, key, ...tokens, rows[0]!.private_key.slice(60, 120), "$2a$", "$2b$", "Bearer "];
   for (const one of secrets) expect(told.includes(one) ? one : "").toBe("");

@@ -7,7 +7,7 @@ import { Client } from "../support/client";
 import { killProcesses, startProcess, type NodeProcess } from "../support/processes";
 import { createDatabases, uniqueNamespace, type Shop } from "../support/shop";
 
-/** The limit is that of `stop()`: 20 s, less than the 30 s that compose grants. */
+/** The time limit is that of `stop()`: 20 s, less than the 30 s that compose grants. */
 describe("SIGTERM to a node whose databases hang", () => {
   let databases: Shop["databases"] | undefined;
   let lines: Proxy[] = [];
@@ -38,7 +38,7 @@ describe("SIGTERM to a node whose databases hang", () => {
     for (const line of lines) line.freeze();
   };
 
-  /** An order that the gateway is known to have begun with: it has read the head, and said 100. */
+  /** An order that the gateway has certainly begun to process: it has read the head and responded with 100. */
   async function underWay(): Promise<{ finish: () => void; status: Promise<number | undefined> }> {
     const headers = { Authorization: `Bearer ${client.token ?? ""}`, "Content-Type": "application/json", Expect: "100-continue" };
     const order = request(`${client.url}/orders`, { method: "POST", headers });
@@ -51,12 +51,12 @@ describe("SIGTERM to a node whose databases hang", () => {
     };
   }
 
-  it("ends it in time, with exit code 0", async () => {
+  it("stops it in time, with exit code 0", async () => {
     hang();
     expect(await node.stop()).toBe(0);
   });
 
-  it("is followed by answers to all that is under way, 503, and exit code 0 in time", async () => {
+  it("is followed by 503 for all requests in flight, and exit code 0 in time", async () => {
     const orders = await Promise.all(Array.from({ length: 20 }, underWay));
     hang();
     for (const { finish } of orders) finish();

@@ -12,9 +12,9 @@ import { Client } from "../support/client";
 import { EventStream } from "../support/events";
 import { ADMIN, urlOf, startShop, type Shop, type ShopOptions } from "../support/shop";
 
-/** Events that get lost while they are named here. */
+/** Names of the events that are currently lost. */
 const lost = new Set<string>();
-/** Logins wait for it. */
+/** Logins wait until it resolves. */
 let gate = Promise.resolve();
 const losing: Middleware = {
   name: "Losing",
@@ -40,7 +40,7 @@ async function follow(id: string, lastEventId?: string, who = buyer): Promise<Ev
   streams.push(stream);
   return stream;
 }
-/** An order that stays PENDING while `order.created` is lost. */
+/** Places an order that stays PENDING while `order.created` is lost. */
 async function order(quantity = 1): Promise<string> {
   const { body } = await buyer.order(await buyer.createProduct({ quantity: 10 }), quantity);
   return String(body["id"]);
@@ -58,11 +58,11 @@ afterEach(async () => {
   streams = [];
 });
 
-describe("a stream of an order's events, where nothing but order.changed brings news", () => {
+describe("a stream of an order's events, updated only by order.changed", () => {
   beforeAll(() => open({ limits: { streams: { readEvery: NEVER } } }));
   afterAll(() => shop.stop());
 
-  it("begins with the history, and goes on with CONFIRMED and CANCELLED as they happen; then it ends", async () => {
+  it("begins with the history, continues with CONFIRMED and CANCELLED as they happen, and then ends", async () => {
     lost.add("order.created");
     const id = await order();
     const [stream, upper] = [await follow(id), await follow(id.toUpperCase())];
@@ -84,7 +84,7 @@ describe("a stream of an order's events, where nothing but order.changed brings 
     for (const { text } of [stream, upper]) expect(text).toBe(`retry: 2000\n\n${events.join("")}`);
   });
 
-  it("of an order that is REJECTED tells why, and ends", async () => {
+  it("of an order that is REJECTED contains the reason, and ends", async () => {
     lost.add("order.created");
     const product = await buyer.createProduct({ quantity: 5 });
     const id = String((await buyer.order(product, 5)).body["id"]);
@@ -99,7 +99,7 @@ describe("a stream of an order's events, where nothing but order.changed brings 
     ]);
   });
 
-  it("resumes after the last event that was seen, once each; after the final one there is nothing to come back for", async () => {
+  it("resumes after the last seen event, without duplicates; after the final one there is nothing to resume", async () => {
     const id = await confirmed();
     const [first, second, ahead] = [await follow(id, "1"), await follow(id, "2"), await follow(id, "99")];
     await first.has("CONFIRMED");
@@ -118,7 +118,7 @@ describe("a stream of an order's events, where nothing but order.changed brings 
     expect([again.status, again.text]).toEqual([204, ""]);
   });
 
-  it("is open to an admin, too, and to nobody who has no token; HEAD opens none", async () => {
+  it("is open to an admin, too, but not without a token; HEAD opens none", async () => {
     const id = await confirmed();
     const admin = await shop.client().login(ADMIN.email, ADMIN.password);
     await (await follow(id, undefined, admin)).has("PENDING", "CONFIRMED");
@@ -130,7 +130,7 @@ describe("a stream of an order's events, where nothing but order.changed brings 
     expect((await buyer.request("OPTIONS", path)).headers.get("allow")).toBe("GET, HEAD, OPTIONS");
   });
 
-  it("an eleventh of one user → 429, for others there is room; one whose client goes away frees its place", async () => {
+  it("an eleventh of one user → 429, while others still get one; a client that disconnects frees its place", async () => {
     const id = await confirmed();
     const open = await Promise.all(Array.from({ length: 10 }, () => follow(id)));
     await Promise.all(open.map((stream) => stream.has("PENDING", "CONFIRMED")));
@@ -141,10 +141,10 @@ describe("a stream of an order's events, where nothing but order.changed brings 
     const admin = await shop.client().login(ADMIN.email, ADMIN.password);
     expect((await follow(id, undefined, admin)).status).toBe(200);
     await open[0]!.close();
-    await until("there is room", async () => (await follow(id)).status === 200);
+    await until("there is a free place", async () => (await follow(id)).status === 200);
   });
 
-  it("one that waits behind another response, and whose client goes away before that is sent, frees its place", async () => {
+  it("one that waits behind another response, and whose client disconnects before that is sent, frees its place", async () => {
     const id = await confirmed();
     let letGo = (): void => undefined;
     gate = new Promise((resolve) => (letGo = resolve));
@@ -158,8 +158,8 @@ describe("a stream of an order's events, where nothing but order.changed brings 
     const gateway = shop.node("api").getLocalService("api") as unknown as { streams: Streams; connections: Connections };
     const open = () => (gateway.streams as unknown as { all: Set<unknown> }).all.size;
     try {
-      await until("it is open", () => open() === 1);
-      // Node 20 does not emit it for a response that waits behind another one.
+      await until("the stream is open", () => open() === 1);
+      // Node 20 does not emit "close" for a response that waits behind another one.
       jest.spyOn(ServerResponse.prototype, "emit").mockImplementation(function (
         this: ServerResponse,
         event: string | symbol,
@@ -178,7 +178,7 @@ describe("a stream of an order's events, where nothing but order.changed brings 
   });
 });
 
-describe("a stream of an order's events, where order.changed is always lost", () => {
+describe("a stream of an order's events, if order.changed is always lost", () => {
   let key: { kid: string; private_key: string };
   beforeAll(async () => {
     await open({ limits: { streams: { readEvery: 250 } } });
@@ -189,7 +189,7 @@ describe("a stream of an order's events, where order.changed is always lost", ()
   beforeEach(() => lost.add("order.changed"));
   afterAll(() => shop.stop());
 
-  it("tells every change all the same", async () => {
+  it("still sends every change", async () => {
     lost.add("order.created");
     const id = await order();
     const stream = await follow(id);
@@ -204,7 +204,7 @@ describe("a stream of an order's events, where order.changed is always lost", ()
   it("ends when the token has expired", async () => {
     const id = await confirmed();
     const claims = jwt.decode(buyer.token!) as jwt.JwtPayload;
-    const leeway = 5; // seconds that clocks may differ by
+    const leeway = 5; // seconds by which clocks may differ
     const exp = Math.floor(Date.now() / 1000) + 2 - leeway;
     const guest = new Client(shop.url);
     guest.token = jwt.sign({ ...claims, exp }, key.private_key, { algorithm: "RS256", keyid: key.kid });
@@ -215,14 +215,14 @@ describe("a stream of an order's events, where order.changed is always lost", ()
     expect((await guest.get(`/orders/${id}`)).status).toBe(401);
   });
 
-  it("is the last response of its connection: one that asks for more behind it is closed, and nobody else waits", async () => {
+  it("is the last response of its connection: further requests close the connection, and no other client waits", async () => {
     const [id, product] = [await confirmed(), await buyer.createProduct()];
     const { hostname, port } = new URL(shop.url);
     const head = `HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ${buyer.token!}\r\n\r\n`;
     const socket = connect(Number(port), hostname);
     const gateway = shop.node("api").getLocalService("api") as unknown as { admission: FairSlots; connections: Connections };
     let text = "";
-    let areOthersMade = false; // seen as it happens: within a second the connection is closed
+    let areOthersMade = false; // observed continuously, since the connection is closed within a second
     socket.on("data", (chunk) => {
       text += chunk.toString();
       areOthersMade ||= text.includes("CONFIRMED") && !gateway.connections.areIdle;
@@ -230,11 +230,11 @@ describe("a stream of an order's events, where order.changed is always lost", ()
     socket.write(
       `GET /orders/${id}/events ${head}${`GET /products/${product} HTTP/1.1\r\nHost: a\r\n\r\n`.repeat(600)}${`GET /me ${head}`.repeat(20)}`,
     );
-    await until("the stream is open, and some of the others are made", () => areOthersMade);
-    await until("they hold no place", () => gateway.admission.inFlight === 0, 5_000);
+    await until("the stream is open, and some of the other responses are ready", () => areOthersMade);
+    await until("the requests hold no place", () => gateway.admission.inFlight === 0, 5_000);
     expect((await shop.client().get(`/products/${product}`)).status).toBe(200);
-    await until("it is closed", () => socket.destroyed);
-    await until("nothing is left of them", () => gateway.connections.areIdle);
+    await until("the connection is closed", () => socket.destroyed);
+    await until("the connections are idle", () => gateway.connections.areIdle);
     expect(text).toContain("Connection: close");
     expect(text.split("HTTP/1.1 ")).toHaveLength(2);
   });
@@ -244,7 +244,7 @@ describe("of many streams", () => {
   beforeAll(() => open({ limits: { streams: { readEvery: NEVER, ofOneUser: 600, ofAll: 4 * 520 } } }));
   afterAll(() => shop.stop());
 
-  it("none takes a place from requests, and an address with a quarter of all is refused the next", async () => {
+  it("none takes a place from requests, and an address with a quarter of all streams is refused another one", async () => {
     const id = await confirmed();
     const all: EventStream[] = [];
     while (all.length < 520) all.push(...(await Promise.all(Array.from({ length: 104 }, () => follow(id)))));
@@ -266,7 +266,7 @@ describe("with two gateways", () => {
   });
   afterAll(() => shop.stop());
 
-  it("what is changed by one is seen at the other", async () => {
+  it("a change through one is sent by the other", async () => {
     const id = await confirmed();
     const stream = await follow(id, undefined, there);
     await stream.has("PENDING", "CONFIRMED");
@@ -275,7 +275,7 @@ describe("with two gateways", () => {
     expect(stream.statuses).toEqual(["PENDING", "CONFIRMED", "CANCELLED"]);
   });
 
-  it("one that stops ends its streams at once, and its client goes on at the other", async () => {
+  it("one that stops ends its streams at once, and its client resumes at the other", async () => {
     const id = await confirmed();
     const stream = await follow(id, undefined, there);
     await stream.has("PENDING", "CONFIRMED");

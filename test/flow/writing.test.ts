@@ -8,7 +8,7 @@ import type { GatewayLimits } from "../../services/api/api.service";
 import type { Connections } from "../../services/api/connections";
 
 /*
- * Clients that ask and don't read, and what they hold of a gateway.
+ * Clients that send requests and don't read the responses, and the gateway's resources that they may hold.
  */
 
 const KIB = 1_024;
@@ -26,13 +26,13 @@ afterEach(async () => {
   await shop.stop();
 });
 
-/** A connection of its own, from an address of its own, that reads only when it is told to. */
+/** Opens a connection from an address; it reads only after `read` is called. */
 async function dial(localAddress = "127.0.0.2") {
   const { hostname, port } = new URL(shop.url);
   const socket = connect({ host: hostname, port: Number(port), localAddress });
   sockets.push(socket);
   const received = { text: "", isClosed: false };
-  socket.on("error", () => undefined); // it was cut off, which `close` says
+  socket.on("error", () => undefined); // the gateway closed the connection; "close" follows
   socket.on("close", () => (received.isClosed = true));
   socket.pause();
   await new Promise((resolve) => socket.once("connect", resolve));
@@ -56,7 +56,7 @@ const heldBy = (n: number) => [...held().all.values()].filter(({ started }) => s
 const get = (path: string): string => `GET ${path} HTTP/1.1\r\nHost: a\r\n\r\n`;
 const bodies = (text: string): number => text.split("HTTP/1.1 200").length - 1;
 
-/** Enough products for pages of 256 KiB. */
+/** Creates enough products for pages of 256 KiB. */
 async function stock(): Promise<void> {
   await Promise.all(Array.from({ length: 17 }, () => seller.createProduct({ description: "灯".repeat(4_900) })));
 }
@@ -79,18 +79,18 @@ describe("requests that are pipelined on one connection", () => {
     const id = await seller.createProduct();
     const { socket, received, read } = await dial();
     socket.write(`${get(`/products/${id}`).repeat(99)}${get(`/products/${testId(999_999)}`)}`);
-    await until("others wait behind those that are started", () => (heldBy(0)?.waiting.length ?? 0) > 0);
+    await until("others wait behind the started ones", () => (heldBy(0)?.waiting.length ?? 0) > 0);
     const [started, waiting] = [heldBy(0)!.started.length, heldBy(0)!.waiting.length];
     letGo();
     expect(started).toBe(8);
-    expect(waiting).toBeLessThanOrEqual(16); // the rest is not even parsed
+    expect(waiting).toBeLessThanOrEqual(16); // the rest isn't even parsed
     read();
     await until("all have their responses", () => bodies(received.text) === 99 && received.text.includes("HTTP/1.1 404"));
     expect(received.text.lastIndexOf("HTTP/1.1 200")).toBeLessThan(received.text.indexOf("HTTP/1.1 404"));
     expect(received.isClosed).toBe(false);
   });
 
-  it("are slowed down however many they are, and not cut off: 5,000 in several writes get 5,000 responses", async () => {
+  it("are slowed down, however many there are, but not cut off: 5,000 in several writes get 5,000 responses", async () => {
     await open();
     const { socket, received, read } = await dial();
     read();
@@ -109,34 +109,34 @@ describe("requests that are pipelined on one connection", () => {
     expect(held()).toMatchObject({ parsed: 0 });
   });
 
-  it("with bodies, close their connection once 32 wait unstarted", async () => {
+  it("with bodies lead to a closed connection once 32 wait unstarted", async () => {
     await open();
     const counted = jest.spyOn(held() as unknown as Connections, "open");
     const { socket, received, read } = await dial();
     read();
     socket.write("POST /nothing HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx".repeat(1_000));
-    await until("it is closed", () => received.isClosed);
-    await until("what it held is given back", () => held().parsed === 0);
+    await until("the connection is closed", () => received.isClosed);
+    await until("its resources are released", () => held().parsed === 0);
     expect(counted.mock.calls.length).toBeLessThan(500);
   });
 
-  it("are not parsed any more once their connection is closed", async () => {
+  it("are no longer parsed once their connection is closed", async () => {
     await open({ parsed: 40 });
     const counted = jest.spyOn(held() as unknown as Connections, "open");
     const { socket, received, read } = await dial();
     read();
     socket.write(get("/nothing").repeat(1_000));
-    await until("it is closed", () => received.isClosed);
+    await until("the connection is closed", () => received.isClosed);
     expect(counted.mock.calls.length).toBeLessThan(30);
   });
 
-  it("wait unstarted where their responses are not read: a connection holds 1 MiB beyond the one being sent", async () => {
+  it("wait unstarted if their responses are not read: a connection holds at most 1 MiB beyond the response being sent", async () => {
     await open();
     await stock();
     const { socket, received, read } = await dial();
     socket.write(get("/products?limit=100").repeat(80));
-    // The system buffers some megabytes of what is not read; then the gateway stops.
-    await until("all that is started is made, and not sent", () => {
+    // The operating system buffers some megabytes of unread data; then the gateway stops.
+    await until("all started responses are ready but not sent", () => {
       const { waiting, started, unsentBytes } = heldBy(0) ?? { waiting: [], started: [], unsentBytes: 0 };
       return waiting.length > 0 && unsentBytes > 512 * KIB && started.every(({ madeAt }) => madeAt !== undefined);
     });
@@ -147,48 +147,48 @@ describe("requests that are pipelined on one connection", () => {
     await until("all have their responses", () => bodies(received.text) === 80, 60_000);
   });
 
-  it("close their connection once their address has a quarter of all that wait unstarted", async () => {
+  it("lead to a closed connection once their address holds a quarter of the places for unstarted requests", async () => {
     await open({ parsed: 100 });
     const [first, second, third] = [await dial(), await dial(), await dial()];
     first.socket.write(get("/nothing").repeat(90));
     first.read();
-    await until("they have their responses", () => first.received.text.split("HTTP/1.1 404").length === 91);
+    await until("the first requests have their responses", () => first.received.text.split("HTTP/1.1 404").length === 91);
     for (const { socket, read } of [second, third]) {
       read();
       socket.write(get("/products").repeat(200));
     }
     await until("one of two is closed", () => second.received.isClosed || third.received.isClosed);
-    await until("what it held is given back", () => held().parsed === 0);
+    await until("its resources are released", () => held().parsed === 0);
     expect(first.received.isClosed).toBe(false);
   });
 
-  it("are refused with 429 once their address holds a quarter of what may wait to be sent, and others are served", async () => {
+  it("are refused with 429 once their address holds a quarter of the space for unsent responses, and others are served", async () => {
     await open({ unsentBytes: 8 * KIB * KIB });
     await stock();
     for (let n = 0; n < 8; n++) (await dial()).socket.write(get("/products?limit=100").repeat(50));
-    await until("its share is held", () => held().unsentBytes >= 2 * KIB * KIB);
+    await until("the address holds its share", () => held().unsentBytes >= 2 * KIB * KIB);
     const late = await dial();
     late.read();
     late.socket.write(get("/products"));
-    await until("it is refused", () => late.received.text.startsWith("HTTP/1.1 429"));
+    await until("the late request is refused", () => late.received.text.startsWith("HTTP/1.1 429"));
     expect(late.received.text).toMatch(/Retry-After: 1/);
     expect((await shop.client().get("/products")).status).toBe(200);
   });
 });
 
 describe("a response", () => {
-  it("that is not read in time closes its connection", async () => {
+  it("that is not read in time leads to a closed connection", async () => {
     await open({ sendTimeoutMs: 300, sendBytesPerSecond: KIB * KIB });
     await stock();
     const { socket, received } = await dial();
     socket.write(get("/products?limit=100").repeat(100));
-    await until("something waits to be sent", () => (heldBy(0)?.unsentBytes ?? 0) > 0);
+    await until("there is unsent data", () => (heldBy(0)?.unsentBytes ?? 0) > 0);
     await until("its connection is closed", () => heldBy(0) === undefined, 15_000);
-    socket.resume(); // only now does its own end notice
-    await until("it is cut off", () => received.isClosed);
+    socket.resume(); // only now does the client's end notice
+    await until("the client is disconnected", () => received.isClosed);
   });
 
-  it("is never mixed with what is no HTTP: that closes the connection", async () => {
+  it("is never mixed with an error for invalid HTTP, which closes the connection", async () => {
     await open();
     const id = await seller.createProduct();
     const order = (await seller.order(id, 1)).body["id"] as string;
@@ -198,13 +198,13 @@ describe("a response", () => {
     socket.write(`GET /orders/${order}/events HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ${seller.token ?? ""}\r\n\r\n`);
     await until("the stream is open", () => received.text.includes("CONFIRMED"));
     socket.write("nonsense\r\n\r\n");
-    await until("it is closed", () => received.isClosed);
+    await until("the connection is closed", () => received.isClosed);
     expect(received.text.split("HTTP/1.1")).toHaveLength(2);
   });
 });
 
 describe("connections", () => {
-  it("of one address beyond a quarter of all: an idle one makes room, and where none is idle the new one is closed", async () => {
+  it("of one address beyond a quarter of all: an idle one is closed instead, or the new one if none is idle", async () => {
     await open({ sockets: 16 });
     const idle = await dial();
     const busy = await Promise.all([1, 2, 3].map(() => dial()));
@@ -214,7 +214,7 @@ describe("connections", () => {
     const fifth = await dial();
     fifth.socket.write(body);
     idle.socket.resume();
-    await until("the idle one has made room", () => idle.received.isClosed);
+    await until("the idle one is closed", () => idle.received.isClosed);
     await until("four are busy", () => [...held().all.values()].filter(({ started }) => started.length > 0).length === 4);
     const sixth = await dial();
     sixth.socket.resume();
@@ -222,7 +222,7 @@ describe("connections", () => {
     expect((await shop.client().get("/products")).status).toBe(200);
   });
 
-  it("from a trusted proxy carry many clients, and have no share", async () => {
+  it("from a trusted proxy carry many clients, and are not limited to a share", async () => {
     shop = await startShop({ env: { TRUST_PROXY: "127.0.0.2" }, limits: { connections: { sockets: 16 } } });
     const all = await Promise.all(Array.from({ length: 8 }, () => dial("127.0.0.2")));
     for (const { socket, read } of all) {
@@ -238,7 +238,7 @@ describe("connections", () => {
     read();
     const since = performance.now();
     socket.write(get("/products"));
-    await until("it is closed", () => received.isClosed, 10_000);
+    await until("the connection is closed", () => received.isClosed, 10_000);
     expect(received.text).toContain("Keep-Alive: timeout=1");
     expect(performance.now() - since).toBeGreaterThan(900);
   });
@@ -253,12 +253,12 @@ describe("a body", () => {
       socket.write(
         `POST /orders HTTP/1.1\r\nHost: a\r\n${authorization}Content-Type: application/json\r\nContent-Length: 100000\r\nExpect: 100-continue\r\n\r\n`,
       );
-      await until("it is refused before it is sent", () => received.text !== "");
+      await until("the body is refused before it is sent", () => received.text !== "");
       expect(received.text).toMatch(/^HTTP\/1.1 401/);
     }
   });
 
-  it("that its client asks leave for is let come where the token is valid", async () => {
+  it("announced with Expect: 100-continue is accepted if the token is valid", async () => {
     await open();
     const { socket, received, read } = await dial();
     read();
@@ -266,12 +266,12 @@ describe("a body", () => {
     socket.write(
       `POST /products HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ${seller.token ?? ""}\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\nExpect: 100-continue\r\n\r\n`,
     );
-    await until("it may be sent", () => received.text.startsWith("HTTP/1.1 100"));
+    await until("the body may be sent", () => received.text.startsWith("HTTP/1.1 100"));
     socket.write(body);
-    await until("it is taken", () => received.text.includes("HTTP/1.1 201"));
+    await until("the body is accepted", () => received.text.includes("HTTP/1.1 201"));
   });
 
-  it("that is begun and not ended holds a place of its address: a quarter of all at most", async () => {
+  it("that is begun and not finished holds a place of its address, which has at most a quarter of all", async () => {
     await open({ bodies: 16 });
     const head = "POST /token HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n{";
     for (let n = 0; n < 4; n++) (await dial()).socket.write(head);
@@ -284,7 +284,7 @@ describe("a body", () => {
     expect((await shop.client().post("/token", { email: "a@b.co", password: "wrong" })).status).toBe(401);
   });
 
-  it("that is begun and refused holds none: however many an address begins, others are served", async () => {
+  it("that is begun and refused holds no place: however many an address begins, others are served", async () => {
     await open({ bodies: 16 });
     const head = (path: string) => `POST ${path} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n{`;
     const all = await Promise.all(Array.from({ length: 40 }, () => dial()));
@@ -292,7 +292,7 @@ describe("a body", () => {
       read();
       socket.write(head(n < 20 ? "/token" : "/orders"));
     }
-    await until("all are refused but four", () => all.filter(({ received }) => /^HTTP\/1.1 4(01|29)/.test(received.text)).length === 36);
+    await until("all but four are refused", () => all.filter(({ received }) => /^HTTP\/1.1 4(01|29)/.test(received.text)).length === 36);
     expect(held().bodies).toBe(4);
     expect((await shop.client().post("/token", { email: "a@b.co", password: "wrong" })).status).toBe(401);
   });
@@ -301,9 +301,9 @@ describe("a body", () => {
 describe("a body in chunks of one byte, without end,", () => {
   it.each([
     ["that its route does not take", `GET /products/${testId(999_999)}`, 404],
-    ["at a path that there is not", "POST /nothing", 404],
+    ["at an unknown path", "POST /nothing", 404],
     ["without a token", "POST /orders", 401],
-    ["in too many", "POST /token", 400],
+    ["with too many chunks", "POST /token", 400],
   ])("%s: the response is the last, and the rest is not read", async (_, target, status) => {
     await open();
     const { socket, received, read } = await dial();
@@ -314,7 +314,7 @@ describe("a body in chunks of one byte, without end,", () => {
       if (!received.isClosed) socket.write(chunks, () => setImmediate(send));
     };
     send();
-    await until("it is closed", () => received.isClosed, 5_000);
+    await until("the connection is closed", () => received.isClosed, 5_000);
     expect(received.text).toMatch(new RegExp(`^HTTP/1.1 ${status} `));
     expect(received.text).toContain("Connection: close");
   });

@@ -17,8 +17,8 @@ import { has } from "./progress";
  *
  *     initial quantity + adjustments − units of CONFIRMED orders = quantity
  *
- * Changes of unknown outcome (an adjustment, cancel or order without a response, or otherwise uncertain) may count or not: some combination must give
- * the quantity that was read.
+ * Changes of unknown outcome (an adjustment, cancel or order without a response, or otherwise uncertain) may count or not: some
+ * combination must give the quantity that was read.
  */
 export function checkBalance(facts: Facts): Findings {
   const findings = new Findings("balance");

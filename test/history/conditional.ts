@@ -38,7 +38,10 @@ export function checkConditional({ products }: Facts): Findings {
           call,
         );
       else if (seen.version !== if_match + 1)
-        findings.add(`an update of product ${id} that names version ${if_match} makes version ${seen.version}: another change came between`, call);
+        findings.add(
+          `an update of product ${id} that names version ${if_match} makes version ${seen.version}: another change came between`,
+          call,
+        );
     }
   }
   return findings;

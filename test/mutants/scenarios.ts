@@ -30,7 +30,10 @@ export const SCENARIOS = {
       await buyer.order(product, 1);
       await until("the first order's stock is about to be taken", () => gate.arrivals >= 1);
       await stranger.order(product, 1);
-      await until("the other order's stock is about to be taken, too, or waits for the lock", async () => gate.arrivals >= 2 || (await world.isBlocked()));
+      await until(
+        "the other order's stock is about to be taken, too, or waits for the lock",
+        async () => gate.arrivals >= 2 || (await world.isBlocked()),
+      );
     } finally {
       gate.open();
     }

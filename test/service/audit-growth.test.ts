@@ -7,7 +7,7 @@ import { forgetAudit, listAudit, recordFailure, recordSession } from "../../serv
 import { testId } from "../support/ids";
 import { startShop, type Shop } from "../support/shop";
 
-/** Enough that a walk through all of them shows. */
+/** So many that reading all of them would be noticed. */
 const MANY = 50_000;
 const BLOCK_BYTES = 8_192;
 
@@ -35,11 +35,11 @@ afterAll(async () => {
   await shop.stop();
 });
 
-/** Megabytes of tables and indexes that a store's statements read, by the plan for any value. */
+/** Megabytes of tables and indexes that a store's statements read with a generic plan. */
 async function reads(work: (db: Database) => Promise<unknown>): Promise<number> {
   let blocks = 0;
   const query = async (text: string, values: unknown[]): Promise<unknown[]> => {
-    await client.query("set plan_cache_mode = force_generic_plan; set enable_seqscan = off; set jit = off"); // as the shop's own connections
+    await client.query("set plan_cache_mode = force_generic_plan; set enable_seqscan = off; set jit = off"); // like the shop's connections
     const { rows } = await client.query<{ "QUERY PLAN": { Plan: Record<string, number> }[] }>(
       `explain (analyze, buffers, format json) ${text}`,
       values,
@@ -48,22 +48,22 @@ async function reads(work: (db: Database) => Promise<unknown>): Promise<number> 
     blocks += (plan["Shared Hit Blocks"] ?? 0) + (plan["Shared Read Blocks"] ?? 0);
     return [];
   };
-  await work({ query } as unknown as Database); // all that these use of it
+  await work({ query } as unknown as Database); // the functions use nothing else
   return (blocks * BLOCK_BYTES) / 1_000_000;
 }
 
 it.each([{}, { actor: testId(700) }, { subject: testId(700) }, { action: "login.failed" }, { action: "user.disabled" }])(
-  "a page of the log by %j reads next to nothing, the first and any other",
+  "a page of the log filtered by %j reads next to nothing, whether it is the first or a later one",
   async (filter) => {
     expect(await reads((db) => listAudit(db, filter, 20, undefined))).toBeLessThan(1);
   },
 );
 
-it("counting the failures of an hour reads no more of them than may be written in one", async () => {
+it("counting the failures of an hour reads no more entries than may be written in an hour", async () => {
   expect(await reads((db) => recordFailure(db, { actor: null, address: "198.51.100.1" }, "login.failed", testId(7)))).toBeLessThan(2);
 });
 
-it("counting what a user has done within an hour reads next to nothing of what they did before", async () => {
+it("counting a user's entries within an hour reads next to nothing of earlier ones", async () => {
   await client.query(
     `insert into audit_log (at, actor, action, subject, address)
      select now() - interval '2 hours', $2, 'login.succeeded', $2, '198.51.100.1' from generate_series(1, $1::int)`,
@@ -73,12 +73,12 @@ it("counting what a user has done within an hour reads next to nothing of what t
   expect(await reads(({ query }) => recordSession(query, { actor: testId(5) }, "login.succeeded", testId(5)))).toBeLessThan(0.2);
 });
 
-it("looking for what is too old, and for roles that have changed, reads next to nothing", async () => {
-  expect(await reads((db) => forgetAudit(db))).toBeLessThan(2); // ten thousand rows, the oldest
+it("finding expired entries and changed roles reads next to nothing", async () => {
+  expect(await reads((db) => forgetAudit(db))).toBeLessThan(2); // the ten thousand oldest rows
   expect(await reads((db) => changedRoles(db, undefined, 900))).toBeLessThan(0.1);
 });
 
-it("disabling somebody locks the admins without reading the others", async () => {
+it("disabling a user locks the admins without reading other users", async () => {
   const { db } = shop.node("users").getLocalService("users") as unknown as Service & WithDatabase;
   const text = "select id from users where role = 'admin' and disabled_at is null order by id for no key update";
   expect(await db.query(text)).toHaveLength(MANY / 5_000 + 1);

@@ -36,7 +36,7 @@ const headers = { "X-Forwarded-For": PROXY, "X-Request-Id": "audited" };
 const log = async (query = ""): Promise<AuditEntry[]> =>
   (await admin.get<{ items: AuditEntry[] }>(`/admin/audit-log?limit=100${query}`)).body.items;
 
-/** What has been logged since, oldest first. */
+/** The entries logged since then, oldest first. */
 async function during(work: () => Promise<unknown>): Promise<Partial<AuditEntry>[]> {
   const [last] = await log();
   await work();
@@ -60,7 +60,7 @@ async function person(): Promise<{ client: Client; id: string; email: string }> 
 describe("an entry is left by", () => {
   const request_id = "audited";
 
-  it("registration, login, logout, each failed login, and a refresh token that comes twice", async () => {
+  it("registration, login, logout, each failed login, and a reused refresh token", async () => {
     const client = shop.client();
     const credentials = { email: unique(), password: PASSWORD };
     let id = "";
@@ -72,7 +72,7 @@ describe("an entry is left by", () => {
       await client.post("/register", { ...credentials, password: "another horse" }, { headers });
       const second = await ok(client.post("/token/refresh", { refresh_token: first["refresh_token"] }, { headers }));
       await ok(client.post("/logout", { refresh_token: second["refresh_token"] }, { headers }));
-      await ok(client.post("/logout", { refresh_token: second["refresh_token"] }, { headers })); // has ended: nothing happens
+      await ok(client.post("/logout", { refresh_token: second["refresh_token"] }, { headers })); // already ended: logs nothing
       const third = await ok(client.post("/token", credentials, { headers }));
       await ok(client.post("/token/refresh", { refresh_token: third["refresh_token"] }, { headers }));
       for (let i = 0; i < 3; i++) await client.post("/token/refresh", { refresh_token: third["refresh_token"] }, { headers });
@@ -90,7 +90,7 @@ describe("an entry is left by", () => {
     ]);
   });
 
-  it("a new password, and one that is refused", async () => {
+  it("a password change, and a refused one", async () => {
     const { client, id } = await person();
     const change = (current_password: string) =>
       client.request("PUT", "/me/password", { current_password, new_password: "another horse" }, { headers });
@@ -104,7 +104,7 @@ describe("an entry is left by", () => {
     ]);
   });
 
-  it("each change of an account; nothing by what changes nothing or is refused", async () => {
+  it("each change of an account, but not by one that changes nothing or is refused", async () => {
     const { id } = await person();
     const patch = (changes: object) => admin.request("PATCH", `/admin/users/${id}`, changes, { headers });
     const entries = await during(async () => {
@@ -120,7 +120,7 @@ describe("an entry is left by", () => {
     expect(entries).toEqual(changed.map((action) => ({ actor: adminId, action, subject: id, address: PROXY, request_id })));
   });
 
-  it("a new signing key, one that is withdrawn, and the shop's own first key and admin", async () => {
+  it("a new signing key, a withdrawn one, and the shop's own first key and admin", async () => {
     const start = await sql("select actor, action, subject from audit_log order by id limit 2");
     expect(start).toMatchObject([
       { actor: "system", action: "key.created" },
@@ -155,7 +155,7 @@ describe("an entry is left by", () => {
     return [first, second] as const;
   }
 
-  it("what an admin does to another's product or order, and to the outbox; not to their own", async () => {
+  it("an admin's change of another user's product or order, and of the outbox, but not of their own", async () => {
     const { client, id: seller } = await person();
     const product = await client.createProduct();
     const own = await admin.createProduct();
@@ -190,7 +190,7 @@ describe("an entry is left by", () => {
   });
 });
 
-it("what can't be logged is not done", async () => {
+it("a change that can't be logged is not made", async () => {
   const { client, id, email } = await person();
   const product = await client.createProduct({ quantity: 50 });
   await sql("alter table audit_log rename to elsewhere");
@@ -210,7 +210,7 @@ it("what can't be logged is not done", async () => {
 });
 
 describe("the console", () => {
-  it("is the system where it names nobody, and whoever it names otherwise", async () => {
+  it("acts as the system, or as the user that it names", async () => {
     const { id, email } = await person();
     const typed = consoleOf(shop.node("users"));
     expect(await typed.call("users.find", { email: email.toUpperCase() })).toMatchObject({ id, email, role: "user", disabled: false });
@@ -233,7 +233,7 @@ describe("the console", () => {
     expect(await call(typed, list, { all: true, limit: 1 })).toMatchObject({ items: [expect.anything()] });
   });
 
-  it("leaves the node's own calls as they are, and the node itself", async () => {
+  it("doesn't affect the node's own calls, or the node itself", async () => {
     const node = shop.node("users");
     const typed = consoleOf(node);
     await expect(node.call("users.disable", { id: testId(1) })).rejects.toMatchObject({ type: "UNAUTHENTICATED" });
@@ -263,7 +263,7 @@ describe("failed logins", () => {
 
   afterEach(() => sql("delete from audit_log where address like '198.51.100.%' or request_id = 'filled'"));
 
-  /** An hour has passed for the oldest of them. */
+  /** Ages the oldest entry by an hour. */
   const leave = (address: string | null) =>
     sql(
       `update audit_log set at = at - interval '1 hour' where id = (
@@ -272,7 +272,7 @@ describe("failed logins", () => {
       [address],
     );
 
-  it("from one address are logged up to 60 times an hour; then one entry says that more are left out", async () => {
+  it("from one address are logged up to 60 times an hour; then one entry records that more are omitted", async () => {
     await fill(58, "198.51.100.1");
     expect(await actions("198.51.100.1", 5)).toEqual(["login.failed", "login.failed", "failures.omitted"]);
     expect(await actions("198.51.100.2", 2)).toEqual(["login.failed", "login.failed"]);
@@ -280,7 +280,7 @@ describe("failed logins", () => {
     expect(await actions("198.51.100.1", 1)).toEqual(["login.failed"]);
   });
 
-  it("that go on for hours are still logged: one for each that is an hour old, and one gap an hour", async () => {
+  it("that continue for hours are still logged: one for each entry that becomes an hour old, and one gap per hour", async () => {
     await fill(60, "198.51.100.1");
     expect(await actions("198.51.100.1", 2)).toEqual(["failures.omitted"]);
     for (let i = 0; i < 3; i++) {
@@ -291,7 +291,7 @@ describe("failed logins", () => {
     expect(await actions("198.51.100.1", 2)).toEqual(["failures.omitted"]);
   });
 
-  it("from everywhere are logged up to 3,600 times an hour; then one entry without an address says so", async () => {
+  it("from all addresses are logged up to 3,600 times an hour; then one entry without an address records the gap", async () => {
     const [now] = await sql<{ n: number }>("select count(*)::int as n from audit_log where action in ('login.failed', 'password.refused')");
     await fill(3_599 - now!.n, null);
     const entries = await during(async () => {
@@ -320,12 +320,12 @@ describe("logins and logouts", () => {
     );
   const actions = async (work: () => Promise<unknown>) => (await during(work)).map(({ action }) => action);
 
-  it("of one user are logged up to 60 times an hour each; then one entry says that more are left out, and nobody else's are", async () => {
+  it("of one user are logged up to 60 times an hour each; then one entry records that more are omitted, and other users' are still logged", async () => {
     const [{ client, id, email }, other] = [await person(), await person()];
     const logIn = async (n: number, who = email) => {
       for (let i = 0; i < n; i++) await ok(client.post("/token", { email: who, password: PASSWORD }));
     };
-    await fill(58, "login.succeeded", id); // and one by the person's first login
+    await fill(58, "login.succeeded", id); // and one by the user's first login
     expect(await actions(() => logIn(4))).toEqual(["login.succeeded", "sessions.omitted"]);
     expect(await actions(() => logIn(2, other.email))).toEqual(["login.succeeded", "login.succeeded"]);
 
@@ -335,7 +335,7 @@ describe("logins and logouts", () => {
     expect(await actions(() => logIn(2))).toEqual(["sessions.omitted"]);
   });
 
-  it("and new passwords and reused tokens have a limit each, and leave out nothing of another kind", async () => {
+  it("and password changes and reused tokens have separate limits, and don't suppress entries of another kind", async () => {
     const { client, id, email } = await person();
     await fill(60, "login.succeeded", id);
     const end = async () => {
@@ -357,7 +357,7 @@ describe("logins and logouts", () => {
 });
 
 describe("the log", () => {
-  it("is told newest first, page by page, all of it or by filters; each page once", async () => {
+  it("is listed newest first, page by page, completely or filtered, with each entry once", async () => {
     const { client, id, email } = await person();
     for (let i = 0; i < 5; i++) await client.login(email, PASSWORD);
     const pages = async (filter: string): Promise<AuditEntry[]> => {
@@ -405,13 +405,13 @@ describe("the log", () => {
     expect(await admin.get(`/admin/audit-log?${query}`)).toMatchObject({ status: 400, body: { code: "BAD_REQUEST" } });
   });
 
-  it("refuses a cursor of another filter → 400", async () => {
+  it("with the cursor of another filter → 400", async () => {
     const { body } = await admin.get("/admin/audit-log?limit=1");
     const answer = await admin.get(`/admin/audit-log?limit=1&actor=${adminId}&cursor=${body["next_cursor"]}`);
     expect(answer).toMatchObject({ status: 400, body: { code: "BAD_REQUEST" } });
   });
 
-  it("has neither e-mails nor secrets in it", async () => {
+  it("contains neither e-mails nor secrets", async () => {
     const text = JSON.stringify(await sql("select a.* from audit_log a"));
     expect(text).not.toMatch(/@|horse|eyJ|PRIVATE|wrong/);
     const tokens = await sql<{ hash: string }>("select encode(hash, 'hex') as hash from refresh_tokens");
@@ -431,7 +431,7 @@ describe("the log", () => {
   });
 });
 
-it("users away: what an admin does to what is another's → 503, and is not done; their own goes on", async () => {
+it("while users is unavailable, an admin's change of another user's data → 503 and is not made; changes of their own data still work", async () => {
   const { client } = await person();
   const [product, own] = [await client.createProduct({ quantity: 50 }), await admin.createProduct()];
   await shop.node("users").stop();

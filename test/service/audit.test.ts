@@ -24,7 +24,7 @@ afterAll(async () => {
 });
 afterEach(() => Promise.all([book.query("truncate orders cascade"), stock.query("truncate reservations cascade")]));
 
-/** Orders of so many lines. @returns their ids, in their order */
+/** Inserts orders with a number of lines. @returns their ids, in creation order */
 async function insertOrders(count: number, status: string, lines = 0): Promise<string[]> {
   const { rows } = await book.query<{ id: string }>(
     `with made as (
@@ -40,7 +40,7 @@ async function insertOrders(count: number, status: string, lines = 0): Promise<s
   return rows.map(({ id }) => id);
 }
 
-/** Their reservations: of just what they ordered, in no order. */
+/** Inserts the matching reservations, with lines that are not sorted by product. */
 async function reserve(orders: string[], state = "RESERVED"): Promise<void> {
   const { rows } = await book.query<{ order_id: string; lines: object[] }>(
     `select o.order_id, coalesce((select jsonb_agg(jsonb_build_object('product_id', product_id, 'quantity', quantity) order by quantity)
@@ -54,7 +54,7 @@ async function reserve(orders: string[], state = "RESERVED"): Promise<void> {
   );
 }
 
-/** What the audit says of orders and their reservations. */
+/** The audit's result for orders and their reservations. */
 async function disagreements() {
   const { checks } = await call(broker, audit, {}, asSystem());
   const { violations, sample } = checks.find(({ name }) => name === "orders and reservations agree")!;
@@ -64,13 +64,13 @@ const named = (ids: string[], what: string) => ({ violations: ids.length, sample
 const LOST = "a reservation (RESERVED) without an order";
 
 describe("the audit", () => {
-  it("finds nothing where all agree, however many orders and lines there are, in whatever order these stand", async () => {
+  it("finds nothing if all agree, however many orders and lines there are, and whatever the order of the lines", async () => {
     await reserve(await insertOrders(2 * WINDOW + 1, "CONFIRMED", 2));
     await reserve(await insertOrders(250, "CONFIRMED", 100)); // more lines than fit into one response
     expect(await disagreements()).toEqual({ violations: 0, sample: [] });
   });
 
-  it("finds a reservation that has lost its order, wherever its id lies", async () => {
+  it("finds a reservation without its order, whatever its id", async () => {
     const ids = await insertOrders(WINDOW + 100, "CANCELLED");
     const after = (id = ""): string => id.replace(/.{8}$/, (tail) => (parseInt(tail, 16) + 1).toString(16).padStart(8, "0"));
     const lost = [
@@ -88,19 +88,19 @@ describe("the audit", () => {
     expect(await disagreements()).toEqual(named(lost, LOST));
   });
 
-  it("takes no offence at one that holds nothing: its stock was given back when its order was lost", async () => {
+  it("accepts one that holds nothing, since its stock was released after its order was lost", async () => {
     await reserve([testId(1), MAX_ID], "RELEASED");
     await reserve([testId(2)], "REJECTED");
     expect(await disagreements()).toEqual({ violations: 0, sample: [] });
   });
 
-  it("finds them where there are no orders at all", async () => {
+  it("finds them if there are no orders at all", async () => {
     const lost = [testId(1), "98f0bd1a-9a3c-4dbe-8a5c-2b4d6c8f0a1e", MAX_ID];
     await reserve(lost);
     expect(await disagreements()).toEqual(named(lost, LOST));
   });
 
-  it("counts each of more than fit into a message, and names some", async () => {
+  it("counts more of them than fit into a message, and names some", async () => {
     await insertOrders(10, "CANCELLED");
     await stock.query("insert into reservations (order_id, state, lines) select new_id(), 'RESERVED', '[]' from generate_series(1, 12000)");
     await insertOrders(10, "CANCELLED");
@@ -108,7 +108,7 @@ describe("the audit", () => {
     expect([violations, sample.length]).toEqual([12_000, 10]);
   });
 
-  it("finds the first and the last order of each window that has no reservation", async () => {
+  it("finds the first and the last order of each window if they have no reservation", async () => {
     const ids = await insertOrders(2 * WINDOW, "CONFIRMED");
     const without = [0, WINDOW - 1, WINDOW, 2 * WINDOW - 1].map((n) => ids[n]!);
     await reserve(ids.filter((id) => !without.includes(id)));

@@ -13,7 +13,7 @@ import { startShop, type Shop } from "../support/shop";
 let shop: Shop, broker: ServiceBroker, database: Postgres, seller: Client;
 let lastUser = 0;
 const somebody = (): string => testId(++lastUser);
-/** A product or order that nobody has made. */
+/** The id of a product or order that doesn't exist. */
 const UNKNOWN = testId(999_999);
 
 type Made = Result<typeof orders.createMany>[number];
@@ -26,7 +26,7 @@ const wish = (product_id: string, more: { user_id?: string; key?: string; quanti
 const createMany = (wishes: ReturnType<typeof wish>[]) => call(broker, orders.createMany, { orders: wishes });
 const idsOf = (made: Made[]) => made.map((one) => ("order" in one ? one.order.id : undefined));
 
-/** The lists that products was asked for. */
+/** The lists requested from products. */
 const lists: unknown[] = [];
 const counting: Middleware = {
   name: "Counting",
@@ -37,7 +37,7 @@ const counting: Middleware = {
     },
 };
 
-// Gateway and services on nodes of their own: what travels is JSON.
+// Gateway and services on separate nodes, so that messages are serialised as JSON.
 beforeAll(async () => {
   shop = await startShop({ nodes: [["api", "users"], ["products"], ["orders"]], broker: { middlewares: [counting] } });
   broker = shop.node("api");
@@ -51,8 +51,8 @@ afterAll(async () => {
   await shop.stop();
 });
 
-describe("orders that travel together", () => {
-  it("one bad order among 128 gets its error, and the 127 others are made, in the order asked", async () => {
+describe("orders in a batch", () => {
+  it("one invalid order among 128 gets its error, and the 127 others are created, in the requested order", async () => {
     const product = await seller.createProduct({ quantity: 1_000 });
     const wishes = Array.from({ length: 128 }, (_, i) => wish(i === 77 ? UNKNOWN : product));
     const made = await createMany(wishes);
@@ -62,7 +62,7 @@ describe("orders that travel together", () => {
     );
   });
 
-  it("one that the database refuses gets its error, and the others are made", async () => {
+  it("one that the database refuses gets its error, and the others are created", async () => {
     const product = await seller.createProduct();
     const unlucky = wish(product);
     await database.query(`alter table orders add constraint for_a_test check (user_id <> '${unlucky.user_id}')`);
@@ -71,7 +71,7 @@ describe("orders that travel together", () => {
     expect(codes(made)).toEqual(["new", "INTERNAL_ERROR", "new"]);
   });
 
-  it("twins with one key make one order; one with another body is refused; keys of different people have nothing in common", async () => {
+  it("duplicates with one key create one order; one with another body is refused; keys of different users are independent", async () => {
     const product = await seller.createProduct({ quantity: 10 });
     const user_id = somebody();
     const made = await createMany([
@@ -88,7 +88,7 @@ describe("orders that travel together", () => {
     expect(rowCount).toBe(1);
   });
 
-  it("a repeat among new ones is answered as before, also when its product is gone", async () => {
+  it("a retry among new ones gets the first response, even if its product is gone", async () => {
     const [stays, goes] = [await seller.createProduct(), await seller.createProduct()];
     const first = wish(goes, { key: "again" });
     const [before] = await createMany([first]);
@@ -98,7 +98,7 @@ describe("orders that travel together", () => {
     expect(made[1]).toEqual({ ...before, replayed: true });
   });
 
-  it("one whose key is being written elsewhere is told so; the others do not share its fate", async () => {
+  it("one whose key is being written elsewhere gets its error; the others are not affected", async () => {
     const product = await seller.createProduct({ quantity: 1_000 });
     const held = wish(product, { key: "held" });
     await database.query("begin");
@@ -107,7 +107,7 @@ describe("orders that travel together", () => {
       [held.user_id],
     );
     const wishes = [held, ...Array.from({ length: 30 }, () => wish(product))];
-    const made = await call(broker, orders.createMany, { orders: wishes }, { timeout: 10_000 }); // whatever else the machine does
+    const made = await call(broker, orders.createMany, { orders: wishes }, { timeout: 10_000 }); // allows for a busy machine
     expect(codes(made)).toEqual(["IDEMPOTENCY_IN_FLIGHT", ...Array.from({ length: 30 }, () => "new")]);
     await database.query("rollback");
   });
@@ -127,19 +127,19 @@ describe("orders that travel together", () => {
       "select count(distinct xmin::text)::int as n from order_lines where order_id = any($1)",
       [ids],
     );
-    expect(rows[0]!.n).toBeLessThan(ids.length); // on a busy machine they do not arrive at once
+    expect(rows[0]!.n).toBeLessThan(ids.length); // on a busy machine they don't all arrive at once
   });
 });
 
-describe("reads that travel together", () => {
-  it("products come in the order asked, twice where asked twice, and null for those that are not there", async () => {
+describe("reads in a batch", () => {
+  it("products are returned in the requested order, twice if requested twice, and null for missing ones", async () => {
     const [a, b, gone] = [await seller.createProduct(), await seller.createProduct(), await seller.createProduct()];
     await seller.delete(`/products/${gone}`);
     const found = await call(broker, products.getMany, { ids: [b, gone, a, UNKNOWN, b] });
     expect(found.map((product) => product?.id)).toEqual([b, undefined, a, undefined, b]);
   });
 
-  it("a read sees what was written before it was asked, however many are under way", async () => {
+  it("a read sees everything written before its request, however many reads are in flight", async () => {
     const id = await seller.createProduct({ quantity: 5 });
     const crowd = shop.client();
     for (let quantity = 6; quantity < 16; quantity++) {
@@ -151,9 +151,9 @@ describe("reads that travel together", () => {
     }
   });
 
-  it("those that ask for the same page at the same moment share one reading of it; a bad cursor among them is refused by itself", async () => {
+  it("requests for the same page at the same moment share one read of it; only the one with an invalid cursor is refused", async () => {
     const crowd = shop.client();
-    await crowd.get("/products"); // its connection is open now
+    await crowd.get("/products"); // opens a connection
     lists.length = 0;
     const asked = Array.from({ length: 60 }, (_, i) =>
       i % 3 === 2 ? "/products?limit=2&cursor=nonsense" : `/products?limit=${1 + (i % 3)}`,
@@ -166,7 +166,7 @@ describe("reads that travel together", () => {
     expect(lists.length).toBeLessThan(asked.length);
   });
 
-  it("each sees its own orders and no other's, an admin all", async () => {
+  it("each user sees only their own orders, and an admin all", async () => {
     const product = await seller.createProduct({ quantity: 10 });
     const [mine, theirs] = [wish(product), wish(product)];
     const [a, b] = idsOf(await createMany([mine, theirs]));

@@ -9,7 +9,7 @@ const table = (rows: string[][]): string => rows.map((row) => row.join(" | ")).j
 let shop: Shop;
 let parked: number;
 
-/** What the console prints for a command, with its arguments as moleculer-repl reads them. */
+/** The console's output for a command, with its arguments as moleculer-repl parses them. */
 async function typed(
   name: string,
   args: { options?: Record<string, unknown>; id?: string },
@@ -27,7 +27,7 @@ async function typed(
 }
 
 beforeAll(async () => {
-  // Two nodes: the console is one among others, and asks the one that hosts orders. Nobody listens: what is replayed waits.
+  // Two nodes, so that the console calls the one that hosts orders. There is no listener, so replayed rows stay pending.
   shop = await startShop({ nodes: [["orders"], ["users"]] });
   const db = new Client(shop.databases.orders.url);
   await db.connect();
@@ -48,7 +48,7 @@ beforeAll(async () => {
 afterAll(() => shop.stop());
 
 describe("the console's outbox", () => {
-  it("lists what waits and what is parked, with its order and why, from any node", async () => {
+  it("lists pending and parked rows, with order and reason, from any node", async () => {
     const lines = (await typed("outbox", {}, shop.node("users"))).split("\n");
     expect(lines).toHaveLength(3);
     expect(lines[0]).toBe("id | order | event | state | attempts | next attempt | last error");
@@ -64,13 +64,13 @@ describe("the console's outbox", () => {
     [{ limit: "1" }, /The oldest 1; there are more: see --limit\.$/],
     [{ state: "lost" }, /^VALIDATION_ERROR: state has/],
     [{ limit: "many" }, /^VALIDATION_ERROR: limit must be integer$/],
-  ])("with %j says %s", async (options, answer) => {
+  ])("with %j prints %s", async (options, answer) => {
     expect(await typed("outbox", { options })).toMatch(answer);
   });
 });
 
 describe("the console's replay", () => {
-  it("makes a parked announcement wait again, once", async () => {
+  it("makes a parked row pending again, once", async () => {
     expect(await typed("replay", { id: String(parked) })).toBe(`Outbox row ${parked} is pending again.`);
     expect(await typed("outbox", { options: { state: "parked" } })).toBe("None.");
     expect(await typed("replay", { id: String(parked) })).toBe("NOT_PARKED: this announcement is not parked");

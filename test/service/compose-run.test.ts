@@ -16,7 +16,7 @@ import { killProcesses, ROOT, startProcess, type NodeProcess } from "../support/
 
 const run = promisify(execFile);
 
-/** Makes what the image holds, as the Dockerfile does: the sources that .dockerignore lets through, built. */
+/** Creates the contents of the image as the Dockerfile does: copies the sources that .dockerignore allows, and builds them. */
 async function buildImage(directory: string): Promise<void> {
   const sources = [...textOf(".dockerignore").matchAll(/^!(.+)$/gm)].map(([, name]) => name!);
   for (const name of sources) await cp(path.join(ROOT, name), path.join(directory, name), { recursive: true });
@@ -26,7 +26,7 @@ async function buildImage(directory: string): Promise<void> {
   });
 }
 
-/** RabbitMQ with the configuration and the environment of its container; undefined where none is installed, but on CI that is an error. */
+/** Starts RabbitMQ with the configuration and environment of its container. @returns undefined if it isn't installed @throws on CI in that case */
 async function startRabbitMQ(folder: string): Promise<RabbitMQ | undefined> {
   if (!RabbitMQ.isInstalled()) {
     if (process.env["CI"]) throw new Error("Debian's rabbitmq-server is needed on CI");
@@ -69,7 +69,7 @@ describe("the shop as compose runs it", () => {
     await Promise.all([image, folder].map((directory) => rm(directory, { recursive: true, force: true })));
   });
 
-  /** A service's container, with this machine's servers in place of postgres and rabbitmq, and ports that are free. */
+  /** Starts a service as in its container, but with local servers in place of postgres and rabbitmq, and with free ports. */
   function container(name: ServiceName, rabbitmq: string) {
     const ofContainer = Object.entries(environmentOf(name)).filter(([variable]) => variable !== "OPS_PORT");
     const databases = databaseNames().filter(([service]) => service === name);
@@ -86,7 +86,7 @@ describe("the shop as compose runs it", () => {
     };
   }
 
-  test("what is built needs nothing that the image leaves out", async () => {
+  test("the build needs nothing that the image lacks", async () => {
     const { dependencies } = JSON.parse(textOf("package.json")) as { dependencies: Record<string, string> };
     const known = new Set([...Object.keys(dependencies), ...builtinModules]);
     const built = (await readdir(path.join(image, "dist"), { recursive: true })).filter((file) => file.endsWith(".js"));
@@ -110,7 +110,7 @@ describe("the shop as compose runs it", () => {
     expect(await client.quantityOf(product)).toBe(47);
   });
 
-  test("RabbitMQ has refused the nodes nothing", async () => {
+  test("RabbitMQ has refused no operation of the nodes", async () => {
     if (!rabbit) return;
     const logs = (await readdir(path.join(folder, "log"))).map((name) => readFile(path.join(folder, "log", name), "utf8"));
     const log = (await Promise.all(logs)).join("");
@@ -123,7 +123,7 @@ describe("the shop as compose runs it", () => {
     for (const name of queues) expect(name).toMatch(/^MOL-shop\./);
   });
 
-  test("SIGTERM ends each node with exit code 0; the image's health check tells before from after", async () => {
+  test("SIGTERM stops each node with exit code 0, and the image's health check distinguishes before and after", async () => {
     if (!shop) return;
     const [program = "", ...args] = imageCommand("HEALTHCHECK");
     const check = ({ ops }: NodeProcess): Promise<unknown> => run(program, args, { env: { OPS_PORT: new URL(ops).port } });
@@ -133,7 +133,7 @@ describe("the shop as compose runs it", () => {
     for (const node of all) await expect(check(node)).rejects.toMatchObject({ code: 1 });
   });
 
-  test("RabbitMQ's user is nobody's administrator, and there are no other users or virtual hosts", async () => {
+  test("RabbitMQ's user is no administrator, and there are no other users or virtual hosts", async () => {
     if (!rabbit) return;
     expect((await rabbit.ctl("list_users")).trim().split("\n").slice(1)).toEqual(["shop\t[]"]);
     expect((await rabbit.ctl("list_vhosts")).trim().split("\n").slice(1)).toEqual(["shop"]);
@@ -143,7 +143,7 @@ describe("the shop as compose runs it", () => {
     expect(await outcome(url)).toBe("allowed");
   });
 
-  /** What amqplib rejects with is not always an error. */
+  /** amqplib doesn't always reject with an Error. */
   const outcome = (url: string, attempt: (channel: Channel) => Promise<unknown> = () => Promise.resolve()): Promise<string> =>
     withChannel(url, attempt).then(
       () => "allowed",
@@ -165,7 +165,7 @@ describe("the shop as compose runs it", () => {
     ["publish to RabbitMQ's own exchange", (channel) => published(channel, "amq.fanout")],
   ];
 
-  /** RabbitMQ answers a publish by closing the channel, and then the next request on it. */
+  /** RabbitMQ refuses a publish by closing the channel, which fails the next request on it. */
   function published(channel: Channel, exchange: string): Promise<unknown> {
     const closed = new Promise((_, reject) => channel.once("error", reject));
     channel.publish(exchange, "", Buffer.from("x"));

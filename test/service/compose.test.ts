@@ -17,12 +17,12 @@ describe("docker-compose.yml", () => {
   test("all nodes run one image, and one of them builds it", () => {
     expect(new Set(nodes().map(([, { image }]) => image)).size).toBe(1);
     expect(nodes().flatMap(([, { build }]) => build ?? [])).toEqual(["."]);
-    // or it would be looked for in a registry
+    // otherwise compose would look for the image in a registry
     expect(nodes().map(([, { pull_policy }]) => pull_policy)).toEqual(Array(4).fill("never"));
     expect(nodes().flatMap(([, { command }]) => command ?? [])).toEqual([]);
   });
 
-  test("each service has its own database, as a role of its own, and no other's", () => {
+  test("each service has its own database and role, and no access to another's", () => {
     for (const [name] of nodes()) {
       const variables = Object.keys(environmentOf(name)).filter((variable) => variable.endsWith("_DATABASE_URL"));
       expect(variables).toEqual(name === "api" ? [] : [DATABASES[name]]);
@@ -31,7 +31,7 @@ describe("docker-compose.yml", () => {
     expect(urls.map(({ pathname }) => pathname)).toEqual(["/user_db", "/product_db", "/order_db"]);
     expect(new Set(urls.map(({ username }) => username)).size).toBe(3);
     expect(urls.map(({ host }) => host)).toEqual(Array(3).fill("postgres:5432"));
-    // PostgreSQL makes what they ask for
+    // PostgreSQL creates the databases that the URLs refer to
     const { environment } = compose()["postgres"]!;
     expect(databaseNames().map(([, variable]) => environment[variable])).toEqual(urls.map(({ href }) => href));
   });
@@ -46,7 +46,7 @@ describe("docker-compose.yml", () => {
     }
   });
 
-  test("every container reaches what it needs and nothing else: the gateway no database, and no other one the outside", () => {
+  test("every container reaches only what it needs: the gateway no database, and the others no outside network", () => {
     const of = Object.fromEntries(Object.entries(compose()).map(([name, service]) => [name, service.networks ?? ["default"]]));
     const meet = (a: string, b: string): boolean => of[a]!.some((network) => of[b]!.includes(network));
     for (const name of SERVICES) expect([name, meet(name, "rabbitmq"), meet(name, "postgres")]).toEqual([name, true, name !== "api"]);
@@ -62,7 +62,7 @@ describe("docker-compose.yml", () => {
       expect([name, mem_limit, pids_limit]).toEqual([name, expect.stringMatching(/^\d+[mg]$/), expect.any(Number)]);
   });
 
-  test("each image that comes from elsewhere has an exact version", () => {
+  test("each external image has an exact version", () => {
     const images = Object.values(compose()).flatMap(({ image }) => (image === "moleculer-shop" ? [] : image));
     const bases = [...textOf("Dockerfile").matchAll(/^FROM (\S+)/gm)].map(([, image]) => image!);
     expect([images.length, bases.length]).toEqual([2, 3]);
@@ -73,7 +73,7 @@ describe("docker-compose.yml", () => {
   test("RabbitMQ's user has the virtual host that the nodes connect to, and the names of their namespace", () => {
     const { environment, volumes, image } = compose()["rabbitmq"]!;
     expect(volumes).toEqual(["./docker/rabbitmq.conf:/etc/rabbitmq/conf.d/20-shop.conf:ro,z"]);
-    expect(image).not.toContain("management"); // nobody could log in there
+    expect(image).not.toContain("management"); // no user could log in there
     const { transporter: [url = ""] = [], namespace } = loadConfig(environmentOf("api"));
     const { username, password, pathname } = new URL(url);
     expect([username, password]).toEqual([environment["RABBITMQ_DEFAULT_USER"], environment["RABBITMQ_DEFAULT_PASS"]]);
@@ -81,7 +81,7 @@ describe("docker-compose.yml", () => {
       [...textOf("docker/rabbitmq.conf").matchAll(/^([\w.]+) = (.*)$/gm)].map(([, name, value]) => [name, value]),
     );
     expect(`/${conf["default_vhost"]}`).toBe(pathname);
-    expect(conf["default_permissions.read"]).toBe(conf["default_permissions.write"]); // which RabbitMQ takes for each other
+    expect(conf["default_permissions.read"]).toBe(conf["default_permissions.write"]); // RabbitMQ treats the two alike
     for (const right of ["configure", "read", "write"]) {
       const pattern = new RegExp(String(conf[`default_permissions.${right}`]));
       expect(pattern.test(`MOL-${namespace}.REQB.orders.create`)).toBe(true);
@@ -90,7 +90,7 @@ describe("docker-compose.yml", () => {
     }
   });
 
-  test("a service can have any number of nodes: nothing of one is fixed", () => {
+  test("a service can have any number of nodes: no name or port of a node is fixed", () => {
     for (const service of Object.values(compose())) expect(service.container_name).toBeUndefined();
     for (const [name] of nodes()) {
       const ids = [1, 2].map(() => loadConfig(environmentOf(name)).nodeId);
@@ -109,25 +109,25 @@ describe("docker-compose.yml", () => {
 
   test("each container has a health check", () => {
     const { postgres, rabbitmq } = compose();
-    // by TCP: the server that runs while the cluster is made listens on its socket only
+    // by TCP: during initialisation the server listens only on its socket
     expect(postgres!.healthcheck!.test).toEqual(expect.arrayContaining(["pg_isready", "--host=127.0.0.1"]));
     expect(rabbitmq!.healthcheck!.test).toContain("rabbitmq-diagnostics");
     expect(imageCommand("HEALTHCHECK").join(" ")).toMatch(/OPS_PORT.*\/ready/);
   });
 
-  test("PostgreSQL 18 has its volume where it keeps its data, and the script that makes the databases", () => {
+  test("PostgreSQL 18 has its volume at its data directory, and the script that creates the databases", () => {
     const { image, volumes } = compose()["postgres"]!;
     expect(image).toMatch(/^postgres:18\./);
     expect(volumes).toEqual(["postgres-data:/var/lib/postgresql", "./docker/postgres-init.sql:/docker-entrypoint-initdb.d/shop.sql:ro,z"]);
   });
 
-  test("its nodes have the same limits of Node as those of npm start", () => {
+  test("its nodes have the same Node.js limits as npm start", () => {
     const flags = /^CMD (.*)$/m.exec(textOf("Dockerfile"))?.[1]?.match(/--max[^"]+/g);
     expect(flags).toEqual(["--max-old-space-size=256", "--max-semi-space-size=32"]);
     expect(NODE_FLAGS).toEqual(flags);
   });
 
-  test(".env.example names every variable, with the value that it has without", () => {
+  test(".env.example names every variable, with its default value", () => {
     const asked = [...textOf("docker-compose.yml").matchAll(/\$\{(\w+)/g)].map(([, name]) => name);
     expect(Object.keys(exampleEnv()).sort()).toEqual([...new Set(asked)].sort());
     for (const [name] of nodes()) {
@@ -137,7 +137,7 @@ describe("docker-compose.yml", () => {
     expect(compose(exampleEnv())["api"]!.ports).toEqual(compose()["api"]!.ports);
   });
 
-  test("production refuses each of its passwords, and takes others", () => {
+  test("production refuses each of its passwords, and accepts others", () => {
     const passwords = Object.keys(exampleEnv()).filter((name) => /^(?!ADMIN|RATE_LIMIT).*_PASSWORD$/.test(name));
     const own = {
       ...Object.fromEntries(passwords.map((name) => [name, `own-${name}`])),

@@ -9,7 +9,7 @@ import { until } from "../support/amqp";
 import { uniqueNamespace } from "../support/shop";
 
 /*
- * How long a call may take, over two nodes.
+ * Time limits of calls between two nodes.
  */
 
 const slow = action("clock.slow", {
@@ -20,7 +20,7 @@ const slow = action("clock.slow", {
 });
 const outer = action("clock.outer", { params: closed({}), result: closed({ left: Type.Number() }), timeout: 1_000 });
 
-/** The nodes on which it was started, in turn. */
+/** The nodes on which the action was started, in order. */
 const started: string[] = [];
 const clock: ServiceSchema = {
   name: "clock",
@@ -43,7 +43,7 @@ const relay: ServiceSchema = {
 };
 
 const ticked = event("clock.ticked", closed({}));
-/** What each listener had left of somebody's time. */
+/** The remaining time that each listener saw. */
 const heard: number[] = [];
 const listener: ServiceSchema = {
   name: "listener",
@@ -55,7 +55,7 @@ const listener: ServiceSchema = {
   },
 };
 
-/** Where it is set, the next call to another node never arrives, and this learns which node that was. */
+/** If set, the next call to another node never arrives, and this is called with that node's id. */
 let onNextCall: ((nodeID: string) => void) | undefined;
 const lossy: Middleware = {
   name: "Lossy",
@@ -65,7 +65,7 @@ const lossy: Middleware = {
       onNextCall = undefined;
       if (lose === undefined) return next.call(this, ctx) as Promise<unknown>;
       lose(ctx.nodeID ?? "");
-      return new Promise((resolve) => setTimeout(resolve, 2 * slow.timeout)); // its caller has given up by then
+      return new Promise((resolve) => setTimeout(resolve, 2 * slow.timeout)); // its caller has timed out by then
     },
 };
 
@@ -101,7 +101,7 @@ async function threeNodes() {
 }
 
 describe("a call to another node", () => {
-  it("is given what is left of its request's time, where that is less than its contract allows", async () => {
+  it("gets the remaining time of its request, if that is less than its contract allows", async () => {
     const { caller } = await twoNodes();
     const { left } = await withRequest("a", performance.now() + 120, () => call(caller, slow, { ms: 0 }));
     expect(left).toBeGreaterThan(0);
@@ -109,7 +109,7 @@ describe("a call to another node", () => {
     expect((await call(caller, slow, { ms: 0 })).left).toBeGreaterThan(200);
   });
 
-  it("is not made where no time is left", async () => {
+  it("is not made if no time is left", async () => {
     const { caller } = await twoNodes();
     await expect(withRequest("a", performance.now() - 1, () => call(caller, slow, { ms: 0 }))).rejects.toMatchObject({
       type: "SERVICE_UNAVAILABLE",
@@ -117,46 +117,46 @@ describe("a call to another node", () => {
     expect(started).toEqual([]);
   });
 
-  it("that waited in its node's queue until its time was over is not started", async () => {
+  it("whose deadline passed in its node's queue is not started", async () => {
     const { caller } = await twoNodes();
     const first = call(caller, slow, { ms: 250 });
     await until("the first is started", () => started.length === 1);
     const late = withRequest("b", performance.now() + 60, () => call(caller, slow, { ms: 0 }));
     await expect(late).rejects.toMatchObject({ type: "REQUEST_TIMEOUT" });
     await first;
-    await call(caller, slow, { ms: 0 }); // behind the late one
+    await call(caller, slow, { ms: 0 }); // queued behind the late one
     expect(started).toHaveLength(2);
   });
 
-  it("that timed out is forgotten, though no response ever comes: a node that stops does not wait for it", async () => {
+  it("that timed out is removed, though no response ever arrives: a stopping node does not wait for it", async () => {
     const { caller } = await twoNodes();
     const { transit } = caller;
-    jest.spyOn(transit!, "publish").mockResolvedValueOnce(undefined); // as RabbitMQ drops what nobody has taken in time
+    jest.spyOn(transit!, "publish").mockResolvedValueOnce(undefined); // as RabbitMQ drops expired requests
     await expect(call(caller, slow, { ms: 0 })).rejects.toMatchObject({ type: "REQUEST_TIMEOUT" });
-    await until("it is forgotten", () => transit?.pendingRequests.size === 0);
+    await until("the call is removed", () => transit?.pendingRequests.size === 0);
     const stops = performance.now();
     await caller.stop();
-    expect(performance.now() - stops).toBeLessThan(5_000); // it would wait for ten seconds
+    expect(performance.now() - stops).toBeLessThan(5_000); // otherwise it would wait for ten seconds
     expect(started).toEqual([]);
   });
 
-  it("that timed out is not retried while its node is there", async () => {
+  it("that timed out is not retried while its node is available", async () => {
     const { caller } = await twoNodes();
     await expect(call(caller, slow, { ms: 450 })).rejects.toMatchObject({ type: "REQUEST_TIMEOUT" });
-    await call(caller, slow, { ms: 0 }); // it waits for the first to end; a retry would have come before it
+    await call(caller, slow, { ms: 0 }); // waits for the first to end; a retry would have been queued before it
     expect(started).toHaveLength(2);
   });
 
-  it("is retried on another node where its own was lost", async () => {
+  it("is retried on another node if its own was lost", async () => {
     const { caller } = await threeNodes();
     const lost = call(caller, slow, { ms: 200 });
-    await until("it is started", () => started.length === 1);
+    await until("the call is started", () => started.length === 1);
     caller.registry.nodes.disconnected(started[0]!, true);
     await expect(lost).resolves.toHaveProperty("left");
     expect(new Set(started).size).toBe(2);
   });
 
-  it("that was sent to a node which was lost just then, and timed out, is retried on another node", async () => {
+  it("that timed out since its node was lost at that moment is retried on another node", async () => {
     const { caller } = await threeNodes();
     const lost: string[] = [];
     onNextCall = (nodeID) => {
@@ -169,16 +169,19 @@ describe("a call to another node", () => {
     expect(started).not.toEqual(lost);
   });
 
-  it("is retried with what is left of its request's time", async () => {
+  it("is retried with the remaining time of its request", async () => {
     const { caller } = await threeNodes();
     const deadline = performance.now() + 250;
     const lost = withRequest("c", deadline, () => call(caller, slow, { ms: 200 }));
-    await until("it is started, and less is left than it takes", () => started.length === 1 && deadline - performance.now() < 150);
+    await until(
+      "the call is started, and less time is left than it takes",
+      () => started.length === 1 && deadline - performance.now() < 150,
+    );
     caller.registry.nodes.disconnected(started[0]!, true);
     await expect(lost).rejects.toMatchObject({ type: "REQUEST_TIMEOUT" });
   });
 
-  it("that got no response from a node which is there is not retried on another node", async () => {
+  it("without a response from an available node is not retried on another node", async () => {
     const { caller } = await threeNodes();
     onNextCall = () => undefined;
     await expect(call(caller, slow, { ms: 0 })).rejects.toMatchObject({ type: "REQUEST_TIMEOUT" });
@@ -187,11 +190,11 @@ describe("a call to another node", () => {
 });
 
 describe("an event", () => {
-  it("is handled to the end, whatever is left of the request that emitted it in the same process", async () => {
+  it("is handled to the end, whatever time is left of the request that emitted it in the same process", async () => {
     heard.length = 0;
     const node = await start(uniqueNamespace(), listener);
     await withRequest("a", performance.now() + 100, () => emit(node, ticked, {}));
-    await until("it is heard", () => heard.length === 1);
+    await until("the event is handled", () => heard.length === 1);
     expect(heard).toEqual([Infinity]);
   });
 });

@@ -10,7 +10,7 @@ import { Client } from "pg";
 import { type EmbeddedPostgres, startEmbeddedPostgres } from "../../scripts/embedded-postgres";
 
 const ROOT = resolve(__dirname, "../..");
-// Starts the server, tells its URL and stops it when its standard input ends (or we do).
+// Starts the server, prints its URL and stops it when its standard input ends (or the process does).
 const OTHER_PROCESS = `
   const { startEmbeddedPostgres } = require("./scripts/embedded-postgres.ts");
   const [dataDir, ending] = process.argv.slice(1);
@@ -30,7 +30,7 @@ beforeEach(async () => {
 
 afterEach(async () => {
   for (const cleanup of cleanups.reverse()) await cleanup();
-  // a server that nobody owns: its owner was killed, and nobody has adopted it
+  // an orphaned server: its owner was killed, and no other process has adopted it
   if (existsSync(join(dataDir, "postgres/postmaster.pid"))) await start().then((server) => server.stop());
   await rm(dataDir, { recursive: true });
 });
@@ -60,7 +60,7 @@ function killGroup(child: ChildProcess): void {
 
 async function query(url: string, sql: string): Promise<unknown[][]> {
   const client = new Client({ connectionString: url });
-  client.on("error", () => undefined); // a server killed during the query: the query fails, too
+  client.on("error", () => undefined); // if the server is killed during the query, the query fails, too
   await client.connect();
   try {
     const { rows } = await client.query<unknown[]>({ text: sql, rowMode: "array" });
@@ -89,7 +89,7 @@ async function isEnded(url: string): Promise<boolean> {
   );
 }
 
-test("a first start makes a cluster with the databases", async () => {
+test("a first start creates a cluster with the databases", async () => {
   const server = await start("users", 'Bücher "B"');
 
   expect(server.adopted).toBe(false);
@@ -107,7 +107,7 @@ test("a wrong password is refused", async () => {
   await expect(query(url, "select 1")).rejects.toMatchObject({ code: "28P01" });
 });
 
-test("a second start keeps the data and makes the databases that are missing", async () => {
+test("a second start keeps the data and creates missing databases", async () => {
   const first = await start("users");
   await query(first.url("users"), "create table kept as select 42 as answer");
   await first.stop();
@@ -145,7 +145,7 @@ test("a postmaster was killed while a query was running: the next start waits fo
   await abandoned;
 });
 
-test("a postmaster was killed and its pid is another process's: the server starts", async () => {
+test("a postmaster was killed and its pid belongs to another process: the server starts", async () => {
   const first = await start("users");
   const pid = await postmasterPid();
   process.kill(pid, "SIGKILL");
@@ -178,7 +178,7 @@ test("an owner was killed: the next start adopts its server, and stops it", asyn
   const guest = startElsewhere();
   expect(await guest.started).toEqual({ url, adopted: true });
   await guest.stop();
-  expect(await isEnded(url)).toBe(false); // it has a living owner again
+  expect(await isEnded(url)).toBe(false); // it has a running owner again
   await next.stop();
   expect(await isEnded(url)).toBe(true);
 });
@@ -198,7 +198,7 @@ test("an owner and its postmaster were killed: the next start has the data", asy
   expect(await query(next.url("shop"), "select answer from kept")).toEqual([[42]]);
 });
 
-test("a second process adopts the server of a living owner and does not stop it", async () => {
+test("a second process adopts the server of a running owner and does not stop it", async () => {
   const owner = await start("shop");
   const guest = startElsewhere();
 
@@ -209,7 +209,7 @@ test("a second process adopts the server of a living owner and does not stop it"
   expect(await isEnded(owner.url("shop"))).toBe(true);
 });
 
-test("an owner is killed after a second process has adopted: that one stops the server", async () => {
+test("an owner is killed after a second process has adopted the server: that one stops it", async () => {
   const owner = startElsewhere();
   const { url } = await owner.started;
   const guest = await start("shop");
@@ -222,7 +222,7 @@ test("an owner is killed after a second process has adopted: that one stops the 
   expect(await isEnded(url)).toBe(true);
 });
 
-test("simultaneous starts give one server with one owner", async () => {
+test("simultaneous starts lead to one server with one owner", async () => {
   const others = [startElsewhere(), startElsewhere()];
   const here = start("shop").then((server) => ({ url: server.url("shop"), adopted: server.adopted }));
 
@@ -233,7 +233,7 @@ test("simultaneous starts give one server with one owner", async () => {
   expect(await query(started[0].url, "select 1")).toEqual([[1]]);
 });
 
-test("an initdb was killed half-way: the next start does it again", async () => {
+test("an initdb was killed half-way: the next start repeats it", async () => {
   const killed = startElsewhere();
   const begun = async () => (await readdir(dataDir)).some((name) => existsSync(join(dataDir, name, "PG_VERSION")));
   await until(begun);
@@ -247,7 +247,7 @@ test("an initdb was killed half-way: the next start does it again", async () => 
   expect((await readdir(dataDir)).filter((name) => name.startsWith("initdb-"))).toEqual([]);
 });
 
-test("a process ends by itself though it has not stopped its server", async () => {
+test("a process exits on its own, even if it has not stopped its server", async () => {
   const other = startElsewhere("leave");
   const { url } = await other.started;
   other.child.stdin.end();
@@ -256,7 +256,7 @@ test("a process ends by itself though it has not stopped its server", async () =
   expect(await query(url, "select 1")).toEqual([[1]]);
 });
 
-test("stopping twice is stopping once", async () => {
+test("stopping twice has the effect of stopping once", async () => {
   const first = await start("shop");
   await Promise.all([first.stop(), first.stop()]);
   const second = await start("shop");
@@ -265,7 +265,7 @@ test("stopping twice is stopping once", async () => {
   expect(await query(second.url("shop"), "select 1")).toEqual([[1]]);
 });
 
-test("a data directory that cannot be: the error tells the cause and the way around", async () => {
+test("an impossible data directory: the error names the cause and a workaround", async () => {
   const file = join(dataDir, "file");
   await writeFile(file, "");
 

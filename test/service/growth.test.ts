@@ -12,10 +12,10 @@ import { listProducts } from "../../services/products/products.store";
 import { testId } from "../support/ids";
 import { startShop, type Shop } from "../support/shop";
 
-/** Enough that a walk through all of them shows. */
+/** So many that reading all of them would be noticed. */
 const MANY = 20_000;
 
-/** SQL for `testId` of a number. */
+/** SQL for `testId` of a numeric expression. */
 const idOf = (n: string): string => `('00000000-0000-7000-8000-' || lpad((${n})::text, 12, '0'))::uuid`;
 
 let shop: Shop, catalogue: Postgres, orders: Postgres;
@@ -40,45 +40,45 @@ interface Node {
   Plans?: Node[];
 }
 
-/** Rows that a plan took from tables, those that it dropped included. */
+/** Rows that a plan read from tables, including those that it discarded. */
 function rowsOf(node: Node): number {
   const taken = node["Actual Rows"] + (node["Rows Removed by Filter"] ?? 0) + (node["Rows Removed by Index Recheck"] ?? 0);
   const below = (node.Plans ?? []).reduce((sum, plan) => sum + rowsOf(plan), 0);
   return below + (node["Relation Name"] === undefined ? 0 : Math.ceil(taken * node["Actual Loops"]));
 }
 
-/** A database that explains each statement in place of answering it. */
+/** A database that explains each statement and counts the rows it reads. */
 class Explainer {
   rows = 0;
 
   constructor(private readonly client: Postgres) {}
 
   adhoc = (text: string, values: unknown[]): Promise<unknown[]> => this.explain(text, values, "force_custom_plan");
-  /** A prepared statement has the same plan for all values, sooner or later. */
+  /** A prepared statement eventually gets the same, generic plan for all values. */
   query = (text: string, values: unknown[]): Promise<unknown[]> => this.explain(text, values, "force_generic_plan");
 
   private async explain(text: string, values: unknown[], plan: string): Promise<unknown[]> {
-    await this.client.query(`set plan_cache_mode = ${plan}; set enable_seqscan = off; set jit = off`); // as the shop's own connections
+    await this.client.query(`set plan_cache_mode = ${plan}; set enable_seqscan = off; set jit = off`); // like the shop's connections
     const { rows } = await this.client.query<{ "QUERY PLAN": { Plan: Node }[] }>(`explain (analyze, format json) ${text}`, values);
     this.rows += rowsOf(rows[0]!["QUERY PLAN"][0]!.Plan);
     return [];
   }
 }
 
-/** How many rows are read for a list. */
+/** Counts the rows that are read for a list. */
 async function reads(client: Postgres, list: (db: Database) => Promise<unknown>): Promise<number> {
   const explainer = new Explainer(client);
-  await list(explainer as unknown as Database); // nothing else of it is used
+  await list(explainer as unknown as Database); // lists use nothing else
   return explainer.rows;
 }
 
-describe("a search for what has no three letters in a row", () => {
+describe("a search for text without three letters in a row", () => {
   const search = async (params: Params<typeof products.list>) =>
     (await shop.node("products").call<{ items: { id: string; name: string }[] }, object>("products.list", params)).items;
 
   afterEach(() => catalogue.query("truncate products cascade"));
 
-  it.each(["XL", "4k", "台灯", "台", "?!", "z\n", "%_", "\\", "a😀", "ab c", "- -"])("%j is found behind a thousand others", async (q) => {
+  it.each(["XL", "4k", "台灯", "台", "?!", "z\n", "%_", "\\", "a😀", "ab c", "- -"])("%j is found among a thousand others", async (q) => {
     await catalogue.query(
       `insert into products (name, price_cents, quantity, seller_id) select 'Lamp', 1, 1, ${idOf("1")} from generate_series(1, 1000)`,
     );
@@ -91,7 +91,7 @@ describe("a search for what has no three letters in a row", () => {
     expect(await search({ q, max_price: 0.01 })).toEqual([]);
   });
 
-  it("finds what a search through every text finds", async () => {
+  it("finds the same as a search through every text", async () => {
     const character = fc.constantFrom(...Array.from("abAB0 .?\\%_\n\téÉ台灯😀"));
     const text = fc.string({ unit: character, minLength: 1, maxLength: 12 }).map((rest) => `x${rest}`);
     const query = fc.string({ unit: character, minLength: 1, maxLength: 3 });
@@ -112,7 +112,7 @@ describe("a search for what has no three letters in a row", () => {
 });
 
 describe("stock", () => {
-  it("moves without touching an index, but for the last unit that goes and the first that comes", async () => {
+  it("changes without an index update, except when it becomes or stops being zero", async () => {
     const insert = "insert into products (name, price_cents, quantity, seller_id) values ('Lamp', 1, 3, $1) returning id";
     const { id } = (await catalogue.query<{ id: string }>(insert, [testId(1)])).rows[0]!;
     const counted = async () =>
@@ -159,11 +159,11 @@ describe(`a list of ${MANY} products`, () => {
     { q: "ever", category: "c7" },
   ];
   const cases = FILTERS.flatMap((filter) => products.SORTS.map((sort) => ({ ...filter, sort })));
-  it.each<Params<typeof products.list>>(cases)("%j reads little more than it shows", async (params) => {
+  it.each<Params<typeof products.list>>(cases)("%j reads little more than it returns", async (params) => {
     expect(await reads(catalogue, (db) => listProducts(db, params))).toBeLessThan(150);
   });
 
-  it.each(products.SORTS)("by %s reads as little in its midst as at its start", async (sort) => {
+  it.each(products.SORTS)("by %s reads as little in the middle as at the start", async (sort) => {
     const { rows } = await catalogue.query(
       "select id, name, price_cents::int as price, (extract(epoch from created_at) * 1000)::float8 as created_at from products order by id offset 10000 limit 1",
     );
@@ -171,17 +171,17 @@ describe(`a list of ${MANY} products`, () => {
     expect(await reads(catalogue, (db) => listProducts(db, { sort, cursor }))).toBeLessThan(50);
   });
 
-  it.each(["zephyrine", "no such thing"])("finds what is rare without looking through all: %s", async (q) => {
+  it.each(["zephyrine", "no such thing"])("finds rare text without reading all products: %s", async (q) => {
     for (const sort of products.SORTS) expect(await reads(catalogue, (db) => listProducts(db, { q, sort }))).toBeLessThan(50);
   });
 
-  it.each(["zq", "?!", "ж"])("looks through few for what hardly any has, though no trigram helps: %s", async (q) => {
+  it.each(["zq", "?!", "ж"])("reads few products for rare text, even without a trigram: %s", async (q) => {
     for (const sort of products.SORTS) expect(await reads(catalogue, (db) => listProducts(db, { q, sort }))).toBeLessThan(1_100);
   });
 });
 
 describe(`a list of ${MANY} orders`, () => {
-  /** Eight orders have one millisecond. */
+  /** Eight orders share each millisecond. */
   const [FIRST, MIDST] = [Date.UTC(2026, 0, 1), Date.UTC(2026, 0, 1) + MANY / 16];
   beforeAll(async () => {
     await orders.query(
@@ -205,17 +205,17 @@ describe(`a list of ${MANY} orders`, () => {
     { status: "PENDING" },
     {},
   ] as const;
-  it.each(CASES)("%j reads those alone, however old they are", async (filter) => {
+  it.each(CASES)("%j reads only those orders, however old they are", async (filter) => {
     const params = { userId: undefined, status: undefined, limit: 20, cursor: undefined, ...filter };
     for (const cursor of [undefined, encodeCursor("orders", [MIDST, MAX_ID])])
       expect(await reads(orders, (db) => listOrders(db, { ...params, cursor }))).toBeLessThan(100);
   });
 
-  it("what waits or was given up is found among what is settled", async () => {
+  it("pending and parked rows are found among settled ones", async () => {
     expect(await reads(orders, (db) => outbox.list(db, ["PENDING", "PARKED"], 0, 21))).toBeLessThan(30);
   });
 
-  it("a claim reads little more than it takes, though many users' orders wait of which the planner does not know yet", async () => {
+  it("a claim reads little more than it takes, though many users' orders are pending that the planner's statistics don't include yet", async () => {
     await orders.query(
       "insert into outbox (order_id, user_id, event, payload) select id, id, 'order.cancelled', '{}' from orders order by id limit 3000",
     );
@@ -227,11 +227,11 @@ describe(`a list of ${MANY} orders`, () => {
 
 const LIMITS = { retryMs: 5_000, retryMaxMs: 60_000, outstanding: 1_024, batch: 128 };
 
-describe("a backlog of 100,000 orders, of which the planner does not know yet", () => {
+describe("a backlog of 100,000 orders that the planner's statistics don't include yet", () => {
   const QUEUE = { event: "order.created", large: false };
   const draft = { user_id: testId(3), idempotency_key: "new", request_hash: "-", total_cents: 1, lines: [] };
   let quiet: Shop, orders: Postgres;
-  /** Half of them new, most others in back-off, and some due. Nobody listens, so that no relay takes them. */
+  /** Half of them are new, most others in back-off, and some due. There is no listener, so no relay claims them. */
   beforeAll(async () => {
     quiet = await startShop({ nodes: [["orders"]] });
     orders = new Postgres(quiet.databases.orders.url);
@@ -259,12 +259,12 @@ describe("a backlog of 100,000 orders, of which the planner does not know yet", 
     expect(await reads(orders, (db) => claim(db, pace, QUEUE, testId(1_500)))).toBeLessThan(1_000);
   });
 
-  it("a claim reads little more than it takes, though all that was emitted is due", async () => {
+  it("a claim reads little more than it takes, though all published rows are due", async () => {
     await orders.query("insert into outbox_events (event, due_before) values ('order.created', now())");
     expect(await reads(orders, (db) => claim(db, steady(LIMITS), QUEUE, testId(1_500)))).toBeLessThan(1_500);
   });
 
-  it("a look for replies, and an order that is placed, read next to nothing of it", async () => {
+  it("the check for replies, and placing an order, read next to nothing of it", async () => {
     expect(
       await reads(orders, (db) => watchReplies(db, [QUEUE.event, "order.cancelled"], { patienceMs: 2_500, overdueMs: 5_000 })),
     ).toBeLessThan(50);

@@ -5,7 +5,7 @@ import { timeOfId, UUID_V7 } from "../support/ids";
 import { createDatabase, type TestDatabase } from "../support/postgres";
 import { ROOT } from "../support/processes";
 
-/** Makes a hundred rows. */
+/** Statements that insert a hundred rows. */
 const INSERTS = {
   users: "insert into users (email, email_key, password_hash) select gen_random_uuid(), gen_random_uuid(), ''",
   products: "insert into products (name, price_cents, quantity, seller_id) select 'Lamp', 1, 1, gen_random_uuid()",
@@ -30,7 +30,7 @@ async function query<T extends object>(url: string, sql: string): Promise<T[]> {
   return (await client.query<T>(sql).finally(() => client.end())).rows;
 }
 
-/** A database with all that another one has now, the state of its sequences included: what a restored backup brings back. */
+/** Copies a database including the state of its sequences, as a restored backup would have it. */
 async function backupOf({ url }: TestDatabase): Promise<TestDatabase> {
   const name = new URL(url).pathname.slice(1);
   const copy = Object.assign(new URL(url), { pathname: `/${name}_restored` }).href;
@@ -42,7 +42,7 @@ async function backupOf({ url }: TestDatabase): Promise<TestDatabase> {
 }
 
 describe.each(SERVICES)("an id of %s", (service) => {
-  it("is a UUIDv7 of the clock's millisecond; ten thousand of one statement differ, in each bit that may", async () => {
+  it("is a UUIDv7 of the current millisecond; ten thousand of one statement differ, in every random bit", async () => {
     const { url } = await migrated(service);
     const rows = await query<{ id: string; before: number; after: number }>(
       url,
@@ -66,7 +66,7 @@ describe.each(SERVICES)("an id of %s", (service) => {
     expect(fixed.filter((i) => i >= 48)).toEqual([48, 49, 50, 51, 64, 65]); // version and variant
   });
 
-  it("is never made again after a backup was restored", async () => {
+  it("is never repeated after a backup was restored", async () => {
     const database = await migrated(service);
     const insert = async ({ url }: TestDatabase) =>
       (await query<{ id: string }>(url, `${INSERTS[service]} from generate_series(1, 100) returning id`)).map(({ id }) => id);

@@ -40,7 +40,7 @@ async function inUsers<T extends object>(sql: string): Promise<T[]> {
 }
 const stored = () => inUsers<{ kid: string; private_key: string }>("select kid, private_key from signing_keys order by created_at, kid");
 
-/** A node of users; they share the database, and nothing else. */
+/** A users node; the nodes share only the database. */
 async function start(env: Env = {}): Promise<ServiceBroker> {
   const common = {
     BCRYPT_COST: "4",
@@ -57,19 +57,19 @@ async function start(env: Env = {}): Promise<ServiceBroker> {
   return node;
 }
 
-/** Ages the keys past the time in which a new one is only told: the newest one signs. */
+/** Ages the keys past the time in which a new one is only published, so that the newest one signs. */
 const age = (): Promise<object[]> => inUsers("update signing_keys set created_at = created_at - interval '11 minutes'");
 
 const logIn = async (node: ServiceBroker): Promise<string> => (await call(node, token, ADMIN)).access_token;
 const kidOf = (accessToken: string): unknown => jwt.decode(accessToken, { complete: true })?.header.kid;
 
-/** Verifies a token by the public keys that a node tells. */
+/** Verifies a token with the public keys that a node publishes. */
 async function expectVerified(accessToken: string, node: ServiceBroker): Promise<void> {
   const key = (await call(node, jwks, {})).keys.find(({ kid }) => kid === kidOf(accessToken));
   expect(jwt.verify(accessToken, createPublicKey({ key: { ...key }, format: "jwk" }))).toMatchObject({ role: "admin" });
 }
 
-it("with KEY_ENCRYPTION_KEY no signing key is stored in plaintext, and all that is signed verifies", async () => {
+it("with KEY_ENCRYPTION_KEY no signing key is stored in plaintext, and all signed tokens verify", async () => {
   const node = await start(keys(NEW));
   const { kid } = await call(node, rotateKeys, {}, asSystem());
   const rows = await stored();
@@ -83,7 +83,7 @@ it("with KEY_ENCRYPTION_KEY no signing key is stored in plaintext, and all that 
   await expectVerified(signed, node);
 });
 
-it("keys in plaintext are encrypted at the next start, and tokens made before stay good", async () => {
+it("keys in plaintext are encrypted at the next start, and older tokens stay valid", async () => {
   const before = await start();
   const signed = await logIn(before);
   const [plain] = await stored();
@@ -102,7 +102,7 @@ it("three nodes that start at once on keys in plaintext agree, and each can sign
   for (const node of together) await expectVerified(await logIn(node), together[0]!);
 });
 
-it("KEY_ENCRYPTION_KEY is replaced with two nodes: with both keys on each, and then with the new one alone", async () => {
+it("KEY_ENCRYPTION_KEY is replaced on two nodes: first both keys on each, then only the new one", async () => {
   const first = await start(keys(OLD));
   const signed = await logIn(first);
   const [old] = await stored();
@@ -113,7 +113,7 @@ it("KEY_ENCRYPTION_KEY is replaced with two nodes: with both keys on each, and t
   expect(renewed!.kid).toBe(old!.kid);
   expect(renewed!.private_key).not.toBe(old!.private_key);
   for (const node of both) await expectVerified(signed, node);
-  // what one of them makes, the other one signs with
+  // a key made by one node is used by the other one
   const { kid } = await call(both[0], rotateKeys, {}, asSystem());
   await age();
   await call(both[1], jwks, {});
@@ -125,7 +125,7 @@ it("KEY_ENCRYPTION_KEY is replaced with two nodes: with both keys on each, and t
   for (const accessToken of [signed, next]) await expectVerified(accessToken, alone);
 });
 
-it("while the nodes get the new key one by one, those that can read both work side by side, whichever encrypts", async () => {
+it("while the nodes get the new key one by one, nodes with both keys work side by side, whichever encrypts", async () => {
   const nodesOfBoth = [await start(keys(OLD, NEW)), await start(keys(NEW, OLD))] as const;
   for (const maker of nodesOfBoth) {
     const { kid } = await call(maker, rotateKeys, {}, asSystem());
@@ -137,7 +137,7 @@ it("while the nodes get the new key one by one, those that can read both work si
   await expectVerified(await logIn(await start(keys(NEW))), nodes[0]!);
 });
 
-it("a node that was left with the old key alone signs with what it has read; a key made since gives 503, and no key is told", async () => {
+it("a node that still has only the old key signs with the keys it has read; a newer key gives 503, and no key is revealed", async () => {
   const left = await start(keys(OLD));
   const moved = await start(keys(NEW, OLD));
   await call(left, jwks, {});
@@ -157,7 +157,7 @@ it.each<[what: string, env: Env, told: RegExp]>([
   ["another key", keys(OTHER), /KEY_ENCRYPTION_KEY does not decrypt signing key/],
   ["two other keys", keys(OTHER, OLD), /Neither KEY_ENCRYPTION_KEY nor KEY_ENCRYPTION_KEY_OLD decrypts signing key/],
   ["no key", {}, /KEY_ENCRYPTION_KEY is missing/],
-])("with %s a node does not start, says why, and leaves the keys as they are", async (_what, env, told) => {
+])("with %s a node does not start, reports why, and leaves the keys unchanged", async (_what, env, told) => {
   await (await start(keys(NEW))).stop();
   const before = await stored();
   const refused = start(env);
@@ -168,7 +168,7 @@ it.each<[what: string, env: Env, told: RegExp]>([
   for (const secret of [NEW, OTHER, OLD, "PRIVATE KEY", ...before.map(({ private_key }) => private_key)]) expect(log).not.toContain(secret);
 });
 
-it("a process warns where it encrypts no keys, and ends by itself, with what to set in its last words, where it has the wrong one", async () => {
+it("a process warns if it doesn't encrypt keys, and with a wrong key exits and logs what to set as its last line", async () => {
   const databases = await createDatabases();
   const env = Object.fromEntries(Object.entries(databases).map(([name, { url }]) => [`${name.toUpperCase()}_DATABASE_URL`, url]));
   try {

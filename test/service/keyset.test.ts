@@ -21,10 +21,10 @@ afterAll(async () => {
   await shop.stop();
 });
 
-describe("orders of one moment", () => {
+describe("orders of the same moment", () => {
   const MOMENT = "2026-01-02T03:04:05.678Z";
   let userId: string;
-  /** Of which every second one is REJECTED. @param offset milliseconds from the moment */
+  /** Inserts orders, every second one REJECTED. @param offset milliseconds from the moment */
   const insert = (count: number, offset = 0) =>
     book.query(
       `with made as (
@@ -43,14 +43,14 @@ describe("orders of one moment", () => {
   });
 
   const LISTS: [string, () => Client, (own: string) => string][] = [
-    ["one's own", () => buyer, () => "/orders?"],
-    ["one's own of a status", () => buyer, () => "/orders?status=REJECTED&"],
-    ["a user's", () => admin, (own) => `/orders?user_id=${own}&`],
-    ["all", () => admin, () => "/orders?all=true&"],
-    ["all of a status", () => admin, () => "/orders?all=true&status=CANCELLED&"],
+    ["one's own orders", () => buyer, () => "/orders?"],
+    ["one's own orders of a status", () => buyer, () => "/orders?status=REJECTED&"],
+    ["a user's orders", () => admin, (own) => `/orders?user_id=${own}&`],
+    ["all orders", () => admin, () => "/orders?all=true&"],
+    ["all orders of a status", () => admin, () => "/orders?all=true&status=CANCELLED&"],
   ];
   it.each(LISTS)(
-    "in the list of %s come once each, newest first and then by id, though others come between",
+    "occur exactly once in the list of %s, newest first and then by id, though others are inserted meanwhile",
     async (_what, who, pathOf) => {
       const path = pathOf(userId);
       const before = (await book.query<{ id: string; status: string }>("select id, status from orders")).rows;
@@ -88,7 +88,7 @@ describe("a cursor", () => {
     id: [NIL_ID, MAX_ID, MAX_ID.toUpperCase()],
   };
 
-  /** Each list, and of which kinds its cursors are. */
+  /** Each list, and the kinds of values in its cursors. */
   const LISTS: [path: string, kinds: Kind[]][] = [
     ["/orders?", ["time", "id"]],
     ["/orders?status=CONFIRMED", ["time", "id"]],
@@ -114,7 +114,7 @@ describe("a cursor", () => {
 
   const read = (path: string, cursor?: string) =>
     admin.get(`${path.replace("{id}", product)}&limit=1${cursor === undefined ? "" : `&cursor=${encodeURIComponent(cursor)}`}`);
-  /** What a list itself gives: its name and the values. */
+  /** The contents of a list's own cursor: its name and the values. */
   async function own(path: string): Promise<{ cursor: string; name: string; values: unknown[] }> {
     const cursor = String((await read(path)).body["next_cursor"]);
     const [name, ...values] = JSON.parse(Buffer.from(cursor, "base64url").toString()) as [string, ...unknown[]];
@@ -126,7 +126,7 @@ describe("a cursor", () => {
     expect([cursor, status, body["detail"]]).toEqual([cursor, 400, "the cursor can't be read, or is of another list or sort"]);
   };
 
-  it.each(LISTS)("of %s is refused where a value is of no kind that it can be, and taken where it is", async (path, kinds) => {
+  it.each(LISTS)("of %s is refused if a value has the wrong kind, and accepted if all are right", async (path, kinds) => {
     const { name, values } = await own(path);
     expect(values).toHaveLength(kinds.length);
     for (const [i, kind] of kinds.entries()) {
@@ -135,7 +135,7 @@ describe("a cursor", () => {
     }
   });
 
-  it.each(LISTS)("of %s is refused where values are missing, added or swapped, or it was cut or is none", async (path) => {
+  it.each(LISTS)("of %s is refused if values are missing, added or swapped, or if it is truncated or no cursor", async (path) => {
     const { cursor, name, values } = await own(path);
     const whole = JSON.stringify([name, ...values]);
     const infinite = values.map((_, i) => JSON.stringify([name, ...values.with(i, "∞")]).replace('"∞"', "1e400"));
@@ -147,7 +147,7 @@ describe("a cursor", () => {
       await refused(path, bad);
   });
 
-  it.each(LISTS)("of another list or sort is refused by that of %s", async (path) => {
+  it.each(LISTS)("of another list or sort is refused by the list of %s", async (path) => {
     const mine = await own(path);
     for (const [other] of LISTS) {
       const { cursor, name } = await own(other);
@@ -155,7 +155,7 @@ describe("a cursor", () => {
     }
   });
 
-  it.each(LISTS)("of %s of more than 4,096 characters is refused, and one that is empty", async (path) => {
+  it.each(LISTS)("of %s is refused if it is empty or has more than 4,096 characters", async (path) => {
     const { name, values } = await own(path);
     for (const bad of [encode(name, ...values, "x".repeat(4_000)), ""]) {
       const { status, body } = await read(path, bad);

@@ -7,7 +7,7 @@ import type { Logins } from "../../services/users/logins";
 import { Client, type Answer } from "../support/client";
 import { startShop, urlOf, type Shop, type ShopOptions } from "../support/shop";
 
-/** Of an account from one address; of an account; of an address. */
+/** The limits per account and address; per account; per address. */
 const AUTH_LIMIT = 5;
 const ACCOUNT_LIMIT = 8;
 const ADDRESS_LIMIT = 12;
@@ -54,7 +54,7 @@ function expectLimited({ status, headers, body }: Answer): void {
   expect(seconds).toBeLessThanOrEqual(60);
 }
 
-describe("failed logins, over two gateways behind a proxy and two nodes of users", () => {
+describe("failed logins, over two gateways behind a proxy and two users nodes", () => {
   beforeAll(() =>
     open({
       nodes: [["api"], ["api"], ["users"], ["users"]],
@@ -72,9 +72,9 @@ describe("failed logins, over two gateways behind a proxy and two nodes of users
 
   describe.each([
     ["an account", register],
-    ["an e-mail that nobody has", () => Promise.resolve(unique())],
+    ["an unknown e-mail", () => Promise.resolve(unique())],
   ])("of %s", (_what, who) => {
-    it("from one address, after its limit → 429 there, with the right password too, and not elsewhere", async () => {
+    it("from one address, after its limit → 429 there, even with the right password, and not elsewhere", async () => {
       const [email, from] = [await who(), unknownAddress()];
       for (let i = 0; i < AUTH_LIMIT; i++) expect((await logIn(email, "wrong", from)).status).toBe(401);
       expectLimited(await logIn(email, "wrong", from));
@@ -83,7 +83,7 @@ describe("failed logins, over two gateways behind a proxy and two nodes of users
       expect((await logIn(await register(), PASSWORD, from)).status).toBe(200);
     });
 
-    it("from all addresses, after its limit → 429, with the right password too, while others log in", async () => {
+    it("from all addresses, after its limit → 429, even with the right password, while other users can log in", async () => {
       const email = await who();
       for (let i = 0; i < ACCOUNT_LIMIT; i++) expect((await logIn(email, "wrong")).status).toBe(401);
       expectLimited(await logIn(email, "wrong"));
@@ -92,7 +92,7 @@ describe("failed logins, over two gateways behind a proxy and two nodes of users
     });
   });
 
-  it("of an account, all at once: no more of them are looked at", async () => {
+  it("of an account, all at once: no more passwords than the limit are checked", async () => {
     const [email, from] = [await register(), unknownAddress()];
     const there = await times(20, () => logIn(email, "wrong", from));
     expect([count(there, 401), count(there, 429)]).toEqual([AUTH_LIMIT, 20 - AUTH_LIMIT]);
@@ -100,7 +100,7 @@ describe("failed logins, over two gateways behind a proxy and two nodes of users
     expect([count(everywhere, 401), count(everywhere, 429)]).toEqual([ACCOUNT_LIMIT - AUTH_LIMIT, 30 - ACCOUNT_LIMIT + AUTH_LIMIT]);
   });
 
-  it("of an account do not lock out its user at an address that they logged in from before", async () => {
+  it("of an account do not lock out its user at an address with an earlier login", async () => {
     const [email, home] = [await register(), unknownAddress()];
     expect((await logIn(email, PASSWORD, home)).status).toBe(200);
     const refused = await times(30, () => logIn(email, "wrong"));
@@ -108,17 +108,17 @@ describe("failed logins, over two gateways behind a proxy and two nodes of users
     expectLimited(await logIn(email, PASSWORD));
     expect((await logIn(email, PASSWORD, home)).status).toBe(200);
     const there = await times(AUTH_LIMIT + 1, () => logIn(email, "wrong", home));
-    expect([count(there, 401), count(there, 429)]).toEqual([AUTH_LIMIT, 1]); // it is no way around the other limits
+    expect([count(there, 401), count(there, 429)]).toEqual([AUTH_LIMIT, 1]); // a known address doesn't bypass the other limits
   });
 
-  it("whose e-mail looks like an account and an address count for neither", async () => {
+  it("whose e-mail resembles the key of an account and address count for neither", async () => {
     const [email, home] = [await register(), unknownAddress()];
     for (const made of [`${email} address ${home}`, `${email}","address","${home}`, `${email}"]`])
       await times(AUTH_LIMIT, () => logIn(made, "wrong"));
     expect((await logIn(email, PASSWORD, home)).status).toBe(200);
   });
 
-  it("from an address, at whatever accounts → 429, and others of its provider log in", async () => {
+  it("from an address, for any accounts → 429, while neighbouring addresses can log in", async () => {
     const from = unknownAddress();
     const answers = await times(ADDRESS_LIMIT + 3, () => logIn(unique(), "wrong", from));
     expect([count(answers, 401), count(answers, 429)]).toEqual([ADDRESS_LIMIT, 3]);
@@ -142,7 +142,7 @@ describe("failed logins, over two gateways behind a proxy and two nodes of users
     expect((await logIn(await register(), PASSWORD, `${network.slice(0, -1)}8::1`)).status).toBe(200);
   });
 
-  it("are those alone: logins that succeed do not count", async () => {
+  it("don't include successful logins, which do not count", async () => {
     const email = await register();
     const from = unknownAddress();
     for (let i = 0; i < 2 * ADDRESS_LIMIT; i++) expect((await logIn(email, PASSWORD, from)).status).toBe(200);
@@ -150,7 +150,7 @@ describe("failed logins, over two gateways behind a proxy and two nodes of users
     expectLimited(await logIn(email, "wrong", from));
   });
 
-  it("of many right logins at once, some may be refused, but none counts: the next one passes", async () => {
+  it("don't include concurrent right logins: some may be refused, but none counts, and the next one succeeds", async () => {
     const email = await register();
     const answers = await times(30, () => logIn(email, PASSWORD));
     expect(count(answers, 200)).toBeGreaterThanOrEqual(ACCOUNT_LIMIT);
@@ -158,7 +158,7 @@ describe("failed logins, over two gateways behind a proxy and two nodes of users
     for (let i = 0; i < ACCOUNT_LIMIT; i++) expect((await logIn(email, PASSWORD)).status).toBe(200);
   });
 
-  it("from an address that is refused lock nobody's account, and leave no row", async () => {
+  it("from a blocked address lock no account, and leave no row", async () => {
     const from = unknownAddress();
     await times(ADDRESS_LIMIT, () => logIn(unique(), "wrong", from));
     const victim = await register();
@@ -171,13 +171,13 @@ describe("failed logins, over two gateways behind a proxy and two nodes of users
     expect((await logIn(victim, PASSWORD)).status).toBe(200);
   });
 
-  it.each(["203.0.113.7:5", "[2001:db8::7]:5"])("from %s, as some proxies write it, is an address of its own", async (address) => {
+  it.each(["203.0.113.7:5", "[2001:db8::7]:5"])("from %s, as some proxies write it, count for that address", async (address) => {
     const answers = await times(ADDRESS_LIMIT + 1, () => logIn(unique(), "wrong", address.replace("7", String(randomInt(10, 100)))));
-    expect(count(answers, 429)).toBe(address.startsWith("[") ? 1 : 0); // of one IPv6 network
+    expect(count(answers, 429)).toBe(address.startsWith("[") ? 1 : 0); // they share one IPv6 network
     expect((await logIn(await register(), PASSWORD, "203.0.114.7:9")).status).toBe(200);
   });
 
-  it("are forgiven a minute after the first", async () => {
+  it("expire a minute after the first", async () => {
     const email = await register();
     await times(ACCOUNT_LIMIT + 1, () => logIn(email, "wrong"));
     expectLimited(await logIn(email, PASSWORD));
@@ -185,7 +185,7 @@ describe("failed logins, over two gateways behind a proxy and two nodes of users
     expect((await logIn(email, PASSWORD)).status).toBe(200);
   });
 
-  it("are forgiven when the database's clock is set back that was an hour ahead", async () => {
+  it("expire when the database's clock, which was an hour ahead, is set back", async () => {
     const { db } = users();
     const limits = [{ subject: [unique()], limit: 2 }];
     await countAttempt(db, limits);
@@ -195,7 +195,7 @@ describe("failed logins, over two gateways behind a proxy and two nodes of users
     expect(await countAttempt(db, limits)).toEqual({ ok: false, retryAfter: expect.any(Number) });
   });
 
-  it("of a right password that ends in the next minute take nothing off that minute's count", async () => {
+  it("taken back for a right password in the next minute don't reduce that minute's count", async () => {
     const { db } = users();
     const limits = [{ subject: [unique()], limit: 2 }];
     const attempt = await countAttempt(db, limits);
@@ -206,7 +206,7 @@ describe("failed logins, over two gateways behind a proxy and two nodes of users
     expect(await countAttempt(db, limits)).toEqual({ ok: false, retryAfter: expect.any(Number) });
   });
 
-  it("that can't be counted to the end count for nothing", async () => {
+  it("whose counting fails half-way do not count", async () => {
     const { db } = users();
     const once = (): Limit => ({ subject: [unique()], limit: 1 });
     const [address, account] = [once(), once()];
@@ -220,7 +220,7 @@ describe("failed logins, over two gateways behind a proxy and two nodes of users
     const change = (client: Client, current_password: string) =>
       client.request("PUT", "/me/password", { current_password, new_password: PASSWORD });
 
-    it("have a count of their own: after the limit → 429, and the user still logs in", async () => {
+    it("are counted separately: after the limit → 429, and the user can still log in", async () => {
       const email = await register();
       const client = await anywhere().login(email, PASSWORD);
       for (let i = 0; i < PASSWORD_LIMIT; i++) expect((await change(client, "wrong")).status).toBe(401);
@@ -229,7 +229,7 @@ describe("failed logins, over two gateways behind a proxy and two nodes of users
       expect((await change(await anywhere().login(await register(), PASSWORD), PASSWORD)).status).toBe(204);
     });
 
-    it("are not those at logins: strangers who fail for a person do not keep that person from it", async () => {
+    it("are independent of those at logins: strangers' failed logins don't block a user's change", async () => {
       const email = await register();
       const client = await anywhere().login(email, PASSWORD);
       for (let i = 0; i < ACCOUNT_LIMIT + 1; i++) await logIn(email, "wrong");
@@ -239,7 +239,7 @@ describe("failed logins, over two gateways behind a proxy and two nodes of users
   });
 
   describe("at a registration", () => {
-    it("of an e-mail that is taken count for that account from that address, and not elsewhere", async () => {
+    it("with a taken e-mail count for that account from that address, and not elsewhere", async () => {
       const [email, from] = [await register(), unknownAddress()];
       for (let i = 0; i < AUTH_LIMIT; i++) expect((await openAccount(email, "another password", from)).body["code"]).toBe("EMAIL_TAKEN");
       expectLimited(await openAccount(email, "another password", from));
@@ -247,14 +247,14 @@ describe("failed logins, over two gateways behind a proxy and two nodes of users
       expect((await logIn(email, PASSWORD)).status).toBe(200);
     });
 
-    it("with the right password count for nothing", async () => {
+    it("with the right password do not count", async () => {
       const [email, from] = [unique(), unknownAddress()];
       await times(REGISTER_LIMIT, () => openAccount(email, PASSWORD, from));
       for (let i = 0; i < AUTH_LIMIT; i++) expect((await logIn(email, "wrong", from)).status).toBe(401);
     });
   });
 
-  it("registrations from one address, after the limit → 429, whatever became of them; others register, and all log in there", async () => {
+  it("registrations from one address, after the limit → 429, whatever their outcome; other addresses can register, and all can log in there", async () => {
     const from = unknownAddress();
     const email = await register();
     const answers = await times(REGISTER_LIMIT - 1, () => openAccount(unique(), PASSWORD, from));
@@ -284,7 +284,7 @@ describe("known addresses", () => {
     expect([rows.length, new Set(rows).size, rows.every((row) => /^[0-9a-f]{64}$/.test(row))]).toEqual([2, 2, true]);
   });
 
-  it("are the twenty that were used last", async () => {
+  it("are the twenty used last", async () => {
     const email = await register();
     const addresses = Array.from({ length: 22 }, (_, i) => `198.51.100.${i}`);
     for (const from of addresses) expect((await logIn(email, PASSWORD, from)).status).toBe(200);
@@ -305,7 +305,7 @@ describe("a flood of logins from one address", () => {
   beforeAll(() => open({ nodes: [["api"], ["users"]], env: { RATE_LIMIT_ADDRESS: "3", BCRYPT_COST: "12", TRUST_PROXY: "loopback" } }));
   afterAll(() => shop.stop());
 
-  it("hardly reaches users, whatever e-mails it names, and others log in meanwhile", async () => {
+  it("hardly reaches users, whatever e-mails it contains, and others can log in meanwhile", async () => {
     const [email, from] = [await register(), unknownAddress()];
     const logins = shop.nodes.flatMap((node) => {
       const service = node.getLocalService("users") as unknown as { logins: Logins } | undefined;
@@ -316,23 +316,23 @@ describe("a flood of logins from one address", () => {
     const answers = await flood;
     const asked = logins.reduce((sum, { mock }) => sum + mock.calls.length, 0);
     for (const spy of logins) spy.mockRestore();
-    expect(asked).toBeLessThan(200); // 50 in each second in which the flood comes in
+    expect(asked).toBeLessThan(200); // 50 per second of the flood
     expect(count(answers, 401)).toBeLessThanOrEqual(3);
     expect(count(answers, 429)).toBeGreaterThanOrEqual(100);
     answers.filter(({ status }) => status === 429).forEach(expectLimited);
   });
 });
 
-describe("with no proxy that is trusted", () => {
+describe("without a trusted proxy", () => {
   beforeAll(() => open({ env: { RATE_LIMIT_ADDRESS: "3" } }));
   afterAll(() => shop.stop());
 
-  it("an X-Forwarded-For that turns does not help", async () => {
+  it("a changing X-Forwarded-For does not help", async () => {
     for (let i = 0; i < 3; i++) expect((await logIn(unique(), "wrong")).status).toBe(401);
     expectLimited(await logIn(unique(), "wrong"));
   });
 
-  it("an address in the body is refused, and X-Forwarded-Proto brings no HSTS", async () => {
+  it("an address in the body is refused, and X-Forwarded-Proto leads to no HSTS header", async () => {
     expect((await anywhere().post("/token", { email: unique(), password: "wrong", address: "1.2.3.4" })).status).toBe(422);
     const { headers } = await anywhere().get("/products", { headers: { "X-Forwarded-Proto": "https" } });
     expect(headers.get("strict-transport-security")).toBeNull();
@@ -346,11 +346,11 @@ describe("requests of one client", () => {
   const from = (address: string, path = "/products/1", proto = "http"): Promise<Answer> =>
     anywhere().get(path, { headers: { "X-Forwarded-For": address, "X-Forwarded-Proto": proto } });
 
-  it("beyond the limit of a second → 429, whatever is asked for; probes are not counted, and others are served", async () => {
+  it("beyond the limit per second → 429, whatever is requested; probes are not counted, and others are served", async () => {
     const paths = ["/products/1", "/products", "/nowhere"];
     const answers = await Promise.all(Array.from({ length: 60 }, (_, i) => from("198.51.100.1", paths[i % 3])));
     const limited = answers.filter(({ status }) => status === 429);
-    expect(limited.length).toBeGreaterThanOrEqual(20); // they may fall into two seconds
+    expect(limited.length).toBeGreaterThanOrEqual(20); // the requests may spread over two seconds
     limited.forEach(expectLimited);
     expect((await from("198.51.100.2")).status).toBe(404);
     const health = await times(40, () => from("198.51.100.1", "/health/live"));
@@ -359,12 +359,12 @@ describe("requests of one client", () => {
     expect(count(whole, 429)).toBeGreaterThanOrEqual(20);
   });
 
-  it("only the last address that our own proxy wrote counts, not those before it", async () => {
+  it("only the last address, written by our own proxy, counts, not those before it", async () => {
     const answers = await Promise.all(Array.from({ length: 60 }, (_, i) => from(`198.51.100.${i}, 198.51.100.200`)));
     expect(count(answers, 429)).toBeGreaterThanOrEqual(20);
   });
 
-  it("over TLS, as the proxy says: HSTS", async () => {
+  it("over TLS according to the proxy: HSTS", async () => {
     const { headers } = await from("198.51.100.3", "/products", "https");
     expect(headers.get("strict-transport-security")).toBe("max-age=31536000");
     expect((await from("198.51.100.3", "/products")).headers.get("strict-transport-security")).toBeNull();

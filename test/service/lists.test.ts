@@ -28,7 +28,7 @@ type Service = "users" | "products" | "orders";
 const listsOf = (service: Service) => (broker.getLocalService(service) as unknown as WithDatabase).lists;
 const nothing = (): Promise<unknown> => listsOf("products").read((db) => db.query("select 1 as one"));
 
-/** Takes all connections, and lets more wait, until it is opened. */
+/** Takes all connections, and lets further requests wait, until it is opened. */
 function hold(service: Service, count = 12) {
   let open = (): void => undefined;
   const opened = new Promise<void>((resolve) => (open = resolve));
@@ -48,7 +48,7 @@ const timed = async (work: () => Promise<unknown>): Promise<number> => {
 };
 
 describe("lists and searches", () => {
-  it("that take longer than half a second are refused, and their connection serves the next one", async () => {
+  it("that take longer than half a second are refused, and their connection serves the next list", async () => {
     const ms = await timed(() => expect(listsOf("products").read((db) => db.query("select pg_sleep(5)"))).rejects.toMatchObject(AWAY));
     expect(ms).toBeGreaterThan(450);
     expect(ms).toBeLessThan(2_000);
@@ -59,7 +59,7 @@ describe("lists and searches", () => {
   it("run two at a time; stock, orders and single reads do not wait for them", async () => {
     const id = await seller.createProduct({ quantity: 1_000 });
     const gates = [hold("products"), hold("orders")];
-    await until("they run", () => listsOf("products").pool.waiting === 10 && listsOf("orders").pool.waiting === 10);
+    await until("the lists are running", () => listsOf("products").pool.waiting === 10 && listsOf("orders").pool.waiting === 10);
     const names = ["products", "orders"].map((name) => new URL(shop.databases[name as "products"].url).pathname.slice(1));
     const sql = "select count(*)::int as n from pg_stat_activity where application_name like '%-lists' and datname = any($1)";
     const connections = async () => (await database.query<{ n: number }>(sql, [names])).rows[0]?.n;
@@ -70,7 +70,7 @@ describe("lists and searches", () => {
     expect((await seller.get(`/orders/${body["id"]}`)).status).toBe(200);
     expect((await seller.post(`/products/${id}/stock`, { delta: 1 })).status).toBe(200);
     expect((await seller.get("/health")).status).toBe(200);
-    expect([listsOf("products").pool.using, listsOf("orders").pool.using, await connections()]).toEqual([2, 2, 4]); // as before
+    expect([listsOf("products").pool.using, listsOf("orders").pool.using, await connections()]).toEqual([2, 2, 4]); // unchanged
     for (const gate of gates) await gate.open();
   });
 
@@ -82,7 +82,7 @@ describe("lists and searches", () => {
     ["orders", "/admin/outbox"],
     ["users", "/admin/audit-log"],
   ] as const)(
-    "of %s use these connections: GET %s waits for one, and is refused within a second where there is none",
+    "of %s use these connections: GET %s waits for one, and is refused within a second if none becomes free",
     async (service, template) => {
       const path = template.replace("{id}", await seller.createProduct());
       const admin = await shop.client().login(ADMIN.email, ADMIN.password);
@@ -91,19 +91,19 @@ describe("lists and searches", () => {
       let answer = await admin.get(path);
       expect([answer.status, answer.body["code"]]).toEqual([503, "SERVICE_UNAVAILABLE"]);
       const next = admin.get(path);
-      await until("it waits", () => listsOf(service).pool.waiting > 0);
+      await until("the request waits", () => listsOf(service).pool.waiting > 0);
       await gate.open();
       answer = await next;
       expect(answer.status).toBe(200);
     },
   );
 
-  it("whose connection is lost between two statements fail by themselves, and the next one has a new connection", async () => {
+  it("whose connection is lost between two statements fail alone, and the next list gets a new connection", async () => {
     const work = listsOf("products").read(async (db) => {
       const [me] = await db.query<{ pid: number }>("select pg_backend_pid() as pid");
       await database.query("select pg_terminate_backend($1)", [me!.pid]);
       await until(
-        "it is gone",
+        "the connection is gone",
         async () => (await database.query("select from pg_stat_activity where pid = $1", [me!.pid])).rowCount === 0,
       );
       await db.query("select 1");
@@ -112,7 +112,7 @@ describe("lists and searches", () => {
     expect(await nothing()).toEqual([{ one: 1 }]);
   });
 
-  it("wait for a bounded time, in a bounded number: one more is refused at once", async () => {
+  it("wait for a limited time and in a limited number: one more is refused at once", async () => {
     const gate = hold("products", LIST_CONNECTIONS);
     const refused = timed(() => expect(nothing()).rejects.toMatchObject(AWAY));
     const waiting = [...Array(255).keys()].map(() => settled(nothing()));
@@ -125,7 +125,7 @@ describe("lists and searches", () => {
   });
 });
 
-it("the connections of lists may be closed by two at once", async () => {
+it("the connections of lists may be closed by two callers at once", async () => {
   const lists = new ListDatabase({ connectionString: shop.databases.products.url });
   await lists.read((db) => db.query("select 1 as one"));
   await Promise.all([lists.close(), lists.close()]);
@@ -133,7 +133,7 @@ it("the connections of lists may be closed by two at once", async () => {
 });
 
 describe("a search", () => {
-  it("that is slow, and another one that waits for it, leave a connection to lists without a search", async () => {
+  it("that is slow, and another one that waits for it, leave a connection for lists without a search", async () => {
     const lists = listsOf("products");
     const read = lists.read.bind(lists);
     let open = (): void => undefined;
@@ -150,7 +150,7 @@ describe("a search", () => {
       ),
     );
     const searches = ["lamp", "chair"].map((q) => seller.get(`/products?q=${q}`));
-    await until("one runs", () => lists.pool.using > 0);
+    await until("one search is running", () => lists.pool.using > 0);
     const statuses: number[] = [];
     for (let limit = 1; limit <= 10; limit++) statuses.push((await seller.get(`/products?limit=${limit}`)).status);
     open();
@@ -159,7 +159,7 @@ describe("a search", () => {
     slow.mockRestore();
   });
 
-  it("of repetitive texts for what they nearly hold is quick, many at once, and others are served meanwhile", async () => {
+  it("of repetitive texts for a near match is quick, even many at once, and others are served meanwhile", async () => {
     await database.query(
       "insert into products (name, description, price_cents, quantity, seller_id) select 'aab', rpad('', 5000, 'a'), 1, 1, $1 from generate_series(1, 600)",
       [testId(1)],
@@ -176,7 +176,7 @@ describe("a search", () => {
     await database.query("delete from products where seller_id = $1", [testId(1)]);
   });
 
-  it("looks at the first 300 characters of name and description", async () => {
+  it("covers the first 300 characters of name and description", async () => {
     const name = "n".repeat(100);
     const inside = await seller.createProduct({ name, description: `${"x".repeat(190)} zephyr ${"x".repeat(500)}` });
     await seller.createProduct({ name, description: `${"x".repeat(196)} zephyr` });
@@ -184,14 +184,14 @@ describe("a search", () => {
     expect((await seller.get("/products?q=yr")).body["items"]).toMatchObject([{ id: inside }]);
   });
 
-  it("leaves no list of pending entries for the next writer to work off", async () => {
+  it("index has no list of pending entries that a later writer would have to process", async () => {
     const { rows } = await database.query<{ name: string; options: string[] | null }>(
       "select c.relname as name, c.reloptions as options from pg_class c join pg_am a on a.oid = c.relam where a.amname = 'gin' order by 1",
     );
     expect(rows).toEqual(["products_by_letter_pairs", "products_by_text"].map((name) => ({ name, options: ["fastupdate=off"] })));
   });
 
-  it("is no burden on those who sell while others rewrite long descriptions", async () => {
+  it("index doesn't slow down other sellers while long descriptions are rewritten", async () => {
     const ids = await Promise.all([...Array(5).keys()].map(() => seller.createProduct()));
     const ideographs = () => String.fromCodePoint(...Array.from({ length: 5_000 }, () => 0x4e00 + Math.floor(Math.random() * 20_000)));
     const until = performance.now() + 3_000;

@@ -38,7 +38,7 @@ const from = (address: string) => ({ headers: { "X-Forwarded-For": address } });
 const logIn = (email: string, password: string, address = "203.0.113.1"): Promise<Answer> =>
   client.post("/token", { email, password }, from(address));
 
-/** Again while there is no time for it, as on a busy machine. */
+/** Retries while the shop is too busy, as on a busy machine. */
 async function insist(request: () => Promise<Answer>): Promise<Answer> {
   for (let tries = 1; ; tries++) {
     const answer = await request();
@@ -53,12 +53,12 @@ async function newAccount(): Promise<string> {
   return email;
 }
 
-describe("where the cost of hashes was changed", () => {
+describe("after the cost of hashes was changed", () => {
   const COST = 6;
   beforeAll(() => open({ env: { BCRYPT_COST: String(COST), TRUST_PROXY: "loopback" } }));
   afterAll(() => shop.stop());
 
-  /** An account from a time with another cost. */
+  /** Creates an account whose hash has another cost. */
   async function oldAccount(cost: number): Promise<string> {
     const email = await newAccount();
     await inUsers("update users set password_hash = $2 where email = $1", [email, await bcrypt.hash(PASSWORD, cost)]);
@@ -68,7 +68,7 @@ describe("where the cost of hashes was changed", () => {
     return (await inUsers<{ password_hash: string }>("select password_hash from users where email = $1", [email]))[0]!.password_hash;
   }
 
-  it.each([4, 5, 8])("a right login renews a hash of cost %i, once; its session goes on", async (cost) => {
+  it.each([4, 5, 8])("a successful login renews a hash of cost %i, once; its session continues", async (cost) => {
     const email = await oldAccount(cost);
     const before = await storedHash(email);
     expect((await logIn(email, "wrong")).status).toBe(401);
@@ -81,7 +81,7 @@ describe("where the cost of hashes was changed", () => {
     expect(await storedHash(email)).toBe(renewed);
   });
 
-  it("of many right logins at once none is refused, although each renews the hash that others have compared with", async () => {
+  it("of many successful logins at once none is refused, although each renews the hash that others have compared with", async () => {
     const email = await oldAccount(4);
     const ask = (_: unknown, i: number) => insist(() => logIn(email, PASSWORD, `198.51.100.${i}`));
     const answers = await Promise.all(Array.from({ length: 12 }, ask));
@@ -107,7 +107,7 @@ describe("where the cost of hashes was changed", () => {
     }
   });
 
-  it("an unknown e-mail, an old account and a new one take as long as the highest stored cost asks for", async () => {
+  it("an unknown e-mail, an old account and a new one all take the time of the highest stored cost", async () => {
     const HIGHEST = 9;
     await oldAccount(HIGHEST);
     const who = { unknown: unique(), old: await oldAccount(4), present: await newAccount() };
@@ -119,12 +119,12 @@ describe("where the cost of hashes was changed", () => {
         (times[name] ??= []).push(performance.now() - start);
       }
     const [unknown, old, present] = Object.values(times).map((ms) => ms.sort((a, b) => a - b)[3]!) as [number, number, number];
-    // A login at the cost of the old account takes a thirty-second, at that of the new one an eighth.
+    // A login at the old account's cost would take a thirty-second of the time, at the new one's an eighth.
     for (const ratio of [unknown / present, old / present]) expect(Math.abs(Math.log2(ratio))).toBeLessThan(1);
   });
 });
 
-describe("while somebody keeps the threads busy", () => {
+describe("while a client keeps the hashing threads busy", () => {
   const [GREEDY, VICTIM] = ["203.0.113.66", "203.0.113.7"];
   beforeAll(() => open({ env: { BCRYPT_COST: "9", TRUST_PROXY: "loopback" } }));
   afterAll(() => shop.stop());
@@ -134,7 +134,7 @@ describe("while somebody keeps the threads busy", () => {
     end(): Promise<void>;
   }
 
-  /** Thirty requests at a time, each of which is followed by the next one; a refused one after a moment. */
+  /** Keeps thirty requests in flight; a refused one is replaced after a short pause. */
   function attack(request: () => Promise<Answer>): Attack {
     let isOver = false;
     const statuses: number[] = [];
@@ -158,7 +158,7 @@ describe("while somebody keeps the threads busy", () => {
   it.each<[string, () => () => Promise<Answer>]>([
     ["logins of unknown e-mails", () => () => logIn(unique(), "wrong", GREEDY)],
     ["registrations", () => () => client.post("/register", { email: unique(), password: PASSWORD }, from(GREEDY))],
-  ])("by %s, others log in and register after a few hashes", async (_what, kind) => {
+  ])("with %s, other clients can log in and register after a few hashes", async (_what, kind) => {
     const email = await newAccount();
     const attackers = attack(kind());
     const hashed = () => attackers.statuses.filter((status) => status === 201 || status === 401).length;
@@ -169,7 +169,7 @@ describe("while somebody keeps the threads busy", () => {
         const registration = { email: unique(), password: PASSWORD };
         expect((await insist(() => logIn(email, PASSWORD, VICTIM))).status).toBe(200);
         expect((await insist(() => client.post("/register", registration, from(VICTIM)))).status).toBe(201);
-        expect(hashed() - before).toBeLessThanOrEqual(12); // a few for each of the two, where thirty wait
+        expect(hashed() - before).toBeLessThanOrEqual(12); // a few for each of the two, although thirty are queued
       }
     } finally {
       await attackers.end();
@@ -177,7 +177,7 @@ describe("while somebody keeps the threads busy", () => {
     for (const status of attackers.statuses) expect([201, 401, 429, 503]).toContain(status);
   });
 
-  it("a registration that can't be served in its time creates nothing, though one that is being written by then may", async () => {
+  it("a registration that misses its deadline creates nothing, unless it is already being written", async () => {
     const { logins, db } = service();
     const [run, writes] = [logins.register.bind(logins), jest.spyOn(db, "transaction")];
     const deadlines: number[] = [];
@@ -190,9 +190,9 @@ describe("while somebody keeps the threads busy", () => {
       call(shop.node("users"), register, { email, password: PASSWORD, address: `198.51.100.${i}` }, { timeout: 200 });
     const outcomes = await Promise.allSettled(emails.map(ask));
     expect(outcomes.filter(({ status }) => status === "rejected").length).toBeGreaterThan(0);
-    await until("the time of all is over", () => performance.now() > Math.max(...deadlines));
+    await until("all deadlines have passed", () => performance.now() > Math.max(...deadlines));
     const begun = writes.mock.calls.length;
-    await Promise.allSettled(registering.mock.results.map(({ value }) => value as Promise<unknown>)); // to their end, for which nobody waits
+    await Promise.allSettled(registering.mock.results.map(({ value }) => value as Promise<unknown>)); // the abandoned work has ended
     expect(writes).toHaveBeenCalledTimes(begun);
     expect((await inUsers("select from users where email = any($1)", [emails])).length).toBeLessThanOrEqual(begun);
     jest.restoreAllMocks();
@@ -214,7 +214,7 @@ describe("within limits", () => {
   afterAll(() => shop.stop());
   const gates: (() => void)[] = [];
   afterEach(() => {
-    for (const open of gates.splice(0)) open(); // of a test that failed, too: nothing waits into the next one
+    for (const open of gates.splice(0)) open(); // even if the test failed, so that nothing keeps waiting in the next one
     jest.restoreAllMocks();
   });
 
@@ -226,7 +226,7 @@ describe("within limits", () => {
     gates.push(open);
     return { open, opened };
   };
-  /** Hashes are done, but nobody hears of it until then. */
+  /** Lets hashes finish, but withholds their results until then. */
   function holdHashes(until: Promise<void>) {
     const { pool } = service().passwords;
     const run = pool.run.bind(pool);
@@ -236,13 +236,13 @@ describe("within limits", () => {
       return result;
     });
   }
-  /** Does something whose time is over when its password has been hashed. */
+  /** Runs work whose deadline has passed when its password has been hashed. */
   async function late<T>(work: () => Promise<T>): Promise<void> {
     const { open, opened } = gate();
     const hashes = holdHashes(opened);
     const deadline = performance.now() + 500;
     const done = expect(withRequest(undefined, deadline, work)).rejects.toMatchObject({ type: "SERVICE_UNAVAILABLE" });
-    await until("its time is over", () => performance.now() > deadline);
+    await until("the deadline has passed", () => performance.now() > deadline);
     open();
     await done;
     expect(hashes).toHaveBeenCalledTimes(1);
@@ -250,7 +250,7 @@ describe("within limits", () => {
   }
   const visitor = (address: string) => ({ address, isWanted: () => true });
 
-  it("a login that succeeds leaves no row of attempts, and those that failed before still count", async () => {
+  it("a successful login leaves no row of attempts, and earlier failures still count", async () => {
     const email = await newAccount();
     expect((await logIn(email, "wrong", "198.51.100.1")).status).toBe(401);
     const before = await inUsers("select * from login_attempts order by subject");
@@ -259,7 +259,7 @@ describe("within limits", () => {
     expect(await inUsers("select * from login_attempts order by subject")).toEqual(before);
   });
 
-  it("logins that find no room to be hashed are refused before anything is counted", async () => {
+  it("logins without a place in the hashing queue are refused before anything is counted", async () => {
     const { open, opened } = gate();
     const hashes = holdHashes(opened);
     const ask = () =>
@@ -272,7 +272,7 @@ describe("within limits", () => {
       for (const one of asked) void one.then((error) => refused.add(error));
       flood.push(...asked);
       await until(
-        "those that are not refused have been counted",
+        "the admitted ones have been counted",
         async () => (await rowsOf("login_attempts")) === rows + 1 + 2 * (flood.length - refused.size),
       );
     }
@@ -287,7 +287,7 @@ describe("within limits", () => {
     hashes.mockRestore();
   });
 
-  it("however many attempts wait for the count of their address, they hold one connection, and ended sessions are told", async () => {
+  it("however many attempts wait for the counter of their address, they hold one connection, and ended sessions are still reported", async () => {
     const ask = () =>
       call(shop.node("users"), token, { email: unique(), password: "wrong", address: "198.51.100.9" }).catch((error: unknown) => error);
     expect(await ask()).toMatchObject({ type: "INVALID_CREDENTIALS" });
@@ -307,7 +307,7 @@ describe("within limits", () => {
     }
   });
 
-  it("whoever tries an e-mail from elsewhere, however often, its user is not refused for it", async () => {
+  it("however often an e-mail is tried from another address, its user is not refused", async () => {
     const email = await newAccount();
     const ask = () =>
       call(shop.node("users"), token, { email, password: "wrong", address: "198.51.100.10" }).catch((error: unknown) => error);
@@ -325,7 +325,7 @@ describe("within limits", () => {
     await Promise.all(flood);
   });
 
-  it("a registration that was hashed too late counts, and makes no account", async () => {
+  it("a registration that was hashed too late counts, and creates no account", async () => {
     const [rows, accounts] = [await rowsOf("login_attempts"), await rowsOf("users")];
     await late(() => service().logins.register({ email: unique(), password: PASSWORD }, visitor("198.51.100.4")));
     expect([await rowsOf("login_attempts"), await rowsOf("users")]).toEqual([rows + 1, accounts]);
@@ -339,14 +339,14 @@ describe("within limits", () => {
     expect(await rowsOf("login_attempts")).toBe(rows);
   });
 
-  it("a login with the right password whose time is over opens no session, and does not count", async () => {
+  it("a login with the right password whose deadline has passed opens no session, and does not count", async () => {
     const email = await newAccount();
     const [rows, sessions] = [await rowsOf("login_attempts"), await rowsOf("sessions")];
     await late(() => service().logins.logIn({ email, password: PASSWORD }, visitor("198.51.100.6")));
     expect([await rowsOf("login_attempts"), await rowsOf("sessions")]).toEqual([rows, sessions]);
   });
 
-  it("a change of password whose time is over changes nothing", async () => {
+  it("a change of password whose deadline has passed changes nothing", async () => {
     const email = await newAccount();
     const [user] = await inUsers<{ id: string }>("select id from users where email = $1", [email]);
     await late(() => service().logins.changePassword(user!, { current: PASSWORD, next: "another horse" }, visitor("198.51.100.7")));
@@ -354,7 +354,7 @@ describe("within limits", () => {
   });
 
   it.each(["logIn", "register", "changePassword"] as const)(
-    "however many wait in %s, another one gets to the fair queue",
+    "however many requests are waiting in %s, another one reaches the fair queue",
     async (method) => {
       const email = await newAccount();
       const own = await new Client(client.url).login(email, PASSWORD);
@@ -370,9 +370,9 @@ describe("within limits", () => {
         changePassword: (address: string) =>
           own.request("PUT", "/me/password", { current_password: PASSWORD, new_password: PASSWORD }, from(address)),
       }[method];
-      // of one address a gateway would not let as many pass in a second
+      // a gateway would not accept that many per second from one address
       const waiting = Array.from({ length: 100 }, (_, n) => ask(`198.51.100.${20 + (n % 4)}`));
-      await until("all have come", () => held.mock.calls.length === 100);
+      await until("all have arrived", () => held.mock.calls.length === 100);
       open();
       await Promise.all(waiting);
     },

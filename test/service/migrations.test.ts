@@ -35,7 +35,7 @@ const write = (name: string, sql: string) => writeFile(path.join(directory, name
 const first = () => readFile(path.join(directory, FIRST), "utf8");
 const applied = async () =>
   (await client.query<{ name: string }>("select name from schema_migrations order by name")).rows.map(({ name }) => name);
-/** What a database holds: its columns, and the rows of these tables. */
+/** The contents of a database: its columns, and the rows of these tables. */
 async function contents(...tables: string[]): Promise<unknown[]> {
   const columns = "select table_name, column_name, data_type from information_schema.columns where table_schema = 'public' order by 1, 2";
   return Promise.all(
@@ -44,7 +44,7 @@ async function contents(...tables: string[]): Promise<unknown[]> {
 }
 
 describe("a migration", () => {
-  it("is applied once, also where its file was checked out with CRLF since", async () => {
+  it("is applied once, even if its file was checked out with CRLF since", async () => {
     await run();
     const before = await contents("schema_migrations");
     await run();
@@ -53,7 +53,7 @@ describe("a migration", () => {
     expect(await contents("schema_migrations")).toEqual(before);
   });
 
-  it("of a newer version, which has no file here, is no obstacle to those that have one", async () => {
+  it("of a newer version, which has no file here, doesn't block those that have one", async () => {
     await run();
     await client.query("insert into schema_migrations (name, checksum) values ('900_newer.sql', 'x')");
     await write("002_next.sql", "create table next ()");
@@ -61,7 +61,7 @@ describe("a migration", () => {
     expect(await applied()).toEqual([FIRST, "002_next.sql", "900_newer.sql"]);
   });
 
-  it("that was edited since is refused in one sentence, and no other is applied", async () => {
+  it("that was edited since is refused with one sentence, and no other is applied", async () => {
     await run();
     const before = await contents("schema_migrations");
     await write(FIRST, `${await first()}-- a word more\n`);
@@ -75,7 +75,7 @@ describe("a migration", () => {
     expect(await contents("schema_migrations")).toEqual(before);
   });
 
-  it("that was edited is applied where it was not yet", async () => {
+  it("that was edited is applied if it has not been applied yet", async () => {
     await write(FIRST, `${await first()}create table more ();\n`);
     await run();
     await expect(run()).resolves.toBeUndefined();
@@ -83,7 +83,7 @@ describe("a migration", () => {
   });
 });
 
-describe("a migration behind somebody's open transaction", () => {
+describe("a migration behind an open transaction", () => {
   let operator: Postgres;
   const lines: string[] = [];
   const patiently = (more: Partial<Parameters<typeof migrateWhenFree>[0]> = {}) =>
@@ -99,13 +99,13 @@ describe("a migration behind somebody's open transaction", () => {
   });
   afterEach(() => operator.end());
 
-  it("is rolled back within a second, says once a try what it waits for, and is applied when that ends", async () => {
+  it("is rolled back within a second, logs per attempt what it waits for, and is applied when that ends", async () => {
     const since = Date.now();
     const done = patiently();
-    await until("it was tried once", () => lines.length === 1);
+    await until("there was one attempt", () => lines.length === 1);
     expect(Date.now() - since).toBeLessThan(2_000);
     expect((await client.query("select to_regclass('before_it') as before")).rows).toEqual([{ before: null }]);
-    await until("it was tried twice", () => lines.length === 2);
+    await until("there were two attempts", () => lines.length === 2);
     await operator.query("commit");
     expect(await done).toBe(true);
     const isSuch = /^\d+ \(an operator, role postgres, idle in transaction\); rolled back, next try in [0-2]\.\d s$/;
@@ -117,7 +117,7 @@ describe("a migration behind somebody's open transaction", () => {
     expect(await applied()).toEqual([FIRST, "002_next.sql"]);
   });
 
-  it("is given up in time with a sentence, where nobody waits for ever", async () => {
+  it("fails in time with one sentence, if there is a time limit", async () => {
     const refused = patiently({ giveUpAfterMs: 1_000 });
     await expect(refused).rejects.toBeInstanceOf(MigrationRefused);
     await expect(refused).rejects.toThrow(
@@ -126,16 +126,16 @@ describe("a migration behind somebody's open transaction", () => {
     expect(await applied()).toEqual([FIRST]);
   });
 
-  it("is not tried again when its node stops", async () => {
+  it("is not retried when its node stops", async () => {
     let isWanted = true;
     const done = patiently({ isWanted: () => isWanted });
-    await until("it was tried once", () => lines.length === 1);
+    await until("there was one attempt", () => lines.length === 1);
     isWanted = false;
     expect(await done).toBe(false);
   });
 });
 
-it("a node with a new migration waits behind an open transaction: requests of an older one don't, and it gets ready afterwards", async () => {
+it("a node with a new migration waits behind an open transaction: requests to an older node don't, and it becomes ready afterwards", async () => {
   const shop = await startShop();
   const operator = new Postgres(shop.databases.orders.url);
   const newer = new ServiceBroker({ ...brokerOptions({ ...shop.config, nodeId: uniqueNamespace() }), logger: false });
@@ -176,7 +176,7 @@ it("a node with a new migration waits behind an open transaction: requests of an
   }
 });
 
-/** As version 0.1.0 left it. */
+/** A database as version 0.1.0 left it. */
 const OLD = `
   create table schema_migrations (name text primary key, applied_at timestamptz not null default now());
   create table orders (id bigint generated always as identity primary key, status text not null);
@@ -187,7 +187,7 @@ const refusal = (): string =>
   "Drop it, or with the embedded PostgreSQL delete its data directory (.data).";
 
 describe("a database of version 0.1.0", () => {
-  it("is refused with what to do, and stays as it was", async () => {
+  it("is refused with instructions, and stays unchanged", async () => {
     await client.query(OLD);
     const before = await contents("schema_migrations", "orders");
     const refused = run();
@@ -196,7 +196,7 @@ describe("a database of version 0.1.0", () => {
     expect(await contents("schema_migrations", "orders")).toEqual(before);
   });
 
-  it("is not taken for what another tool keeps its migrations in, which is refused as such", async () => {
+  it("is distinguished from another tool's migration table, which is refused as such", async () => {
     await client.query("create table schema_migrations (version text primary key)");
     await expect(run()).rejects.toThrow(
       new MigrationRefused(
@@ -205,7 +205,7 @@ describe("a database of version 0.1.0", () => {
     );
   });
 
-  it.each(["start", "migrate"])("ends npm run %s with exit code 1 and that as its last line, without a stack", async (script) => {
+  it.each(["start", "migrate"])("makes npm run %s exit with code 1 and that as its last line, without a stack", async (script) => {
     await client.query(OLD);
     const { orders, ...others } = await createDatabases();
     try {

@@ -15,7 +15,7 @@ import { ADMIN, startShop, type Shop } from "../support/shop";
 let shop: Shop, broker: ServiceBroker, database: Postgres;
 let buyer: Client, seller: Client, admin: Client;
 
-/** Events that get lost while they are named here. */
+/** Names of the events that are currently lost. */
 const lost = new Set<string>();
 const losing: Middleware = {
   name: "Losing",
@@ -23,10 +23,10 @@ const losing: Middleware = {
 };
 
 const as = (id: string, role: Role = "user") => ({ meta: { user: { id, role } } });
-/** Nobody else's id: what is theirs is a list of its own. */
+/** The id of a user that no other test uses, so that the user's orders are a list of their own. */
 let lastUser = 0;
 const somebody = () => as(testId(++lastUser));
-/** A product that nobody has made. */
+/** The id of a product that doesn't exist. */
 const UNKNOWN = testId(999_999);
 /** The body of an order, by product and quantity. */
 const basket = (...lines: [product_id: string, quantity: number][]) => ({
@@ -34,13 +34,13 @@ const basket = (...lines: [product_id: string, quantity: number][]) => ({
 });
 const create = (basket: { items: orders.Line[] }, caller = somebody()) => call(broker, orders.create, basket, caller);
 const count = async (sql: string, values: unknown[] = []) => (await database.query(sql, values)).rowCount;
-/** Orders that the shop writes at this moment. */
+/** Statements of the shop that are writing orders at this moment. */
 const WRITING = `select from pg_stat_activity
   where datname = current_database() and application_name = 'orders' and state = 'active' and query like '%insert into orders%'`;
 const settled = () => until("all is settled", async () => (await count("select from outbox where state <> 'SETTLED'")) === 0);
 const stocked = async (quantity: number) => [await seller.createProduct({ quantity }), await seller.createProduct({ quantity })] as const;
 
-/** POST /orders to the letter: a replay is the first answer, byte by byte. */
+/** POST /orders with the raw response, since a replay must be identical to the first response, byte for byte. */
 async function post(body: object, key?: string, who = buyer) {
   const headers = { "Content-Type": "application/json", Authorization: `Bearer ${who.token!}` };
   const response = await fetch(`${shop.url}/orders`, {
@@ -94,7 +94,7 @@ describe("a new order", () => {
     expect(order).toMatchObject({ total_price: 9_999_999_990_000, items: [{ quantity: 1_000_000 }] });
   });
 
-  it("keeps name and price of its moment, whatever becomes of the product; its ETag changes as it does, and no more", async () => {
+  it("keeps the name and price of its creation, whatever happens to the product; its ETag changes exactly when the order does", async () => {
     lost.add("order.created");
     const product = await seller.createProduct({ name: "Old", price: 5 });
     const id = String((await buyer.order(product, 2)).body["id"]);
@@ -110,7 +110,7 @@ describe("a new order", () => {
     expect((await admin.get(`/orders/${id}`)).body).toEqual(before);
   });
 
-  it("for what is unknown, short or archived is refused, and leaves nothing behind", async () => {
+  it("for an unknown, short or archived product is refused, and leaves nothing behind", async () => {
     const [product, archived] = await stocked(3);
     await seller.delete(`/products/${archived}`);
     const caller = somebody();
@@ -123,7 +123,7 @@ describe("a new order", () => {
   });
 });
 
-it("an order without a key is made once, though its caller has given up before it is written", async () => {
+it("an order without a key is created once, even though its caller timed out before it was written", async () => {
   const product = await seller.createProduct({ quantity: 10 });
   const [caller, other] = [somebody(), new Postgres(shop.databases.orders.url)];
   await other.connect();
@@ -133,10 +133,10 @@ it("an order without a key is made once, though its caller has given up before i
     const late = call(broker, orders.create, basket([product, 1]), { ...caller, timeout: 200 });
     await expect(late).rejects.toMatchObject({ type: "REQUEST_TIMEOUT" });
   } finally {
-    await other.end(); // and with it the lock
+    await other.end(); // also releases the lock
   }
   const [mine, values] = ["select from orders where user_id = $1", [caller.meta.user.id]];
-  await until("it is written", async () => ((await count(mine, values)) ?? 0) > 0);
+  await until("the order is written", async () => ((await count(mine, values)) ?? 0) > 0);
   await until("nothing is being written", async () => (await count(WRITING)) === 0);
   expect(await count(mine, values)).toBe(1);
 });
@@ -156,7 +156,7 @@ describe("the list of orders", () => {
   });
   const ids = async (params: object, who = caller) => (await call(broker, orders.list, params, who)).items.map(({ id }) => id);
 
-  it("has one's own, newest first, page by page, though new ones come between", async () => {
+  it("has one's own orders, newest first, page by page, though new ones are inserted meanwhile", async () => {
     const seen: string[] = [];
     for (let cursor: string | null | undefined; cursor !== null;) {
       const page = await call(broker, orders.list, { limit: 2, ...(cursor !== undefined && { cursor }) }, caller);
@@ -167,7 +167,7 @@ describe("the list of orders", () => {
     expect(seen).toEqual(newest.slice(-5));
   });
 
-  it("is filtered by status; that of another, or of all, is an admin's", async () => {
+  it("is filtered by status; another user's or all orders are only for admins", async () => {
     await settled();
     expect(await ids({ status: "CANCELLED" })).toEqual([newest.at(-4)]);
     expect(await ids({ status: "CONFIRMED" })).toEqual(newest.filter((id) => id !== newest.at(-4)));
@@ -191,7 +191,7 @@ describe("the list of orders", () => {
 describe("a cancel", () => {
   const history = async (id: string) => (await buyer.get<orders.Order>(`/orders/${id}`)).body.history.map(({ status }) => status);
 
-  it("of a CONFIRMED order gives the stock back once, however often it is asked for", async () => {
+  it("of a CONFIRMED order releases the stock once, however often it is requested", async () => {
     const product = await seller.createProduct({ quantity: 5 });
     const id = String((await buyer.order(product, 5)).body["id"]);
     await buyer.decided(id);
@@ -206,14 +206,14 @@ describe("a cancel", () => {
   });
 
   it.each([
-    ["before it was heard of", ["order.created"], 5],
-    ["before its answer came", ["stock.settled"], 2],
-    ["and neither is heard of for a while", ["order.created", "order.cancelled"], 5],
+    ["before products has received it", ["order.created"], 5],
+    ["before the reply has arrived", ["stock.settled"], 2],
+    ["with both events lost for a while", ["order.created", "order.cancelled"], 5],
   ])("of a PENDING order, %s, leaves the stock as it was", async (_when, events, left) => {
     events.forEach((event) => lost.add(event));
     const product = await seller.createProduct({ quantity: 5 });
     const id = String((await buyer.order(product, 3)).body["id"]);
-    await until("products has gone as far as it can", async () => (await seller.quantityOf(product)) === left);
+    await until("products has processed what it has received", async () => (await seller.quantityOf(product)) === left);
     expect((await buyer.post(`/orders/${id}/cancel`)).body["status"]).toBe("CANCELLED");
     lost.clear();
     await settled();
@@ -222,8 +222,8 @@ describe("a cancel", () => {
   });
 });
 
-describe("an order whose stock went away before it was reserved", () => {
-  it("is REJECTED, takes nothing, says which lines were short by how much, and can't be cancelled", async () => {
+describe("an order whose stock was gone before it was reserved", () => {
+  it("is REJECTED, takes nothing, names the short lines with quantities, and can't be cancelled", async () => {
     lost.add("order.created");
     const [[plenty, few], none] = [await stocked(5), await seller.createProduct()];
     const { body } = await post(basket([plenty, 3], [few, 3], [none, 3]));
@@ -239,7 +239,7 @@ describe("an order whose stock went away before it was reserved", () => {
     expect((await buyer.get(`/orders/${body.id}`)).body).toEqual(order);
   });
 
-  it("stays as it was decided, whatever a late answer says", async () => {
+  it("stays as it was decided, whatever a late reply contains", async () => {
     const { order } = await create(basket([await seller.createProduct(), 1]));
     await settled();
     await emit(broker, stockSettled, {
@@ -258,7 +258,7 @@ describe("an Idempotency-Key", () => {
   });
   const expectReplay = async (body: object = basket([product, 2])) => expect(await post(body, key)).toEqual({ ...first, replayed: "true" });
 
-  it("of fifty requests at once makes one order and one answer, and only the first is no replay", async () => {
+  it("of fifty concurrent requests creates one order with one response, and all but the first are replays", async () => {
     const answers = await Promise.all(Array.from({ length: 50 }, () => post(basket([product, 3]), `${key}-50`)));
     expect(new Set(answers.map(({ status, text }) => `${status} ${text}`))).toEqual(new Set([`201 ${answers[0]!.text}`]));
     expect(answers.filter(({ replayed }) => replayed === null)).toHaveLength(1);
@@ -267,7 +267,7 @@ describe("an Idempotency-Key", () => {
     expect(await seller.quantityOf(product)).toBe(95);
   });
 
-  it("with the same wish in other lines is the same request; with another → 422, and the first can still be replayed", async () => {
+  it("with equivalent lines is the same request; with others → 422, and the first can still be replayed", async () => {
     await expectReplay(basket([product, 1], [product.toUpperCase(), 1]));
     const other = await seller.createProduct();
     const { text } = await post(basket([product, 1], [other, 1]), `${key}-2`);
@@ -277,7 +277,7 @@ describe("an Idempotency-Key", () => {
     await expectReplay();
   });
 
-  it("gives the first answer again after the order was confirmed, cancelled, and its product changed, sold out and archived", async () => {
+  it("replays the first response after the order was confirmed and cancelled, and its product changed, sold out and archived", async () => {
     await buyer.decided(first.body.id);
     await expectReplay();
     await seller.patch(`/products/${product}`, { name: "New", price: 1 });
@@ -288,7 +288,7 @@ describe("an Idempotency-Key", () => {
     await expectReplay();
   });
 
-  it("of another person makes an order of theirs, and so does none at all", async () => {
+  it("of another user creates another order, and so does a request without a key", async () => {
     const others = [await post(basket([product, 2]), key, seller), await post(basket([product, 7]), key, admin)];
     others.push(await post(basket([product, 2])), await post(basket([product, 2])));
     for (const { status, replayed } of others) expect([status, replayed]).toEqual([201, null]);
@@ -298,13 +298,13 @@ describe("an Idempotency-Key", () => {
   it.each([
     ["an unknown product", () => basket([UNKNOWN, 1]), 404],
     ["too little stock", () => basket([product, 1_000]), 409],
-    ["a body that is wrong", () => basket([product, 0]), 422],
+    ["an invalid body", () => basket([product, 0]), 422],
   ])("may be used again after %s", async (_what, body, status) => {
     expect((await post(body(), `${key}-again`)).status).toBe(status);
     expect(await post(basket([product, 1]), `${key}-again`)).toMatchObject({ status: 201, replayed: null });
   });
 
-  it("takes any visible ASCII to 255 characters, in each its own key", async () => {
+  it("accepts any visible ASCII up to 255 characters, case-sensitively", async () => {
     const keys = ["!", "~", "'", '"', "\\", "%00", "x".repeat(254), "x".repeat(255), "A", "a"];
     const ask = () => Promise.all(keys.map(async (odd) => (await post(basket([product, 1]), odd)).body.id));
     const ids = await ask();
@@ -319,7 +319,7 @@ describe("an Idempotency-Key", () => {
       await other.connect();
       await other.query("begin");
       const { items } = basket([product, 5]);
-      // As another node would write it.
+      // Written as another node would.
       await other.query(
         `with o as (insert into orders (user_id, idempotency_key, request_hash, lines_digest, total_cents) values ($1, $2, $3, $6, 9995) returning id),
            l as (insert into order_lines select id, $4, 'Lamp', 1999, 5 from o),
@@ -331,7 +331,7 @@ describe("an Idempotency-Key", () => {
     afterEach(() => other.end());
     const WAITING = "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
 
-    it("for 2 s → 409, and when it has failed, the key may try again", async () => {
+    it("for 2 s → 409, and after that has failed, the key may be used again", async () => {
       const since = performance.now();
       expect(await post(basket([product, 5]), `${key}-held`)).toMatchObject({ status: 409, body: { code: "IDEMPOTENCY_IN_FLIGHT" } });
       expect(performance.now() - since).toBeGreaterThan(1_900);
@@ -339,7 +339,7 @@ describe("an Idempotency-Key", () => {
       expect(await post(basket([product, 5]), `${key}-held`)).toMatchObject({ status: 201, replayed: null });
     });
 
-    it.each([undefined, "key"])("is no reason for a 409 where a migration holds the whole table (key: %s) → 503", async (given) => {
+    it.each([undefined, "key"])("because a migration locks the whole table (key: %s) → 503 instead of 409", async (given) => {
       await other.query("rollback; begin; lock table outbox in share mode");
       expect(await post(basket([product, 5]), given && `${key}-${given}`)).toMatchObject({
         status: 503,
@@ -351,22 +351,22 @@ describe("an Idempotency-Key", () => {
     it.each([
       ["commits → its order", "commit", 5, { status: 201, replayed: "true", body: { total_price: 99.95 } }],
       ["commits another body → 422", "commit", 4, { status: 422, replayed: null }],
-      ["fails → an order of one's own", "rollback", 5, { status: 201, replayed: null }],
+      ["fails → a new order", "rollback", 5, { status: 201, replayed: null }],
     ])("and that meanwhile %s", async (_what, end, quantity, expected) => {
       const answer = post(basket([product, quantity]), `${key}-held`);
-      await until("the repeat waits for it", async () => (await count(WAITING)) === 1);
+      await until("the retry waits for the first request", async () => (await count(WAITING)) === 1);
       await other.query(end);
       expect(await answer).toMatchObject(expected);
     });
   });
 });
 
-it("the books are right after all this", async () => {
+it("the audit finds nothing after all tests", async () => {
   await settled();
   expect(await call(broker, orders.audit, {}, asSystem())).toMatchObject({ ok: true, in_flight: 0, parked: 0 });
 });
 
-it("one key at two nodes at once makes one order; while products is away it is replayed, a new one → 503, a cancel → 200", async () => {
+it("one key on two nodes at once creates one order; while products is unavailable a replay still works, a new order → 503, a cancel → 200", async () => {
   const split = await startShop({ nodes: [["api", "users", "orders"], ["orders"], ["products"]] });
   try {
     const client = split.client();

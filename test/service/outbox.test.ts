@@ -21,15 +21,15 @@ import { startShop, type Shop } from "../support/shop";
 
 type OrdersService = WithDatabase & WithOutbox & { relayState: { running?: Promise<void> } };
 
-/** Nothing is repeated by itself in these tests: they make rows due when they want it. */
+/** Nothing is republished automatically in these tests: they make rows due themselves. */
 const PATIENT = { OUTBOX_RETRY_MS: "3600000", OUTBOX_RETRY_MAX_MS: "3600000" };
 const USER = { meta: { user: { id: testId(1), role: "user" as const } } };
 const PRODUCT = testId(1);
 
-/** Hears the events and says nothing: the tests do. */
+/** A products service that receives events but sends no replies; the tests send them. */
 class SilentProducts {
   readonly asked: string[] = [];
-  /** Whose they are. */
+  /** The users of the received orders. */
   readonly buyers: (string | undefined)[] = [];
   times = (order_id: string) => this.asked.filter((id) => id === order_id).length;
 
@@ -64,7 +64,7 @@ const stop = () => shop.stop();
 
 const LINES_DIGEST = digestOf([{ product_id: PRODUCT, quantity: 1 }]);
 
-/** Orders as a node leaves them that dies right after the commit: announced, but never emitted. @returns their ids, as they were announced */
+/** Inserts orders as a node leaves them that dies right after the commit: with rows, but unpublished. @returns their ids, in the rows' order */
 async function committed(n: number, payload: unknown = { lines: [{ product_id: PRODUCT, quantity: 1 }] }, user = 1): Promise<string[]> {
   const rows = await db.query<{ order_id: string }>(
     `with created as (
@@ -87,12 +87,12 @@ const outcome = (order_id: string, what: Outcome["outcome"], lines_digest = LINE
     ? { order_id, outcome: what, lines_digest, shortages: [{ product_id: PRODUCT, wanted: 1, available: 0 }] }
     : { order_id, outcome: what, lines_digest };
 
-/** An order as it stands, and the state of each of its announcements. */
+/** An order's current state, and that of each of its outbox rows. */
 type State = { status: string; reason: string | null; version: number; outbox: Record<string, string> };
 const STATE =
   "select status, reason, version, (select jsonb_object_agg(event, state) from outbox where order_id = $1) as outbox from orders where id = $1";
 const stateOf = async (id: string) => (await db.query<State>(STATE, [id]))[0]!;
-/** One whole turn of the relay. */
+/** Runs the relay once, to its end. */
 const turn = async () => {
   await orders.relayState.running;
   orders.relay();
@@ -104,7 +104,7 @@ const attemptsOf = async (ids: string[]) =>
     (row) => row.attempts,
   );
 
-describe("claiming, while nobody listens to the relay's own events", () => {
+describe("claiming, without a listener for the relay's own events", () => {
   beforeAll(start({ nodes: [["orders"]] }));
   afterAll(stop);
   beforeEach(() => db.query("update outbox set state = 'SETTLED'"));
@@ -123,14 +123,14 @@ describe("claiming, while nobody listens to the relay's own events", () => {
 
   const drafts = (...users: number[]) =>
     users.map((user) => ({ user_id: testId(user), idempotency_key: randomUUID(), request_hash: "-", total_cents: 100, lines: [] }));
-  const numberOf = (id = "") => Number(id.slice(-12)); // of testId
-  /** Whose orders are claimed as they are written. */
+  const numberOf = (id = "") => Number(id.slice(-12)); // the inverse of testId
+  /** The users whose orders are claimed as they are written. */
   const claimedOf = async (users: number[], outstanding: number) => {
     const { orders, claimed } = await insertOrders(db, drafts(...users), { outstanding, retryMs: PATIENCE, windowMs: PATIENCE });
     return claimed.map(({ order_id }) => numberOf(orders.find((order) => order?.id === order_id)?.user_id));
   };
 
-  it("each attempt waits twice as long as the one before, up to the cap, after ten thousand attempts too", async () => {
+  it("each attempt waits twice as long as the previous one, up to the maximum, even after ten thousand attempts", async () => {
     const waits = fc.record({ retryMs: fc.integer({ min: 10, max: 60_000 }), retryMaxMs: fc.integer({ min: 10, max: 3_600_000 }) });
     const [id] = await committed(1);
     await fc.assert(
@@ -143,7 +143,7 @@ describe("claiming, while nobody listens to the relay's own events", () => {
             const [row] = await query("select attempts, extract(epoch from next_attempt_at - now()) * 1000 as wait from outbox where order_id = $1", [id]); // prettier-ignore
             expect(row!["attempts"]).toBe(attempt + 1);
             expect(Number(row!["wait"])).toBeCloseTo(Math.min(retryMaxMs, retryMs * 2 ** Math.min(attempt, 20)), 1);
-            expect((await claim(inside, pace({}), ORDINARY, NIL_ID)).rows).toEqual([]); // not due any more
+            expect((await claim(inside, pace({}), ORDINARY, NIL_ID)).rows).toEqual([]); // no longer due
           }
         });
       }),
@@ -151,7 +151,7 @@ describe("claiming, while nobody listens to the relay's own events", () => {
     );
   });
 
-  it("new ones of a user go oldest first, a batch at a time, until a quarter of the cap is in flight; each reply makes room for one", async () => {
+  it("a user's new rows are claimed oldest first, a batch at a time, until a quarter of the cap is in flight; each reply frees one place", async () => {
     const ids = await committed(10);
     const take = async () => {
       const { rows, isHeldBack } = await claim(db, pace({ outstanding: 20, batch: 3 }), ORDINARY, NIL_ID);
@@ -163,14 +163,14 @@ describe("claiming, while nobody listens to the relay's own events", () => {
     await refused(ids[0]!, true);
     expect(await take()).toEqual([[ids[6]], true]);
     const again = () => db.query("update outbox set next_attempt_at = now() - interval '1 day' + id * interval '1 s' where attempts > 0");
-    await again(); // what is overdue goes first, and is of the user's share
+    await again(); // overdue rows come first, and count towards the user's share
     expect([await take(), await take(), await take()]).toEqual([[ids.slice(2, 5), false], [ids.slice(5, 7), true], [[], true]]); // prettier-ignore
     await settled(...ids.slice(2, 5).map((id) => outcome(id, "RESERVED")));
     await again();
-    expect((await take())[0]).toEqual(ids.slice(5, 8)); // two again and one new make a batch
+    expect((await take())[0]).toEqual(ids.slice(5, 8)); // two overdue rows and a new one make a batch
   });
 
-  it("new ones of several users go in turn, however many one of them has, and all together up to the cap", async () => {
+  it("new rows of several users are claimed in turn, however many one of them has, and all together up to the cap", async () => {
     const many = await committed(300, undefined, 1);
     const [few, one] = [await committed(2, undefined, 7), await committed(1, undefined, 9)];
     let turn = NIL_ID;
@@ -182,7 +182,7 @@ describe("claiming, while nobody listens to the relay's own events", () => {
     expect(await take(400)).toEqual([many[0], many[1], few[0], few[1], one[0]]);
     expect(await take(400)).toEqual(many.slice(2, 8));
     const late = await committed(1, undefined, 3);
-    turn = testId(7); // on a node whose last turn was of another user
+    turn = testId(7); // on a node that served another user last
     const more = await claim(db, pace({ outstanding: 400, batch: 6 }), ORDINARY, turn);
     expect(more.rows.map((row) => row.order_id).sort()).toEqual([...many.slice(8, 11), ...late].sort());
     expect(await take(13)).toEqual([]); // 15 are in flight
@@ -191,11 +191,11 @@ describe("claiming, while nobody listens to the relay's own events", () => {
   it.each([
     ["one row each", 10, 3],
     ["several rows each", 40, 2],
-  ])("where more users wait than can be served at once, with %s, the next passes serve the others", async (_, outstanding, passes) => {
+  ])("if more users have rows than can be served at once, with %s, the next passes serve the others", async (_, outstanding, passes) => {
     const userOf = new Map<string, number>();
     for (let user = 1; user <= 30; user++) for (const id of await committed(10, undefined, user)) userOf.set(id, user);
     const served = new Set<number | undefined>();
-    let turn = testId(25); // as on a node whose last turn was of one in their midst
+    let turn = testId(25); // as on a node that last served a user in the middle
     for (let i = 0; i < passes; i++) {
       const claimed = await claim(db, pace({ outstanding, batch: 50 }), ORDINARY, turn);
       expect(claimed.rows).toHaveLength(outstanding);
@@ -206,7 +206,7 @@ describe("claiming, while nobody listens to the relay's own events", () => {
     expect(served.size).toBe(30);
   });
 
-  it("an order of many lines takes the room of several, for its buyer's quarter and for all together", async () => {
+  it("an order of many lines counts as several, both for its buyer's quarter and for the whole cap", async () => {
     const heavy = [await committed(4, undefined, 1), await committed(4, undefined, 2)];
     await db.query("update outbox set weight = 25 where state = 'PENDING'");
     const light = await committed(3, undefined, 3);
@@ -224,7 +224,7 @@ describe("claiming, while nobody listens to the relay's own events", () => {
     expect(await take(104)).toEqual([[heavy[0]![2]], true]); // 25 of 26
   });
 
-  it("where orders of many lines fill a batch, there is more to claim at once until the room is full", async () => {
+  it("if orders of many lines fill a batch, further claims follow at once until the cap is reached", async () => {
     for (const user of [1, 2, 3, 4]) await committed(4, undefined, user);
     await db.query("update outbox set weight = 25 where state = 'PENDING'");
     const passes: [number, boolean][] = [];
@@ -234,14 +234,14 @@ describe("claiming, while nobody listens to the relay's own events", () => {
       turn = claimed.turn;
       passes.push([claimed.rows.length, claimed.isMore]);
     } while (passes.at(-1)?.[1]);
-    expect(passes).toEqual([...Array<unknown>(7).fill([1, true]), [1, false]]); // 8 of 25 are 200
+    expect(passes).toEqual([...Array<unknown>(7).fill([1, true]), [1, false]]); // 8 times 25 is 200
   });
 
-  it("what orders weigh is written with them, and a cancel weighs what its order does", async () => {
+  it("the weight of orders is written with them, and a cancel weighs as much as its order", async () => {
     const lines = Array.from({ length: 100 }, (_, n) => ({ product_id: testId(n), name: "Lamp", unit_price_cents: 100, quantity: 1 }));
     const heavy = drafts(1, 2, 4).map((draft) => ({ ...draft, lines }));
     const { orders, claimed } = await insertOrders(db, heavy, { outstanding: 26, retryMs: PATIENCE, windowMs: PATIENCE });
-    expect(claimed.map(({ user_id }) => user_id)).toEqual([testId(1), testId(2)]); // the second began below 26
+    expect(claimed.map(({ user_id }) => user_id)).toEqual([testId(1), testId(2)]); // the cap was not reached before the second
     await db.transaction((query) => writeCancelled(query, orders[0]!.id));
     const rows = await db.query("select user_id, event, weight, large from outbox where state = 'PENDING' order by id");
     expect(rows).toEqual([
@@ -252,7 +252,7 @@ describe("claiming, while nobody listens to the relay's own events", () => {
     ]);
   });
 
-  it("large orders and the others have turns of their own: neither waits for the other's", async () => {
+  it("large orders and the others have separate turns: neither waits for the other's", async () => {
     const large = [...(await committed(3, undefined, 1)), ...(await committed(3, undefined, 2))];
     await db.query("update outbox set large = true where state = 'PENDING'");
     expect(await claimedOf([3, 3], 100)).toEqual([3, 3]);
@@ -264,10 +264,10 @@ describe("claiming, while nobody listens to the relay's own events", () => {
     await db.query("update outbox set next_attempt_at = now() where attempts > 0");
     expect(await take(true)).toEqual([large[0], large[3]]);
     const again = await claim(db, pace({ outstanding: 100 }), ORDINARY, NIL_ID);
-    expect(again.rows.slice(2).map((row) => row.order_id)).toEqual(small); // behind the first two
+    expect(again.rows.slice(2).map((row) => row.order_id)).toEqual(small); // after the first two
   });
 
-  it("users with their share in flight are passed over, and keep nobody's turn", async () => {
+  it("users with their share in flight are skipped, and don't block others", async () => {
     const [five, six] = [await committed(2, undefined, 5), await committed(2, undefined, 6)];
     const [three] = await committed(1, undefined, 3);
     await db.query(
@@ -285,7 +285,7 @@ describe("claiming, while nobody listens to the relay's own events", () => {
     });
   });
 
-  it("where a user has fewer rows than its part of a batch, there is more to claim at once for the others", async () => {
+  it("if a user has fewer rows than its part of a batch, a further claim for the others follows at once", async () => {
     const [many, one] = [await committed(5, undefined, 1), await committed(1, undefined, 2)];
     const take = async () => {
       const { rows, isMore } = await claim(db, pace({ batch: 4 }), ORDINARY, NIL_ID);
@@ -294,7 +294,7 @@ describe("claiming, while nobody listens to the relay's own events", () => {
     expect([await take(), await take()]).toEqual([[[...many.slice(0, 2), ...one], true], [many.slice(2), false]]); // prettier-ignore
   });
 
-  it("a new order is not claimed as it is written while an earlier one waits for its turn", async () => {
+  it("a new order is not claimed as it is written while an earlier one is unclaimed", async () => {
     const [waits] = await committed(1, undefined, 9);
     expect(await claimedOf([1], 100)).toEqual([]);
     await db.query("update outbox set attempts = 1 where state = 'PENDING'");
@@ -302,26 +302,26 @@ describe("claiming, while nobody listens to the relay's own events", () => {
     await settled(outcome(waits!, "RESERVED"));
   });
 
-  it("of orders that are written together every user's first is claimed before anyone's second, in the order they came", async () => {
+  it("of orders that are written together, every user's first is claimed before any user's second, in order of arrival", async () => {
     expect(await claimedOf([1, 1, 1, 3, 2], 2)).toEqual([1, 3]);
     await db.query("update outbox set state = 'SETTLED'");
-    expect((await claimedOf([1, 1, 1, 2, 2], 8)).sort()).toEqual([1, 1, 2, 2]); // two are a quarter
+    expect((await claimedOf([1, 1, 1, 2, 2], 8)).sort()).toEqual([1, 1, 2, 2]); // a quarter is two
     await db.query("update outbox set state = 'SETTLED'");
     expect(await claimedOf([1, 1, 1, 3, 2], 4)).toEqual([1, 3, 2]);
   });
 
-  it("a user's order is emitted at once while another's thousand wait, and each says whose it is", async () => {
+  it("a user's order is published at once while another user's thousand are waiting, and each contains its user", async () => {
     await committed(1_000, undefined, 1);
     const products = new SilentProducts().on(broker);
     await until("a quarter of the cap is in flight", () => products.asked.length === 256);
     const other = { meta: { user: { id: testId(2), role: "user" as const } } };
     const next = (await call(broker, create, { items: [{ product_id: PRODUCT, quantity: 1 }] }, other)).order.id;
-    await until("it is asked for", () => products.times(next) === 1, 500);
+    await until("the order is published", () => products.times(next) === 1, 500);
     expect(products.buyers).toEqual([...Array<string>(256).fill(testId(1)), testId(2)]);
     await broker.destroyService("products");
   });
 
-  it("a cancel is heard while a listener in the same process is still at work on the orders that were claimed with it", async () => {
+  it("a cancel is delivered while a listener in the same process is still handling the orders claimed with it", async () => {
     const [, second] = await committed(2);
     await db.transaction((query) => writeCancelled(query, second!));
     let end = (): void => undefined;
@@ -334,13 +334,13 @@ describe("claiming, while nobody listens to the relay's own events", () => {
         "order.cancelled": () => void heard.push("order.cancelled"),
       },
     });
-    await until("both are heard", () => heard.length === 2, 1_000);
+    await until("both are delivered", () => heard.length === 2, 1_000);
     end();
     await broker.destroyService("products");
     expect(heard).toEqual(["order.created", "order.cancelled"]);
   });
 
-  it("eight relays side by side take every row, new ones and unanswered ones, and none of them twice", async () => {
+  it("eight concurrent relays claim every row, new ones and those without a reply, and none of them twice", async () => {
     const ids = await committed(300);
     await db.query("update outbox set attempts = 1 where order_id = any($1)", [ids.slice(0, 100)]);
     const relay = async (batch: number): Promise<string[]> => {
@@ -348,12 +348,12 @@ describe("claiming, while nobody listens to the relay's own events", () => {
       return rows.length === 0 ? [] : [...rows.map((row) => row.order_id), ...(await relay(batch))];
     };
     const taken = (await Promise.all([1, 2, 3, 5, 7, 11, 13, 17].map(relay))).flat();
-    const late = (await claim(db, pace({ outstanding: 4_000 }), ORDINARY, NIL_ID)).rows.map((row) => row.order_id); // a relay may find nothing but locked rows
+    const late = (await claim(db, pace({ outstanding: 4_000 }), ORDINARY, NIL_ID)).rows.map((row) => row.order_id); // all may have been locked
     expect([...taken, ...late].sort()).toEqual(ids);
     expect(await attemptsOf(ids)).toEqual([...Array<number>(200).fill(1), ...Array<number>(100).fill(2)]);
   });
 
-  it("nothing is claimed until somebody listens; then all that is unanswered is asked at once, whatever its next attempt was", async () => {
+  it("nothing is claimed until there is a listener; then all rows without a reply are published at once, whenever their next attempt was due", async () => {
     const ids = await committed(3);
     await db.query("update outbox set attempts = 1, emitted_at = now(), next_attempt_at = now() + interval '1 hour' where order_id = $1", [
       ids[1],
@@ -361,7 +361,7 @@ describe("claiming, while nobody listens to the relay's own events", () => {
     await turn();
     expect(await attemptsOf(ids)).toEqual([0, 0, 1]);
     const products = new SilentProducts().on(broker);
-    await until("all are asked for", () => products.asked.length >= ids.length);
+    await until("all orders are published", () => products.asked.length >= ids.length);
     expect(products.asked).toEqual(ids);
     expect(await attemptsOf(ids)).toEqual([1, 1, 2]);
   });
@@ -372,7 +372,7 @@ describe("over a network", () => {
   beforeAll(start({ nodes: [["orders"]], broker: { transporter: "Fake" } }));
   afterAll(() => Promise.all([stop(), ...joined.map((node) => node.stop())]));
 
-  it("when products leaves nothing is claimed; a new node of it is asked at once for what the old one left unanswered", async () => {
+  it("while products is gone nothing is claimed; a new node at once gets the orders to which the old one did not reply", async () => {
     const join = async (nodeId: string) => {
       const node = new ServiceBroker({ ...brokerOptions({ ...shop.config, nodeId }), transporter: "Fake" });
       joined.push(node);
@@ -382,18 +382,18 @@ describe("over a network", () => {
     const first = await join("first");
     await broker.waitForServices("products", 5_000, 5);
     const heard = await place();
-    await until("the first node is asked", () => first.times(heard) === 1);
+    await until("the first node has the order", () => first.times(heard) === 1);
     await joined.pop()?.stop();
-    await until("orders knows that it has left", () => !canDeliver(broker, "order.created"));
+    await until("orders has noticed that it is gone", () => !canDeliver(broker, "order.created"));
     const [unheard] = await committed(1);
     await turnWhenAllIsDue();
     expect(await attemptsOf([heard, unheard!])).toEqual([0, 1]);
     const second = await join("second");
-    await until("the second node is asked", () => second.times(heard) + second.times(unheard!) === 2);
+    await until("the second node has both orders", () => second.times(heard) + second.times(unheard!) === 2);
   });
 });
 
-describe("an order and the answers to its announcements", () => {
+describe("an order and the replies to its events", () => {
   let products: SilentProducts;
   beforeAll(async () => {
     await start({ nodes: [["orders"]] })();
@@ -402,7 +402,7 @@ describe("an order and the answers to its announcements", () => {
   });
   afterAll(stop);
 
-  it("an order is announced again each time it falls due, until it is answered, and never after that", async () => {
+  it("an order is republished each time it falls due, until the reply, and never after that", async () => {
     const id = await place();
     await turn();
     for (const n of [1, 2, 3]) {
@@ -437,12 +437,12 @@ describe("an order and the answers to its announcements", () => {
     await Promise.all(Array.from({ length: 10 }, () => settled(told, told)));
     const after = { status, reason, version: 2, outbox: { "order.created": "SETTLED" } };
     expect(await stateOf(id)).toEqual(after);
-    await settled(outcome(id, what === "RESERVED" ? "REJECTED" : "RESERVED"), outcome(randomUUID(), "RESERVED")); // nobody knows the last one
+    await settled(outcome(id, what === "RESERVED" ? "REJECTED" : "RESERVED"), outcome(randomUUID(), "RESERVED")); // the last one is unknown
     await refused(id, true);
     expect(await stateOf(id)).toEqual(after);
   });
 
-  it("an order that someone holds keeps none of those back that are settled with it", async () => {
+  it("a locked order doesn't delay the orders that are settled with it", async () => {
     const [held = "", ...others] = await committed(3);
     await db.transaction(async (query) => {
       await lockOrder(query, held);
@@ -454,7 +454,7 @@ describe("an order and the answers to its announcements", () => {
     expect(await stateOf(held)).toMatchObject({ status: "CONFIRMED" });
   });
 
-  it("outcomes and cancels of the same orders at once: every order makes legal moves only, each counted once", async () => {
+  it("outcomes and cancels of the same orders at once: every order makes only legal transitions, each counted once", async () => {
     const act = fc.record({ order: fc.nat(2), what: fc.constantFrom("cancel", "settle", "settle" as const), twin: fc.boolean() });
     await fc.assert(
       fc.asyncProperty(fc.array(fc.boolean(), { minLength: 3, maxLength: 3 }), fc.array(act, { maxLength: 10 }), async (inStock, acts) => {
@@ -482,7 +482,7 @@ describe("an order and the answers to its announcements", () => {
     );
   });
 
-  it("a cancel that began before the confirmation, but got the order after it, stands later in the history", async () => {
+  it("a cancel that began before the confirmation, but locked the order after it, comes later in the history", async () => {
     const id = await place();
     await db.transaction(async (query) => {
       const later = () => query("select where clock_timestamp() > now() + interval '3 ms'");
@@ -497,9 +497,9 @@ describe("an order and the answers to its announcements", () => {
     expect(told).toEqual(written);
   });
 
-  it("what was committed by a node that died before it emitted is found by the sweep", async () => {
+  it("rows committed by a node that died before it published them are found by the sweep", async () => {
     const [id] = await committed(1);
-    await until("it is emitted", () => products.times(id!) === 1);
+    await until("the order is published", () => products.times(id!) === 1);
   });
 
   const reason = expect.stringMatching(/^parked: /) as string;
@@ -514,7 +514,7 @@ describe("an order and the answers to its announcements", () => {
   it.each([
     ["ten refusals", 10, false],
     ["one permanent refusal", 1, true],
-  ])("after %s, not earlier, the announcement is parked: the order says so, and nothing is emitted any more", async (_, n, permanent) => {
+  ])("after %s, not earlier, the row is parked: the order shows the reason, and nothing more is published", async (_, n, permanent) => {
     const id = await place();
     for (let i = 1; i < n; i++) await refused(id, false);
     expect(await stateOf(id)).toEqual(WAITING);
@@ -527,7 +527,7 @@ describe("an order and the answers to its announcements", () => {
     expect([products.times(id), await stateOf(id)]).toEqual([asked, PARKED]);
   });
 
-  it("a parked order can be cancelled: its reason goes, the cancel is announced, and its answer settles the parked row too", async () => {
+  it("a parked order can be cancelled: its reason is removed, the cancel is published, and its reply settles the parked row, too", async () => {
     const id = await park();
     await cancelled(id);
     const after = { status: "CANCELLED", reason: null, version: 3 };
@@ -540,9 +540,9 @@ describe("an order and the answers to its announcements", () => {
     ["RESERVED for other lines", () => ["RESERVED", digestOf([{ product_id: PRODUCT, quantity: 2 }])]],
     ["REJECTED for other lines", () => ["REJECTED", digestOf([{ product_id: testId(77), quantity: 1 }])]],
     ["RELEASED while it is pending", () => ["RELEASED"]],
-    ["RELEASED before it was heard of, while it is pending", () => ["RELEASED", NO_LINES]],
+    ["RELEASED as a tombstone, while it is pending", () => ["RELEASED", NO_LINES]],
   ] as [string, () => [Outcome["outcome"], string?]][])(
-    "a reply that does not fit its order parks it, and settles nothing: %s",
+    "a reply that does not fit its order parks the row, and settles nothing: %s",
     async (_, reply) => {
       const id = await place();
       const other = await place();
@@ -572,7 +572,7 @@ describe("in a whole shop", () => {
   beforeAll(start({ env: {} }));
   afterAll(stop);
 
-  it("broken payloads are refused and parked, while the orders around them flow", async () => {
+  it("invalid payloads are refused and parked, while the orders around them are processed", async () => {
     const client = shop.client();
     await client.signUp();
     const product = await client.createProduct({ quantity: 10 });
@@ -582,7 +582,7 @@ describe("in a whole shop", () => {
     const sound = await Promise.all(Array.from({ length: 5 }, async () => String((await client.order(product, 1)).body["id"])));
     for (const id of sound) expect((await client.decided(id))["status"]).toBe("CONFIRMED");
     const parked = () => db.query("select from outbox where state = 'PARKED' and refusals = 1");
-    await until("the broken ones are parked", async () => (await parked()).length === broken.length);
+    await until("the invalid ones are parked", async () => (await parked()).length === broken.length);
     for (const id of broken) expect(await stateOf(id)).toMatchObject({ status: "PENDING", reason: expect.stringMatching(/^parked/) });
     expect(await client.quantityOf(product)).toBe(5);
     expect(await call(broker, audit, {}, asSystem())).toMatchObject({ ok: true, parked: broken.length, in_flight: 0 });

@@ -17,7 +17,7 @@ const LONG_NAME = "語".repeat(200);
 
 let shop: Shop, catalogue: Postgres, book: Postgres, seller: Client, sellerId: string;
 
-/** Bytes of the largest response of each action; what travels between nodes is this, and a little around it. */
+/** Bytes of the largest response of each action; a message between nodes adds only a little. */
 const largest = new Map<string, number>();
 const weighing: Middleware = {
   name: "Weighing",
@@ -45,7 +45,7 @@ beforeEach(() => {
   largest.clear();
 });
 
-/** All pages of a path by their links, each of at most 256 KiB. */
+/** Reads all pages of a path by their links, and checks that each has at most 256 KiB. */
 async function walk(client: Client, start: string): Promise<{ ids: string[]; pages: number[] }> {
   const ids: string[] = [];
   const pages: number[] = [];
@@ -70,7 +70,7 @@ const insertProducts = async (count: number, name: string, description: string |
     )
   ).rows.map(({ id }) => id);
 
-/** Orders of a hundred lines with the longest names. */
+/** Inserts orders of a hundred lines with names of maximum length. */
 async function insertOrders(count: number, userId: string): Promise<string[]> {
   const { rows } = await book.query<{ id: string }>(
     `with made as (
@@ -85,7 +85,7 @@ async function insertOrders(count: number, userId: string): Promise<string[]> {
   return rows.map(({ id }) => id);
 }
 
-/** Bytes of the rows that a database gives for a list. */
+/** Bytes of the rows that a database returns for a list. */
 async function readBytes(client: Postgres, list: (db: Database) => Promise<unknown>): Promise<number> {
   let bytes = 0;
   const read = async (text: string, values: unknown[]) => {
@@ -93,7 +93,7 @@ async function readBytes(client: Postgres, list: (db: Database) => Promise<unkno
     bytes += Buffer.byteLength(JSON.stringify(rows));
     return rows;
   };
-  await list({ query: read, adhoc: read } as unknown as Database); // lists use nothing else of it
+  await list({ query: read, adhoc: read } as unknown as Database); // lists use nothing else
   return bytes;
 }
 
@@ -104,25 +104,25 @@ describe("a page of large items", () => {
   });
 
   it.each(["created_at", "-name", "price"])(
-    "of products by %s ends at 256 KiB, one of small ones at its limit; together they have every item once",
+    "of products by %s ends at 256 KiB, and one of small products at its limit; together they have every item once",
     async (sort) => {
       for (const limit of [20, 100]) {
         const { ids, pages } = await walk(seller, `/products?seller_id=${testId(1)}&sort=${sort}&limit=${limit}`);
         expect([ids.length, new Set(ids).size]).toEqual([100, 100]);
         expect(pages.length).toBeLessThan(10);
-        expect(Math.min(...pages.slice(0, -1))).toBeGreaterThan(10); // no emptier than it must be
+        expect(Math.min(...pages.slice(0, -1))).toBeGreaterThan(10); // as full as possible
       }
     },
   );
 
-  it("of a search ends there as well", async () => {
+  it("of a search ends at 256 KiB as well", async () => {
     for (const q of ["語", "語語語"]) {
       const { ids } = await walk(seller, `/products?seller_id=${testId(1)}&limit=100&q=${q}`);
       expect([ids.length, new Set(ids).size]).toEqual([50, 50]);
     }
   });
 
-  it("of orders ends there as well, the newest first", async () => {
+  it("of orders ends at 256 KiB as well, newest first", async () => {
     const ids = await insertOrders(30, sellerId);
     for (const limit of [20, 100]) expect((await walk(seller, `/orders?limit=${limit}`)).ids).toEqual([...ids].reverse());
     const admin = await shop.client().login(ADMIN.email, ADMIN.password);
@@ -130,7 +130,7 @@ describe("a page of large items", () => {
     await book.query("truncate orders cascade");
   });
 
-  it("is not read from the database as a whole to be cut", async () => {
+  it("is cut in the database, not after reading all rows", async () => {
     await insertOrders(100, testId(2));
     const ids = (await book.query<{ id: string }>("select id from orders")).rows.map(({ id }) => id);
     const wanted = ids.map((id) => ({ id, user_id: testId(2), role: "user" as const }));
@@ -142,10 +142,10 @@ describe("a page of large items", () => {
   });
 });
 
-describe("orders that nobody is given", () => {
+describe("orders that are not returned", () => {
   afterEach(() => book.query("truncate orders cascade"));
 
-  it("behind the first 2,000 lines of a batch have their lines counted, and not made JSON", async () => {
+  it("because they exceed the first 2,000 lines of a batch have their lines counted, but not converted to JSON", async () => {
     const ids = await insertOrders(100, testId(6));
     const wanted = [testId(999_999), ...ids].map((id) => ({ id, user_id: testId(6), role: "user" as const }));
     let made = 0;
@@ -163,7 +163,7 @@ describe("orders that nobody is given", () => {
     expect(made).toBe(20);
   });
 
-  it("since their key came with another body now are not read", async () => {
+  it("because their key was reused with another body are not read", async () => {
     await insertOrders(1, testId(7));
     const key = { user_id: testId(7), idempotency_key: "large-1" };
     const find = (request_hash: string) => readBytes(book, (db) => findByKeys(db, [{ ...key, request_hash }]));
@@ -173,7 +173,7 @@ describe("orders that nobody is given", () => {
 });
 
 describe("a batch of large items", () => {
-  it("of lists: fourteen different ones at once are answered, by messages of 2 MiB at most", async () => {
+  it("of lists: fourteen different ones at once get responses, in messages of at most 2 MiB", async () => {
     await insertProducts(20, LONG_NAME, MOST_TEXT, testId(3));
     const asked = Array.from({ length: 14 }, (_, i) => seller.get(`/products?seller_id=${testId(3)}&limit=${100 - i}`));
     for (const { status, body } of await Promise.all(asked))
@@ -181,7 +181,7 @@ describe("a batch of large items", () => {
     expect(largest.get(products.listMany.name)).toBeLessThanOrEqual(RESPONSE_BYTES + 100);
   });
 
-  it("of orders: each is answered, by messages of 2 MiB at most; another's order stays unseen among them", async () => {
+  it("of orders: each gets a response, in messages of at most 2 MiB; another user's order among them stays hidden", async () => {
     const [mine, theirs] = [await insertOrders(60, sellerId), await insertOrders(4, testId(4))];
     const ids = [...mine, ...theirs];
     const answers = await Promise.all(ids.map((id) => seller.get(`/orders/${id}`)));
@@ -192,7 +192,7 @@ describe("a batch of large items", () => {
     expect(largest.get(orders.getMany.name)).toBeLessThanOrEqual(RESPONSE_BYTES);
 
     const wanted = Array.from({ length: 128 }, (_, i) => ({
-      id: i < 64 ? theirs[i % 4]! : mine[i % 60]!, // those that may not be seen take no room
+      id: i < 64 ? theirs[i % 4]! : mine[i % 60]!, // hidden orders take no space
       user_id: sellerId,
       role: "user" as const,
     }));
@@ -204,9 +204,9 @@ describe("a batch of large items", () => {
     await book.query("truncate orders cascade");
   });
 
-  it("of new orders: forty of a hundred lines each are made, by quotes and responses of 2 MiB at most", async () => {
+  it("of new orders: forty of a hundred lines each are created, with quotes and responses of at most 2 MiB", async () => {
     const ids = await insertProducts(4_000, LONG_NAME, null, testId(5));
-    const { createOrder } = gather(shop.node("api")); // over HTTP they would not all come at the same moment
+    const { createOrder } = gather(shop.node("api")); // over HTTP they would not all arrive at the same moment
     const made = await Promise.all(
       Array.from({ length: 40 }, (_, i) => {
         const items = ids.slice(100 * i, 100 * i + 100).map((product_id) => ({ product_id, quantity: 1 }));

@@ -19,7 +19,7 @@ const directory = path.join(ROOT, "services/orders/migrations");
 const server = (): string => process.env.TEST_POSTGRES_URL!;
 
 let databases: Shop["databases"];
-/** The variables of a node whose databases are behind it. */
+/** The variables of a node whose databases are behind a PgBouncer. */
 const environment = (bouncer: PgBouncer) => ({
   NAMESPACE: uniqueNamespace(),
   ...NO_LIMITS,
@@ -43,7 +43,7 @@ describeHere.each(["transaction", "statement"])("PgBouncer in %s mode", (pool_mo
     `the URL of ${new URL(url).pathname.slice(1)} leads to a pooler whose clients share sessions (PgBouncer in transaction or statement mode): ` +
     'set pool_mode = session for this database (docs/operations.md, "PgBouncer").';
 
-  it("is refused with what to set, before anything is changed", async () => {
+  it("is refused with the setting to change, before anything is modified", async () => {
     const refused = migrate({ url: bouncer.through(database.url), directory });
     await expect(refused).rejects.toBeInstanceOf(MigrationRefused);
     await expect(refused).rejects.toThrow(refusal(database.url));
@@ -53,7 +53,7 @@ describeHere.each(["transaction", "statement"])("PgBouncer in %s mode", (pool_mo
     await client.end();
   });
 
-  it("is refused as well while others use the same sessions", async () => {
+  it("is refused as well while other clients use the same sessions", async () => {
     const others = [...Array(5).keys()].map(() => new Postgres(bouncer.through(database.url)));
     await Promise.all(others.map((one) => one.connect()));
     let isOver = false;
@@ -68,7 +68,7 @@ describeHere.each(["transaction", "statement"])("PgBouncer in %s mode", (pool_mo
     await Promise.all(others.map((one) => one.end()));
   });
 
-  it("ends npm start with exit code 1 and that as its last line", async () => {
+  it("makes npm start exit with code 1 and that as its last line", async () => {
     const direct = { USERS_DATABASE_URL: databases.users.url, PRODUCTS_DATABASE_URL: databases.products.url };
     const env = { PATH: process.env.PATH, PORT: "0", BCRYPT_COST: "4", ...environment(bouncer), ...direct };
     const started = promisify(execFile)(process.execPath, ["--import", "tsx", "scripts/start.ts"], { cwd: ROOT, timeout: 60_000, env });
@@ -89,7 +89,7 @@ describeHere("PgBouncer in session mode", () => {
     await Promise.all(Object.values(databases).map((one) => one.drop()));
   });
 
-  it("lets a node start and serve, although it takes no parameters at start-up", async () => {
+  it("lets a node start and serve, although it accepts no start-up parameters", async () => {
     const node = await startProcess({ env: environment(bouncer) });
     const buyer = new Client(node.url!);
     await buyer.signUp();
@@ -102,7 +102,7 @@ describeHere("PgBouncer in session mode", () => {
     expect(await node.stop()).toBe(0);
   });
 
-  it("keeps what a session was set to, and gives the next client a session without it", async () => {
+  it("keeps the settings of a session, and gives the next client a session without them", async () => {
     const limited = new Postgres(bouncer.through(databases.orders.url));
     await limited.connect();
     await openSession(limited, { statement_timeout: 3_000, lock_timeout: 950 });
@@ -119,7 +119,7 @@ describeHere("PgBouncer in session mode", () => {
     await next.end();
   });
 
-  it("is not taken for another one where it has a single session", async () => {
+  it("is not mistaken for another mode if it has a single session", async () => {
     const narrow = await startPgBouncer(server(), { pool_mode: "session", default_pool_size: 1 });
     const database = await createDatabase("orders");
     await expect(migrate({ url: narrow.through(database.url), directory })).resolves.toBeUndefined();

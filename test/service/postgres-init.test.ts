@@ -18,15 +18,15 @@ describe.each([
   beforeEach(async () => {
     runs = runScript !== withPsql || (await hasPsql());
     if (runs) await cluster.initialise(runScript);
-    else console.warn("skipped: there is no psql of version 15 or newer");
+    else console.warn("skipped: psql 15 or newer is not installed");
   });
 
   afterEach(() => cluster.reset());
 
-  /** Another database, as the role of this URL. */
+  /** The URL of another database, with the role of this one. */
   const at = (url: URL, database: string): string => Object.assign(new URL(url), { pathname: `/${database}` }).href;
 
-  test("each role owns its database, and can enter no other: neither another's nor postgres nor template1", async () => {
+  test("each role owns its database, and can't connect to others: another role's, postgres or template1", async () => {
     if (!runs) return;
     const databases = [...Object.values(cluster.urls).map(({ pathname }) => pathname.slice(1)), "postgres", "template1"];
     for (const role of Object.values(cluster.urls)) {
@@ -38,11 +38,11 @@ describe.each([
     }
   });
 
-  test("each role has a limit of connections, and leaves the others theirs", async () => {
+  test("each role has a connection limit that leaves the other roles theirs", async () => {
     if (!runs) return;
     const limit = 90;
     const max = /max_connections=(\d+)/.exec(compose()["postgres"]!.command!.join())?.[1];
-    expect(3 * limit).toBeLessThanOrEqual(Number(max) - 3); // which PostgreSQL keeps for superusers
+    expect(3 * limit).toBeLessThanOrEqual(Number(max) - 3); // PostgreSQL reserves three for superusers
     const { orders, users } = cluster.urls;
     const clients = Array.from({ length: limit }, () => new Postgres({ connectionString: orders.href }));
     try {
@@ -54,7 +54,7 @@ describe.each([
     }
   }, 30_000);
 
-  test("a role that had more rights loses them when it runs again", async () => {
+  test("a role that had more rights loses them when the script runs again", async () => {
     if (!runs) return;
     const rights = () =>
       cluster.asAdmin(
@@ -66,14 +66,14 @@ describe.each([
     expect(await rights()).toEqual([[false, 90]]);
   });
 
-  test("a node whose database is missing says what to run, although its role may not enter any other", async () => {
+  test("a node whose database is missing reports what to run, although its role can't connect to any other", async () => {
     if (!runs) return;
     await cluster.asAdmin("drop database order_db");
     const migrated = migrate({ url: cluster.urls.orders.href, directory: path.join(ROOT, "services/orders/migrations") });
     await expect(migrated).rejects.toThrow('run, as a superuser, create database "order_db" owner "orders_svc"');
   });
 
-  test("run again with a new password, it sets that and keeps the data; the superuser has none", async () => {
+  test("run again with a new password, the script sets it and keeps the data; the superuser has none", async () => {
     if (!runs) return;
     const { orders } = cluster.urls;
     await query(orders.href, "create table kept as select 42 as answer");

@@ -14,7 +14,7 @@ import { startTestPostgres, type TestPostgres } from "../support/postgres";
 import { startStandby } from "../support/standby";
 
 type Server = Pick<TestPostgres, "url">;
-/** Two servers that know the same password; in a test one takes writes, and the other is as a standby is. */
+/** Two servers with the same password. In a test one accepts writes, and the other is read-only like a standby. */
 let servers: [TestPostgres, TestPostgres];
 
 const sql = async (url: string, ...statements: string[]): Promise<unknown[]> => {
@@ -29,15 +29,15 @@ const sql = async (url: string, ...statements: string[]): Promise<unknown[]> => 
   }
 };
 const isReadOnly = async (url: string) => (await sql(url, "show default_transaction_read_only"))[0];
-/** Of all that connect from now on. */
+/** Sets whether a server accepts writes on new connections. */
 async function takesWrites(server: Server, takes: boolean): Promise<void> {
   const wanted = takes ? "off" : "on";
   const admin = server.url("postgres");
   await sql(admin, `alter system set default_transaction_read_only = ${wanted}`, "select pg_reload_conf()");
-  await until("new connections know it", async () => JSON.stringify(await isReadOnly(admin)).includes(`"${wanted}"`));
+  await until("new connections have the setting", async () => JSON.stringify(await isReadOnly(admin)).includes(`"${wanted}"`));
 }
 const passwordOf = (server: Server) => new URL(server.url("postgres")).password;
-/** libpq's form, with the servers in the given order. */
+/** A URL in libpq's form, with the servers in the given order. */
 function urlOf(name: string, ...[first, ...others]: [Server, ...Server[]]): string {
   const { host } = new URL(first.url(name));
   return first.url(name).replace(host, [host, ...others.map((other) => new URL(other.url(name)).host)].join(","));
@@ -65,7 +65,7 @@ beforeEach(async () => {
 });
 
 describe("of several servers in a URL", () => {
-  it("the one that takes writes is connected to, wherever it stands, and after a switch the other one", async () => {
+  it("the one that accepts writes is used, whatever its position, and after a switchover the other one", async () => {
     const [first, second] = servers;
     expect(await portOf(urlOf("postgres", first, second))).toBe(port(first));
     expect(await portOf(urlOf("postgres", second, first))).toBe(port(first));
@@ -74,13 +74,13 @@ describe("of several servers in a URL", () => {
     expect(await portOf(urlOf("postgres", first, second))).toBe(port(second));
   });
 
-  it("one that is away is passed over", async () => {
+  it("an unavailable one is skipped", async () => {
     const [first] = servers;
     const { host } = new URL(first.url("postgres"));
     expect(await portOf(first.url("postgres").replace(host, `127.0.0.1:1,${host}`))).toBe(port(first));
   });
 
-  it("none is connected to where none takes writes, and the message says why without a password", async () => {
+  it("none is used if none accepts writes, and the error gives the reasons without a password", async () => {
     const [first, second] = servers;
     await takesWrites(first, false);
     const refusal = portOf(urlOf("postgres", first, second));
@@ -89,12 +89,12 @@ describe("of several servers in a URL", () => {
     );
   });
 
-  it("what one says that can be reached is told: that a database is missing, for one", async () => {
+  it("an error of a reachable one is passed on, such as a missing database", async () => {
     await expect(portOf(urlOf("nowhere", ...servers))).rejects.toMatchObject({ code: "3D000" });
   });
 });
 
-it("a primary that is read-only serves reads where the other server is its standby, and not where that one is away", async () => {
+it("a read-only primary serves reads if the other server is its standby, but not if the standby is unavailable", async () => {
   const folder = await mkdtemp(path.join(tmpdir(), "shop-primary-"));
   const primary = await startEmbeddedPostgres({ dataDir: path.join(folder, "primary"), databases: [], settings: { fsync: "off" } });
   try {
@@ -114,12 +114,12 @@ it("a primary that is read-only serves reads where the other server is its stand
   }
 });
 
-it("a service creates and migrates its database where writes are taken, and goes on at the other server once that takes them", async () => {
+it("a service creates and migrates its database on the server that accepts writes, and switches to the other server once that does", async () => {
   const [first, second] = servers;
   const directory = await mkdtemp(path.join(tmpdir(), "shop-primary-"));
   await writeFile(path.join(directory, "001_things.sql"), "create table things (n int not null)");
   await takesWrites(second, true);
-  await migrate({ url: second.url("things"), directory }); // what replication would have brought
+  await migrate({ url: second.url("things"), directory }); // as replication would have done
   await takesWrites(second, false);
   const url = urlOf("things", second, first);
   const things = databaseMixin({ service: "things", url, migrations: directory, model: { name: "things", define: {} } });
@@ -135,7 +135,7 @@ it("a service creates and migrates its database where writes are taken, and goes
 
     await first.stop();
     await takesWrites(second, true);
-    await until("the service goes on at the other server", () =>
+    await until("the service uses the other server", () =>
       insert(2).then(
         () => true,
         () => false,

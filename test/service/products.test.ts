@@ -16,7 +16,7 @@ let shop: Shop, broker: ServiceBroker, database: Postgres, client: Client;
 const as = (id: string, role: Role = "user") => ({ meta: { user: { id, role } } });
 const SELLER = as(testId(1));
 const ADMIN = as(testId(2), "admin");
-/** Nobody else's id: what is his is a list of its own. */
+/** The id of a seller that no other test uses, so that the seller's products are a list of their own. */
 let lastUser = 2;
 const somebody = (): string => testId(++lastUser);
 
@@ -41,7 +41,7 @@ afterAll(async () => {
   await shop.stop();
 });
 
-/** All pages of a list, from the first to the last. */
+/** Reads all pages of a list. */
 async function pages(params: Params<typeof products.list>, between: () => Promise<unknown> = () => Promise.resolve()) {
   const items: Result<typeof products.list>["items"] = [];
   for (let cursor: string | undefined; ;) {
@@ -54,7 +54,7 @@ async function pages(params: Params<typeof products.list>, between: () => Promis
 }
 
 describe("a product", () => {
-  it("that says no more than it must has null for the rest, is its maker's, and starts its ledger", async () => {
+  it("with only the required fields has null for the others, belongs to its creator, and starts its ledger", async () => {
     const { created_at, updated_at, ...product } = await make({ quantity: 7 });
     const rest = { description: null, category: null, sku: null, seller_id: testId(1), version: 1 };
     expect(product).toEqual({ id: expect.stringMatching(UUID_V7), name: "Lamp", price: 19.99, quantity: 7, ...rest });
@@ -63,7 +63,7 @@ describe("a product", () => {
     expect(await ledger((await make({ quantity: 0 })).id)).toEqual([]);
   });
 
-  it("is told to everybody as it was made, under its Location, without its version", async () => {
+  it("is returned to everyone as it was created, under its Location, without its version", async () => {
     const body = { name: "Ünï 😀", price: 9_999_999.99, quantity: 1e9, description: "d\n\t", category: "c", sku: "s" };
     const created = await client.post("/products", body);
     expect([created.status, created.headers.get("etag")]).toEqual([201, '"1"']);
@@ -84,7 +84,7 @@ describe("a product", () => {
     await expect(make(product)).rejects.toMatchObject({ type: "VALIDATION_ERROR", code: 422 });
   });
 
-  it("costs to the cent what was said, whatever that is", async () => {
+  it("has exactly the given price to the cent, whatever it is", async () => {
     const price = (cents: number): string => `${Math.floor(cents / 100)}.${String(cents % 100).padStart(2, "0")}`;
     const everyCent = fc.asyncProperty(fc.integer({ min: 0, max: 999_999_999 }), async (cents) => {
       const { body } = await client.post("/products", undefined, { raw: `{"name":"x","quantity":1,"price":${price(cents)}}` });
@@ -111,10 +111,10 @@ describe("a product", () => {
     const id = await client.createProduct();
     expect((await client.post(`/products/${id}/stock`, { delta: 1, reason: `a${control}b` })).status).toBe(422);
     expect((await client.get(`/products?q=${encodeURIComponent(`a${control}b`)}`)).status).toBe(400);
-    await expect(make({ name: control.repeat(3) })).rejects.toMatchObject({ type: "VALIDATION_ERROR" }); // at the service as well
+    await expect(make({ name: control.repeat(3) })).rejects.toMatchObject({ type: "VALIDATION_ERROR" }); // the service checks it as well
   });
 
-  it("keeps tabs and line feeds, and CRLF as a line feed: what is stored is counted and found", async () => {
+  it("keeps tabs and line feeds, and CRLF as a line feed: length limits and searches apply to the stored text", async () => {
     const description = "x\r\n".repeat(2_500); // 7,500 characters as sent, 5,000 as stored
     const created = await client.post("/products", { name: "a\tb\r\nc", price: 1, quantity: 1, description });
     expect([created.status, created.body["name"], created.body["description"]]).toEqual([201, "a\tb\nc", "x\n".repeat(2_500)]);
@@ -126,7 +126,7 @@ describe("a product", () => {
     await client.delete(path);
   });
 
-  it("whose name has a lone surrogate is refused, or kept as answered", async () => {
+  it("whose name has a lone surrogate is refused, or stored as in the response", async () => {
     const raw = String.raw`{"name":"\ud800","price":1,"quantity":1}`;
     const { status, body } = await client.post("/products", undefined, { raw });
     expect([201, 422]).toContain(status);
@@ -135,7 +135,7 @@ describe("a product", () => {
 });
 
 describe("a patch", () => {
-  it("changes what it names, clears what is null, leaves the rest, and makes a new version", async () => {
+  it("changes the given fields, clears those that are null, leaves the rest, and creates a new version", async () => {
     const before = await make({ description: "d", category: "c", sku: "s" });
     const after = await patch({ id: before.id, price: 5.05, description: null, category: "k" });
     expect(after).toMatchObject({ name: "Lamp", price: 5.05, description: null, category: "k", sku: "s", quantity: 50, version: 2 });
@@ -150,7 +150,7 @@ describe("a patch", () => {
     expect(await read(before.id)).toEqual(before);
   });
 
-  it("of twenty at once on one version: one passes, the others are told that it is stale", async () => {
+  it("of twenty at once on one version: one succeeds, and the others get that it is stale", async () => {
     const { id } = await make();
     const tried = await Promise.allSettled(Array.from({ length: 20 }, (_, i) => patch({ id, versions: [1], price: i })));
     expect(tried.filter(({ status }) => status === "fulfilled")).toHaveLength(1);
@@ -179,7 +179,7 @@ describe("a change", () => {
     ledger: (id: string, who: typeof SELLER) => call(broker, products.ledger, { id }, who),
     archive: (id: string, who: typeof SELLER) => call(broker, products.archive, { id }, who),
   };
-  it.each(Object.entries(CHANGES))("(%s) is for the seller and an admin, for nobody else", async (_what, change) => {
+  it.each(Object.entries(CHANGES))("(%s) is only for the seller and admins", async (_what, change) => {
     const [mine, his] = [(await make()).id, (await make()).id];
     await expect(change(mine, as(somebody()))).rejects.toMatchObject({ type: "FORBIDDEN" });
     await expect(change(mine, { meta: {} } as typeof SELLER)).rejects.toMatchObject({ type: "UNAUTHENTICATED" });
@@ -187,7 +187,7 @@ describe("a change", () => {
     await expect(change(his, ADMIN)).resolves.toBeDefined();
   });
 
-  it("of an archived product is impossible; it is gone from reads, lists and new orders, and its ledger stays", async () => {
+  it("of an archived product is impossible; it disappears from reads, lists and new orders, and its ledger stays", async () => {
     const seller = somebody();
     const { id } = await make({}, as(seller));
     await call(broker, products.archive, { id }, as(seller));
@@ -229,35 +229,38 @@ describe("the list", () => {
     expect(items.map(({ name }) => name).join("|")).toBe(names);
   });
 
-  it.each(products.SORTS)("by %s has every row once and in order, though many share the value and others come between", async (sort) => {
-    const seller_id = somebody();
-    const insert = (count: number) =>
-      database.query(
-        `insert into products (name, price_cents, quantity, seller_id, created_at)
+  it.each(products.SORTS)(
+    "by %s has every row once and in order, though many share the value and others are inserted meanwhile",
+    async (sort) => {
+      const seller_id = somebody();
+      const insert = (count: number) =>
+        database.query(
+          `insert into products (name, price_cents, quantity, seller_id, created_at)
          select 'Name ' || n % 3, n % 3, 1, $2, timestamptz '2026-01-01' + n % 3 * interval '1 ms' from generate_series(1, $1) n`,
-        [count, seller_id],
-      );
-    await insert(60);
-    expect((await call(broker, products.list, { seller_id, sort })).items).toHaveLength(20); // where no limit is said
-    const { rows } = await database.query<{ id: string }>("select id from products where seller_id = $1", [seller_id]);
-    const items = await pages({ seller_id, sort, limit: 7 }, () => insert(3));
-    const ids = items.map(({ id }) => id);
-    expect(new Set(ids).size).toBe(ids.length);
-    expect(rows.filter(({ id }) => !ids.includes(id))).toEqual([]);
-    const column = sort.replace("-", "") as "name" | "price" | "created_at";
-    const direction = sort.startsWith("-") ? -1 : 1;
-    const before = (a: (typeof items)[0], b: (typeof items)[0]) =>
-      direction * (a[column] < b[column] ? -1 : a[column] > b[column] ? 1 : compareIds(a.id, b.id));
-    expect(ids).toEqual([...items].sort(before).map(({ id }) => id));
-  });
+          [count, seller_id],
+        );
+      await insert(60);
+      expect((await call(broker, products.list, { seller_id, sort })).items).toHaveLength(20); // the default limit
+      const { rows } = await database.query<{ id: string }>("select id from products where seller_id = $1", [seller_id]);
+      const items = await pages({ seller_id, sort, limit: 7 }, () => insert(3));
+      const ids = items.map(({ id }) => id);
+      expect(new Set(ids).size).toBe(ids.length);
+      expect(rows.filter(({ id }) => !ids.includes(id))).toEqual([]);
+      const column = sort.replace("-", "") as "name" | "price" | "created_at";
+      const direction = sort.startsWith("-") ? -1 : 1;
+      const before = (a: (typeof items)[0], b: (typeof items)[0]) =>
+        direction * (a[column] < b[column] ? -1 : a[column] > b[column] ? 1 : compareIds(a.id, b.id));
+      expect(ids).toEqual([...items].sort(before).map(({ id }) => id));
+    },
+  );
 
-  it.each(["😀", '"', "語"])("by name goes on behind a name of 200 times %j", async (sign) => {
+  it.each(["😀", '"', "語"])("by name continues after a name of 200 times %j", async (sign) => {
     const seller_id = somebody();
     for (const quantity of [1, 2]) await make({ name: sign.repeat(200), quantity }, as(seller_id));
     expect(await pages({ seller_id, sort: "name", limit: 1 })).toHaveLength(2);
   });
 
-  it("over HTTP links each page to the next, filters and all, and the last to none", async () => {
+  it("over HTTP links each page to the next, with filters, and the last one to none", async () => {
     const seen: number[] = [];
     for (let path = `/products?seller_id=${seller}&sort=-price&limit=2&in_stock=true&q=%20`; path !== "";) {
       const { headers, body } = await client.get<Result<typeof products.list>>(path);
@@ -268,19 +271,19 @@ describe("the list", () => {
     expect(seen).toEqual([99.5, 10, 9.99]);
   });
 
-  it("is searched for 64 characters at most", async () => {
+  it("is searched for at most 64 characters", async () => {
     expect((await client.get(`/products?q=${"x".repeat(64)}`)).status).toBe(200);
     const { status, body } = await client.get(`/products?q=${"x".repeat(65)}`);
     expect([status, body["code"]]).toEqual([400, "BAD_REQUEST"]);
   });
 
   const LITERAL = ["%25", "_", "%5c", "%5c%25", "a%25' or 1=1 --", "'; drop table products; --", "(a+)%2b$", "(a|a)*b"];
-  it.each(LITERAL)("for %s takes it literally and is empty", async (text) => {
+  it.each(LITERAL)("for %s searches literally and is empty", async (text) => {
     for (const name of ["q", "category"])
       expect(await client.get(`/products?${name}=${text}`)).toMatchObject({ status: 200, body: { items: [], next_cursor: null } });
   });
 
-  it.each(["0%25_", "_w", "%5c", "l\\"])("for %s has the name with these very signs", async (text) => {
+  it.each(["0%25_", "_w", "%5c", "l\\"])("for %s has the name with exactly these characters", async (text) => {
     const id = await client.createProduct({ name: "100%_wool\\" });
     expect((await client.get(`/products?q=${text}`)).body["items"]).toMatchObject([{ id }]);
     await client.delete(`/products/${id}`);
@@ -288,7 +291,7 @@ describe("the list", () => {
 });
 
 describe("stock", () => {
-  it("follows its adjustments, and the ledger tells each, newest first, page by page", async () => {
+  it("follows its adjustments, and the ledger contains each, newest first, page by page", async () => {
     const { id } = await make({ quantity: 5 });
     await call(broker, products.adjust, { id, delta: 3, reason: "delivery" }, SELLER);
     expect(await adjust(id, -8)).toMatchObject({ quantity: 0, version: 3 });
@@ -297,12 +300,12 @@ describe("stock", () => {
       { delta: -8, balance: 0 },
       { delta: 3, balance: 8, reason: "delivery" },
     ]);
-    await adjust(id, 1); // between the pages
+    await adjust(id, 1); // between reading two pages
     const second = await call(broker, products.ledger, { id, limit: 2, cursor: first.next_cursor! }, SELLER);
     expect(second).toMatchObject({ items: [{ delta: 5, balance: 5 }], next_cursor: null });
   });
 
-  it("over HTTP: the product as the answer, and a ledger that links its pages", async () => {
+  it("over HTTP: the product as the response, and a ledger that links its pages", async () => {
     const path = `/products/${await client.createProduct({ quantity: 1 })}/stock`;
     const adjusted = await client.post(path, { delta: 2 });
     expect([adjusted.status, adjusted.headers.get("etag"), adjusted.body["quantity"]]).toEqual([200, '"2"', 3]);
@@ -323,7 +326,7 @@ describe("stock", () => {
     expect((await read(id)).quantity).toBe(rows.at(-1)!.balance);
   });
 
-  it("that is too low → INSUFFICIENT_STOCK, also while others put some back", async () => {
+  it("that is too low → INSUFFICIENT_STOCK, even while other requests add some", async () => {
     const { id } = await make({ quantity: 0 });
     const deltas = Array.from({ length: 120 }, (_, i) => (i % 2 === 0 ? 1 : -2));
     const tried = await Promise.allSettled(deltas.map((delta) => adjust(id, delta)));
@@ -331,7 +334,7 @@ describe("stock", () => {
     expect(new Set(types)).toEqual(new Set(["INSUFFICIENT_STOCK"]));
   });
 
-  it("that is adjusted while its product is archived → PRODUCT_NOT_FOUND, and its ledger stays as it was", async () => {
+  it("that is adjusted while its product is being archived → PRODUCT_NOT_FOUND, and its ledger stays as it was", async () => {
     const { id } = await make({ quantity: 5 });
     const other = new Postgres(shop.databases.products.url);
     await other.connect();
@@ -350,7 +353,7 @@ describe("stock", () => {
     expect(rows).toEqual([{ delta: 5 }]);
   });
 
-  it("and what orders hold of it are a billion at most, so that what comes back always fits", async () => {
+  it("and the units held by orders are at most a billion together, so that a release always fits", async () => {
     const { id } = await make({ quantity: 1_000_000_000 });
     const buyer = as(somebody());
     const { order } = await call(broker, orders.create, { items: [{ product_id: id, quantity: 10_000 }] }, buyer);
@@ -359,7 +362,7 @@ describe("stock", () => {
     await adjust(id, -1);
     await adjust(id, 1);
     await call(broker, orders.cancel, { id: order.id }, buyer);
-    await until("the stock is back", async () => (await read(id)).quantity === 1_000_000_000);
+    await until("the stock is released", async () => (await read(id)).quantity === 1_000_000_000);
     expect((await ledger(id)).slice(0, 1)).toMatchObject([{ delta: 10_000, balance: 1_000_000_000, order_id: order.id }]);
   });
 });

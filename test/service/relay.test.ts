@@ -29,13 +29,13 @@ async function open(options: Parameters<typeof startShop>[0]): Promise<void> {
 const forget = () =>
   db.query("update outbox set state = 'SETTLED', settled_at = now() - interval '1 day'").then(() => db.query("delete from outbox_events"));
 
-/** Seconds from now, of a row that was emitted four times. */
+/** When a row was last published and is due again, in seconds from now. */
 interface Emission {
   at: number;
   due: number;
 }
 
-/** Orders, and rows that nobody has emitted, or that were. @returns the orders' ids, oldest first */
+/** Inserts orders with new rows or, given an emission, with rows that were published four times. @returns the orders' ids, oldest first */
 async function rows(n: number, emission?: Emission, user = 1, event = "order.created"): Promise<string[]> {
   const inserted = await db.query<{ order_id: string }>(
     `with created as (
@@ -63,14 +63,14 @@ describe("a claim", () => {
   afterAll(() => shop.stop());
   beforeEach(forget);
 
-  it("takes what is put off for longer than the longest back-off, as by a clock that was an hour ahead, and once", async () => {
+  it("takes rows that are due later than the maximum back-off, as after a clock that was an hour ahead, and takes them once", async () => {
     const ahead = await emitted(2, { at: 3_590, due: 3_600 });
     await emitted(1, { at: -1, due: 59 });
     expect(await take()).toEqual(ahead);
     expect(await take()).toEqual([]);
   });
 
-  it("takes as many new rows as ever, however many others are in back-off, as they are written or later", async () => {
+  it("takes the usual number of new rows, however many others are in back-off, as they are written or later", async () => {
     for (const user of [1, 2, 3]) await emitted(10, { at: -6, due: 30 }, user);
     const draft = (user: number) => ({
       user_id: testId(user),
@@ -84,12 +84,12 @@ describe("a claim", () => {
     expect(await take()).toHaveLength(1);
     const others = [...(await waiting(2, 5)), ...(await waiting(2, 6)), ...(await waiting(2, 7))];
     const taken = await take();
-    expect(taken).toHaveLength(4); // with those before, eight are in flight
+    expect(taken).toHaveLength(4); // together with earlier ones, eight are in flight
     expect(others).toEqual(expect.arrayContaining(taken));
     expect(await take()).toEqual([]);
   });
 
-  it("gives what is overdue half of the room, the longest without a reply first, and new rows the other half", async () => {
+  it("gives overdue rows half of the cap, those longest without a reply first, and new rows the other half", async () => {
     const [later, sooner] = [await emitted(3, { at: -20, due: -1 }, 1), await emitted(3, { at: -30, due: -1 }, 2)];
     const fresh = [...(await waiting(3, 3)), ...(await waiting(3, 4))];
     const taken = await take();
@@ -105,7 +105,7 @@ describe("a claim", () => {
     ["another buyer", 2],
     ["the same buyer", 1],
   ])(
-    "where nothing replies, takes one that was emitted longest ago and one new row of %s in each interval, and puts neither off for long",
+    "without any reply, takes the row published longest ago and one new row of %s per interval, and postpones neither for long",
     async (_who, user) => {
       const [second, first] = [await emitted(1, { at: -70, due: 50 }), await emitted(1, { at: -80, due: 40 })];
       const fresh = await waiting(3, user);
@@ -121,19 +121,19 @@ describe("a claim", () => {
     },
   );
 
-  it("takes all that was emitted before the listeners came back, though it would be in flight", async () => {
+  it("takes all rows published before the listeners came back, though they would still be in flight", async () => {
     const lost = await emitted(8, { at: -1, due: 30 });
     expect(await take()).toEqual([]);
     await makeDue(db, EVENTS);
     expect(await take()).toEqual(lost.slice(0, 4));
     expect(await take(steady({ ...LIMITS, outstanding: 100 }))).toEqual(lost.slice(4));
     expect(await take(steady({ ...LIMITS, outstanding: 100 }))).toEqual([]);
-    await db.query("update outbox_events set due_before = now() + interval '1 hour'"); // the clock was ahead
+    await db.query("update outbox_events set due_before = now() + interval '1 hour'"); // as written while the clock was ahead
     expect(await take(steady({ ...LIMITS, outstanding: 100 }))).toEqual([]);
   });
 });
 
-describe("nothing replies", () => {
+describe("whether replies are missing", () => {
   beforeAll(() => open({ nodes: [["orders"]] }));
   afterAll(() => shop.stop());
   beforeEach(forget);
@@ -141,22 +141,22 @@ describe("nothing replies", () => {
   const settledAt = (ids: string[], at: number) =>
     db.query("update outbox set state = 'SETTLED', settled_at = now() + $2 * interval '1 s' where order_id = any($1)", [ids, at]);
 
-  it("where nothing was asked, or nothing but a moment ago: no", async () => {
+  it("is false if nothing was published, or only a moment ago", async () => {
     expect(await silent()).toEqual([]);
     await waiting(3);
     await emitted(1, { at: -2, due: 3 });
     expect(await silent()).toEqual([]);
   });
 
-  it("where rows wait for a reply that were emitted after the last one, of that event alone", async () => {
+  it("is true if rows published after the last reply are waiting, for each event separately", async () => {
     await settledAt(await emitted(1, { at: -30, due: -25 }), -20);
     await emitted(1, { at: -10, due: 10 });
     await settledAt(await emitted(1, { at: -30, due: -25 }, 1, "order.cancelled"), -5);
-    await emitted(1, { at: -10, due: 10 }, 1, "order.cancelled"); // one of its own kind: others were replied to since
+    await emitted(1, { at: -10, due: 10 }, 1, "order.cancelled"); // this one doesn't count, since its event had a later reply
     expect(await silent()).toEqual(["order.created"]);
   });
 
-  it("where the database's clock was ahead at the last reply", async () => {
+  it("is true even if the database's clock was ahead at the last reply", async () => {
     await settledAt(await emitted(1, { at: 3_500, due: 3_505 }), 3_500);
     const [one] = await emitted(1, { at: -10, due: 10 });
     expect(await silent()).toEqual(["order.created"]);
@@ -166,7 +166,7 @@ describe("nothing replies", () => {
     expect(await db.query("select silent_since from outbox_events")).toEqual([{ silent_since: null }]);
   });
 
-  it("until it is refused, or what came does not fit", async () => {
+  it("is false again after a refusal, or after a reply that doesn't fit", async () => {
     const [one] = await emitted(1, { at: -10, due: 10 });
     expect(await silent()).toEqual(["order.created"]);
     await refuseOrders(db, [refusalOf(one!)]);
@@ -177,7 +177,7 @@ describe("nothing replies", () => {
     expect(await silent()).toEqual([]);
   });
 
-  it("however often it is asked meanwhile; with the first reply all is due whose own is overdue, and nothing else", async () => {
+  it("stays true while probes are published; with the first reply, rows whose own reply is overdue are due, and no others", async () => {
     const [overdue, answered] = [await emitted(2, { at: -6, due: 50 }), await emitted(1, { at: -6, due: 50 })];
     expect(await silent()).toEqual(["order.created"]);
     await db.query("update outbox set emitted_at = now() where order_id = $1", [overdue[1]]); // a probe
@@ -204,24 +204,24 @@ describe("a relay", () => {
         "order.cancelled": () => undefined,
       },
     });
-    await until("the relay knows of products", async () => (await db.query("delete from outbox_events returning 1")).length > 0);
+    await until("the relay has noticed products", async () => (await db.query("delete from outbox_events returning 1")).length > 0);
   });
   afterAll(() => shop.stop());
 
-  it("that nothing replies to asks for one order an interval; once any node has a reply, for all that waits and what is new", async () => {
+  it("without replies publishes one order per interval; once any node has a reply, all waiting and new ones", async () => {
     const lost = await emitted(300, { at: -60, due: 3_600 });
-    await until("one is asked for", () => asked.length > 0);
+    await until("one order is published", () => asked.length > 0);
     const since = performance.now();
-    await until("four are asked for", () => asked.length >= 4);
-    expect(performance.now() - since).toBeGreaterThan(2 * RETRY_MS); // of three intervals
+    await until("four orders are published", () => asked.length >= 4);
+    expect(performance.now() - since).toBeGreaterThan(2 * RETRY_MS); // out of three intervals
     expect(new Set(asked).size).toBe(asked.length);
     expect(orders.room("order.created").outstanding).toBe(2);
     const fresh = await waiting(100, 2);
-    await until("one new one is asked for", () => asked.includes(fresh[0]!));
+    await until("one new order is published", () => asked.includes(fresh[0]!));
     expect(asked).not.toContain(fresh.at(-1));
     await settleOrders(db, [reserved(asked[0]!)]);
     await until(
-      "all are asked for",
+      "all orders are published",
       () => [...lost.filter((id) => id !== asked[0]), ...fresh].every((id) => asked.includes(id)),
       3 * RETRY_MS,
     );

@@ -30,13 +30,13 @@ afterAll(async () => {
   await shop.stop();
 });
 
-/** A decided order of three, of a product with ten. */
+/** Creates a decided order for three units of a product with ten. */
 async function ordered(status: "CONFIRMED" | "REJECTED" | "CANCELLED"): Promise<{ id: string; product: string }> {
   const product = await admin.createProduct({ quantity: 10 });
   if (status === "REJECTED") {
     const id = String((await buyer.order(product, 3)).body["id"]);
     await buyer.decided(id);
-    // As if it had been short: the shop would refuse such an order before it takes it.
+    // Set by SQL, since the shop would refuse a short order before accepting it.
     await book.query("update orders set status = 'REJECTED' where id = $1", [id]);
     await book.query("update order_history set status = 'REJECTED' where order_id = $1 and status = 'CONFIRMED'", [id]);
     await forget(id, product);
@@ -51,14 +51,14 @@ async function ordered(status: "CONFIRMED" | "REJECTED" | "CANCELLED"): Promise<
   return { id, product };
 }
 
-/** What product_db knew of an order is lost, as by a restored backup. */
+/** Deletes an order's data from product_db, as after a restored backup. */
 async function forget(id: string, product: string): Promise<void> {
   await stock.query("delete from stock_movements where order_id = $1", [id]);
   await stock.query("delete from reservations where order_id = $1", [id]);
   await stock.query("update products set quantity = 10, reserved = 0 where id = $1", [product]);
 }
 
-/** What order_db knew of it is lost. */
+/** Deletes the order's data from order_db. */
 async function lose(...ids: string[]): Promise<void> {
   for (const table of ["outbox", "order_lines", "order_history"]) await book.query(`delete from ${table} where order_id = any($1)`, [ids]);
   await book.query("delete from orders where id = any($1)", [ids]);
@@ -66,7 +66,7 @@ async function lose(...ids: string[]): Promise<void> {
 
 const ask = (apply: boolean) => call(broker, repair, { apply }, asSystem());
 const report = () => call(broker, audit, {}, asSystem());
-const settled = () => until("nothing is on its way", async () => (await report()).in_flight === 0);
+const settled = () => until("nothing is in flight", async () => (await report()).in_flight === 0);
 const clean = async () => {
   await settled();
   expect((await report()).checks.filter(({ ok }) => !ok)).toEqual([]);
@@ -80,12 +80,12 @@ describe("a repair", () => {
     expect(await ask(false)).toEqual({ applied: false, ...nothing });
   });
 
-  it("finds nothing to do in a shop that agrees with itself", async () => {
+  it("finds nothing to do in a consistent shop", async () => {
     await Promise.all([ordered("CONFIRMED"), ordered("CANCELLED")]);
     expect(await ask(true)).toEqual({ applied: true, ...nothing });
   });
 
-  it("asks products again for the stock of a confirmed order that it has lost; without apply it changes nothing", async () => {
+  it("publishes a confirmed order again if products has lost its reservation; without apply it changes nothing", async () => {
     const { id, product } = await ordered("CONFIRMED");
     await forget(id, product);
     const repairs = [{ order_id: id, action: "order.created", what: "CONFIRMED, its reservation none" }];
@@ -96,10 +96,10 @@ describe("a repair", () => {
     await clean();
     expect(await quantity(product)).toBe(7);
     const { headers, body } = await buyer.get(`/orders/${id}`);
-    expect([body["status"], headers.get("etag")]).toEqual(["CONFIRMED", '"2"']); // it has not changed
+    expect([body["status"], headers.get("etag")]).toEqual(["CONFIRMED", '"2"']); // unchanged
   });
 
-  it("asks so too where its settled outbox row was deleted long ago", async () => {
+  it("does the same if its settled outbox row was deleted long ago", async () => {
     const { id, product } = await ordered("CONFIRMED");
     await forget(id, product);
     await book.query("delete from outbox where order_id = $1", [id]);
@@ -108,7 +108,7 @@ describe("a repair", () => {
     expect(await quantity(product)).toBe(7);
   });
 
-  it("releases again what a cancelled order holds, since products has lost the release", async () => {
+  it("releases the stock of a cancelled order again if products has lost the release", async () => {
     const { id, product } = await ordered("CANCELLED");
     await stock.query("delete from stock_movements where order_id = $1 and kind = 'RELEASE'", [id]);
     await stock.query("update reservations set state = 'RESERVED' where order_id = $1", [id]);
@@ -127,7 +127,7 @@ describe("a repair", () => {
     expect(await quantity(product)).toBe(10);
   });
 
-  it("releases the stock of orders that order_db has lost, a hundred at a time; their reservations stay, and hold nothing", async () => {
+  it("releases the stock of orders that order_db has lost, a hundred at a time; their reservations stay, without stock", async () => {
     const product = await admin.createProduct({ quantity: 500 });
     const ids = await Promise.all(Array.from({ length: 120 }, async () => String((await buyer.order(product, 1)).body["id"])));
     for (const id of ids) await buyer.decided(id);
@@ -143,7 +143,7 @@ describe("a repair", () => {
     expect(rows).toEqual([{ state: "RELEASED" }]);
   });
 
-  it("never takes an order that is being made for a lost one", async () => {
+  it("never mistakes an order that is being created for a lost one", async () => {
     const product = await admin.createProduct({ quantity: 500 });
     const state = { isOver: false };
     const buying = Promise.all(
@@ -158,7 +158,7 @@ describe("a repair", () => {
     for (const id of (await buying).flat()) expect(await buyer.decided(id)).toMatchObject({ status: "CONFIRMED" });
   });
 
-  it("has read the reservations before it reads the orders: one that is placed and reserved in between is no difference", async () => {
+  it("reads the reservations before the orders, so that an order placed and reserved in between is no difference", async () => {
     const { db } = broker.getLocalService("orders") as unknown as { db: Database };
     const products: ProductsSide = {
       audit: () => Promise.resolve([]),
@@ -170,7 +170,7 @@ describe("a repair", () => {
     expect(await compare(db, products, NIL_ID, MAX_ID)).toEqual({ upto: MAX_ID, differences: [] });
   });
 
-  it("begins with the newest orders, since they are what was lost, and compares each once", async () => {
+  it("begins with the newest orders, which are most likely lost, and compares each once", async () => {
     const { db } = broker.getLocalService("orders") as unknown as { db: Database };
     const older = "select md5(n::text)::uuid, n::text, '', '', 0, 'CONFIRMED' from generate_series(1, 4500) as n";
     await book.query(`insert into orders (user_id, idempotency_key, request_hash, lines_digest, total_cents, status) ${older}`);
@@ -191,7 +191,7 @@ describe("a repair", () => {
     }
   });
 
-  it("is for admins alone, who are named in the audit log with each order", async () => {
+  it("is only for admins, who are named in the audit log with each order", async () => {
     const { id } = await ordered("CONFIRMED");
     await lose(id);
     expect((await buyer.post("/admin/repair", { apply: true })).status).toBe(403);
@@ -201,7 +201,7 @@ describe("a repair", () => {
     expect(items).toMatchObject([{ actor: (await admin.get("/me")).body["id"], subject: id }]);
   });
 
-  it("is made in the console: shown first, and done with --apply", async () => {
+  it("can be made in the console: a dry run, and with --apply the repair", async () => {
     const { id } = await ordered("CONFIRMED");
     await lose(id);
     const command = COMMANDS.find((one) => one.command === "repair")!;
@@ -222,8 +222,8 @@ describe("a repair", () => {
   });
 });
 
-describe("what a repair leaves to a person", () => {
-  it("is a confirmed order whose stock is gone: products is asked once more, and the order stays confirmed and is named", async () => {
+describe("a difference that needs a manual decision", () => {
+  it("is a confirmed order whose stock is gone: it is published again, stays confirmed and is listed", async () => {
     const { id, product } = await ordered("CONFIRMED");
     await forget(id, product);
     await admin.post(`/products/${product}/stock`, { delta: -9 });
@@ -234,7 +234,7 @@ describe("what a repair leaves to a person", () => {
     expect((await buyer.get(`/orders/${id}`)).body).toMatchObject({ status: "CONFIRMED" });
     expect(await quantity(product)).toBe(1);
     expect((await report()).ok).toBe(false);
-    await buyer.post(`/orders/${id}/cancel`); // what the person decides
+    await buyer.post(`/orders/${id}/cancel`); // the manual decision
     await clean();
   });
 
@@ -254,7 +254,7 @@ describe("what a repair leaves to a person", () => {
     return { code, lines: stdout.trimEnd().split("\n") };
   };
 
-  it("npm run repair says it, does it with --apply, and ends with the audit", async () => {
+  it("npm run repair prints the repairs, makes them with --apply, and ends with the audit", async () => {
     const { id, product } = await ordered("CONFIRMED");
     await forget(id, product);
     const line = `  order.created    order ${id}: CONFIRMED, its reservation none`;
@@ -265,7 +265,7 @@ describe("what a repair leaves to a person", () => {
     expect(await quantity(product)).toBe(7);
   }, 120_000);
 
-  it("npm run repair does not wait until no order is on its way, which it never may be", async () => {
+  it("npm run repair does not wait until no order is in flight, which may never happen", async () => {
     const { id } = await ordered("CONFIRMED");
     await lose(id);
     const product = await admin.createProduct({ quantity: 100_000 });

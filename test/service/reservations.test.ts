@@ -19,7 +19,7 @@ import { testId } from "../support/ids";
 import { createDatabase } from "../support/postgres";
 import { uniqueNamespace } from "../support/shop";
 
-/** The products service alone on a database of its own; `told` is what an orders service would hear. */
+/** Starts the products service alone on its own database; `told` collects the replies that an orders service would get. */
 async function startProducts(url: string) {
   const config = loadConfig({ NAMESPACE: uniqueNamespace(), LOG_LEVEL: "fatal", PRODUCTS_DATABASE_URL: url });
   const broker = new ServiceBroker(brokerOptions(config));
@@ -67,7 +67,7 @@ const everything = () =>
 const byOrder = (outcomes: readonly Outcome[]) => [...outcomes].sort((a, b) => compareIds(a.order_id, b.order_id));
 const soundAudit = async () => expect((await auditProducts(db)).filter((check) => !check.ok)).toEqual([]);
 
-/** Quantities, units held and the ledger's running balance, each computed from the rows they are made of. */
+/** Checks quantities, held units and the ledger's running balance against the rows from which they are computed. */
 async function stockAddsUp(ids: string[]): Promise<void> {
   const rows = await db.query<{ quantity: number; reserved: number; booked: number; held: number }>(
     `select p.quantity, p.reserved, coalesce((select sum(delta) from stock_movements m where m.product_id = p.id), 0)::bigint as booked,
@@ -88,7 +88,7 @@ async function stockAddsUp(ids: string[]): Promise<void> {
 }
 
 const ORDERS = 8;
-/** Lines name products by index: three of the shelf, one that may be archived, one that nobody knows. */
+/** Lines name products by index: three available, one that may be archived, and an unknown one. */
 const wish = fc.uniqueArray(
   fc.record({
     product: fc.oneof({ weight: 9, arbitrary: fc.nat(3) }, { weight: 1, arbitrary: fc.constant(4) }),
@@ -113,8 +113,8 @@ async function shop(quantities: number[], wanted: { product: number; quantity: n
   return { ids, orders };
 }
 
-describe("batches that meet in the database", () => {
-  it("reserves, cancels, repeats and adjustments at once: stock adds up, and each order has one outcome, told the same on every repeat", async () => {
+describe("concurrent batches in the database", () => {
+  it("concurrent reserves, cancels, repeats and adjustments: stock adds up, and each order has one outcome, the same on every repeat", async () => {
     const waves = fc.array(fc.array(operation, { minLength: 1, maxLength: 8 }), { minLength: 1, maxLength: 4 });
     await fc.assert(
       fc.asyncProperty(stock, wishes, waves, async (quantities, wanted, all) => {
@@ -135,7 +135,7 @@ describe("batches that meet in the database", () => {
             expect(byOrder(outcomes).map((o) => o.order_id)).toEqual(asked);
             for (const { order_id, outcome } of outcomes) {
               if (op.what === "release") expect(outcome).not.toBe("RESERVED");
-              // What an earlier wave was told is past: RELEASED and REJECTED are for ever.
+              // RELEASED and REJECTED from an earlier wave are final.
               for (const final of ["RELEASED", "REJECTED"] as const) if (before.get(order_id)?.has(final)) expect(outcome).toBe(final);
               told.set(order_id, (told.get(order_id) ?? new Set()).add(outcome));
             }
@@ -159,7 +159,7 @@ describe("batches that meet in the database", () => {
     );
   });
 
-  it("one batch decides as the pure decision does, order by order as they came, and as batches of one would", async () => {
+  it("a batch is decided like the pure decision, order by order as they arrived, and like batches of one", async () => {
     await fc.assert(
       fc.asyncProperty(
         stock,
@@ -179,7 +179,7 @@ describe("batches that meet in the database", () => {
     );
   });
 
-  it("batches with the same orders and products, each in another order: the database sees no deadlock, not even one that is repeated", async () => {
+  it("batches with the same orders and products in different order: the database has no deadlock, not even one that is retried", async () => {
     const calm = await createDatabase("products");
     const storm = await startProducts(calm.url);
     const ids = await Promise.all(Array.from({ length: 10 }, () => newProduct(1_000_000, storm.db)));
@@ -198,9 +198,9 @@ describe("batches that meet in the database", () => {
     await storm.broker.stop();
     const client = new Client({ connectionString: calm.url });
     await client.connect();
-    // A session writes its counts at its end.
+    // A session reports its statistics when it ends.
     const sessions = "select from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()";
-    await until("all sessions are over", async () => (await client.query(sessions)).rowCount === 0);
+    await until("all sessions have ended", async () => (await client.query(sessions)).rowCount === 0);
     const { rows } = await client.query("select deadlocks from pg_stat_database where datname = current_database()");
     await client.end();
     await calm.drop();
@@ -217,7 +217,7 @@ const ROWS = "select state, lines, (select count(*) from stock_movements m where
 const rowsOf = (order: CreatedOrder) => db.query(`${ROWS} where order_id = $1`, [order.order_id]);
 
 describe("the events of the products service", () => {
-  it("one order.created that comes 100 times at once takes stock once and is answered RESERVED each time", async () => {
+  it("one order.created that arrives 100 times at once reserves stock once, and gets the reply RESERVED each time", async () => {
     const id = await newProduct(50);
     const order = newOrder(line(id, 3));
     await Promise.all(Array.from({ length: 100 }, () => created([order])));
@@ -231,7 +231,7 @@ describe("the events of the products service", () => {
     await soundAudit();
   });
 
-  it("an order that comes again 300 times while it waits for its turn is reserved by one transaction, and answered each time", async () => {
+  it("an order that arrives 300 more times while it waits for its turn is reserved by one transaction, with a reply each time", async () => {
     const id = await newProduct(10);
     const [first, second, order] = [newOrder(line(id, 1)), newOrder(line(id, 1)), newOrder(line(id, 1))];
     const transactions = jest.spyOn(db, "transaction");
@@ -241,7 +241,7 @@ describe("the events of the products service", () => {
       const inFlight: Promise<unknown>[] = [];
       for (const [i, one] of [first, second].entries()) {
         inFlight.push(created([one]));
-        await until("it is being reserved", () => transactions.mock.calls.length === i + 2);
+        await until("the order is being reserved", () => transactions.mock.calls.length === i + 2);
       }
       inFlight.push(...Array.from({ length: 300 }, () => created([order])));
       done = Promise.all(inFlight);
@@ -253,7 +253,7 @@ describe("the events of the products service", () => {
     expect(await quantityOf(id)).toBe(7);
   });
 
-  it("200 orders in 25 events want the last unit: one gets it, 199 are told that none is left", async () => {
+  it("200 orders in 25 events want the last unit: one gets it, 199 are rejected with none left", async () => {
     const id = await newProduct(1);
     const all = Array.from({ length: 200 }, () => newOrder(line(id, 1)));
     await Promise.all(Array.from({ length: 25 }, (_, i) => created(all.slice(i * 8, i * 8 + 8))));
@@ -267,7 +267,7 @@ describe("the events of the products service", () => {
     await stockAddsUp([id]);
   });
 
-  it("a cancel that comes before its order leaves a tombstone: the late order takes nothing and is told RELEASED", async () => {
+  it("a cancel that arrives before its order leaves a tombstone: the late order reserves nothing and gets RELEASED", async () => {
     const id = await newProduct(5);
     const order = newOrder(line(id, 2));
     await cancelled(order);
@@ -278,7 +278,7 @@ describe("the events of the products service", () => {
     expect(node.told.settled.map((o) => o.outcome)).toEqual(["RELEASED", "RELEASED"]);
   });
 
-  it("a cancel of a rejected order changes nothing and is told the rejection again, with its shortages", async () => {
+  it("a cancel of a rejected order changes nothing and gets the rejection again, with its shortages", async () => {
     const id = await newProduct(1);
     const order = newOrder(line(id, 2));
     await created([order]);
@@ -294,7 +294,7 @@ describe("the events of the products service", () => {
     expect(await everything()).toEqual(at);
   });
 
-  it("an archived product is a shortage for a new order, and takes back what an old order held", async () => {
+  it("an archived product is a shortage for a new order, and still gets back the units of an old order", async () => {
     const id = await newProduct(9);
     const [old, late] = [newOrder(line(id, 4)), newOrder(line(id, 1))];
     await created([old]);
@@ -311,7 +311,7 @@ describe("the events of the products service", () => {
     await stockAddsUp([id]);
   });
 
-  it("broken orders among good ones are refused for good, each with its reason, and hold up no other", async () => {
+  it("invalid orders among valid ones are refused permanently, each with its reason, and delay no other", async () => {
     const id = await newProduct(10);
     const [first, last] = [newOrder(line(id, 1)), newOrder(line(id, 2))];
     const broken = [
@@ -342,7 +342,7 @@ describe("the events of the products service", () => {
     expect(await quantityOf(id)).toBe(7);
   });
 
-  it("an order that only the database refuses is refused alone and not for good; the others of its event settle", async () => {
+  it("an order that only the database refuses is refused alone and not permanently; the others of its event settle", async () => {
     const id = await newProduct(10);
     const [first, twice, last] = [newOrder(line(id, 1)), newOrder(line(id, 1), line(id, 1)), newOrder(line(id, 2))];
     await created([first, twice, last]);
@@ -356,7 +356,7 @@ describe("the events of the products service", () => {
 });
 
 describe("fifty orders of a hundred lines", () => {
-  /** In the order in which they are locked. */
+  /** In locking order. */
   let ids: string[];
   let heavy: CreatedOrder[];
   beforeAll(async () => {
@@ -365,7 +365,7 @@ describe("fifty orders of a hundred lines", () => {
   beforeEach(() => {
     heavy = Array.from({ length: 50 }, () => ({ ...newOrder(...ids.map((id) => line(id, 1))), user_id: testId(1) }));
   });
-  /** Movements by transaction, oldest first. */
+  /** The movements per transaction, oldest first. */
   const transactions = (kind: "RESERVE" | "RELEASE", orders: CreatedOrder[]) =>
     db.query<{ orders: string[]; lines: number }>(
       `select json_agg(distinct order_id) as orders, count(*) as lines from stock_movements
@@ -373,7 +373,7 @@ describe("fifty orders of a hundred lines", () => {
       [kind, orders.map(({ order_id }) => order_id)],
     );
 
-  it("are reserved and given back by transactions of a thousand lines at most", async () => {
+  it("are reserved and released by transactions of at most a thousand lines", async () => {
     await created(heavy);
     await cancelled(...heavy);
     for (const kind of ["RESERVE", "RELEASE"] as const) {
@@ -384,7 +384,7 @@ describe("fifty orders of a hundred lines", () => {
     await stockAddsUp(ids);
   });
 
-  /** @param meanwhile while the first of them wait for a product that somebody has locked */
+  /** @param meanwhile runs while the first orders wait for a locked product */
   async function whileLocked(meanwhile: () => Promise<unknown>): Promise<void> {
     const other = new Client({ connectionString: database.url });
     await other.connect();
@@ -397,12 +397,12 @@ describe("fifty orders of a hundred lines", () => {
       await until("a batch waits for the product", async () => (await db.query(waiting)).length === 1);
       await meanwhile();
     } finally {
-      await other.end(); // and with it the lock
+      await other.end(); // also releases the lock
     }
     await emitted;
   }
 
-  it("of one buyer wait: another's large order is reserved with the next of them", async () => {
+  it("of one buyer are waiting: another buyer's large order is reserved with the next of them", async () => {
     const large = { ...newOrder(...ids.slice(0, 9).map((id) => line(id, 1))), user_id: testId(2) };
     const emitted: Promise<unknown>[] = [];
     await whileLocked(() => Promise.resolve(emitted.push(created([large]))));
@@ -412,7 +412,7 @@ describe("fifty orders of a hundred lines", () => {
     expect(written.length).toBeGreaterThanOrEqual(5);
   });
 
-  it("came in an event each: another's large order that came last is not reserved last", async () => {
+  it("arrived in separate events: another buyer's large order that came last is not reserved last", async () => {
     const hundred = [...heavy, ...heavy.map(({ lines }) => ({ ...newOrder(...lines), user_id: testId(1) }))];
     const large = { ...newOrder(...ids.slice(0, 9).map((id) => line(id, 1))), user_id: testId(2) };
     heavy = hundred.splice(0, 1);
@@ -422,7 +422,7 @@ describe("fifty orders of a hundred lines", () => {
     expect(node.told.settled.findIndex(({ order_id }) => order_id === large.order_id)).toBeLessThan(50);
   });
 
-  it("wait for a product: orders of eight lines are reserved meanwhile", async () => {
+  it("are waiting for a product: orders of eight lines are reserved meanwhile", async () => {
     const small = { ...newOrder(...ids.slice(1, 9).map((id) => line(id, 1))), user_id: testId(2) };
     await whileLocked(async () => {
       await created([small]);
@@ -431,7 +431,7 @@ describe("fifty orders of a hundred lines", () => {
   });
 });
 
-describe("a database that is away", () => {
+describe("an unavailable database", () => {
   let away: Line;
   let remote: Awaited<ReturnType<typeof startProducts>>;
   let id: string;
@@ -441,20 +441,20 @@ describe("a database that is away", () => {
     id = await newProduct(10);
   });
   afterAll(async () => {
-    away.cut(); // what hangs would not let the pool close
+    away.cut(); // a hanging connection would keep the pool from closing
     await remote.broker.stop();
     await away.close();
   });
 
   it.each([
     ["refuses connections", () => away.refuse()],
-    ["hangs, so that its answers never come", () => away.freeze()],
+    ["hangs, so that its responses never arrive", () => away.freeze()],
   ])(
-    "%s: nothing is said but of what is broken, for silence is no refusal; when it is back the repeated event is answered",
+    "%s: only an invalid order is refused, since an outage is no refusal; afterwards the repeated event gets its reply",
     async (_how, fail) => {
       const order = newOrder(line(id, 1));
       Object.assign(remote.told, { settled: [], refused: [] });
-      await remote.broker.emit("order.cancelled", { orders: [{ order_id: newId() }] }); // now a connection is open
+      await remote.broker.emit("order.cancelled", { orders: [{ order_id: newId() }] }); // opens a connection
       expect(remote.told.settled).toHaveLength(1);
       Object.assign(remote.told, { settled: [], refused: [] });
       fail();

@@ -15,7 +15,7 @@ let shop: Shop;
 beforeEach(async () => (shop = await startShop({ nodes: [["products"], ["users"]] })));
 afterEach(() => shop.stop());
 
-/** What is said of it, and what is on sale then. */
+/** The printed output, and the products on sale afterwards. */
 async function fill(products: number, password?: string): Promise<{ said: string[]; items: Product[] }> {
   const said: string[] = [];
   await fillCatalogue(shop.node("users"), { products, password, log: (line) => void said.push(line) });
@@ -24,7 +24,7 @@ async function fill(products: number, password?: string): Promise<{ said: string
 const onSale = async (): Promise<Product[]> => (await call(shop.node("products"), list, { limit: 100 })).items;
 
 describe("the demo catalogue", () => {
-  it("is the same every time, without a twin, and keeps the contract, as far as it may go", () => {
+  it("is the same every time, without duplicates, and keeps the contract up to its maximum size", () => {
     const all = Array.from({ length: 20_000 }, (_, n) => demoProduct(n));
     expect(all.filter((product) => check(create.params, product).length > 0)).toEqual([]);
     for (const key of ["name", "sku"] as const) expect(new Set(all.map((product) => product[key])).size).toBe(all.length);
@@ -33,7 +33,7 @@ describe("the demo catalogue", () => {
     expect(check(create.params, demoProduct(999_999))).toEqual([]);
   });
 
-  it("is put on sale by a new seller, whose password is told once; filled again, nothing is added", async () => {
+  it("is put on sale by a new seller, whose password is printed once; filled again, nothing is added", async () => {
     const { said, items } = await fill(30);
     expect(items.map(({ sku }) => sku).sort()).toEqual(Array.from({ length: 30 }, (_, n) => demoProduct(n).sku));
     const [, email = "", password = ""] = /^The demo seller is (\S+), with the password (\S+)$/.exec(said[0] ?? "") ?? [];
@@ -45,7 +45,7 @@ describe("the demo catalogue", () => {
     expect(await fill(30)).toEqual({ said: ["Nothing to add: 30 demo products exist already."], items });
   });
 
-  it("goes on where it was broken off, for the same seller, and leaves the products of others alone", async () => {
+  it("continues where it was interrupted, for the same seller, and leaves the products of others alone", async () => {
     const somebody = { meta: { user: { id: testId(77) } } };
     await call(shop.node("products"), create, { name: "Mine", price: 1, quantity: 1, description: MARK }, somebody);
     const { said, items } = await fill(7, "a password of mine");
@@ -59,7 +59,7 @@ describe("the demo catalogue", () => {
     expect(more.items).toHaveLength(41);
   });
 
-  it("tells how far it is where it is large, and finds all of it again", async () => {
+  it("reports its progress if it is large, and recognises all of it again", async () => {
     const { said } = await fill(2_100);
     expect(said.slice(1, -1)).toEqual(["1008 of 2100 …", "2000 of 2100 …"]);
     expect((await fill(2_100)).said).toEqual(["Nothing to add: 2100 demo products exist already."]);
@@ -80,7 +80,7 @@ describe("npm run seed", () => {
       },
     });
 
-  it("fills the databases that are named and ends with exit code 0", async () => {
+  it("fills the configured databases and exits with code 0", async () => {
     const { stdout, stderr } = await run("--products", "12");
     expect(stderr).toBe("");
     expect(stdout).toMatch(/^The demo seller is \S+, with the password \S+\n12 products were added .*\n$/);
@@ -88,12 +88,12 @@ describe("npm run seed", () => {
     expect((await run("--products", "12")).stdout).toBe("Nothing to add: 12 demo products exist already.\n");
   });
 
-  it("that is interrupted ends at once, with exit code 0, and goes on the next time", async () => {
+  it("that is interrupted exits at once, with code 0, and continues the next time", async () => {
     const running = run("--products", "500000");
     await until("some are on sale", async () => (await onSale()).length > 0);
     running.child.kill("SIGINT");
     const { stdout, stderr } = await running;
-    expect(stderr).not.toMatch(/ERROR|failed/); // that it waits for what is under way, it may say
+    expect(stderr).not.toMatch(/ERROR|failed/); // it may log that it waits for requests in flight
     expect(stdout).not.toContain("are put on sale");
     expect((await run("--products", "1")).stdout).toMatch(/^Nothing to add/);
   });

@@ -9,7 +9,7 @@ import { until } from "../support/amqp";
 import { Client, type Answer } from "../support/client";
 import { startShop, urlOf, type Shop } from "../support/shop";
 
-/** Two gateways and two nodes of users: whatever one does holds at the other. */
+/** Two gateways and two users nodes, so that changes by one must take effect at the other. */
 let shop: Shop;
 let gateways: Client[];
 
@@ -50,7 +50,7 @@ const refresh = ({ refresh_token }: Session): Promise<Answer<Session>> => anywhe
 const logOut = (refresh_token: string): Promise<Answer> => anywhere().post("/logout", { refresh_token });
 const refusal = ({ status, body }: Answer): unknown => [status, body["code"]];
 
-/** A token is asked for until it is refused; the API promises 2 s. */
+/** Waits until an access token is refused; the API promises 2 s. */
 async function expectEnded({ access_token }: Session): Promise<void> {
   for (const gateway of gateways)
     await until(
@@ -64,7 +64,7 @@ async function expectAlive({ access_token }: Session): Promise<void> {
 }
 
 describe("a refresh token", () => {
-  it("gives a new pair, again and again, of one session", async () => {
+  it("is exchanged for a new pair of the same session, repeatedly", async () => {
     let session = await logIn(await register());
     const id = (token: string) => (jwt.decode(token) as { sid: string }).sid;
     const first = id(session.access_token);
@@ -84,7 +84,7 @@ describe("a refresh token", () => {
     }
   });
 
-  it("that comes a second time → 401, and its whole family ends, access tokens too", async () => {
+  it("that is used a second time → 401, and its whole family is revoked, including access tokens", async () => {
     const first = await logIn(await register());
     const { body: second } = await refresh(first);
     const again = await refresh(first);
@@ -94,7 +94,7 @@ describe("a refresh token", () => {
     for (const session of [first, second]) await expectEnded(session);
   });
 
-  it("that comes ten times at once works at most once, and nothing of it goes on", async () => {
+  it("that is used ten times at once works at most once, and its session ends", async () => {
     const session = await logIn(await register());
     const answers = await Promise.all(Array.from({ length: 10 }, () => refresh(session)));
     const good = answers.filter(({ status }) => status === 200);
@@ -102,7 +102,7 @@ describe("a refresh token", () => {
     expect(refusal(await refresh(good[0]!.body))).toEqual([401, "INVALID_REFRESH_TOKEN"]);
   });
 
-  it("that has expired → 401; each renewal puts that off", async () => {
+  it("that has expired → 401; each refresh extends the expiry", async () => {
     const person = await register();
     const { body: session } = await refresh(await logIn(person));
     const ends =
@@ -112,20 +112,20 @@ describe("a refresh token", () => {
     expect(refusal(await refresh(session))).toEqual([401, "INVALID_REFRESH_TOKEN"]);
   });
 
-  it("is no access token, nor the reverse", async () => {
+  it("is not accepted as an access token, nor the reverse", async () => {
     const session = await logIn(await register());
     expect(refusal(await anywhere().get("/me", { token: session.refresh_token }))).toEqual([401, "UNAUTHENTICATED"]);
     expect(refusal(await refresh({ ...session, refresh_token: session.access_token }))).toEqual([401, "INVALID_REFRESH_TOKEN"]);
     await expectAlive(session);
   });
 
-  it("that nobody has given, or is none → 401 or 422", async () => {
+  it("that was never issued, or is malformed → 401 or 422", async () => {
     expect(refusal(await refresh({ access_token: "", refresh_token: "x".repeat(43) }))).toEqual([401, "INVALID_REFRESH_TOKEN"]);
     for (const body of [{}, { refresh_token: "" }, { refresh_token: 7 }, { refresh_token: "a\0" }, { refresh_token: "a", role: "admin" }])
       expect(refusal(await anywhere().post("/token/refresh", body))).toEqual([422, "VALIDATION_ERROR"]);
   });
 
-  it("is kept as a hash alone", async () => {
+  it("is stored only as a hash", async () => {
     const { refresh_token } = await logIn(await register());
     const rows = await inUsers<object>("select t.*, s.* from refresh_tokens t join sessions s on s.id = session_id");
     expect(JSON.stringify(rows)).not.toContain(refresh_token);
@@ -133,7 +133,7 @@ describe("a refresh token", () => {
   });
 });
 
-describe("while sixteen sessions of a person refresh without a pause", () => {
+describe("while sixteen sessions of a user refresh without a pause", () => {
   const work = new Set<Promise<void>>();
   let isOver: boolean;
   let refreshed: number;
@@ -152,7 +152,7 @@ describe("while sixteen sessions of a person refresh without a pause", () => {
     [isOver, refreshed, person] = [false, 0, await register()];
     const sessions = await Promise.all(Array.from({ length: 16 }, () => logIn(person)));
     for (const session of sessions) work.add(keepRefreshing(session));
-    await until("all of them are at it", () => refreshed > 160);
+    await until("all of them are refreshing", () => refreshed > 160);
   });
   afterEach(async () => {
     isOver = true;
@@ -160,17 +160,17 @@ describe("while sixteen sessions of a person refresh without a pause", () => {
     work.clear();
   });
 
-  it("an admin disables the account within 2 s, and none of them goes on", async () => {
+  it("an admin can disable the account within 2 s, and all sessions end", async () => {
     const [{ id }] = (await inUsers<{ id: string }>("select id from users where email = $1", [person.email])) as [{ id: string }];
     const start = performance.now();
     await call(shop.node("users"), disable, { id }, asSystem());
     expect(performance.now() - start).toBeLessThan(2_000);
     const before = refreshed;
-    await Promise.all(work); // each ends at its first refusal
-    expect(refreshed - before).toBeLessThanOrEqual(16); // responses that were on their way
+    await Promise.all(work); // each loop ends at its first refusal
+    expect(refreshed - before).toBeLessThanOrEqual(16); // responses that were in flight
   });
 
-  it("they set a new password", async () => {
+  it("the user can set a new password", async () => {
     const session = await logIn(person);
     const passwords = { current_password: person.password, new_password: "another horse" };
     expect((await anywhere().request("PUT", "/me/password", passwords, { token: session.access_token })).status).toBe(204);
@@ -178,7 +178,7 @@ describe("while sixteen sessions of a person refresh without a pause", () => {
 });
 
 describe("logout", () => {
-  it("ends that session within 2 s at every gateway, and no other of that person", async () => {
+  it("ends that session within 2 s at every gateway, and no other session of the user", async () => {
     const person = await register();
     const [here, there] = [await logIn(person), await logIn(person)];
     await expectAlive(here);
@@ -189,7 +189,7 @@ describe("logout", () => {
     expect((await refresh(there)).status).toBe(200);
   });
 
-  it("by a refresh token that was used ends the session as well; an unknown one, or a second time → 204", async () => {
+  it("with a used refresh token ends the session as well; with an unknown one, or a second time → 204", async () => {
     const first = await logIn(await register());
     const { body: second } = await refresh(first);
     for (const token of [first.refresh_token, first.refresh_token, "unknown", second.access_token])
@@ -198,7 +198,7 @@ describe("logout", () => {
   });
 });
 
-it("the 101st session of a person ends the oldest one, and no other", async () => {
+it("the 101st session of a user ends the oldest one, and no other", async () => {
   const [person, neighbour] = [await register(), await register()];
   const [first, second, other] = [await logIn(person), await logIn(person), await logIn(neighbour)];
   await inUsers(
@@ -215,7 +215,7 @@ it("the 101st session of a person ends the oldest one, and no other", async () =
   for (const session of [second, last, other]) await expectAlive(session);
 });
 
-it("what a gateway has heard while the database's clock was an hour ahead hides nothing that ends after it was set back", async () => {
+it("after the database's clock, which was an hour ahead, is set back, gateways still notice sessions that end", async () => {
   const session = await logIn(await register());
   const { sid, sub } = jwt.decode(session.access_token) as { sid: string; sub: string };
   expect((await logOut(session.refresh_token)).status).toBe(204);
@@ -225,7 +225,7 @@ it("what a gateway has heard while the database's clock was an hour ahead hides 
   expect(roles?.map(({ user }) => user)).toContain(sub);
 });
 
-it("ten thousand sessions that end at one moment do not hide those that end after them", async () => {
+it("ten thousand sessions that end at the same moment do not hide later ones", async () => {
   const person = await register();
   await inUsers(
     `insert into sessions (user_id, expires_at, ended_at) select id, now() + interval '1 day', now() from users, generate_series(1, 10001)
@@ -242,7 +242,7 @@ describe("a new password", () => {
   const change = (session: Session, current_password: string, new_password: string): Promise<Answer> =>
     anywhere().request("PUT", "/me/password", { current_password, new_password }, { token: session.access_token });
 
-  it("ends all other sessions of that person; the one that set it goes on, and the old password is none any more", async () => {
+  it("ends all other sessions of the user; the session that set it continues, and the old password no longer works", async () => {
     const person = await register();
     const [mine, other] = [await logIn(person), await logIn(person)];
     const neighbour = await logIn(await register());
@@ -265,7 +265,7 @@ describe("a new password", () => {
     await logIn(person);
   });
 
-  it("that is being written while somebody logs in with the old one: they get nothing", async () => {
+  it("that is being written during a login with the old one: the login fails", async () => {
     const person = await register();
     const database = new Postgres(shop.databases.users.url);
     await database.connect();
@@ -283,7 +283,7 @@ describe("a new password", () => {
     expect(refusal(await login)).toEqual([401, "INVALID_CREDENTIALS"]);
   });
 
-  it("twice at once with one current password: one is set", async () => {
+  it("set twice at once with the same current password: only one succeeds", async () => {
     const person = await register();
     const session = await logIn(person);
     const statuses = await Promise.all(["first horse", "second horse"].map((password) => change(session, person.password, password)));
@@ -298,10 +298,10 @@ describe("signing keys", () => {
   const age = (kid: string, seconds: number) =>
     inUsers("update signing_keys set created_at = now() - $2 * interval '1 second' where kid = $1", [kid, seconds]);
   const rotate = async (at_once = false): Promise<string> => (await call(shop.node("users"), rotateKeys, { at_once }, asSystem())).kid;
-  /** Nodes read the keys again after a few seconds. */
+  /** Nodes reload the keys after a few seconds. */
   const eventually = (what: string, condition: () => Promise<boolean>) => until(what, condition, 15_000);
 
-  it("a new one is told before it signs; the old one's tokens are good while they live, and not after", async () => {
+  it("a new one is published before it signs; the old one's tokens are valid until they expire, and not after", async () => {
     const person = await register();
     const before = await logIn(person);
     const old = kidOf(before);
@@ -322,11 +322,11 @@ describe("signing keys", () => {
     expect((await refresh(before)).status).toBe(200);
   }, 60_000);
 
-  it("know the longest life of their tokens: after ACCESS_TOKEN_TTL was lowered, what has ended or changed is told as long", async () => {
+  it("store the longest TTL of their tokens: after ACCESS_TOKEN_TTL was lowered, ended sessions and changed roles are reported for that long", async () => {
     const person = await register();
     const session = await logIn(person);
     const { sid, sub } = jwt.decode(session.access_token) as { sid: string; sub: string };
-    await inUsers("update signing_keys set token_ttl = 5000"); // by a node with such a TTL
+    await inUsers("update signing_keys set token_ttl = 5000"); // as written by a node with that TTL
     expect((await logOut(session.refresh_token)).status).toBe(204);
     await inUsers("update sessions set ended_at = now() - interval '1000 s' where id = $1", [sid]);
     await inUsers("update users set role_changed_at = now() - interval '1000 s' where id = $1", [sub]);
@@ -336,7 +336,7 @@ describe("signing keys", () => {
     expect(roles?.find(({ user }) => user === sub)?.until).toBeGreaterThan(now + 3_990);
   });
 
-  it("learn the TTL of a node before it signs with them; until then they are kept as long as it says", async () => {
+  it("store a node's TTL before it signs with them; until then they are kept for as long as that TTL", async () => {
     const next = await rotate();
     await age(next, 700);
     await inUsers("update signing_keys set token_ttl = 0"); // as made by a node of an earlier version
@@ -350,7 +350,7 @@ describe("signing keys", () => {
     });
   }, 30_000);
 
-  it("that are withdrawn at once end every access token, and no session", async () => {
+  it("that are withdrawn at once invalidate every access token, and end no session", async () => {
     const session = await logIn(await register());
     const kid = await rotate(true);
     for (const gateway of gateways)
@@ -361,7 +361,7 @@ describe("signing keys", () => {
     await expectAlive((await refresh(session)).body);
   }, 60_000);
 
-  it("are made anew after a month, by one node alone", async () => {
+  it("are renewed after a month, by a single node", async () => {
     const [{ kid }] = (await inUsers<{ kid: string }>("select kid from signing_keys")) as [{ kid: string }];
     await age(kid, 31 * 86_400);
     await eventually("there is a second one", async () => (await told()).length === 2);
@@ -369,14 +369,14 @@ describe("signing keys", () => {
   }, 60_000);
 });
 
-it("what is over is forgotten, and nothing else", async () => {
+it("only expired rows are deleted", async () => {
   const person = await register();
   const [gone, kept, late] = [await logIn(person), await logIn(person), await logIn(person)];
   const idOf = ({ access_token }: Session): string => (jwt.decode(access_token) as { sid: string }).sid;
   const expire = (session: Session, ago: string) =>
     inUsers("update sessions set expires_at = now() - $2::interval where id = $1", [idOf(session), ago]);
   await expire(gone, "25 hours");
-  await expire(late, "1 day"); // an access token may live as long
+  await expire(late, "1 day"); // an access token may be valid that long
   const { body: next } = await refresh(kept);
   const old = "update refresh_tokens set used_at = used_at - interval '31 days' where session_id = $1";
   await inUsers(old, [idOf(kept)]);
@@ -385,11 +385,11 @@ it("what is over is forgotten, and nothing else", async () => {
   expect(await inUsers("select from sessions where id = any($1::uuid[])", [[idOf(gone), idOf(kept), idOf(late)]])).toHaveLength(2);
   expect(await inUsers("select from login_attempts where subject = any('{old,new}'::bytea[])")).toHaveLength(1);
   expect(await inUsers("select from refresh_tokens where session_id = $1", [idOf(kept)])).toHaveLength(1);
-  expect(refusal(await refresh(kept))).toEqual([401, "INVALID_REFRESH_TOKEN"]); // as one that nobody knows
+  expect(refusal(await refresh(kept))).toEqual([401, "INVALID_REFRESH_TOKEN"]); // like an unknown token
   expect((await refresh(next)).status).toBe(200);
 });
 
-it("a session with more tokens than a statement deletes is forgotten in pieces, and so are those after it", async () => {
+it("a session with more tokens than a statement deletes is deleted in steps, and so are later ones", async () => {
   const person = await register();
   const [many, few] = [await logIn(person), await logIn(person)].map(
     ({ access_token }) => (jwt.decode(access_token) as { sid: string }).sid,
@@ -399,7 +399,7 @@ it("a session with more tokens than a statement deletes is forgotten in pieces, 
     "insert into refresh_tokens (hash, session_id, used_at) select sha256(i::text::bytea), $1, now() from generate_series(1, 25000) as i",
     [many],
   );
-  // In place of the time-out of a statement.
+  // Stands for a statement's time-out.
   await inUsers(
     `create function refuse_many() returns trigger language plpgsql as $$ begin
        if (select count(*) from gone) > 10000 then raise 'too many at once'; end if; return null; end $$`,
@@ -414,12 +414,12 @@ it("a session with more tokens than a statement deletes is forgotten in pieces, 
   expect(await inUsers("select from refresh_tokens where session_id = any($1::uuid[])", [[many, few]])).toHaveLength(0);
 }, 20_000);
 
-/** Last: nothing of users answers afterwards. */
-it("where users is away, tokens count as before", async () => {
+/** Must be the last test, since users is unavailable afterwards. */
+it("while users is unavailable, tokens stay valid", async () => {
   const session = await logIn(await register());
   await expectAlive(session);
   await Promise.all(shop.nodes.slice(2).map((node) => node.stop()));
   for (const gateway of gateways)
-    expect(refusal(await gateway.get("/orders", { token: session.access_token }))).toEqual([503, "SERVICE_UNAVAILABLE"]); // nobody hosts orders here
+    expect(refusal(await gateway.get("/orders", { token: session.access_token }))).toEqual([503, "SERVICE_UNAVAILABLE"]); // no orders node here
   expect(refusal(await anywhere().get("/orders", { token: "none" }))).toEqual([401, "UNAUTHENTICATED"]);
 });

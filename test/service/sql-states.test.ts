@@ -15,15 +15,15 @@ import { startShop, type Shop } from "../support/shop";
 import { startStandby } from "../support/standby";
 
 /*
- * What becomes of connections, requests and outbox rows, for each SQLSTATE, raised by a server.
+ * The effect of each SQLSTATE, raised by a server, on connections, requests and outbox rows.
  */
 
-/** docs/decisions/19-sqlstates.md, once more: the test must not learn from the table that it tests. */
+/** Repeats docs/decisions/19-sqlstates.md, since the test must not use the table that it tests. */
 const DATA = /^2[23]/;
 const TRANSIENT = /^(08|25006|25P0[234]|26|28|3D|3F|40|42P01|42703|42704|42883|42501|42P05|53|55|57|58|F0|HV|XX)/;
 const DROPPED = /^(08|25|26|40003|42P05|57P|XX)/;
 
-/** One of each row of the table, and some of neither PostgreSQL's list nor the table. */
+/** One code from each row of the table, and some that are in neither PostgreSQL's list nor the table. */
 const ONE_OF_EACH = [
   ...appendixA().filter((code, i, all) => all.findIndex((one) => one.startsWith(code.slice(0, 2))) === i),
   ...["25006", "25P02", "25P03", "25P04", "40001", "40P01", "40003", "42601", "42P01", "42703", "42704", "42883", "42501", "42P05"],
@@ -65,7 +65,7 @@ describe("each SQLSTATE of PostgreSQL's list", () => {
     response: isTransient(code) ? "SERVICE_UNAVAILABLE" : "INTERNAL_ERROR",
   }));
 
-  it("has the response of the table, and keeps or drops its connection of the main pool", async () => {
+  it("has the table's response, and keeps or drops its connection of the main pool", async () => {
     const seen = [];
     for (const code of codes) {
       const before = await mainPid();
@@ -105,7 +105,7 @@ describe("each SQLSTATE of PostgreSQL's list", () => {
   });
 });
 
-it("a request on which the database raises one is answered 503 with Retry-After where it is transient, else 500, and its transaction leaves nothing", async () => {
+it("a request that fails with one gets 503 with Retry-After if it is transient, otherwise 500, and its transaction leaves nothing", async () => {
   await database.query(
     `create function raise_name() returns trigger language plpgsql as $$ begin raise exception 'raised' using errcode = new.name; end $$;
      create trigger raise_name before insert on products for each row when (new.description = 'raises') execute function raise_name()`,
@@ -144,7 +144,7 @@ describe("an outbox row whose order products can't reserve", () => {
   afterAll(() => database.query("drop trigger raise_fault on reservations; drop table faults"));
 
   const triesOf = async () => Number((await database.query<{ n: string }>("select nextval('tries') as n")).rows[0]!.n);
-  /** @returns the id of an order on which the database raises this code, as long as `units` is in `faults` */
+  /** @returns the id of an order for which the database raises this code while `units` is in `faults` */
   async function orderRaising(code: string, units: number): Promise<string> {
     await database.query("insert into faults values ($1, $2)", [units, code]);
     const before = await triesOf();
@@ -156,40 +156,40 @@ describe("an outbox row whose order products can't reserve", () => {
   const isConfirmed = async (id: string) =>
     (await rowsOf([id]))[0]?.state === "SETTLED" && (await seller.decided(id))["status"] === "CONFIRMED";
 
-  it("is parked after ten refusals where its data break a rule", async () => {
+  it("is parked after ten refusals if its data violate a rule", async () => {
     const ids = [await orderRaising("22003", 1), await orderRaising("23514", 2)];
-    await until("both are parked", async () => (await rowsOf(ids)).every(({ state }) => state === "PARKED"));
+    await until("both rows are parked", async () => (await rowsOf(ids)).every(({ state }) => state === "PARKED"));
     expect((await rowsOf(ids)).map(({ refusals }) => refusals)).toEqual([10, 10]);
   });
 
-  it("is refused by no other SQLSTATE, and settled once the database is right again", async () => {
+  it("is refused for no other SQLSTATE, and settled once the database has recovered", async () => {
     const refused: unknown[] = [];
     for (const [i, code] of ONE_OF_EACH.filter((one) => !DATA.test(one)).entries()) {
       const id = await orderRaising(code, i + 10);
-      await until("it is published again", async () => (await rowsOf([id]))[0]!.attempts > 1);
+      await until("the row is published again", async () => (await rowsOf([id]))[0]!.attempts > 1);
       refused.push(...(await rowsOf([id])).filter(({ refusals, state }) => refusals > 0 || state !== "PENDING"));
       await database.query("delete from faults where code = $1", [code]);
-      await until(`it is confirmed after ${code}`, () => isConfirmed(id));
+      await until(`the order is confirmed after ${code}`, () => isConfirmed(id));
     }
     expect(refused).toEqual([]);
   });
 
-  it.each(["XX001", "58030", "99999", "42601"])("holds up no other, where that may be of one order alone (%s)", async (code) => {
+  it.each(["XX001", "58030", "99999", "42601"])("doesn't delay others if the error may be caused by one order (%s)", async (code) => {
     const unlucky = await orderRaising(code, 3);
     const others = await Promise.all([...Array(20).keys()].map(async () => String((await seller.order(product, 4)).body["id"])));
     for (const id of others) expect((await seller.decided(id))["status"]).toBe("CONFIRMED");
     await database.query("delete from faults where units = 3");
-    await until("it is confirmed, too", () => isConfirmed(unlucky));
+    await until("the order is confirmed, too", () => isConfirmed(unlucky));
   });
 });
 
-describe("a prepared statement whose result has other columns since a migration", () => {
-  const READ = "select * from changing"; // as nothing of ours may
+describe("a prepared statement whose result columns were changed by a migration", () => {
+  const READ = "select * from changing"; // which no statement of the shop may use
   beforeEach(() => database.query("drop table if exists changing; create table changing as select 1 as a"));
   afterAll(() => database.query("drop table if exists changing"));
   const addColumn = () => database.query("alter table changing add column b int");
 
-  it("is run unprepared at once, and its connection is dropped", async () => {
+  it("is executed unprepared at once, and its connection is dropped", async () => {
     const before = await mainPid();
     expect(await products.db.query(READ)).toEqual([{ a: 1 }]);
     await addColumn();
@@ -197,7 +197,7 @@ describe("a prepared statement whose result has other columns since a migration"
     expect(await mainPid()).not.toBe(before);
   });
 
-  it("makes its transaction be done again, once, although all connections have it", async () => {
+  it("leads to one retry of its transaction, although all connections have prepared it", async () => {
     await Promise.all(
       [...Array(10).keys()].map(() => products.db.transaction((query) => query(READ).then(() => query("select pg_sleep(0.2)")))),
     );
@@ -210,7 +210,7 @@ describe("a prepared statement whose result has other columns since a migration"
     expect([rows, times]).toEqual([[{ a: 1, b: null }], 2]);
   });
 
-  it("is run unprepared on a connection of lists, which is dropped", async () => {
+  it("is executed unprepared on a connection of lists, which is dropped", async () => {
     const read = () => products.lists.read((db) => db.query(READ));
     const before = await listPid();
     expect(await read()).toEqual([{ a: 1 }]);
@@ -219,7 +219,7 @@ describe("a prepared statement whose result has other columns since a migration"
     expect(await listPid()).not.toBe(before);
   });
 
-  it("is run unprepared where the session has lost it", async () => {
+  it("is executed unprepared if the session has lost it", async () => {
     expect(await products.db.query(READ)).toEqual([{ a: 1 }]);
     const before = await mainPid();
     await products.db.adhoc("deallocate all");
@@ -251,7 +251,7 @@ it("columns that are added to every table fail no request", async () => {
       if (status >= 400) statuses.set(`${method} ${path}`, status);
     });
   };
-  for (let round = 0; round < 3; round++) await Promise.all(everything()); // everything is prepared on several connections
+  for (let round = 0; round < 3; round++) await Promise.all(everything()); // prepares everything on several connections
   const users = new Postgres(shop.databases.users.url);
   await users.connect();
   const tables = async (client: Postgres) =>
@@ -271,7 +271,7 @@ it("columns that are added to every table fail no request", async () => {
   expect((await seller.decided(id))["status"]).toBe("CONFIRMED");
 });
 
-describe("a database that is read-only for a while", () => {
+describe("a temporarily read-only database", () => {
   const reconnect = (client: Postgres) =>
     client.query("select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()");
   const setReadOnly = async (client: Postgres, isReadOnly: boolean): Promise<void> => {
@@ -279,17 +279,17 @@ describe("a database that is read-only for a while", () => {
     await client.query(
       `alter database ${name} ${isReadOnly ? "set default_transaction_read_only = on" : "reset default_transaction_read_only"}`,
     );
-    if (isReadOnly) await reconnect(client); // as after a failover: sessions that were open before would go on writing
+    if (isReadOnly) await reconnect(client); // as after a failover, since open sessions could still write
   };
 
-  /** The checks of /health that fail. */
+  /** The failing checks of /health. */
   async function failing(): Promise<[status: number, checks: unknown[]]> {
     const { status, body } = await seller.get("/health");
     return [status, (body["checks"] as { ok: boolean }[]).filter(({ ok }) => !ok)];
   }
 
   it.each(["orders", "products"] as const)(
-    "%s: orders get 503, reads go on, /health says so, nothing is parked, and within 5 s all is as before",
+    "%s: orders get 503, reads still work, /health reports it, nothing is parked, and it recovers within 5 s",
     async (which) => {
       const client = which === "orders" ? orders : database;
       const product = await seller.createProduct({ quantity: 1_000 });
@@ -310,7 +310,7 @@ describe("a database that is read-only for a while", () => {
       expect((await seller.get(`/orders/${String(order["id"])}`)).status).toBe(200);
       expect((await seller.get("/products")).status).toBe(200);
       expect(await failing()).toEqual([503, [{ name: `${which} database`, ok: false, detail: "the database takes no writes" }]]);
-      expect((await seller.get("/health/ready")).status).toBe(200); // this gateway serves
+      expect((await seller.get("/health/ready")).status).toBe(200); // this gateway still serves requests
       await setReadOnly(client, false);
       let good = 0;
       await until(
@@ -335,14 +335,14 @@ describe("a database that is read-only for a while", () => {
     },
   );
 
-  /** By the tests before. */
+  /** Rows parked by earlier tests. */
   let parked = 0;
   beforeAll(async () => {
     parked = (await orders.query("select from outbox where state = 'PARKED'")).rowCount ?? 0;
   });
 });
 
-it("a hot standby is refused with a transient error, by either pool", async () => {
+it("a hot standby is refused with a transient error, in either pool", async () => {
   const folder = await mkdtemp(path.join(tmpdir(), "shop-test-standby-"));
   const primary = await startEmbeddedPostgres({ dataDir: path.join(folder, "primary"), databases: [], settings: { fsync: "off" } });
   const standby = await startStandby(path.join(folder, "primary/postgres"), primary.url("postgres"), folder);

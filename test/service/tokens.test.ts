@@ -10,7 +10,7 @@ import type { Answer, Client } from "../support/client";
 import { misspelled, testId, UUID_V7 } from "../support/ids";
 import { ADMIN, startShop, type Shop } from "../support/shop";
 
-/** Two nodes of users start together on an empty database; the gateway is a third node. */
+/** Two users nodes start together on an empty database; the gateway is a third node. */
 let shop: Shop;
 let nobody: Client;
 let me: Client;
@@ -50,7 +50,7 @@ const expectUnauthenticated = ({ status, headers, body }: Answer): void => {
 it("tokens with unknown key ids → 401, and one look-up for all of them", async () => {
   const forged = Array.from({ length: 50 }, (_, i) => forge({ header: { kid: `made-up-${i}` } }));
   (await Promise.all(forged.map((token) => nobody.get("/me", { token })))).forEach(expectUnauthenticated);
-  expect(lookups).toBe(1); // the first of this gateway
+  expect(lookups).toBe(1); // the first look-up of this gateway
   (await Promise.all(forged.map((token) => nobody.get("/me", { token })))).forEach(expectUnauthenticated);
   expect((await me.get("/me")).status).toBe(200);
   expect(lookups).toBe(1);
@@ -70,7 +70,7 @@ interface Forgery {
   signed?: (input: string) => Buffer;
 }
 
-/** A token as users makes it, but for what is said. */
+/** A token like those of users, except for the given parts. */
 function forge({ header = {}, claims = {}, signed = rs256(key.private_key) }: Forgery = {}): string {
   const base = {
     role: "user",
@@ -85,7 +85,7 @@ function forge({ header = {}, claims = {}, signed = rs256(key.private_key) }: Fo
   return `${input}.${signed(input).toString("base64url")}`;
 }
 
-it("a token that is forged with our own key and differs in nothing → 200", async () => {
+it("a token that is forged with our own key without a difference → 200", async () => {
   expect((await nobody.get("/me", { token: forge() })).body["id"]).toBe(myId);
 });
 
@@ -100,7 +100,7 @@ const WRONG: Readonly<Record<string, readonly unknown[]>> = {
   jti: [undefined, null, "", 1],
   sid: [undefined, null, "", 1, "a session"],
 };
-/** What a library might take a public key for, if it were made to check an HMAC. */
+/** Forms of a public key that a library might use as an HMAC secret. */
 const SECRETS: Readonly<Record<string, () => string | Buffer>> = {
   "the public key as PEM": () => spki().export({ type: "spki", format: "pem" }),
   "the public key as PKCS 1": () => spki().export({ type: "pkcs1", format: "pem" }),
@@ -115,8 +115,8 @@ const ATTACKS: Readonly<Record<string, () => Forgery>> = {
   "no signature": () => ({ signed: unsigned }),
   "RS512 by the right key": () => ({ header: { alg: "RS512" }, signed: (input) => sign("sha512", Buffer.from(input), key.private_key) }),
   "PS256 by the right key": () => ({ header: { alg: "PS256" }, signed: pss }),
-  "the right key id and another's key": () => ({ signed: rs256(attacker.privateKey) }),
-  "claims that are no JSON, signed by nobody": () => ({ claims: "not JSON", signed: unsigned }),
+  "the right key id, signed by another key": () => ({ signed: rs256(attacker.privateKey) }),
+  "claims that are no JSON, unsigned": () => ({ claims: "not JSON", signed: unsigned }),
 };
 const each = (what: string, values: readonly unknown[], forgery: (value: unknown) => Forgery) =>
   values.map((value) => [`${what} ${JSON.stringify(value)}`, () => forgery(value)] as const);
@@ -155,7 +155,7 @@ it("a token that was changed in any part → 401", async () => {
   for (const token of parts.map((part) => part.join("."))) expectUnauthenticated(await nobody.get("/me", { token }));
 });
 
-it("a header that says where or what the key is → 401, and nobody follows it", async () => {
+it("a header that contains the key or its address → 401, and the address is not requested", async () => {
   const certificate = attacker.publicKey.export({ type: "spki", format: "der" }).toString("base64");
   let asked = 0;
   const server = createServer((_req, res) => {
@@ -178,7 +178,7 @@ it("a header that says where or what the key is → 401, and nobody follows it",
 });
 
 it.each([[["exp"]], [["b64"]], [[]], ["exp"]])(
-  "a token of ours whose header says that %j must be understood is refused (RFC 7515, 4.1.11)",
+  "a token of ours whose header has %j as crit is refused (RFC 7515, 4.1.11)",
   async (crit) => {
     const header = { kid: key.kid, crit, ...(Array.isArray(crit) && crit[0] === "b64" && { b64: false }) };
     expectUnauthenticated(await nobody.get("/me", { token: forge({ header }) }));
@@ -198,23 +198,23 @@ it.each(NO_BEARERS.split("|"))("Authorization: %s → 401", async (form) => {
   expectUnauthenticated(await authorized(form));
 });
 
-it("a token beside the header counts for nothing: in the query, in a cookie; and a bad one does not close a public route", async () => {
+it("a token outside the header is ignored, in the query or in a cookie; and an invalid one does not block a public route", async () => {
   expectUnauthenticated(await nobody.get(`/me?access_token=${me.token!}`));
   expectUnauthenticated(await nobody.get("/me", { headers: { Cookie: `access_token=${me.token!}` } }));
   expect((await nobody.get("/.well-known/jwks.json", { token: "bad" })).status).toBe(200);
 });
 
-it("nodes that start at once make one key and one admin, and sign alike", async () => {
+it("nodes that start at once create one key and one admin, and sign with the same key", async () => {
   expect(await inUsers("select kid from signing_keys")).toEqual([{ kid: key.kid }]);
   expect(await inUsers("select email from users where role = 'admin'")).toEqual([{ email: ADMIN.email }]);
   for (const node of shop.nodes.slice(1)) {
-    const { access_token } = await call(node, logIn, ADMIN); // preferLocal: by this very node
+    const { access_token } = await call(node, logIn, ADMIN); // preferLocal: this node handles it
     expect(jwt.decode(access_token, { complete: true })?.header.kid).toBe(key.kid);
     expect((await nobody.get("/me", { token: access_token })).body).toMatchObject({ email: ADMIN.email, role: "admin" });
   }
 });
 
-it("the public keys are told as RFC 7517 has it, may be cached, and verify a token; nothing private is among them", async () => {
+it("the public keys are published as in RFC 7517, may be cached, and verify a token; they contain nothing private", async () => {
   const { status, headers, body } = await nobody.get("/.well-known/jwks.json");
   expect(status).toBe(200);
   expect(headers.get("cache-control")).toMatch(/^public, max-age=[1-9]\d*$/);
@@ -252,7 +252,7 @@ describe("registration", () => {
   const register = (email: unknown, password: unknown = "long enough"): Promise<Answer> => nobody.post("/register", { email, password });
   const unique = (): string => `${randomUUID()}@shop.test`;
 
-  it.each(GOOD_EMAILS)("the e-mail %s → 201, told as it was given", async (email) => {
+  it.each(GOOD_EMAILS)("the e-mail %s → 201, returned as given", async (email) => {
     const { status, headers, body } = await register(email);
     expect([status, headers.get("location"), headers.get("cache-control")]).toEqual([201, "/me", "no-store"]);
     expect(body).toEqual({ id: expect.stringMatching(UUID_V7), email, role: "user", created_at: expect.stringMatching(/^\d{4}-.*Z$/) });
@@ -276,7 +276,7 @@ describe("registration", () => {
     else expect((await nobody.post("/token", { email, password })).status).toBe(200);
   });
 
-  it("a password counts to its last byte and as it was typed", async () => {
+  it("a password counts to its last byte and exactly as typed", async () => {
     const email = unique();
     await register(email, `${"x".repeat(71)}y`);
     for (const password of ["x".repeat(72), "x".repeat(71), `${"X".repeat(71)}y`])
@@ -311,7 +311,7 @@ describe("registration", () => {
     expect(new Set(answers.map(({ body }) => String(body["id"]))).size).toBe(1);
   });
 
-  describe("once more, as after a lost response,", () => {
+  describe("retried, as after a lost response,", () => {
     it("with the same password → 201 with the same account", async () => {
       const email = unique();
       const first = await register(email);
@@ -360,7 +360,7 @@ describe("login", () => {
       () => form({ grant_type: "password", scope: "a", client_id: "b", ...admin }, "; charset=UTF-8"),
     ],
     ["JSON with the names of OAuth 2", () => nobody.post("/token", { grant_type: "password", ...admin })],
-  ])("by %s → a token for 15 minutes that is not to be stored", async (_what, ask) => {
+  ])("by %s → a token for 15 minutes that must not be cached", async (_what, ask) => {
     const { status, headers, body } = await ask();
     expect([status, headers.get("cache-control")]).toEqual([200, "no-store"]);
     expect(body).toMatchObject({ token_type: "bearer", expires_in: 900 });
@@ -378,12 +378,12 @@ describe("login", () => {
     expect((await form(fields)).status).toBe(422);
   });
 
-  it("each token has an id of its own", async () => {
+  it("each token has its own id", async () => {
     const tokens = await Promise.all([1, 2, 3].map(() => call(shop.node("users"), logIn, ADMIN)));
     expect(new Set(tokens.map(({ access_token }) => (jwt.decode(access_token) as { jti: string }).jti)).size).toBe(3);
   });
 
-  it("a wrong password and an unknown e-mail are answered alike, to the byte", async () => {
+  it("a wrong password and an unknown e-mail get the same response, byte for byte", async () => {
     const ask = async (email: string) => {
       const headers = { "Content-Type": "application/json", "X-Request-Id": "same" };
       const response = await fetch(`${shop.url}/token`, {
@@ -398,7 +398,7 @@ describe("login", () => {
     expect(unknown[0]).toBe(401);
   });
 
-  it("of two people with one password, no hash is the other's, and none is the password", async () => {
+  it("two users with the same password have different hashes, and neither is the password", async () => {
     const rows = await inUsers<{ password_hash: string }>("select password_hash from users");
     expect(new Set(rows.map((row) => row.password_hash)).size).toBe(rows.length);
     for (const { password_hash } of rows) expect(password_hash).toMatch(/^\$2[aby]\$04\$/);

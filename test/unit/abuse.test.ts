@@ -35,7 +35,7 @@ describe("the p99 of a victim's requests", () => {
     expect(harm("password", withoutMs, withMs)).toBe(isHarmed);
   });
 
-  it("is the value below which 99 of 100 lie: one slow request of 200 is no harm, three are", () => {
+  it("is the 99th percentile: one slow request of 200 is no harm, three are", () => {
     const fast = Array<number>(197).fill(10);
     const of = (...slow: number[]) => compare({ read: [10] }, { read: [...fast, ...slow] });
     expect(of(5_000, 10, 10).some(isHarm)).toBe(false);
@@ -44,7 +44,7 @@ describe("the p99 of a victim's requests", () => {
 });
 
 describe("the worst kind of request", () => {
-  it("is the one closest to its own limit, and not the slowest one", () => {
+  it("is the kind closest to its own limit, not the slowest one", () => {
     const comparisons = compare({ read: [10], search: [500] }, { read: [400], search: [700] });
     expect(worst(comparisons)).toMatchObject({ kind: "read", withoutMs: 10, withMs: 400 });
     expect(worst([])).toBeUndefined();

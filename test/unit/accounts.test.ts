@@ -5,14 +5,14 @@ const admin = { role: "admin", disabled: false } as const;
 const disabledAdmin = { role: "admin", disabled: true } as const;
 
 it.each<[string, State, Partial<State>, number, State, string[]]>([
-  ["nothing asked", user, {}, 0, user, []],
-  ["what is so already", admin, { role: "admin", disabled: false }, 0, admin, []],
+  ["no change requested", user, {}, 0, user, []],
+  ["the current state requested", admin, { role: "admin", disabled: false }, 0, admin, []],
   ["a user disabled", user, { disabled: true }, 0, { role: "user", disabled: true }, ["user.disabled"]],
   ["a user promoted", user, { role: "admin" }, 0, admin, ["user.promoted"]],
-  ["an admin demoted, where there is another", admin, { role: "user" }, 1, user, ["user.demoted"]],
-  ["an admin disabled, where there is another", admin, { disabled: true }, 1, disabledAdmin, ["user.disabled"]],
+  ["an admin demoted while there is another", admin, { role: "user" }, 1, user, ["user.demoted"]],
+  ["an admin disabled while there is another", admin, { disabled: true }, 1, disabledAdmin, ["user.disabled"]],
   [
-    "a disabled admin demoted, where there is no other",
+    "a disabled admin demoted while there is no other",
     disabledAdmin,
     { role: "user" },
     0,
@@ -20,7 +20,7 @@ it.each<[string, State, Partial<State>, number, State, string[]]>([
     ["user.demoted"],
   ],
   ["both at once", disabledAdmin, { role: "user", disabled: false }, 0, user, ["user.enabled", "user.demoted"]],
-])("%s → as asked, and what happened", (_what, before, wish, others, after, events) => {
+])("%s → the requested state, and its events", (_what, before, wish, others, after, events) => {
   expect(change(before, wish, others)).toEqual({ ok: true, after, events });
 });
 

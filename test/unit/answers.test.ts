@@ -6,9 +6,9 @@ import type { Outcome, Refusal } from "../../contracts/products";
 import { answer } from "../../services/products/answers";
 import { testId } from "../support/ids";
 
-describe("the answer to an event of several orders", () => {
+describe("the reply to an event with several orders", () => {
   const FULL = ["SERVICE_UNAVAILABLE", "TOO_MANY_REQUESTS"] as const;
-  it.each(FULL)("tells outcomes and refusals, also where another order is met with silence, and then says why: %s", async (code) => {
+  it.each(FULL)("reports outcomes and refusals even if another order gets no reply, and then rejects with the reason: %s", async (code) => {
     const told: { settled: Outcome[]; refused: Refusal[] } = { settled: [], refused: [] };
     const broker = new ServiceBroker({ logger: false });
     jest.spyOn(broker, "emit").mockImplementation((event: string, payload?: { orders: never[] }) => {
@@ -18,7 +18,7 @@ describe("the answer to an event of several orders", () => {
     const [released, silent, broken, malformed] = [testId(1), testId(2), testId(3), testId(4)];
     const work = ({ order_id }: { order_id: string }): Promise<Outcome> => {
       if (order_id === released) return Promise.resolve({ order_id, outcome: "RELEASED", lines_digest: NO_LINES });
-      throw order_id === silent ? problem(code, "too much is waiting") : new Error("it is broken");
+      throw order_id === silent ? problem(code, "too much is waiting") : new Error("it failed");
     };
     const asked = [{ order_id: released }, { order_id: silent }, { order_id: broken }, { order_id: malformed, what: "is this?" }];
     await expect(answer(broker, orderCancelled, CancelledOrder, asked, work)).rejects.toThrow("too much is waiting");

@@ -5,7 +5,7 @@ import { batch, type Requester } from "../../mixins/batching";
 
 type Work = (items: readonly number[]) => Promise<readonly (string | Error)[]>;
 
-/** Work that ends when it is told to, and remembers what it was given. */
+/** Work that the test ends, and that remembers its items. */
 function held() {
   const calls: { items: readonly number[]; end: (error?: Error) => void }[] = [];
   const work: Work = (items) =>
@@ -18,7 +18,7 @@ const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve)
 const range = (length: number): number[] => Array.from({ length }, (_, i) => i);
 
 describe("batch", () => {
-  it("what is asked at the same moment is done by one call, and each gets its own result", async () => {
+  it("items of the same moment are done by one call, and each gets its own result", async () => {
     const calls: number[] = [];
     const square = batch<number, number>((items) => {
       calls.push(items.length);
@@ -30,7 +30,7 @@ describe("batch", () => {
 
   it("a lone item starts in the same turn of the event loop, before any timer", async () => {
     const { calls, work } = held();
-    await new Promise((resolve) => stat(".", resolve)); // where the sockets are read: what is immediate comes next, and timers then
+    await new Promise((resolve) => stat(".", resolve)); // continues in the poll phase, which immediates follow, and then timers
     let timer = false;
     setTimeout(() => (timer = true), 0);
     const alone = batch(work)(7);
@@ -40,7 +40,7 @@ describe("batch", () => {
     await expect(alone).resolves.toBe("done 7");
   });
 
-  it("while two batches are in flight the rest waits, in order of arrival, and goes when one returns", async () => {
+  it("while two batches are in flight, the rest waits in order of arrival, and starts when one returns", async () => {
     const { calls, work } = held();
     const one = batch(work);
     const all: Promise<string>[] = [];
@@ -57,7 +57,7 @@ describe("batch", () => {
     await expect(Promise.all(all)).resolves.toHaveLength(5);
   });
 
-  it("a batch has at most so many items as is said", async () => {
+  it("a batch has at most the configured number of items", async () => {
     const sizes: number[] = [];
     const one = batch<number, number>(
       (items) => {
@@ -70,7 +70,7 @@ describe("batch", () => {
     expect(sizes).toEqual([128, 128, 44]);
   });
 
-  it("a full queue refuses at once, and takes items again when others have started", async () => {
+  it("a full queue refuses items at once, and accepts them again when others have started", async () => {
     const { calls, work } = held();
     const one = batch(work, { places: 2 });
     const first = [one(1), one(2)];
@@ -83,7 +83,7 @@ describe("batch", () => {
     await expect(again).resolves.toBe("done 4");
   });
 
-  it("items of several clients take turns in a batch, and a client that holds its share of the places is refused", async () => {
+  it("items of several clients take turns in a batch, and a client that uses up its share of the places is refused", async () => {
     const { calls, work } = held();
     const one = batch(work, { places: 8, size: 2, inFlight: 1 });
     const from = (address: string): Requester => ({ address, user: undefined, isWanted: () => true });
@@ -97,7 +97,7 @@ describe("batch", () => {
     await expect(Promise.all(all)).resolves.toEqual(["done 1", "done 2", "done 3"]);
   });
 
-  it("an item whose client has gone, or whose request's time is over, is left out", async () => {
+  it("an item whose client has disconnected, or whose deadline has passed, is left out", async () => {
     const { calls, work } = held();
     const one = batch(work, { inFlight: 1 });
     const first = one(1);
@@ -117,7 +117,7 @@ describe("batch", () => {
       await expect(refused).resolves.toMatchObject([{ status: "rejected", reason: { type: "SERVICE_UNAVAILABLE" } }]);
   });
 
-  it("works until the last deadline of its items, and for no request in particular", async () => {
+  it("has the latest deadline of its items, and belongs to no single request", async () => {
     const seen: [string | undefined, number][] = [];
     const one = batch<number, number>((items) => {
       seen.push([currentRequestId(), currentDeadline()]);
@@ -128,7 +128,7 @@ describe("batch", () => {
     expect(seen).toEqual([[undefined, soon + 1_000]]);
   });
 
-  it("a batch weighs at most what is said, and what is heavier than that goes alone", async () => {
+  it("a batch has at most the configured weight, and a heavier item is alone in its batch", async () => {
     const batches: (readonly number[])[] = [];
     const one = batch<number, number>(
       (items) => {
@@ -141,7 +141,7 @@ describe("batch", () => {
     expect(batches).toEqual([[4, 5], [3], [50], [7, 3]]);
   });
 
-  it("items of the same key share one place and its result, whoever they are for", async () => {
+  it("items with the same key share one place and its result, whichever client they belong to", async () => {
     const { calls, work } = held();
     const one = batch(work, { size: 2, inFlight: 1, keyOf: String });
     const from = (address: string, isWanted = true): Requester => ({ address, user: undefined, isWanted: () => isWanted });
@@ -162,7 +162,7 @@ describe("batch", () => {
     await expect(again).resolves.toBe("done 1");
   });
 
-  it("one client's heavy items go in turn with the light ones of others", async () => {
+  it("one client's heavy items take turns with the light ones of others", async () => {
     const { calls, work } = held();
     const one = batch(work, { inFlight: 1, weight: { of: (n) => n % 100, max: 10 } });
     const from = (address: string): Requester => ({ address, user: undefined, isWanted: () => true });
@@ -177,7 +177,7 @@ describe("batch", () => {
     expect(calls.map(({ items }) => items)).toEqual([[9], [109, 1], [8], [209], [309]]);
   });
 
-  it("what waits for too long behind slow batches is refused when its turn comes; what came later goes", async () => {
+  it("an item that waited too long behind slow batches is refused at its turn; later items are served", async () => {
     const { calls, work } = held();
     const one = batch(work, { inFlight: 1, patienceMs: 40 });
     const first = one(1);
@@ -194,7 +194,7 @@ describe("batch", () => {
     await expect(fresh).resolves.toBe("done 3");
   });
 
-  it("hears how long the first of its items has waited", async () => {
+  it("the work is given the waiting time of its first item", async () => {
     const waits: number[] = [];
     let end = (): void => undefined;
     const one = batch<number, number>(
@@ -222,14 +222,14 @@ describe("batch", () => {
     expect(waits[1]).toBeGreaterThanOrEqual(60);
   });
 
-  it("an item's own error is that item's alone: the 127 others succeed", async () => {
+  it("an item's own error fails only that item: the 127 others succeed", async () => {
     const one = batch<number, number>((items) => Promise.resolve(items.map((item) => (item === 77 ? new Error("bad") : item))));
     const results = await Promise.allSettled(range(128).map((n) => one(n)));
     expect(results.filter(({ status }) => status === "fulfilled")).toHaveLength(127);
     expect(results[77]).toMatchObject({ status: "rejected", reason: { message: "bad" } });
   });
 
-  it.each([true, false])("work that throws for one item's sake is retried for each individually (in parallel: %s)", async (inParallel) => {
+  it.each([true, false])("work that throws because of one item is retried individually for each (in parallel: %s)", async (inParallel) => {
     const calls: number[] = [];
     const one = batch<number, number>(
       (items) => {
@@ -244,18 +244,18 @@ describe("batch", () => {
     expect(calls).toEqual([128, ...range(128).map(() => 1)]);
   });
 
-  it("work that throws for all of them is not repeated, and each is told", async () => {
+  it("work that throws for a common reason is not retried, and fails every item", async () => {
     let calls = 0;
     const one = batch<number, number>(() => {
       calls++;
-      return Promise.reject(new Error("away"));
+      return Promise.reject(new Error("unavailable"));
     });
     const results = await Promise.allSettled(range(3).map((n) => one(n)));
-    expect(results).toEqual(range(3).map(() => ({ status: "rejected", reason: new Error("away") })));
+    expect(results).toEqual(range(3).map(() => ({ status: "rejected", reason: new Error("unavailable") })));
     expect(calls).toBe(1);
   });
 
-  it("however items come and batches end, each is done once and gets its own result", async () => {
+  it("however items arrive and batches end, each is done once and gets its own result", async () => {
     const steps = fc.array(fc.oneof(fc.constant("turn" as const), fc.constant("fail" as const), fc.constant("end" as const), fc.nat(9)));
     await fc.assert(
       fc.asyncProperty(steps, fc.integer({ min: 1, max: 4 }), fc.integer({ min: 1, max: 3 }), async (schedule, size, inFlight) => {
@@ -275,7 +275,7 @@ describe("batch", () => {
         for (const step of schedule) {
           if (step === "turn") await turn();
           else if (step === "end") end();
-          else if (step === "fail") end(new Error("away"));
+          else if (step === "fail") end(new Error("unavailable"));
           else
             for (let i = 0; i <= step; i++) {
               asked.push(Promise.allSettled([one(items.length)]));

@@ -5,7 +5,7 @@ import { ConfigError, loadConfig, SERVICES } from "../../config";
 
 type Env = Readonly<Record<string, string>>;
 
-/** The mistakes that are told about an environment; none where it is accepted. */
+/** The errors reported for an environment; none if it is accepted. */
 function mistakes(env: Env): readonly string[] {
   try {
     loadConfig(env);
@@ -26,7 +26,7 @@ const TRANSPORTER = { TRANSPORTER: "amqp://shop:d-secret@mq:5672" };
 const [KEY = "", OTHER_KEY = ""] = [1, 2].map((byte) => Buffer.alloc(32, byte).toString("base64"));
 const PRODUCTION = { NODE_ENV: "production", ...DATABASES, ...TRANSPORTER, KEY_ENCRYPTION_KEY: KEY };
 
-it("an empty environment is one whole shop on this machine, with the documented defaults", () => {
+it("an empty environment configures a whole shop on this machine, with the documented defaults", () => {
   expect(loadConfig({})).toEqual({
     production: false,
     whole: true,
@@ -88,7 +88,7 @@ const EVERYTHING = {
   OUTBOX_RETRY_MAX_MS: "10",
 };
 
-it("every variable gets to its place, with the spaces around it cut off", () => {
+it("every variable sets its option, with surrounding spaces removed", () => {
   const config = loadConfig(EVERYTHING);
   const { key, older } = config.keyEncryption;
   expect([key, older].map((secret) => secret?.export().toString("base64"))).toEqual([KEY, OTHER_KEY]);
@@ -137,7 +137,7 @@ it("an empty or blank variable counts as unset", () => {
   expect(loadConfig({})).toMatchObject(blank);
 });
 
-it("a node is named after the services that it hosts, and twice not the same", () => {
+it("a node is named after the services that it hosts, with a unique suffix", () => {
   const env = { ...TRANSPORTER, SERVICES: "api" };
   const [a, b] = [loadConfig(env).nodeId, loadConfig(env).nodeId];
   expect([/^api-[0-9a-f]{8}$/.test(a), a === b]).toEqual([true, false]);
@@ -160,7 +160,7 @@ const INTEGERS: [name: string, min: number, max: number][] = [
   ["OUTBOX_RETRY_MAX_MS", 10, 3_600_000],
 ];
 
-it.each(INTEGERS)("%s is a whole number from %i to %i, and nothing like one", (name, min, max) => {
+it.each(INTEGERS)("%s is a whole number from %i to %i, in plain digits", (name, min, max) => {
   const roomy = { OUTBOX_RETRY_MS: "10", OUTBOX_RETRY_MAX_MS: "3600000", ...(name === "REFRESH_TOKEN_TTL" && { ACCESS_TOKEN_TTL: "1" }) };
   for (const value of [min, max]) expect(mistakes({ ...roomy, [name]: String(value) })).toEqual([]);
   for (const value of [String(min - 1), String(max + 1), "1e1", "0x10", "1.5", "+1", "12px", "x", "Infinity", "١"])
@@ -196,7 +196,7 @@ it.each<[string, string, told: string]>([
   ["TRUST_PROXY", "10.0.0.0/99", "addresses"],
   ["ADMIN_EMAIL", "a@b.co", "both or neither"],
   ["ADMIN_PASSWORD", "long enough", "both or neither"],
-])("%s=%s is refused, and what to set instead is told: %s", (name, value, told) => {
+])("%s=%s is refused, and the error names what to set: %s", (name, value, told) => {
   expect(mistakes({ ...TRANSPORTER, ...DATABASES, [name]: value })).toEqual([
     expect.stringMatching(new RegExp(`^${name === "ADMIN_PASSWORD" ? "ADMIN_EMAIL" : name}\\b`)),
   ]);
@@ -231,7 +231,7 @@ describe("TRANSPORTER with several URLs", () => {
     ["amqp://a;amqp://b", "TRANSPORTER is not a URL of the form"],
     ["amqp://a,amqp://b\nc", "contains a line ending"],
     [many(17).join(), "TRANSPORTER has 17 URLs: set 16 at most"],
-  ])("is refused where it is %s", (value, told) => {
+  ])("is refused if it is %s", (value, told) => {
     expect(mistakes({ TRANSPORTER: value })).toEqual([expect.stringContaining(told)]);
   });
 });
@@ -244,7 +244,7 @@ it.each(["postgres://db/x", "postgres://u@db/x", "postgresql://u:p%2F@db:5433/x?
 );
 
 it.each(["postgres://a%:41x@db/x", "postgres://a:b%@db/41", "postgres://a:b@db/%zz"])("a database may not be at %s", (url) => {
-  expect(mistakes({ USERS_DATABASE_URL: url })).toHaveLength(1); // an escape that means nothing in the part where it stands
+  expect(mistakes({ USERS_DATABASE_URL: url })).toHaveLength(1); // an invalid escape in one part of the URL
 });
 
 it.each<[email: string, password: string, told: string]>([
@@ -254,7 +254,7 @@ it.each<[email: string, password: string, told: string]>([
   ["a@b.co", "😀".repeat(7), "ADMIN_PASSWORD"],
   ["a@b.co", "x".repeat(73), "ADMIN_PASSWORD"],
   ["a@b.co", "😀".repeat(19), "ADMIN_PASSWORD"],
-])("an admin %s with the password %s is refused for the %s, as at a registration", (email, password, told) => {
+])("an admin %s with the password %s is refused because of %s, as in a registration", (email, password, told) => {
   expect(mistakes({ ADMIN_EMAIL: email, ADMIN_PASSWORD: password })).toEqual([expect.stringMatching(`^${told} `)]);
 });
 
@@ -273,14 +273,14 @@ it.each([
   ["no padding", KEY.replace("=", "")],
   ["bits after the last byte", KEY.replace("E=", "F=")],
   ["a character that base64 lacks", KEY.replace("A", "-")],
-])("a key of %s is refused, and is not told", (_what, value) => {
+])("a key of %s is refused, and the error doesn't contain it", (_what, value) => {
   for (const name of ["KEY_ENCRYPTION_KEY", "KEY_ENCRYPTION_KEY_OLD"]) {
     const told = mistakes({ KEY_ENCRYPTION_KEY: KEY, [name]: value });
     expect(told).toEqual([`${name} is not 32 bytes in base64: set what \`openssl rand -base64 32\` prints`]);
   }
 });
 
-it("an older key needs a newer one beside it", () => {
+it("an older key requires a newer one", () => {
   const refusal = [expect.stringContaining("KEY_ENCRYPTION_KEY_OLD is set without another KEY_ENCRYPTION_KEY")];
   expect(mistakes({ KEY_ENCRYPTION_KEY_OLD: KEY })).toEqual(refusal);
   expect(mistakes({ KEY_ENCRYPTION_KEY: KEY, KEY_ENCRYPTION_KEY_OLD: KEY })).toEqual(refusal);
@@ -299,7 +299,7 @@ it.each(Object.entries(EVERYTHING))("a line ending in %s is refused, with its na
 });
 
 describe("a part of the shop", () => {
-  it("needs a transporter and the database of each service that it hosts, and no other", () => {
+  it("requires a transporter and the databases of the services that it hosts, and no others", () => {
     expect(mistakes({ SERVICES: "orders,users", PRODUCTS_DATABASE_URL: DATABASES.PRODUCTS_DATABASE_URL })).toEqual([
       expect.stringContaining("set TRANSPORTER"),
       expect.stringContaining("USERS_DATABASE_URL is missing"),
@@ -309,7 +309,7 @@ describe("a part of the shop", () => {
     expect(mistakes({ SERVICES: "orders", ...TRANSPORTER, ORDERS_DATABASE_URL: DATABASES.ORDERS_DATABASE_URL })).toEqual([]);
   });
 
-  it("that names every service is the whole one", () => {
+  it("that names every service is a whole shop", () => {
     expect(loadConfig({ SERVICES: SERVICES.join() })).toMatchObject({ whole: true });
   });
 });
@@ -318,19 +318,19 @@ it.each(["USERS_DATABASE_URL", "ORDERS_DATABASE_URL"])("%s must not be that of p
   expect(mistakes({ ...DATABASES, [name]: DATABASES.PRODUCTS_DATABASE_URL })).toEqual([expect.stringContaining("share one database")]);
 });
 
-it("the longest wait of the relay is no shorter than its first", () => {
+it("the relay's maximum back-off must not be below its first", () => {
   expect(mistakes({ OUTBOX_RETRY_MS: "100", OUTBOX_RETRY_MAX_MS: "99" })).toEqual([expect.stringContaining("must not be below")]);
   expect(mistakes({ OUTBOX_RETRY_MS: "60001" })).toHaveLength(1);
 });
 
-it("a session is not forgotten before its access token expires", () => {
+it("a session must not expire before its access token", () => {
   const refusal = [expect.stringContaining("REFRESH_TOKEN_TTL must not be below ACCESS_TOKEN_TTL")];
   expect(mistakes({ ACCESS_TOKEN_TTL: "900", REFRESH_TOKEN_TTL: "899" })).toEqual(refusal);
   expect(mistakes({ REFRESH_TOKEN_TTL: "899" })).toEqual(refusal);
   expect(mistakes({ ACCESS_TOKEN_TTL: "900", REFRESH_TOKEN_TTL: "900" })).toEqual([]);
 });
 
-it("all mistakes are told at once, each on a line of its own", () => {
+it("all errors are reported at once, one per line", () => {
   const env = {
     NODE_ENV: "prod",
     PORT: "x",
@@ -353,7 +353,7 @@ it("all mistakes are told at once, each on a line of its own", () => {
 });
 
 describe("production", () => {
-  it("with all that it needs is accepted, and logs JSON", () => {
+  it("with everything that it requires is accepted, and logs JSON", () => {
     const admin = { ADMIN_EMAIL: "a@b.co", ADMIN_PASSWORD: "one of its own" };
     expect(loadConfig({ ...PRODUCTION, ...admin })).toMatchObject({
       production: true,
@@ -363,7 +363,7 @@ describe("production", () => {
     });
   });
 
-  it("lacks nothing in silence: the transporter and each database", () => {
+  it("has no default for the transporter and the databases", () => {
     expect(mistakes({ NODE_ENV: "production" })).toEqual([
       expect.stringContaining("USERS_DATABASE_URL is missing"),
       expect.stringContaining("PRODUCTS_DATABASE_URL is missing"),
@@ -373,7 +373,7 @@ describe("production", () => {
     ]);
   });
 
-  it("needs the key of the signing keys on nodes that host users alone", () => {
+  it("requires the key of the signing keys only on nodes that host users", () => {
     const { KEY_ENCRYPTION_KEY: _, ...without } = PRODUCTION;
     for (const SERVICES of ["api", "products,orders"]) expect(mistakes({ ...without, SERVICES })).toEqual([]);
     expect(mistakes({ ...without, SERVICES: "api,users" })).toEqual([expect.stringContaining("`openssl rand -base64 32`")]);
@@ -387,7 +387,7 @@ describe("production", () => {
       expect(mistakes({ ...PRODUCTION, [name]: url(password) })).toEqual([
         expect.stringMatching(`^${name} has a default password or none`),
       ]);
-      expect(mistakes({ ...DATABASES, [name]: url(password) })).toEqual([]); // outside production
+      expect(mistakes({ ...DATABASES, [name]: url(password) })).toEqual([]); // accepted outside production
     }
     expect(mistakes({ ...PRODUCTION, [name]: url("one-of-its-own") })).toEqual([]);
   });
@@ -404,13 +404,13 @@ describe("production", () => {
     expect(mistakes({ ...PRODUCTION, ...admin })).toEqual([expect.stringContaining("ADMIN_PASSWORD is a default one")]);
   });
 
-  it("hashes at a cost of 10 at least", () => {
+  it("requires a hashing cost of at least 10", () => {
     expect(mistakes({ ...PRODUCTION, BCRYPT_COST: "9" })).toEqual(['BCRYPT_COST is "9": set a whole number from 10 to 16']);
     expect(mistakes({ ...PRODUCTION, BCRYPT_COST: "10" })).toEqual([]);
   });
 });
 
-describe("a password is told in no message", () => {
+describe("no error contains a password", () => {
   const SECRET = "canary-5c1e";
   it.each<Env>([
     { TRANSPORTER: `amqp:/u:${SECRET}@mq` },
@@ -431,7 +431,7 @@ describe("a password is told in no message", () => {
     expect(mistakes(env).join()).not.toContain(SECRET);
   });
 
-  it("a password with a percent sign that encodes nothing is a mistake like others, not a crash", () => {
+  it("a password with an invalid percent-encoding is reported like other errors, and doesn't crash", () => {
     expect(mistakes({ ...PRODUCTION, TRANSPORTER: `amqp://u:100%${SECRET}@mq` }).join()).not.toContain(SECRET);
   });
 

@@ -1,7 +1,7 @@
 import { databaseMixin } from "../../mixins/database.mixin";
 import { serversOf, urlMistake, withDatabase } from "../../mixins/database-url";
 
-/** What the pool is given for a URL of one server; migrations hand the same URL to pg as it is. */
+/** The pool's options for a URL of one server; migrations pass the same URL to pg unchanged. */
 function poolOf(url: string): Record<string, unknown> {
   const { adapter } = databaseMixin({ service: "orders", url, migrations: "", model: { name: "orders", define: {} } }) as unknown as {
     adapter: { opts: [Record<string, unknown> & { dialectOptions: { ssl: unknown } }] };
@@ -11,7 +11,7 @@ function poolOf(url: string): Record<string, unknown> {
 }
 
 describe("a database's URL", () => {
-  it("may have a name, a password and a database in percent-encoding", () => {
+  it("may have a percent-encoded user name, password and database", () => {
     expect(poolOf("postgres://an%40na:p%3A%2F1@db.internal:6543/the%20orders")).toEqual({
       host: "db.internal",
       port: 6543,
@@ -22,7 +22,7 @@ describe("a database's URL", () => {
     });
   });
 
-  it("may name a socket's folder, and leave the port out", () => {
+  it("may name a socket's folder and omit the port", () => {
     expect(poolOf("postgres://shop@/orders?host=/run/postgresql")).toMatchObject({
       host: "/run/postgresql",
       port: 5432,
@@ -33,7 +33,7 @@ describe("a database's URL", () => {
   it.each([
     ["no-verify", { rejectUnauthorized: false }],
     ["disable", false],
-  ])("says with sslmode=%s whether, and how, the connection is encrypted", (mode, ssl) => {
+  ])("configures encryption with sslmode=%s", (mode, ssl) => {
     expect(poolOf(`postgres://shop:secret@db.internal/orders?sslmode=${mode}`)).toMatchObject({ ssl });
   });
 });
@@ -41,18 +41,18 @@ describe("a database's URL", () => {
 describe("a database's URL with several servers", () => {
   const URLS = "postgresql://u:p%2C,w@h1:5432,[::1],h3:6000/the%20orders?target_session_attrs=read-write&sslmode=no-verify";
 
-  it("stands for one URL for each of them, with all that they have in common", () => {
+  it("stands for one URL per server, with the common parts", () => {
     const rest = "/the%20orders?target_session_attrs=read-write&sslmode=no-verify";
     expect(serversOf(URLS)).toEqual(["h1:5432", "[::1]", "h3:6000"].map((server) => `postgresql://u:p%2C,w@${server}${rest}`));
     expect(poolOf(URLS)).toMatchObject({ host: "h1", port: 5432, database: "the orders", username: "u", password: "p,,w" });
   });
 
-  it("can be led to another database", () => {
+  it("can be changed to another database", () => {
     expect(withDatabase("postgres://u:p@h1,h2:1/orders?sslmode=disable", "a b")).toBe("postgres://u:p@h1,h2:1/a%20b?sslmode=disable");
     expect(withDatabase("postgres://h1", "postgres")).toBe("postgres://h1/postgres");
   });
 
-  it.each(["read-write", "primary"])("may ask for the one that is always wanted: target_session_attrs=%s", (attributes) => {
+  it.each(["read-write", "primary"])("may ask for the primary, which is always used: target_session_attrs=%s", (attributes) => {
     expect(urlMistake(`postgres://h1,h2/x?target_session_attrs=${attributes}`)).toBeUndefined();
   });
 
@@ -60,7 +60,7 @@ describe("a database's URL with several servers", () => {
     ["postgres://h1,h2/x?target_session_attrs=any", "read-write"],
     ["postgres://h1/x?target_session_attrs=standby", "read-write"],
     ["postgres://h/x?host=h1,h2", "host1:5432,host2:5432"],
-  ])("can't be %s: %s is what to set", (url, told) => {
+  ])("can't be %s, and the error names %s", (url, told) => {
     expect(urlMistake(url)).toContain(told);
   });
 });

@@ -50,14 +50,14 @@ describe("the sockets that listen", () => {
         let text = "";
         socket.on("data", (chunk) => (text += chunk.toString()));
         socket.write("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
-        await until("it is served", () => socket.destroyed);
+        await until("the connection is served", () => socket.destroyed);
         return text;
       }),
     );
     for (const text of texts) expect(text).toMatch(/^HTTP\/1.1 200 OK/);
   });
 
-  it("are not opened on a port where somebody else listens", async () => {
+  it("are not opened on a port that is already in use", async () => {
     const other = new Doors(createServer());
     await other.open(0, "127.0.0.1");
     const taken = portOf((other as unknown as { server: Server }).server);
@@ -67,13 +67,13 @@ describe("the sockets that listen", () => {
     expect(portOf(server)).toBe(taken);
   });
 
-  it("close together, when the last connection has ended, and free the port", async () => {
+  it("close together after the last connection has ended, and free the port", async () => {
     await doors.open(0, "127.0.0.1");
     const port = portOf(server);
     const served = jest.fn();
     server.on("connection", served);
     for (let n = 0; n < 16; n++) dial();
-    await until("all are accepted", () => served.mock.calls.length === 16);
+    await until("all connections are accepted", () => served.mock.calls.length === 16);
     const closed = jest.fn();
     const closing = doors.close().then(closed);
     for (const socket of sockets.splice(0, 15)) socket.destroy();

@@ -10,7 +10,7 @@ const drain = <T>(queue: FairQueue<T>): T[] => {
 };
 
 describe("FairQueue", () => {
-  it("takes one of each address in turn, however many one of them has added", () => {
+  it("takes one item of each address in turn, however many one of them has added", () => {
     const queue = new FairQueue<string>(100);
     for (const n of [1, 2, 3]) queue.add(client("a"), `a${n}`);
     queue.add(client("b"), "b1");
@@ -18,7 +18,7 @@ describe("FairQueue", () => {
     expect(drain(queue)).toEqual(["a1", "b1", "c1", "a2", "a3"]);
   });
 
-  it("takes one of each user of an address in turn", () => {
+  it("takes one item of each user of an address in turn", () => {
     const queue = new FairQueue<string>(100);
     for (const n of [1, 2, 3]) queue.add(client("a", 1), `one${n}`);
     queue.add(client("a", 2), "two1");
@@ -53,13 +53,13 @@ describe("FairQueue", () => {
     queue.add(client("c", 1), 5);
   });
 
-  it("is unavailable to everybody when all places are taken", () => {
+  it("is unavailable to all clients when all places are taken", () => {
     const queue = new FairQueue<number>(4);
     for (const address of ["a", "b", "c", "d"]) queue.add(client(address), 1);
     expect(() => queue.add(client("e"), 1)).toThrow("too much is waiting");
   });
 
-  it("loses and doubles nothing, and lets nobody wait for two items of one address, whatever comes in whatever order", () => {
+  it("loses and duplicates nothing, and lets no address wait for two items of another, in whatever order items arrive", () => {
     fc.assert(
       fc.property(fc.array(fc.tuple(fc.nat(4), fc.nat(3), fc.boolean()), { maxLength: 300 }), (steps) => {
         const queue = new FairQueue<{ n: number; address: string }>(10_000);
@@ -67,7 +67,7 @@ describe("FairQueue", () => {
         const takenSince = new Map<number, string[]>();
         steps.forEach(([address, user, takes], n) => {
           queue.add(client(String(address), user), { n, address: String(address) });
-          // An address's first item waits for no more than one of each other.
+          // An address's first item waits for at most one item of each other address.
           if (![...waiting.values()].includes(String(address))) takenSince.set(n, []);
           waiting.set(n, String(address));
           if (!takes) return;
@@ -91,7 +91,7 @@ describe("FairQueue", () => {
 });
 
 describe("FairSlots", () => {
-  /** Work that runs until it is told to end. */
+  /** Work that runs until the test ends it. */
   function work() {
     const started: string[] = [];
     const ends = new Map<string, () => void>();
@@ -106,7 +106,7 @@ describe("FairSlots", () => {
     return { started, run, end };
   }
 
-  it("lets one client use every slot while nobody else waits, and gives the next free one to whoever else comes", async () => {
+  it("lets one client use every slot while no other client waits, and gives the next free slot to another client", async () => {
     const slots = new FairSlots({ slots: 2, places: 100 });
     const { started, run, end } = work();
     for (const name of ["a1", "a2", "a3", "a4"]) void slots.run(client("a"), run(name));
@@ -117,7 +117,7 @@ describe("FairSlots", () => {
     expect(started).toEqual(["a1", "a2", "a3", "b1"]);
   });
 
-  it("does not start what is not wanted any more when its turn comes, and refuses it", async () => {
+  it("does not start work that is no longer needed when its turn comes, and refuses it", async () => {
     const slots = new FairSlots({ slots: 1, places: 100 });
     const { started, run, end } = work();
     void slots.run(client("a"), run("a1"));
@@ -136,7 +136,7 @@ describe("FairSlots", () => {
     await expect(slots.run(client("a"), () => Promise.resolve(1))).resolves.toBe(1);
   });
 
-  it("refuses what one address queues beyond its share, and counts nothing for it", async () => {
+  it("refuses work of an address beyond its share, and doesn't count it", async () => {
     const slots = new FairSlots({ slots: 1, places: 4 });
     const { run } = work();
     void slots.run(client("a"), run("a1"));

@@ -6,15 +6,15 @@ const other = { id: "o2", key: "k2", created: 2_000 };
 const gone = (when: readonly [number, number], user = "ann") => refuse(readOrder(when, order("PENDING"), user), 404, "ORDER_NOT_FOUND");
 const cancelled = order("CANCELLED");
 
-describe("a history of orders is sound where", () => {
+describe("a history of orders has no violations if", () => {
   it.each([
-    ["a list lacks what is acknowledged while it is read", [placed, place([3, 5], other), list([4, 8], [["o", "PENDING", 1_000]])]],
+    ["a list lacks an order acknowledged while it is read", [placed, place([3, 5], other), list([4, 8], [["o", "PENDING", 1_000]])]],
     [
       "a list of PENDING orders lacks one that was PENDING",
       [placed, readOrder([2, 3], order("PENDING")), list([4, 8], [], { filter: "PENDING" })],
     ],
     [
-      "a stream opened late in quiet has 10 s of its own",
+      "a stream opened late in a quiet period has its own 10 s",
       [
         placed,
         readOrder([2, 3], order("CONFIRMED")),
@@ -23,7 +23,7 @@ describe("a history of orders is sound where", () => {
       ],
     ],
     [
-      "an order goes its way",
+      "an order follows its state machine",
       [
         placed,
         readOrder([2, 3], order("PENDING")),
@@ -39,14 +39,14 @@ describe("a history of orders is sound where", () => {
       "a rejected order can't be cancelled",
       [placed, readOrder([2, 3], order("REJECTED")), refuse(cancel([4, 5]), 409, "ORDER_NOT_CANCELLABLE")],
     ],
-    ["an order is not there before its response", [placed, gone([0.5, 2])]],
+    ["an order is not found before its response", [placed, gone([0.5, 2])]],
     [
-      "another's order is not found, and an admin's look is allowed",
+      "another user's order is not found, and an admin may read it",
       [placed, gone([2, 3], "bob"), { ...readOrder([4, 5], order("PENDING"), "root"), admin: true }],
     ],
     ["a parked order stays PENDING", [placed, quiet(10, 90), readOrder([20, 30], order("PENDING", { parked: true }))]],
     [
-      "a repeat gets the first response",
+      "a retry gets the first response",
       [
         placed,
         place([2, 3], { more: { replayed: true } }),
@@ -55,12 +55,12 @@ describe("a history of orders is sound where", () => {
       ],
     ],
     [
-      "a key is tried again after a refusal, with other lines",
+      "a key is used again with other lines after a refusal",
       [refuse(place([0, 1]), 409, "INSUFFICIENT_STOCK"), place([2, 3], { units: 2 })],
     ],
-    ["users have keys of their own", [placed, place([0, 1], { id: "o2", user: "bob" })]],
+    ["two users use the same key", [placed, place([0, 1], { id: "o2", user: "bob" })]],
     [
-      "a list has what was acknowledged, and may have more",
+      "a list has all acknowledged orders, and more",
       [
         placed,
         place([5, 9], other),
@@ -74,7 +74,7 @@ describe("a history of orders is sound where", () => {
       ],
     ],
     [
-      "a list that goes on has only the newest",
+      "an incomplete list has only the newest",
       [placed, place([2, 3], other), list([4, 8], [["o2", "PENDING", 2_000]], { complete: false })],
     ],
     [
@@ -93,7 +93,7 @@ describe("a history of orders is sound where", () => {
       ],
     ],
     [
-      "a stream goes on where it ended",
+      "a stream resumes where it ended",
       [
         placed,
         stream([2, 8], [[3, 1, "PENDING"]], { closed: "cut" }),
@@ -101,7 +101,7 @@ describe("a history of orders is sound where", () => {
       ],
     ],
     [
-      "a stream breaks off before it has told anything",
+      "a stream is cut before its first event",
       [
         placed,
         readOrder([2, 3], order("CONFIRMED")),
@@ -110,11 +110,11 @@ describe("a history of orders is sound where", () => {
       ],
     ],
     [
-      "a stream ends before it has told what came meanwhile",
+      "a stream ends before it has sent later changes",
       [placed, stream([2, 8], [[3, 1, "PENDING"]]), readOrder([4, 5], order("CONFIRMED"))],
     ],
     [
-      "an open stream has 10 s in quiet",
+      "an open stream has 10 s in a quiet period",
       [placed, readOrder([2, 3], order("CONFIRMED")), quiet(10, 9_000), stream([20, 9_000], [[21, 1, "PENDING"]], { closed: "client" })],
     ],
   ])("%s", (_, history) => {
@@ -122,7 +122,7 @@ describe("a history of orders is sound where", () => {
   });
 });
 
-describe("it is found that", () => {
+describe("the checks find that", () => {
   it.each([
     [
       "a refused request has taken a key",
@@ -145,7 +145,7 @@ describe("it is found that", () => {
       [placed, cancel([2, 3], cancelled), list([4, 5], [["o", "CONFIRMED", 1_000]])],
     ],
     [
-      "a read lacks what a stream has told",
+      "a read lacks a status that a stream has sent",
       /^orders: order o is shown PENDING/,
       [
         placed,
@@ -171,7 +171,7 @@ describe("it is found that", () => {
       ],
     ],
     [
-      "concurrent reads see what excludes each other",
+      "concurrent reads see incompatible statuses",
       /^orders: .* which no order can be/,
       [placed, readOrder([2, 9], order("CONFIRMED")), readOrder([3, 8], order("REJECTED", { version: 9 }))],
     ],
@@ -181,7 +181,7 @@ describe("it is found that", () => {
       [placed, readOrder([2, 3], order("CONFIRMED")), refuse(cancel([4, 5]), 409, "ORDER_NOT_CANCELLABLE")],
     ],
     [
-      "a history is no way through the states",
+      "a history is no path through the state machine",
       /^orders: order o is CONFIRMED with the history PENDING, REJECTED, CONFIRMED/,
       [placed, readOrder([2, 3], order("CONFIRMED", { history: ["PENDING", "REJECTED", "CONFIRMED"] }))],
     ],
@@ -197,34 +197,42 @@ describe("it is found that", () => {
     ],
     ["a total changes", /^orders: the total of order o was 10, and is 11/, [placed, readOrder([2, 3], order("PENDING", { total: 11 }))]],
     [
-      "a cancel is answered with something else",
+      "the response to a cancel has another status",
       /^orders: the response to a cancel of order o has the status CONFIRMED/,
       [placed, cancel([2, 3], order("CONFIRMED"))],
     ],
-    ["an order is cancelled by nobody", /^orders: order o is CANCELLED before any cancel request/, [placed, readOrder([2, 3], cancelled)]],
+    [
+      "an order is cancelled without a request",
+      /^orders: order o is CANCELLED before any cancel request/,
+      [placed, readOrder([2, 3], cancelled)],
+    ],
     [
       "an order is never decided",
       /^orders: order o is still PENDING in a quiet period/,
       [placed, quiet(10, 90), readOrder([20, 30], order("PENDING"))],
     ],
     ["an order is lost", /^own writes: order o is not found by its owner/, [placed, gone([2, 3])]],
-    ["an order is shown to another", /^own writes: order o of ann is shown to bob/, [placed, readOrder([2, 3], order("PENDING"), "bob")]],
-    ["an order is cancelled by another", /^own writes: order o of ann is shown to bob/, [placed, cancel([2, 3], cancelled, "bob")]],
     [
-      "an order is in another's list",
+      "an order is shown to another user",
+      /^own writes: order o of ann is shown to bob/,
+      [placed, readOrder([2, 3], order("PENDING"), "bob")],
+    ],
+    ["an order is cancelled by another user", /^own writes: order o of ann is shown to bob/, [placed, cancel([2, 3], cancelled, "bob")]],
+    [
+      "an order is in another user's list",
       /^own writes: order o of ann is shown to bob/,
       [placed, list([2, 3], [["o", "PENDING", 1_000]], { user: "bob" })],
     ],
     ["a key makes two orders", /^keys: key k of ann made order o, then o2/, [placed, place([2, 3], { id: "o2" })]],
-    ["a key takes another body", /^keys: .* gets a 201 for other lines/, [placed, place([2, 3], { units: 2, more: { replayed: true } })]],
+    ["a key accepts another body", /^keys: .* gets a 201 for other lines/, [placed, place([2, 3], { units: 2, more: { replayed: true } })]],
     [
-      "a repeat is answered with another body",
+      "a retry gets another body",
       /^keys: .* another body than the first 201/,
       [placed, place([2, 3], { more: { replayed: true, digest: "?" } })],
     ],
-    ["a repeat is not marked", /^keys: .* without Idempotent-Replayed/, [placed, place([2, 3])]],
+    ["a replay is not marked", /^keys: .* without Idempotent-Replayed/, [placed, place([2, 3])]],
     [
-      "a repeat is refused for its stock",
+      "a retry is refused for lack of stock",
       /^keys: .* refused with INSUFFICIENT_STOCK/,
       [placed, refuse(place([2, 3]), 409, "INSUFFICIENT_STOCK")],
     ],
@@ -236,7 +244,7 @@ describe("it is found that", () => {
     ["an order has two keys", /^keys: order o is the response to two keys/, [placed, place([2, 3], { key: "k2" })]],
     ["a list lacks an order", /^lists: the list of ann lacks order o,/, [placed, list([4, 8], [])]],
     [
-      "a list that goes on lacks an order",
+      "an incomplete list lacks an order",
       /^lists: the list of ann lacks order o2/,
       [placed, place([2, 3], other), list([4, 8], [["o", "PENDING", 1_000]], { complete: false })],
     ],
@@ -275,7 +283,7 @@ describe("it is found that", () => {
       ],
     ],
     [
-      "a list has what was not asked for",
+      "a list has orders with another status",
       /^lists: a list of CONFIRMED orders has order o, which is PENDING/,
       [placed, list([4, 8], [["o", "PENDING", 1_000]], { filter: "CONFIRMED" })],
     ],
@@ -311,7 +319,7 @@ describe("it is found that", () => {
       ],
     ],
     [
-      "a stream goes where no order goes",
+      "a stream's statuses are no path through the state machine",
       /^streams: .* sends PENDING, REJECTED, CANCELLED/,
       [
         placed,
@@ -344,12 +352,12 @@ describe("it is found that", () => {
       ],
     ],
     [
-      "a stream ends without what was known",
+      "a stream ends without a known status",
       /^streams: .* ended after position 1; PENDING, CONFIRMED was known/,
       [placed, readOrder([2, 3], order("CONFIRMED")), stream([4, 8], [[5, 1, "PENDING"]])],
     ],
     [
-      "an open stream never tells",
+      "an open stream never sends a known status",
       /^streams: .* has sent 1 statuses/,
       [placed, readOrder([2, 3], order("CONFIRMED")), quiet(10, 20_000), stream([20, 19_000], [[21, 1, "PENDING"]], { closed: "client" })],
     ],
@@ -370,7 +378,7 @@ describe("it is found that", () => {
       ],
     ],
     [
-      "a stream ends for ever too early",
+      "a stream reports its end too early",
       /^streams: .* nothing more will come, and then it is CONFIRMED/,
       [placed, refuse(stream([2, 3], [], { last_event_id: 1 }), 204, ""), readOrder([4, 5], order("CONFIRMED"))],
     ],
@@ -379,7 +387,7 @@ describe("it is found that", () => {
   });
 });
 
-describe("a walk through products", () => {
+describe("a list of products", () => {
   const item = (id: string, created: number, price = 10, quantity = 1) => ({ id, created, price, quantity });
   const one = create([0, 1], 1);
   const two = { ...create([2, 3], 1), seen: { id: "q", version: 1, quantity: 1, price: 10 } };
@@ -395,9 +403,9 @@ describe("a walk through products", () => {
   });
 
   it.each([
-    ["has all, the oldest first", [walk([item("p", 1), item("q", 2)])]],
-    ["turned round has the newest first", [walk([item("q", 2), item("p", 1)], { sort: "-created_at" })]],
-    ["by price has a page sorted", [walk([item("q", 2, 9), item("p", 1)], { sort: "price" })]],
+    ["has all, oldest first", [walk([item("p", 1), item("q", 2)])]],
+    ["in descending order has the newest first", [walk([item("q", 2), item("p", 1)], { sort: "-created_at" })]],
+    ["by price is sorted within a page", [walk([item("q", 2, 9), item("p", 1)], { sort: "price" })]],
     ["of another seller has none of these", [walk([], { seller: "bob" })]],
   ])("%s", (_, history) => {
     expect(found(one, two, ...history)).toEqual([]);
@@ -407,9 +415,9 @@ describe("a walk through products", () => {
     ["lacks one", /^lists: a list lacks product q/, walk([item("p", 1)])],
     ["is not sorted by age", /^lists: a list has product p behind q/, walk([item("q", 2), item("p", 1)])],
     ["is not sorted by price", /^lists: a list has product p behind q/, walk([item("q", 2, 9), item("p", 1)], { sort: "-price" })],
-    ["has another seller's", /^lists: the products of bob list product p of seller/, walk([item("p", 1)], { seller: "bob" })],
-    ["shows less than nothing", /^products: product q is listed with the quantity -1/, walk([item("p", 1), item("q", 2, 10, -1)])],
-  ])("is found where it %s", (_, violation, history) => {
+    ["has another seller's product", /^lists: the products of bob list product p of seller/, walk([item("p", 1)], { seller: "bob" })],
+    ["shows a negative quantity", /^products: product q is listed with the quantity -1/, walk([item("p", 1), item("q", 2, 10, -1)])],
+  ])("is a violation if it %s", (_, violation, history) => {
     expect(found(one, two, history)).toEqual(expect.arrayContaining([expect.stringMatching(violation)]));
   });
 });

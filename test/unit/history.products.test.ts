@@ -3,14 +3,14 @@ import { adjust, cancel, create, found, order, patch, place, product, quiet, rea
 
 const created = create([0, 1], 10);
 
-describe("a history of one product is sound where", () => {
+describe("a history of one product has no violations if", () => {
   it.each([
     ["concurrent reads see versions in any order", [created, readProduct([2, 9], product(2, 9)), readProduct([3, 8], product(1, 10))]],
-    ["each write makes a version of its own", [created, adjust([2, 3], 5, product(2, 15)), patch([4, 5], 12, 2, product(3, 15, 12))]],
+    ["each write creates its own version", [created, adjust([2, 3], 5, product(2, 15)), patch([4, 5], 12, 2, product(3, 15, 12))]],
     ["a write without a response shows later", [created, patch([2], 12), readProduct([9, 10], product(2, 10, 12))]],
     ["a write without a response never shows", [created, adjust([2], 5), readProduct([9, 10], product(1, 10))]],
     [
-      "a read answers with the version of a write whose response is still on its way",
+      "a read shows the version of a write whose response is still in flight",
       [created, patch([2, 9], 12, 1, product(2, 10, 12)), readProduct([3, 4], product(2, 10, 12))],
     ],
     [
@@ -22,11 +22,11 @@ describe("a history of one product is sound where", () => {
       [created, refuse(patch([2, 3], 12, 7), 412, "PRECONDITION_FAILED"), readProduct([6, 7], product(1, 10))],
     ],
     [
-      "more is taken than there is, and refused",
+      "a withdrawal of more than is in stock is refused",
       [created, refuse(adjust([2, 3], -11), 409, "INSUFFICIENT_STOCK"), readProduct([6, 7], product(1, 10))],
     ],
     [
-      "of two updates that name one version one gets 412",
+      "of two updates that name the same version, one gets 412",
       [created, patch([2, 5], 12, 1, product(2, 10, 12)), refuse(patch([2, 5], 13, 1), 412, "PRECONDITION_FAILED")],
     ],
   ])("%s", (_, history) => {
@@ -34,9 +34,9 @@ describe("a history of one product is sound where", () => {
   });
 });
 
-describe("it is found that", () => {
+describe("the checks find that", () => {
   it.each([
-    ["a quantity is below zero", /^products: .*quantity -1$/, [created, readProduct([2, 3], product(2, -1))]],
+    ["a quantity is negative", /^products: .*quantity -1$/, [created, readProduct([2, 3], product(2, -1))]],
     [
       "a version shows two quantities",
       /^products: version 2 .* quantity 9 .* then 8/,
@@ -48,12 +48,12 @@ describe("it is found that", () => {
       [created, readProduct([2, 3], product(2, 9)), readProduct([4, 5], product(1, 10))],
     ],
     [
-      "a write makes a version that was seen before",
+      "a write creates a version that was seen before",
       /^products: .* makes version 2, which was seen before/,
       [created, readProduct([2, 3], product(2, 15)), adjust([4, 5], 5, product(2, 15))],
     ],
     [
-      "two writes make one version",
+      "two writes create the same version",
       /^products: two writes/,
       [created, adjust([2, 5], 5, product(2, 15)), adjust([3, 4], 5, product(2, 15))],
     ],
@@ -66,7 +66,7 @@ describe("it is found that", () => {
     ],
     ["a price comes from nowhere", /^products: .* price 11, which no request set/, [created, readProduct([2, 3], product(2, 9, 11))]],
     [
-      "a PATCH is undone by what follows",
+      "a PATCH is undone by a later write",
       /^products: .* price 10, which no request set/,
       [created, patch([2, 3], 12, 1, product(2, 10, 12)), adjust([4, 5], 1, product(3, 11))],
     ],
@@ -76,7 +76,7 @@ describe("it is found that", () => {
       [created, refuse(readProduct([2, 3], product(1, 10)), 404, "PRODUCT_NOT_FOUND")],
     ],
     [
-      "what is there can't be taken",
+      "a withdrawal of available stock is refused",
       /^products: taking 10 of the 10 units/,
       [created, refuse(adjust([2, 3], -10), 409, "INSUFFICIENT_STOCK"), readProduct([6, 7], product(1, 10))],
     ],
@@ -86,12 +86,12 @@ describe("it is found that", () => {
       [created, { ...adjust([2, 3], 5, product(2, 15)), user: "bob" }],
     ],
     [
-      "two updates that name one version succeed",
+      "two updates that name the same version succeed",
       /^conditional updates: two updates/,
       [created, patch([2, 5], 12, 1, product(2, 10, 12)), patch([3, 6], 13, 1, product(3, 10, 13))],
     ],
     [
-      "an update skips what came between",
+      "an update skips another change",
       /^conditional updates: .* names version 1 makes version 3/,
       [created, patch([2, 5], 12, 1, product(3, 9, 12))],
     ],
@@ -115,28 +115,28 @@ describe("it is found that", () => {
   });
 });
 
-describe("the balance of a product, when all is quiet,", () => {
+describe("the balance of a product in a quiet period", () => {
   const ordered = [created, place([2, 3], { units: 4 })];
   const confirmed = [...ordered, readOrder([4, 5], order("CONFIRMED"))];
   const left = (quantity: number) => [quiet(100, 200), readProduct([110, 120], product(9, quantity))];
 
   it.each([
-    ["is what confirmed orders leave", [...confirmed, ...left(6)]],
+    ["is the stock that confirmed orders leave", [...confirmed, ...left(6)]],
     ["is restored by a cancel", [...confirmed, cancel([6, 7], order("CANCELLED")), ...left(10)]],
     ["is not changed by a rejected order", [...ordered, readOrder([4, 5], order("REJECTED")), ...left(10)]],
-    ["has adjustments in it", [...confirmed, adjust([6, 7], -2, product(8, 4)), ...left(4)]],
-    ["may have an adjustment without a response in it", [...confirmed, adjust([6], 3), ...left(9)]],
+    ["includes adjustments", [...confirmed, adjust([6, 7], -2, product(8, 4)), ...left(4)]],
+    ["may include an adjustment without a response", [...confirmed, adjust([6], 3), ...left(9)]],
     ["may lack an adjustment without a response", [...confirmed, adjust([6], 3), ...left(6)]],
-    ["may have a cancel without a response in it", [...confirmed, cancel([6]), ...left(10)]],
+    ["may include a cancel without a response", [...confirmed, cancel([6]), ...left(10)]],
     ["may lack a cancel without a response", [...confirmed, cancel([6]), ...left(6)]],
-    ["may have an order without a response in it", [created, place([2], { units: 4 }), ...left(6)]],
+    ["may include an order without a response", [created, place([2], { units: 4 }), ...left(6)]],
     ["may lack an order without a response", [created, place([2], { units: 4 }), ...left(10)]],
     [
-      "has an order once, however often it was sent",
+      "includes an order once, however often it was sent",
       [created, place([2], { units: 4 }), place([3, 4], { units: 4 }), readOrder([5, 6], order("CONFIRMED")), ...left(6)],
     ],
     [
-      "leaves out what came while it was read",
+      "ignores changes during the read",
       [
         ...confirmed,
         ...left(6),
@@ -151,22 +151,22 @@ describe("the balance of a product, when all is quiet,", () => {
   it.each([
     ["lacks units for an order that came after the read", [...confirmed, ...left(4), place([125, 130], { id: "o2", key: "k2", units: 2 })]],
     [
-      "has sold twice what was sent twice",
+      "has sold twice for an order that was sent twice",
       [created, place([2], { units: 4 }), place([3, 4], { units: 4 }), readOrder([5, 6], order("CONFIRMED")), ...left(2)],
     ],
     [
-      "has units that were sold in the spell",
+      "has units that were sold in the period",
       [created, place([101, 102], { units: 4 }), readOrder([103, 104], order("CONFIRMED")), ...left(10)],
     ],
-    ["lacks units that nobody has", [...confirmed, ...left(5)]],
+    ["lacks units that no order holds", [...confirmed, ...left(5)]],
     ["has units that were sold", [...confirmed, ...left(10)]],
-    ["keeps what a cancelled order held", [...confirmed, cancel([6, 7], order("CANCELLED")), ...left(6)]],
-    ["gets back twice what a cancelled order held", [...confirmed, cancel([6, 7], order("CANCELLED")), ...left(14)]],
+    ["lacks units of a cancelled order", [...confirmed, cancel([6, 7], order("CANCELLED")), ...left(6)]],
+    ["gets back a cancelled order's units twice", [...confirmed, cancel([6, 7], order("CANCELLED")), ...left(14)]],
     ["lacks units for a rejected order", [...ordered, readOrder([4, 5], order("REJECTED")), ...left(6)]],
     ["lacks an adjustment", [...confirmed, adjust([6, 7], -2, product(8, 4)), ...left(6)]],
-    ["has half of what may have happened", [...confirmed, adjust([6], 3), ...left(7)]],
-    ["has what a refused adjustment asked for", [...confirmed, refuse(adjust([6, 7], -8), 409, "INSUFFICIENT_STOCK"), ...left(-2)]],
-  ])("is wrong where it %s", (_, history) => {
+    ["includes a part of an adjustment of unknown outcome", [...confirmed, adjust([6], 3), ...left(7)]],
+    ["includes a refused adjustment", [...confirmed, refuse(adjust([6, 7], -8), 409, "INSUFFICIENT_STOCK"), ...left(-2)]],
+  ])("is wrong if it %s", (_, history) => {
     expect(found(...history)).toEqual(expect.arrayContaining([expect.stringMatching(/^balance: product p began with 10 units/)]));
   });
 
@@ -180,7 +180,7 @@ describe("the balance of a product, when all is quiet,", () => {
     [[2, 2, 2], 5, false],
     [[-5, 7, 11], 13, true],
     [[-5, 7, 11], 12, false],
-  ])("of changes %j that may have happened may be %d: %s", (changes, sum, may) => {
+  ])("with possible changes %j, a sum of %d is possible: %s", (changes, sum, may) => {
     expect(mayAddUp(changes, sum)).toBe(may);
   });
 });

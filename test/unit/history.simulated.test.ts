@@ -15,17 +15,17 @@ function simulated(seed: number, operations = 5_000): Operation[] {
   return history;
 }
 
-it.each(Array.from({ length: 20 }, (_, seed) => seed))("a simulated sound shop is found to be sound: seed %d", (seed) => {
+it.each(Array.from({ length: 20 }, (_, seed) => seed))("a simulated correct shop has no violations: seed %d", (seed) => {
   const history = simulated(seed);
   expect(report(checkHistory(history))).toEqual([]);
   const unknown = history.filter((operation) => operation.kind !== "quiet" && operation.outcome === "unknown");
-  expect(unknown.length).toBeGreaterThan(100); // faults were on
+  expect(unknown.length).toBeGreaterThan(100); // the network was faulty
 });
 
-/** By its lines, as in a file: no two operations share a part. */
+/** Copies a history by its lines, as in a file, so that no two operations share a part. */
 const sound = simulated(99).map((operation) => JSON.stringify(operation));
 
-/** A history that may be changed, and what of it is of one kind and ok. */
+/** A history that can be changed, and access to its successful operations by kind. */
 class Draft {
   readonly history = sound.map((line) => JSON.parse(line) as Operation);
 
@@ -35,24 +35,24 @@ class Draft {
     return this.history.filter(isWanted);
   }
 
-  /** In the middle of the history, where much has come before. */
+  /** An operation from the middle of the history. */
   one<K extends Kind>(kind: K, holds?: (operation: Of<K>) => boolean): Of<K> {
     const all = this.ok(kind, holds);
     const one = all[Math.floor(all.length / 2)];
-    if (one === undefined) throw new Error(`the history has no ${kind} of that sort`);
+    if (one === undefined) throw new Error(`the history has no such ${kind}`);
     return one;
   }
 
   get lastQuiet(): Of<"quiet"> {
     const last = this.history.findLast((operation) => operation.kind === "quiet");
-    if (last === undefined) throw new Error("the history has no quiet spell");
+    if (last === undefined) throw new Error("the history has no quiet period");
     return last;
   }
 }
 
 const changes: [what: string, check: string, change: (draft: Draft) => void][] = [
   ["a version shows another quantity", "products", (draft) => (draft.one("product.adjust").seen!.quantity += 1)],
-  ["a quantity is below zero", "products", (draft) => (draft.one("product.read").seen!.quantity = -1)],
+  ["a quantity is negative", "products", (draft) => (draft.one("product.read").seen!.quantity = -1)],
   [
     "a read is stale",
     "products",
@@ -116,7 +116,7 @@ const changes: [what: string, check: string, change: (draft: Draft) => void][] =
       draft.history[draft.history.indexOf(read)] = refuse(read, 404, "ORDER_NOT_FOUND");
     },
   ],
-  ["an order is shown to another", "own writes", (draft) => (draft.one("order.read").user = "stranger")],
+  ["an order is shown to another user", "own writes", (draft) => (draft.one("order.read").user = "stranger")],
   [
     "two keys have one order",
     "keys",
@@ -167,7 +167,7 @@ const changes: [what: string, check: string, change: (draft: Draft) => void][] =
   ],
 ];
 
-describe("in a simulated history it is found that", () => {
+describe("in a simulated history, the checks find that", () => {
   it.each(changes)("%s", (_, check, change) => {
     const draft = new Draft();
     change(draft);
@@ -175,7 +175,7 @@ describe("in a simulated history it is found that", () => {
   });
 });
 
-it("a report names the operations, and stays short however much is found", () => {
+it("a report names the operations, and stays short despite many violations", () => {
   const draft = new Draft();
   for (const { seen } of draft.ok("product.read")) seen!.quantity = -1;
   const verdict = checkHistory(draft.history);
@@ -210,9 +210,9 @@ describe("a history in a file", () => {
   it.each([
     ["no JSON", "{", /^line 2 of .*JSON/],
     ["of no known kind", JSON.stringify({ kind: "order.eat" }), /^line 2 of .*no operation of the kind order.eat/],
-    ["without what its kind needs", JSON.stringify({ kind: "quiet", begin: 1 }), /^line 2 of .*'end'/],
-    ["with a field that nobody knows", JSON.stringify({ ...quiet(1, 2), pause: true }), /^line 2 of .*additional properties/],
-  ])("is refused where a line is %s", async (_, line, message) => {
+    ["without a required field", JSON.stringify({ kind: "quiet", begin: 1 }), /^line 2 of .*'end'/],
+    ["with an unknown field", JSON.stringify({ ...quiet(1, 2), pause: true }), /^line 2 of .*additional properties/],
+  ])("is refused if a line is %s", async (_, line, message) => {
     writeFileSync(file, `${JSON.stringify(quiet(1, 2))}\n${line}\n`);
     await expect(readHistory(file)).rejects.toThrow(message);
   });

@@ -6,7 +6,7 @@ import type { Api, RoutedRequest } from "../../services/api/gateway";
 import { respond } from "../../services/api/intake";
 import { LoopTurns } from "../../services/api/loop-turns";
 
-/** A request whose body has been read, and waits for its turn of the event loop. */
+/** A request whose body has been read and which waits for its turn of the event loop. */
 function waiting() {
   const [socket, holder, turns] = [new Socket(), new Holder("192.0.2.1"), new LoopTurns()];
   const req = new IncomingMessage(socket) as RoutedRequest;
@@ -22,7 +22,7 @@ function waiting() {
   const next = jest.fn();
   turns.run(exchange, () => {
     const since = performance.now();
-    while (performance.now() - since < 5); // takes all of this turn
+    while (performance.now() - since < 5); // uses up this turn
   });
   respond.call(api as unknown as Api, req, res, next);
   return { exchange, read, next };
@@ -37,9 +37,9 @@ it("a body is parsed and checked when its turn comes", async () => {
 });
 
 it.each<[string, (exchange: Exchange) => void]>([
-  ["whose client has gone", (exchange) => (exchange.isOver = true)],
+  ["whose client has disconnected", (exchange) => (exchange.isOver = true)],
   ["whose connection is closed", (exchange) => exchange.connection.socket.destroy()],
-  ["whose time is over", (exchange) => (exchange.deadline = performance.now())],
+  ["whose deadline has passed", (exchange) => (exchange.deadline = performance.now())],
 ])("a body %s when its turn comes is neither parsed nor checked", async (_which, change) => {
   const { exchange, read, next } = waiting();
   change(exchange);

@@ -15,14 +15,14 @@ it.each([
 
 it.each([
   ["the first one, at once", [0], 0],
-  ["the old one, while the new one is being told", [AHEAD - 1, 5_000], 1],
+  ["the old one, while the new one is being published", [AHEAD - 1, 5_000], 1],
   ["the new one from then on", [AHEAD, 5_000], 0],
-  ["the oldest, where all are new", [1, 2, 3], 2],
+  ["the oldest, if all are new", [1, 2, 3], 2],
 ])("signs: %s", (_what, seconds, place) => {
   expect(signer(ages(...seconds))).toBe(place);
 });
 
-it("a key is forgotten only once the tokens that it signed have expired, and never the one that signs", () => {
+it("a key is dropped only after the tokens that it signed have expired, and never while it signs", () => {
   const sorted = fc.array(fc.integer({ min: 0, max: 4 * LIFE }), { minLength: 1, maxLength: 6 }).map((list) => list.sort((a, b) => a - b));
   fc.assert(
     fc.property(sorted, (seconds) => {
@@ -31,7 +31,7 @@ it("a key is forgotten only once the tokens that it signed have expired, and nev
       expect(gone).not.toContain(keys[signer(keys)]);
       for (const key of gone) {
         const next = keys[keys.indexOf(key) - 1]!;
-        expect(next.age - AHEAD).toBeGreaterThan(TTL); // since when this one signs no more
+        expect(next.age - AHEAD).toBeGreaterThan(TTL); // time since this key stopped signing
       }
     }),
   );

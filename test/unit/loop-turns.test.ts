@@ -9,7 +9,7 @@ const spin = (ms: number): void => {
 };
 
 describe("turns of the event loop", () => {
-  it("work is done at once where little is begun", () => {
+  it("work is done at once while the turn has time left", () => {
     const turns = new LoopTurns();
     const done: string[] = [];
     turns.run(from("a"), () => done.push("a"));
@@ -17,7 +17,7 @@ describe("turns of the event loop", () => {
     expect(done).toEqual(["a", "b"]);
   });
 
-  it("where one client asks for a second of the loop's time, another's work comes in the next turn, and timers run in between", async () => {
+  it("if one client queues a second of work, another's work runs in the next turn, and timers run in between", async () => {
     const turns = new LoopTurns();
     const done: string[] = [];
     for (let n = 0; n < 200; n++)
@@ -35,7 +35,7 @@ describe("turns of the event loop", () => {
     while (done.length < 201) await turn();
   });
 
-  it("a turn is spent once its time is used up", async () => {
+  it("a turn is spent when its time is used up", async () => {
     const turns = new LoopTurns();
     expect(turns.isSpent).toBe(false);
     turns.run(from("a"), () => spin(1));
@@ -49,7 +49,7 @@ describe("turns of the event loop", () => {
     expect(turns.isSpent).toBe(false);
   });
 
-  it("in a turn in which a connection has come little is begun, so that the next one is accepted soon; later as much as ever", async () => {
+  it("in a turn with a new connection little work starts, so that the next connection is accepted soon; afterwards as much as before", async () => {
     const turns = new LoopTurns();
     let done = 0;
     turns.run(from("a"), () => spin(6));
@@ -66,7 +66,7 @@ describe("turns of the event loop", () => {
     while (done < 40) await turn();
   });
 
-  it("what an address has waiting beyond a quarter of the places is refused, and others find room", async () => {
+  it("an address that holds more than a quarter of the places is refused, and others still get in", async () => {
     const turns = new LoopTurns();
     const refused: string[] = [];
     turns.run(from("a"), () => spin(6));

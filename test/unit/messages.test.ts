@@ -16,33 +16,33 @@ import * as products from "../../contracts/products";
 import * as users from "../../contracts/users";
 
 /*
- * The largest message of each action and event, by its contract. RabbitMQ closes the connection of a node that sends
- * too large a one; the transporter refuses it before, which still fails everything in it.
+ * Computes the largest message of each action and event from its contract. RabbitMQ closes the connection of a node that
+ * sends a message that is too large. The transporter refuses it first, which still fails everything in it.
  */
 
-/** UTF-8 of one character; JSON escapes `"` and `\` with two, and text has no control characters that would take six. */
+/** Maximum in UTF-8. JSON escapes `"` and `\` with two bytes; control characters, which would take six, aren't allowed. */
 const BYTES_PER_CHARACTER = 4;
-/** A text for which a contract names no length is ours, not a client's: a code, an id, a sentence. */
+/** Assumed length of a text without `maxLength`, which is never a client's: a code, an id, a sentence. */
 const OUR_TEXT = 1_000;
-/** Digits of an integer without a maximum; the longest double. */
+/** Digits of an integer without a maximum, and characters of the longest double. */
 const DIGITS = 16;
 const LONGEST_NUMBER = 24;
-/** Around it: ids of node, call and request, the caller, and what Moleculer adds. */
+/** Bytes around the payload: ids of node, call and request, the caller, and Moleculer's own fields. */
 const PACKET = 10_000;
 
-/** Arrays without a `maxItems`: how many there are at most, and by which code. */
+/** Maximum number of items in arrays without `maxItems`, and the code that bounds it. */
 const ITEMS: Readonly<Record<string, number>> = {
-  "users.jwks/keys": 100, // one a month, told while its tokens live
+  "users.jwks/keys": 100, // one per month, published while its tokens are valid
   "users.revocations/kids": 100, // the same
   "users.revocations/ended": 10_000, // MAX_TOLD, in sessions.store.ts
   "users.revocations/roles": 10_000, // MAX_ROLES, in accounts.store.ts
-  "orders.audit/checks": 20, // one for each invariant
+  "orders.audit/checks": 20, // one per invariant
   "orders.audit/checks[]/sample": 10, // SAMPLE, in mixins/audit.ts
   "products.audit": 20,
   "products.audit[]/sample": 10,
 };
 
-/** Bytes of JSON that a value of this schema has at most. */
+/** Maximum number of bytes of a value of this schema as JSON. */
 function largest(schema: TSchema, path: string): number {
   if (KindGuard.IsUnion(schema)) return Math.max(...schema.anyOf.map((part) => largest(part, path)));
   if (KindGuard.IsLiteral(schema)) return JSON.stringify(schema.const).length;
@@ -52,15 +52,15 @@ function largest(schema: TSchema, path: string): number {
   if (KindGuard.IsNumber(schema)) return LONGEST_NUMBER;
   if (KindGuard.IsArray(schema)) {
     const items = schema.maxItems ?? ITEMS[path];
-    if (items === undefined) throw new Error(`${path} has no maxItems: how many there are at most must be known`);
+    if (items === undefined) throw new Error(`${path} has no maxItems: add its maximum to ITEMS`);
     return 2 + items * (1 + largest(schema.items, `${path}[]`));
   }
   if (KindGuard.IsObject(schema)) {
-    if ("next_cursor" in schema.properties) return PAGE_BYTES; // by mixins/keyset.ts
+    if ("next_cursor" in schema.properties) return PAGE_BYTES; // bounded by mixins/keyset.ts
     const fields = Object.entries(schema.properties).map(([name, field]) => name.length + 4 + largest(field, `${path}/${name}`));
     return 2 + fields.reduce((sum, bytes) => sum + bytes, 0);
   }
-  // `^[a-z]{1,36}$`: so many characters of ASCII, each of which may be escaped
+  // `^[a-z]{1,36}$`: the maximum number of ASCII characters, each of which may be escaped
   const ascii = /\{(?:\d+,)?(\d+)\}\$$/.exec(String(schema["pattern"]))?.[1];
   if (ascii !== undefined) return 2 + 2 * Number(ascii);
   if (schema["format"] === "date-time") return 32;
@@ -69,18 +69,18 @@ function largest(schema: TSchema, path: string): number {
 }
 
 const line = largest(orders.Order.properties.items.items, "line");
-/** An order without its lines, just made and so without a reason. */
+/** Bytes of a new order without its lines; it has no reason yet. */
 const EMPTY_ORDER = 1_000;
 
-/** What is bounded by other means than its contract. */
+/** Messages that are bounded by other means than their contract. */
 const BOUNDED: Readonly<Record<string, number>> = {
-  // by countWithin, one order at least
+  // by countWithin, which takes at least one order
   "orders.getMany": RESPONSE_BYTES + MAX_BATCH * 5,
-  // by the weight of its batch; a refusal says less of each line
+  // by the weight of its batch; a refusal is shorter per line
   "orders.createMany": orders.LINES_PER_CALL * (1 + line) + MAX_BATCH * EMPTY_ORDER,
   // by RESERVED_LINES_PER_CALL, and one more of MAX_LINES
   "products.reservations": (products.RESERVED_LINES_PER_CALL + MAX_LINES) * 75 + 10_000 * 90,
-  // each with up to MAX_LINES lines, which its handler validates one by one
+  // orders with up to MAX_LINES lines, which the handler validates individually
   "order.created": MAX_BATCH * (MAX_LINES * (1 + largest(orders.CreatedOrder.properties.lines.items, "line")) + 120),
 };
 
@@ -99,10 +99,10 @@ const messages = contracts.flatMap((contract): [string, number][] =>
     : [[`the event ${contract.name}`, BOUNDED[contract.name] ?? largest(contract.params, contract.name)]],
 );
 
-it("all contracts are looked at", () => {
+it("all contracts are included", () => {
   expect(messages.length).toBeGreaterThan(50);
 });
 
-it.each(messages)("%s, %i bytes at most, fits into a message", (_what, bytes) => {
+it.each(messages)("%s, at most %i bytes, fits into a message", (_what, bytes) => {
   expect(bytes + PACKET).toBeLessThanOrEqual(MAX_PACKET_BYTES);
 });

@@ -28,7 +28,7 @@ const units = fc.integer({ min: 1, max: 10_000 });
 const lines = fc.array(fc.record({ product_id: fc.integer({ min: 1, max: 6 }).map(testId), quantity: units }), { minLength: 1 });
 
 describe("mergeLines", () => {
-  it("adds up the lines of one product, sorts by product, and gives the same for every order of the same wish", () => {
+  it("adds up the lines per product, sorts by product, and returns the same for equivalent requests", () => {
     fc.assert(
       fc.property(
         lines.chain((l) => fc.tuple(fc.constant(l), fc.shuffledSubarray(l, { minLength: l.length }))),
@@ -108,13 +108,13 @@ describe("place", () => {
     );
   });
 
-  it("an unknown product is told before any shortage, every one of them", () => {
+  it("unknown products are reported before any shortage, all of them", () => {
     const quoted = [{ id: testId(1), name: "lamp", price_cents: 100, quantity: 0 }];
     const refusal = { kind: "unknown", product_ids: [testId(2), testId(3)] };
     expect(place([line(1, 5), line(2, 1), line(3, 1)], quoted)).toEqual({ ok: false, refusal });
   });
 
-  it("the very last units can be ordered, and one more is a shortage that a person can read", () => {
+  it("the very last units can be ordered, and one more is a readable shortage", () => {
     const quoted = [{ id: testId(1), name: "lamp", price_cents: 100, quantity: 5 }];
     expect(place([line(1, 5)], quoted)).toMatchObject({ ok: true, total_cents: 500 });
     const placement = place([line(1, 6)], quoted);
@@ -156,11 +156,11 @@ describe("the state machine", () => {
     expect(cancel(before)).toBe(after);
   });
 
-  it("RESERVED answers the creation alone, for a cancel is asked on; REJECTED and RELEASED answer everything", () => {
+  it("RESERVED settles only order.created, since a cancel is still republished; REJECTED and RELEASED settle every row", () => {
     expect(OUTCOMES.map(answeredEvent)).toEqual(["order.created", null, null]);
   });
 
-  it("outcomes and cancels in any order, late and repeated: only moves of NEXT, and what is decided stays, but for a cancel", () => {
+  it("outcomes and cancels in any order, late and repeated: only transitions of NEXT, and a decision stays, except for a cancel", () => {
     fc.assert(
       fc.property(fc.array(fc.constantFrom(...OUTCOMES, "cancel" as const)), (told) => {
         let status: Status = "PENDING";
@@ -193,20 +193,20 @@ describe("misfit", () => {
   ];
 
   it.each(STATUSES.flatMap((status) => OUTCOMES.map((outcome) => [status, outcome] as const)))(
-    "a %s order takes %s where it can be so, for its own lines alone",
+    "a %s order accepts %s if the state machine allows it, and only for its own lines",
     (status, outcome) => {
       expect(misfit(order(status), reply(outcome)) === undefined).toBe(FITTING.includes(`${status} ${outcome}`));
       expect(misfit(order(status), reply(outcome, digestOf([line(1, 2)])))).toMatch(/^its stock is R/);
     },
   );
 
-  it("a tombstone, which has no lines, fits a cancelled order alone", () => {
+  it("a tombstone, which has no lines, fits only a cancelled order", () => {
     expect(misfit(order("CANCELLED"), reply("RELEASED", NO_LINES))).toBeUndefined();
     expect(misfit(order("PENDING"), reply("RELEASED", NO_LINES))).toBe("its stock is RELEASED while it is PENDING");
     expect(misfit(order("PENDING"), reply("RESERVED", NO_LINES))).toBe("its stock is RESERVED for other lines");
   });
 
-  it("a digest is that of products and units, whatever their order", () => {
+  it("a digest covers products and units, whatever the order of the lines", () => {
     expect(digestOf([line(2, 1), line(1, 2)])).toBe(lines_digest);
     for (const other of [[], [line(1, 2)], [line(1, 2), line(2, 2)], [line(1, 2), line(3, 1)], [line(1, 21), line(2, 1)]])
       expect(digestOf(other)).not.toBe(lines_digest);
@@ -214,8 +214,8 @@ describe("misfit", () => {
 });
 
 /**
- * Both decisions joined by a transport that loses, repeats and reorders: one order, its two announcements, the shelf
- * and the stored answer, each as its database keeps it.
+ * Both decisions connected by a transport that loses, repeats and reorders messages: one order, its two outbox rows, the stock
+ * and the stored outcome, as their databases keep them.
  */
 class OneOrder {
   readonly id = testId(1);
@@ -282,7 +282,7 @@ describe("an order and its stock over a lossy transport", () => {
     which: fc.nat(),
   });
 
-  it("once every announcement is answered both sides agree, the moves were legal, and only a confirmed order holds stock", () => {
+  it("once every outbox row has its reply, both sides agree, all transitions were legal, and only a confirmed order holds stock", () => {
     fc.assert(
       fc.property(fc.array(fault, { maxLength: 30 }), fc.integer({ min: 0, max: 3 }), (faults, stock) => {
         const one = new OneOrder([line(1, 2), line(2, 1)], new Map([[testId(1), stock], [testId(2), 5]])); // prettier-ignore
@@ -297,7 +297,7 @@ describe("an order and its stock over a lossy transport", () => {
           for (let message = one.wire.pop(); message; message = one.wire.pop()) message();
         };
         for (let i = 0; [...one.outbox.values()].includes("PENDING"); i++) {
-          expect(i).toBeLessThan(5); // each round of asking gets answers
+          expect(i).toBeLessThan(5); // each round gets replies
           one.relay();
           drain();
         }
@@ -332,7 +332,7 @@ describe("disagreement", () => {
   ];
 
   it.each(STATUSES.flatMap((status) => [...OUTCOMES, "none" as const].map((state) => [status, state] as const)))(
-    "%s and %s agree only where the house says so, and never matter while a reply is waited for",
+    "%s and %s agree only as the rules define, and are not compared while a reply is pending",
     (status, state) => {
       const reservation = state === "none" ? undefined : held(state);
       const said = disagreement(audited(status), reservation);
@@ -344,7 +344,7 @@ describe("disagreement", () => {
 
   const PARKED = [...AGREEING, "PENDING none", "PENDING RESERVED", "PENDING REJECTED", "CANCELLED RESERVED"];
   it.each(STATUSES.flatMap((status) => [...OUTCOMES, "none" as const].map((state) => [status, state] as const)))(
-    "%s and %s of a parked order agree where the reply may still come, for its own lines",
+    "%s and %s of a parked order agree if a late reply would fit, for its own lines",
     (status, state) => {
       const parked = audited(status, { outbox: "PARKED" });
       const isFitting = PARKED.includes(`${status} ${state}`);
@@ -353,14 +353,14 @@ describe("disagreement", () => {
     },
   );
 
-  it("other units, another product, one line more or less: the lines differ; their order does not matter", () => {
+  it("with other units, another product or another number of lines, the lines differ; their order does not matter", () => {
     const differ = "its lines and those of its reservation differ";
     const cases = [[line(9, 2), line(10, 5)], [line(9, 2), line(8, 4)], [line(9, 2)], [line(9, 2), line(10, 4), line(11, 1)], []]; // prettier-ignore
     for (const of of cases) expect(disagreement(audited("CONFIRMED"), held("RESERVED", of))).toBe(differ);
     expect(disagreement(audited("CONFIRMED"), held("RESERVED", [line(10, 4), line(9, 2)]))).toBeUndefined();
   });
 
-  it("a tombstone without lines is fine for a cancelled order, but a released one had the lines of its order", () => {
+  it("a tombstone without lines is valid for a cancelled order, but a released reservation must have its order's lines", () => {
     expect(disagreement(audited("CANCELLED"), held("RELEASED", []))).toBeUndefined();
     expect(disagreement(audited("CANCELLED"), held("RELEASED", [line(9, 2)]))).toBe("its lines and those of its reservation differ");
   });
@@ -373,7 +373,7 @@ describe("keyset paging", () => {
   );
   const BAD_REQUEST = expect.objectContaining({ type: "BAD_REQUEST" }) as Error;
 
-  it("a cursor gives back its values; to another list, or as other types, it is a bad request", () => {
+  it("a cursor returns its values; for another list, or as other types, it is a bad request", () => {
     fc.assert(
       fc.property(fc.string(), fc.array(value, { minLength: 1, maxLength: 3 }), (list, values) => {
         const cursor = encodeCursor(list, values);
@@ -388,7 +388,7 @@ describe("keyset paging", () => {
     );
   });
 
-  it("whatever a client makes up is a cursor or a bad request, never another error", () => {
+  it("any text of a client is a cursor or a bad request, never another error", () => {
     const made = fc.oneof(
       fc.string(),
       fc.json(),
@@ -408,13 +408,13 @@ describe("keyset paging", () => {
     );
   });
 
-  it.each([1.5, 2 ** 53, "a\0b", null, true, [1]])("%j is no sort value: the cursor is a bad request", (bad) => {
+  it.each([1.5, 2 ** 53, "a\0b", null, true, [1]])("a cursor with %j as its sort value is a bad request", (bad) => {
     const cursor = Buffer.from(JSON.stringify(["list", bad])).toString("base64url");
     expect(() => decodeCursor("list", cursor, ["number"])).toThrow(BAD_REQUEST);
     expect(() => decodeCursor("list", cursor, ["text"])).toThrow(BAD_REQUEST);
   });
 
-  it("a cursor's ids and times are what the database takes: nothing else of a client's reaches it", () => {
+  it("a cursor's ids and times are valid for the database; no other value of a client reaches it", () => {
     const id = testId(1);
     const isRead = (kind: "id" | "time", value: string | number) => {
       try {
@@ -430,7 +430,7 @@ describe("keyset paging", () => {
     for (const bad of [-1, 1.5, 8.64e15 + 1, 2 ** 53, "0", "infinity"]) expect([bad, isRead("time", bad)]).toEqual([bad, false]);
   });
 
-  it("page after page gives every row once, in order, and the last page says so", () => {
+  it("page after page returns every row once, in order, and only the last page has no cursor", () => {
     fc.assert(
       fc.property(fc.uniqueArray(fc.nat(1_000), { maxLength: 40 }), fc.integer({ min: 1, max: 10 }), (ids, limit) => {
         const rows = ids.sort((a, b) => a - b);

@@ -1,12 +1,12 @@
 import bcrypt from "bcryptjs";
 import { check } from "../../services/users/passwords.worker";
 
-jest.mock("node:os", () => ({ setPriority: () => undefined })); // in a worker it is the worker's own
+jest.mock("node:os", () => ({ setPriority: () => undefined })); // in a worker it changes only the worker's priority
 
 const PASSWORD = "correct horse";
 const HIGHEST = 7;
 
-/** The rounds of bcrypt that a check does. */
+/** The bcrypt rounds of a check. */
 async function roundsOf(hashed: string | undefined, password = PASSWORD): Promise<number> {
   const hash = jest.spyOn(bcrypt, "hash").mockReturnValue(undefined);
   const compare = jest.spyOn(bcrypt, "compare").mockReturnValue(undefined);
@@ -22,14 +22,14 @@ it.each([4, 5, 6, HIGHEST])("a hash of cost %i takes the work of the highest cos
 });
 
 it.each([
-  ["nobody", undefined],
+  ["an unknown account", undefined],
   ["a text that is no hash", "another"],
-])("%s takes the work of the highest cost, and is never right", async (_what, hashed) => {
+])("%s takes the work of the highest cost, and never matches", async (_what, hashed) => {
   expect(await roundsOf(hashed)).toBe(2 ** HIGHEST);
   expect(await check({ password: PASSWORD, hashed, cost: 4, next: undefined })).toMatchObject({ isRight: false });
 });
 
-it("a right password is right whatever the cost, and only then is the next one hashed", async () => {
+it("a correct password matches whatever the cost, and only then is a new hash made", async () => {
   const hashed = bcrypt.hashSync(PASSWORD, 4);
   const next = { password: "battery staple", cost: 5 };
   const right = await check({ password: PASSWORD, hashed, cost: 6, next });

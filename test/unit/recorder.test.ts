@@ -30,8 +30,8 @@ const exchange = (
   return { method, path, token: ADA, begin: 1, end: 2, response, ...rest };
 };
 
-describe("what a history says of a request", () => {
-  it("an order that is accepted is ok, with its key, its lines, what it shows, and the body to the letter", () => {
+describe("the operation of a request in a history", () => {
+  it("an accepted order is ok, with its key, lines, the order shown, and the exact body", () => {
     const items = [{ product_id: "p1", quantity: 2 }];
     const accepted = exchange("POST", "/orders", 201, { reply: order, body: { items }, headers: { "idempotency-key": "k" } });
     expect(operationOf(accepted)).toEqual({
@@ -49,12 +49,12 @@ describe("what a history says of a request", () => {
     });
   });
 
-  it.each([undefined, 502, 503])("a response of %s leaves it unknown whether it happened, and when it ended", (status) => {
+  it.each([undefined, 502, 503])("a response of %s has an unknown outcome and no end", (status) => {
     const operation = operationOf(exchange("POST", "/products/p1/stock", status, { body: { delta: -2 } }));
     expect(operation).toEqual({ kind: "product.adjust", begin: 1, outcome: "unknown", user: "ada", product: "p1", delta: -2 });
   });
 
-  it("a refusal is failed, with its status and code", () => {
+  it("a refusal has failed, with its status and code", () => {
     const refused = exchange("PATCH", "/products/p1", 412, {
       body: { price: 3 },
       headers: { "if-match": '"2"' },
@@ -76,7 +76,7 @@ describe("what a history says of a request", () => {
     ["GET", "/products/p1", undefined, "product.read"],
     ["PATCH", "/products/p1", { price: 2.5 }, "product.patch"],
     ["POST", "/products/p1/stock", { delta: 1 }, "product.adjust"],
-  ])("%s %s shows a product, also one that can't be", (method, path, body, kind) => {
+  ])("%s %s shows a product, even an impossible one", (method, path, body, kind) => {
     const seen = { id: "p1", version: 3, quantity: -1, price: 2.5 };
     expect(operationOf(exchange(method, path, 200, { body, reply: product }))).toMatchObject({ kind, outcome: "ok", seen });
   });
@@ -96,11 +96,11 @@ describe("what a history says of a request", () => {
     ["GET", "/health", 200],
     ["POST", "/token", 200],
     ["GET", "/admin/consistency", 200],
-  ])("%s %s with %s: nothing", (method, path, status) => {
+  ])("%s %s with %s is not recorded", (method, path, status) => {
     expect(operationOf(exchange(method, path, status))).toBeUndefined();
   });
 
-  it("an admin is told from others, and who has no token is nobody", () => {
+  it("an admin is distinguished from others, and without a token the user is empty", () => {
     const as = (token?: string) => operationOf({ ...exchange("GET", "/orders/o1", 404), token });
     expect(as(tokenOf({ sub: "root", role: "admin" }))).toMatchObject({ user: "root", admin: true });
     expect(as(ADA)).not.toHaveProperty("admin");
@@ -108,7 +108,7 @@ describe("what a history says of a request", () => {
   });
 
   it.each([
-    ["a body that is none of an order", { ...order, status: "LOST" }, '"3"'],
+    ["a body that is no order", { ...order, status: "LOST" }, '"3"'],
     ["no version", order, ""],
   ])("a success with %s is an error", (_what, reply, etag) => {
     const broken = exchange("GET", "/orders/o1", 200, { reply, etag });
@@ -117,7 +117,7 @@ describe("what a history says of a request", () => {
 });
 
 describe("a recorder", () => {
-  it("that has become full gives no history, for a part of it would be taken for the whole; restarted, it begins anew", () => {
+  it("that is full returns no history, since a part could be mistaken for the whole; after a restart it records again", () => {
     const recorder = new Recorder(2);
     const read = exchange("GET", "/orders/o1", 200, { reply: order });
     recorder.record(read);
@@ -130,13 +130,13 @@ describe("a recorder", () => {
   });
 });
 
-describe("a walk through one's own orders", () => {
+describe("reading one's own orders page by page", () => {
   const page = (id: string, next_cursor: string | null) => ({
     status: 200,
     text: JSON.stringify({ items: [{ ...order, id }], next_cursor }),
   });
 
-  it("goes on behind each page, and is complete at the last", async () => {
+  it("continues after each page, and is complete at the last", async () => {
     const paths: string[] = [];
     const pages = [page("o2", "c1"), page("o1", null)];
     const walk = await walkOrders((path) => (paths.push(path), Promise.resolve(pages.shift())), ADA, 1);
@@ -145,7 +145,7 @@ describe("a walk through one's own orders", () => {
     expect(walk.pages.map(({ items }) => items.map(({ id }) => id))).toEqual([["o2"], ["o1"]]);
   });
 
-  it("ends before a page that can't be had, and is not complete; without any it is unknown", async () => {
+  it("ends before a page that fails, and is not complete; without any page its outcome is unknown", async () => {
     const pages = [page("o2", "c1"), { status: 503, text: "" }];
     expect(await walkOrders(() => Promise.resolve(pages.shift()), ADA, 1)).toMatchObject({ outcome: "ok", complete: false });
     const none = await walkOrders(() => Promise.resolve(undefined), ADA, 1);
@@ -167,7 +167,7 @@ describe("a followed order", () => {
     if (error) throw error;
   };
 
-  it("has each whole event once, and says that the server has ended it", async () => {
+  it("has each complete event once, and was closed by the server", async () => {
     const stream = await follow(bytes(EVENTS));
     expect(stream).toMatchObject({ kind: "order.stream", outcome: "ok", status: 200, user: "ada", order: "o1", closed: "server" });
     expect(stream.events.map(({ id, status }) => [id, status])).toEqual([
@@ -176,12 +176,12 @@ describe("a followed order", () => {
     ]);
   });
 
-  it("that breaks off is cut, and its last event left out where it is a part of one", async () => {
+  it("whose connection is lost is cut, and an incomplete last event is left out", async () => {
     const stream = await follow(bytes(EVENTS.slice(0, 2), new Error("reset")));
     expect(stream).toMatchObject({ outcome: "ok", closed: "cut", events: [{ id: 1 }] });
   });
 
-  it("whose client goes says so", async () => {
+  it("whose client disconnects was closed by the client", async () => {
     const gone = new AbortController();
     const body = Readable.from(bytes(EVENTS.slice(0, 1)), { signal: gone.signal });
     gone.abort();
@@ -192,7 +192,7 @@ describe("a followed order", () => {
     [204, "failed"],
     [404, "failed"],
     [503, "unknown"],
-  ])("that is answered %s is %s", async (status, outcome) => {
+  ])("with the response %s is %s", async (status, outcome) => {
     expect(await follow(bytes([]), undefined, status)).toMatchObject({ outcome, events: [] });
   });
 });

@@ -10,7 +10,7 @@ type State = (typeof STATES)[number];
 const order = (status: Status, outbox: "PARKED" | null = null) => ({ id: testId(1), status, outbox, lines: "" });
 const reservation = (state: State): Reservation | undefined => (state === "none" ? undefined : { order_id: testId(1), state, lines: [] });
 
-/** What is done about each; for all others a person decides. */
+/** The repair of each difference; all others need a manual decision. */
 const MENDED: Record<string, object> = {
   "PENDING none": { do: "republish", event: "order.created" },
   "PENDING RESERVED": { do: "republish", event: "order.created" },
@@ -21,7 +21,7 @@ const MENDED: Record<string, object> = {
   "CANCELLED RESERVED": { do: "republish", event: "order.cancelled" },
 };
 
-describe("what mends a difference", () => {
+describe("the repair of a difference", () => {
   it.each(STATUSES.flatMap((status) => STATES.map((state) => [status, state] as const)))("%s and %s", (status, state) => {
     const difference = { order: order(status), reservation: reservation(state), isOfSameLines: true };
     expect(planOf(difference)).toEqual(MENDED[`${status} ${state}`] ?? { do: "decide" });
@@ -29,7 +29,7 @@ describe("what mends a difference", () => {
     expect(planOf({ ...difference, order: order(status, "PARKED") })).toEqual({ do: "decide" });
   });
 
-  it("stock that is reserved for an order that does not exist is released", () => {
+  it("stock that is reserved for a missing order is released", () => {
     expect(planOf({ order: undefined, reservation: reservation("RESERVED"), isOfSameLines: false })).toEqual({ do: "release" });
   });
 });

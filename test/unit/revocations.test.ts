@@ -7,7 +7,7 @@ interface Asked {
   after?: PageEnd;
 }
 
-/** A users service of the test's own, on a clock that the test moves. */
+/** A stub of the users service, on a clock that the test moves. */
 function issuer() {
   const asked: Asked[] = [];
   const failures: unknown[] = [];
@@ -22,11 +22,11 @@ function issuer() {
   const revocations = new Revocations(
     (params) => {
       asked.push(params);
-      if (state.down) return Promise.reject(new Error("away"));
+      if (state.down) return Promise.reject(new Error("unavailable"));
       const { ended, next, roles } = state;
       Object.assign(state, { ended: [], next: null, roles: undefined });
       const news = { at: new Date(state.at++ * 1000).toISOString(), next, kids: ["a key"], ended };
-      return Promise.resolve(roles === undefined ? news : { ...news, roles }); // a node of an earlier version knows none
+      return Promise.resolve(roles === undefined ? news : { ...news, roles }); // a node of an earlier version doesn't return roles
     },
     (told) => kids.push([...told]),
     (error) => failures.push(error),
@@ -36,13 +36,13 @@ function issuer() {
 
 beforeEach(() => jest.useFakeTimers({ now: 0 }));
 afterEach(() => jest.useRealTimers());
-/** What is already answered is heard. */
+/** Lets responses that have arrived be processed. */
 const settled = async (): Promise<void> => {
   for (let i = 0; i < 10; i++) await Promise.resolve();
 };
 const later = (ms: number) => jest.advanceTimersByTime(ms);
 
-it("the first request waits for the answer; those of the next second ask nothing; then one asks, and nobody waits", async () => {
+it("the first request waits for the response; requests of the next second make no call; then one makes a call, without waiting", async () => {
   const { asked, kids, revocations } = issuer();
   await revocations.refresh();
   expect([asked, kids]).toEqual([[{}], [["a key"]]]);
@@ -54,7 +54,7 @@ it("the first request waits for the answer; those of the next second ask nothing
   expect(asked).toEqual([{}, { since: "1970-01-01T00:00:00.000Z" }]);
 });
 
-it("after a pause a request waits, and sees what ended meanwhile", async () => {
+it("after a pause a request waits, and sees the sessions that have ended meanwhile", async () => {
   const { state, revocations } = issuer();
   await revocations.refresh();
   later(60_000);
@@ -65,7 +65,7 @@ it("after a pause a request waits, and sees what ended meanwhile", async () => {
   expect([revocations.hasEnded("s"), revocations.hasEnded("t")]).toEqual([true, false]);
 });
 
-it("where there is more, it is asked for at once, behind the page before; the next round goes on where this one began", async () => {
+it("a further page is requested at once; the next round continues from the time at which this one began", async () => {
   const { asked, state, revocations } = issuer();
   const next = { ended_at: "1970-01-01T00:00:04.000001Z", session: "s" };
   Object.assign(state, { next, at: 5, ended: [{ session: "s", until: 900 }] });
@@ -77,7 +77,7 @@ it("where there is more, it is asked for at once, behind the page before; the ne
   expect(asked[2]).toEqual({ since: "1970-01-01T00:00:05.000Z" });
 });
 
-it("while an answer is outstanding, nothing more is asked", async () => {
+it("while a call is in flight, no other call is made", async () => {
   let answer: () => void = () => undefined;
   let asked = 0;
   const slow = new Revocations(
@@ -94,11 +94,11 @@ it("while an answer is outstanding, nothing more is asked", async () => {
   expect(asked).toBe(1);
   answer();
   await waits;
-  expect(slow.refresh()).toBeInstanceOf(Promise); // what it told is five seconds old
+  expect(slow.refresh()).toBeInstanceOf(Promise); // its response is five seconds old
   expect(asked).toBe(2);
 });
 
-it("users was away, and a pause later somebody asks: they wait, and see what ended meanwhile", async () => {
+it("after users was unavailable and a pause, a request waits, and sees the sessions that have ended meanwhile", async () => {
   const { state, revocations } = issuer();
   state.down = true;
   await revocations.refresh();
@@ -110,7 +110,7 @@ it("users was away, and a pause later somebody asks: they wait, and see what end
   expect(revocations.hasEnded("s")).toBe(true);
 });
 
-it("a session is remembered until its last token has expired, by the clock that wrote the times", async () => {
+it("an ended session is kept until its last token has expired, by the clock that wrote the times", async () => {
   const { state, revocations } = issuer();
   Object.assign(state, { at: 100, ended: [{ session: "s", until: 1_000 }] });
   for (const [at, remembered] of [
@@ -125,7 +125,7 @@ it("a session is remembered until its last token has expired, by the clock that 
   }
 });
 
-it("a role that has changed counts, whatever the token says, until the last token from before has expired", async () => {
+it("a changed role takes precedence over the token's, until the last older token has expired", async () => {
   const { state, revocations } = issuer();
   const [id, other] = [testId(7), testId(8)];
   const admin = { id, role: "admin" } as const;
@@ -146,7 +146,7 @@ it("a role that has changed counts, whatever the token says, until the last toke
   }
 });
 
-it("a role that the database has fallen back to counts in place of the one that was heard of, and of the token's", async () => {
+it("the role in a restored database takes precedence over the reported one and over the token's", async () => {
   const { state, revocations } = issuer();
   const [id, other] = [testId(7), testId(8)];
   Object.assign(state, { at: 100, roles: [{ user: id, role: "admin", until: 1_000 }] });
@@ -161,7 +161,7 @@ it("a role that the database has fallen back to counts in place of the one that 
   }
 });
 
-it("users away: the first request waits and goes on, the others do not wait; it is said once; one a second asks again", async () => {
+it("while users is unavailable, only the first request waits, the failure is reported once, and one call per second is made", async () => {
   const { asked, failures, state, revocations } = issuer();
   state.down = true;
   await revocations.refresh();

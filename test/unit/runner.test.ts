@@ -2,7 +2,7 @@ import { Runner, type BrokerOptions } from "moleculer";
 import { AmqpTransporter } from "../../broker/amqp.transporter";
 import configForRunner from "../../moleculer.config";
 
-test("moleculer-runner takes several URLs for our transporter, although it writes TRANSPORTER over each option of that name", () => {
+test("moleculer-runner accepts several URLs for our transporter, although it overwrites options named transporter with TRANSPORTER", () => {
   const saved = process.env.TRANSPORTER;
   process.env.TRANSPORTER = "amqp://u:p@a:1,amqp://u:p@b:2";
   try {

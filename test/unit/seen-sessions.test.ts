@@ -1,7 +1,7 @@
 import { SESSIONS_PER_CALL, type Role } from "../../contracts/users";
 import { SeenSessions } from "../../services/api/seen-sessions";
 
-/** A users service of the test's own. */
+/** A stub of the users service. */
 function issuer() {
   const asked: string[][] = [];
   const state = { lost: [] as string[], admins: [] as string[], isAway: false };
@@ -9,7 +9,7 @@ function issuer() {
   const sessions = new SeenSessions(
     (some) => {
       asked.push(some);
-      if (state.isAway) return Promise.reject(new Error("away"));
+      if (state.isAway) return Promise.reject(new Error("unavailable"));
       const among = (all: string[]) => some.filter((one) => all.includes(one));
       return Promise.resolve({ unknown: among(state.lost), admins: among(state.admins), until: 900 });
     },
@@ -23,7 +23,7 @@ beforeEach(() => jest.useFakeTimers({ now: 0 }));
 afterEach(() => jest.useRealTimers());
 const aSecond = () => jest.advanceTimersByTimeAsync(1_000);
 
-it("users is asked within a second about what was seen, each once, without another request; and not while nothing is seen", async () => {
+it("each seen session is checked with users once, within a second and without another request; nothing is checked if none was seen", async () => {
   const { asked, isUnknown } = issuer();
   for (const session of ["s", "t", "s"]) expect(isUnknown(session)).toBe(false);
   await aSecond();
@@ -32,7 +32,7 @@ it("users is asked within a second about what was seen, each once, without anoth
   expect(asked).toHaveLength(1);
 });
 
-it("what users does not know is refused from then on, and no longer once it knows it again", async () => {
+it("a session that is unknown to users is refused from then on, until users knows it again", async () => {
   const { state, isUnknown } = issuer();
   state.lost = ["t"];
   const seen = () => ["s", "t"].map((session) => isUnknown(session));
@@ -46,7 +46,7 @@ it("what users does not know is refused from then on, and no longer once it know
   expect(seen()).toEqual([false, false]);
 });
 
-it("while users is away, sessions count as before, and it is asked about all of them once a second", async () => {
+it("while users is unavailable, sessions keep their state, and all of them are checked once a second", async () => {
   const { asked, state, isUnknown } = issuer();
   state.lost = ["s"];
   isUnknown("s");
@@ -61,17 +61,17 @@ it("while users is away, sessions count as before, and it is asked about all of 
   expect([isUnknown("s"), isUnknown("t")]).toEqual([true, false]);
 });
 
-it("once it is stopped, nothing more is asked, though users was away", async () => {
+it("after a stop, nothing more is requested, even though users was unavailable", async () => {
   const { asked, state, sessions, isUnknown } = issuer();
   state.isAway = true;
   isUnknown("s");
   jest.advanceTimersByTime(1_000);
-  sessions.stop(); // while a question is outstanding
+  sessions.stop(); // while a call is in flight
   for (let n = 0; n < 3; n++) await aSecond();
   expect(asked).toEqual([["s"]]);
 });
 
-it("the role of everybody who is known is heard, whatever their token bears", async () => {
+it("the current role of each known user is reported, whatever their token contains", async () => {
   const { heard, state, isUnknown } = issuer();
   Object.assign(state, { lost: ["lost"], admins: ["a"] });
   for (const [session, role] of [["a", "user"], ["b", "admin"], ["lost", "admin"]] as const) isUnknown(session, role); // prettier-ignore
@@ -79,14 +79,14 @@ it("the role of everybody who is known is heard, whatever their token bears", as
   expect(heard).toEqual([["a", "user", "admin", 900], ["b", "admin", "user", 900]]); // prettier-ignore
 });
 
-it("of the tokens of a session the one of an admin is checked, in whatever order they come", async () => {
+it("of a session's tokens, the one with the admin role is checked, in whatever order they arrive", async () => {
   const { heard, isUnknown } = issuer();
   for (const role of ["user", "admin", "user"] as const) isUnknown("s", role);
   await aSecond();
   expect(heard).toEqual([["s", "admin", "user", 900]]);
 });
 
-it("more sessions than fit into a question are asked about one question after the other", async () => {
+it("more sessions than fit into a call are checked by several calls in turn", async () => {
   const { asked, isUnknown } = issuer();
   for (let n = 0; n <= SESSIONS_PER_CALL; n++) isUnknown(`session ${n}`);
   await aSecond();

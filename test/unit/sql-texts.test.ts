@@ -4,15 +4,14 @@ import * as ts from "typescript";
 import { ROOT } from "../support/processes";
 
 /*
- * The result of a prepared statement may not change its columns: where a migration adds one, `select *` fails on each connection that has
- * prepared it.
+ * The result of a prepared statement must keep its columns: if a migration adds one, `select *` fails on each connection that has prepared it.
  */
 
 const FOLDERS = ["services", "mixins"];
-/** Its inner `*` are of queries that name their columns. */
+/** The inner `*` of this statement come from queries that name their columns. */
 const INNER_ALLOWED = "mixins/outbox.ts";
 
-/** What is in a text outside all parentheses: of a statement, the outer one. */
+/** The part of a text outside all parentheses, which is the outer statement. */
 function outer(text: string): string {
   let depth = 0;
   let kept = "";
@@ -24,7 +23,7 @@ function outer(text: string): string {
   return kept;
 }
 
-/** Every text of a file that holds SQL, with `?` where a value is put in. */
+/** Every string in a file that contains SQL, with `?` in place of inserted values. */
 function statements(file: string, source: string): string[] {
   const texts: string[] = [];
   const visit = (node: ts.Node): void => {
@@ -46,7 +45,7 @@ const files = FOLDERS.flatMap((folder) =>
     .map((name) => path.join(folder, name)),
 );
 
-it("no statement of services and mixins asks for whatever columns a table has", () => {
+it("no statement of services and mixins selects all columns of a table", () => {
   const found = files.flatMap((file) =>
     statements(file, readFileSync(path.join(ROOT, file), "utf8"))
       .map((text) => (file === INNER_ALLOWED ? outer(text) : text))
@@ -65,6 +64,6 @@ it.each([
   ["db.query('select to_jsonb(o) from orders o')", true],
   ["db.query(`select id, count(*) from orders -- select *\n where total * 2 > 1 group by id`)", false],
   ["const where = ids.map((id) => id * 2)", false],
-])("%j is found: %s", (source, isFound) => {
+])("%j is reported: %s", (source, isFound) => {
   expect(statements("x.ts", source).some((text) => STAR.test(text) || WHOLE_ROW.test(text))).toBe(isFound);
 });

@@ -18,7 +18,7 @@ const lines = fc.uniqueArray(fc.record({ product_id: fc.constantFrom(...PRODUCTS
   maxLength: 5,
   selector: (l) => l.product_id,
 });
-/** Most lines are of known products, else nearly every order would be refused. */
+/** Most lines are of known products; otherwise nearly every order would be rejected. */
 const order = (order_id: string) =>
   fc
     .oneof(
@@ -39,7 +39,7 @@ const add = (from: ReadonlyMap<string, number>, movements: readonly StockMovemen
 const linesOf = (movements: readonly StockMovement[], id: string, kind: StockMovement["kind"]) =>
   movements.filter((m) => m.order_id === id && m.kind === kind).map((m) => line(m.product_id, kind === "RESERVE" ? -m.delta : m.delta));
 
-/** The inventory as the store keeps it, in memory: reservations are the inbox, and what was decided stays decided. */
+/** The inventory as the store keeps it, but in memory: reservations also serve as the inbox, and a decision is never changed. */
 class Inventory {
   readonly reservations = new Map<string, { state: Outcome["outcome"]; lines: readonly Line[] }>();
   readonly movements: StockMovement[] = [];
@@ -87,7 +87,7 @@ const ids = fc.array(fc.integer({ min: 1, max: N }).map(testId), { minLength: 1,
 const step = fc.record({ what: fc.constantFrom("reserve", "release"), ids });
 
 describe("the inventory", () => {
-  it("reserves, repeats and cancels in any order: stock is what it was plus its movements, and never below zero", () => {
+  it("reserves, repeats and cancels in any order: stock is the initial stock plus its movements, and never negative", () => {
     fc.assert(
       fc.property(shelf, orders(N), fc.array(step, { maxLength: 20 }), (initial, all, steps) => {
         const inventory = new Inventory(initial);
@@ -97,12 +97,12 @@ describe("the inventory", () => {
           else inventory.release(asked);
           expect(inventory.now).toEqual(add(initial, inventory.movements));
           const kept = [...inventory.reservations];
-          // All lines or none, taken once and given back once.
+          // All lines or none, reserved once and released once.
           const booked = kept.map(([id]) => [linesOf(inventory.movements, id, "RESERVE"), linesOf(inventory.movements, id, "RELEASE")]);
           expect(booked).toEqual(
             kept.map(([, { state, lines: wanted }]) => [state === "REJECTED" ? [] : wanted, state === "RELEASED" ? wanted : []]),
           );
-          // What was decided stays, but that a cancel releases what is reserved.
+          // A decision stays, except that a cancel releases a reservation.
           const moved = kept.filter(([id, { state }]) => (before.get(id)?.state ?? state) !== state);
           expect(moved.map(([id, { state }]) => [before.get(id)?.state, state])).toEqual(moved.map(() => ["RESERVED", "RELEASED"]));
         }
@@ -111,7 +111,7 @@ describe("the inventory", () => {
     );
   });
 
-  it("whatever was reserved, when all of it is cancelled the shelf is as it was", () => {
+  it("after all orders are cancelled, the stock is as it was, whatever was reserved", () => {
     fc.assert(
       fc.property(shelf, orders(N), fc.array(ids), (initial, all, batches) => {
         const inventory = new Inventory(initial);
@@ -125,7 +125,7 @@ describe("the inventory", () => {
 });
 
 describe("reserve", () => {
-  it("a batch decides as its orders would one by one, in the order they came, and leaves the shelf it was given alone", () => {
+  it("a batch is decided like its orders one by one in order of arrival, and the given stock isn't modified", () => {
     fc.assert(
       fc.property(shelf, orders(N), (initial, batch) => {
         const given = new Map(initial);
@@ -144,7 +144,7 @@ describe("reserve", () => {
     );
   });
 
-  it("who comes later takes nothing from who came before", () => {
+  it("a later order takes nothing from an earlier one", () => {
     fc.assert(
       fc.property(shelf, orders(N), fc.nat(N), (initial, batch, n) => {
         expect(reserve(batch.slice(0, n), initial).outcomes).toEqual(reserve(batch, initial).outcomes.slice(0, n));
@@ -152,7 +152,7 @@ describe("reserve", () => {
     );
   });
 
-  it("an order is refused if and only if a line is short, and is told each short line with what was left", () => {
+  it("an order is rejected if and only if a line is short, with each short line and the quantity left", () => {
     fc.assert(
       fc.property(shelf, orders(N), (initial, batch) => {
         const { outcomes, movements } = reserve(batch, initial);
@@ -176,7 +176,7 @@ describe("reserve", () => {
     );
   });
 
-  it("of two orders for the last unit the first gets it and the second is told that none is left", () => {
+  it("of two orders for the last unit, the first gets it and the second is rejected with none left", () => {
     const [first, second] = [testId(7), testId(3)];
     const batch = [first, second].map((order_id) => ({ order_id, lines: [line(P1, 1)] }));
     const lines_digest = digestOf([line(P1, 1)]);
@@ -189,7 +189,7 @@ describe("reserve", () => {
     });
   });
 
-  it("an order that is short of its last line leaves the stock of the others to the next order", () => {
+  it("an order whose last line is short leaves the stock of its other lines to the next order", () => {
     const batch = [
       { order_id: testId(1), lines: [line(P1, 2), line(P2, 1), line(UNKNOWN, 1)] },
       { order_id: testId(2), lines: [line(P1, 2), line(P2, 1)] },
@@ -203,7 +203,7 @@ describe("reserve", () => {
 });
 
 describe("release and netChanges", () => {
-  it("orders give back exactly their lines, and each product changes once by their sum", () => {
+  it("orders release exactly their lines, and each product changes once by their sum", () => {
     fc.assert(
       fc.property(shelf, orders(N), (now, held) => {
         const { outcomes, movements } = release(held, now);
@@ -222,8 +222,8 @@ describe("release and netChanges", () => {
 describe("money", () => {
   const PRICE = Money(9_999_999.99);
 
-  it("every price in cents comes back from its amount exactly", () => {
-    // All of the first 10,000.00, then every 997th up to 9,999,999.99: a prime, so that every ending occurs.
+  it("every price in cents converts to an amount and back exactly", () => {
+    // All up to 10,000.00, then every 997th up to 9,999,999.99: a prime, so that every ending occurs.
     const wrong: number[] = [];
     for (let cents = 0; cents <= 999_999_999; cents += cents < 1_000_000 ? 1 : 997)
       if (toCents(fromCents(cents)) !== cents) wrong.push(cents);

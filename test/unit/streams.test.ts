@@ -14,7 +14,7 @@ function order(...statuses: Status[]): Order {
   return { ...common, status: statuses.at(-1)!, history };
 }
 
-/** A gateway's streams of one order, which is what `now` says, and one of them on a response that nobody takes. */
+/** A gateway's streams of one order, which `now` returns, and one open stream on a response that isn't read. */
 function open(limits: Partial<StreamLimits> = {}) {
   const world = { now: (): Promise<Order> => Promise.resolve(order("PENDING")), reads: 0, isCurrent: true };
   const gather = { order: () => (world.reads++, world.now()) };
@@ -34,13 +34,13 @@ function open(limits: Partial<StreamLimits> = {}) {
   return { world, streams, stream, res, chunks, changed: () => streams.changed([{ order_id: testId(1) }]) };
 }
 
-/** What is under way without a timer goes on. */
+/** Lets pending promises settle without advancing the time. */
 const settle = () => jest.advanceTimersByTimeAsync(0);
 
 beforeEach(() => jest.useFakeTimers());
 afterEach(() => jest.useRealTimers());
 
-it("an open stream is never silent for 15 s, reads its order each 5 s at the latest, and ends after 15 minutes", async () => {
+it("an open stream is never silent for 15 s, reads its order at least every 5 s, and ends after 15 minutes", async () => {
   const { world, res, chunks } = open();
   await settle();
   const before = world.reads;
@@ -50,14 +50,14 @@ it("an open stream is never silent for 15 s, reads its order each 5 s at the lat
     expect(world.reads).toBeGreaterThan(reads);
     expect(chunks.slice(written)).toContain(": \n\n");
   }
-  expect(world.reads - before).toBeLessThanOrEqual(30); // 4 s apart at the least
+  expect(world.reads - before).toBeLessThanOrEqual(30); // at least 4 s apart
   await jest.advanceTimersByTimeAsync(900_000 - 120_000 - 1);
   expect(res.writableEnded).toBe(false);
   await jest.advanceTimersByTimeAsync(1);
   expect(res.writableEnded).toBe(true);
 });
 
-it("streams that begin together do not read together for ever", async () => {
+it("streams that begin together do not keep reading together", async () => {
   const all = Array.from({ length: 20 }, () => open());
   const together = async () => {
     const before = all.map(({ world }) => world.reads);
@@ -70,14 +70,14 @@ it("streams that begin together do not read together for ever", async () => {
   expect(most).toBeLessThan(15);
 });
 
-it("what changed after the order was read, and before its stream was known, is told at once", async () => {
+it("a change after the order was read, but before its stream was registered, is sent at once", async () => {
   const { world, chunks } = open();
   world.now = () => Promise.resolve(order("PENDING", "CONFIRMED"));
   await settle();
   expect(chunks.join("")).toContain("CONFIRMED");
 });
 
-it("a change that is heard while the order is read makes it read once more", async () => {
+it("a notification while the order is being read leads to one more read", async () => {
   const { world, chunks, changed } = open();
   await settle();
   let answer = (_order: Order): void => undefined;
@@ -94,9 +94,9 @@ it("a change that is heard while the order is read makes it read once more", asy
   expect(chunks.join("")).toContain(`id: 2\nevent: status\ndata: {"status":"CONFIRMED","at":"${at}","reason":null}\n\n`);
 });
 
-it("while orders is away a stream stays open, and tells what happened when it is back", async () => {
+it("while orders is unavailable a stream stays open, and sends the missed changes afterwards", async () => {
   const { world, res, chunks } = open();
-  world.now = () => Promise.reject(problem("SERVICE_UNAVAILABLE", "away"));
+  world.now = () => Promise.reject(problem("SERVICE_UNAVAILABLE", "unavailable"));
   await jest.advanceTimersByTimeAsync(60_000);
   expect(res.writableEnded).toBe(false);
   world.now = () => Promise.resolve(order("PENDING", "CANCELLED"));
@@ -105,7 +105,7 @@ it("while orders is away a stream stays open, and tells what happened when it is
   expect(res.writableEnded).toBe(true);
 });
 
-it("a client that does not read is cut off", async () => {
+it("a client that does not read is disconnected", async () => {
   const { world, res, changed } = open();
   await settle();
   world.now = () => Promise.resolve(order("PENDING", ...Array<Status>(300).fill("CONFIRMED")));
@@ -116,10 +116,10 @@ it("a client that does not read is cut off", async () => {
   expect(jest.getTimerCount()).toBe(0);
 });
 
-it("when the last one is closed there is no timer, and a change makes no read", async () => {
+it("after the last stream is closed there is no timer, and a change leads to no read", async () => {
   const { world, stream, changed } = open();
   await settle();
-  expect(jest.getTimerCount()).toBe(2); // its own, and the one that watches sessions
+  expect(jest.getTimerCount()).toBe(2); // the stream's, and the one that checks sessions
   stream.close();
   expect(jest.getTimerCount()).toBe(0);
   const before = world.reads;
@@ -128,7 +128,7 @@ it("when the last one is closed there is no timer, and a change makes no read", 
   expect(world.reads).toBe(before);
 });
 
-it("when its session has ended or its caller's role has changed, it ends within half a second, and reads nothing for that", async () => {
+it("when the session ends or the caller's role changes, a stream ends within half a second, without reading the order", async () => {
   const { world, res } = open();
   await settle();
   const before = world.reads;
@@ -139,7 +139,7 @@ it("when its session has ended or its caller's role has changed, it ends within 
   expect([res.writableEnded, world.reads]).toEqual([true, before]);
 });
 
-it("when it is closed while its order is read, nothing follows", async () => {
+it("when a stream is closed during a read, nothing more is sent", async () => {
   const { world, stream, chunks, changed } = open();
   await settle();
   let answer = (_order: Order): void => undefined;
@@ -153,7 +153,7 @@ it("when it is closed while its order is read, nothing follows", async () => {
   expect([chunks.length, jest.getTimerCount()]).toEqual([before, 0]);
 });
 
-it("a gateway with all its streams open refuses the next from anywhere", () => {
+it("a gateway with the maximum number of open streams refuses further ones from any address", () => {
   const verifier = { verify: () => Promise.resolve(caller), refresh: () => Promise.resolve(), isCurrent: () => true };
   const streams = new Streams({ order: () => Promise.resolve(order("PENDING")) }, verifier, { ofAll: 4 });
   const follow = (n: number) =>

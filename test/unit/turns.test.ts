@@ -1,6 +1,6 @@
 import { Turns, type Line } from "../../services/users/turns";
 
-/** Milliseconds of a hash, and of a usual patience: ten hashes. */
+/** Milliseconds of a hash, and the usual time limit: ten hashes. */
 const HASH_MS = 100;
 const PATIENCE_MS = 1_000;
 
@@ -14,7 +14,7 @@ interface Request {
   isWanted?: () => boolean;
 }
 
-/** Asks for hashes, and writes down which were started. */
+/** Requests hashes, and records which were started. */
 class Desk {
   readonly started: string[] = [];
   private readonly turns: Turns;
@@ -24,7 +24,7 @@ class Desk {
     this.turns = new Turns(threads);
   }
 
-  /** @returns the name, or the code of the refusal */
+  /** @returns the name, or the code of the error */
   ask(name: string, { line = "logins", address = name, patienceMs = PATIENCE_MS, isWanted = () => true }: Request = {}): Promise<string> {
     const turn = { line, client: { address, user: undefined }, deadline: performance.now() + patienceMs, isWanted };
     const work = async () => {
@@ -41,7 +41,7 @@ class Desk {
   }
 }
 
-it("logins and registrations alternate while both wait, however many there are of one", async () => {
+it("logins and registrations alternate while both are queued, however many there are of one kind", async () => {
   const desk = new Desk();
   const registrations = ["r1", "r2", "r3", "r4"].map((name) => desk.ask(name, { line: "registrations" }));
   const logins = ["l1", "l2"].map((name) => desk.ask(name));
@@ -49,24 +49,24 @@ it("logins and registrations alternate while both wait, however many there are o
   expect(desk.started).toEqual(["r1", "l1", "r2", "l2", "r3", "r4"]);
 });
 
-it("turns rotate among addresses: who comes last with the first of theirs waits for one of each other", async () => {
+it("turns rotate among addresses: a new address waits only for one hash of each other address", async () => {
   const desk = new Desk();
   const greedy = ["a1", "a2", "a3"].map((name) => desk.ask(name, { address: "a" }));
   await desk.all([...greedy, desk.ask("b")]);
   expect(desk.started).toEqual(["a1", "a2", "b", "a3"]);
 });
 
-it("one client uses every thread while nobody else waits", () => {
+it("one client uses every thread while no other client is waiting", () => {
   const desk = new Desk(3);
   for (const name of ["a1", "a2", "a3"]) void desk.ask(name, { address: "a" });
   expect(desk.started).toEqual(["a1", "a2", "a3"]);
 });
 
-it("an address that waits for a quarter of what the deadline can serve → 429 at once, and others still get in", async () => {
+it("an address that has queued a quarter of what can be served by the deadline → 429 at once, and others still get in", async () => {
   const desk = new Desk();
   const greedy = Array.from({ length: 8 }, (_, i) => desk.ask(`a${i}`, { address: "a" }));
   const others = ["b", "c", "d"].map((name) => desk.ask(name));
-  const served = ["a0", "a1", "a2"]; // one at once, and two of ten
+  const served = ["a0", "a1", "a2"]; // one starts at once, and two of ten wait
   expect(await desk.all([...greedy, ...others])).toEqual([...served, ...Array<string>(5).fill("TOO_MANY_REQUESTS"), "b", "c", "d"]);
 });
 
@@ -82,7 +82,7 @@ it("the share grows and shrinks with the time that a hash takes", async () => {
   }
 });
 
-/** How many are refused before any time has passed. */
+/** Counts the requests that are refused before any time has passed. */
 async function refusedAtOnce(requests: readonly Promise<string>[]): Promise<number> {
   let refused = 0;
   for (const one of requests) void one.then((outcome) => (refused += outcome === "SERVICE_UNAVAILABLE" ? 1 : 0));
@@ -90,15 +90,15 @@ async function refusedAtOnce(requests: readonly Promise<string>[]): Promise<numb
   return refused;
 }
 
-it("what can't be served by its deadline → 503 at once; nothing that was let in is late", async () => {
+it("a request that can't be served by its deadline → 503 at once; an admitted one is never late", async () => {
   const desk = new Desk();
   const all = Array.from({ length: 20 }, (_, i) => desk.ask(`${i}`));
-  expect(await refusedAtOnce(all)).toBe(10); // one runs and nine wait: the last of them is done after 1,000 ms
+  expect(await refusedAtOnce(all)).toBe(10); // one runs and nine wait; the last is done after 1,000 ms
   await desk.all(all);
   expect(desk.started).toHaveLength(10);
 });
 
-it("the other queue is reckoned with: each gets half of the time while both are full", async () => {
+it("the other queue is taken into account: each gets half of the time while both are full", async () => {
   const desk = new Desk();
   const all = Array.from({ length: 40 }, (_, i) => desk.ask(`${i}`, { line: i % 2 === 0 ? "logins" : "registrations" }));
   expect(await refusedAtOnce(all)).toBe(30);
@@ -106,14 +106,14 @@ it("the other queue is reckoned with: each gets half of the time while both are 
   expect(desk.started).toHaveLength(10);
 });
 
-it("little patience left → 503 at once, where somebody with more waits", async () => {
+it("a request with little time left → 503 at once, while one with more time waits", async () => {
   const desk = new Desk();
   const [first, hasty, patient] = [desk.ask("first"), desk.ask("hasty", { patienceMs: 120 }), desk.ask("patient")];
   expect(await refusedAtOnce([hasty])).toBe(1);
   expect(await desk.all([first, patient])).toEqual(["first", "patient"]);
 });
 
-it("an idle thread tries whatever comes: only that can correct an expectation that is too high", async () => {
+it("an idle thread accepts any request, since only that can correct an estimate that is too high", async () => {
   const desk = new Desk();
   desk.hashMs = 10 * PATIENCE_MS;
   const first = desk.ask("first");
@@ -131,7 +131,7 @@ it("however quick hashes are, an address holds a quarter of the places, and othe
   expect(outcomes.slice(-3)).toEqual(["b", "c", "d"]);
 });
 
-it("an idle thread starts nothing whose time is over, or whose caller has gone", async () => {
+it("an idle thread starts nothing whose deadline has passed, or whose caller has disconnected", async () => {
   const desk = new Desk();
   const asked = [desk.ask("late", { patienceMs: -1 }), desk.ask("gone", { isWanted: () => false })];
   expect(await desk.all(asked)).toEqual(["SERVICE_UNAVAILABLE", "SERVICE_UNAVAILABLE"]);
@@ -139,7 +139,7 @@ it("an idle thread starts nothing whose time is over, or whose caller has gone",
   expect(await desk.all([desk.ask("next")])).toEqual(["next"]);
 });
 
-it("what waits and is overtaken until its deadline, or whose caller has gone, is dropped unstarted; what runs is finished", async () => {
+it("a queued request whose deadline passes, or whose caller disconnects, is dropped unstarted; a running one is finished", async () => {
   const desk = new Desk();
   let isThere = true;
   const running = desk.ask("running", { isWanted: () => isThere });

@@ -24,14 +24,14 @@ describe("the newest release before HEAD", () => {
   });
   afterEach(() => rmSync(root, { recursive: true }));
 
-  it("is none where nothing was released, whatever a commit says in its body or after the version", async () => {
+  it("is none if nothing was released, whatever a commit has in its body or after the version", async () => {
     commit("Prepare\n\nRelease 0.2.0");
     commit("Release 0.2.0 at last");
     commit("Go on");
     await expect(newestRelease(root)).resolves.toBeUndefined();
   });
 
-  it("is none while HEAD is the first one", async () => {
+  it("is none if HEAD is the first release", async () => {
     commit("Release 0.2.0", "0.2.0");
     await expect(newestRelease(root)).resolves.toBeUndefined();
   });
@@ -43,13 +43,13 @@ describe("the newest release before HEAD", () => {
     await expect(newestRelease(root)).resolves.toEqual({ revision, version: "0.2.1" });
   });
 
-  it("is refused where its package.json has another version", async () => {
+  it("is refused if its package.json has another version", async () => {
     commit("Release 0.2.0", "0.1.9");
     commit("Go on");
-    await expect(newestRelease(root)).rejects.toThrow("its package.json says 0.1.9");
+    await expect(newestRelease(root)).rejects.toThrow("its package.json has version 0.1.9");
   });
 
-  it("is not guessed where the clone lacks a part of the history", async () => {
+  it("is not guessed in a shallow clone", async () => {
     commit("Release 0.2.0", "0.2.0");
     commit("Go on");
     const shallow = path.join(root, "shallow");
@@ -58,13 +58,13 @@ describe("the newest release before HEAD", () => {
   });
 });
 
-describe("what went between an old and a new version", () => {
+describe("the traffic between an old and a new version", () => {
   const both = (traffic: Traffic, what: string, service: string): void => {
     traffic.note(what, `${service}-${OLD}.1`, NEW);
     traffic.note(what, `${service}-${NEW}.2`, OLD);
   };
 
-  it("lacks an action that went one way only, or not at all", () => {
+  it("lacks an action that went in only one direction, or not at all", () => {
     const traffic = new Traffic();
     both(traffic, "orders.get", "api");
     traffic.note("orders.list", `api-${OLD}.1`, NEW);
@@ -76,7 +76,7 @@ describe("what went between an old and a new version", () => {
     ]);
   });
 
-  it("lacks the way of a service that sent it to its own version only", () => {
+  it("lacks the direction of a service that sent an action only to its own version", () => {
     const traffic = new Traffic();
     both(traffic, "users.record", "orders");
     traffic.note("users.record", `products-${OLD}.1`, OLD);
@@ -84,7 +84,7 @@ describe("what went between an old and a new version", () => {
     expect(traffic.missing(names, names)).toEqual(["users.record never went from old products to new nodes"]);
   });
 
-  it("asks of a new action only that it was used, and counts nothing of whoever is no node of either version", () => {
+  it("requires only that a new action was used, and ignores nodes of neither version", () => {
     const traffic = new Traffic();
     traffic.note("orders.get", "chaos-1732650000000", NEW);
     expect(traffic.missing(new Set(), new Set(["orders.get"]))).toEqual(["orders.get is new, and was never used"]);

@@ -13,7 +13,7 @@ import { misspelled, testId } from "../support/ids";
 
 const BODY_LIMIT = 100 * 1024;
 
-/** The least milliseconds of several tries: the machine may be busy with something else. */
+/** The shortest of several measurements in ms, since the machine may be busy. */
 function quickest(work: () => unknown, tries = 7): number {
   let least = Infinity;
   for (let i = 0; i < tries; i++) {
@@ -25,7 +25,7 @@ function quickest(work: () => unknown, tries = 7): number {
   return least;
 }
 
-/** As much of something as fits into a body, parsed. */
+/** A parsed body that repeats a part as often as the size limit allows. */
 const filled = (head: string, part: (i: number) => string, tail: string): unknown => {
   let text = head;
   for (let i = 0, next = part(0); text.length + next.length + tail.length <= BODY_LIMIT; next = `,${part(++i)}`) text += next;
@@ -47,7 +47,7 @@ const LARGE: readonly (readonly [string, TSchema, unknown])[] = [
   ["a long password", users.register.params, { email: "a@b.co", password: "é".repeat(50_000) }],
 ];
 
-it.each(LARGE)("%s: refused in far less than 50 ms, by 20 errors at most", (_what, schema, value) => {
+it.each(LARGE)("%s: refused in far less than 50 ms, with at most 20 errors", (_what, schema, value) => {
   let errors: FieldError[] = [];
   expect(quickest(() => (errors = check(schema, value)))).toBeLessThan(20);
   expect(errors.length).toBeGreaterThan(0);
@@ -55,13 +55,13 @@ it.each(LARGE)("%s: refused in far less than 50 ms, by 20 errors at most", (_wha
   expect(JSON.stringify(errors).length).toBeLessThan(4_000);
 });
 
-it("a body that a gateway gets as 154 bytes is refused by its size alone", () => {
+it("a decoded body is refused by its size, although the gateway received only 154 bytes", () => {
   const body = `{"items":[${"{},".repeat(34_099)}{}]}`;
   expect(gzipSync(body).length).toBeLessThan(160);
   expect(check(orders.create.params, JSON.parse(body))).toEqual([{ field: "items", message: "must NOT have more than 100 items" }]);
 });
 
-it("a field's name is repeated up to 100 characters, and whole ones", () => {
+it("an error repeats at most 100 characters of a field's name, and only whole ones", () => {
   const [long] = check(users.register.params, { email: "a@b.co", password: "12345678", ["n".repeat(5_000)]: 1 });
   expect(long).toEqual({ field: `${"n".repeat(99)}…`, message: "is not a known field" });
   const [cut] = check(users.register.params, { email: "a@b.co", password: "12345678", [`${"n".repeat(98)}${"🙂".repeat(50)}`]: 1 });
@@ -70,7 +70,7 @@ it("a field's name is repeated up to 100 characters, and whole ones", () => {
   expect(nested?.field).toBe(`items[0].${"n".repeat(90)}…`);
 });
 
-it("what is inherited is neither a field nor missing", () => {
+it("an inherited property is neither accepted as a field nor reported as unknown", () => {
   expect(check(users.register.params, JSON.parse('{"__proto__":{"email":"a@b.co"},"constructor":1}'))).toEqual([
     { field: "email", message: "is required" },
     { field: "password", message: "is required" },
@@ -79,7 +79,7 @@ it("what is inherited is neither a field nor missing", () => {
   ]);
 });
 
-it("actions and events are refused with the same list as a body, after Moleculer has copied their schema", () => {
+it("actions and events are refused with the same errors as a body, even after Moleculer has copied their schema", () => {
   const copy = JSON.parse(JSON.stringify(orders.create.params)) as Record<string, unknown>;
   const validate = new ContractValidator({}).compile(copy) as (value: unknown) => unknown;
   const wrong = { items: [{ product_id: 0 }, { quantity: "1" }], other: 1 };
@@ -92,7 +92,7 @@ describe("an id", () => {
   const ID = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f";
   const validate = new ContractValidator({}).compile(JSON.parse(JSON.stringify(orders.create.params)) as Record<string, unknown>);
 
-  it("in upper case is brought to lower case where it stands, at any depth, in a query and of an action", () => {
+  it("in upper case is converted to lower case in place, at any depth, in a query and in an action's parameters", () => {
     const body = () => ({
       items: [ID, ID.toUpperCase(), "017F22e2-79b0-7cc3-98c4-dc0c0c07398f"].map((product_id) => ({ product_id, quantity: 1 })),
     });
@@ -105,16 +105,16 @@ describe("an id", () => {
     expect([coerce(accounts.auditLog.params, log), log]).toEqual([undefined, { actor: ID }]);
   });
 
-  it("in lower case is not written to: what is checked may be frozen", () => {
+  it("in lower case is not written to, since the value may be frozen", () => {
     const frozen = Object.freeze({ id: ID });
     expect(check(orders.get.params, frozen)).toEqual([]);
   });
 
-  it("of any version is one, and so are the first and the last of all", () => {
+  it("may have any version, and may be the nil or the max UUID", () => {
     for (const id of [NIL_ID, MAX_ID, "c232ab00-9414-11ec-b3c8-9f6bdeced846"]) expect(check(orders.get.params, { id })).toEqual([]);
   });
 
-  it.each<unknown>([...misspelled(ID), 1, 0, null, true, [ID, ID], {}])("is not %j, and one message says so", (id) => {
+  it.each<unknown>([...misspelled(ID), 1, 0, null, true, [ID, ID], {}])("can't be %j, which gives a single error", (id) => {
     expect(check(orders.get.params, { id })).toEqual([{ field: "id", message: "must be a UUID" }]);
     expect(check(orders.create.params, { items: [{ product_id: id, quantity: 1 }] })).toEqual([
       { field: "items[0].product_id", message: "must be a UUID" },
@@ -123,15 +123,15 @@ describe("an id", () => {
   });
 });
 
-it("a query tells its first error, and numbers and truths count that are written as text", () => {
+it("a query reports its first error, and accepts numbers and booleans as text", () => {
   expect(coerce(products.list.params, { limit: "0", in_stock: "maybe" })?.field).toBe("in_stock");
   const query = { limit: "5", in_stock: "true" };
   expect(coerce(products.list.params, query)).toBeUndefined();
   expect(query).toEqual({ limit: 5, in_stock: true });
 });
 
-describe("of a small value", () => {
-  /** Every error of Ajv, as it was listed before there was a limit. */
+describe("for a small value", () => {
+  /** Every error of Ajv, as listed before there was a limit. */
   const ajv = new Ajv({
     allErrors: true,
     allowUnionTypes: true,
@@ -175,7 +175,7 @@ describe("of a small value", () => {
   it.each([
     ["an order", orders.create.params, order],
     ["a product", products.create.params, product],
-    ["a change of a stock", products.adjust.params, fc.record({ id: scalar, delta: scalar, reason: scalar }, { requiredKeys: [] })],
+    ["a stock adjustment", products.adjust.params, fc.record({ id: scalar, delta: scalar, reason: scalar }, { requiredKeys: [] })],
     [
       "a settled order",
       products.stockSettled.params,
@@ -186,7 +186,7 @@ describe("of a small value", () => {
       fc.property(values, (value) => {
         const mine = check(schema, value);
         const reference = all(schema, value);
-        // Of a union Ajv stops in each branch at its first error here, and lists all of them there.
+        // In a union, Ajv stops at the first error of each branch here, and lists all of them there.
         if (schema === products.stockSettled.params) expect(mine.length > 0).toBe(reference.length > 0);
         else expect(mine).toEqual(reference);
       }),

@@ -21,7 +21,7 @@ function mistakes(env: Readonly<Record<string, string>>): readonly string[] {
     return [];
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
-    expect(error.message).not.toMatch(/canary/); // neither contents nor a name, which may be a secret that got into the wrong variable
+    expect(error.message).not.toMatch(/canary/); // neither the contents nor the name, which may be a secret in the wrong variable
     return error.mistakes;
   }
 }
@@ -34,17 +34,14 @@ it.each([
   ["a line feed", "correct horse\n", "correct horse"],
   ["a carriage return and line feed", "correct horse\r\n", "correct horse"],
   ["spaces and a line feed", "  correct horse \n", "  correct horse "],
-  ["a mark of its encoding before it", "\ufeffcorrect horse\n", "correct horse"],
-])("one line ending is dropped from a file, and nothing else: %s", (_what, content, password) => {
+  ["a byte order mark before it", "\ufeffcorrect horse\n", "correct horse"],
+])("only one line ending is removed from a file: %s", (_what, content, password) => {
   expect(adminPassword(content)).toBe(password);
 });
 
-it.each(["correct horse\n\n", "correct horse\r\n\n", "correct horse\n\r"])(
-  "a password of more lines than one is refused: %j",
-  (content) => {
-    expect(mistakes({ ADMIN_EMAIL, ADMIN_PASSWORD_FILE: file(content) })).toEqual([expect.stringContaining("contains a line ending")]);
-  },
-);
+it.each(["correct horse\n\n", "correct horse\r\n\n", "correct horse\n\r"])("a password of more than one line is refused: %j", (content) => {
+  expect(mistakes({ ADMIN_EMAIL, ADMIN_PASSWORD_FILE: file(content) })).toEqual([expect.stringContaining("contains a line ending")]);
+});
 
 it("any variable may come from a file: numbers, lists, URLs, keys", () => {
   const key = Buffer.alloc(32, 7).toString("base64");
@@ -72,7 +69,7 @@ it("any variable may come from a file: numbers, lists, URLs, keys", () => {
   expect(loadConfig(env).keyEncryption.key?.export().toString("base64")).toBe(key);
 });
 
-it("an empty variable beside its file counts as unset, and so does an empty NAME_FILE", () => {
+it("an empty variable counts as unset if its file is given, and so does an empty NAME_FILE", () => {
   expect(loadConfig({ PORT: " ", PORT_FILE: file("81") }).port).toBe(81);
   expect(loadConfig({ PORT: "82", PORT_FILE: " " }).port).toBe(82);
 });
@@ -81,7 +78,7 @@ it("a variable and its file together are refused", () => {
   expect(mistakes({ PORT: "81", PORT_FILE: file("81") })).toEqual(["PORT_FILE can't be used: PORT is set as well: set one of them"]);
 });
 
-it("a link to a file is followed, as Kubernetes mounts its secrets", () => {
+it("a link to a file is followed, as Kubernetes mounts secrets", () => {
   const link = path.join(directory, "link");
   symlinkSync(file("83"), link);
   expect(loadConfig({ PORT_FILE: link }).port).toBe(83);
@@ -89,7 +86,7 @@ it("a link to a file is followed, as Kubernetes mounts its secrets", () => {
 
 it.each<[what: string, name: () => string, told: string]>([
   ["is missing", () => path.join(directory, "canary-missing"), "its file can't be read (ENOENT)"],
-  ["is a secret that should stand in NAME", () => SECRET, "its file can't be read (ENOENT)"],
+  ["is a secret that belongs in NAME", () => SECRET, "its file can't be read (ENOENT)"],
   ["is a folder", () => directory, "it does not name a regular file"],
   ["has no end", () => "/dev/zero", "it does not name a regular file"],
   ["is empty", () => file(""), "its file is empty"],
@@ -101,17 +98,17 @@ it.each<[what: string, name: () => string, told: string]>([
   expect(mistakes({ HOST_FILE: name() })).toEqual([`HOST_FILE can't be used: ${told}`]);
 });
 
-it("a pipe is refused without waiting for somebody who writes to it", () => {
+it("a pipe is refused without waiting for a writer", () => {
   const pipe = path.join(directory, "pipe");
   execFileSync("mkfifo", [pipe]);
   expect(mistakes({ HOST_FILE: pipe })).toEqual(["HOST_FILE can't be used: it does not name a regular file"]);
 });
 
-it("a file of 64 KiB is taken", () => {
+it("a file of 64 KiB is accepted", () => {
   expect(loadConfig({ HOST_FILE: file("x".repeat(65_536)) }).host).toHaveLength(65_536);
 });
 
-it("all mistakes are told at once, and no content of a file: it may be the wrong file", () => {
+it("all errors are reported at once, without the contents of a file, which may be the wrong one", () => {
   const names = ["NODE_ENV", "SERVICES", "PORT", "TRANSPORTER", "USERS_DATABASE_URL", "NAMESPACE", "NODE_ID", "LOG_LEVEL", "BCRYPT_COST"];
   const more = ["KEY_ENCRYPTION_KEY", "CORS_ORIGINS", "TRUST_PROXY", "OPS_PORT", "ADMIN_EMAIL", "ADMIN_PASSWORD"];
   const content = file(`${SECRET}! ${"x".repeat(100)}\n`);

@@ -32,6 +32,8 @@ export const abandoned: readonly Attack[] = [
       });
     },
     expect: ({ busyCores }) =>
-      busyCores > 0.5 ? [`a second after the last request was abandoned, ${(100 * busyCores).toFixed(0)} % of a core was still in use`] : [],
+      busyCores > 0.5
+        ? [`a second after the last request was abandoned, ${(100 * busyCores).toFixed(0)} % of a core was still in use`]
+        : [],
   },
 ];
