@@ -3,7 +3,7 @@ import { NO_LINES } from "../../contracts/lines";
 import type { Line, Status } from "../../contracts/orders";
 import type { Outcome, Quote, Shortage } from "../../contracts/products";
 
-/** A line as ordered: name and price are those of the moment. */
+/** A line as ordered, with the name and the price at that moment. */
 export interface OrderLine {
   product_id: string;
   name: string;
@@ -16,14 +16,14 @@ export type Refusal = { kind: "unknown"; product_ids: string[] } | { kind: "shor
 
 export type Placement = { ok: true; lines: OrderLine[]; total_cents: number } | { ok: false; refusal: Refusal };
 
-/** Lines of one product are added up; sorted by product, so that the same wish always looks the same. */
+/** Adds up the lines of each product and sorts them by product, so that equal requests have equal lines. */
 export function mergeLines(lines: readonly Line[]): Line[] {
   const units = new Map<string, number>();
   for (const { product_id, quantity } of lines) units.set(product_id, (units.get(product_id) ?? 0) + quantity);
   return [...units].map(([product_id, quantity]) => ({ product_id, quantity })).sort((a, b) => compareIds(a.product_id, b.product_id));
 }
 
-/** Places merged lines at the quoted names and prices. That the stock suffices now promises nothing: products decides later. */
+/** Places merged lines at the quoted names and prices. Sufficient stock at this point guarantees nothing: products decides later. */
 export function place(lines: readonly Line[], quotes: readonly Quote[]): Placement {
   const quoted = new Map(quotes.map((quote) => [quote.id, quote]));
   const unknown = lines.filter((line) => !quoted.has(line.product_id)).map((line) => line.product_id);
@@ -33,7 +33,7 @@ export function place(lines: readonly Line[], quotes: readonly Quote[]): Placeme
   const shortages: Shortage[] = [];
   for (const { product_id, quantity } of lines) {
     const quote = quoted.get(product_id);
-    if (quote === undefined) continue; // told above
+    if (quote === undefined) continue; // reported above
     if (quote.quantity < quantity) shortages.push({ product_id, wanted: quantity, available: quote.quantity });
     placed.push({ product_id, name: quote.name, unit_price_cents: quote.price_cents, quantity });
   }
@@ -52,7 +52,7 @@ export const describeShortages = (shortages: readonly Shortage[]): string =>
  *     └──────cancel──────────▶ CANCELLED
  */
 
-/** What may follow each state; for the audit, and the reason why nothing else is written below. */
+/** The states that may follow each state. The functions below implement this table, and the audit checks it. */
 export const NEXT: Readonly<Record<Status, readonly Status[]>> = {
   PENDING: ["CONFIRMED", "REJECTED", "CANCELLED"],
   CONFIRMED: ["CANCELLED"],
@@ -60,22 +60,22 @@ export const NEXT: Readonly<Record<Status, readonly Status[]>> = {
   CANCELLED: [],
 };
 
-/** @returns the state after a cancel, or undefined where the order can't be cancelled; cancelling twice changes nothing */
+/** @returns the state after a cancel, or undefined if the order can't be cancelled; cancelling twice changes nothing */
 export function cancel(status: Status): "CANCELLED" | undefined {
   return status === "REJECTED" ? undefined : "CANCELLED";
 }
 
-/** What products may reply about an order in each state. */
+/** The outcomes that fit an order in each state. */
 const FITTING: Readonly<Record<Status, readonly Outcome["outcome"][]>> = {
   PENDING: ["RESERVED", "REJECTED"],
   CONFIRMED: ["RESERVED"],
   REJECTED: ["REJECTED"],
-  CANCELLED: ["RESERVED", "REJECTED", "RELEASED"], // the first two came late
+  CANCELLED: ["RESERVED", "REJECTED", "RELEASED"], // the first two were late
 };
 
 /**
- * Why a reply is not about this order as it is here: one of the two databases was restored from a backup, or edited by hand.
- * @returns undefined where it fits
+ * Why a reply does not fit this order: then one of the two databases was restored from a backup, or edited by hand.
+ * @returns undefined if it fits
  */
 export function misfit(order: { status: Status; lines_digest: string }, reply: Outcome): string | undefined {
   if (!FITTING[order.status].includes(reply.outcome)) return `its stock is ${reply.outcome} while it is ${order.status}`;
@@ -84,8 +84,8 @@ export function misfit(order: { status: Status; lines_digest: string }, reply: O
 }
 
 /**
- * The state after products has told an outcome. A decided order stays as it is: a late or repeated RESERVED does not
- * bring a cancelled one back, for its cancel is on its way and will release the stock.
+ * The state after an outcome. An order that is no longer PENDING stays as it is: a late or repeated RESERVED does not revive a cancelled
+ * order, whose cancel is in flight and will release the stock.
  */
 export function settle(status: Status, outcome: Outcome["outcome"]): Status {
   if (status !== "PENDING") return status;
@@ -95,13 +95,13 @@ export function settle(status: Status, outcome: Outcome["outcome"]): Status {
     case "REJECTED":
       return "REJECTED";
     case "RELEASED":
-      return "PENDING"; // never: it does not fit
+      return "PENDING"; // unreachable: it does not fit
     default:
       return outcome satisfies never;
   }
 }
 
-/** The announcement that an outcome answers; null for all, since nothing is left to ask. */
+/** The event that an outcome settles; null for every event of the order, since RELEASED and REJECTED are final. */
 export function answeredEvent(outcome: Outcome["outcome"]): "order.created" | null {
   return outcome === "RESERVED" ? "order.created" : null;
 }
