@@ -28,8 +28,8 @@ export function urlMistake(url: string): string | undefined {
   const { searchParams } = new URL(serversOf(url)[0]);
   const attributes = searchParams.get("target_session_attrs");
   if (attributes !== null && !["read-write", "primary"].includes(attributes))
-    return `has target_session_attrs=${attributes}: a service writes, set read-write`;
+    return `has target_session_attrs=${attributes}, but a service needs to write: set read-write`;
   if (searchParams.get("host")?.includes(","))
-    return "names its servers behind the ?: set postgres://user:password@host1:5432,host2:5432/…";
+    return "lists its servers in the host parameter: set postgres://user:password@host1:5432,host2:5432/…";
   return undefined;
 }

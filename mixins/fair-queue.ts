@@ -8,7 +8,7 @@ export interface Client {
   readonly user: string | undefined;
 }
 
-/** No address holds more than one in so many places: three others always find some free. */
+/** No address holds more than a quarter of the places, so three others always find free ones. */
 const SHARE = 4;
 
 /** How many of `places` one address may hold. */

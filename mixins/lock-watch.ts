@@ -57,7 +57,7 @@ export class LockWatch {
 }
 
 function describe({ what, pid, role, application, state }: Holder): string {
-  if (what === "advisory") return `another node's, which session ${pid} runs`;
+  if (what === "advisory") return `another node's migration, run by session ${pid}`;
   const who = [application, role && `role ${role}`, state].filter((part) => part !== null && part !== "").join(", ");
   return `${what}, locked by session ${pid} (${who})`;
 }
