@@ -1,15 +1,15 @@
 import type { AuditCheck } from "../contracts/products";
 import type { Database } from "./database";
 
-/** How many of the violations are named; all are counted. */
+/** How many violations are listed; all are counted. */
 const SAMPLE = 10;
 
-/** Milliseconds for one check: they read whole tables. */
+/** Milliseconds for one check: checks read whole tables. */
 const CHECK_TIMEOUT = 60_000;
 
 /**
- * Runs checks in one snapshot of a database. Each is a name and a select of one text column, `what`, that finds what
- * breaks the invariant.
+ * Runs checks in one snapshot of a database. Each check is a name and a select that finds violations of an invariant and describes them in
+ * one text column, `what`.
  */
 export function runChecks(db: Database, checks: Readonly<Record<string, string>>): Promise<AuditCheck[]> {
   return db.snapshot(CHECK_TIMEOUT, async (query) => {

@@ -3,7 +3,7 @@ import { currentDeadline, withRequest } from "../broker/request";
 import { MAX_BATCH } from "../contracts/contract";
 import { FairQueue, type Client } from "./fair-queue";
 
-/** Whom an item is for, and whether they still wait for it. */
+/** The client that an item is for, and whether the item is still wanted. */
 export interface Requester extends Client {
   isWanted(): boolean;
 }
@@ -11,19 +11,19 @@ export interface Requester extends Client {
 export interface BatchOptions<Item> {
   /** Most items in one batch. */
   size?: number;
-  /** Most weight in one batch, where items weigh differently; a heavier item goes alone. */
+  /** Most weight in one batch, if items differ in weight; a heavier item gets a batch of its own. */
   weight?: { readonly of: (item: Item) => number; readonly max: number };
-  /** Items of the same key that wait at the same moment share one place in a batch, and its result. */
+  /** Pending items with the same key share one place in a batch, and its result. */
   keyOf?: (item: Item) => string;
-  /** Most batches in flight at one time: what comes meanwhile waits for the next. */
+  /** Most batches in flight; items that arrive meanwhile wait for the next. */
   inFlight?: number;
-  /** Most items that wait. */
+  /** Most pending items. */
   places?: number;
-  /** Milliseconds that an item may wait: one that has waited longer is refused when its turn comes. */
+  /** Milliseconds that an item may wait; one that has waited longer is refused when its turn comes. */
   patienceMs?: number;
-  /** Whether an error may be the fault of one item: then each item is retried individually, which must be harmless. */
+  /** Whether an error may be due to a single item. If so, each item is retried individually, which must be harmless. */
   mayBeOfOne?: (error: unknown) => boolean;
-  /** Items that are retried individually run in parallel: for work that may wait for another's lock. */
+  /** Retries individual items in parallel: for work that may wait for a lock. */
   inParallel?: boolean;
 }
 
@@ -33,12 +33,12 @@ interface Waiting<Item, Result> {
   readonly item: Item;
   readonly key: string | undefined;
   readonly requester: Requester | undefined;
-  /** When it came, and when its request's time is over. */
+  /** When it was added, and its request's deadline; both by `performance.now()`. */
   readonly since: number;
   readonly deadline: number;
-  /** It is in a batch already, where that was another one's turn. */
+  /** It is in a batch already, with another item of the same key. */
   isTaken: boolean;
-  /** Of its item in its batch. */
+  /** The index of its item in its batch. */
   place: number;
   readonly resolve: (result: Result) => void;
   readonly reject: (error: unknown) => void;
@@ -46,23 +46,22 @@ interface Waiting<Item, Result> {
 
 interface Batch<Item, Result> {
   readonly items: readonly Item[];
-  /** Who waits for them. */
+  /** The callers that wait for them. */
   readonly waiting: readonly Waiting<Item, Result>[];
 }
 
-/** Work that the shop does for itself has no client whose share it could exceed. */
+/** For the shop's own work, which has no client and so no share to exceed. */
 const SHOP: Client = { address: "", user: undefined };
 
 /**
- * Batches calls: items that wait at the same moment become one call of `work`, which gives each, in their order, a result or
- * an error of its own. The cost of an item falls as load rises, and nothing is cached, so nothing goes stale. No timer: a
- * lone item starts as soon as what the same sockets brought has been read (`setImmediate`).
+ * Batches calls: items that are pending at the same moment become one call of `work`, which returns for each, in the same order, its own
+ * result or error. The cost per item falls as load rises, and nothing is cached, so nothing goes stale. There is no timer: a lone item
+ * starts as soon as the data that arrived on the sockets at the same time has been read (`setImmediate`).
  *
- * Items of clients take turns (FairQueue). What nobody waits for any more, since its client has gone or its request's deadline
- * is over, is left out.
- * @param work is also given the milliseconds that its first item has waited
- * @returns a function that adds an item. It throws SERVICE_UNAVAILABLE where too much is waiting, or it waited for too long, and
- * TOO_MANY_REQUESTS where the requester's address holds its share of the places
+ * Clients take turns (FairQueue). Items whose client has disconnected or whose deadline has passed are skipped.
+ * @param work also gets the milliseconds that its oldest item has waited
+ * @returns a function that adds an item. It throws SERVICE_UNAVAILABLE if all places are taken or the item waited too long, and
+ * TOO_MANY_REQUESTS if the requester's address or user holds its share of the places
  */
 export function batch<Item, Result>(
   work: Work<Item, Result>,
@@ -85,7 +84,7 @@ export function batch<Item, Result>(
   const isLate = ({ since, deadline, requester }: Waiting<Item, Result>, now: number): boolean =>
     now > since + patienceMs || now >= deadline || requester?.isWanted() === false;
 
-  /** Those that wait for the same. */
+  /** All pending items with the same key. */
   const equalsOf = (first: Waiting<Item, Result>): readonly Waiting<Item, Result>[] => {
     if (first.key === undefined) return [first];
     const equals = byKey.get(first.key) ?? [];
@@ -93,7 +92,7 @@ export function batch<Item, Result>(
     return equals;
   };
 
-  /** In turn. What is too heavy beside the others keeps its turn for the next batch, and what other users have waiting may still fit. */
+  /** Takes items in turn. One too heavy for the rest of the batch keeps its turn for the next; items of other users may still fit. */
   const compose = (): Batch<Item, Result> => {
     const now = performance.now();
     const items: Item[] = [];
@@ -110,7 +109,7 @@ export function batch<Item, Result>(
     while (items.length < size) {
       const first = queue.take(fits);
       if (first === undefined) break;
-      if (first.isTaken) continue; // with one that waited for the same
+      if (first.isTaken) continue; // with another item of the same key
       const before = waiting.length;
       for (const one of equalsOf(first)) {
         one.isTaken = true;
@@ -138,20 +137,20 @@ export function batch<Item, Result>(
 
   const perform = async ({ items, waiting }: Batch<Item, Result>): Promise<void> => {
     const waitedMs = performance.now() - Math.min(...waiting.map(({ since }) => since));
-    // It works for all of them, and as long as one of them waits.
+    // The batch serves all its callers, so it may run until the last of their deadlines.
     const deadline = Math.max(...waiting.map((one) => one.deadline));
     const results = await withRequest(undefined, deadline, () => resultsOf(items, waitedMs));
     for (const { place, resolve, reject } of waiting) {
       const result = results[place];
       if (result instanceof Error) reject(result);
-      else resolve(result as Result); // there are as many as items
+      else resolve(result as Result); // there is one per item
     }
   };
 
   const resultsOf = async (items: readonly Item[], waitedMs: number): Promise<readonly (Result | Error)[]> => {
     try {
       const results = await work(items, waitedMs);
-      if (results.length !== items.length) throw new Error(`a batch of ${items.length} gave ${results.length} results`);
+      if (results.length !== items.length) throw new Error(`a batch of ${items.length} returned ${results.length} results`);
       return results;
     } catch (error) {
       if (!mayBeOfOne(error)) return items.map(() => toError(error));

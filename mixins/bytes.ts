@@ -1,12 +1,12 @@
 /*
- * How many bytes JSON takes. A limit on items alone lets one client fill messages, sockets and memory: an item may be a
- * hundred bytes or a hundred thousand.
+ * The size of values as JSON, in bytes. A limit on the number of items alone would let one client fill messages, sockets and memory: an
+ * item may be a hundred bytes or a hundred thousand.
  */
 
 /** Longest JSON of a number, a boolean or null. */
 const SCALAR_BYTES = 25;
 
-/** An upper bound for the JSON of plain data, without writing it: a UTF-16 unit takes at most six bytes, escaped. */
+/** An upper bound for the JSON of plain data, without serializing it: a UTF-16 code unit takes at most six bytes, escaped. */
 export function mostBytes(value: unknown): number {
   if (typeof value === "string") return 6 * value.length + 2;
   if (typeof value !== "object" || value === null) return SCALAR_BYTES;
@@ -16,8 +16,8 @@ export function mostBytes(value: unknown): number {
 }
 
 /**
- * How many of the first values fit into `limitBytes` of JSON, with the commas between them; one at least. Small values, as
- * nearly all are, are only estimated.
+ * How many of the first values fit into `limitBytes` of JSON, including the commas between them; at least one. If the upper bound fits, as
+ * it nearly always does, nothing is serialized.
  */
 export function countWithin(values: readonly unknown[], limitBytes: number): number {
   let most = 0;

@@ -5,30 +5,30 @@ import { prepared, type Reader } from "./database";
 import { openSession, type SessionSettings } from "./session";
 import { endsConnection, isCanceled, isStatementLost } from "./sql-state";
 
-/** Most lists and searches of one service that run at a time on one node: slow ones must leave the database's cores to others. */
+/** Most lists and searches in progress per service and node: slow ones must leave the database's cores to other statements. */
 export const LIST_CONNECTIONS = 2;
-/** One more is refused at once: at a thousand lists a second, what waits is served in a quarter of one. */
+/** Most lists that may be queued; one more is refused at once. At a thousand lists per second, a full queue is served in a quarter of a second. */
 const MAX_WAITING = 256;
-/** With two statements, a list that waits the longest has its result or its refusal within the 2 s of a call. */
+/** Even after the longest wait, a list with two statements gets its result or refusal within the 2 s of a call. */
 const WAIT_MS = 900;
 const STATEMENT_TIMEOUT_MS = 500;
-/** For a server that does not even say that a statement has timed out. */
+/** For a server that does not respond at all, so that its own statement time-out does not help. */
 const QUERY_TIMEOUT_MS = 1_000;
 
-/** The pool waits for it, and ends the connection where it fails; its declarations forget that. */
+/** The pool awaits `onConnect` and ends the connection if it fails, but its type declarations omit that. */
 interface ListPoolConfig extends Omit<PoolConfig, "onConnect"> {
   onConnect: (client: ClientBase) => Promise<unknown>;
 }
 
 /**
- * The connections of lists and searches, which may be slow: stock, orders and single reads have others and never wait for
- * them. Reads alone; what is too slow is refused with SERVICE_UNAVAILABLE.
+ * The connections of lists and searches, which may be slow: stock, orders and single reads use other connections and never wait for
+ * them. Reads only. A list that takes too long is refused with SERVICE_UNAVAILABLE.
  */
 export class ListDatabase {
   private readonly connections: Pool;
   private closing: Promise<void> | undefined;
 
-  /** @param client the class of its connections */
+  /** @param client the class of the connections */
   constructor(config: PoolConfig, settings: SessionSettings = {}, client = Client) {
     const options: ListPoolConfig = {
       ...config,
@@ -40,7 +40,7 @@ export class ListDatabase {
       onConnect: (client) => openSession(client, { ...settings, statement_timeout: STATEMENT_TIMEOUT_MS }),
     };
     this.connections = new Pool(options);
-    // A connection that is lost while it is idle, or held between two statements, fails whoever uses it next: nothing else must.
+    // A connection lost while idle, or between two statements, fails its next statement. The event itself must not crash the process.
     this.connections.on("error", () => undefined);
     this.connections.on("connect", (client) => client.on("error", () => undefined));
   }
@@ -50,7 +50,7 @@ export class ListDatabase {
     return { using: totalCount - idleCount, waiting: waitingCount, maxSize: LIST_CONNECTIONS };
   }
 
-  /** All of one list, however many statements it takes, on one connection. */
+  /** Runs all statements of one list on one connection. */
   async read<T>(work: (reader: Reader) => Promise<T>): Promise<T> {
     const client = await this.connect();
     let isLost = false;
@@ -63,7 +63,7 @@ export class ListDatabase {
         return (await client.query<Row>({ text, values: [...values], ...name })).rows;
       } catch (error) {
         isLost ||= endsConnection(error);
-        // The server has lost the prepared statement, or its plan, and has done nothing.
+        // The server has lost the prepared statement, or its plan, and has executed nothing.
         if (isStatementLost(error) && name.name !== undefined) return run<Row>(text, values);
         throw isCanceled(error) ? tooSlow() : error;
       }
@@ -76,7 +76,7 @@ export class ListDatabase {
     }
   }
 
-  /** Also where somebody closes it already: the console stops its node when it quits, and when its input ends. */
+  /** May be called more than once: the console stops its node when it quits, and again when its input ends. */
   close(): Promise<void> {
     return (this.closing ??= this.connections.end());
   }
@@ -92,7 +92,7 @@ export class ListDatabase {
   }
 }
 
-const tooSlow = () => problem("SERVICE_UNAVAILABLE", "this list takes too long");
-/** Whatever the server says to a new connection, such as that there is no such database. */
-const away = (cause: unknown) => problem("SERVICE_UNAVAILABLE", "the database can't answer now", { cause });
-const busy = () => problem("SERVICE_UNAVAILABLE", "too many lists are under way");
+const tooSlow = () => problem("SERVICE_UNAVAILABLE", "this list took too long");
+/** For any error of a new connection, such as that the database does not exist. */
+const away = (cause: unknown) => problem("SERVICE_UNAVAILABLE", "the database is unavailable", { cause });
+const busy = () => problem("SERVICE_UNAVAILABLE", "too many lists are in progress");

@@ -16,7 +16,7 @@ import { clientOf } from "./primary";
 import { openPooledSession } from "./session";
 import { isDatabaseAway } from "./sql-state";
 
-/** The part of moleculer-db-adapter-sequelize that is used here; its own declarations forget the types. */
+/** The part of moleculer-db-adapter-sequelize that is used here; its own declarations lack these types. */
 interface Adapter {
   db: Sequelize;
   model: ModelStatic<Model>;
@@ -27,26 +27,26 @@ interface Adapter {
   updateMany(where: WhereOptions, update: Record<string, unknown>): Promise<number>;
 }
 
-/** What a service with this mixin has. */
+/** What this mixin adds to a service. */
 export interface WithDatabase {
   /** moleculer-db's adapter on Sequelize, for plain reads and writes. */
   adapter: Adapter;
   /** Hot and batch statements, on the same pool. */
   db: Database;
-  /** Lists and searches, on a few connections of their own: nothing else waits for them. */
+  /** Lists and searches, on a few separate connections: nothing else waits for them. */
   lists: ListDatabase;
 }
 
 export interface DatabaseOptions {
   service: string;
-  /** Undefined only while nothing connects: in tests of a schema, or a node that was configured wrongly. */
+  /** Undefined only if nothing connects: in tests of a schema, or on a misconfigured node. */
   url: string | undefined;
   /** Folder of numbered SQL files. */
   migrations: string;
   model: { name: string; define: ModelAttributes };
   /** Most connections of this service on this node. */
   poolSize?: number;
-  /** Milliseconds that a statement waits for a row which another holds. */
+  /** Milliseconds that a statement waits for a row that is locked. */
   lockTimeout?: number;
 }
 
@@ -57,11 +57,11 @@ interface Starting {
 
 const CLOSE_TIMEOUT_MS = 3_000;
 
-/** The same error, or where the database can't answer now, a refusal that says so. */
+/** The error itself, or SERVICE_UNAVAILABLE if it means that the database is unavailable. */
 export const explained = (error: unknown): unknown =>
-  isDatabaseAway(error) ? problem("SERVICE_UNAVAILABLE", "the database can't answer now", { cause: error }) : error;
+  isDatabaseAway(error) ? problem("SERVICE_UNAVAILABLE", "the database is unavailable", { cause: error }) : error;
 
-/** The actions of moleculer-db let a client choose any column, sort and search: none of them is offered. */
+/** The actions of moleculer-db let a client choose any column, sort and search, so all of them are disabled. */
 const NO_ACTIONS = {
   find: false,
   count: false,
@@ -74,9 +74,8 @@ const NO_ACTIONS = {
 };
 
 /**
- * A service's own PostgreSQL database: one pool, migrated before the service is ready. Nothing here outlives the
- * cloning of the schema: Sequelize and the models are built in `connect`, so that services can be made from one
- * schema any number of times in one process.
+ * A service's own PostgreSQL database: one pool, migrated before the service is ready. The schema holds no state: Sequelize and the models
+ * are built in `connect`, so one schema can be used for any number of services in one process.
  */
 export function databaseMixin(options: DatabaseOptions): Partial<ServiceSchema> {
   const schema = {
@@ -106,13 +105,13 @@ export function databaseMixin(options: DatabaseOptions): Partial<ServiceSchema> 
       },
     },
     methods: {
-      /** In place of moleculer-db's: a pool whose database hangs does not close, and a node must stop all the same. */
+      /** Replaces moleculer-db's method: a pool whose database hangs never closes, but the node must stop anyway. */
       async disconnect(this: Service & Pick<WithDatabase, "adapter"> & Partial<WithDatabase>): Promise<void> {
         const closed = Promise.all([this.adapter.disconnect(), this.lists?.close()]);
         await Promise.race([closed, delay(CLOSE_TIMEOUT_MS, undefined, { ref: false })]);
       },
 
-      /** In place of moleculer-db's: migrates first, and gives up when the node stops. */
+      /** Replaces moleculer-db's method: migrates first, and stops trying when the node stops. */
       async connect(this: Service & WithDatabase & Starting): Promise<void> {
         if (options.url === undefined) throw new Error(`the ${options.service} service has no database URL`);
         const directory = options.migrations;
@@ -141,15 +140,15 @@ export function databaseMixin(options: DatabaseOptions): Partial<ServiceSchema> 
             return;
           } catch (error) {
             if (error instanceof MigrationRefused) {
-              this.refusal = error; // moleculer-db would try again what is thrown here
+              this.refusal = error; // moleculer-db would retry after an error thrown here
               return;
             }
-            this.logger.error(`the database is not ready, next try in ${pause} ms:`, reasonOf(error));
+            this.logger.error(`the database is not ready, retrying in ${pause} ms:`, reasonOf(error));
             await this.adapter.disconnect();
             await delay(pause);
           }
         }
-        await new Promise(() => undefined); // stopped before it was ready: nothing that needs the database may run now
+        await new Promise(() => undefined); // stopped before it was ready: nothing that needs the database may run
       },
     },
   };
@@ -159,28 +158,28 @@ export function databaseMixin(options: DatabaseOptions): Partial<ServiceSchema> 
 function readPool(service: string, name: "main" | "lists", pool: Database["pool"]): Reading[] {
   const labels = { service, pool: name };
   return [
-    { name: "shop_database_connections_in_use", help: "Connections in use of a pool", labels, value: pool.using },
-    { name: "shop_database_connections_max", help: "Most connections of a pool", labels, value: pool.maxSize },
-    { name: "shop_database_waiting", help: "Statements and transactions that wait for a connection", labels, value: pool.waiting },
+    { name: "shop_database_connections_in_use", help: "Connections of a pool that are in use", labels, value: pool.using },
+    { name: "shop_database_connections_max", help: "Maximum number of connections of a pool", labels, value: pool.maxSize },
+    { name: "shop_database_waiting", help: "Statements and transactions waiting for a connection", labels, value: pool.waiting },
   ];
 }
 
-/** As pg reads the URL for migrations. */
+/** Parses the URL with pg, as the migrations do. */
 function connectionOf(url: string | undefined) {
   const { host, port, database = "", user = "", password = "", ssl } = new Client(url && serversOf(url)[0]);
   return { host, port, database, user, password, ssl };
 }
 
-/** What every connection has. */
+/** Options of every connection. */
 const FOR_ALL = {
   keepAlive: true,
   connectionTimeoutMillis: 1_500,
 };
 
-/** What every session has but its time limits. */
+/** Settings of every session, apart from its time limits. */
 const SESSION_FOR_ALL = {
-  // Statements are planned once on each connection: a plan that reads a whole table, since it was small then, would be kept
-  // while the table grows. And no statement here is worth a compilation.
+  // Statements are planned once per connection: a plan that scans a whole table because it is still small would be kept while the table
+  // grows. And no statement here is worth JIT compilation.
   enable_seqscan: "off",
   jit: "off",
   idle_in_transaction_session_timeout: 5_000,
@@ -209,7 +208,7 @@ function sequelizeOptions({
       query_timeout: 4_000,
     },
     hooks: {
-      // The client has its answer within 5 s; and a node that was stopped in mid-transaction frees its rows.
+      // A client gets its response within 5 s; and the rows locked by a node that was suspended in mid-transaction are released.
       afterConnect: (connection) =>
         openPooledSession(connection, { ...SESSION_FOR_ALL, statement_timeout: 3_000, lock_timeout: lockTimeout }),
     },

@@ -6,13 +6,13 @@ import { tooLate } from "../broker/errors";
 import { remainingMs } from "../broker/request";
 import { isRolledBack, isStatementLost, sqlState } from "./sql-state";
 
-// bigint comes as a string by default; our cents, counts and ids of rows stay below 2^53.
+// pg returns bigint as a string by default; our cents, counts and row ids stay below 2^53.
 types.setTypeParser(types.builtins.INT8, Number);
 
-/** Runs one bound statement; `Row` is what its column list promises. */
+/** Runs one statement with bound values; `Row` must match its column list. */
 export type Query = <Row extends QueryResultRow>(text: string, values?: readonly unknown[]) => Promise<Row[]>;
 
-/** Bound reads: prepared, for texts that never vary, or planned for these very values. */
+/** Reads with bound values: `query` prepares texts that never vary, `adhoc` plans for the given values. */
 export interface Reader {
   readonly query: Query;
   readonly adhoc: Query;
@@ -21,7 +21,7 @@ export interface Reader {
 const REPEATS = 5;
 const names = new Map<string, string>();
 
-/** A statement's name on each connection: it is parsed and planned once there (3× less work for the database). */
+/** The name of a prepared statement: it is parsed and planned once per connection (3× less work for the database). */
 export function prepared(text: string): { name?: string } {
   let name = names.get(text);
   if (name === undefined) names.set(text, (name = `s${names.size + 1}`));
@@ -30,15 +30,15 @@ export function prepared(text: string): { name?: string } {
 
 const unprepared: typeof prepared = () => ({});
 
-/** The part of Sequelize's pool that is looked at; its types hide it. */
+/** The part of Sequelize's pool that is read here; its types hide it. */
 interface Pool {
-  /** Connections in use, and those who wait for one. */
+  /** Connections in use, and callers waiting for one. */
   readonly using: number;
   readonly waiting: number;
   readonly maxSize: number;
 }
 
-/** SQL on the pool that the service's moleculer-db adapter uses too. */
+/** SQL on the pool that it shares with the service's moleculer-db adapter. */
 export class Database implements Reader {
   constructor(private readonly sequelize: Sequelize) {}
 
@@ -49,13 +49,13 @@ export class Database implements Reader {
   /** One statement, prepared: for texts that never vary. */
   query: Query = (text, values) => this.connected((client) => runPrepared(client, text, values));
 
-  /** One statement put together from fixed fragments, planned for these very values. */
+  /** One statement composed of fixed fragments, planned for the given values. */
   adhoc: Query = (text, values) => this.connected((client) => run(client, text, values));
 
   /**
-   * All of `work` or nothing, READ COMMITTED. After a deadlock or serialization failure, which surely rolled back,
-   * the whole is done again, at most 5 times; so `work` must have no effect outside the database. So it is, without prepared statements,
-   * where one of those could not be run: other connections may have the same.
+   * Runs `work` atomically, READ COMMITTED. After a deadlock or serialization failure, which has certainly been rolled back, all of it is
+   * retried, up to 5 attempts in total; so `work` must have no effect outside the database. If a prepared statement could not be run, the
+   * retry uses none, since they may fail on other connections too.
    */
   async transaction<T>(work: (query: Query) => Promise<T>): Promise<T> {
     let nameOf = prepared;
@@ -72,13 +72,13 @@ export class Database implements Reader {
     }
   }
 
-  /** Reads that see one moment of the database, each of which may take `timeout` ms. */
+  /** Runs reads on one snapshot of the database, each within `timeout` ms. */
   snapshot<T>(timeout: number, work: (query: Query) => Promise<T>): Promise<T> {
     return this.connected((client) =>
       once(client, async () => {
         await run(client, "set transaction isolation level repeatable read, read only");
         await run(client, `set local statement_timeout = ${timeout}`);
-        await run(client, "set local enable_seqscan = on"); // these may read all
+        await run(client, "set local enable_seqscan = on"); // these may read whole tables
         return work((text, values) => run(client, text, values, { query_timeout: timeout }));
       }),
     );
@@ -87,7 +87,7 @@ export class Database implements Reader {
   private async connected<T>(work: (client: Client) => Promise<T>): Promise<T> {
     const connection = await this.sequelize.connectionManager.getConnection({ type: "write" });
     try {
-      if (remainingMs() <= 0) throw tooLate(); // it has waited for the connection until nobody waits for it
+      if (remainingMs() <= 0) throw tooLate(); // its deadline passed while it waited for the connection
       return await work(connection as Client); // what the postgres dialect pools
     } finally {
       this.sequelize.connectionManager.releaseConnection(connection);
@@ -105,13 +105,13 @@ async function run<Row extends QueryResultRow>(
     const result = await client.query<Row>({ text, values: [...values], ...how });
     return result.rows;
   } catch (error) {
-    // No response of the server: the pool drops an ended one. What the server says is heard where the session was opened.
+    // No error of the server, so the connection's state is unknown: end it, and the pool drops it. For errors of the server see session.ts.
     if (sqlState(error) === undefined) client.end().catch(() => undefined /* it is lost already */);
     throw error;
   }
 }
 
-/** Also where the server has lost the prepared statement, or its plan: then it has done nothing. */
+/** Runs a prepared statement; unprepared if the server has lost it, or its plan, and so has executed nothing. */
 async function runPrepared<Row extends QueryResultRow>(client: Client, text: string, values?: readonly unknown[]): Promise<Row[]> {
   try {
     return await run(client, text, values, prepared(text));
@@ -128,7 +128,7 @@ async function once<T>(client: Client, work: (query: Query) => Promise<T>, nameO
     await run(client, "commit");
     return result;
   } catch (error) {
-    await run(client, "rollback").catch(() => undefined /* the connection is lost, and the server rolls back by itself */);
+    await run(client, "rollback").catch(() => undefined /* the connection is lost, and the server rolls back on its own */);
     throw error;
   }
 }

@@ -1,30 +1,30 @@
 import { problem, tooLate } from "../broker/errors";
 
-/** Whom work is done for. */
+/** The client for whom work is done. */
 export interface Client {
   /** As the gateway names it: an IPv4 address, or the /64 network of an IPv6 address. */
   readonly address: string;
-  /** Undefined where nobody is logged in, or not yet. */
+  /** Undefined if the client is not authenticated, or not yet. */
   readonly user: string | undefined;
 }
 
-/** No address holds more than this part of what waits or is held: three others always find room. */
+/** No address holds more than a quarter of the places, so three others always find free ones. */
 const SHARE = 4;
 
-/** The largest number of `places` that one address may hold. */
+/** How many of `places` one address may hold. */
 export const shareOf = (places: number): number => Math.max(1, Math.floor(places / SHARE));
 
-/** Seconds after which a client that holds its share may try again. */
+/** Seconds after which a client that holds its share may retry. */
 const RETRY_AFTER_SECONDS = 1;
 
 export const overShare = () =>
-  problem("TOO_MANY_REQUESTS", "too many requests of yours are waiting; try again later", { retryAfter: RETRY_AFTER_SECONDS });
+  problem("TOO_MANY_REQUESTS", "too many of your requests are queued; try again later", { retryAfter: RETRY_AFTER_SECONDS });
 
-export const full = () => problem("SERVICE_UNAVAILABLE", "too much is waiting");
+export const full = () => problem("SERVICE_UNAVAILABLE", "too many requests are queued");
 
-/** One group's members, each with a line of its own; turns go in rotation among them. */
+/** A queue per member of a group; the members take turns in rotation. */
 class Rotation<Item, Line extends { readonly size: number; take(fits?: (item: Item) => boolean): Item | undefined }> {
-  /** In the order of their turns: whoever has had one goes to the end. */
+  /** In the order of their turns: a member moves to the end after its turn. */
   private readonly lines = new Map<unknown, Line>();
 
   constructor(private readonly newLine: () => Line) {}
@@ -39,19 +39,19 @@ class Rotation<Item, Line extends { readonly size: number; take(fits?: (item: It
     return this.lines.get(member)?.size ?? 0;
   }
 
-  /** Of each member's items, at most so many. */
+  /** The total number of items, counting at most so many per member. */
   countUpTo(most: number): number {
     let count = 0;
     for (const line of this.lines.values()) count += Math.min(line.size, most);
     return count;
   }
 
-  /** The first that fits; whoever has none keeps their turn. */
+  /** Takes the first item that fits; a member without one keeps its turn. */
   take(fits?: (item: Item) => boolean): Item | undefined {
     for (const [member, line] of this.lines) {
       const item = line.take(fits);
       if (item === undefined) continue;
-      const isAlone = this.lines.size === 1; // as nearly always: its place is the first and the last
+      const isAlone = this.lines.size === 1; // the usual case: it is first and last already
       if (line.size > 0 && isAlone) return item;
       this.lines.delete(member);
       if (line.size > 0) this.lines.set(member, line);
@@ -78,7 +78,7 @@ class Line<Item> {
     const item = this.items[this.next];
     if (item === undefined || fits?.(item) === false) return undefined;
     this.next++;
-    // Not one by one, which would move all others each time.
+    // Not one at a time, which would move all the other items each time.
     if (this.next > 32 && this.next * 2 > this.items.length) {
       this.items = this.items.slice(this.next);
       this.next = 0;
@@ -110,9 +110,9 @@ interface Held<Item> {
 }
 
 /**
- * What waits, in a fair order: turns rotate among addresses, then among the users of an address. However much one client
- * asks for, another's first item is taken after at most one of each other address. No address holds more than a quarter of
- * the places, and no user, from however many addresses.
+ * Pending items in a fair order: turns rotate among addresses, then among the users of an address. However many items one client has,
+ * another client's first item is taken after at most one item of each other address. No address holds more than a quarter of the places,
+ * nor does any user, from however many addresses.
  */
 export class FairQueue<Item> {
   size = 0;
@@ -121,12 +121,12 @@ export class FairQueue<Item> {
   /** Places that each user holds. */
   private readonly held = new Map<string, number>();
 
-  /** @param places most items that wait */
+  /** @param places most pending items */
   constructor(private readonly places: number) {
     this.share = shareOf(places);
   }
 
-  /** @throws TOO_MANY_REQUESTS where this address or user holds its share, SERVICE_UNAVAILABLE where every place is taken */
+  /** @throws TOO_MANY_REQUESTS if this address or user holds its share, SERVICE_UNAVAILABLE if every place is taken */
   check({ address, user }: Client): void {
     if (this.addresses.sizeOf(address) >= this.share || (user !== undefined && (this.held.get(user) ?? 0) >= this.share)) throw overShare();
     if (this.size >= this.places) throw full();
@@ -138,7 +138,7 @@ export class FairQueue<Item> {
     this.force(client, item);
   }
 
-  /** As `add`, for work of the shop itself, which has no share to exceed. @throws SERVICE_UNAVAILABLE */
+  /** As `add`, for the shop's own work, which has no share to exceed. @throws SERVICE_UNAVAILABLE */
   force({ address, user }: Client, item: Item): void {
     if (this.size >= this.places) throw full();
     this.addresses.line(address).add(user, { item, user });
@@ -146,17 +146,17 @@ export class FairQueue<Item> {
     if (user !== undefined) this.held.set(user, (this.held.get(user) ?? 0) + 1);
   }
 
-  /** How many items of an address wait. */
+  /** The number of pending items of an address. */
   sizeOf(address: string): number {
     return this.addresses.sizeOf(address);
   }
 
-  /** How many items are taken before one that this address adds now, if no other is added. */
+  /** How many items would be taken before one added by this address now, if no others are added. */
   turnsBefore(address: string): number {
     return this.addresses.countUpTo(this.addresses.sizeOf(address) + 1);
   }
 
-  /** The item whose turn it is; where it does not fit, it keeps its turn, and the next user's may be taken. */
+  /** Takes the item whose turn it is. One that does not fit keeps its turn, and the next user's item may be taken instead. */
   take(fits?: (item: Item) => boolean): Item | undefined {
     const taken = this.size === 0 ? undefined : this.addresses.take(fits && (({ item }) => fits(item)));
     if (taken === undefined) return undefined;
@@ -181,16 +181,16 @@ interface Waiting {
 const always = (): boolean => true;
 
 /**
- * A limited number of slots, and a fair queue for those who find none free. Slots are work-conserving: one client may use
- * all of them while nobody else waits.
+ * A limited number of slots, and a fair queue for work that finds none free. Slots are work-conserving: one client may use all of them
+ * while no other is waiting.
  */
 export class FairSlots {
   private running = 0;
   private readonly queue: FairQueue<Waiting>;
 
   /**
-   * @param slots most pieces of work that run at a time
-   * @param places most that wait
+   * @param slots most pieces of work that run at one time
+   * @param places most pieces of work in the queue
    */
   constructor(private readonly options: { readonly slots: number; readonly places: number }) {
     this.queue = new FairQueue(options.places);
@@ -204,14 +204,14 @@ export class FairSlots {
     return this.queue.size;
   }
 
-  /** Whether a client would be refused now; before any work is put into what it asks. @throws as `run` */
+  /** Refuses a client whose work `run` would refuse now, before any effort is spent on its request. @throws as `run` */
   check(client: Client): void {
     if (this.running >= this.options.slots) this.queue.check(client);
   }
 
   /**
    * Runs `work` when its turn comes.
-   * @param isWanted asked at that moment: work whose client has gone, or whose time is over, is not started
+   * @param isWanted called at that moment: work whose client has disconnected, or whose deadline has passed, is not started
    * @throws TOO_MANY_REQUESTS, SERVICE_UNAVAILABLE
    */
   async run<T>(client: Client, work: () => Promise<T>, isWanted: () => boolean = always): Promise<T> {

@@ -3,17 +3,17 @@ import { MAX_CURSOR, PAGE_BYTES, UUID } from "../contracts/contract";
 import { countWithin } from "./bytes";
 
 /**
- * Keyset paging: a cursor holds the sort values of the last row, so a page costs the same wherever it lies. It names
- * its list and sort, and is refused elsewhere.
+ * Keyset paging: a cursor holds the sort values of the last row, so every page costs the same, however far into the list. It names its
+ * list and sort, and is refused for any other.
  */
 export function encodeCursor(list: string, values: readonly (string | number)[]): string {
   return Buffer.from(JSON.stringify([list, ...values])).toString("base64url");
 }
 
-/** The last moment that JavaScript knows (ECMA-262, 21.4.1.1), and PostgreSQL too. */
+/** The latest time that JavaScript can represent (ECMA-262, 21.4.1.1); PostgreSQL can, too. */
 const MAX_TIME_MS = 8.64e15;
 
-/** Whether a value is of a kind, and the database will take it. */
+/** Whether a value is of a kind, and the database accepts it. */
 const KINDS = {
   text: (value) => typeof value === "string" && !value.includes("\0"),
   number: (value) => Number.isSafeInteger(value),
@@ -26,8 +26,8 @@ const KINDS = {
 export const timeOf = (bound: string): string => `to_timestamp(${bound}::float8 / 1000)`;
 
 /**
- * @param kinds of each value
- * @throws BAD_REQUEST for what is no cursor, or one of another list or sort
+ * @param kinds the kind of each value
+ * @throws BAD_REQUEST for an invalid cursor, or one of another list or sort
  */
 export function decodeCursor(list: string, cursor: string, kinds: readonly (keyof typeof KINDS)[]): unknown[] {
   const [of, ...values] = parse(cursor);
@@ -41,18 +41,18 @@ function parse(cursor: string): unknown[] {
     const value: unknown = JSON.parse(Buffer.from(cursor, "base64url").toString());
     return Array.isArray(value) ? value : [];
   } catch {
-    return []; // no JSON: no cursor
+    return []; // not JSON
   }
 }
 
-/** What is around the items: `{"items":[…],"next_cursor":"…"}`. */
+/** The JSON around the items: `{"items":[…],"next_cursor":"…"}`. */
 const ENVELOPE_BYTES = MAX_CURSOR + 40;
-/** So few rows are two megabytes at most: adding up their sizes would cost the usual page more than it saves. */
+/** Up to this many rows, at most two megabytes, summing up sizes would cost the usual page more than it saves. */
 const FEW = 20;
 
 /**
- * Cuts a list that was read with one row more than asked for; that row says whether there is a next page. A page ends at
- * `limit` items or at PAGE_BYTES of JSON, whichever comes first, and has one item at least.
+ * Makes a page of rows that were read with a limit one higher: the extra row shows whether there is a next page. A page ends at `limit`
+ * items or at PAGE_BYTES of JSON, whichever comes first, and has at least one item.
  */
 export function page<T, U>(
   rows: readonly T[],
@@ -67,8 +67,8 @@ export function page<T, U>(
 }
 
 /**
- * Makes a select leave out the rows behind its first `limitBytes`, so that the database does not send what would only be cut.
- * @param bytes SQL on the columns: never more than the item has as JSON, else too little would be left
+ * Limits a select to its first `limitBytes`, so that the database does not send rows that `page` would cut.
+ * @param bytes SQL for a row's size; never more than the item's JSON, or pages would become too short
  */
 export function within(limitBytes: number, { columns, select, order, bytes, rows }: Cuttable): string {
   if (rows <= FEW) return select;
@@ -80,9 +80,9 @@ export function within(limitBytes: number, { columns, select, order, bytes, rows
 interface Cuttable {
   columns: string;
   select: string;
-  /** By columns. */
+  /** The `order by` list, by column names. */
   order: string;
   bytes: string;
-  /** How many there may be. */
+  /** The most rows that the select returns. */
   rows: number;
 }

@@ -4,7 +4,7 @@ import type { Client } from "pg";
 const EVERY_MS = 100;
 const QUERY_TIMEOUT_MS = 1_000;
 
-/** What a session waits for, and who holds that, as far as this role may see it: whoever is idle in a transaction, or has been in one for the longest. */
+/** The lock that a session waits for, and one holder, as far as this role may see: one idle in transaction, else the oldest transaction. */
 const WAITS_FOR = `
   select coalesce(l.relation::regclass::text, l.locktype) as what, h.pid, h.usename as role, h.application_name as application, h.state
   from pg_locks l cross join lateral unnest(pg_blocking_pids(l.pid)) as b (pid) join pg_stat_activity h on h.pid = b.pid
@@ -19,18 +19,18 @@ interface Holder {
   state: string | null;
 }
 
-/** Looks now and then for what a session waits, since the error of a lock timeout says neither what was locked nor by whom. */
+/** Polls which lock a session waits for, since the error of a lock timeout names neither the locked object nor the holder. */
 export class LockWatch {
   private readonly ending = new AbortController();
   private readonly looking: Promise<void>;
   private last = "a lock";
 
-  /** @param pid of the session, on the server */
+  /** @param pid of the session's process on the server */
   constructor(pid: number, connect: () => Promise<Client>) {
     this.looking = this.look(pid, connect);
   }
 
-  /** @returns what it has waited for last */
+  /** @returns the last lock that the session waited for */
   async end(): Promise<string> {
     this.ending.abort();
     await this.looking;
@@ -49,7 +49,7 @@ export class LockWatch {
         if (rows[0] !== undefined) this.last = describe(rows[0]);
       }
     } catch {
-      // It has ended; or can't look any more, and then all that is lacking is who holds the lock.
+      // It was ended, or it can no longer poll; then only the holder of the lock stays unknown.
     } finally {
       await client?.end();
     }
@@ -57,7 +57,7 @@ export class LockWatch {
 }
 
 function describe({ what, pid, role, application, state }: Holder): string {
-  if (what === "advisory") return `another node's, which session ${pid} runs`;
+  if (what === "advisory") return `another node's migration, run by session ${pid}`;
   const who = [application, role && `role ${role}`, state].filter((part) => part !== null && part !== "").join(", ");
   return `${what}, locked by session ${pid} (${who})`;
 }

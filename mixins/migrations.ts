@@ -10,18 +10,18 @@ import { sessionOf } from "./pooler";
 import { clientOf } from "./primary";
 import { isLockTimeout, isRolledBack, sqlState } from "./sql-state";
 
-/** Any number that is the same on all nodes: whoever holds it migrates, the others wait and find nothing left to do. */
+/** Any number that is the same on all nodes: the node that holds the lock migrates, the others wait and find nothing left to do. */
 const ADVISORY_LOCK = 7_205_759;
 
-/** Another node's migrations may take as long. */
+/** Another node's migrations may take that long. */
 const ADVISORY_LOCK_TIMEOUT_MS = 60_000;
 /**
- * While a migration waits for a table, all statements on it queue behind it, those of older nodes too. Shorter than any of those may take
- * (a list 500 ms) or wait for a lock (an order's insert 950 ms), so that none is refused.
+ * While a migration waits for a table, all statements on that table queue behind it, including those of older nodes. This is shorter than
+ * their time limits (a list's statement 500 ms, an order's insert 950 ms for a lock), so none of them fails.
  */
 const LOCK_TIMEOUT_MS = 400;
 const MAX_PAUSE_S = 30;
-/** How soon a node that is stopped waits no more. */
+/** How soon a stopped node ends its wait. */
 const LOOK_EVERY_MS = 250;
 
 export interface MigrationOptions {
@@ -31,28 +31,28 @@ export interface MigrationOptions {
   log?: (line: string) => void;
 }
 
-/** A database that no node of this version may work on, until somebody does what the message says. */
+/** No node of this version may use the database until an operator has done what the message says. */
 export class MigrationRefused extends Error {
   constructor(message: string) {
     super(message);
     this.name = "MigrationRefused";
-    delete this.stack; // the message says it all
+    delete this.stack; // the message is sufficient
   }
 }
 
-/** A migration that was rolled back, since somebody else holds a lock that it needs. */
+/** A migration was rolled back, since another session holds a lock that it needs. */
 export class MigrationBlocked extends Error {}
 
 interface PatientOptions extends MigrationOptions {
-  /** Whether somebody still waits for it. */
+  /** Whether the migration is still needed. */
   isWanted?: () => boolean;
   giveUpAfterMs?: number;
 }
 
 /**
- * Migrates, as often as it takes until nobody else holds a lock that a migration needs: between the tries, whoever uses the database goes on.
- * @returns false where it is not wanted any more
- * @throws MigrationRefused, also when it is given up
+ * Migrates, and retries while another session holds a lock that a migration needs. Between attempts other sessions are not blocked.
+ * @returns false if the migration is no longer wanted
+ * @throws MigrationRefused, also after `giveUpAfterMs`
  */
 export async function migrateWhenFree({ isWanted = () => true, giveUpAfterMs = Infinity, ...options }: PatientOptions): Promise<boolean> {
   const deadline = performance.now() + giveUpAfterMs;
@@ -64,7 +64,7 @@ export async function migrateWhenFree({ isWanted = () => true, giveUpAfterMs = I
       if (!(error instanceof MigrationBlocked)) throw error;
       const now = performance.now();
       if (now >= deadline) throw new MigrationRefused(`${error.message}: end that session, or migrate later.`);
-      const pauseMs = Math.min(MAX_PAUSE_S, 2 ** attempt) * (750 + Math.random() * 250); // nodes that start together don't try together
+      const pauseMs = Math.min(MAX_PAUSE_S, 2 ** attempt) * (750 + Math.random() * 250); // nodes that start together must not retry together
       const next = Math.min(now + pauseMs, deadline);
       options.log?.(`${error.message}; rolled back, next try in ${((next - now) / 1_000).toFixed(1)} s`);
       while (performance.now() < next && isWanted()) await delay(LOOK_EVERY_MS);
@@ -74,7 +74,7 @@ export async function migrateWhenFree({ isWanted = () => true, giveUpAfterMs = I
 }
 
 /**
- * Brings a database to its newest schema; creates the database where it is missing and the role may do so.
+ * Migrates a database to the newest schema; creates it if it is missing and the role may do so.
  * @throws MigrationRefused, before anything is changed; MigrationBlocked
  */
 export async function migrate({ url, directory, log = () => undefined }: MigrationOptions): Promise<void> {
@@ -100,14 +100,14 @@ export async function migrate({ url, directory, log = () => undefined }: Migrati
     throw new MigrationBlocked(`the migration of ${client.database ?? ""} waits for ${await watch.end()}`, { cause: error });
   } finally {
     await watch?.end();
-    await client.end(); // and with the session goes its lock
+    await client.end(); // this also releases the session's advisory lock
   }
 }
 
 const sharesSessions = (database = ""): string =>
   `the URL of ${database} leads to a pooler whose clients share sessions (PgBouncer in transaction or statement mode): set pool_mode = session for this database (docs/operations.md, "PgBouncer").`;
 
-/** Its table of migrations had no checksums; and other tools' tables have the same name. */
+/** Refuses a database of version 0.1.0, whose table of migrations had no checksums, or one with another tool's table of that name. */
 async function refuseFirstVersion(client: Client): Promise<void> {
   const { rows } = await client.query<{ database: string; columns: string[] }>(
     `select current_database() as database, array_agg(attname::text) as columns from pg_attribute
@@ -122,7 +122,7 @@ async function refuseFirstVersion(client: Client): Promise<void> {
   );
 }
 
-/** What another version has applied, and has no file here, is fine: nodes of both run side by side while a release is brought out. */
+/** Refuses edited files. Migrations without a file here are fine: nodes of two versions run side by side during a rolling upgrade. */
 async function refuseEdited(client: Client, files: readonly Migration[]): Promise<void> {
   const { rows } = await client.query<{ name: string; checksum: string }>("select name, checksum from schema_migrations");
   const applied = new Map(rows.map(({ name, checksum }) => [name, checksum]));
@@ -147,12 +147,12 @@ function umzug(client: Client, files: readonly Migration[], log: (line: string) 
       name,
       up: async () => {
         try {
-          // A node that dies in between leaves either both or neither.
+          // In one transaction: a node that dies in between leaves either both or neither.
           await client.query(`begin; ${sql}`);
           await client.query("insert into schema_migrations (name, checksum) values ($1, $2)", [name, checksum]);
           await client.query("commit");
         } catch (error) {
-          await client.query("rollback").catch(() => undefined /* the connection is lost, and the server rolls back by itself */);
+          await client.query("rollback").catch(() => undefined /* the connection is lost, and the server rolls back on its own */);
           throw error;
         }
         log(`applied migration ${name}`);
@@ -172,7 +172,7 @@ async function readMigrations(directory: string): Promise<Migration[]> {
   const names = (await readdir(directory)).filter((file) => /^\d+.*\.sql$/.test(file)).sort();
   return Promise.all(
     names.map(async (name) => {
-      const sql = (await readFile(path.join(directory, name), "utf8")).replaceAll("\r\n", "\n"); // as Git checks it out on Windows
+      const sql = (await readFile(path.join(directory, name), "utf8")).replaceAll("\r\n", "\n"); // Git may check files out with CRLF on Windows
       return { name, sql, checksum: createHash("sha256").update(sql).digest("hex") };
     }),
   );
@@ -184,7 +184,7 @@ const connect = async (url: string): Promise<Client> => {
     connectionTimeoutMillis: 5_000,
     application_name: "migrations",
   });
-  client.on("error", () => undefined); // a lost connection fails the statement that runs, which says so
+  client.on("error", () => undefined); // a lost connection already fails the current statement
   await client.connect();
   return client;
 };
@@ -194,13 +194,13 @@ const NO_SUCH_LOGIN = "28P01";
 const NO_PRIVILEGE = "42501";
 const DUPLICATE_DATABASE = ["42P04", "23505"];
 
-/** A volume from before, or a server set up by hand, may lack the database: init scripts run on an empty one only. */
+/** An older volume, or a server set up by hand, may lack the database: init scripts run on an empty volume only. */
 async function connectOrCreate(url: string, log: (line: string) => void): Promise<Client> {
   try {
     return await connect(url);
   } catch (error) {
     if (sqlState(error) === NO_SUCH_LOGIN) {
-      throw new Error("the role of the database URL is missing, or its password is another one; with compose see .env.example", {
+      throw new Error("the role in the database URL does not exist, or the password is wrong; with compose see .env.example", {
         cause: error,
       });
     }
@@ -210,7 +210,7 @@ async function connectOrCreate(url: string, log: (line: string) => void): Promis
   const name = decodeURIComponent(pathname.slice(1));
   let admin: Client | undefined;
   try {
-    admin = await connect(withDatabase(url, "postgres")); // which a role that is confined to its own database may not
+    admin = await connect(withDatabase(url, "postgres")); // fails for a role that is confined to its own database
     await admin.query(`create database ${escapeIdentifier(name)}`);
     log(`created database ${name}`);
   } catch (error) {

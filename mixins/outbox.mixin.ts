@@ -167,8 +167,7 @@ export function outboxMixin(events: readonly string[], limits: OutboxLimits): Pa
         state.isWatchDue = false;
         for (const event of events) {
           const isSilent = state.silent.has(event);
-          if (isSilent && !before.has(event))
-            this.logger.warn(`no replies to ${event}: probing once per second until one arrives`);
+          if (isSilent && !before.has(event)) this.logger.warn(`no replies to ${event}: probing once per second until one arrives`);
           if (!isSilent && before.has(event)) this.logger.info(`replies to ${event} have resumed`);
         }
         return true;

@@ -1,15 +1,16 @@
 import type { Client } from "pg";
 
-/** Other clients may use the sessions at the same moment: each round finds out with good odds, and the first one where they don't. */
+/** Other clients may use the sessions meanwhile, so one round detects sharing only with good odds; the first suffices if they don't. */
 const ROUNDS = 10;
-/** For a session of a pooler that has none left. */
+/** How long to wait for a session of a pooler that has none left. */
 const WAIT_MS = 1_000;
 
 /**
- * The pid of the server's session that a client has for itself. A pooler between (PgBouncer, and most others) shows by another pid at start-up than
- * the session has. Whether that stays the client's is found out with other clients, which hold the session that they get by a transaction.
- * @param connect to the same URL
- * @returns undefined where clients share sessions: prepared statements, settings and advisory locks would get mixed up
+ * The pid of the server session that a client has for itself. A pooler in between (PgBouncer, and most others) reveals itself by reporting a
+ * pid at start-up that is not the session's. Whether the session stays the client's is tested with other clients, each of which holds the
+ * session that it gets in a transaction.
+ * @param connect opens another connection to the same URL
+ * @returns undefined if clients share sessions: prepared statements, settings and advisory locks would get mixed up
  */
 export async function sessionOf(client: Client, connect: () => Promise<Client>): Promise<number | undefined> {
   const pid = await pidOf(client);
@@ -18,7 +19,7 @@ export async function sessionOf(client: Client, connect: () => Promise<Client>):
     const other = await connect();
     try {
       const theirs = await heldBy(other);
-      if (theirs === "none") return pid; // it waits for one, since each client keeps its own
+      if (theirs === "none") return pid; // it has to wait for a session, since each client keeps its own
       if (theirs === "statements" || theirs === pid || (await pidOf(client)) !== pid) return undefined;
     } finally {
       await other.end();
@@ -30,11 +31,11 @@ export async function sessionOf(client: Client, connect: () => Promise<Client>):
 async function pidOf(client: Client): Promise<number> {
   const query = { text: "select pg_backend_pid() as pid", query_timeout: WAIT_MS };
   const { rows } = await client.query<{ pid: number }>(query);
-  if (rows[0] === undefined) throw new Error("the server has no pid");
+  if (rows[0] === undefined) throw new Error("the server returned no pid");
   return rows[0].pid;
 }
 
-/** The session that a client has as long as its transaction lasts; `statements` where it may have none that lasts. */
+/** The session that a client holds in a transaction; `none` if it gets no session, `statements` if the pooler allows no transactions. */
 async function heldBy(client: Client): Promise<number | "none" | "statements"> {
   try {
     const begin = { text: "begin", query_timeout: WAIT_MS };

@@ -4,15 +4,15 @@ import { serversOf } from "./database-url";
 import { HotStandby, openSession } from "./session";
 import { sqlState } from "./sql-state";
 
-/** Milliseconds for each of the two steps of a look: less than a pool waits for a connection. A server that was cut off says nothing. */
+/** Milliseconds to connect, and to query: less than a pool waits for a connection. A partitioned server does not respond at all. */
 const LOOK_MS = 700;
 
 type Place = Pick<Client, "host" | "port">;
 
 /**
- * The class of the connections to a URL. Where that names several servers, each new connection is made to the one that takes writes now. All are
- * asked at once. A server that stops taking writes later on says so by an error that ends the connection
- * (sql-state.ts), and so the pool follows a failover.
+ * The class of the connections to a URL. If the URL names several servers, each new connection queries all of them in parallel and goes to
+ * the one that accepts writes now. When a server stops accepting writes later, the error ends the connection (sql-state.ts), and so the pool
+ * follows a failover.
  */
 export function clientOf(url: string): typeof Client {
   const servers = serversOf(url);
@@ -34,7 +34,7 @@ export function clientOf(url: string): typeof Client {
   };
 }
 
-/** Who asks while others do gets their answer. */
+/** Concurrent calls share one search. */
 function finder(servers: readonly string[]): () => Promise<Place> {
   let finding: Promise<Place> | undefined;
   return () =>
@@ -44,9 +44,9 @@ function finder(servers: readonly string[]): () => Promise<Place> {
 }
 
 /**
- * The first server that takes writes; or a primary that is read-only, which serves reads, where all other servers are its standbys. One that
- * can't be reached may have been promoted.
- * @throws what a server says that can be reached, such as that there is no such database; else that none takes writes
+ * The first server that accepts writes. Otherwise a primary that is read-only, to serve reads, but only if all other servers are hot
+ * standbys: one that can't be reached may have been promoted.
+ * @throws the error of a reachable server, such as that the database does not exist; else that no server takes writes
  */
 async function findPrimary(servers: readonly string[]): Promise<Place> {
   try {
@@ -70,11 +70,11 @@ class ReadOnlyPrimary extends Error {
   }
 }
 
-/** Where a server is that takes writes. @throws where it does not, or does not respond in time */
+/** The host and port of a server that accepts writes. @throws if it does not, or does not respond in time */
 async function look(url: string): Promise<Place> {
   const config: ClientConfig = { connectionString: url, connectionTimeoutMillis: LOOK_MS, query_timeout: LOOK_MS };
   const client = new Client(config);
-  client.on("error", () => undefined); // fails the statement as well
+  client.on("error", () => undefined); // the statement fails as well
   try {
     await client.connect();
     const { isReadOnly } = await openSession(client, {});

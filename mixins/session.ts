@@ -4,10 +4,10 @@ import { endsConnection } from "./sql-state";
 /** Parameters of a session by their names in PostgreSQL; times in milliseconds. */
 export type SessionSettings = Readonly<Record<string, string | number>>;
 
-/** Sessions of a database that is read-only stay so when it is not any more. */
+/** Sessions opened while a database is read-only stay read-only when it no longer is, so they are not kept for long. */
 const READ_ONLY_LIFE_MS = 1_000;
 
-/** A server that lags behind its primary, and would deny orders that were accepted. Transient, by the code of a read-only transaction. */
+/** A standby may lag behind its primary and deny that accepted orders exist. The code is that of a read-only transaction: transient. */
 export class HotStandby extends Error {
   readonly code = "25006";
   constructor() {
@@ -20,9 +20,9 @@ const OPEN = `
     (select count(set_config(name, value, false)) from unnest($1::text[], $2::text[]) as s (name, value)) as settings`;
 
 /**
- * Makes a session of a new connection ours. Its parameters are set by a statement, since PgBouncer refuses most of them at start-up.
- * @returns whether it can only read, since the database or the role has that as its default
- * @throws HotStandby, or what the server says
+ * Prepares the session of a new connection. Its parameters are set by a statement, since PgBouncer refuses most of them at start-up.
+ * @returns whether the session is read-only, as the default of the database or the role
+ * @throws HotStandby, or the server's error
  */
 export async function openSession(client: ClientBase, settings: SessionSettings): Promise<{ isReadOnly: boolean }> {
   const values = [Object.keys(settings), Object.values(settings).map(String)];
@@ -31,15 +31,15 @@ export async function openSession(client: ClientBase, settings: SessionSettings)
   return { isReadOnly: rows[0].is_read_only };
 }
 
-/** pg's client as Sequelize pools it: one with this mark is ended instead of being used again (`validate` of its postgres dialect). */
+/** pg's client as Sequelize pools it: with this flag it is ended instead of reused (`validate` of the postgres dialect). */
 type Pooled = Client & { _invalid?: boolean };
 
 /**
- * The same for a connection of Sequelize's pool, whoever uses it then, moleculer-db's adapter too: one on which an error came that makes it
- * useless is not used again.
+ * As `openSession`, for a connection of Sequelize's pool. After an error that makes the connection useless it is not used again, no matter
+ * who used it, moleculer-db's adapter included.
  */
 export async function openPooledSession(connection: unknown, settings: SessionSettings): Promise<void> {
-  const client = connection as Pooled; // what the postgres dialect pools
+  const client = connection as Pooled; // the postgres dialect pools these
   const retire = (): void => {
     client._invalid = true;
   };

@@ -1,38 +1,38 @@
-/** What a database error means for us, by its SQLSTATE (PostgreSQL manual, appendix A). */
+/** The meaning of database errors, by their SQLSTATE (PostgreSQL manual, appendix A). */
 
 /**
  * - `data`: values of one request, or of one outbox row, break a rule of the database. Only this counts as a refusal of the row. The
- *   request gets INTERNAL_ERROR, unless its store expects the very code: our contracts let through what the database does not take.
- * - `transient`: nothing is wrong with the request. It gets SERVICE_UNAVAILABLE, an outbox row is published again, and both
- *   succeed once the database is right again.
- * - `ours`: a statement that can't work. INTERNAL_ERROR, logged; an outbox row waits until the bug is mended.
+ *   request gets INTERNAL_ERROR, since the contracts let through what the database does not accept, unless its store handles this code.
+ * - `transient`: nothing is wrong with the request. It gets SERVICE_UNAVAILABLE, an outbox row is republished, and both
+ *   succeed once the database has recovered.
+ * - `ours`: a statement that can't succeed. INTERNAL_ERROR, logged; an outbox row stays pending until the bug is fixed.
  */
 export type Kind = "data" | "transient" | "ours";
 
 export interface Meaning {
   readonly kind: Kind;
-  /** The connection is of no more use: its session has ended, writes nothing, or is not in the state that we believe. */
+  /** The connection must not be reused: its session has ended, is read-only, or is not in the expected state. */
   readonly drops?: true;
-  /** The whole transaction was surely rolled back, and may succeed when it is done again at once. */
+  /** The whole transaction has certainly been rolled back, and may succeed if retried at once. */
   readonly isRolledBack?: true;
-  /** Transient, but perhaps for one item of a batch alone: the others must not wait for it. */
+  /** Transient, but possibly for one item of a batch only: the others must not wait for it. */
   readonly mayBeOfOne?: true;
-  /** The server refuses to run a prepared statement, and has done nothing: the same text runs unprepared. */
+  /** The server could not run a prepared statement and has executed nothing: the same text can run unprepared. */
   readonly isStatementLost?: true;
 }
 
 const CACHED_PLAN = "0A000, cached plan";
 
-/** By code, else by its first three characters, else by its class. See docs/decisions/19-sqlstates.md for the reasons. */
+/** By code, else by its first three characters, else by its class. For the reasons see docs/decisions/19-sqlstates.md. */
 export const MEANINGS: Readonly<Record<string, Meaning>> = {
   "00": { kind: "ours" }, // success: never an error
   "01": { kind: "ours" }, // a warning: never an error
   "02": { kind: "ours" }, // no data
   "03": { kind: "ours" }, // statement not yet complete
-  "08": { kind: "transient", drops: true }, // connection exception; all that PgBouncer says by itself
+  "08": { kind: "transient", drops: true }, // connection exception; all of PgBouncer's own errors
   "09": { kind: "ours" }, // triggered action exception
   "0A": { kind: "ours" }, // feature not supported
-  // The result of a prepared statement has other columns since a migration.
+  // The columns of a prepared statement's result have changed in a migration.
   [CACHED_PLAN]: { kind: "transient", drops: true, isStatementLost: true },
   "0B": { kind: "ours" }, // invalid transaction initiation
   "0F": { kind: "ours" }, // locator exception
@@ -45,16 +45,16 @@ export const MEANINGS: Readonly<Record<string, Meaning>> = {
   "22": { kind: "data" }, // data exception
   "23": { kind: "data" }, // integrity constraint violation
   "24": { kind: "ours" }, // invalid cursor state
-  // Invalid transaction state: whoever is wrong about the session, it must not go on with that.
+  // Invalid transaction state: client and server disagree about the session, so it must not be used further.
   "25": { kind: "ours", drops: true },
   "25006": { kind: "transient", drops: true }, // read-only: a hot standby, or default_transaction_read_only when it connected
-  "25P02": { kind: "transient", drops: true }, // its transaction has failed before
+  "25P02": { kind: "transient", drops: true }, // its transaction has already failed
   "25P03": { kind: "transient", drops: true }, // idle in transaction for too long: the session has ended
   "25P04": { kind: "transient", drops: true }, // transaction_timeout: the same
-  // A prepared statement that the session does not have, or has already: somebody else uses it, or has reset it.
+  // Invalid statement name: the session lacks a prepared statement, since another client uses the session or has reset it.
   "26": { kind: "transient", drops: true, isStatementLost: true },
   "27": { kind: "ours" }, // triggered data change violation
-  "28": { kind: "transient" }, // this node may not log in, until somebody mends it
+  "28": { kind: "transient" }, // this node may not log in, until an operator fixes that
   "2B": { kind: "ours" }, // dependent privileges
   "2D": { kind: "ours" }, // invalid transaction termination
   "2F": { kind: "ours" }, // SQL routine exception
@@ -62,12 +62,12 @@ export const MEANINGS: Readonly<Record<string, Meaning>> = {
   "38": { kind: "ours" }, // external routine exception
   "39": { kind: "ours" }, // external routine invocation
   "3B": { kind: "ours" }, // savepoint exception
-  "3D": { kind: "transient" }, // the database is not there, until somebody mends it
-  "3F": { kind: "transient" }, // the schema is not there: as 42P01
+  "3D": { kind: "transient" }, // the database does not exist, until an operator fixes that
+  "3F": { kind: "transient" }, // the schema does not exist: as 42P01
   "40": { kind: "transient", isRolledBack: true }, // transaction rollback: serialization failure, deadlock
-  "40003": { kind: "transient", drops: true }, // completion unknown: that is no rollback
+  "40003": { kind: "transient", drops: true }, // completion unknown: it may not have been rolled back
   "42": { kind: "ours" }, // syntax error or access rule violation
-  // The node has migrated this database before it was ready. So what is missing now is being restored, or was by an operator.
+  // The node migrated this database before it was ready. So whatever is missing now is being restored, or an operator has changed it.
   "42P01": { kind: "transient" }, // table
   "42703": { kind: "transient" }, // column
   "42704": { kind: "transient" }, // other object
@@ -83,28 +83,28 @@ export const MEANINGS: Readonly<Record<string, Meaning>> = {
   "58": { kind: "transient", mayBeOfOne: true }, // system error: I/O, a missing file
   "72": { kind: "transient" }, // snapshot too old, up to version 16
   F0: { kind: "transient" }, // configuration file
-  HV: { kind: "transient" }, // foreign data wrapper: of another server
+  HV: { kind: "transient" }, // foreign data wrapper: an error of another server
   P0: { kind: "ours" }, // raised by PL/pgSQL
-  // Internal error, corrupted data or index: nobody's request is wrong. Another session may not have what this one has cached.
+  // Internal error, corrupted data or index: no fault of the request. This session may have cached something invalid, another may not.
   XX: { kind: "transient", drops: true, mayBeOfOne: true },
 };
 
-/** What is neither in the table nor in PostgreSQL's list must never park an order. */
+/** A code that is neither in the table nor in PostgreSQL's list must never park an order. */
 const UNKNOWN: Meaning = { kind: "transient", mayBeOfOne: true };
 
 interface DatabaseError extends Error {
   code: string;
-  /** The function of the server that has raised it. Unlike the message it is in no language. */
+  /** The server function that raised the error. Unlike the message, it is not translated. */
   routine?: unknown;
   where?: unknown;
 }
 
 function link(error: Error): unknown {
-  // Sequelize wraps the driver's error
+  // Sequelize wraps the driver's error.
   return "original" in error ? error.original : error.cause;
 }
 
-/** The database's own error, wherever in the chain of causes it stands. Its code has a digit, unlike EPIPE. */
+/** The database's own error, from anywhere in the chain of causes. Its code contains a digit, unlike EPIPE. */
 function databaseError(error: unknown): DatabaseError | undefined {
   for (let e = error, depth = 0; e instanceof Error && depth < 5; e = link(e), depth++) {
     if (hasState(e)) return e;
@@ -115,10 +115,10 @@ function databaseError(error: unknown): DatabaseError | undefined {
 const hasState = (error: Error): error is DatabaseError =>
   "code" in error && typeof error.code === "string" && /^(?=.*\d)[0-9A-Z]{5}$/.test(error.code);
 
-/** The five characters; undefined where the error is not of the database. */
+/** The five-character code; undefined if it is not a database error. */
 export const sqlState = (error: unknown): string | undefined => databaseError(error)?.code;
 
-/** undefined where the error is not of the database. */
+/** @returns undefined if it is not a database error */
 export function meaningOf(error: unknown): Meaning | undefined {
   const found = databaseError(error);
   if (found === undefined) return undefined;
@@ -127,39 +127,39 @@ export function meaningOf(error: unknown): Meaning | undefined {
   return MEANINGS[state] ?? MEANINGS[code.slice(0, 3)] ?? MEANINGS[code.slice(0, 2)] ?? UNKNOWN;
 }
 
-/** The transaction was surely rolled back and may be done again: serialization failure or deadlock. */
+/** The transaction has certainly been rolled back and may be retried: serialization failure or deadlock. */
 export const isRolledBack = (error: unknown): boolean => meaningOf(error)?.isRolledBack ?? false;
 
-/** A prepared statement could not be run on this connection, and nothing was done: it may be run unprepared. */
+/** A prepared statement could not be run on this connection, and nothing was executed: it may be run unprepared. */
 export const isStatementLost = (error: unknown): boolean => meaningOf(error)?.isStatementLost ?? false;
 
 export const isUniqueViolation = (error: unknown): boolean => sqlState(error) === "23505";
 
 /**
- * Whether the connection on which an error came is of no more use: it is no response of the server, so that nobody knows in which state
- * the connection is; or the table says so.
+ * Whether the connection that an error occurred on must not be reused: the error does not come from the server, so the connection's state
+ * is unknown; or the table says so.
  */
 export function endsConnection(error: unknown): boolean {
   const meaning = meaningOf(error);
   return meaning === undefined || meaning.drops === true;
 }
 
-/** A row, a unique key or a table was locked by someone for longer than lock_timeout. */
+/** A row, a unique key or a table was locked for longer than lock_timeout. */
 export const isLockTimeout = (error: unknown): boolean => sqlState(error) === "55P03";
 
-/** The statement took longer than statement_timeout, or somebody has canceled it. */
+/** The statement took longer than statement_timeout, or was canceled. */
 export const isCanceled = (error: unknown): boolean => sqlState(error) === "57014";
 
 /**
- * An insert waited for longer than lock_timeout for another one with its unique key. Only then does the error name a place,
- * the index's tuple; it has none where a migration holds the whole table.
+ * An insert waited longer than lock_timeout for another one with the same unique key. Only then does the error have a context (`where`),
+ * which names the index tuple. It has none if a migration has locked the whole table.
  */
 export const isKeyLockTimeout = (error: unknown): boolean => isLockTimeout(error) && databaseError(error)?.where !== undefined;
 
 const CONNECTION_LOST =
   /^(ECONN|EPIPE|ETIMEDOUT|EHOSTUNREACH|ENOTFOUND|EAI_AGAIN)|Connection terminated|timeout exceeded when trying to connect|not queryable|Query read timeout|connection manager was closed/;
 
-/** The database can't do it now, and nothing is wrong with what it was asked: any transient error, or the connection was lost; or this node is about to stop. */
+/** The database is unavailable, and the statement is not at fault: a transient error, a lost connection, or this node is stopping. */
 export function isDatabaseAway(error: unknown): boolean {
   if (meaningOf(error)?.kind === "transient") return true;
   for (let e = error, depth = 0; e instanceof Error && depth < 5; e = link(e), depth++) {
@@ -173,8 +173,8 @@ export function isDatabaseAway(error: unknown): boolean {
   return false;
 }
 
-/** Whether one item of a batch may be why the whole has failed: then each is done by itself. */
+/** Whether a single item may have made its batch fail. If so, each item is retried individually. */
 export const mayBeOfOne = (error: unknown): boolean => !isDatabaseAway(error) || meaningOf(error)?.mayBeOfOne === true;
 
-/** Counts against the outbox row whose handling, alone, has failed with it: its data, or an exception that is not of the database. */
+/** Whether an error in handling one outbox row is due to that row: its data, or an exception that is not from the database. */
 export const isRefusal = (error: unknown): boolean => (meaningOf(error)?.kind ?? "data") === "data" && !isDatabaseAway(error);

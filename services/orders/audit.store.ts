@@ -2,17 +2,17 @@ import type { Status } from "../../contracts/orders";
 import type { Database } from "../../mixins/database";
 import { NEXT } from "./order";
 
-/** `('PENDING', 'CONFIRMED'), …`: the moves of the state machine, from its one source. */
+/** The transitions of the state machine as SQL: `('PENDING', 'CONFIRMED'), …`. */
 const MOVES = Object.entries(NEXT)
   .flatMap(([from, tos]) => tos.map((to) => `('${from}', '${to}')`))
   .join(", ");
 
-/** Each finds what breaks an invariant that order_db can check by itself. */
+/** Each select finds violations of an invariant that order_db can check on its own. */
 export const CHECKS: Readonly<Record<string, string>> = {
   "every order has its lines and its history": `
     select 'order ' || o.id as what from orders o
     where not exists (select from order_lines l where l.order_id = o.id) or not exists (select from order_history h where h.order_id = o.id)`,
-  "a pending order has its unsettled announcement": `
+  "a pending order has an unsettled outbox row": `
     select 'order ' || o.id as what from orders o
     where o.status = 'PENDING' and not exists (
       select from outbox x where x.order_id = o.id and x.event = 'order.created' and x.state <> 'SETTLED')`,
@@ -36,19 +36,19 @@ export const CHECKS: Readonly<Record<string, string>> = {
 export interface AuditedOrder {
   id: string;
   status: Status;
-  /** It has a row of the outbox that waits for a reply: what products knows may differ for now. Or one that was given up. */
+  /** PENDING: a row still waits for its reply, so products may differ for now. PARKED: it has no pending row, but a parked one. */
   outbox: "PENDING" | "PARKED" | null;
-  /** As `textOf` gives them. */
+  /** In the format of `textOf`. */
   lines: string;
 }
 
-/** The id of the nth order before one; undefined where there are fewer. */
+/** The id of the nth order before the given one; undefined if there are fewer. */
 export async function nthBefore(db: Database, before: string, nth: number): Promise<string | undefined> {
   const [row] = await db.query<{ id: string }>("select id from orders where id < $1 order by id desc offset $2 limit 1", [before, nth - 1]);
   return row?.id;
 }
 
-/** The orders after one id, up to and with another. Joined by range: a subquery for each order takes eight times as long. */
+/** The orders after one id, up to and including another. Joined by range: a subquery per order takes eight times as long. */
 export function ordersBetween(db: Database, after: string, upto: string): Promise<AuditedOrder[]> {
   return db.query<AuditedOrder>(
     `select o.id, o.status, x.state as outbox, coalesce(l.lines, '') as lines
@@ -73,7 +73,7 @@ export interface Start {
   oldest: number | null;
 }
 
-/** What is on its way as the audit starts. */
+/** The state of the outbox when the audit starts. */
 export async function start(db: Database): Promise<Start> {
   const [row] = await db.query<Start>(
     `select now() as checked_at,
@@ -82,6 +82,6 @@ export async function start(db: Database): Promise<Start> {
        extract(epoch from now() - min(created_at) filter (where state = 'PENDING'))::float8 as oldest
      from outbox where state <> 'SETTLED'`,
   );
-  if (row === undefined) throw new Error("an aggregate gave no row");
+  if (row === undefined) throw new Error("an aggregate returned no row");
   return row;
 }

@@ -6,19 +6,19 @@ import { auditCheck, runChecks } from "../../mixins/audit";
 import type { Database } from "../../mixins/database";
 import { CHECKS, nthBefore, ordersBetween, start, type AuditedOrder } from "./audit.store";
 
-/** What the audit asks of the products service. */
+/** The calls that the audit makes to the products service. */
 export interface ProductsSide {
   audit(): Promise<AuditCheck[]>;
   reservations(after: string, upto: string): Promise<{ items: Reservation[]; next: string | null }>;
 }
 
-/** Orders that are compared at a time. */
+/** Orders compared at a time. */
 const WINDOW = 2_000;
 const MOST_SUSPECTS = 1_000;
 
 /**
- * Every invariant, within each database and between them. Each service reads its own; orders and reservations are
- * compared page by page. What differs is looked at a second time, since it may have been on its way.
+ * Checks every invariant, within each database and between them. Each service reads its own database; orders and reservations are
+ * compared page by page. Differences are checked a second time, since a message may have been in flight at the first.
  */
 export async function auditShop(db: Database, products: ProductsSide): Promise<Result<typeof contract.audit>> {
   const mark = await start(db);
@@ -54,22 +54,22 @@ export async function auditShop(db: Database, products: ProductsSide): Promise<R
   };
 }
 
-/** An order and its reservation that don't agree, and in what. */
+/** An order and its reservation that disagree, and how. */
 export interface Difference {
   order_id: string;
   order: AuditedOrder | undefined;
   reservation: Reservation | undefined;
-  /** Or the reservation is none, or has none since its order was cancelled before it was heard of. */
+  /** Also true if there is no reservation, or if it is a tombstone. */
   isOfSameLines: boolean;
   what: string;
 }
 
 /**
- * The ids of orders that differ from their reservations, window by window. The newest first: they are what a restored backup has lost, and a
- * repair that is called again and again needs not read all orders each time.
+ * The ids of orders that differ from their reservations, window by window. Newest first, since those are the ones that a restored backup has
+ * lost: a repair that is called repeatedly need not read all orders each time.
  */
 export async function* differences(db: Database, products: ProductsSide): AsyncGenerator<string[]> {
-  // The first window has no end, and the last no beginning: a reservation that has lost its order may lie anywhere.
+  // The first window has no upper bound and the last no lower bound: a reservation without an order may have any id.
   for (let upto = MAX_ID; upto !== NIL_ID;) {
     const after = (await nthBefore(db, upto, WINDOW)) ?? NIL_ID;
     for (let from = after; from !== upto;) {
@@ -82,9 +82,9 @@ export async function* differences(db: Database, products: ProductsSide): AsyncG
 }
 
 /**
- * Compares the orders after one id, up to and with another, or with an earlier one where so many reservations don't fit into a message.
- * Reservations are read first, so that each has its order by the time that orders are read.
- * @returns how far, and what differs
+ * Compares the orders after one id, up to and including another; stops earlier if the reservations don't fit into one message.
+ * Reservations are read first: an order exists before its reservation, so none can seem to lack its order.
+ * @returns the last id compared, and the differences
  */
 export async function compare(
   db: Database,
@@ -102,7 +102,7 @@ export async function compare(
     const what = disagreement(order, reservation);
     if (what !== undefined) found.push({ order_id: order.id, order, reservation, isOfSameLines: haveSameLines(order, reservation), what });
   }
-  // One that holds nothing does no harm where a restored backup has lost its order.
+  // A reservation that holds no stock does no harm if a restored backup has lost its order.
   for (const reservation of reservations.values())
     if (reservation.state === "RESERVED")
       found.push({
@@ -120,7 +120,7 @@ export async function look(db: Database, products: ProductsSide, id: string): Pr
   return (await compare(db, products, justBefore(id), id)).differences[0];
 }
 
-/** The UUID before one: a window after it, up to this one, has this one alone. */
+/** The UUID before the given one: the window between the two contains the given one only. */
 function justBefore(id: string): string {
   const before = BigInt(`0x${id.replaceAll("-", "")}`) - 1n;
   return before
@@ -129,7 +129,7 @@ function justBefore(id: string): string {
     .replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
 }
 
-/** CONFIRMED ⇔ RESERVED, REJECTED ⇔ REJECTED (or RELEASED, by a repair), CANCELLED ⇒ RELEASED, REJECTED or none; and the lines are the same. */
+/** CONFIRMED ⇔ RESERVED, REJECTED ⇔ REJECTED (or RELEASED, by a repair), CANCELLED ⇒ RELEASED, REJECTED or none; with the same lines. */
 export function disagreement(order: AuditedOrder, reservation: Reservation | undefined): string | undefined {
   if (order.outbox === "PENDING") return undefined;
   const isParked = order.outbox === "PARKED";
@@ -144,7 +144,7 @@ export function disagreement(order: AuditedOrder, reservation: Reservation | und
   return haveSameLines(order, reservation) ? undefined : "its lines and those of its reservation differ";
 }
 
-/** It has no lines: its order was cancelled before it was heard of, or products had lost what it knew of it. */
+/** A release without lines: the cancel overtook the create, or products had lost the reservation. */
 const isTombstone = (reservation: Reservation | undefined): boolean => reservation?.state === "RELEASED" && reservation.lines.length === 0;
 
 const haveSameLines = (order: AuditedOrder, reservation: Reservation | undefined): boolean =>

@@ -4,7 +4,7 @@ import { NO_LINES } from "../../contracts/lines";
 import type { create, Line, Status } from "../../contracts/orders";
 import type { Outcome, Quote, Shortage } from "../../contracts/products";
 
-/** A line as ordered: name and price are those of the moment. */
+/** A line as ordered, with the name and the price at that moment. */
 export interface OrderLine {
   product_id: string;
   name: string;
@@ -21,8 +21,8 @@ export type Placement = { ok: true; lines: OrderLine[]; total_cents: number } | 
 export type Content = Omit<Params<typeof create>, "idempotency_key">;
 
 /**
- * Adds up the lines of each product and sorts them by product, so that equal requests look the same. `Required`: a field that is added to a
- * line, even an optional one, does not compile until it is merged here, and so becomes part of the request's hash.
+ * Adds up the lines of each product and sorts them by product, so that equal requests have equal lines. `Required`: after adding a field to
+ * Line, even an optional one, this does not compile until the field is merged here and so becomes part of the request hash.
  */
 export function mergeLines(lines: readonly Line[]): Required<Line>[] {
   const units = new Map<string, number>();
@@ -31,8 +31,8 @@ export function mergeLines(lines: readonly Line[]): Required<Line>[] {
 }
 
 /**
- * What two requests with the same `Idempotency-Key` are compared by: SHA-256 of the whole content as JSON with sorted keys, in base64url.
- * Fields that are added to the contract later are covered without a change here, and requests without them keep their hash.
+ * Identifies the content of an order request: requests with the same `Idempotency-Key` must have the same hash. SHA-256 of the whole content
+ * as JSON with sorted keys, in base64url. It covers every field, so fields added to the contract later need no change here.
  * @param content with merged lines
  */
 export function hashRequest(content: Content): string {
@@ -44,7 +44,7 @@ const sortKeys = (_key: string, value: unknown): unknown =>
     ? Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)))
     : value;
 
-/** Places merged lines at the quoted names and prices. That the stock suffices now promises nothing: products decides later. */
+/** Places merged lines at the quoted names and prices. Sufficient stock at this point guarantees nothing: products decides later. */
 export function place(lines: readonly Line[], quotes: readonly Quote[]): Placement {
   const quoted = new Map(quotes.map((quote) => [quote.id, quote]));
   const unknown = lines.filter((line) => !quoted.has(line.product_id)).map((line) => line.product_id);
@@ -54,7 +54,7 @@ export function place(lines: readonly Line[], quotes: readonly Quote[]): Placeme
   const shortages: Shortage[] = [];
   for (const { product_id, quantity } of lines) {
     const quote = quoted.get(product_id);
-    if (quote === undefined) continue; // told above
+    if (quote === undefined) continue; // reported above
     if (quote.quantity < quantity) shortages.push({ product_id, wanted: quantity, available: quote.quantity });
     placed.push({ product_id, name: quote.name, unit_price_cents: quote.price_cents, quantity });
   }
@@ -70,7 +70,9 @@ export function describeShortages(shortages: readonly Shortage[]): string {
   const gone = shortages.filter(({ available }) => available === null);
   const reasons = [];
   if (short.length > 0)
-    reasons.push(`not enough stock: ${short.map((s) => `product ${s.product_id}: ${s.wanted} wanted, ${s.available ?? 0} left`).join("; ")}`);
+    reasons.push(
+      `not enough stock: ${short.map((s) => `product ${s.product_id}: ${s.wanted} wanted, ${s.available ?? 0} left`).join("; ")}`,
+    );
   if (gone.length > 0) reasons.push(`no longer sold: ${gone.map((s) => `product ${s.product_id}`).join(", ")}`);
   return reasons.join("; ");
 }
@@ -81,7 +83,7 @@ export function describeShortages(shortages: readonly Shortage[]): string {
  *     └──────cancel──────────▶ CANCELLED
  */
 
-/** What may follow each state; for the audit, and the reason why nothing else is written below. */
+/** The states that may follow each state. The functions below implement this table, and the audit checks it. */
 export const NEXT: Readonly<Record<Status, readonly Status[]>> = {
   PENDING: ["CONFIRMED", "REJECTED", "CANCELLED"],
   CONFIRMED: ["CANCELLED"],
@@ -89,22 +91,22 @@ export const NEXT: Readonly<Record<Status, readonly Status[]>> = {
   CANCELLED: [],
 };
 
-/** @returns the state after a cancel, or undefined where the order can't be cancelled; cancelling twice changes nothing */
+/** @returns the state after a cancel, or undefined if the order can't be cancelled; cancelling twice changes nothing */
 export function cancel(status: Status): "CANCELLED" | undefined {
   return status === "REJECTED" ? undefined : "CANCELLED";
 }
 
-/** What products may reply about an order in each state. */
+/** The outcomes that fit an order in each state. */
 const FITTING: Readonly<Record<Status, readonly Outcome["outcome"][]>> = {
   PENDING: ["RESERVED", "REJECTED"],
   CONFIRMED: ["RESERVED"],
   REJECTED: ["REJECTED"],
-  CANCELLED: ["RESERVED", "REJECTED", "RELEASED"], // the first two came late
+  CANCELLED: ["RESERVED", "REJECTED", "RELEASED"], // the first two were late
 };
 
 /**
- * Why a reply is not about this order as it is here: one of the two databases was restored from a backup, or edited by hand.
- * @returns undefined where it fits
+ * Why a reply does not fit this order: then one of the two databases was restored from a backup, or edited by hand.
+ * @returns undefined if it fits
  */
 export function misfit(order: { status: Status; lines_digest: string }, reply: Outcome): string | undefined {
   if (!FITTING[order.status].includes(reply.outcome)) return `its stock is ${reply.outcome} while it is ${order.status}`;
@@ -113,8 +115,8 @@ export function misfit(order: { status: Status; lines_digest: string }, reply: O
 }
 
 /**
- * The state after products has told an outcome. A decided order stays as it is: a late or repeated RESERVED does not
- * bring a cancelled one back, for its cancel is on its way and will release the stock.
+ * The state after an outcome. An order that is no longer PENDING stays as it is: a late or repeated RESERVED does not revive a cancelled
+ * order, whose cancel is in flight and will release the stock.
  */
 export function settle(status: Status, outcome: Outcome["outcome"]): Status {
   if (status !== "PENDING") return status;
@@ -124,13 +126,13 @@ export function settle(status: Status, outcome: Outcome["outcome"]): Status {
     case "REJECTED":
       return "REJECTED";
     case "RELEASED":
-      return "PENDING"; // never: it does not fit
+      return "PENDING"; // unreachable: it does not fit
     default:
       return outcome satisfies never;
   }
 }
 
-/** The announcement that an outcome answers; null for all, since nothing is left to ask. */
+/** The event that an outcome settles; null for every event of the order, since RELEASED and REJECTED are final. */
 export function answeredEvent(outcome: Outcome["outcome"]): "order.created" | null {
   return outcome === "RESERVED" ? "order.created" : null;
 }

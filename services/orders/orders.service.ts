@@ -42,7 +42,7 @@ type Orders = Service &
     tellChanged(ids: readonly string[]): void;
     changed: Set<string>;
     telling: NodeJS.Timeout | undefined;
-    /** Each of these does together what is asked at the same moment. */
+    /** These batch the calls that arrive at the same moment. */
     quote(productIds: string[]): Promise<Quote[]>;
     commit(draft: store.Draft): Promise<store.OrderRow | undefined>;
     findByKey(key: OrderKey): Promise<store.Keyed | undefined>;
@@ -55,7 +55,7 @@ interface OrderRequest extends Content {
   idempotency_key?: string;
 }
 
-/** What makes an order this order: asked again with the same three, it is the same one. */
+/** Identifies an order request: a repeat with the same three values returns the same order. */
 interface OrderKey {
   user_id: string;
   idempotency_key: string;
@@ -64,16 +64,16 @@ interface OrderKey {
 
 const MODEL = { name: "orders", define: { id: { type: DataTypes.UUID, primaryKey: true } } };
 
-/** Most orders of a queue that are in flight at one time: more would only fill the memory of a slow products node. */
+/** In-flight cap of each outbox queue, in weight: more would only fill the memory of a slow products node. */
 const MAX_OUTSTANDING = 1_024;
 
 /**
- * Milliseconds that a repeat waits for the first request with its key to end; tried once more, that is the 2 s which are
- * promised, and leaves the create time to answer.
+ * Milliseconds that a repeated request waits for the first one with its key to finish. With one retry that makes the promised 2 s, and
+ * leaves the create time to respond.
  */
 const LOCK_TIMEOUT = 950;
 
-/** Milliseconds for which changes gather before gateways hear of them: each news costs every gateway as much as a small request. */
+/** Milliseconds for which changes are collected before gateways are notified: each event costs every gateway as much as a small request. */
 const TELL_AFTER = 20;
 
 /** Orders and their business rules. */
@@ -81,7 +81,7 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
   const limits = { ...config.outbox, outstanding: MAX_OUTSTANDING, batch: MAX_BATCH };
   return {
     name: "orders",
-    // The last one starts first and stops last: the relay needs the database.
+    // The last mixin starts first and stops last: the relay needs the database.
     mixins: [
       outboxMixin([contract.orderCreated.name, contract.orderCancelled.name], limits),
       databaseMixin({
@@ -99,7 +99,7 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
       }),
 
       createMany: implement(contract.createMany, async function (this: Orders, ctx) {
-        // the request id is none of the order's content
+        // the request id is not part of the content
         return answerEach(this, contract.create.name, ctx.params.orders, ({ request_id: _, ...request }) => this.takeOrder(request));
       }),
 
@@ -153,8 +153,8 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
         adminOf(ctx);
         await call(ctx, record, { action: "outbox.replayed", subject: String(ctx.params.id) });
         const replayed = await store.replayAnnouncement(this.db, ctx.params.id);
-        if (replayed === undefined) throw problem("NOT_FOUND", "there is no such announcement");
-        if (!replayed) throw problem("NOT_PARKED", "this announcement is not parked");
+        if (replayed === undefined) throw problem("NOT_FOUND", "there is no such outbox row");
+        if (!replayed) throw problem("NOT_PARKED", "this outbox row is not parked");
         this.relay();
         return {};
       }),
@@ -184,22 +184,22 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
     },
 
     events: {
-      /** The answer of products: what became of each order's stock. */
+      /** The reply of products: the outcome of each order's reservation or release. */
       [stockSettled.name]: subscribe(stockSettled, async function (this: Orders, ctx) {
         await Promise.all(ctx.params.orders.map((outcome) => this.settle(outcome)));
         this.relayHeldBack();
       }),
 
-      /** Products can't process these: counted, and parked when it is hopeless. */
+      /** Products can't process these events: counts the refusals, and parks the row after ten or if the refusal is permanent. */
       [stockRefused.name]: subscribe(stockRefused, async function (this: Orders, ctx) {
         const parked = await store.refuseOrders(this.db, ctx.params.orders);
-        for (const { order_id, last_error } of parked) this.logger.error(`the announcement of order ${order_id} is parked: ${last_error}`);
+        for (const { order_id, last_error } of parked) this.logger.error(`an outbox row of order ${order_id} is parked: ${last_error}`);
         this.relayHeldBack();
       }),
     },
 
     methods: {
-      /** The way of one order; what many orders do at the same moment is done together, by the methods made in `created`. */
+      /** Takes one order. The methods made in `created` batch what many orders do at the same moment. */
       async takeOrder(this: Orders, { user_id, idempotency_key = randomUUID(), ...content }: OrderRequest): Promise<Created> {
         const wanted = mergeLines(content.items);
         const key: OrderKey = { user_id, idempotency_key, request_hash: hashRequest({ ...content, items: wanted }) };
@@ -211,29 +211,29 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
           if (order !== undefined) return { order: store.present(order), replayed: false };
         } catch (error) {
           refusal = isKeyLockTimeout(error)
-            ? problem("IDEMPOTENCY_IN_FLIGHT", "the first request with this key is still under way")
+            ? problem("IDEMPOTENCY_IN_FLIGHT", "the first request with this key is still in progress")
             : explained(error);
         }
-        // The key was used before, or by a twin meanwhile: a repeat never turns into 404, 409 or 503.
+        // If the key was used before, or meanwhile by a concurrent request, return that order: a repeat never turns into 404, 409 or 503.
         const first = await this.firstAnswer(key).catch((error: unknown) => {
-          logFailure(this.logger, "an order", refusal, currentRequestId()); // nothing else would report this one
+          logFailure(this.logger, "an order", refusal, currentRequestId()); // nothing else would log it
           throw error;
         });
         if (first !== undefined) return first;
-        throw refusal instanceof Error ? refusal : new Error("a key was taken and then was not there");
+        throw refusal instanceof Error ? refusal : new Error("a key was taken, but its order was not found");
       },
 
-      /** The first answer to a key, where there was one. */
+      /** The response to the first request with a key; undefined if there was none. */
       async firstAnswer(this: Orders, key: OrderKey): Promise<Created | undefined> {
         const found = await this.findByKey(key).catch((error: unknown) => {
           throw explained(error);
         });
         if (found === undefined) return undefined;
-        if (found.order === undefined) throw problem("IDEMPOTENCY_KEY_REUSED", "this key came with another body before");
+        if (found.order === undefined) throw problem("IDEMPOTENCY_KEY_REUSED", "this key was used before with a different body");
         return { order: store.presentAsCreated(found.order), replayed: true };
       },
 
-      /** Whoever shows these orders may read them again. Called after the commit; never fails, and nobody waits for it. */
+      /** Notifies gateways that these orders have changed. To be called after the commit. Never throws and never blocks. */
       tellChanged(this: Orders, ids: readonly string[]) {
         if (ids.length === 0) return;
         for (const id of ids) this.changed.add(id);
@@ -252,7 +252,7 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
       this.quote = batch(
         async (wanted) => {
           const quotes = await call(this.broker, quote, { ids: [...new Set(wanted.flat())] }).catch((error: unknown) => {
-            throw isUnreachable(error) ? problem("SERVICE_UNAVAILABLE", "the catalogue can't answer now", { cause: error }) : error;
+            throw isUnreachable(error) ? problem("SERVICE_UNAVAILABLE", "the catalogue is unavailable", { cause: error }) : error;
           });
           const byId = new Map(quotes.map((one) => [one.id, one]));
           return wanted.map((ids) => ids.flatMap((id) => byId.get(id) ?? []));
@@ -276,7 +276,7 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
           const { changed, misfits } = await store.settleOrders(this.db, outcomes);
           this.tellChanged(changed);
           for (const { order_id, message, isParked } of misfits) {
-            if (isParked) this.logger.error(`an outbox row of order ${order_id} is parked, since the reply does not fit: ${message}`);
+            if (isParked) this.logger.error(`an outbox row of order ${order_id} is parked, since a reply does not fit: ${message}`);
             else this.logger.warn(`a reply that does not fit order ${order_id} is ignored: ${message}`);
           }
           return outcomes.map(() => undefined);
@@ -292,13 +292,13 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
 }
 
 /*
- * A key whose first request is under way elsewhere, or an order that another node holds, makes the whole batch wait; by
- * themselves and side by side, the others do not wait again. Where a table is locked, they would.
+ * A key whose first request is in progress elsewhere, or an order that another node has locked, makes the whole batch wait. Retried
+ * individually and in parallel, the other items don't wait again; they would if a whole table were locked.
  */
 const mayBeOfOneKey = (error: unknown): boolean => isKeyLockTimeout(error) || mayBeOfOne(error);
 const mayBeOfOneOrder = (error: unknown): boolean => isLockTimeout(error) || mayBeOfOne(error);
 
-/** What the audit asks of products, in the name of whoever asked for it. */
+/** The audit's calls to products, on behalf of its caller. */
 const productsSide = (ctx: Context<unknown, Meta>): ProductsSide => ({
   audit: () => call(ctx, productsAudit, {}),
   reservations: (after, upto) => call(ctx, reservations, { after, upto }),
@@ -308,11 +308,11 @@ type Found = Pick<store.OrderRow, "user_id">;
 
 type Viewer = Pick<Caller, "role"> & { id?: string };
 
-/** The caller; the shop itself may do what an admin may. */
+/** The caller. The shop itself has the permissions of an admin. */
 const viewerOf = (ctx: Context<unknown, Meta>): Viewer =>
   ctx.meta.user === undefined && ctx.meta.system === true ? { role: "admin" } : callerOf(ctx);
 
-/** Whether there is such an order, and this viewer may know of it. */
+/** Whether the order exists and this viewer may see it. */
 const isSeenBy = <O extends Found>(order: O | undefined, { id, role }: Viewer): order is O =>
   order !== undefined && (order.user_id === id || role === "admin");
 

@@ -10,7 +10,7 @@ import * as outbox from "../../mixins/outbox";
 import type { Room } from "../../mixins/outbox.claim";
 import { answeredEvent, describeShortages, misfit, settle, type OrderLine } from "./order";
 
-/** An order that is about to be. */
+/** An order to be inserted. */
 export interface Draft {
   user_id: string;
   idempotency_key: string;
@@ -42,7 +42,7 @@ const SELECT = `
 
 const ROW = ["id", "user_id", "request_hash", "status", "total_cents", "reason", "version", "created_at", "updated_at", "lines", "history"];
 const COLUMNS = ROW.join(", ");
-/** PostgreSQL's JSON of lines has spaces, and longer names of columns: half of it is surely less than ours. */
+/** PostgreSQL's JSON of the lines has spaces and longer column names: half of its length is always less than that of the response's JSON. */
 const LINES_BYTES = "(coalesce(octet_length(lines::text), 0) / 2)";
 
 export function present(row: OrderRow): Order {
@@ -65,7 +65,7 @@ export function present(row: OrderRow): Order {
   };
 }
 
-/** An order as its first answer told it, whatever has become of it: what a repeated request is answered. */
+/** An order as the first response showed it, whatever its status is now: the response to a repeated request. */
 export function presentAsCreated(row: OrderRow): Order {
   return present({
     ...row,
@@ -78,19 +78,18 @@ export function presentAsCreated(row: OrderRow): Order {
 }
 
 /**
- * Writes orders with their lines, history and announcements: one statement, so all of it or nothing. Rows go in sorted
- * by key, so that two batches with the same keys can't deadlock. Announcements that there is room for are claimed as
- * they are written: the caller emits them, and saves the database a second write of each. None is claimed while earlier ones
- * wait, since those go first; and where the room is too small, every user's first goes before anyone's second. What is in flight is counted as
- * the relay counts it (mixins/outbox.claim.ts).
- * @returns for each draft its order; undefined where its key is taken, be it by a twin in the same batch. And the claimed
+ * Writes orders with their lines, history and outbox rows, in one statement and so atomically. Rows are inserted sorted by key: two batches
+ * with the same keys can't deadlock. Outbox rows are claimed as they are written, as far as the in-flight cap allows; the caller publishes
+ * them, which saves a second write of each. None is claimed while older ones are unclaimed, since those go first. If the cap does not allow
+ * all, every user's first comes before anyone's second. Rows in flight are counted as by the relay (mixins/outbox.claim.ts).
+ * @returns for each draft its order, or undefined if its key is taken, possibly by another draft of the batch; and the claimed rows
  */
 export async function insertOrders(
   db: Database,
   drafts: readonly Draft[],
   { outstanding, retryMs, windowMs }: Room,
 ): Promise<{ orders: (OrderRow | undefined)[]; claimed: outbox.Announcement[] }> {
-  // Twice in one statement, `on conflict do nothing` would drop the twin and the join below bring it back.
+  // If a key came twice in one statement, `on conflict do nothing` would drop the duplicate and the join below would bring it back.
   const firsts = [
     ...new Map(drafts.toReversed().map((draft) => [`${draft.user_id} ${draft.idempotency_key}`, draft])).values(),
   ].toReversed();
@@ -160,7 +159,7 @@ export async function insertOrders(
   return { orders, claimed };
 }
 
-/** Each kind by itself, since the index begins with it. */
+/** A select for small and one for large orders, since the index begins with that column. */
 const IN_FLIGHT = [false, true]
   .map(
     (large) => `
@@ -171,11 +170,11 @@ const IN_FLIGHT = [false, true]
   )
   .join(" union all ");
 
-/** How much of the room in flight an order takes: stock is reserved line by line. */
+/** How much of the in-flight cap an order takes: stock is reserved line by line. */
 export const weightOf = ({ lines }: Pick<Draft, "lines">): number => Math.max(1, Math.ceil(lines.length / LINES_PER_UNIT));
 const LINES_PER_UNIT = 4;
 
-/** Whether it takes its turns among the large ones. */
+/** Whether its outbox rows belong to the queues of large orders. */
 export const isLarge = ({ lines }: Pick<Draft, "lines">): boolean => lines.length > SMALL_ORDER;
 
 export const announcement = ({ id, user_id, lines }: OrderRow): outbox.Announcement => ({
@@ -196,14 +195,14 @@ const newOrder = (draft: Draft, id: string, created_at: Date): OrderRow => ({
   history: [{ status: "PENDING", at: created_at.toISOString() }],
 });
 
-/** The order that a key has made; undefined where it was made of another body. */
+/** The order created with a key; undefined if the request had another body. */
 export interface Keyed {
   order: OrderRow | undefined;
 }
 
 /**
- * The orders that these keys have made; undefined for those that have made none. One of another body is not read: it may be much larger
- * than what came with its key now.
+ * The orders created with these keys; undefined for keys without an order. An order from another body is not read: it may be much larger
+ * than the request that now has its key.
  */
 export async function findByKeys(
   db: Database,
@@ -219,13 +218,13 @@ export async function findByKeys(
   return keys.map((_, i) => found.get(i + 1));
 }
 
-/** @returns those that are there, in no order */
+/** @returns those that exist, in no particular order */
 export const findOrders = (query: Query, ids: readonly string[]): Promise<OrderRow[]> =>
   query<OrderRow>(`${SELECT} where o.id = any($1)`, [ids]);
 
 /**
- * What each of several people may see of the orders that they ask for, null for what they may not: of the first that have
- * LINES_PER_CALL lines, and the one that exceeds them. Lines are counted first, since the JSON of those behind would be made to be thrown away.
+ * The requested orders, each for its own user; null for an order that this user may not see. Ends with the order that reaches
+ * LINES_PER_CALL lines. Lines are counted first, so that no JSON is built for the orders behind it.
  */
 export async function findSeen(db: Database, asked: Params<typeof getMany>["orders"]): Promise<(OrderRow | null)[]> {
   const rows = await db.query<OrderRow | { id: null }>(
@@ -250,8 +249,8 @@ export interface ListFilter {
 }
 
 /**
- * One page of orders, newest first. What they have in common is put as a range and leads the order, so that only the
- * index that begins with it gives that order: else the planner might walk through everybody's orders, the newest first.
+ * One page of orders, newest first. Filters are written as a range and lead the sort order, so that only the index that begins with those
+ * columns provides it. Otherwise the planner might scan the orders of all users, newest first.
  */
 export async function listOrders(
   db: Reader,
@@ -280,17 +279,17 @@ export async function listOrders(
   return page(rows, limit, present, (last) => encodeCursor("orders", [last.created_at.getTime(), last.id]));
 }
 
-/** Locks an order until the transaction ends. Orders are locked in the order of their ids, and before their outbox rows. */
+/** Locks an order until the transaction ends. Orders are locked by ascending id, and before their outbox rows. */
 export async function lockOrder(query: Query, id: string): Promise<{ user_id: string; status: Status } | undefined> {
   return (await query<{ user_id: string; status: Status }>("select user_id, status from orders where id = $1 for update", [id]))[0];
 }
 
 /*
- * The time of a change is the clock's, not the transaction's: one that began earlier may get the order
- * later. And it never runs backwards, even where the clock does.
+ * The time of a change is that of the clock, not of the transaction: a transaction that began earlier may lock the order
+ * later. And it never runs backwards, even if the clock does.
  */
 
-/** Writes a cancel and its announcement. The caller holds the order's row. */
+/** Writes a cancel and its outbox row. The caller has locked the order. */
 export async function writeCancelled(query: Query, id: string): Promise<void> {
   await query(
     `with changed as (
@@ -306,9 +305,9 @@ export async function writeCancelled(query: Query, id: string): Promise<void> {
 }
 
 /**
- * Brings outcomes to their orders and settles what they reply to, in one transaction; one that came before changes nothing. One that does
- * not fit its order settles nothing, and parks what waits for a reply.
- * @returns the orders whose status has changed, and those that a reply did not fit, with the reason and whether that parked anything
+ * Applies outcomes to their orders and settles the outbox rows that they reply to, in one transaction. A repeated outcome changes nothing.
+ * One that does not fit its order settles nothing, and parks the order's pending rows.
+ * @returns the orders whose status has changed; and those with a reply that did not fit, with the reason and whether a row was parked
  */
 export function settleOrders(db: Database, outcomes: readonly Outcome[]): Promise<{ changed: string[]; misfits: Misfit[] }> {
   return db.transaction(async (query) => {
@@ -323,7 +322,7 @@ export function settleOrders(db: Database, outcomes: readonly Outcome[]): Promis
     const misfits: { order_id: string; message: string }[] = [];
     for (const outcome of outcomes) {
       const order = orders.get(outcome.order_id);
-      if (order === undefined) continue; // no order of ours
+      if (order === undefined) continue; // unknown here
       const message = misfit(order, outcome);
       if (message !== undefined) {
         misfits.push({ order_id: order.id, message });
@@ -353,10 +352,10 @@ interface Misfit {
   isParked: boolean;
 }
 
-/** A parked announcement tries again, and its order no longer says that it is parked. @returns undefined where there is no such row */
+/** Makes a parked row pending again and clears its order's reason. @returns whether it was parked; undefined if there is no such row */
 export function replayAnnouncement(db: Database, id: number): Promise<boolean | undefined> {
   return db.transaction(async (query) => {
-    // the order first, as everywhere
+    // lock the order before its rows, as everywhere
     const [order] = await query<{ id: string }>("select id from orders where id = (select order_id from outbox where id = $1) for update", [
       id,
     ]);
@@ -395,7 +394,7 @@ export function refuseOrders(db: Database, refusals: readonly Refusal[]): Promis
   });
 }
 
-/** An order whose message is parked says so in its reason. The error itself is for operators: it stays in the outbox. */
+/** Notes in an order's reason that its message is parked. The error itself is for operators and stays in the outbox. */
 async function writeParked(query: Query, parked: readonly outbox.Parked[]): Promise<void> {
   if (parked.length === 0) return;
   await query(

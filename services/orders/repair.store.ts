@@ -4,13 +4,13 @@ import { announcement, findOrders, isLarge, lockOrder, weightOf } from "./orders
 
 export type Republished = "order.created" | "order.cancelled";
 
-/** Which status an event belongs to. */
+/** The statuses in which an event may be republished. */
 const ANNOUNCED: Readonly<Record<Republished, readonly Status[]>> = {
   "order.created": ["PENDING", "CONFIRMED"],
   "order.cancelled": ["CANCELLED"],
 };
 
-/** Announces an order again, as if it were new. @returns whether its status is one that the event belongs to */
+/** Writes the order's outbox row again, as if it were new. @returns false if the event does not belong to the order's status */
 export function republish(db: Database, id: string, event: Republished): Promise<boolean> {
   return db.transaction(async (query) => {
     await lockOrder(query, id);

@@ -4,21 +4,21 @@ import type { Database } from "../../mixins/database";
 import { differences, look, type Difference, type ProductsSide } from "./audit";
 import type { Republished } from "./repair.store";
 
-/** What a repair may change. None of it edits a stock count: the event's handler and the release do, by the ledger. */
+/** What a repair may do. It never edits a stock count itself: the event's handler and the release do, through the ledger. */
 export interface Repairer {
-  /** Logs what is about to be done, and in whose name. */
+  /** Logs what is about to be done, and on whose behalf. */
   note(id: string, line: string): Promise<void>;
-  /** Announces an order again. @returns whether it still is in a state to which the event belongs */
+  /** Publishes an event of an order again. @returns false if the event no longer belongs to the order's status */
   republish(id: string, event: Republished): Promise<boolean>;
-  /** Releases what products has reserved for an order; leaves a tombstone where that is nothing. */
+  /** Releases what products has reserved for an order; leaves a tombstone if that is nothing. */
   release(id: string): Promise<void>;
 }
 
 type Plan = { do: "republish"; event: Republished } | { do: "release" } | { do: "decide" };
 
 /**
- * What mends a difference between an order and its reservation. Products is asked again about what it has lost, which is harmless
- * where it has not. Nothing is guessed: whatever else differs is for a person.
+ * How to repair a difference between an order and its reservation. Events that products has lost are republished, which is harmless if it
+ * has not lost them. Nothing is guessed: any other difference is left for a person to decide.
  */
 export function planOf({ order, reservation, isOfSameLines }: Pick<Difference, "order" | "reservation" | "isOfSameLines">): Plan {
   if (order === undefined) return { do: "release" };
@@ -39,14 +39,14 @@ export function planOf({ order, reservation, isOfSameLines }: Pick<Difference, "
 }
 
 /**
- * Finds what differs between orders and reservations as the audit does, and mends what can be mended.
- * @param apply whether it is done, or only said
+ * Finds the differences between orders and reservations as the audit does, and repairs those that can be repaired.
+ * @param apply false only lists the repairs
  */
 export async function repairShop(db: Database, products: ProductsSide, repairer: Repairer, apply: boolean): Promise<Result<typeof repair>> {
   const result: Result<typeof repair> = { applied: apply, repairs: [], decisions: [], undecided: 0, more: false };
   for await (const found of differences(db, products))
     for (const order_id of found) {
-      const difference = await look(db, products, order_id); // it may have been on its way
+      const difference = await look(db, products, order_id); // a message may have been in flight before
       if (difference === undefined) continue;
       const plan = planOf(difference);
       const { what } = difference;

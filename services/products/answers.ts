@@ -13,11 +13,11 @@ interface Asked {
 }
 
 /**
- * Answers each order of an event: with its outcome, or with a refusal and its reason. While the database can't do it, or
- * too much waits, nothing is said: silence means "ask again", a refusal counts towards parking.
- * @param schema one order of the event; one that breaks it is refused for good
- * @param work gathers what is asked at the same moment; its errors are that order's own
- * @throws why something was not answered, when all else has been told
+ * Replies to each order of an event: with its outcome, or with a refusal and the reason. While the database is unavailable or a queue is
+ * full, it sends no reply: without one the event is republished, whereas a refusal counts towards parking.
+ * @param schema of one order of the event; an order that breaks it is refused permanently
+ * @param work processes one order, batched with others that arrive at the same moment; its errors concern that order only
+ * @throws the reason why an order got no reply, after all other replies have been sent
  */
 export async function answer<S extends TSchema>(
   broker: ServiceBroker,
@@ -26,7 +26,7 @@ export async function answer<S extends TSchema>(
   asked: readonly Asked[],
   work: (order: Static<S> & Asked) => Promise<Outcome>,
 ): Promise<void> {
-  // Those of one transaction go together: an order does not wait for all that travelled with it.
+  // One message for the outcomes of one transaction: an order does not wait for all the others of its event.
   const tell = batch<Outcome, undefined>(
     async (outcomes) => {
       await emit(broker, stockSettled, { orders: [...new Map(outcomes.map((outcome) => [outcome.order_id, outcome])).values()] });
@@ -59,7 +59,7 @@ export async function answer<S extends TSchema>(
   if (silence !== undefined) throw silence;
 }
 
-/** Characters of a reason that are told: orders keeps no more. */
+/** Most characters of a reason in a reply: orders stores no more. */
 const MAX_REASON = 500;
 
 const refusal = (event: EventContract, { order_id }: Asked, message: string, permanent: boolean): Refusal => ({

@@ -3,7 +3,7 @@ import { RESERVED_LINES_PER_CALL, type AuditCheck, type Reservation, type reserv
 import { runChecks } from "../../mixins/audit";
 import type { Database } from "../../mixins/database";
 
-/** Each finds what breaks an invariant. */
+/** Each select finds violations of an invariant. */
 const CHECKS: Record<string, string> = {
   "quantity is the sum of its movements": `
     select 'product ' || p.id || ': quantity ' || p.quantity || ', movements ' || coalesce(m.total, 0) as what
@@ -26,10 +26,10 @@ const CHECKS: Record<string, string> = {
     where e.delta is distinct from m.delta`,
 };
 
-/** Every invariant that product_db can check by itself. */
+/** Checks every invariant that product_db can check on its own. */
 export const auditProducts = (db: Database): Promise<AuditCheck[]> => runChecks(db, CHECKS);
 
-/** The first of these reservations, as many as fit into a message; the database need not send the others. */
+/** The first of these reservations, up to what fits into one message; the database does not send the others. */
 export async function reservationsOf(db: Database, after: string, upto: string): Promise<Result<typeof reservations>> {
   const items = await db.query<Reservation>(
     `select order_id, state, lines from (

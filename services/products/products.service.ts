@@ -31,7 +31,7 @@ type Page = Result<typeof contract.list>;
 
 type Products = Service &
   WithDatabase & {
-    /** Each settles what is asked at the same moment in one transaction. */
+    /** These batch the orders that arrive at the same moment into one transaction. */
     reserve(order: CreatedOrder): Promise<contract.Outcome>;
     release(order: CancelledOrder): Promise<contract.Outcome>;
     list(list: List): Promise<Page>;
@@ -126,8 +126,8 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
         const adjusted = await adjustStock(this.db, id, delta, reason, contract.MAX_QUANTITY);
         if (adjusted !== undefined) return adjusted;
         await this.find(id); // archived meanwhile
-        if (delta < 0) throw problem("INSUFFICIENT_STOCK", `there are less than ${-delta} units to take away`);
-        throw invalid("delta", `would lead to more than ${contract.MAX_QUANTITY} units, those held by orders included`);
+        if (delta < 0) throw problem("INSUFFICIENT_STOCK", `there are fewer than ${-delta} units to remove`);
+        throw invalid("delta", `would lead to more than ${contract.MAX_QUANTITY} units, including those reserved for orders`);
       }),
 
       ledger: implement(contract.ledger, async function (this: Products, ctx) {
@@ -158,7 +158,7 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
     },
 
     events: {
-      /** The inventory handler: reserves each order's stock, all lines or none, and answers with the outcome. */
+      /** The inventory handler: reserves each order's stock, all lines or none, and replies with the outcome. */
       [orderCreated.name]: subscribe(
         orderCreated,
         async function (this: Products, ctx) {
@@ -167,7 +167,7 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
         FAIR,
       ),
 
-      /** Gives the stock of cancelled orders back. */
+      /** Releases the stock of cancelled orders, and replies with the outcome. */
       [orderCancelled.name]: subscribe(
         orderCancelled,
         async function (this: Products, ctx) {
@@ -181,7 +181,7 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
       async list(this: Products, list: List): Promise<Page> {
         const page = list.q === undefined ? this.lists.read((db) => listProducts(db, list)) : this.search(list);
         return page.catch((error: unknown) => {
-          throw explained(error); // of one item of many, which no hook sees
+          throw explained(error); // no hook sees the error of one item of a batched call
         });
       },
 
@@ -191,7 +191,7 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
         return product;
       },
 
-      /** @param does what an admin is about to do to another's product, for the audit log */
+      /** @param does for the audit log: what an admin is about to do to another user's product */
       async findOwn(this: Products, ctx: Context<unknown, Meta>, id: string, does?: ForeignAction): Promise<ProductRow> {
         const caller = ctx.meta.system === true ? undefined : callerOf(ctx);
         const product = await this.find(id);
@@ -213,7 +213,7 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
         reserve({}),
         reserve({ weight: { of: ({ lines }) => lines.length, max: LINES_LOCKED }, inFlight: 1 }),
       ];
-      // Their event doesn't say how many lines they have.
+      // The event doesn't contain the lines, so their number is unknown here.
       const release = batch<CancelledOrder, contract.Outcome>(
         async (orders) => inOrder(await releaseStock(this.db, orders.map(idOf)), orders.map(idOf)),
         { ...SETTLING, size: LINES_LOCKED / MAX_LINES },
@@ -225,26 +225,26 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
 }
 
 /**
- * One at a time, which leaves a list connection to lists without a search. One that waited the longest still has time for its
+ * One search at a time, which leaves a list connection to lists without a search. After the longest wait a search still has time for its
  * two statements within a call.
  */
 const SEARCHES = { size: 1, inFlight: 1, places: 256, patienceMs: 900 };
 
-/** Most lines whose products one transaction locks: it holds them for 20 to 40 ms, and ten thousand took 260 ms. */
+/** Most lines whose products one transaction locks: it holds the locks for 20 to 40 ms. With ten thousand lines it was 260 ms. */
 const LINES_LOCKED = 1_000;
 
 const idOf = (order: CancelledOrder): string => order.order_id;
 
 /**
- * Buyers take turns, and all have one address: its quarter of the places is as many as the relay lets be outstanding, and some for what is
- * emitted again meanwhile; an order that comes again while it waits is worked on once. Anything but an absent database may be one order's own
- * fault; and but a lock: that is of a product, which most of them want.
+ * Buyers take turns. All have the same address, whose quarter of the places covers the relay's in-flight cap and some republished orders.
+ * An order that is republished while it waits is processed once. Any error may be caused by a single order, except an unavailable database
+ * and a lock timeout, since most orders of a batch want the locked product.
  */
 const SETTLING = { places: 16_384, keyOf: idOf, mayBeOfOne };
 
 const buyerOf = ({ user_id }: CancelledOrder): Requester => ({ address: "", user: user_id, isWanted: () => true });
 
-/** The outcome of each order asked for, also where one was asked for twice. */
+/** The outcome of each requested order, in the order of the request; an order may be in it twice. */
 function inOrder(outcomes: readonly contract.Outcome[], orderIds: readonly string[]): (contract.Outcome | Error)[] {
   const byId = new Map(outcomes.map((outcome) => [outcome.order_id, outcome]));
   return orderIds.map((id) => byId.get(id) ?? new Error(`order ${id} has no outcome`));

@@ -20,7 +20,7 @@ export interface ProductRow {
 }
 
 const COLUMNS = "id, name, description, category, sku, price_cents, quantity, seller_id, version, created_at, updated_at";
-/** What of a product may be long. */
+/** The bytes of a product's columns that may be long. */
 const TEXT_BYTES = "octet_length(name) + coalesce(octet_length(description), 0) + coalesce(octet_length(category), 0)";
 
 export function present(row: ProductRow): Product {
@@ -39,7 +39,7 @@ export function present(row: ProductRow): Product {
   };
 }
 
-/** Puts a product into the catalogue; its first stock is the first line of its ledger. */
+/** Adds a product to the catalogue; its initial stock is the first line of its ledger. */
 export async function insertProduct(db: Database, product: Params<typeof contract.create>, sellerId: string): Promise<Product> {
   const [row] = await db.query<ProductRow>(
     `with created as (
@@ -60,11 +60,11 @@ export async function insertProduct(db: Database, product: Params<typeof contrac
       sellerId,
     ],
   );
-  if (row === undefined) throw new Error("the database gave no product back");
+  if (row === undefined) throw new Error("the insert returned no product");
   return present(row);
 }
 
-/** Adds or takes units, and says so in the ledger. @returns undefined where the product or the bounds forbid it */
+/** Adds or removes units, with a ledger entry. @returns undefined if there is no such product, or the quantity would be out of range */
 export async function adjustStock(db: Database, id: string, delta: number, reason: string, max: number): Promise<Product | undefined> {
   const [row] = await db.query<ProductRow>(
     `with changed as (
@@ -81,17 +81,17 @@ export async function adjustStock(db: Database, id: string, delta: number, reaso
   return row && present(row);
 }
 
-/** @returns those that are there, in no order */
+/** @returns those that exist, in no particular order */
 export function findProducts(db: Database, ids: readonly string[]): Promise<ProductRow[]> {
   return db.query<ProductRow>(`select ${COLUMNS} from products where id = any($1) and archived_at is null`, [ids]);
 }
 
-/** @returns those that are there, in no order */
+/** @returns those that exist, in no particular order */
 export function quoteProducts(db: Database, ids: readonly string[]): Promise<Quote[]> {
   return db.query<Quote>("select id, name, price_cents, quantity from products where id = any($1) and archived_at is null", [ids]);
 }
 
-/** The column that each sort compares, the kind of its cursor, and how a row's value gets into one. */
+/** For each sort: its column, the type of its cursor value, and how to bind one and get one from a row. */
 const SORT_COLUMNS = {
   name: { sql: "name", bound: (value: string) => value, kind: "text", of: (row: ProductRow) => row.name },
   price: { sql: "price_cents", bound: (value: string) => `${value}::bigint`, kind: "number", of: (row: ProductRow) => row.price_cents },
@@ -103,18 +103,18 @@ const SORT_COLUMNS = {
   },
 } as const;
 
-/** What is searched, as the indexes have it: short, since comparing a repetitive text costs its length times that of the query. */
+/** The searched text, as in the indexes. It is short, since comparing a repetitive text costs its length times that of the query. */
 const TEXT = "lower(left(name || ' ' || coalesce(left(description, 300), ''), 300))";
 
-/** How many products are looked through, in the order of the list, for a text that trigrams can't find. */
+/** How many products are scanned, in the order of the list, for a text that trigrams can't find. */
 const LOOKED_THROUGH = 500;
-/** What pg_trgm needs: three letters or digits in a row. */
+/** pg_trgm needs three letters or digits in a row. */
 const TRIGRAM = /[\p{L}\p{N}]{3}/u;
 
 /**
- * One page of the catalogue. The statement is put together from fixed fragments; every value is bound. A seller, or else
- * a category, is put as a range and leads the order, so that only the index that begins with it gives that order: else
- * the planner might walk through everybody's products until it has met enough of these.
+ * One page of the catalogue. The statement is composed of fixed fragments; every value is bound. A seller, or else a category, is written
+ * as a range and leads the sort order, so that only the index that begins with it provides that order. Otherwise the planner might scan all
+ * products until it has found enough of these.
  */
 export async function listProducts(
   db: Reader,
@@ -144,7 +144,7 @@ export async function listProducts(
   if (params.min_price !== undefined) where.push(`price_cents >= ${bind(toCents(params.min_price))}`);
   if (params.max_price !== undefined) where.push(`price_cents <= ${bind(toCents(params.max_price))}`);
   if (params.in_stock !== undefined) where.push(params.in_stock ? "not sold_out" : "sold_out");
-  // Without a filter the plan is the same for all values; with one it depends on how many products pass.
+  // Without a filter the plan is the same for all values; with one it depends on how many products match.
   const run = where.length === 1 && params.q === undefined ? db.query : db.adhoc;
   if (params.cursor !== undefined) {
     const [value, id] = decodeCursor(list, params.cursor, [column.kind, "id"]);
@@ -160,17 +160,17 @@ export async function listProducts(
   const give = (rows: ProductRow[]) => page(rows, limit, present, (last) => encodeCursor(list, [column.of(last), last.id]));
 
   if (params.q === undefined) return give(await select("products", where));
-  const matches = `${TEXT} like lower(${bind(`%${escapeLike(params.q)}%`)} collate "C")`; // as the name, and so the text, is
-  // By the index of trigrams or that of the sort, whichever is shorter: the planner knows how frequent a word is.
+  const matches = `${TEXT} like lower(${bind(`%${escapeLike(params.q)}%`)} collate "C")`; // the collation of the name, and so of the text
+  // By the trigram index or the index of the sort, whichever is faster: the planner knows how frequent a word is.
   if (TRIGRAM.test(params.q)) return give(await select("products", [...where, matches]));
-  // Most texts of one or two characters are everywhere: the first products have them. The others have an index of their own.
+  // Most texts of one or two characters are so frequent that the first products contain them. For the others there is an index of their own.
   const first = `(select ${COLUMNS} from products where ${where.join(" and ")} order by ${order} limit ${LOOKED_THROUGH}) as first`;
   const rows = await select(first, [matches]);
   if (rows.length > limit) return give(rows);
   return give(await select("products", [...where, matches, `letter_pairs(${TEXT}) @> letter_pairs(${bind(params.q)})`]));
 }
 
-/** `%` and `_` in a search mean themselves. */
+/** Makes `%` and `_` in a search literal. */
 const escapeLike = (text: string): string => text.replace(/[\\%_]/g, "\\$&");
 
 interface MovementRow {

@@ -12,15 +12,15 @@ interface Reservation {
 }
 
 /*
- * Both transactions lock reservations by order id first and products by id then, as all code here does: two batches
- * with the same rows wait for each other, and never in a circle.
+ * Both transactions lock reservations by order id and then products by id, as all code here does: two batches with the same rows
+ * wait for each other, but can't deadlock.
  */
 
-/** Reserves stock for orders; those that were asked for before get the outcome that was stored then. */
+/** Reserves stock for orders. An order that was processed before gets its stored outcome. */
 export function reserveStock(db: Database, orders: readonly CreatedOrder[]): Promise<Outcome[]> {
   const asked = new Map(orders.map((order) => [order.order_id, order]));
   return db.transaction(async (query) => {
-    // Inserting and reading the winner back are two statements: one alone could not see a row that was committed after it began.
+    // Inserting and reading back are two statements: a single one could not see a row that was committed after it began.
     const inserted = await insertReservations(query, [...asked.values()], "RESERVED");
     const fresh = [...asked.values()].filter(({ order_id }) => inserted.has(order_id));
     const stored = await readReservations(
@@ -47,7 +47,7 @@ export function reserveStock(db: Database, orders: readonly CreatedOrder[]): Pro
   });
 }
 
-/** Gives the stock of cancelled orders back. A cancel that overtakes its create leaves a tombstone, so that a late create reserves nothing. */
+/** Releases the stock of cancelled orders. A cancel that overtakes its create leaves a tombstone, so that a late create reserves nothing. */
 export function releaseStock(db: Database, orderIds: readonly string[]): Promise<Outcome[]> {
   const asked = [...new Set(orderIds)];
   return db.transaction(async (query) => {
@@ -76,7 +76,7 @@ export function releaseStock(db: Database, orderIds: readonly string[]): Promise
   });
 }
 
-/** @returns the ids of those that were not there before */
+/** @returns the ids of the orders that had no reservation before */
 async function insertReservations(
   query: Query,
   orders: readonly { order_id: string; lines: readonly Line[] }[],
@@ -113,7 +113,7 @@ const lockShelf = (query: Query, productIds: readonly string[]): Promise<ShelfRo
     [...new Set(productIds)],
   ]);
 
-/** What is archived can't be sold any more, but can be given back. */
+/** Archived products can no longer be sold, but their stock can be released. */
 const sellable = (rows: readonly ShelfRow[]): Shelf => new Map(rows.flatMap((row) => (row.archived ? [] : [[row.id, row.quantity]])));
 
 async function writeMovements(query: Query, movements: readonly StockMovement[]): Promise<void> {

@@ -2,7 +2,7 @@ import { digestOf } from "../../contracts/lines";
 import type { CreatedOrder, Line } from "../../contracts/orders";
 import type { Outcome, Shortage } from "../../contracts/products";
 
-/** Units that can be sold now, by product; an unknown or archived product is not on the shelf. */
+/** Units available for sale, by product id; unknown and archived products are absent. */
 export type Shelf = ReadonlyMap<string, number>;
 
 /** One line of the ledger. */
@@ -20,8 +20,8 @@ export interface Decision {
 }
 
 /**
- * Who gets what: order by order as they came, each all of its lines or none. The shelf never goes below zero, and what
- * one order takes the next one does not see.
+ * Decides which orders get stock: in the order given, each all of its lines or none. The shelf never goes below zero, and units taken by
+ * one order are not available to the next.
  */
 export function reserve(orders: readonly CreatedOrder[], shelf: Shelf): Decision {
   const left = new Map(shelf);
@@ -40,7 +40,7 @@ export function reserve(orders: readonly CreatedOrder[], shelf: Shelf): Decision
   return { outcomes, movements };
 }
 
-/** Gives back what these orders hold. */
+/** Releases what these orders hold. */
 export function release(orders: readonly { order_id: string; lines: readonly Line[] }[], shelf: Shelf): Decision {
   const left = new Map(shelf);
   const movements = orders.flatMap(({ order_id, lines }) =>
@@ -52,7 +52,7 @@ export function release(orders: readonly { order_id: string; lines: readonly Lin
   };
 }
 
-/** What a product changes by in all. */
+/** The total change of each product. */
 export function netChanges(movements: readonly StockMovement[]): Map<string, number> {
   const changes = new Map<string, number>();
   for (const { product_id, delta } of movements) changes.set(product_id, (changes.get(product_id) ?? 0) + delta);

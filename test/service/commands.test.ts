@@ -73,11 +73,11 @@ describe("the console's replay", () => {
   it("makes a parked row pending again, once", async () => {
     expect(await typed("replay", { id: String(parked) })).toBe(`Outbox row ${parked} is pending again.`);
     expect(await typed("outbox", { options: { state: "parked" } })).toBe("None.");
-    expect(await typed("replay", { id: String(parked) })).toBe("NOT_PARKED: this announcement is not parked");
+    expect(await typed("replay", { id: String(parked) })).toBe("NOT_PARKED: this outbox row is not parked");
   });
 
   it.each([
-    ["999999", "NOT_FOUND: there is no such announcement"],
+    ["999999", "NOT_FOUND: there is no such outbox row"],
     ["soon", "VALIDATION_ERROR: id must be integer"],
   ])("of %s is refused with its reason", async (id, answer) => {
     expect(await typed("replay", { id })).toBe(answer);

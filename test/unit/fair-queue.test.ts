@@ -36,7 +36,7 @@ describe("FairQueue", () => {
     const queue = new FairQueue<number>(8);
     queue.add(client("a", 1), 1);
     queue.add(client("a", 2), 2);
-    expect(() => queue.add(client("a", 3), 3)).toThrow("too many requests of yours");
+    expect(() => queue.add(client("a", 3), 3)).toThrow("too many of your requests");
     queue.add(client("b"), 4);
     queue.take();
     queue.add(client("a", 3), 5);
@@ -47,7 +47,7 @@ describe("FairQueue", () => {
     const queue = new FairQueue<number>(8);
     queue.add(client("a", 1), 1);
     queue.add(client("b", 1), 2);
-    expect(() => queue.add(client("c", 1), 3)).toThrow("too many requests of yours");
+    expect(() => queue.add(client("c", 1), 3)).toThrow("too many of your requests");
     queue.add(client("c", 2), 4);
     queue.take();
     queue.add(client("c", 1), 5);
@@ -56,7 +56,7 @@ describe("FairQueue", () => {
   it("is unavailable to all clients when all places are taken", () => {
     const queue = new FairQueue<number>(4);
     for (const address of ["a", "b", "c", "d"]) queue.add(client(address), 1);
-    expect(() => queue.add(client("e"), 1)).toThrow("too much is waiting");
+    expect(() => queue.add(client("e"), 1)).toThrow("too many requests are queued");
   });
 
   it("loses and duplicates nothing, and lets no address wait for two items of another, in whatever order items arrive", () => {
