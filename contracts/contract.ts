@@ -74,6 +74,9 @@ export const compareIds = (a: string, b: string): number => (a < b ? -1 : a > b 
  */
 export const Id = Type.String({ format: "uuid", lowercase: true });
 
+/** If given, the current version must be one of these; otherwise the change is refused with PRECONDITION_FAILED (RFC 9110, 13.1.1). */
+export const Versions = Type.Optional(Type.Array(Type.Integer(), { maxItems: 100 }));
+
 /** Of rows of the outbox, the ledger and the audit log: identity columns; below 2^53 they are exact in JavaScript and JSON. */
 export const RowId = Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER });
 

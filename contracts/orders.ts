@@ -15,6 +15,7 @@ import {
   Page,
   RowId,
   Timestamp,
+  Versions,
 } from "./contract";
 import { AuditCheck } from "./products";
 import { Role } from "./users";
@@ -131,7 +132,7 @@ export const list = action("orders.list", {
 });
 
 /** From PENDING or CONFIRMED; the stock comes back by itself. Cancelling again gives the same order. */
-export const cancel = action("orders.cancel", { params: closed({ id: Id }), result: Order, repeatable: true });
+export const cancel = action("orders.cancel", { params: closed({ id: Id, versions: Versions }), result: Order, repeatable: true });
 
 /** These orders wait for stock. Each is validated by itself, so that one broken order can't hold up the others. */
 export const orderCreated = event(

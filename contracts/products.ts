@@ -17,6 +17,7 @@ import {
   RowId,
   Text,
   Timestamp,
+  Versions,
 } from "./contract";
 
 /** Most units of one product, on the shelf and reserved together, that an adjustment may lead to. */
@@ -107,7 +108,7 @@ export const listMany = action("products.listMany", {
 export const update = action("products.update", {
   params: closed({
     id: Id,
-    versions: Type.Optional(Type.Array(Type.Integer(), { maxItems: 100 })),
+    versions: Versions,
     name: Type.Optional(Name),
     price: Type.Optional(Price),
     ...details,
@@ -116,12 +117,13 @@ export const update = action("products.update", {
 });
 
 /** Gone from reads and new orders, kept for old ones. */
-export const archive = action("products.archive", { params: closed({ id: Id }), result: closed({}) });
+export const archive = action("products.archive", { params: closed({ id: Id, versions: Versions }), result: closed({}) });
 
 /** Adds `delta` units, or takes them away; INSUFFICIENT_STOCK where that would be below zero. */
 export const adjust = action("products.adjust", {
   params: closed({
     id: Id,
+    versions: Versions,
     delta: Type.Union([Type.Integer({ minimum: 1, maximum: MAX_QUANTITY }), Type.Integer({ minimum: -MAX_QUANTITY, maximum: -1 })]),
     reason: Type.Optional(Text({ minLength: 1, maxLength: 200 })),
   }),

@@ -62,19 +62,14 @@ export function bodyParams(input: Input, supplied: Readonly<Record<string, unkno
 
 /**
  * Query parameters as params of an action.
- * @param unknown whether a parameter that the action does not know is refused or ignored
+ * @throws BAD_REQUEST for a parameter that the action does not know: a misspelled filter must not return everything
  */
-export function queryParams(
-  input: Input,
-  contract: ActionContract,
-  unknown: "refuse" | "ignore",
-  supplied: Readonly<Record<string, unknown>> = {},
-) {
+export function queryParams(input: Input, contract: ActionContract, supplied: Readonly<Record<string, unknown>> = {}) {
   const isKnown = (name: string) => schemaOf(contract, name) !== undefined && !Object.hasOwn(supplied, name);
   const params: Record<string, unknown> = {};
   for (const [name, value] of Object.entries(input.query)) {
-    if (isKnown(name)) params[name] = value;
-    else if (unknown === "refuse") throw problem("BAD_REQUEST", `there is no query parameter ${JSON.stringify(name.slice(0, 50))}`);
+    if (!isKnown(name)) throw unknownParameter(name);
+    params[name] = value;
   }
   Object.assign(params, present(supplied));
   for (const [name, value] of Object.entries(params)) {
@@ -87,6 +82,13 @@ export function queryParams(
   if (wrong !== undefined) throw problem("BAD_REQUEST", `the query parameter ${wrong.field} ${wrong.message}`);
   return params;
 }
+
+/** @throws BAD_REQUEST if there is any query parameter, for routes that take none */
+export function refuseQuery({ query }: Pick<Input, "query">): void {
+  for (const name of Object.keys(query)) throw unknownParameter(name);
+}
+
+const unknownParameter = (name: string) => problem("BAD_REQUEST", `there is no query parameter ${JSON.stringify(name.slice(0, 50))}`);
 
 /** The schema of an action's param; undefined if the action does not know it. */
 function schemaOf(contract: ActionContract, name: string): TSchema | undefined {

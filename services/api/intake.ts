@@ -134,8 +134,8 @@ export function intake(): Partial<ServiceSchema> {
         if (spec.lane === "passwords") this.passwordRate.count(exchange.address);
         if (spec.body === "none") {
           if (hasBody(req)) ignoreBody(req);
-        } else {
-          const refusal = bodyRefusal(req, spec.body);
+        } else if (spec.body !== "empty" || hasBody(req)) {
+          const refusal = bodyRefusal(req, spec.body === "empty" ? undefined : spec.body.form);
           if (refusal !== undefined) throw refusal;
           this.connections.reads(exchange);
           limitParts(req, (refusal) => {
@@ -200,7 +200,7 @@ export function respond(this: Api, req: RoutedRequest, res: ServerResponse, next
     spec.read({
       path: req.$params.params ?? {},
       query: req.$params.query ?? {},
-      body: Buffer.isBuffer(req.body) ? parseJson(req.body) : req.body,
+      body: Buffer.isBuffer(req.body) ? parseJson(req.body) : (req.body ?? {}),
       headers: req.headers,
       requester: exchange,
     });

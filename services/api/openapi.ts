@@ -87,10 +87,11 @@ const IF_NONE_MATCH = {
   schema: TEXT,
 };
 
-function requestBody({ contract, supplied }: Route, { example, form }: Exclude<Route["body"], "none">, path: string, schemas: Schemas) {
+function requestBody({ contract, supplied }: Route, body: Exclude<Route["body"], "none">, path: string, schemas: Schemas) {
+  const { example, form } = body === "empty" ? { example: {}, form: undefined } : body;
   const elsewhere = Object.keys(fieldsOf(contract.params)).filter((name) => inPath(path, name) || supplied[name] !== undefined);
   return {
-    required: true,
+    required: body !== "empty",
     content: {
       "application/json": { schema: schemas.object(contract.params, elsewhere), example },
       ...(form && { "application/x-www-form-urlencoded": { schema: schemas.of(form) } }),

@@ -1,8 +1,8 @@
 import { randomUUID } from "node:crypto";
 import type { IncomingMessage } from "node:http";
+import type { TSchema } from "@sinclair/typebox";
 import { problem, type Problem } from "../../broker/errors";
 import { ID_LENGTH, parseId } from "../../contracts/contract";
-import type { Body } from "./route";
 
 /** A token of RFC 9110, section 5.6.2. */
 const REQUEST_ID = /^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$/;
@@ -125,7 +125,7 @@ export const isJsonBody = (req: IncomingMessage): boolean => isReadable(req) && 
 export const isFormBody = (req: IncomingMessage): boolean => isReadable(req) && isForm(mediaType(req));
 
 /** Why the route can't read the request's body, judged by the headers alone; undefined if it can. */
-export function bodyRefusal(req: IncomingMessage, { form }: Body): Problem | undefined {
+export function bodyRefusal(req: IncomingMessage, form: TSchema | undefined): Problem | undefined {
   // The Accept-Encoding header distinguishes a wrong coding from a wrong type (RFC 9110, 12.5.3).
   if (!isDecodable(req))
     return problem("UNSUPPORTED_MEDIA_TYPE", `the body may have one of the content codings ${CODINGS.join(", ")}, or none`, {

@@ -8,7 +8,7 @@ import type { ActionContract, Params, Result } from "../../contracts/contract";
 import type { ErrorCode } from "../../contracts/errors";
 import type { Requester } from "../../mixins/batching";
 import type { Gather } from "./gather";
-import type { Input, Supply } from "./input";
+import { refuseQuery, type Input, type Supply } from "./input";
 import type { Lane } from "./lanes";
 import type { Following } from "./streams";
 import { textFields, withLineFeeds } from "./text";
@@ -47,7 +47,8 @@ interface Told<S extends number> {
 export interface Route extends Told<number> {
   /** Who may use it. There is no default: a route that forgets it does not compile. */
   auth: "public" | "user" | "admin";
-  body: "none" | Body;
+  /** `empty`: a body is optional, and has no fields. */
+  body: "none" | "empty" | Body;
   /** Its params and result. A `version` in the result goes into the ETag. */
   contract: ActionContract;
   supplied: Readonly<Record<string, Supply>>;
@@ -70,7 +71,7 @@ type ParamsOf = (input: Input, supplied: Readonly<Record<string, unknown>>) => R
 interface Spec<C extends ActionContract, S extends number> extends Told<S> {
   action: C;
   auth: Route["auth"];
-  body?: Body<Params<C>>;
+  body?: "empty" | Body<Params<C>>;
   /** Params from the path, headers or the connection. A body or a query can't supply or override them. */
   supplied?: Partial<Record<keyof Params<C>, Supply>>;
   /** Builds all params, if there are more than those supplied. */
@@ -90,7 +91,10 @@ function laneOf({ name }: ActionContract): Lane {
   return ownsDatabase(service) ? service : "operations";
 }
 
-const onlySupplied: ParamsOf = (_input, supplied) => supplied;
+const onlySupplied: ParamsOf = (input, supplied) => {
+  refuseQuery(input);
+  return supplied;
+};
 
 /** A route that validates requests by the action's contract, as the service does again: an invalid request is not even sent to it. */
 export function route<C extends ActionContract, S extends number>(spec: Spec<C, S>): Route {

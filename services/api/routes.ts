@@ -8,7 +8,19 @@ import * as orders from "../../contracts/orders";
 import * as products from "../../contracts/products";
 import * as users from "../../contracts/users";
 import type { Gather } from "./gather";
-import { ADDRESS, bodyParams, IDEMPOTENCY_KEY, idOr, IF_MATCH, LAST_EVENT_ID, pathId, queryParams, ROW_ID, type Input } from "./input";
+import {
+  ADDRESS,
+  bodyParams,
+  IDEMPOTENCY_KEY,
+  idOr,
+  IF_MATCH,
+  LAST_EVENT_ID,
+  pathId,
+  queryParams,
+  refuseQuery,
+  ROW_ID,
+  type Input,
+} from "./input";
 import { accepted, created, entity, list, nextLink, noContent, ok, show, showOrder, showProduct } from "./replies";
 import { route, type Reply, type Routes } from "./route";
 import { EXAMPLE_ID } from "./schemas";
@@ -142,7 +154,7 @@ export const ROUTES: Routes = {
     answers: [200],
     errors: [],
     auth: "public",
-    params: (input) => queryParams(input, products.list, "refuse"),
+    params: (input) => queryParams(input, products.list),
     perform: (gather, params, requester) => gather.products(params, requester),
     reply: (page, input) => list("/products", page, input),
   }),
@@ -156,6 +168,7 @@ export const ROUTES: Routes = {
     supplied: { id: idOr("PRODUCT_NOT_FOUND") },
     lane: "none",
     read: (input) => {
+      refuseQuery(input);
       const id = pathId(input, "PRODUCT_NOT_FOUND");
       return (_ctx, gather) => readProduct(id, input, gather);
     },
@@ -177,7 +190,7 @@ export const ROUTES: Routes = {
     answers: [204],
     errors: ["FORBIDDEN"],
     auth: "user",
-    supplied: { id: idOr("PRODUCT_NOT_FOUND") },
+    supplied: { id: idOr("PRODUCT_NOT_FOUND"), versions: IF_MATCH },
     reply: noContent,
   }),
   "POST /products/:id/stock": route({
@@ -186,7 +199,7 @@ export const ROUTES: Routes = {
     answers: [200],
     errors: ["FORBIDDEN", "INSUFFICIENT_STOCK"],
     auth: "user",
-    supplied: { id: idOr("PRODUCT_NOT_FOUND") },
+    supplied: { id: idOr("PRODUCT_NOT_FOUND"), versions: IF_MATCH },
     body: { example: { delta: 10, reason: "delivery" } },
     params: bodyParams,
     reply: showProduct,
@@ -199,7 +212,7 @@ export const ROUTES: Routes = {
     errors: ["FORBIDDEN"],
     auth: "user",
     supplied: { id: idOr("PRODUCT_NOT_FOUND") },
-    params: (input, supplied) => queryParams(input, products.ledger, "ignore", supplied),
+    params: (input, supplied) => queryParams(input, products.ledger, supplied),
     reply: (page, input) => ok(page, nextLink(`/products/${pathId(input, "PRODUCT_NOT_FOUND")}/stock`, input, page.next_cursor)),
   }),
 
@@ -227,7 +240,7 @@ export const ROUTES: Routes = {
     answers: [200],
     errors: ["FORBIDDEN"],
     auth: "user",
-    params: (input) => queryParams(input, orders.list, "ignore"),
+    params: (input) => queryParams(input, orders.list),
     reply: (page, input) => list("/orders", page, input),
   }),
   "GET /orders/:id": route({
@@ -250,7 +263,10 @@ export const ROUTES: Routes = {
     supplied: { id: idOr("ORDER_NOT_FOUND"), last_event_id: LAST_EVENT_ID },
     lane: "none",
     media: ["text/event-stream"],
-    read: (input) => (ctx, gather) => follow(ctx, input, gather),
+    read: (input) => {
+      refuseQuery(input);
+      return (ctx, gather) => follow(ctx, input, gather);
+    },
   },
   "POST /orders/:id/cancel": route({
     action: orders.cancel,
@@ -258,7 +274,9 @@ export const ROUTES: Routes = {
     answers: [200],
     errors: ["ORDER_NOT_CANCELLABLE"],
     auth: "user",
-    supplied: { id: idOr("ORDER_NOT_FOUND") },
+    supplied: { id: idOr("ORDER_NOT_FOUND"), versions: IF_MATCH },
+    body: "empty",
+    params: bodyParams,
     reply: showOrder,
   }),
 
@@ -268,7 +286,7 @@ export const ROUTES: Routes = {
     answers: [200],
     errors: ["USER_NOT_FOUND"],
     auth: "admin",
-    params: (input) => queryParams(input, accounts.find, "refuse"),
+    params: (input) => queryParams(input, accounts.find),
     reply: (account) => ok(account),
   }),
   "PATCH /admin/users/:id": route({
@@ -289,7 +307,7 @@ export const ROUTES: Routes = {
     answers: [200],
     errors: [],
     auth: "admin",
-    params: (input) => queryParams(input, accounts.auditLog, "refuse"),
+    params: (input) => queryParams(input, accounts.auditLog),
     reply: (page, input) => ok(page, nextLink("/admin/audit-log", input, page.next_cursor)),
   }),
   "GET /admin/outbox": route({
@@ -299,7 +317,7 @@ export const ROUTES: Routes = {
     answers: [200],
     errors: [],
     auth: "admin",
-    params: (input) => queryParams(input, orders.outbox, "ignore"),
+    params: (input) => queryParams(input, orders.outbox),
     reply: (page, input) => ok(page, nextLink("/admin/outbox", input, page.next_cursor)),
   }),
   "POST /admin/outbox/:id/replay": route({
@@ -309,6 +327,8 @@ export const ROUTES: Routes = {
     errors: ["NOT_PARKED"],
     auth: "admin",
     supplied: { id: ROW_ID },
+    body: "empty",
+    params: bodyParams,
     reply: accepted,
   }),
   "GET /admin/consistency": route({

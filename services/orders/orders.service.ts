@@ -117,6 +117,7 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
       list: implement(contract.list, async function (this: Orders, ctx) {
         const { all = false, status, limit = 20, cursor } = ctx.params;
         const ofOthers = all || (ctx.params.user_id !== undefined && ctx.params.user_id !== viewerOf(ctx).id);
+        if (all && ctx.params.user_id !== undefined) throw problem("BAD_REQUEST", "user_id and all=true contradict each other");
         if (ofOthers) adminOf(ctx, "only an admin sees the orders of others");
         const userId = all ? undefined : (ctx.params.user_id ?? callerOf(ctx).id);
         return this.lists.read((db) => store.listOrders(db, { userId, status, limit, cursor }));
@@ -124,7 +125,7 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
 
       cancel: implement(contract.cancel, async function (this: Orders, ctx) {
         const caller = viewerOf(ctx);
-        const { id } = ctx.params;
+        const { id, versions } = ctx.params;
         if (caller.role === "admin") {
           const [order] = await store.findOrders(this.db.query, [id]);
           if (order !== undefined && order.user_id !== caller.id) await call(ctx, record, { action: "order.cancelled", subject: id });
@@ -134,7 +135,12 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
           if (!isSeenBy(order, caller)) throw notFound();
           const after = cancel(order.status);
           if (after === undefined) throw problem("ORDER_NOT_CANCELLABLE", `the order is ${order.status}`);
-          if (after !== order.status) await store.writeCancelled(query, id);
+          if (after !== order.status) {
+            // An order that is cancelled already is what the client wants (RFC 9110, 13.1.1): its first response may have been lost.
+            if (versions !== undefined && !versions.includes(order.version))
+              throw problem("PRECONDITION_FAILED", "the order has changed since it was read");
+            await store.writeCancelled(query, id);
+          }
           return (await store.findOrders(query, [id]))[0];
         });
         if (cancelled === undefined) throw notFound();

@@ -280,8 +280,12 @@ export async function listOrders(
 }
 
 /** Locks an order until the transaction ends. Orders are locked by ascending id, and before their outbox rows. */
-export async function lockOrder(query: Query, id: string): Promise<{ user_id: string; status: Status } | undefined> {
-  return (await query<{ user_id: string; status: Status }>("select user_id, status from orders where id = $1 for update", [id]))[0];
+export async function lockOrder(query: Query, id: string): Promise<Pick<OrderRow, "user_id" | "status" | "version"> | undefined> {
+  return (
+    await query<Pick<OrderRow, "user_id" | "status" | "version">>("select user_id, status, version from orders where id = $1 for update", [
+      id,
+    ])
+  )[0];
 }
 
 /*

@@ -112,20 +112,24 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
       }),
 
       archive: implement(contract.archive, async function (this: Products, ctx) {
-        await this.findOwn(ctx, ctx.params.id, "product.archived");
-        await this.adapter.updateMany(
-          { id: ctx.params.id, archived_at: null },
+        const { id, versions } = ctx.params;
+        const product = await this.findOwn(ctx, id, "product.archived");
+        if (versions !== undefined && !versions.includes(product.version)) throw stale();
+        const archived = await this.adapter.updateMany(
+          { id, archived_at: null, ...(versions && { version: product.version }) },
           { archived_at: literal("now()"), version: literal("version + 1") },
         );
+        if (archived === 0 && versions !== undefined) throw stale();
         return {};
       }),
 
       adjust: implement(contract.adjust, async function (this: Products, ctx) {
-        const { id, delta, reason = "adjusted by hand" } = ctx.params;
+        const { id, versions, delta, reason = "adjusted by hand" } = ctx.params;
         await this.findOwn(ctx, id, "stock.adjusted");
-        const adjusted = await adjustStock(this.db, id, delta, reason, contract.MAX_QUANTITY);
+        const adjusted = await adjustStock(this.db, { id, versions, delta, reason, max: contract.MAX_QUANTITY });
         if (adjusted !== undefined) return adjusted;
-        await this.find(id); // archived meanwhile
+        const { version } = await this.find(id); // which may have been archived meanwhile
+        if (versions !== undefined && !versions.includes(version)) throw stale();
         if (delta < 0) throw problem("INSUFFICIENT_STOCK", `there are fewer than ${-delta} units to remove`);
         throw invalid("delta", `would lead to more than ${contract.MAX_QUANTITY} units, including those reserved for orders`);
       }),

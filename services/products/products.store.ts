@@ -64,19 +64,30 @@ export async function insertProduct(db: Database, product: Params<typeof contrac
   return present(row);
 }
 
+export interface Adjustment {
+  id: string;
+  /** If given, the product must have one of these versions. */
+  versions: readonly number[] | undefined;
+  delta: number;
+  reason: string;
+  /** Of all units, including those reserved for orders. */
+  max: number;
+}
+
 /** Adds or removes units, with a ledger entry. @returns undefined if there is no such product, or the quantity would be out of range */
-export async function adjustStock(db: Database, id: string, delta: number, reason: string, max: number): Promise<Product | undefined> {
+export async function adjustStock(db: Database, { id, versions, delta, reason, max }: Adjustment): Promise<Product | undefined> {
   const [row] = await db.query<ProductRow>(
     `with changed as (
        update products set quantity = quantity + $2, version = version + 1, updated_at = now()
        where id = $1 and archived_at is null and quantity + $2 >= 0 and quantity + reserved + $2 <= $4
+         and ($5::int[] is null or version = any($5))
        returning ${COLUMNS}
      ), ledger as (
        insert into stock_movements (product_id, kind, delta, balance, reason)
        select id, 'ADJUSTMENT', $2, quantity, $3 from changed
      )
      select ${COLUMNS} from changed`,
-    [id, delta, reason, max],
+    [id, delta, reason, max, versions ?? null],
   );
   return row && present(row);
 }

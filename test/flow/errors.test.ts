@@ -66,6 +66,9 @@ const ROWS = String.raw`
   seller POST /products/:lamp/stock {"delta":-1000}
 412 Precondition Failed: PRECONDITION_FAILED
   seller PATCH /products/:lamp @If-Match:<"99"|W/"1"|1|"canary">@ {"name":"x"}
+  seller DELETE /products/:lamp @If-Match:<"99"|W/"1"|1|"canary">@
+  seller POST /products/:lamp/stock @If-Match:<"99"|W/"1"|1|"canary">@ {"delta":1}
+  buyer POST /orders/:order/cancel @If-Match:<"99"|W/"1"|1|"canary">@
 422 Unprocessable Content: IDEMPOTENCY_KEY_REUSED
   buyer POST /orders @Idempotency-Key:once@ {"items":[{"product_id":":lamp","quantity":2}]}
 400 Bad Request: MALFORMED_JSON
@@ -97,6 +100,8 @@ const ROWS = String.raw`
   nobody POST /register {"email":"canary<\u0000|\ud800>@shop.test","password":"canary canary"}
   nobody POST /<register|token> {"email":"canary@shop.test","password":"canary\u0000canary"}
   seller POST /products {"name":"x","quantity":1,"price":<0.001|10.000000001|1e308|-1|"1"|1e7|null|true>}
+  buyer POST /orders/:order/cancel {"reason":"no longer needed"}
+  admin POST /admin/outbox/1/replay {"at_once":true}
   seller POST /products {"name":"x","price":1,"quantity":<1.5|2147483648|-1|"1"|null|1e308>}
   seller POST /products/:lamp/stock {"delta":<0|1.5|2147483648|-2147483648|"1"|null|1e308>}
   buyer POST /orders {"items":[{"product_id":":lamp","quantity":<0|1.5|-1|10001|2147483648|"1">}]}
@@ -110,6 +115,11 @@ const ROWS = String.raw`
   nobody GET /products?<sort=canary|sort=name;drop%20table%20products|sort=name&sort=price|in_stock=maybe|cursor=|q=|q=%00canary>
   nobody GET /products?<min_price=1.001|max_price=-1|max_price=1e308|category=%00canary>
   nobody GET /products?:100&page=2
+  nobody GET /<products/:lamp?page=2|.well-known/jwks.json?page=2>
+  buyer GET /<me?page=2|orders?page=2|orders?created_after=2026-01-01|orders/:order?page=2|orders/:order/events?page=2>
+  seller GET /products/:lamp/stock?<page=2|id=:none>
+  admin GET /<admin/outbox?page=2|admin/nodes?page=2|admin/consistency?page=2>
+  admin GET /orders?user_id=:buyer&all=true
   nobody GET /products?seller_id=<|0|1|:barelamp|:shortlamp|:lamp0|{:lamp}|urn:uuid::lamp|:lamp%00|:lamp%20or%201=1|:lamp&seller_id=:lamp>
   admin GET /admin/audit-log?actor=<|1|System|:bareadmin|:admin0>
   admin GET /orders?<status=canary|status=pending|limit=101|user_id=x|user_id=1|user_id=:bareorder|all=7|cursor=canary|status=PENDING&status=PENDING>
@@ -284,7 +294,7 @@ describe("in one process", () => {
     ["in an unknown coding", "x", { "Content-Encoding": "zstd" }],
     ["that is too large", "x".repeat(200_000), { "Content-Type": "text/plain" }],
   ])("a body %s is ignored if the route takes none", async (_what, raw, headers) => {
-    expectProblem(await people.buyer.post(`/orders/${ids.none}/cancel`, undefined, { raw, headers }), "ORDER_NOT_FOUND");
+    expectProblem(await people.seller.request("DELETE", `/products/${ids.none}`, undefined, { raw, headers }), "PRODUCT_NOT_FOUND");
   });
 
   const product = (name: string): string => `{"name":${name},"price":1,"quantity":1}`;

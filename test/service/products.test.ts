@@ -172,6 +172,27 @@ describe("a patch", () => {
   });
 });
 
+describe("If-Match with the current version", () => {
+  it("lets a change of the stock through, and with the version before it neither the next one nor a DELETE", async () => {
+    const path = `/products/${await client.createProduct()}`;
+    const adjustIf = (tag: string) => client.post(`${path}/stock`, { delta: 1 }, { headers: { "If-Match": tag } });
+    const deleteIf = (tag: string) => client.delete(path, { headers: { "If-Match": tag } });
+    const first = await adjustIf('"1"');
+    expect([first.status, first.headers.get("etag")]).toEqual([200, '"2"']);
+    expect([(await adjustIf('"1"')).status, (await deleteIf('"1"')).status]).toEqual([412, 412]);
+    expect((await client.get(path)).headers.get("etag")).toBe('"2"');
+    expect((await deleteIf('"2"')).status).toBe(204);
+  });
+
+  it("of 20 changes of the stock at the same time lets one through", async () => {
+    const id = await client.createProduct();
+    const tried = await Promise.all(
+      Array.from({ length: 20 }, () => client.post(`/products/${id}/stock`, { delta: 1 }, { headers: { "If-Match": '"1"' } })),
+    );
+    expect(tried.map(({ status }) => status).sort()).toEqual([200, ...Array<number>(19).fill(412)]);
+  });
+});
+
 describe("a change", () => {
   const CHANGES = {
     patch: (id: string, who: typeof SELLER) => patch({ id, price: 1 }, who),
