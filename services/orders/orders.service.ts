@@ -116,7 +116,7 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
       list: implement(contract.list, async function (this: Orders, ctx) {
         const { all = false, status, limit = 20, cursor } = ctx.params;
         const ofOthers = all || (ctx.params.user_id !== undefined && ctx.params.user_id !== viewerOf(ctx).id);
-        if (ofOthers) adminOf(ctx, "only an admin sees the orders of others");
+        if (ofOthers) adminOf(ctx, "only an admin may see the orders of other users");
         const userId = all ? undefined : (ctx.params.user_id ?? callerOf(ctx).id);
         return this.lists.read((db) => store.listOrders(db, { userId, status, limit, cursor }));
       }),
