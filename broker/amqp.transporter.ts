@@ -4,7 +4,7 @@ import { Errors, Transporters, type Packet } from "moleculer";
 import { reasonOf } from "./errors";
 import { claimQueues, nodeOf, NODE_QUEUE } from "./amqp.queues";
 
-/** Moleculer's own type says no more than that it can be called. */
+/** Moleculer types this as any function. */
 type Lost = Parameters<Transporters.Base["connect"]>[0];
 type Outgoing = { balanced?: boolean; packet: Packet.Packet<Packet.PacketRequestPayload> };
 type SocketOptions = { noDelay: boolean; timeout: number };
@@ -14,46 +14,47 @@ type Link = ChannelModel & { connection: Connection & { stream: Socket } };
 
 const REQUEST = "REQ";
 const RESPONSE = "RES";
-/** RabbitMQ closes the connection of whoever sends more than its max_message_size, 16 MiB by default: the whole node would be away. */
+/** Above its max_message_size, 16 MiB by default, RabbitMQ closes the sender's connection: the whole node would be unavailable. */
 export const MAX_PACKET_BYTES = 4 * 1024 * 1024;
 const HEARTBEAT_S = 5;
 const CONNECT_TIMEOUT_MS = 5_000;
-/** No new connection is made before the old one is gone. */
+/** No new connection is opened before the old one is closed. */
 const CLOSE_TIMEOUT_MS = 3_000;
-/** A lost connection is replaced at once, but no more often than this; otherwise Moleculer tries again, each 5 s. */
+/** A lost connection is replaced at once, but no more often than this; otherwise Moleculer retries every 5 s. */
 const AT_ONCE_EVERY_MS = 2_000;
 
-/** Retryable. It has a message of its own and ignores what its types ask for. */
+/** Retryable. It has its own message and ignores the argument that its types require. */
 const disconnected = () => new Errors.BrokerDisconnectedError("");
 
-/** Not retryable: the same call would give the same packet. No code of ours, so a client gets INTERNAL_ERROR. */
+/** Not retryable: the same call would produce the same packet. Not one of our codes, so a client gets INTERNAL_ERROR. */
 const tooLarge = (what: string, bytes: number) =>
   new Errors.MoleculerError(`${what} of ${bytes} bytes is too large for a message`, 500, "PACKET_TOO_LARGE", { bytes, MAX_PACKET_BYTES });
 
 /**
- * Moleculer's AMQP transporter with requests that run at most once, and a node that never stays deaf: whatever ends a
- * channel ends its connection, and a closed connection is the one thing that starts Moleculer's reconnect.
- * (Stock: a request that ran across a reconnect is acknowledged on the new channel. RabbitMQ closes that for its
- * unknown tag and runs the request again, and the node looks alive but hears nothing. moleculer#692)
+ * Moleculer's AMQP transporter, with requests that run at most once, and without nodes that seem alive but receive nothing: a closed channel
+ * closes its connection, since only a closed connection makes Moleculer reconnect. (Moleculer's own transporter acknowledges a request that
+ * ran across a reconnect on the new channel. RabbitMQ closes that channel because of the unknown tag and redelivers the request, and the
+ * node seems alive but receives nothing. moleculer#692)
  */
 export class AmqpTransporter extends Transporters.AMQP {
   declare connection: Link | null;
   declare channel: Channel | null;
   declare opts: AmqpOptions;
   private attempts = 0;
-  /** when a lost connection was last replaced at once, by `performance.now()` */
+  /** When a lost connection was last replaced at once, by `performance.now()`. */
   private replacedAt = -Infinity;
   private blocked = false;
   private left = false;
 
-  /** An alarm of its memory or disk makes RabbitMQ take no messages; it says so to whoever sends one, and every node sends heartbeats. */
+  /** With a memory or disk alarm RabbitMQ accepts no messages. It notifies connections that publish, as every node does with heartbeats. */
   get isBlocked(): boolean {
     return this.blocked;
   }
 
   /**
    * Tries each URL once.
-   * @param lost called when the connection made here has ended and can't be replaced at once; a rejection instead says that none was made
+   * @param lost called when the connection opened here was closed and can't be replaced at once
+   * @throws if no connection could be opened
    */
   override async connect(lost: Lost = () => undefined): Promise<void> {
     const urls = [this.opts.url ?? ""].flat();
@@ -68,14 +69,14 @@ export class AmqpTransporter extends Transporters.AMQP {
   }
 
   private async connectTo(url: string, lost: Lost): Promise<void> {
-    const address = url.replace(/\/\/.*@/, "//"); // no password in the log
+    const address = url.replace(/\/\/.*@/, "//"); // keep the password out of the log
     try {
       const connection = await this.dial(url);
       const closed = this.watch(connection);
       try {
         await Promise.race([closed, this.open(connection)]);
       } catch (err) {
-        // one that can't be used must not stay open beside the next one
+        // an unusable connection must not stay open beside the next one
         this.close(connection);
         await closed.catch(() => undefined);
         throw err;
@@ -84,7 +85,7 @@ export class AmqpTransporter extends Transporters.AMQP {
       void closed.catch((reason: unknown) => this.replace(reason, lost));
     } catch (err) {
       if (this.left) return;
-      this.logger.error(`AMQP can't be used at ${address}: ${reasonOf(err)}`);
+      this.logger.error(`AMQP can't connect to ${address}: ${reasonOf(err)}`);
       throw err;
     }
   }
@@ -95,12 +96,12 @@ export class AmqpTransporter extends Transporters.AMQP {
     if (now - this.replacedAt > AT_ONCE_EVERY_MS) {
       this.replacedAt = now;
       const isReplaced = this.connect(lost).then(() => true);
-      if (await isReplaced.catch(() => false)) return; // why not is in the log
+      if (await isReplaced.catch(() => false)) return; // the reason has been logged
     }
     (lost as (reason: unknown) => void)(reason);
   }
 
-  /** Takes CLOSE_TIMEOUT_MS at most. RabbitMQ confirms the channel's end only after all that was sent on it. */
+  /** Takes at most CLOSE_TIMEOUT_MS. RabbitMQ confirms the close of a channel only after everything that was sent on it. */
   override async disconnect(): Promise<void> {
     this.left = true;
     const { connection } = this;
@@ -113,51 +114,51 @@ export class AmqpTransporter extends Transporters.AMQP {
     await closed;
   }
 
-  /** Rejects what can't be sent, so that the caller may try again; stock resolves, and its caller waits in vain. */
+  /** Rejects if the packet can't be sent, so that the caller may retry. Moleculer's own method resolves, and the caller waits in vain. */
   override async send(topic: string, data: Buffer, { balanced, packet }: Outgoing): Promise<void> {
     const { channel } = this;
     const isRequest = packet.type === REQUEST;
     if (data.length > MAX_PACKET_BYTES) return this.refuse(packet, data.length);
-    // a request that waits in this node's memory would run when RabbitMQ reads again, its caller long gone
+    // a request buffered in this node's memory would run after RabbitMQ reads again, when its caller has long timed out
     if (!channel || (isRequest && this.blocked)) throw disconnected();
-    if (packet.type === "HEARTBEAT" && this.blocked) return; // these would pile up there
+    if (packet.type === "HEARTBEAT" && this.blocked) return; // they would pile up in memory
     const options: Options.Publish = { ...this.opts.messageOptions, mandatory: isRequest || packet.type === "EVENT" };
     const { timeout } = packet.payload;
-    // RabbitMQ closes the channel unless it gets a 32-bit integer, and what is left of a nested call's time is a fraction
+    // RabbitMQ closes the channel unless this is a 32-bit integer, and the time left of a nested call is fractional
     if (isRequest && timeout > 0) options.expiration = Math.min(Math.ceil(timeout), 0xffff_ffff);
     try {
       if (packet.type === "DISCONNECT") await this.letAnswersPass(channel);
       if (packet.target || balanced) channel.sendToQueue(topic, data, options);
       else channel.publish(topic, "", data, options);
     } catch (err) {
-      // thrown between the start of a close and its end
+      // thrown while the channel is closing
       if (err instanceof Error && err.name === "IllegalOperationError") throw disconnected();
       throw err;
     }
   }
 
-  /** Ends one call in place of the connection: its caller gets an error at once. An event is lost, and the log says so. */
+  /** Fails the one call instead of the connection: its caller gets an error at once. An event is lost, which is logged. */
   private async refuse({ type, target, payload: { id } }: Outgoing["packet"], bytes: number): Promise<void> {
     if (type !== RESPONSE || !target) {
-      this.transit.removePendingRequest(id); // nothing will come for it
+      this.transit.removePendingRequest(id); // there will be no response
       throw tooLarge(`a packet of type ${type}`, bytes); // Moleculer logs it as an error, and rejects the call
     }
-    this.logger.error(`A response to '${target}' of ${bytes} bytes is refused: ${MAX_PACKET_BYTES} are allowed.`);
+    this.logger.error(`A response of ${bytes} bytes to '${target}' is refused: the limit is ${MAX_PACKET_BYTES}.`);
     await this.transit.sendResponse(target, id, {}, {}, {}, tooLarge("the response", bytes));
   }
 
   /**
-   * RabbitMQ gives back a request or event whose queue has gone: its node has lost its connection, and counts as lost until its next packet.
-   * Otherwise calls would wait for their time-outs until its missing heartbeats are noticed.
+   * RabbitMQ returns a request or event whose queue no longer exists: its node has lost its connection, and counts as lost until its next
+   * packet. Otherwise calls to it would time out until its missing heartbeats are noticed.
    */
   private returned({ fields: { routingKey } }: Message): void {
     const nodeID = nodeOf(routingKey, this.prefix);
     if (nodeID === undefined) return;
     this.transit.discoverer.remoteNodeDisconnected(nodeID, true);
-    this.transit.removePendingRequestByNodeID(nodeID); // also where it was known to be lost
+    this.transit.removePendingRequestByNodeID(nodeID); // also if it was already known to be lost
   }
 
-  /** Moleculer keeps a failed promise until the next attempt and answers every call in between with its reason. */
+  /** Moleculer keeps a rejected promise until the next attempt and fails every call in between with its reason, so that must be retryable. */
   override makeSubscriptions(topics: Record<string, unknown>[]): Promise<void> {
     return super.makeSubscriptions(topics).catch((err: unknown) => {
       this.logger.error(`AMQP subscriptions failed: ${String(err)}`);
@@ -169,7 +170,7 @@ export class AmqpTransporter extends Transporters.AMQP {
     return isShared ? super._getQueueOptions(packetType, isShared) : { ...NODE_QUEUE, ...this.opts.queueOptions };
   }
 
-  /** Acknowledges on receipt and on the delivering channel: on a later one the tag is another delivery's, or nobody's. */
+  /** Acknowledges on receipt and on the delivering channel: on a later one the tag is another delivery's, or unknown. */
   override _consumeCB(cmd: string, needAck = false): (msg: ConsumeMessage | null) => Promise<void> {
     const { channel } = this;
     return async (msg) => {
@@ -182,7 +183,7 @@ export class AmqpTransporter extends Transporters.AMQP {
         if (needAck) channel?.ack(msg);
         if (cmd === REQUEST && msg.fields.redelivered) {
           const { action, sender } = this.deserialize(cmd, msg.content).payload as Packet.PacketRequestPayload;
-          this.logger.warn(`'${action}' request from '${sender}' is dropped: delivered before, it may have run.`);
+          this.logger.warn(`'${action}' request from '${sender}' is dropped: it was delivered before and may have run.`);
           return;
         }
         await this.receive(cmd, msg.content);
@@ -193,14 +194,14 @@ export class AmqpTransporter extends Transporters.AMQP {
   }
 
   private async dial(url: string): Promise<Link> {
-    // Moleculer's retry timer outlives broker.stop(): without this it would bring a stopped node back
+    // Moleculer's retry timer outlives broker.stop(): without this it would reconnect a stopped node
     if (this.left) throw disconnected();
     const clientProperties = { connection_name: this.nodeID };
     return (await connect(url, { ...this.opts.socketOptions, clientProperties })) as Link;
   }
 
   private async open(connection: Link): Promise<void> {
-    if (this.left) throw disconnected(); // stopped while it dialled: disconnect() saw no connection to close
+    if (this.left) throw disconnected(); // stopped while connecting: disconnect() saw no connection to close
     this.connection = connection;
     this.bindings = [];
     await claimQueues(connection, this);
@@ -210,31 +211,31 @@ export class AmqpTransporter extends Transporters.AMQP {
     channel.on("error", (err: Error) => this.logger.error(`AMQP channel: ${err.message}`)); // "close" follows
     channel.on("close", () => {
       this.down();
-      // a dying connection closes its channels first: let it finish before it is closed for their sake
+      // a closing connection closes its channels first: let it finish before closing it because of them
       if (!this.left) setImmediate(() => this.close(connection));
     });
     await channel.prefetch(this.opts.prefetch ?? 1);
     const again = ++this.connectionCount > 1;
-    if (again) await this.transit.makeSubscriptions(); // the first time afterConnect() does it
-    // stock's subscribe() does nothing, and tells nobody, if the channel has closed
+    if (again) await this.transit.makeSubscriptions(); // afterConnect() does it the first time
+    // Moleculer's subscribe() silently does nothing if the channel has closed
     if (this.channel !== channel) throw disconnected();
     await this.onConnected(again);
   }
 
-  /** @returns a promise that is rejected when the connection is closed, whoever closed it */
+  /** @returns a promise that is rejected when either side has closed the connection */
   private watch(connection: Link): Promise<never> {
     connection.on("error", (err: Error) => this.logger.error(`AMQP connection: ${err.message}`)); // "close" follows
     connection.on("blocked", (reason: string) => {
       this.blocked = true;
-      this.logger.warn(`RabbitMQ takes no messages, requests are refused: ${reason}.`);
-      // no node can reply before RabbitMQ has checked its memory again, and by then its callers have given up
+      this.logger.warn(`RabbitMQ accepts no messages, requests are refused: ${reason}.`);
+      // no node can respond before RabbitMQ has rechecked its memory, and by then the callers have timed out
       const nodeIDs = [...this.transit.pendingRequests.values()].map(({ nodeID }) => nodeID);
       for (const nodeID of new Set(nodeIDs)) this.transit.removePendingRequestByNodeID(nodeID);
     });
     connection.on("unblocked", () => {
       this.blocked = false;
-      this.logger.info("RabbitMQ takes messages again.");
-      void this.transit.discoverer.sendHeartbeat(); // the others may have missed some
+      this.logger.info("RabbitMQ accepts messages again.");
+      void this.transit.discoverer.sendHeartbeat(); // the other nodes may have missed some
     });
     return new Promise((_resolve, reject) => {
       connection.on("close", (reason: Error = new Error("closed by this node")) => {
@@ -252,33 +253,33 @@ export class AmqpTransporter extends Transporters.AMQP {
     const wasConnected = this.connected;
     this.channel = null;
     this.connected = false;
-    // Moleculer itself tells of a graceful end only
+    // Moleculer itself sends this event only after a graceful disconnect
     if (wasConnected && !this.left) void this.broker.broadcastLocal("$transporter.disconnected", { graceFul: false });
   }
 
   /**
-   * Who hears DISCONNECT rejects all that it waits for from this node, and through a queue of its own DISCONNECT
-   * overtakes the answers (31 of 480, when tried). A round trip to RabbitMQ gives those a start.
+   * A node that receives DISCONNECT rejects all its pending requests to this node. DISCONNECT has a separate queue and so may overtake
+   * responses (31 of 480 in a trial). A round trip to RabbitMQ gives the responses a head start.
    */
   private async letAnswersPass(channel: Channel): Promise<void> {
     this.left = true;
-    if (this.connection) this.cut(this.connection); // a dead one does not answer
+    if (this.connection) this.cut(this.connection); // a dead connection never responds
     await channel.prefetch(this.opts.prefetch ?? 1);
   }
 
   private close(connection: Link): void {
-    connection.close().catch(() => undefined); // refused if it is closed or closing, which is as good
+    connection.close().catch(() => undefined); // rejected if it is closed or closing already, which is fine
     this.cut(connection);
   }
 
-  /** Ends the socket of a connection whose peer doesn't confirm the close; amqplib would wait for ever. */
+  /** Destroys the socket of a connection whose peer doesn't confirm the close; amqplib would wait for ever. */
   private cut({ connection }: Link): void {
     const destroy = () => connection.stream.destroy(new Error("RabbitMQ did not confirm the close"));
     setTimeout(destroy, CLOSE_TIMEOUT_MS).unref();
   }
 }
 
-/** @param urls amqp:// or amqps://, of one cluster's brokers. Each node begins with any of them: its queues are where it is connected. */
+/** @param urls amqp:// or amqps://, of the brokers of one cluster. Each node starts with a random one: its queues are on the broker it uses. */
 export function amqpTransporter(...urls: string[]): AmqpTransporter {
   const first = Math.floor(Math.random() * urls.length);
   const options: AmqpOptions = {
@@ -292,7 +293,7 @@ export function amqpTransporter(...urls: string[]): AmqpTransporter {
   return transporter;
 }
 
-/** Two silent intervals end a connection. RabbitMQ's own default is 60 s; amqplib takes it from the URL only. */
+/** A connection is closed after two silent intervals. RabbitMQ's default is 60 s; amqplib takes the interval from the URL only. */
 function withHeartbeat(url: string): string {
   if (/[?&]heartbeat=/.test(url)) return url;
   return `${url}${url.includes("?") ? "&" : "?"}heartbeat=${HEARTBEAT_S}`;

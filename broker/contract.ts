@@ -18,19 +18,19 @@ import { currentRequestId, remainingMs, withRequestId } from "./request";
 
 export interface Meta {
   user?: Caller;
-  /** The client's, where the user is an admin: for the audit log. */
+  /** The client's address if the user is an admin, for the audit log. */
   address?: string;
-  /** The call comes from a console or a script on a node of our own, in nobody's name. A gateway never sets this. */
+  /** The call comes from a console or script on one of the shop's own nodes, not from a user. A gateway never sets this. */
   system?: true;
 }
 
-/** Options of a call that the shop itself makes, for actions that are for admins. New ones each time: Moleculer writes into a call's meta. */
+/** Call options with which the shop itself may call actions for admins. A new object each time, since Moleculer modifies a call's meta. */
 export const asSystem = (): { meta: Meta } => ({ meta: { system: true } });
 
-/** The context of an action or event whose params have passed its contract. */
+/** The context of an action or event whose params have been validated by its contract. */
 export type ContractContext<P extends TSchema> = Context<Static<P>, Meta>;
 
-/** A schema whose handlers have a `this` of their service's own shape. */
+/** A service schema whose handlers have the service's own type as `this`. */
 export type SchemaFor<This> = ServiceSchema<
   ServiceSettingSchema & Record<string, unknown>,
   Record<string, unknown>,
@@ -38,15 +38,15 @@ export type SchemaFor<This> = ServiceSchema<
   This
 >;
 
-/** Options that Moleculer honours but does not declare. */
+/** Options that Moleculer supports but does not declare. */
 type Options = Pick<ActionSchema, "bulkhead">;
 
-/** For work that waits in a fair queue: in a bulkhead, first come, first served, one client could hold every place before it. */
+/** For work with a fair queue: a bulkhead in front of it is first come, first served, and one client could hold all its places. */
 export const FAIR: Options = { bulkhead: { enabled: false } };
 
 /**
- * Makes a Moleculer action of its contract, under the contract's name, whatever its key in `actions`. It can be called by other nodes and in the REPL; whether the world can
- * reach it is said by the gateway's routes alone.
+ * Makes a Moleculer action from its contract, under the contract's name, whatever its key in `actions`. Other nodes and the REPL can call it;
+ * only the gateway's routes make it available to clients.
  */
 export function implement<C extends ActionContract, This>(
   contract: C,
@@ -60,16 +60,16 @@ export function implement<C extends ActionContract, This>(
     params: contract.params,
     result: contract.result,
     timeout: contract.timeout,
-    // For callers that name no number of retries, the REPL and other nodes among them.
+    // For callers that set no number of retries, such as the REPL and other nodes.
     retryPolicy: { enabled: true, retries: contract.repeatable ? 1 : 0 },
     handler,
   };
-  return schema as ActionSchema<This>; // TypeBox' types are interfaces, Moleculer's ask for index signatures
+  return schema as ActionSchema<This>; // TypeBox' types are interfaces, Moleculer's require index signatures
 }
 
 /**
- * Answers many items that travelled together, each by itself: with its result, or with the error that it would have met alone.
- * @param work gets each item with its own request's id in place, where it has one
+ * Handles the items of a batched call individually: each gets its result, or the error that it would have got in a call of its own.
+ * @param work is called for each item, as part of the item's own request if it has a `request_id`
  */
 export function answerEach<Item extends object, R>(
   service: Service,
@@ -88,7 +88,7 @@ export function answerEach<Item extends object, R>(
   );
 }
 
-/** Makes a Moleculer event handler of its contract. */
+/** Makes a Moleculer event handler from its contract. */
 export function subscribe<P extends TSchema, This>(
   contract: EventContract<P>,
   handler: (this: This, ctx: ContractContext<P>) => Promise<void>,
@@ -97,13 +97,13 @@ export function subscribe<P extends TSchema, This>(
   return { ...options, params: contract.params, handler }; // as above
 }
 
-/** A call with less time than this would be given up before its response, and count as a failure of its node. */
+/** A call with less time than this would time out before its response, and count as a failure of its node. */
 const MIN_CALL_MS = 50;
 
 /**
- * Calls an action by its contract, from inside a request or from a broker. The id of the current request travels with it,
- * and what is left of its time, where that is less than the contract allows.
- * @throws SERVICE_UNAVAILABLE where next to no time is left: the call is not made
+ * Calls an action by its contract, from inside a request or from a broker. The call carries the id of the current request. Its time-out is
+ * the contract's, or what is left until the request's deadline if that is less.
+ * @throws SERVICE_UNAVAILABLE without making the call if almost no time is left
  */
 export function call<C extends ActionContract>(
   from: Context<unknown, object> | ServiceBroker,
@@ -111,7 +111,7 @@ export function call<C extends ActionContract>(
   params: Params<C>,
   options: CallingOptions = {},
 ): Promise<Result<C>> {
-  const requestID = currentRequestId(); // a broker, unlike a context, does not know for whom it works
+  const requestID = currentRequestId(); // a broker, unlike a context, does not know the current request
   const timeout = Math.min(contract.timeout, Math.floor(remainingMs()));
   if (timeout < MIN_CALL_MS) return Promise.reject(tooLate());
   return from.call<Result<C>, Params<C>>(contract.name, params, {
@@ -125,27 +125,27 @@ export function emit<P extends TSchema>(broker: ServiceBroker, contract: EventCo
   return broker.emit(contract.name, payload);
 }
 
-/** Tells every node that listens now, and waits for nothing: for news whose loss is harmless. */
+/** Sends an event to every node that listens now, without waiting: for notifications whose loss is harmless. */
 export function broadcast<P extends TSchema>(broker: ServiceBroker, contract: EventContract<P>, payload: Static<P>): void {
   if (canDeliver(broker, contract.name)) void broker.broadcast(contract.name, payload); // never rejects
 }
 
-/** The caller of an action that needs one. A user id without a role, as typed in the REPL, is a `user`. */
+/** The caller of an action that needs one. A user id without a role, as typed in the REPL, has the role `user`. @throws UNAUTHENTICATED */
 export function callerOf(ctx: Context<unknown, Meta>): Caller {
   const user = ctx.meta.user;
   const id = user ? parseId(user.id) : undefined;
-  if (!user || id === undefined) throw problem("UNAUTHENTICATED", "this needs a user");
+  if (!user || id === undefined) throw problem("UNAUTHENTICATED", "this requires a user");
   return { id, role: user.role === "admin" ? "admin" : "user", ...(user.session !== undefined && { session: user.session }) };
 }
 
-/** Who does what only admins may: one of them, from an address, or the shop itself (`system`). */
+/** Who performs an action for admins: an admin and their address, or the shop itself (`system`). */
 export interface Admin {
   actor: string;
   address?: string;
 }
 
 /**
- * The admin who calls. Actions that are for admins ask for it, whatever the route in front of them has checked.
+ * The admin who calls. Actions for admins check this themselves, whatever the gateway's route has checked.
  * @throws UNAUTHENTICATED, FORBIDDEN
  */
 export function adminOf(ctx: Context<unknown, Meta>, refusal = "this is for admins"): Admin {

@@ -1,6 +1,6 @@
 import type { Middleware, Service } from "moleculer";
 
-/** A service that has work from outside to finish before any other of its node may stop. */
+/** A service that must finish its clients' requests before any other service of its node stops. */
 interface Drainable extends Service {
   drain(): Promise<void>;
 }

@@ -3,8 +3,8 @@ import type { FailedItem } from "../contracts/contract";
 import { ERRORS, isErrorCode, type ErrorCode, type FieldError } from "../contracts/errors";
 
 /**
- * An expected refusal: a stable code, and a sentence for a person that may be shown to anyone.
- * Between nodes it becomes a plain Error with the same `type`, `code` and `data`: match `type`, never `instanceof`.
+ * An expected refusal: a stable code, and a readable sentence that may be shown to anyone.
+ * Between nodes it becomes a plain Error with the same `type`, `code` and `data`: match by `type`, never by `instanceof`.
  */
 export class Problem extends Errors.MoleculerError {
   constructor(code: ErrorCode, detail: string, { cause, ...data }: ProblemOptions = {}) {
@@ -14,7 +14,7 @@ export class Problem extends Errors.MoleculerError {
   }
 }
 
-/** Why something could not be connected to: where a name has several addresses Node's error has no message. */
+/** Why a connection failed: if a host name has several addresses, Node's error has no message. */
 export function reasonOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   return error.message || ("code" in error ? String(error.code) : error.name);
@@ -22,30 +22,30 @@ export function reasonOf(error: unknown): string {
 
 interface ProblemOptions {
   errors?: FieldError[];
-  /** seconds */
+  /** Seconds. */
   retryAfter?: number;
-  /** the content codings that would have been taken */
+  /** The content codings that are supported. */
   acceptEncoding?: string;
-  /** for the log */
+  /** For the log. */
   cause?: unknown;
 }
 
 export const problem = (code: ErrorCode, detail: string, options?: ProblemOptions): Problem => new Problem(code, detail, options);
 
-/** For work whose time was over, or whose client had gone, before it was its turn. */
-export const tooLate = (): Problem => problem("SERVICE_UNAVAILABLE", "this waited for too long");
+/** For work whose deadline passed, or whose client disconnected, before its turn. */
+export const tooLate = (): Problem => problem("SERVICE_UNAVAILABLE", "the request waited too long");
 
-/** A 422 for one field, for rules that no schema can say. */
+/** A 422 for one field, for rules that no schema can express. */
 export const invalid = (field: string, message: string): Problem =>
   problem("VALIDATION_ERROR", `${field} ${message}`, { errors: [{ field, message }] });
 
-/** The `type` of an error that came from anywhere, another node too. */
+/** The `type` of an error, which may come from another node. */
 export function errorType(error: unknown): string | undefined {
   if (!(error instanceof Error) || !("type" in error)) return undefined;
   return typeof error.type === "string" ? error.type : undefined;
 }
 
-/** What Moleculer itself says when a call could not be made or answered in time. */
+/** Moleculer's own error types for a call that could not be made, or got no response in time. */
 const UNREACHABLE = new Set([
   "SERVICE_NOT_FOUND",
   "SERVICE_NOT_AVAILABLE",
@@ -57,8 +57,8 @@ const UNREACHABLE = new Set([
 ]);
 
 /**
- * The code that a client is told for an error from anywhere in the system. What is neither a refusal of ours nor a
- * service that is away is our fault: INTERNAL_ERROR.
+ * The code that a client gets for an error from anywhere in the system. An error that is neither one of our refusals nor an
+ * unavailable service is a bug: INTERNAL_ERROR.
  */
 export function errorCode(error: unknown): ErrorCode {
   const type = errorType(error);
@@ -68,7 +68,7 @@ export function errorCode(error: unknown): ErrorCode {
 
 export const isUnreachable = (error: unknown): boolean => errorCode(error) === "SERVICE_UNAVAILABLE";
 
-/** The error of one item of many, as it travels. The message of what is no refusal of ours is for nobody outside. */
+/** The error of one item of a batched call, serialized. Only the messages of our own refusals may be shown to clients. */
 export function failedItem(error: unknown): FailedItem {
   const code = errorCode(error);
   const isOurs = isErrorCode(errorType(error)) && error instanceof Error;

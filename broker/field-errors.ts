@@ -2,31 +2,31 @@ import type { ErrorObject, ValidateFunction } from "ajv";
 import type { TArray, TObject, TSchema } from "@sinclair/typebox";
 import type { FieldError } from "../contracts/errors";
 
-/** Most errors that are listed for one value. Whoever sends more of them needs no complete list. */
+/** Most errors that are listed for one value. A sender with more errors needs no complete list. */
 export const MAX_ERRORS = 20;
-/** Most characters of a field's name that are repeated to whoever sent it. */
+/** Most characters of a field's name that a response repeats. */
 const MAX_NAME_LENGTH = 100;
 
 const NO_ID = "must be a UUID";
 const FORMATS: Record<string, string> = {
   "idn-email": "must be an e-mail address",
-  password: "must have at most 72 bytes, no NUL and no half a character",
-  text: "must not contain control characters other than tab and line feed, or half a character",
+  password: "must have at most 72 bytes, no NUL and no lone surrogate",
+  text: "must not contain control characters other than tab and line feed, or lone surrogates",
   money: "must have at most two decimals",
   uuid: NO_ID,
-  "date-time": "must be a date and time of RFC 3339",
+  "date-time": "must be an RFC 3339 date and time",
 };
 
-/** What Ajv says of one value, as a sentence without its subject. */
+/** Ajv's error about one value, as a sentence without its subject. */
 export function describe(error: ErrorObject): string {
   if (error.keyword === "additionalProperties") return "is not a known field";
   if (error.keyword === "required") return "is required";
   if (error.keyword === "pattern") return "has characters or a form that are not allowed";
-  if (error.keyword === "format") return FORMATS[String(error.params["format"])] ?? "has a wrong form";
+  if (error.keyword === "format") return FORMATS[String(error.params["format"])] ?? "has an invalid format";
   return error.message ?? "is not valid";
 }
 
-/** The field that an error of Ajv is about: `/items/0/quantity` (RFC 6901) as `items[0].quantity`. */
+/** The field that an Ajv error is about: `/items/0/quantity` (RFC 6901) as `items[0].quantity`. */
 export function fieldOf(error: ErrorObject, parent = ""): string {
   const extra: unknown = error.params["additionalProperty"] ?? error.params["missingProperty"];
   const path = error.instancePath.split("/").slice(1);
@@ -37,8 +37,8 @@ export function fieldOf(error: ErrorObject, parent = ""): string {
 const within = (parent: string, name: string): string => (parent === "" ? name : `${parent}.${name}`);
 
 /**
- * Lists what is wrong with a value that broke its contract: at most one error per field, at most MAX_ERRORS in all. Ajv can either
- * stop at the first error or list every one, which for 34,000 invalid items takes longer than anything else a request can cause.
+ * Lists the errors of a value that breaks its contract: at most one per field, at most MAX_ERRORS in all. Ajv can either stop at the
+ * first error or list every one, which for 34,000 invalid items takes longer than anything else a request can cause.
  * @param compile compiles a schema to stop at its first error
  */
 export function listErrors(schema: TSchema, value: unknown, compile: (schema: TSchema) => ValidateFunction): FieldError[] {
@@ -55,7 +55,7 @@ export function listErrors(schema: TSchema, value: unknown, compile: (schema: TS
     else if (isArraySchema(part) && Array.isArray(given) && hasAllowedSize(part, given)) visitItems(part, given, field);
     else visitWhole(part, given, field);
   };
-  /** In Ajv's order: missing fields, unknown ones, and then what the others hold. */
+  /** In Ajv's order: missing fields, unknown fields, and then the values of the others. */
   const visitObject = ({ properties, required = [], additionalProperties }: TObject, given: Fields, field: string): void => {
     for (const name of required) if (valueOf(given, name) === undefined) add(within(field, name), "is required");
     if (additionalProperties === false)
@@ -71,29 +71,29 @@ export function listErrors(schema: TSchema, value: unknown, compile: (schema: TS
   const visitItems = ({ items }: TArray, given: readonly unknown[], field: string): void => {
     for (let i = 0; i < given.length && !isFull(); i++) visit(items, given[i], `${field}[${i}]`);
   };
-  /** What has no parts, or not even the type or the size that it needs. Of a union, what breaks its first branch comes first. */
+  /** For a value without parts, or of a wrong type or size. For a union, the errors of its first branch come first. */
   const visitWhole = (part: TSchema, given: unknown, field: string): void => {
     const validate = compile(part);
     if (validate(given)) return;
-    const isId = part["format"] === "uuid"; // then a number too is told that it is none, rather than that it is no string
+    const isId = part["format"] === "uuid"; // so that a number, too, gets "must be a UUID" instead of "must be string"
     for (const error of validate.errors ?? []) add(fieldOf(error, field), isId ? NO_ID : describe(error));
   };
 
   visit(schema, value, "");
-  if (messages.size === 0) visitWhole(schema, value, ""); // broken by a keyword that is not looked at above
+  if (messages.size === 0) visitWhole(schema, value, ""); // broken by a keyword that is not checked above
   return [...messages].map(([field, message]) => ({ field, message }));
 }
 
 type Fields = Readonly<Record<string, unknown>>;
 const isObject = (value: unknown): value is Fields => typeof value === "object" && value !== null && !Array.isArray(value);
-/** Not what it inherits: every object has a `constructor`. */
+/** Ignores inherited properties: every object has a `constructor`. */
 const valueOf = (given: Fields, name: string): unknown => (Object.hasOwn(given, name) ? given[name] : undefined);
 
-// By their words, not by TypeBox's symbols: those are lost where Moleculer copies a schema.
+// By their keywords, not by TypeBox's symbols, which are lost when Moleculer copies a schema.
 const isObjectSchema = (schema: TSchema): schema is TObject => schema["type"] === "object" && isObject(schema["properties"]);
 const isArraySchema = (schema: TSchema): schema is TArray => schema["type"] === "array" && isObject(schema["items"]);
 
-/** Sizes come first: what is too long is refused without a look at what it holds. */
+/** Sizes are checked first: an array that is too long is refused without looking at its items. */
 const hasAllowedSize = ({ minItems = 0, maxItems = Infinity }: TArray, { length }: readonly unknown[]): boolean =>
   length >= minItems && length <= maxItems;
 

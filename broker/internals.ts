@@ -1,6 +1,6 @@
 import type { Middleware, Service, ServiceSchema } from "moleculer";
 
-/** A list of what may be asked, so that an action which a later Moleculer adds is off as well. */
+/** An allow-list, so that actions added by a later Moleculer are disabled as well. */
 const nodeService = (): ServiceSchema => ({
   name: "$node",
   actions: {
@@ -15,9 +15,9 @@ const nodeService = (): ServiceSchema => ({
 });
 
 /**
- * Replaces Moleculer's own `$node` service, which any node can call: `$node.options` returns the broker's options with the
- * transporter's URL, `$node.services` every service's settings, `$node.health` the command line. The REPL's commands
- * (`nodes`, `services`, `actions`, `events`) read the registry and need none of them. To be used with `internalServices: false`.
+ * Replaces Moleculer's own `$node` service, which any node can call and which exposes secrets: `$node.options` returns the broker's options
+ * with the transporter's URL, `$node.services` every service's settings, `$node.health` the command line. The REPL's commands (`nodes`,
+ * `services`, `actions`, `events`) read the registry and need none of these. To be used with `internalServices: false`.
  */
 export const ownInternals: Middleware = {
   name: "OwnInternals",

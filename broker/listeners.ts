@@ -1,32 +1,32 @@
 import type { Context, ServiceBroker } from "moleculer";
 import { AmqpTransporter } from "./amqp.transporter";
 
-/** Whether this node has its connection to the others; always, where there are none. */
+/** Whether this node is connected to the other nodes; always true without a transporter. */
 export function isConnected(broker: ServiceBroker): boolean {
   return !broker.transit || broker.transit.tx.connected;
 }
 
-/** Whether RabbitMQ takes no messages, since it lacks memory or disk space. */
+/** Whether RabbitMQ accepts no messages, for lack of memory or disk space. */
 export function isBlocked({ transit }: ServiceBroker): boolean {
   return transit?.tx instanceof AmqpTransporter && transit.tx.isBlocked;
 }
 
-/** Whether this node can reach others now; always, where there are none. */
+/** Whether this node can reach the other nodes now; always true without a transporter. */
 export const canReachOthers = (broker: ServiceBroker): boolean => isConnected(broker) && !isBlocked(broker);
 
-/** Whether somebody who can be reached now listens to an event. */
+/** Whether an event has a listener that can be reached now. */
 export function canDeliver(broker: ServiceBroker, event: string): boolean {
   const listeners = broker.registry.events.getAllEndpoints(event);
   return listeners.some((listener) => listener.local || canReachOthers(broker));
 }
 
-/** Whether any node that can be reached hosts an action. Calling one that none hosts makes Moleculer log a warning. */
+/** Whether any available node hosts an action. Calling an action that none hosts makes Moleculer log a warning. */
 export const isHosted = ({ registry }: ServiceBroker, action: string): boolean =>
   registry.actions.list({ onlyAvailable: true }).some(({ name }) => name === action);
 
-/** Whether the node that has called an action is still there, and can be told the result. */
+/** Whether the node that called an action is still available to receive the result. */
 export function isCallerThere({ broker, nodeID }: Context<unknown, object>): boolean {
   if (nodeID === null || nodeID === broker.nodeID) return true;
-  const node = broker.registry.nodes.get(nodeID) as { available: boolean } | undefined; // declared as if it were always there
+  const node = broker.registry.nodes.get(nodeID) as { available: boolean } | undefined; // declared as if it always existed
   return node?.available ?? false;
 }

@@ -5,7 +5,7 @@ import { currentRequestId, withRequestId } from "./request";
 
 const logged = new WeakSet<Error>();
 
-/** Logs an error once, with its cause and request id, unless it is an expected refusal that has no cause to tell. */
+/** Logs an error once, with its cause and request id, unless it is an expected refusal without a cause. */
 export function logFailure(log: Service["logger"], what: string, error: unknown, requestId: string | undefined, expected = true): void {
   if (!(error instanceof Error) || logged.has(error)) return;
   const isOurFault = errorCode(error) === "INTERNAL_ERROR";
@@ -17,8 +17,8 @@ export function logFailure(log: Service["logger"], what: string, error: unknown,
 }
 
 /**
- * The broker's error handler. Logs what is no expected refusal once, where it arose, with its cause and request id.
- * A failed event is logged and done with: nobody waits for it, and its sender asks again.
+ * The broker's error handler. Logs every error that is not an expected refusal once, on the node where it occurred, with its cause and
+ * request id. A failed event handler is only logged: there is no caller to fail, and the event is republished.
  */
 export const logUnexpected: NonNullable<BrokerOptions["errorHandler"]> = function (error, info) {
   const elsewhere = "nodeID" in error && error.nodeID !== this.nodeID;
@@ -31,7 +31,7 @@ export const logUnexpected: NonNullable<BrokerOptions["errorHandler"]> = functio
   if (!isEvent) throw error;
 };
 
-/** An error as its stack, code and causes; its other fields may hold what was submitted. */
+/** An error as its stack, code and causes; its other fields may contain submitted values. */
 function printError(error: Error, depth = 0): string {
   const code = "code" in error && (typeof error.code === "string" || typeof error.code === "number") ? ` [${error.code}]` : "";
   const cause = "original" in error ? error.original : error.cause;
@@ -51,7 +51,7 @@ interface Bindings {
 
 /**
  * `short` for people, `json` (one object per line) for machines.
- * @param withNode short lines name their node: for several nodes, whose logs are read together
+ * @param withNode whether short lines name their node, for several nodes whose logs are read together
  */
 export function logger(level: string, format: "short" | "json", withNode = false): LoggerConfig {
   const json = (type: string, args: unknown[], { nodeID, mod }: Bindings) => [

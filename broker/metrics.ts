@@ -3,7 +3,7 @@ import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from "prom
 import { errorCode } from "./errors";
 import { isBlocked, isConnected } from "./listeners";
 
-/** A number that is not kept, but looked up when the page is asked for. */
+/** A value that is not recorded, but read when the metrics are scraped. */
 export interface Reading {
   name: string;
   help: string;
@@ -13,12 +13,12 @@ export interface Reading {
 
 type Ask = () => readonly Reading[] | Promise<readonly Reading[]>;
 
-/** Seconds; a client has its answer within five. */
+/** Seconds; a client gets its response within five. */
 const BUCKETS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5];
-/** Milliseconds that one who is asked for readings may take. */
+/** Milliseconds that a source of readings may take. */
 const ASK_TIMEOUT = 1_000;
 
-/** The numbers of one node, in Prometheus' text format. Labels take their values from the code alone, so that memory has a bound. */
+/** The metrics of one node, in Prometheus' text format. Label values come from the code only, so that memory is bounded. */
 export class Metrics {
   static readonly CONTENT_TYPE = Registry.PROMETHEUS_CONTENT_TYPE;
   private readonly counted = new Registry();
@@ -28,9 +28,9 @@ export class Metrics {
     collectDefaultMetrics({ register: this.counted });
   }
 
-  /** How many and how long, in seconds. */
+  /** A histogram of durations in seconds. */
   durations(name: string, help: string, labelNames: string[]): Histogram {
-    this.counted.removeSingleMetric(name); // of a service that `npm run dev` has loaded anew
+    this.counted.removeSingleMetric(name); // of a service that `npm run dev` has reloaded
     return new Histogram({ name, help, labelNames, buckets: BUCKETS, registers: [this.counted] });
   }
 
@@ -39,12 +39,12 @@ export class Metrics {
     return new Counter({ name, help, registers: [this.counted] });
   }
 
-  /** Has `ask` asked whenever the page is; in place of the one whom `who` named before. */
+  /** Calls `ask` for readings at each scrape. Replaces an earlier source with the same name `who`. */
   ask(who: string, ask: Ask): void {
     this.asked.set(who, ask);
   }
 
-  /** What can't be told in time is left out. */
+  /** The text of a scrape. Readings that take too long or fail are left out. */
   async page(): Promise<string> {
     const now = new Registry();
     const gauges = new Map<string, Gauge>();
@@ -64,7 +64,7 @@ async function inTime(ask: Ask): Promise<readonly Reading[]> {
   try {
     return await Promise.race([Promise.resolve().then(ask), late]);
   } catch {
-    return []; // a database that is away is told of by /health and in the log
+    return []; // /health and the log report an unavailable database
   } finally {
     clearTimeout(timer);
   }
@@ -72,33 +72,33 @@ async function inTime(ask: Ask): Promise<readonly Reading[]> {
 
 const nodes = new WeakMap<ServiceBroker, Metrics>();
 
-/** The metrics of this node; undefined where nobody can ask for them, and then nothing is counted. */
+/** The metrics of this node; undefined if they are not served, and then nothing is counted. */
 export const metricsOf = (broker: ServiceBroker): Metrics | undefined => nodes.get(broker);
 
-/** From here on this node's metrics are collected. To be called before its services are made, since their actions are counted. */
+/** Starts to collect this node's metrics. To be called before its services are created, since their actions are counted. */
 export function collectMetrics(broker: ServiceBroker): Metrics {
   const metrics = new Metrics();
   nodes.set(broker, metrics);
-  // The outermost: it sees what the caller will, refusals of the validator and of a full queue too.
+  // The outermost middleware: it sees what the caller gets, including refusals of the validator and of a full queue.
   broker.middlewares.add(countCalls(metrics));
   metrics.ask("transporter", () => [
     {
       name: "shop_transporter_connected",
-      help: "Whether this node is connected to the others: 1 or 0; 1 where there are none",
+      help: "Whether this node is connected to the others: 1 or 0; always 1 without a transporter",
       value: isConnected(broker) ? 1 : 0,
     },
     {
       name: "shop_transporter_blocked",
-      help: "Whether RabbitMQ takes no messages, for lack of memory or disk space: 1 or 0",
+      help: "Whether RabbitMQ accepts no messages, for lack of memory or disk space: 1 or 0",
       value: isBlocked(broker) ? 1 : 0,
     },
   ]);
   return metrics;
 }
 
-/** Actions that have a contract: the gateway's own stands for its HTTP requests, which it counts itself. */
+/** Counts actions that have a contract, not the gateway's own, which stands for the HTTP requests that it counts itself. */
 function countCalls(metrics: Metrics): Middleware {
-  const durations = metrics.durations("shop_action_duration_seconds", "Calls of this node's actions: a batch is one call", [
+  const durations = metrics.durations("shop_action_duration_seconds", "Calls of this node's actions; a batch counts as one call", [
     "action",
     "result",
   ]);

@@ -5,8 +5,8 @@ import { canReachOthers } from "./listeners";
 import { collectMetrics, Metrics } from "./metrics";
 
 /**
- * `/live`, `/ready` and `/metrics` of this one node, for container health checks and Prometheus; on a port of its own, which
- * nothing publishes. Ready is a node that is started, reaches the others and is not about to stop. To be called before services are made.
+ * Serves `/live`, `/ready` and `/metrics` of this node, for container health checks and Prometheus, on a separate port that is not
+ * published. A node is ready if it has started, can reach the others and is not stopping. To be called before services are created.
  */
 export async function serveOps(broker: ServiceBroker, port: number, host: string): Promise<Server> {
   const metrics = collectMetrics(broker);
@@ -17,7 +17,7 @@ export async function serveOps(broker: ServiceBroker, port: number, host: string
     if (req.url === "/metrics") {
       metrics.page().then(
         (page) => answer(200, Metrics.CONTENT_TYPE, page),
-        () => answer(500, "text/plain", "the metrics can't be told\n"),
+        () => answer(500, "text/plain", "the metrics are unavailable\n"),
       );
       return;
     }

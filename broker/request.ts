@@ -2,11 +2,11 @@ import { AsyncLocalStorage } from "node:async_hooks";
 import { Errors, type CallingOptions, type Context, type Middleware, type ServiceBroker } from "moleculer";
 import { tooLate } from "./errors";
 
-/** What the running code works for. */
+/** The request that the running code serves. */
 export interface Request {
-  /** Carried from node to node in the context. */
+  /** Passed from node to node in the context. */
   readonly id: string | undefined;
-  /** When nobody waits for its response any more, by `performance.now()`; Infinity where nobody said. */
+  /** When its response is no longer needed, by `performance.now()`; Infinity if there is no deadline. */
   readonly deadline: number;
 }
 
@@ -15,23 +15,23 @@ const current = new AsyncLocalStorage<Request>();
 export const currentRequestId = (): string | undefined => current.getStore()?.id;
 export const currentDeadline = (): number => current.getStore()?.deadline ?? Infinity;
 
-/** Milliseconds that are left of the current request; may be negative. */
+/** Milliseconds until the deadline of the current request; may be negative. */
 export const remainingMs = (): number => currentDeadline() - performance.now();
 
-/** The deadline may change while it runs. */
+/** Runs `work` as part of a request, whose deadline may change meanwhile. */
 export const asRequest = <T>(request: Request, work: () => T): T => current.run(request, work);
 export const withRequest = <T>(id: string | undefined, deadline: number, work: () => T): T => asRequest({ id, deadline }, work);
 
-/** As part of the current request, but to the end, however late: what must not be left half done. */
+/** Runs work as part of the current request, but without its deadline: for work that must not be left half done. */
 export const regardless = <T>(work: () => T): T => withRequest(currentRequestId(), Infinity, work);
 
-/** As part of the current request, under another id where one is given. */
+/** Runs work as part of the current request, under another id if one is given. */
 export const withRequestId = <T>(id: string | null | undefined, work: () => T): T =>
   id ? withRequest(id, currentDeadline(), work) : work();
 
 /**
- * Gives every action and event its request: the id for the log, and the deadline, which travels as the milliseconds that
- * are left. An action that waited in its node until its time was over is not started: its caller has given up.
+ * Gives every action and event its request: the id for the log, and the deadline, which is sent as the milliseconds that are left. An action
+ * whose deadline passed while it was queued in its node is not started: its caller has timed out.
  */
 export const requests: Middleware = {
   name: "Requests",
@@ -46,14 +46,14 @@ export const requests: Middleware = {
     function (ctx) {
       return forgotten(ctx as Context, next.call(this, ctx) as Promise<unknown>);
     },
-  // Whoever emitted it does not wait for what its listeners do, be they in the same process.
+  // An event has no deadline: its emitter does not need the result, even if the listeners are in the same process.
   localEvent: (next) => (ctx) => withRequest(ctx.requestID ?? undefined, Infinity, () => next(ctx)),
   call: inTime as unknown as NonNullable<Middleware["call"]>, // declared as if it returned no function
 };
 
 /**
- * Moleculer gives up a call that has timed out, but keeps waiting for its response, which never comes where RabbitMQ has dropped the request: the call
- * would be kept for as long as its node is there, and a node that stops would wait for it. Moleculer's own timer is the first of the two.
+ * Moleculer rejects a call that has timed out, but keeps it as pending. If RabbitMQ has dropped the request, no response ever arrives: the
+ * call would stay pending as long as its node is available, and a stopping node would wait for it. Moleculer's own timer fires first.
  */
 function forgotten({ id, nodeID, action, broker, options: { timeout } }: Context, response: Promise<unknown>): Promise<unknown> {
   if (!timeout) return response;
@@ -68,7 +68,7 @@ function forgotten({ id, nodeID, action, broker, options: { timeout } }: Context
   });
 }
 
-/** Moleculer's retry of a call brings the context of the first attempt, with all of its time-out: what is left counts. */
+/** Moleculer retries a call with the context of the first attempt and its full time-out; this reduces it to the time that is left. */
 function inTime(next: ServiceBroker["call"]) {
   return (action: string, params: unknown, options?: CallingOptions & { ctx?: Context }): Promise<unknown> => {
     const again = options?.ctx;
@@ -81,7 +81,7 @@ function inTime(next: ServiceBroker["call"]) {
   };
 }
 
-/** Moleculer notes when a call arrived, before it waits in the bulkhead, and how long it may take from then on. */
+/** Moleculer records when a call arrived, before it waits in the bulkhead, and its time-out from then on. */
 function deadlineOf({ options: { timeout }, startHrTime }: Pick<Context, "options" | "startHrTime">): number {
   if (!timeout || timeout <= 0 || !startHrTime) return Infinity;
   const [seconds, nanoseconds] = process.hrtime(startHrTime);

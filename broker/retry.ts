@@ -3,16 +3,16 @@ import { isBlocked } from "./listeners";
 
 const TIMEOUT_STATUS = 504;
 
-/** The node that did not reply. A time-out has been made on this side: its `data` are Moleculer's own. */
+/** The node that did not respond. A time-out error is created on the caller's side, so its `data` are Moleculer's own. */
 function silentNode({ data }: Errors.MoleculerError): string | undefined {
   const from: unknown = data;
   return typeof from === "object" && from !== null && "nodeID" in from && typeof from.nodeID === "string" ? from.nodeID : undefined;
 }
 
 /**
- * Only what a contract calls repeatable is retried, and only when the call did not reach its service or the reply did not reach us.
- * A call that timed out is retried only where its node was lost meanwhile: one that is merely slow would have the same work
- * twice, at a time when it has too much already. Nothing is retried while RabbitMQ takes no messages: that lasts for longer than a call.
+ * Retries only calls whose contract is repeatable, and only if the request did not reach its service or the response did not reach the
+ * caller. A call that timed out is retried only if its node was lost meanwhile: a node that is merely slow would get the same work twice
+ * while it is overloaded. Nothing is retried while RabbitMQ accepts no messages, since that lasts longer than a call.
  */
 export function retries(): { retryPolicy: NonNullable<BrokerOptions["retryPolicy"]>; middleware: Middleware } {
   let broker: ServiceBroker | undefined;
@@ -21,7 +21,7 @@ export function retries(): { retryPolicy: NonNullable<BrokerOptions["retryPolicy
     nodeID !== undefined && broker !== undefined && !broker.registry.getNodeList({ onlyAvailable: true }).some(({ id }) => id === nodeID);
   return {
     retryPolicy: {
-      enabled: false, // each action says for itself
+      enabled: false, // each action has its own policy
       retries: 0,
       delay: 50,
       maxDelay: 500,

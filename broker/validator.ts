@@ -9,16 +9,16 @@ import { describe, fieldOf, listErrors } from "./field-errors";
 const UTF8_LIMIT_OF_BCRYPT = 72;
 const EMAIL = /^[^\s@\p{C}"(),:;<>[\\\]]{1,64}@(?:[\p{L}\p{N}](?:[\p{L}\p{N}\p{M}-]{0,61}[\p{L}\p{N}\p{M}])?\.)+[\p{L}\p{N}\p{M}-]{2,63}$/u;
 
-/** C0, DEL and C1, but for tab and line feed. A control character takes six bytes as JSON, and terminals and logs obey it. */
+/** C0, DEL and C1, except tab and line feed. A control character takes six bytes as JSON, and terminals interpret it. */
 const CONTROL = /[\0-\x08\x0b-\x1f\x7f-\x9f]/;
 
-/** Our formats, and the keyword that brings ids to lower case where they stand. */
+/** Adds our formats, and the keyword that converts ids to lower case in place. */
 function extended(ajv: Ajv): Ajv {
   addFormats(ajv, ["date-time"]);
   ajv.addFormat("idn-email", EMAIL);
-  // A lone surrogate is no character: it would be stored as another one.
+  // A lone surrogate is not a character and would be stored as another one.
   ajv.addFormat("text", (text) => !CONTROL.test(text) && text.isWellFormed());
-  // NUL ends a C string: what stands behind it would not count in other implementations of bcrypt.
+  // NUL ends a C string: other implementations of bcrypt would ignore what follows it.
   ajv.addFormat("password", (text) => Buffer.byteLength(text) <= UTF8_LIMIT_OF_BCRYPT && !text.includes("\0") && text.isWellFormed());
   // multipleOf 0.01 fails on binary fractions such as 1299.99, and a tolerance would let a third decimal pass.
   ajv.addFormat("money", { type: "number", validate: (amount: number) => Math.round(amount * 100) / 100 === amount });
@@ -30,30 +30,30 @@ function extended(ajv: Ajv): Ajv {
     modifying: true,
     code({ gen, data, it: { parentData, parentDataProperty } }) {
       const lower = gen.const("lower", _`${data}.toLowerCase()`);
-      // Nearly all are in lower case, and what is checked may be read-only.
+      // Write only if needed: nearly all ids are in lower case already, and the value may be read-only.
       gen.if(_`${lower} !== ${data} && ${parentData} !== undefined`, () => gen.code(_`${parentData}[${parentDataProperty}] = ${lower}`));
     },
   });
   return ajv;
 }
 
-// Both stop at the first error: a list of every one would cost whoever is asked more than it cost whoever sent it. With `verbose` a
-// submitted value would get into an error.
+// Both stop at the first error: a complete list would cost the receiver more than it cost the sender. `verbose` is off, since it would put
+// submitted values into errors.
 const exact = extended(new Ajv({ coerceTypes: false, strict: true, allowUnionTypes: true, useDefaults: false }));
-/** Query parameters are strings: here, and only here, "20" counts as 20. */
+/** Query parameters are strings: here, and only here, "20" is accepted as 20. */
 const coercing = extended(new Ajv({ coerceTypes: true, strict: true, allowUnionTypes: true }));
 
 const errorsOf = (schema: TSchema, value: unknown): FieldError[] => listErrors(schema, value, (part) => exact.compile(part));
 
-/** Checks a value against a contract, and brings its ids to lower case. @returns what is wrong with it, 20 fields at most; empty where nothing is */
+/** Validates a value by a contract, and converts its ids to lower case in place. @returns at most 20 errors; none if the value is valid */
 export function check(schema: TSchema, value: unknown): FieldError[] {
   return exact.compile(schema)(value) ? [] : errorsOf(schema, value);
 }
 
-/** As `check`, as a guard of the type. */
+/** As `check`, as a type guard. */
 export const matches = <S extends TSchema>(schema: S, value: unknown): value is Static<S> => exact.compile(schema)(value);
 
-/** Turns the strings of a query into the types of the contract, in place. @returns the first error, where there is one */
+/** Converts the strings of a query to the types of the contract, in place. @returns the first error; undefined if it is valid */
 export function coerce(schema: TSchema, query: Record<string, unknown>): FieldError | undefined {
   const validate = coercing.compile(schema);
   const error = validate(query) ? undefined : validate.errors?.[0];
@@ -63,7 +63,7 @@ export function coerce(schema: TSchema, query: Record<string, unknown>): FieldEr
 const isContract = (schema: Record<string, unknown>): boolean => schema["type"] === "object" && "properties" in schema;
 
 /**
- * Moleculer's validator over the contracts, for actions and for events. Moleculer's own services ($node) keep their
+ * Moleculer's validator, based on the contracts, for actions and events. Moleculer's own services ($node) keep their
  * fastest-validator schemas.
  */
 export class ContractValidator extends Validators.Fastest {
@@ -71,6 +71,6 @@ export class ContractValidator extends Validators.Fastest {
     if (!isContract(schema)) return super.compile(schema);
     const validate = exact.compile(schema);
     const checker = (value: unknown) => (validate(value) ? true : errorsOf(schema as TSchema, value));
-    return checker as ReturnType<Validators.Fastest["compile"]>; // Moleculer's type forgets the list of errors
+    return checker as ReturnType<Validators.Fastest["compile"]>; // Moleculer's type lacks the list of errors
   }
 }

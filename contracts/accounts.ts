@@ -3,7 +3,7 @@ import { action, closed, Cursor, Id, Limit, nullable, Page, RowId, Text, Timesta
 import { Role, User } from "./users";
 
 /*
- * What admins do with accounts, and the log of who did what. All of it is for admins and for the console.
+ * The administration of accounts, and the audit log. All of it is for admins and for the console.
  */
 
 /** A person's account as admins see it. A disabled one can't log in, and has no sessions. */
@@ -16,7 +16,7 @@ export const Account = closed({
 });
 export type Account = Static<typeof Account>;
 
-/** USER_NOT_FOUND where nobody has this e-mail. */
+/** Finds an account by e-mail. USER_NOT_FOUND if there is none. */
 export const find = action("users.find", {
   params: closed({
     email: {
@@ -29,8 +29,8 @@ export const find = action("users.find", {
 });
 
 /**
- * Changes what is given, all of it or nothing. Disabling ends all sessions of the person. A new role counts for the access tokens that
- * they hold, too. Both hold at every gateway within 2 s. LAST_ADMIN where no enabled admin would be left.
+ * Changes the given fields atomically. Disabling an account ends all its sessions. A new role also applies to access tokens that were issued
+ * before. Both take effect at every gateway within 2 s. LAST_ADMIN if no enabled admin would be left.
  */
 export const update = action("users.update", {
   params: closed({ id: Id, disabled: Type.Optional(Type.Boolean()), role: Type.Optional(Role) }),
@@ -43,7 +43,7 @@ export const disable = action("users.disable", { params: closed({ id: Id }), res
 export const enable = action("users.enable", { params: closed({ id: Id }), result: Account, repeatable: true });
 export const setRole = action("users.setRole", { params: closed({ id: Id, role: Role }), result: Account, repeatable: true });
 
-/** What admins do in other services, to what is not their own. */
+/** What admins do in other services, to resources of other users. */
 const FOREIGN = ["product.updated", "product.archived", "stock.adjusted", "order.cancelled", "outbox.replayed", "order.repaired"] as const;
 const OWN = [
   "admin.created",
@@ -74,8 +74,8 @@ const Actor = Type.Union([Id, Type.Literal("system")]);
 const Subject = Text({ minLength: 1, maxLength: 64, description: "The id of a user, product, order, outbox row or key." });
 
 /**
- * Who did what to what. `actor` is a user's id, or `system` for the console and the shop itself, or null where nobody is known.
- * `subject` is the id of what `action` begins with, a user's for logins and passwords; null where there is none.
+ * Who did what to what. `actor` is a user's id, or `system` for the console and the shop itself, or null if unknown. `subject` is the id of
+ * the resource that `action` begins with, a user's id for logins and passwords; null if there is none.
  */
 export const AuditEntry = closed({
   id: RowId,
@@ -89,8 +89,8 @@ export const AuditEntry = closed({
 export type AuditEntry = Static<typeof AuditEntry>;
 
 /**
- * Newest first. With one filter or none, a page costs the same wherever it lies. With more, what the others leave out is read, too:
- * SERVICE_UNAVAILABLE where that takes longer than half a second, about a million entries.
+ * Newest first. With at most one filter, every page costs the same, however far into the list. With more, entries that only some of them
+ * match are read, too: SERVICE_UNAVAILABLE if that takes longer than half a second, about a million entries.
  */
 export const auditLog = action("users.auditLog", {
   params: closed({
@@ -105,12 +105,12 @@ export const auditLog = action("users.auditLog", {
 });
 
 /**
- * Logs what an admin is about to do in another service. Called before it is done, so that nothing is done unseen: an entry may
- * name what was then refused. Repeated, it may be logged twice.
+ * Logs what an admin is about to do in another service. It is called before the action, so that nothing is done without an entry; an action
+ * that is then refused has one, too. A retry may log the action twice.
  */
 export const record = action("users.record", {
   params: closed({ action: ForeignAction, subject: Subject }),
   result: closed({}),
   repeatable: true,
-  timeout: 800, // with one repeat within the time of the call that asks
+  timeout: 800, // with one retry within the time-out of the calling action
 });

@@ -3,10 +3,10 @@ import { action, closed, Id, nullable } from "./contract";
 import { ERRORS, type ErrorCode } from "./errors";
 
 /*
- * What the gateway itself says. It serves these routes without an action; their contracts are for the documentation.
+ * The gateway's own responses. It serves these routes without an action; their contracts are for the documentation.
  */
 
-/** RFC 9457 problem details, with a stable code; `errors` with VALIDATION_ERROR alone. */
+/** RFC 9457 problem details, with a stable code; `errors` only with VALIDATION_ERROR. */
 export const Problem = closed({
   type: Type.Literal("about:blank"),
   title: Type.String(),
@@ -30,7 +30,7 @@ export const live = action("api.live", { params: closed({}), result: Health });
 export const ready = action("api.ready", { params: closed({}), result: Health });
 export const health = action("api.health", { params: closed({}), result: Health });
 
-/** Uptime in seconds, the load of its machine in % over the last minute, its memory in bytes; null where a node does not say. */
+/** Uptime in seconds, the load of its machine in % over the last minute, its memory in bytes; null if a node does not report them. */
 export const Node = closed({
   id: Type.String(),
   services: Type.Array(Type.String()),
@@ -42,7 +42,7 @@ export const Node = closed({
 export type Node = Static<typeof Node>;
 export const nodes = action("api.nodes", { params: closed({}), result: closed({ items: Type.Array(Node) }) });
 
-/** Lines of server-sent events: `id` is the place in the history, `data` has status, time, and the reason of a rejection. */
+/** Server-sent events: `id` is the position in the order's history, `data` has status, time, and the reason of a rejection. */
 export const orderEvents = action("orders.events", {
   params: closed({ id: Id, last_event_id: Type.Optional(Type.Integer({ minimum: 0 })) }),
   result: Type.String(),
@@ -51,7 +51,7 @@ export const orderEvents = action("orders.events", {
 export const openapi = action("api.openapi", { params: closed({}), result: Type.Object({ openapi: Type.String() }) });
 export const docs = action("api.docs", { params: closed({}), result: Type.String() });
 
-/** What the page is made of, and the media type of each. */
+/** The files of the documentation page, and their media types. */
 export const DOCS_FILES = {
   "swagger-ui.css": "text/css; charset=utf-8",
   "swagger-ui-bundle.js": "text/javascript; charset=utf-8",

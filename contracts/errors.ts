@@ -1,6 +1,6 @@
 /**
- * Every refusal a client can meet: its stable code, its HTTP status and that status' title (RFC 9110, section 15).
- * The code travels between nodes as the error's `type`.
+ * Every error that a client can get: its stable code, its HTTP status and the title of that status (RFC 9110, section 15).
+ * Between nodes the code is the error's `type`.
  */
 export const ERRORS = {
   MALFORMED_JSON: { status: 400, title: "Bad Request" },

@@ -23,13 +23,13 @@ import { Role } from "./users";
 export const Status = Type.Union([Type.Literal("PENDING"), Type.Literal("CONFIRMED"), Type.Literal("REJECTED"), Type.Literal("CANCELLED")]);
 export type Status = Static<typeof Status>;
 
-/** Whether an order stays as it is for ever. */
+/** Whether an order can no longer change. */
 export const isFinal = (status: Status): boolean => status === "REJECTED" || status === "CANCELLED";
 
 export const Line = closed({ product_id: Id, quantity: Type.Integer({ minimum: 1, maximum: 10_000 }) });
 export type Line = Static<typeof Line>;
 
-/** Names and prices are those of the moment of ordering; `version` grows with every change and is the ETag. */
+/** Names and prices are those at the time of ordering; `version` grows with every change and is the ETag. */
 export const Order = closed({
   id: Id,
   user_id: Id,
@@ -45,7 +45,7 @@ export const Order = closed({
     { maxItems: MAX_LINES },
   ),
   reason: nullable(Type.String({ maxLength: 10_000 })),
-  // An order is in each state once at most.
+  // An order is in each state at most once.
   history: Type.Array(closed({ status: Status, at: Timestamp }), { maxItems: 4 }),
   created_at: Timestamp,
   updated_at: Timestamp,
@@ -56,10 +56,10 @@ export type Order = Static<typeof Order>;
 /** 1–255 visible ASCII characters; draft-ietf-httpapi-idempotency-key-header. */
 export const IdempotencyKey = Type.String({ pattern: "^[\\x21-\\x7e]{1,255}$" });
 
-/** Most lines of all orders of one `createMany`, and give or take an order of one `getMany`: the response has their names. */
+/** Most lines of all orders of one `createMany`; of one `getMany`, exceeded by at most one order. Responses contain the lines' names. */
 export const LINES_PER_CALL = 2_000;
 
-/** Lines; an order of more is large. Large orders wait for their stock in queues of their own, so that the others don't wait behind them. */
+/** Most lines of a small order. Larger orders wait for their stock in separate queues, so that small ones don't wait behind them. */
 export const SMALL_ORDER = 8;
 
 const NewOrder = {
@@ -69,13 +69,13 @@ const NewOrder = {
 const Created = closed({ order: Order, replayed: Type.Boolean() });
 export type Created = Static<typeof Created>;
 
-/** Milliseconds: twice this, and the client still has its answer within 5 s; more than the 2 s that a twin's commit is waited for. */
+/** Milliseconds. Even after two attempts the client gets its response within 5 s; longer than the 2 s wait for a concurrent duplicate's commit. */
 const CREATE_TIMEOUT = 2_200;
 
 /**
- * Takes an order: PENDING, before any stock is touched. With a key that was used before, the first answer is given
- * again (`replayed`), whatever has become of the order since; a key with other lines is IDEMPOTENCY_KEY_REUSED.
- * Only a key lets a caller repeat; without one, nobody repeats it for the caller either.
+ * Creates an order: PENDING, before any stock is reserved. For a key that was used before, the first response is returned again
+ * (`replayed`), whatever the order's status is now; a key with other lines is IDEMPOTENCY_KEY_REUSED. Without a key a request must not be
+ * retried, and the shop does not retry it either.
  */
 export const create = action("orders.create", {
   params: closed(NewOrder),
@@ -84,9 +84,9 @@ export const create = action("orders.create", {
 });
 
 /**
- * As `create`, for orders of several people that wait in a gateway at the same moment. Each succeeds or fails by itself:
- * the answers stand in the order asked. Each has a key, so that a lost answer can be asked for again. `request_id` is that
- * of its request, for the log. All of them together have LINES_PER_CALL lines at most.
+ * As `create`, for orders of several users that a gateway batches. Each succeeds or fails individually; the results are in the order of the
+ * requests. Each has a key, so that the call can be retried if its response is lost. `request_id` is that of the client's request, for the
+ * log. All orders together have at most LINES_PER_CALL lines.
  */
 export const createMany = action("orders.createMany", {
   params: closed({
@@ -103,12 +103,12 @@ export const createMany = action("orders.createMany", {
   timeout: CREATE_TIMEOUT,
 });
 
-/** ORDER_NOT_FOUND also for another person's order: its existence is not told. */
+/** ORDER_NOT_FOUND also for another user's order, since its existence must not be revealed. */
 export const get = action("orders.get", { params: closed({ id: Id }), result: Order, repeatable: true });
 
 /**
- * As `get`, for several people at once, in the order asked; null for what is not found. Only as many of the first as fit
- * into RESPONSE_BYTES and LINES_PER_CALL, at least one: the others have to be asked for again.
+ * As `get`, for several users at once, in the order of the request; null for an order that is not found. Returns only the first orders that
+ * fit into RESPONSE_BYTES and LINES_PER_CALL, at least one; the caller has to request the others again.
  */
 export const getMany = action("orders.getMany", {
   params: closed({
@@ -118,11 +118,11 @@ export const getMany = action("orders.getMany", {
   repeatable: true,
 });
 
-/** One's own orders, newest first; an admin may ask for another person's (`user_id`) or for `all`. */
+/** The caller's orders, newest first; an admin may list another user's (`user_id`) or `all`. */
 export const list = action("orders.list", {
   params: closed({
     status: Type.Optional(Status),
-    user_id: Type.Optional({ ...Id, description: "For admins: the orders of this person." }),
+    user_id: Type.Optional({ ...Id, description: "For admins: the orders of this user." }),
     all: Type.Optional(Type.Boolean({ description: "For admins: the orders of everyone." })),
     limit: Type.Optional(Limit),
     cursor: Type.Optional(Cursor),
@@ -131,15 +131,15 @@ export const list = action("orders.list", {
   repeatable: true,
 });
 
-/** From PENDING or CONFIRMED; the stock comes back by itself. Cancelling again gives the same order. */
+/** Cancels an order that is PENDING or CONFIRMED; its stock is released asynchronously. Cancelling again returns the same order. */
 export const cancel = action("orders.cancel", { params: closed({ id: Id, versions: Versions }), result: Order, repeatable: true });
 
-/** These orders wait for stock. Each is validated by itself, so that one broken order can't hold up the others. */
+/** Orders that need stock. Each is validated individually, so that an invalid one can't hold up the others. */
 export const orderCreated = event(
   "order.created",
   closed({ orders: Type.Array(Type.Object({ order_id: Id }), { minItems: 1, maxItems: MAX_BATCH }) }),
 );
-/** The user whose order it is, so that users take turns; the nil UUID or none where that is unknown. */
+/** The user who placed the order, so that users take turns; the nil UUID or absent if unknown. */
 const Buyer = Type.Optional(Id);
 
 /** One order of `order.created`. */
@@ -150,7 +150,7 @@ export const CreatedOrder = closed({
 });
 export type CreatedOrder = Static<typeof CreatedOrder>;
 
-/** These orders give their stock back. */
+/** Orders whose stock is to be released. */
 export const orderCancelled = event(
   "order.cancelled",
   closed({ orders: Type.Array(Type.Object({ order_id: Id }), { minItems: 1, maxItems: MAX_BATCH }) }),
@@ -159,15 +159,15 @@ export const orderCancelled = event(
 export const CancelledOrder = closed({ order_id: Id, user_id: Buyer });
 export type CancelledOrder = Static<typeof CancelledOrder>;
 
-/** The status of these orders has changed. For whoever shows them: it may get lost, and nothing relies on it. */
+/** Orders whose status has changed, for gateways with clients that follow them. The event may get lost, and nothing relies on it. */
 export const orderChanged = event(
   "order.changed",
   closed({ orders: Type.Array(closed({ order_id: Id }), { minItems: 1, maxItems: MAX_BATCH }) }),
 );
 
 /**
- * Compares orders with reservations and each database with itself. What is still on its way (an order with an
- * unsettled outbox row) is counted in `in_flight` and is no violation; `oldest_in_flight` is its greatest age, seconds.
+ * Compares orders with reservations, and checks each database. Orders with a pending outbox row are counted in `in_flight` and are no
+ * violations; `oldest_in_flight` is the age in seconds of the oldest such row.
  */
 export const audit = action("orders.audit", {
   params: closed({}),
@@ -183,7 +183,7 @@ export const audit = action("orders.audit", {
   timeout: 120_000,
 });
 
-/** Most repairs that are made, or shown, at once; and most of what a person must decide. */
+/** Most repairs that are made, or listed, per call; and most decisions that are listed. */
 export const REPAIRS_PER_CALL = 100;
 
 const Repair = {
@@ -193,9 +193,10 @@ const Repair = {
 };
 
 /**
- * Mends what differs between orders and reservations after a backup was restored: asks products again about what it has lost, and
- * releases the stock that is reserved for orders that don't exist. It edits no stock count. What it can't know is in `decisions`, the first
- * of `undecided` in all. Without `apply` it only says what it would do. Where there are `more`, it is to be called again. For admins.
+ * Repairs differences between orders and reservations after a backup was restored: republishes the events that products has lost, and
+ * releases stock that is reserved for orders which don't exist. It never edits a stock count. Differences that a person must decide are
+ * counted in `undecided`, and the first are listed in `decisions`. Without `apply` it only lists the repairs. If there are `more`, call it
+ * again. For admins.
  */
 export const repair = action("orders.repair", {
   params: closed({ apply: Type.Optional(Type.Boolean()) }),
@@ -214,7 +215,7 @@ export const repair = action("orders.repair", {
 
 const OutboxState = Type.Union([Type.Literal("PENDING"), Type.Literal("SETTLED"), Type.Literal("PARKED")]);
 
-/** What waits, oldest first: announcements without an answer, and those that were given up. For admins. */
+/** Outbox rows, oldest first; by default those that are pending or parked. For admins. */
 export const outbox = action("orders.outbox", {
   params: closed({
     state: Type.Optional(Type.String({ pattern: "^(pending|parked|settled)(,(pending|parked|settled))*$", default: "pending,parked" })),
@@ -236,7 +237,7 @@ export const outbox = action("orders.outbox", {
   repeatable: true,
 });
 
-/** A parked announcement tries again, as if it were new; NOT_PARKED for any other. For admins. */
+/** Makes a parked outbox row pending again, as if it were new; NOT_PARKED for any other. For admins. */
 export const replay = action("orders.replay", { params: closed({ id: RowId }), result: closed({}) });
 
 export const ordersHealth = health("orders");

@@ -20,7 +20,7 @@ import {
   Versions,
 } from "./contract";
 
-/** Most units of one product, on the shelf and reserved together, that an adjustment may lead to. */
+/** Most units of one product, available and reserved together, that an adjustment may lead to. */
 export const MAX_QUANTITY = 1_000_000_000;
 const Name = Text({ minLength: 1, maxLength: 200, pattern: "\\S" });
 const Price = Money(9_999_999.99);
@@ -31,7 +31,7 @@ const details = {
   sku: Type.Optional(nullable(Text({ minLength: 1, maxLength: 64 }))),
 };
 
-/** `quantity` is what can be sold now; `version` grows with every change and is the ETag. */
+/** `quantity` is the number of units available for sale; `version` grows with every change and is the ETag. */
 export const Product = closed({
   id: Id,
   name: Type.String({ maxLength: 200 }),
@@ -47,7 +47,7 @@ export const Product = closed({
 });
 export type Product = Static<typeof Product>;
 
-/** A line of the ledger: how a quantity changed, why, and what it was afterwards. */
+/** A line of the ledger: the change of a quantity, the reason, and the quantity afterwards. */
 export const Movement = closed({
   id: RowId,
   delta: Type.Integer(),
@@ -66,7 +66,7 @@ export const create = action("products.create", {
 
 export const get = action("products.get", { params: closed({ id: Id }), result: Product, repeatable: true });
 
-/** Several at once, in the order asked; null for what is unknown or archived. What waits in a gateway at the same moment travels so. */
+/** As `get`, for several products that a gateway batches, in the order of the request; null for an unknown or archived product. */
 export const getMany = action("products.getMany", {
   params: closed({ ids: Type.Array(Id, { minItems: 1, maxItems: MAX_BATCH }) }),
   result: Type.Array(nullable(Product), { maxItems: MAX_BATCH }),
@@ -85,7 +85,7 @@ const List = closed({
   seller_id: Type.Optional(Id),
   min_price: Type.Optional(Price),
   max_price: Type.Optional(Price),
-  in_stock: Type.Optional(Type.Boolean({ description: "`false`: what is sold out." })),
+  in_stock: Type.Optional(Type.Boolean({ description: "`false`: products that are sold out." })),
   sort: Type.Optional(Type.Union(SORTS.map((sort) => Type.Literal(sort)))),
   limit: Type.Optional(Limit),
   cursor: Type.Optional(Cursor),
@@ -94,17 +94,17 @@ const List = closed({
 /** One page of the catalogue. */
 export const list = action("products.list", { params: List, result: Page(Product), repeatable: true });
 
-/** So many pages of PAGE_BYTES make no message too large. */
+/** A response with this many pages of PAGE_BYTES is not too large for a message. */
 export const LISTS_PER_CALL = 8;
 
-/** Several pages at once, in the order asked; each succeeds or fails by itself. */
+/** Several pages at once, in the order of the request; each succeeds or fails individually. */
 export const listMany = action("products.listMany", {
   params: closed({ lists: Type.Array(List, { minItems: 1, maxItems: LISTS_PER_CALL }) }),
   result: Type.Array(Type.Union([Page(Product), FailedItem]), { maxItems: LISTS_PER_CALL }),
   repeatable: true,
 });
 
-/** Where `versions` are given, the product's must be one of them, else PRECONDITION_FAILED (RFC 9110, 13.1.1). */
+/** If `versions` are given, the product's version must be one of them, else PRECONDITION_FAILED (RFC 9110, 13.1.1). */
 export const update = action("products.update", {
   params: closed({
     id: Id,
@@ -116,10 +116,10 @@ export const update = action("products.update", {
   result: Product,
 });
 
-/** Gone from reads and new orders, kept for old ones. */
+/** Removes a product from reads and new orders; it is kept for existing orders. */
 export const archive = action("products.archive", { params: closed({ id: Id, versions: Versions }), result: closed({}) });
 
-/** Adds `delta` units, or takes them away; INSUFFICIENT_STOCK where that would be below zero. */
+/** Adds `delta` units, or removes them if negative; INSUFFICIENT_STOCK if the quantity would be below zero. */
 export const adjust = action("products.adjust", {
   params: closed({
     id: Id,
@@ -137,17 +137,17 @@ export const ledger = action("products.ledger", {
   repeatable: true,
 });
 
-/** So many names make no message too large. */
+/** A response with this many names is not too large for a message. */
 export const QUOTES_PER_CALL = 2_000;
 
-/** Name, price and stock of the products that orders want, for the orders service; unknown and archived ones are left out. */
+/** Name, price and stock of requested products, for the orders service; unknown and archived products are left out. */
 export const quote = action("products.quote", {
   params: closed({ ids: Type.Array(Id, { minItems: 1, maxItems: QUOTES_PER_CALL }) }),
   result: Type.Array(closed({ id: Id, name: Type.String({ maxLength: 200 }), price_cents: Cents, quantity: Quantity }), {
     maxItems: QUOTES_PER_CALL,
   }),
   repeatable: true,
-  timeout: 900, // with one repeat within the time of the create that asks
+  timeout: 900, // with one retry within the time-out of `orders.create`
 });
 export type Quote = Static<typeof quote.result>[number];
 
@@ -159,10 +159,10 @@ export const Shortage = closed({
 });
 export type Shortage = Static<typeof Shortage>;
 
-/** By it an order knows that a reply is about its own lines: see `digestOf`. */
+/** Shows whether a reply is about an order's own lines: see `digestOf`. */
 const LinesDigest = Type.String({ minLength: 43, maxLength: 43 });
 
-/** What became of an order's stock. It is stored with the reservation, and the same reply is given again when asked again. */
+/** The outcome of reserving or releasing an order's stock. It is stored with the reservation, and a republished event gets the same reply. */
 export const Outcome = Type.Union([
   closed({ order_id: Id, outcome: Type.Literal("RESERVED"), lines_digest: LinesDigest }),
   closed({
@@ -175,19 +175,19 @@ export const Outcome = Type.Union([
 ]);
 export type Outcome = Static<typeof Outcome>;
 
-/** The answer to `order.created` and `order.cancelled`, and the only thing that settles them. */
+/** The reply to `order.created` and `order.cancelled`, and the only thing that settles them. */
 export const stockSettled = event("stock.settled", closed({ orders: Type.Array(Outcome, { minItems: 1, maxItems: MAX_BATCH }) }));
 
 const Refusal = closed({
   order_id: Id,
   event: Type.String(),
-  /** Asking again can't help: the event breaks its contract. */
+  /** A retry can't help: the event breaks its contract. */
   permanent: Type.Boolean(),
   message: Type.String(),
 });
 export type Refusal = Static<typeof Refusal>;
 
-/** These could not be processed, and why. Ten refusals, or one permanent one, park the event. */
+/** Orders that could not be processed, and why. Ten refusals, or a permanent one, park the outbox row. */
 export const stockRefused = event("stock.refused", closed({ orders: Type.Array(Refusal, { minItems: 1, maxItems: MAX_BATCH }) }));
 
 const Reservation = closed({
@@ -197,12 +197,12 @@ const Reservation = closed({
 });
 export type Reservation = Static<typeof Reservation>;
 
-/** Lines that the reservations of one response have, give or take those of one. */
+/** Most lines of the reservations in one response, exceeded by at most one reservation. */
 export const RESERVED_LINES_PER_CALL = 20_000;
 
 /**
- * The reservations of the orders after one id, up to and with another, for the audit. Where there are more than fit into a
- * response, `next` is the id after which to ask again.
+ * The reservations of the orders after one id, up to and including another, for the audit. If there are more than fit into a
+ * response, `next` is the `after` of the next call.
  */
 export const reservations = action("products.reservations", {
   params: closed({ after: Id, upto: Id }),
@@ -212,8 +212,8 @@ export const reservations = action("products.reservations", {
 });
 
 /**
- * Releases what is reserved for an order, for a repair: its stock comes back. Where nothing is reserved it leaves a tombstone, so that a
- * late `order.created` reserves nothing. Nobody is told: the order has gone, or is decided.
+ * Releases the stock that is reserved for an order, for a repair. If nothing is reserved it leaves a tombstone, so that a late
+ * `order.created` reserves nothing. It sends no event: the order no longer exists, or is decided.
  */
 export const release = action("products.release", { params: closed({ order_id: Id }), result: closed({}), repeatable: true });
 
@@ -225,7 +225,7 @@ export const AuditCheck = closed({
 });
 export type AuditCheck = Static<typeof AuditCheck>;
 
-/** The invariants that product_db can check by itself, in one snapshot of it. */
+/** Checks the invariants that product_db can check on its own, in one snapshot. */
 export const productsAudit = action("products.audit", {
   params: closed({}),
   result: Type.Array(AuditCheck),

@@ -4,17 +4,17 @@ import { action, closed, health, Id, nullable, Text, Timestamp } from "./contrac
 export const Role = Type.Union([Type.Literal("user"), Type.Literal("admin")]);
 export type Role = Static<typeof Role>;
 
-/** Who is calling, as the gateway read it from the token; travels in `ctx.meta.user`. */
+/** The calling user, as the gateway read it from the token; passed on in `ctx.meta.user`. */
 export interface Caller {
   readonly id: string;
   readonly role: Role;
-  /** the login that the token comes from */
+  /** The session that the token belongs to. */
   readonly session?: string;
 }
 
 const Email = Type.String({ format: "idn-email", maxLength: 254 });
 
-/** At most 72 bytes of UTF-8 without NUL: bcrypt reads no further. No composition rules (NIST SP 800-63B, 3.1.1.2). */
+/** At most 72 bytes of UTF-8 without NUL: bcrypt ignores anything after that. No composition rules (NIST SP 800-63B, 3.1.1.2). */
 const Password = (minLength: number) => Type.String({ minLength, format: "password", maxLength: 72 });
 
 export const User = closed({ id: Id, email: Email, role: Role, created_at: Timestamp });
@@ -43,16 +43,16 @@ export const Claims = Type.Object({
   exp: Type.Integer(),
 });
 
-/** What every access token claims as `iss` and `aud`, and what the gateway asks for (RFC 8725, 3.8 and 3.9). */
+/** The `iss` and `aud` of every access token, which the gateway requires (RFC 8725, 3.8 and 3.9). */
 export const ISSUER = "moleculer-shop/users";
 export const AUDIENCE = "moleculer-shop";
 
-/** The client's address as the gateway names it, by which it is counted and takes its turn, and which the audit log names. */
+/** The client's address as determined by the gateway: for rate limits, fair queues and the audit log. */
 const Address = Type.Optional(Type.String({ maxLength: 64 }));
 
 /**
- * Opens an account. The same registration again, within 15 minutes and before the first login, returns the same account: after a
- * 503 nobody knows whether there is one. `EMAIL_TAKEN` for any other; it counts as a failed login.
+ * Creates an account. The same registration, repeated within 15 minutes and before the first login, returns the same account: after a 503
+ * the client can't know whether it was created. `EMAIL_TAKEN` for any other; that counts as a failed login.
  */
 export const register = action("users.register", {
   params: closed({ email: Email, password: Password(8), address: Address }),
@@ -60,7 +60,7 @@ export const register = action("users.register", {
   timeout: 4_000,
 });
 
-/** RFC 6749, section 5.1. `expires_in` is of the access token, seconds. */
+/** RFC 6749, section 5.1. `expires_in` is the lifetime of the access token in seconds. */
 export const Tokens = closed({
   access_token: Type.String(),
   token_type: Type.Literal("bearer"),
@@ -72,9 +72,9 @@ export type Tokens = Static<typeof Tokens>;
 const RefreshToken = Text({ minLength: 1, maxLength: 4_096 });
 
 /**
- * A login: opens a session. `INVALID_CREDENTIALS` for an unknown e-mail and for a wrong password, in the same time;
- * `TOO_MANY_REQUESTS` after too many of them within a minute: for this account from this `address`, from this `address`, or for
- * this account from all addresses; the last does not apply to an address that the account has logged in from before.
+ * Logs in: opens a session. `INVALID_CREDENTIALS` for an unknown e-mail and for a wrong password, in the same time. `TOO_MANY_REQUESTS` after
+ * too many of these within a minute: for this account from this `address`, from this `address`, or for this account from all addresses. The
+ * last limit does not apply to an address from which the account has logged in before.
  */
 export const token = action("users.token", {
   params: closed({
@@ -86,10 +86,10 @@ export const token = action("users.token", {
   timeout: 4_000,
 });
 
-/** New tokens for a refresh token, which works once: used again it ends its session. INVALID_REFRESH_TOKEN for any but the newest. */
+/** New tokens for a refresh token, which is valid once: reuse ends its session. INVALID_REFRESH_TOKEN for any token but the newest. */
 export const refresh = action("users.refresh", { params: closed({ refresh_token: RefreshToken, address: Address }), result: Tokens });
 
-/** Ends the session of a refresh token, with its access tokens; nothing where the token is unknown. */
+/** Ends the session of a refresh token, including its access tokens; does nothing if the token is unknown. */
 export const logout = action("users.logout", {
   params: closed({ refresh_token: RefreshToken, address: Address }),
   result: closed({}),
@@ -97,7 +97,7 @@ export const logout = action("users.logout", {
 });
 
 /**
- * Ends all sessions of the caller but the one that asks. `INVALID_CREDENTIALS` where the current password is another,
+ * Changes the caller's password and ends all their other sessions. `INVALID_CREDENTIALS` if the current password is wrong,
  * `TOO_MANY_REQUESTS` after too many of these by the same user within a minute.
  */
 export const changePassword = action("users.changePassword", {
@@ -124,13 +124,13 @@ export type EndedSession = Static<typeof EndedSession>;
 const PageEnd = closed({ ended_at: Type.String({ pattern: "^[0-9T:.Z-]{20,30}$" }), session: SessionId });
 export type PageEnd = Static<typeof PageEnd>;
 
-/** The role that somebody has now; `until`: when the last access token that says otherwise expires. */
+/** A user's current role; `until`: when the last access token with another role expires, seconds since 1970. */
 const ChangedRole = closed({ user: Id, role: Role, until: Type.Integer() });
 export type ChangedRole = Static<typeof ChangedRole>;
 
 /**
- * What a verifier of tokens can't see in them: which keys are told now, and the sessions that have ended and the roles that have
- * changed `since` the `at` of an earlier answer. Where there is a `next`, those `after` it are to be asked for at once.
+ * What tokens themselves don't show: which keys are published now, and the sessions that have ended and the roles that have changed `since`
+ * the `at` of an earlier response. If there is a `next`, the caller should request the entries `after` it at once.
  */
 export const revocations = action("users.revocations", {
   params: closed({ since: Type.Optional(Timestamp), after: Type.Optional(PageEnd) }),
@@ -145,14 +145,14 @@ export const revocations = action("users.revocations", {
   timeout: 500,
 });
 
-/** Most sessions that are asked about at once. */
+/** Most sessions in one call. */
 export const SESSIONS_PER_CALL = 1_000;
 
 const Sessions = Type.Array(SessionId, { maxItems: SESSIONS_PER_CALL });
 
 /**
- * What a database that fell back has changed without anybody's doing. Of these sessions, those that users does not know, and those of people who
- * are admins now. `until`: when the last access token that bears another role than that expires, seconds since 1970.
+ * Detects changes that nobody made, after users' database fell back to an earlier state. Of these sessions, returns those that are unknown, and
+ * those of users who are admins now. `until`: when the last access token with another role expires, seconds since 1970.
  */
 export const checkSessions = action("users.checkSessions", {
   params: closed({ sessions: Type.Array(SessionId, { minItems: 1, maxItems: SESSIONS_PER_CALL }) }),
@@ -162,8 +162,8 @@ export const checkSessions = action("users.checkSessions", {
 });
 
 /**
- * Makes a new signing key. It is told at once and signs ten minutes later; the one before is told while its tokens live.
- * `at_once`, for keys that have got into other hands: all others are withdrawn, and every access token ends; sessions go on.
+ * Creates a signing key. It is published at once and signs from ten minutes later; the previous one stays published while its tokens are
+ * valid. `at_once`, for leaked keys: all other keys are withdrawn, and every access token becomes invalid; sessions continue.
  */
 export const rotateKeys = action("users.rotateKeys", {
   params: closed({ at_once: Type.Optional(Type.Boolean()) }),

@@ -88,7 +88,7 @@ export class Database implements Reader {
     const connection = await this.sequelize.connectionManager.getConnection({ type: "write" });
     try {
       if (remainingMs() <= 0) throw tooLate(); // its deadline passed while it waited for the connection
-      return await work(connection as Client); // what the postgres dialect pools
+      return await work(connection as Client); // the postgres dialect pools these
     } finally {
       this.sequelize.connectionManager.releaseConnection(connection);
     }

@@ -5,6 +5,7 @@ import { matches } from "../../broker/validator";
 import { nodes, type Node } from "../../contracts/api";
 import { nullable } from "../../contracts/contract";
 import { ok } from "./replies";
+import { refuseQuery } from "./input";
 import { TAKES_NOTHING, type Routes } from "./route";
 
 /** Milliseconds that a node has to report its state. */
@@ -33,18 +34,21 @@ export const nodesRoute = (broker: ServiceBroker): Routes => ({
     contract: nodes,
     summary: "The nodes that this gateway can reach, with their services and state",
     answers: [200],
-    read: () => async (ctx) => {
-      const services = broker.registry.getServiceList({ skipInternal: true, onlyAvailable: true });
-      const items = broker.registry.getNodeList({ onlyAvailable: true }).map(async ({ id, metadata }): Promise<Node> => {
-        const version: unknown = metadata?.["version"];
-        return {
-          id,
-          services: services.flatMap(({ name, nodeID }) => (nodeID === id ? name : [])).sort(),
-          version: typeof version === "string" ? version : null,
-          ...(await ask(ctx, id)),
-        };
-      });
-      return ok({ items: await Promise.all(items) });
+    read: (input) => {
+      refuseQuery(input);
+      return async (ctx) => {
+        const services = broker.registry.getServiceList({ skipInternal: true, onlyAvailable: true });
+        const items = broker.registry.getNodeList({ onlyAvailable: true }).map(async ({ id, metadata }): Promise<Node> => {
+          const version: unknown = metadata?.["version"];
+          return {
+            id,
+            services: services.flatMap(({ name, nodeID }) => (nodeID === id ? name : [])).sort(),
+            version: typeof version === "string" ? version : null,
+            ...(await ask(ctx, id)),
+          };
+        });
+        return ok({ items: await Promise.all(items) });
+      };
     },
   },
 });

@@ -41,7 +41,7 @@ const texts = new WeakMap<object, string>();
 /** The Link header (RFC 8288) to the same list, starting at the cursor. */
 export function nextLink(path: string, input: Input, cursor: string | null): Headers {
   if (cursor === null) return {};
-  // A parameter given more than once is one that the action does not know: known ones were refused.
+  // Each parameter occurs once: others were refused.
   const single = Object.entries(input.query).flatMap(([name, value]): [string, string][] =>
     typeof value === "string" ? [[name, value]] : [],
   );

@@ -118,7 +118,7 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
         const { all = false, status, limit = 20, cursor } = ctx.params;
         const ofOthers = all || (ctx.params.user_id !== undefined && ctx.params.user_id !== viewerOf(ctx).id);
         if (all && ctx.params.user_id !== undefined) throw problem("BAD_REQUEST", "user_id and all=true contradict each other");
-        if (ofOthers) adminOf(ctx, "only an admin sees the orders of others");
+        if (ofOthers) adminOf(ctx, "only an admin may see the orders of other users");
         const userId = all ? undefined : (ctx.params.user_id ?? callerOf(ctx).id);
         return this.lists.read((db) => store.listOrders(db, { userId, status, limit, cursor }));
       }),
@@ -136,7 +136,7 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
           const after = cancel(order.status);
           if (after === undefined) throw problem("ORDER_NOT_CANCELLABLE", `the order is ${order.status}`);
           if (after !== order.status) {
-            // An order that is cancelled already is what the client wants (RFC 9110, 13.1.1): its first response may have been lost.
+            // An order that is already cancelled is what the client wants (RFC 9110, 13.1.1): the first response may have been lost.
             if (versions !== undefined && !versions.includes(order.version))
               throw problem("PRECONDITION_FAILED", "the order has changed since it was read");
             await store.writeCancelled(query, id);

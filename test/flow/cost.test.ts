@@ -115,13 +115,7 @@ it("a body in more than 4,096 chunks is refused even if it is valid so far, and 
   expect(await names()).toEqual(["few"]);
 });
 
-it("a parameter that is unknown to a list may occur 5,000 times", async () => {
-  const product = await admin.createProduct();
-  await admin.order(product, 1);
-  await admin.order(product, 1);
-  const known = `/orders?limit=1&user_id=${(await admin.get("/me")).body["id"]}`;
-  const { status, headers } = await admin.get(`${known}&b=2&${"a=1&".repeat(3_700)}`);
-  expect(status).toBe(200);
-  const [, link, cursor] = /^<(.*)&cursor=([\w-]+)>; rel="next"$/.exec(headers.get("link") ?? "") ?? [];
-  expect([link, cursor]).toEqual([`${known}&b=2`, expect.any(String)]);
+it("a parameter that is unknown to a list is refused, even if it occurs 3,700 times", async () => {
+  const { status, body } = await admin.get(`/orders?limit=1&${"a=1&".repeat(3_700)}`);
+  expect([status, body["code"]]).toEqual([400, "BAD_REQUEST"]);
 });

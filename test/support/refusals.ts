@@ -113,7 +113,7 @@ const PROVOKE: Readonly<Record<string, (line: string, path: string, fixture: Fix
       headers: { ...JSON_TYPE, "Idempotency-Key": usedKey },
     })),
   NOT_PARKED: () => [{}],
-  PRECONDITION_FAILED: () => [{ body: "{}", headers: { ...JSON_TYPE, "If-Match": '"999"' } }],
+  PRECONDITION_FAILED: (line) => [{ body: line.endsWith("/stock") ? '{"delta":1}' : "{}", headers: { ...JSON_TYPE, "If-Match": '"999"' } }],
 };
 
 const pathOf = (line: string, id: string | number): string => line.slice(line.indexOf("/")).replace("{id}", String(id));
