@@ -37,7 +37,7 @@ export class Cors {
   }
 
   /** Headers of every response. For origins that are not allowed, browsers withhold the response from the page. */
-  headers({ headers: { origin } }: IncomingMessage): Headers {
+  headers({ headers: { origin } }: Pick<IncomingMessage, "headers">): Headers {
     if (!this.isOn) return {};
     if (origin === undefined) return VARY;
     if (this.isAllowed(origin)) return { ...VARY, "Access-Control-Allow-Origin": origin, "Access-Control-Expose-Headers": EXPOSED };

@@ -1,4 +1,3 @@
-import type { IncomingMessage } from "node:http";
 import { connect } from "node:net";
 import type { Service } from "moleculer";
 import { full } from "../../mixins/fair-queue";
@@ -160,8 +159,8 @@ it.each([
   ["in production", true, null],
 ])("a page of localhost, on any port, may read responses %s: %s", (_where, production, expected) => {
   const cors = new Cors({ production, corsOrigins: [] }, () => undefined);
-  const req = { method: "GET", headers: { origin: "http://localhost:5173" } } as IncomingMessage;
-  expect(cors.headers(req)["Access-Control-Allow-Origin"] ?? null).toBe(expected);
+  const allowed = (origin: string) => cors.headers({ headers: { origin } })["Access-Control-Allow-Origin"] ?? null;
+  expect(allowed("http://localhost:5173")).toBe(expected);
   for (const origin of ["http://localhost.evil.example", "https://localhost:1.evil.example", "http://localhost:1@evil.example"])
-    expect(cors.headers({ ...req, headers: { origin } } as IncomingMessage)).not.toHaveProperty("Access-Control-Allow-Origin");
+    expect(allowed(origin)).toBeNull();
 });
