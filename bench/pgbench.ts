@@ -40,7 +40,7 @@ export function findPgbench(): string | undefined {
 }
 
 /** No announcement is claimed: nobody would settle it, and those that wait are counted by the statement. */
-const ROOM = { outstanding: 0, retryMs: 5_000, windowMs: 5_000 };
+const ROOM = { maxInFlight: 0, retryMs: 5_000, windowMs: 5_000 };
 
 /** The very statement of the store: it is asked for by a database that only listens. */
 async function statement(): Promise<string> {

@@ -127,7 +127,7 @@ export class AmqpTransporter extends Transporters.AMQP {
     // RabbitMQ closes the channel unless this is a 32-bit integer, and the time left of a nested call is fractional
     if (isRequest && timeout > 0) options.expiration = Math.min(Math.ceil(timeout), 0xffff_ffff);
     try {
-      if (packet.type === "DISCONNECT") await this.letAnswersPass(channel);
+      if (packet.type === "DISCONNECT") await this.letResponsesPass(channel);
       if (packet.target || balanced) channel.sendToQueue(topic, data, options);
       else channel.publish(topic, "", data, options);
     } catch (err) {
@@ -261,7 +261,7 @@ export class AmqpTransporter extends Transporters.AMQP {
    * A node that receives DISCONNECT rejects all its pending requests to this node. DISCONNECT has a separate queue and so may overtake
    * responses (31 of 480 in a trial). A round trip to RabbitMQ gives the responses a head start.
    */
-  private async letAnswersPass(channel: Channel): Promise<void> {
+  private async letResponsesPass(channel: Channel): Promise<void> {
     this.left = true;
     if (this.connection) this.cut(this.connection); // a dead connection never responds
     await channel.prefetch(this.opts.prefetch ?? 1);

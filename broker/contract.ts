@@ -71,7 +71,7 @@ export function implement<C extends ActionContract, This>(
  * Handles the items of a batched call individually: each gets its result, or the error that it would have got in a call of its own.
  * @param work is called for each item, as part of the item's own request if it has a `request_id`
  */
-export function answerEach<Item extends object, R>(
+export function handleEach<Item extends object, R>(
   service: Service,
   what: string,
   items: readonly Item[],

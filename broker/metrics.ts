@@ -11,7 +11,7 @@ export interface Reading {
   labels?: Readonly<Record<string, string>>;
 }
 
-type Ask = () => readonly Reading[] | Promise<readonly Reading[]>;
+type ReadGauges = () => readonly Reading[] | Promise<readonly Reading[]>;
 
 /** Seconds; a client gets its response within five. */
 const BUCKETS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5];
@@ -22,7 +22,7 @@ const ASK_TIMEOUT = 1_000;
 export class Metrics {
   static readonly CONTENT_TYPE = Registry.PROMETHEUS_CONTENT_TYPE;
   private readonly counted = new Registry();
-  private readonly asked = new Map<string, Ask>();
+  private readonly sources = new Map<string, ReadGauges>();
 
   constructor() {
     collectDefaultMetrics({ register: this.counted });
@@ -40,15 +40,15 @@ export class Metrics {
   }
 
   /** Calls `ask` for readings at each scrape. Replaces an earlier source with the same name `who`. */
-  ask(who: string, ask: Ask): void {
-    this.asked.set(who, ask);
+  observe(who: string, ask: ReadGauges): void {
+    this.sources.set(who, ask);
   }
 
   /** The text of a scrape. Readings that take too long or fail are left out. */
   async page(): Promise<string> {
     const now = new Registry();
     const gauges = new Map<string, Gauge>();
-    const readings = await Promise.all([...this.asked.values()].map(inTime));
+    const readings = await Promise.all([...this.sources.values()].map(inTime));
     for (const { name, help, value, labels = {} } of readings.flat()) {
       const gauge = gauges.get(name) ?? new Gauge({ name, help, labelNames: Object.keys(labels), registers: [now] });
       gauges.set(name, gauge);
@@ -58,7 +58,7 @@ export class Metrics {
   }
 }
 
-async function inTime(ask: Ask): Promise<readonly Reading[]> {
+async function inTime(ask: ReadGauges): Promise<readonly Reading[]> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<readonly Reading[]>((resolve) => (timer = setTimeout(resolve, ASK_TIMEOUT, [])));
   try {
@@ -81,7 +81,7 @@ export function collectMetrics(broker: ServiceBroker): Metrics {
   nodes.set(broker, metrics);
   // The outermost middleware: it sees what the caller gets, including refusals of the validator and of a full queue.
   broker.middlewares.add(countCalls(metrics));
-  metrics.ask("transporter", () => [
+  metrics.observe("transporter", () => [
     {
       name: "shop_transporter_connected",
       help: "Whether this node is connected to the others: 1 or 0; always 1 without a transporter",

@@ -11,19 +11,19 @@ import { collectMetrics, Metrics } from "./metrics";
 export async function serveOps(broker: ServiceBroker, port: number, host: string): Promise<Server> {
   const metrics = collectMetrics(broker);
   const server = createServer((req, res) => {
-    const answer = (status: number, type: string, body: string): void => {
+    const respond = (status: number, type: string, body: string): void => {
       res.writeHead(status, { "Content-Type": type, Connection: "close" }).end(body);
     };
     if (req.url === "/metrics") {
       metrics.page().then(
-        (page) => answer(200, Metrics.CONTENT_TYPE, page),
-        () => answer(500, "text/plain", "the metrics are unavailable\n"),
+        (page) => respond(200, Metrics.CONTENT_TYPE, page),
+        () => respond(500, "text/plain", "the metrics are unavailable\n"),
       );
       return;
     }
     const isReady = broker.started && canReachOthers(broker);
     const status = req.url === "/live" ? 200 : req.url === "/ready" ? (isReady ? 200 : 503) : 404;
-    answer(status, "application/json", JSON.stringify({ status: status === 200 ? "ok" : "unavailable" }));
+    respond(status, "application/json", JSON.stringify({ status: status === 200 ? "ok" : "unavailable" }));
   });
   server.listen(port, host);
   await once(server, "listening");

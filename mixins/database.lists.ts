@@ -87,12 +87,12 @@ export class ListDatabase {
       return await this.connections.connect();
     } catch (error) {
       const { using, maxSize } = this.pool;
-      throw using === maxSize ? busy() : away(error);
+      throw using === maxSize ? busy() : unavailable(error);
     }
   }
 }
 
 const tooSlow = () => problem("SERVICE_UNAVAILABLE", "this list took too long");
 /** For any error of a new connection, such as that the database does not exist. */
-const away = (cause: unknown) => problem("SERVICE_UNAVAILABLE", "the database is unavailable", { cause });
+const unavailable = (cause: unknown) => problem("SERVICE_UNAVAILABLE", "the database is unavailable", { cause });
 const busy = () => problem("SERVICE_UNAVAILABLE", "too many lists are in progress");

@@ -14,7 +14,7 @@ import { ListDatabase } from "./database.lists";
 import { migrateWhenFree, MigrationRefused } from "./migrations";
 import { clientOf } from "./primary";
 import { openPooledSession } from "./session";
-import { isDatabaseAway } from "./sql-state";
+import { isDatabaseUnavailable } from "./sql-state";
 
 /** The part of moleculer-db-adapter-sequelize that is used here; its own declarations lack these types. */
 interface Adapter {
@@ -59,7 +59,7 @@ const CLOSE_TIMEOUT_MS = 3_000;
 
 /** The error itself, or SERVICE_UNAVAILABLE if it means that the database is unavailable. */
 export const explained = (error: unknown): unknown =>
-  isDatabaseAway(error) ? problem("SERVICE_UNAVAILABLE", "the database is unavailable", { cause: error }) : error;
+  isDatabaseUnavailable(error) ? problem("SERVICE_UNAVAILABLE", "the database is unavailable", { cause: error }) : error;
 
 /** The actions of moleculer-db let a client choose any column, sort and search, so all of them are disabled. */
 const NO_ACTIONS = {
@@ -133,7 +133,7 @@ export function databaseMixin(options: DatabaseOptions): Partial<ServiceSchema> 
               SESSION_FOR_ALL,
               clientOf(options.url),
             );
-            metricsOf(this.broker)?.ask(`the pools of ${options.service}`, () => [
+            metricsOf(this.broker)?.observe(`the pools of ${options.service}`, () => [
               ...readPool(options.service, "main", this.db.pool),
               ...readPool(options.service, "lists", this.lists.pool),
             ]);

@@ -10,7 +10,7 @@ export interface OutboxLimits {
    * In-flight cap of each queue, across all nodes: the greatest weight of its rows in flight at one time. Events have no other
    * back-pressure. One user gets at most a quarter of it.
    */
-  outstanding: number;
+  maxInFlight: number;
   /** Most rows in one event. */
   batch: number;
 }
@@ -24,7 +24,7 @@ export interface Pace extends OutboxLimits {
 }
 
 /** What an insert needs to claim the rows that it writes. */
-export type Room = Pick<Pace, "outstanding" | "retryMs" | "windowMs">;
+export type InFlightCap = Pick<Pace, "maxInFlight" | "retryMs" | "windowMs">;
 
 /** Rows that share an in-flight cap and take turns with each other, independently of other queues. */
 export interface Queue {
@@ -43,7 +43,7 @@ export const steady = (limits: OutboxLimits): Pace => ({ ...limits, windowMs: li
 export const probing = (limits: OutboxLimits, intervalMs: number): Pace => ({
   ...limits,
   retryMaxMs: limits.retryMs,
-  outstanding: 2,
+  maxInFlight: 2,
   batch: 2,
   windowMs: intervalMs * 0.9, // timers are not exact, and the next probe must not slip by an interval
   isProbing: true,
@@ -102,13 +102,13 @@ const CLAIM = `
     select user_id, sum(n)::int as n from (select user_id, n from flights union all select user_id, weight from again) as h group by user_id
   ), taken_again as (
     select count(*) as rows, coalesce(sum(weight), 0) as n from again
-  ), room as (
+  ), cap as (
     select greatest(0, least($4 - t.rows, $3 - in_flight.n - t.n))::int as n from in_flight cross join taken_again as t
   ), walk (nth, user_id, is_wrapped) as (
     select 0, $5::uuid, false
     union all
     select w.nth + 1, next.user_id, next.is_wrapped
-    from walk w cross join room cross join lateral (
+    from walk w cross join cap cross join lateral (
       (select o.user_id, w.is_wrapped from outbox o
        where o.state = 'PENDING' and o.attempts < 1 and o.event = $7 and o.large = $8 and o.user_id > w.user_id and (not w.is_wrapped or o.user_id <= $5)
        order by o.user_id limit 1)
@@ -118,12 +118,12 @@ const CLAIM = `
        order by o.user_id limit 1)
       limit 1
     ) as next
-    where w.nth < room.n + 7
+    where w.nth < cap.n + 7
   ), waiting as (
     select w.nth, w.user_id, $6 - coalesce(held.n, 0) as free from walk w left join held on held.user_id = w.user_id where w.nth > 0
   ), turns as (
-    select t.nth, t.user_id, t.free, least(t.free, ceil(room.n / count(*) over ()::float8))::int as most
-    from (select nth, user_id, free from waiting where free > 0 order by nth limit (select n from room)) as t cross join room
+    select t.nth, t.user_id, t.free, least(t.free, ceil(cap.n / count(*) over ()::float8))::int as most
+    from (select nth, user_id, free from waiting where free > 0 order by nth limit (select n from cap)) as t cross join cap
     order by t.nth
   ), eligible as (
     select row.id, row.weight, turns.nth, turns.most, turns.free,
@@ -137,7 +137,7 @@ const CLAIM = `
     select id, weight, nth, most, free from (
       select id, weight, nth, most, free, sum(weight) over (order by nth, id) - weight as before_all from eligible where before < most
     ) as f
-    where before_all < (select n from room)
+    where before_all < (select n from cap)
   ), claimed as (
     update outbox as o
     set attempts = attempts + 1, emitted_at = now(),
@@ -148,11 +148,11 @@ const CLAIM = `
   select claimed.id, claimed.order_id, claimed.user_id, claimed.event, claimed.payload,
     (select turns.user_id from fresh join turns on turns.nth = fresh.nth order by fresh.nth desc limit 1) as turn,
     in_flight.n + t.n + taken.n < $3 and (
-      taken.n >= room.n or exists (select from fresh where most < free group by nth, most having sum(weight) >= most)
+      taken.n >= cap.n or exists (select from fresh where most < free group by nth, most having sum(weight) >= most)
     ) as more,
     in_flight.n + t.n + taken.n >= $3 or (select count(*) from overdue) > t.rows
       or exists (select from waiting left join turns on turns.nth = waiting.nth where waiting.free <= coalesce(turns.most, 0)) as held_back
-  from in_flight cross join room cross join taken_again as t cross join (select coalesce(sum(weight), 0) as n from fresh) as taken left join claimed on true
+  from in_flight cross join cap cross join taken_again as t cross join (select coalesce(sum(weight), 0) as n from fresh) as taken left join claimed on true
   order by claimed.id`;
 
 export interface Claimed {
@@ -168,15 +168,15 @@ export interface Claimed {
 
 /** @param turn returned by the queue's previous claim; the nil UUID for the first */
 export async function claim(db: Database, pace: Pace, { event, large }: Queue, turn: string): Promise<Claimed> {
-  const { retryMs, retryMaxMs, outstanding, batch, windowMs, isProbing } = pace;
+  const { retryMs, retryMaxMs, maxInFlight, batch, windowMs, isProbing } = pace;
   type Row = { [K in keyof OutboxRow]: OutboxRow[K] | null } & { turn: string | null; more: boolean; held_back: boolean };
   const found = await db.query<Row>(CLAIM, [
     retryMs,
     retryMaxMs,
-    outstanding,
+    maxInFlight,
     batch,
     turn,
-    isProbing ? outstanding : shareOf(outstanding), // a probe must not block the new rows of its user
+    isProbing ? maxInFlight : shareOf(maxInFlight), // a probe must not block the new rows of its user
     event,
     large,
     windowMs,

@@ -5,8 +5,8 @@ import { metricsOf, type Reading } from "../broker/metrics";
 import { withRequest } from "../broker/request";
 import { NIL_ID } from "../contracts/contract";
 import type { WithDatabase } from "./database.mixin";
-import { backlog, deleteSettled, type Announcement, type Backlog } from "./outbox";
-import { claim, probing, steady, type OutboxLimits, type Pace, type Queue, type Room } from "./outbox.claim";
+import { backlog, deleteSettled, type OutboxMessage, type Backlog } from "./outbox";
+import { claim, probing, steady, type OutboxLimits, type Pace, type Queue, type InFlightCap } from "./outbox.claim";
 import { makeDue, watchReplies } from "./outbox.replies";
 
 /** What this mixin adds to a service. */
@@ -14,9 +14,9 @@ export interface WithOutbox {
   /** Publishes pending rows soon. To be called after every commit that wrote some. Never throws and never blocks. */
   relay(): void;
   /** For an insert that claims the rows of an event which it writes. It may claim none while some event has no reachable listener. */
-  room(event: string): Room;
+  inFlightCap(event: string): InFlightCap;
   /** Publishes rows that an insert has claimed, soon. Never throws and never blocks. */
-  announce(claimed: readonly Announcement[]): void;
+  publish(claimed: readonly OutboxMessage[]): void;
   /** To be called when replies have arrived: publishes the rows that the cap held back, and ends probing. */
   relayHeldBack(): void;
 }
@@ -51,7 +51,7 @@ type Relay = Service &
     watch(): Promise<boolean>;
     emitDue(): Promise<void>;
     forgetSettled(): Promise<void>;
-    emitRows(rows: readonly Announcement[]): Promise<void>;
+    emitRows(rows: readonly OutboxMessage[]): Promise<void>;
     reconsider(): Promise<void>;
   };
 
@@ -80,7 +80,7 @@ export function outboxMixin(events: readonly string[], limits: OutboxLimits): Pa
       }, sweepMs);
       this.relayState.retention = setInterval(() => void this.forgetSettled(), RETENTION_MS);
       void this.forgetSettled();
-      metricsOf(this.broker)?.ask("outbox", async () => readings(await backlog(this.db)));
+      metricsOf(this.broker)?.observe("outbox", async () => readings(await backlog(this.db)));
       return this.reconsider();
     },
 
@@ -136,12 +136,12 @@ export function outboxMixin(events: readonly string[], limits: OutboxLimits): Pa
         return this.relayState.silent.has(event) ? slow : usual;
       },
 
-      room(this: Relay, event: string): Room {
+      inFlightCap(this: Relay, event: string): InFlightCap {
         const reachable = events.every((one) => canDeliver(this.broker, one));
-        return reachable ? this.paceOf(event) : { ...usual, outstanding: 0 };
+        return reachable ? this.paceOf(event) : { ...usual, maxInFlight: 0 };
       },
 
-      announce(this: Relay, claimed: readonly Announcement[]) {
+      publish(this: Relay, claimed: readonly OutboxMessage[]) {
         if (claimed.length === 0) return;
         this.emitRows(claimed).catch((error: unknown) => {
           this.logger.warn("outbox rows could not be published and will be retried:", error);
@@ -188,13 +188,13 @@ export function outboxMixin(events: readonly string[], limits: OutboxLimits): Pa
             const isMore = claimed.rows.length === pace.batch || claimed.isMore;
             line.turn = claimed.turn;
             line.isHeldBack = claimed.isHeldBack || isMore || pace.isProbing;
-            this.announce(claimed.rows); // not awaited: listeners in the same process would delay the queues behind this one
+            this.publish(claimed.rows); // not awaited: listeners in the same process would delay the queues behind this one
             if (isMore && !pace.isProbing) state.next ??= "held back";
           }
         }
       },
 
-      async emitRows(this: Relay, rows: readonly Announcement[]) {
+      async emitRows(this: Relay, rows: readonly OutboxMessage[]) {
         // In parallel: if the listeners are in the same process, an emit resolves only when they have finished.
         await Promise.all(
           events.map(async (event) => {

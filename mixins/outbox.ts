@@ -2,7 +2,7 @@ import type { Database, Query, Reader } from "./database";
 import { noteReplies } from "./outbox.replies";
 
 /** The message about one order. */
-export interface Announcement {
+export interface OutboxMessage {
   order_id: string;
   /** The order's user. */
   user_id: string;
@@ -11,7 +11,7 @@ export interface Announcement {
 }
 
 /** A message and its id in the outbox. */
-export interface OutboxRow extends Announcement {
+export interface OutboxRow extends OutboxMessage {
   id: number;
 }
 
@@ -21,7 +21,7 @@ export const REFUSALS_BEFORE_PARKING = 10;
  * Settles the rows of these orders: of the given event, or of every event if that is null. A reply also settles a row that was parked
  * meanwhile. The caller has locked the orders.
  */
-export async function settle(query: Query, answers: readonly { order_id: string; event: string | null }[]): Promise<void> {
+export async function settle(query: Query, replies: readonly { order_id: string; event: string | null }[]): Promise<void> {
   await query(
     `update outbox set state = 'SETTLED', settled_at = now()
      where id in (
@@ -29,7 +29,7 @@ export async function settle(query: Query, answers: readonly { order_id: string;
        join unnest($1::uuid[], $2::text[]) as answer (order_id, event) on o.order_id = answer.order_id
        where o.state <> 'SETTLED' and (answer.event is null or o.event = answer.event)
        order by o.id for update of o)`,
-    [answers.map((a) => a.order_id), answers.map((a) => a.event)],
+    [replies.map((a) => a.order_id), replies.map((a) => a.event)],
   );
 }
 

@@ -56,11 +56,11 @@ async function findPrimary(servers: readonly string[]): Promise<Place> {
     const readOnly = reasons.find((reason) => reason instanceof ReadOnlyPrimary);
     const standbys = reasons.filter((reason) => reason instanceof HotStandby);
     if (readOnly !== undefined && standbys.length === servers.length - 1) return readOnly.place;
-    const said = reasons.find(
+    const reason = reasons.find(
       (reason): reason is Error => reason instanceof Error && !(reason instanceof HotStandby) && sqlState(reason) !== undefined,
     );
     const all = reasons.map((reason, n) => `${new URL(servers[n] ?? "").host}: ${reasonOf(reason)}`).join(", ");
-    throw said ?? new Error(`no server takes writes (${all})`);
+    throw reason ?? new Error(`no server takes writes (${all})`);
   }
 }
 

@@ -160,7 +160,7 @@ const CONNECTION_LOST =
   /^(ECONN|EPIPE|ETIMEDOUT|EHOSTUNREACH|ENOTFOUND|EAI_AGAIN)|Connection terminated|timeout exceeded when trying to connect|not queryable|Query read timeout|connection manager was closed/;
 
 /** The database is unavailable, and the statement is not at fault: a transient error, a lost connection, or this node is stopping. */
-export function isDatabaseAway(error: unknown): boolean {
+export function isDatabaseUnavailable(error: unknown): boolean {
   if (meaningOf(error)?.kind === "transient") return true;
   for (let e = error, depth = 0; e instanceof Error && depth < 5; e = link(e), depth++) {
     if (
@@ -174,7 +174,7 @@ export function isDatabaseAway(error: unknown): boolean {
 }
 
 /** Whether a single item may have made its batch fail. If so, each item is retried individually. */
-export const mayBeOfOne = (error: unknown): boolean => !isDatabaseAway(error) || meaningOf(error)?.mayBeOfOne === true;
+export const mayBeOfOne = (error: unknown): boolean => !isDatabaseUnavailable(error) || meaningOf(error)?.mayBeOfOne === true;
 
 /** Whether an error in handling one outbox row is due to that row: its data, or an exception that is not from the database. */
-export const isRefusal = (error: unknown): boolean => (meaningOf(error)?.kind ?? "data") === "data" && !isDatabaseAway(error);
+export const isRefusal = (error: unknown): boolean => (meaningOf(error)?.kind ?? "data") === "data" && !isDatabaseUnavailable(error);

@@ -28,7 +28,7 @@ export const COMMANDS: readonly CustomCommand[] = [
     "Lists pending and parked outbox rows",
     async (broker, { options: { state, limit } }, { table }) => {
       const params = { ...(state !== undefined && { state }), ...(limit !== undefined && { limit: Number(limit) }) };
-      const { items, next_cursor } = await ask(broker, outbox, params);
+      const { items, next_cursor } = await callAction(broker, outbox, params);
       if (items.length === 0) return "None.";
       const rows = items.map((row) => [
         String(row.id),
@@ -47,14 +47,14 @@ export const COMMANDS: readonly CustomCommand[] = [
     ],
   ),
   command("replay <id>", "Makes a parked outbox row pending again", async (broker, { id }) => {
-    await ask(broker, replay, { id: Number(id) });
+    await callAction(broker, replay, { id: Number(id) });
     return `Outbox row ${id ?? ""} is pending again.`;
   }),
   command(
     "repair",
     "Shows how to repair orders and reservations that differ after a backup was restored",
     async (broker, { options: { apply = false } }, { table }) => {
-      const { repairs, decisions, undecided, more } = await ask(broker, repair, { apply });
+      const { repairs, decisions, undecided, more } = await callAction(broker, repair, { apply });
       if (repairs.length + decisions.length === 0) return "Nothing differs.";
       const rows = [...repairs, ...decisions.map((decision) => ({ ...decision, action: "manual decision" }))];
       const rest = more || undecided > decisions.length ? "There are more: repeat the command." : "";
@@ -69,15 +69,15 @@ export const COMMANDS: readonly CustomCommand[] = [
 export const REPL: ReplOptions = { customCommands: [...COMMANDS] };
 
 /** A command that prints its result, or its error. */
-function command(declaration: string, description: string, answer: Run, options: CustomCommand["options"] = []): CustomCommand {
+function command(declaration: string, description: string, run: Run, options: CustomCommand["options"] = []): CustomCommand {
   const action = async (broker: ServiceBroker, input: Input, helpers: Helpers): Promise<void> => {
-    console.log(await answer(broker, input, helpers).catch(refusal));
+    console.log(await run(broker, input, helpers).catch(refusal));
   };
   return { command: declaration, description, options, action: action as unknown as CustomCommand["action"] };
 }
 
 /** Validates the input here, since a call's error message does not name the invalid field. */
-async function ask<C extends ActionContract>(broker: ServiceBroker, contract: C, params: Params<C>): Promise<Result<C>> {
+async function callAction<C extends ActionContract>(broker: ServiceBroker, contract: C, params: Params<C>): Promise<Result<C>> {
   const [wrong] = check(contract.params, params);
   if (wrong !== undefined) throw invalid(wrong.field, wrong.message);
   return call(broker, contract, params, asSystem());

@@ -107,8 +107,8 @@ export async function launch(
       if (pid === child.pid && ready) return { pid, port };
       await sleep(10);
     }
-    const said = (await readFile(logFile)).subarray(size).toString();
-    throw new Error(`postgres ended with ${outcome.end}: ${lastLines(said)}`);
+    const output = (await readFile(logFile)).subarray(size).toString();
+    throw new Error(`postgres ended with ${outcome.end}: ${lastLines(output)}`);
   } finally {
     await log.close();
   }

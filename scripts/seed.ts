@@ -14,12 +14,12 @@ const MOST = 1_000_000;
  * if TRANSPORTER is set; otherwise hosts the services it needs, even while `npm start` is running.
  */
 run(async (config, onStop) => {
-  const wish = readArguments();
+  const options = readArguments();
   const services = config.transporter === undefined ? (["users", "products"] as const) : [];
   const node = await startNode({ config, services, onStop, broker: { logger: logger("warn", config.log.format) } });
   try {
     await node.broker.waitForServices(["users", "products"], 15_000);
-    await fillCatalogue(node.broker, { ...wish, log: console.log });
+    await fillCatalogue(node.broker, { ...options, log: console.log });
     return 0;
   } finally {
     await node.stop();

@@ -12,7 +12,7 @@ import { pathOf } from "./request";
 import type { Reply } from "./route";
 
 /** How the gateway responds: replies, streams and errors. */
-export function answers(config: Config): Partial<ServiceSchema> {
+export function responder(config: Config): Partial<ServiceSchema> {
   const schema: Partial<SchemaFor<Api>> = {
     methods: {
       /** Headers of every response. */

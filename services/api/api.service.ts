@@ -11,7 +11,7 @@ import { orderChanged } from "../../contracts/orders";
 import { checkSessions, jwks, revocations } from "../../contracts/users";
 import { FairSlots } from "../../mixins/fair-queue";
 import { TokenVerifier } from "./access";
-import { answers } from "./answers";
+import { responder } from "./answers";
 import { ClientAddress } from "./client-address";
 import { Connections, type ConnectionLimits } from "./connections";
 import { Cors } from "./cors";
@@ -59,7 +59,7 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
   const routes = { ...shop, ...docsRoutes(shop) };
   return {
     name: "api",
-    mixins: [intake(), answers(config), ApiGateway],
+    mixins: [intake(), responder(config), ApiGateway],
 
     settings: {
       $secureSettings: ["routes"], // keep them out of what is published to other nodes
@@ -151,7 +151,7 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
         this.address,
         this.turns,
         (exchange) => {
-          this.over(exchange);
+          this.finished(exchange);
         },
         limits.connections,
       );

@@ -60,7 +60,7 @@ export function docsRoutes(shop: Routes): Routes {
       auth: "public",
       contract: document,
       summary: "This document",
-      answers: CACHED,
+      statuses: CACHED,
       read: (input) => () => Promise.resolve(showAsset(input, description)),
     },
     "GET /docs": {
@@ -68,7 +68,7 @@ export function docsRoutes(shop: Routes): Routes {
       auth: "public",
       contract: docs,
       summary: "Swagger UI, for reading this document and trying requests",
-      answers: CACHED,
+      statuses: CACHED,
       media: ["text/html"],
       read: (input) => () =>
         Promise.resolve(
@@ -84,7 +84,7 @@ export function docsRoutes(shop: Routes): Routes {
       auth: "public",
       contract: docsFile,
       summary: "A file of the Swagger UI page",
-      answers: CACHED,
+      statuses: CACHED,
       errors: ["NOT_FOUND"],
       media: [...new Set(Object.values(DOCS_FILES))],
       read: (input) => async () => {

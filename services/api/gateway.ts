@@ -10,7 +10,7 @@ import type { Connections } from "./connections";
 import type { Cors } from "./cors";
 import type { Doors } from "./doors";
 import type { Exchange } from "./exchange";
-import type { Gather } from "./gather";
+import type { BatchedCalls } from "./gather";
 import type { Lanes } from "./lanes";
 import type { LoopTurns } from "./loop-turns";
 import type { RequestMetrics } from "./metrics";
@@ -48,7 +48,7 @@ export type Api = Service & {
   httpHandler(req: IncomingMessage, res: ServerResponse): void;
   aliases: Alias[];
   verifier: TokenVerifier;
-  gather: Gather;
+  gather: BatchedCalls;
   connections: Connections;
   admission: FairSlots;
   turns: LoopTurns;
@@ -66,7 +66,7 @@ export type Api = Service & {
   baseHeaders(exchange: Exchange): Record<string, string>;
   begin(exchange: Exchange): void;
   refuse(exchange: Exchange, refusal: unknown): void;
-  over(exchange: Exchange): void;
+  finished(exchange: Exchange): void;
   checkShare(exchange: Exchange): void;
   authenticated(req: IncomingMessage, auth: "user" | "admin"): Promise<Caller>;
   take(exchange: Exchange): Promise<void>;

@@ -10,7 +10,7 @@ import type { Caller } from "../../contracts/users";
 import { batch, type Requester } from "../../mixins/batching";
 
 /** Batched calls: requests pending in this gateway at the same moment share one call. Covers the most frequent requests. */
-export interface Gather {
+export interface BatchedCalls {
   product(id: string, requester: Requester): Promise<products.Product>;
   /** Requests for the same page at the same moment share one result. */
   products(list: List, requester: Requester): Promise<Result<typeof products.list>>;
@@ -39,7 +39,7 @@ type List = Params<typeof products.list>;
 type NewOrder = Params<typeof orders.createMany>["orders"][number];
 type Wanted = Params<typeof orders.getMany>["orders"][number];
 
-export function gather(broker: ServiceBroker): Gather {
+export function gather(broker: ServiceBroker): BatchedCalls {
   const order = batch<Wanted, orders.Order>(
     async (wanted, waitedMs) =>
       (await untilAll(wanted, (rest) => call(broker, orders.getMany, { orders: [...rest] }, inTime(waitedMs)))).map(
@@ -79,10 +79,10 @@ export function gather(broker: ServiceBroker): Gather {
 }
 
 /** Repeats the call for the remaining items if a response, limited by message size, covers only the first ones. */
-async function untilAll<Item, R>(items: readonly Item[], ask: (rest: readonly Item[]) => Promise<readonly R[]>): Promise<R[]> {
+async function untilAll<Item, R>(items: readonly Item[], request: (rest: readonly Item[]) => Promise<readonly R[]>): Promise<R[]> {
   const results: R[] = [];
   while (results.length < items.length) {
-    const some = await ask(items.slice(results.length));
+    const some = await request(items.slice(results.length));
     if (some.length === 0) throw new Error("a response has none of the requested items");
     results.push(...some);
   }

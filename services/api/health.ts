@@ -60,7 +60,7 @@ export const healthRoutes = (broker: ServiceBroker): Routes => ({
     auth: "public",
     contract: live,
     summary: "Whether the process runs",
-    answers: [200],
+    statuses: [200],
     read: () => () => Promise.resolve(report([])),
   },
   "GET /health/ready": {
@@ -68,7 +68,7 @@ export const healthRoutes = (broker: ServiceBroker): Routes => ({
     auth: "public",
     contract: ready,
     summary: "Whether this gateway can serve",
-    answers: [200, 503],
+    statuses: [200, 503],
     read: () => () => Promise.resolve(report(readiness(broker))),
   },
   "GET /health": {
@@ -77,7 +77,7 @@ export const healthRoutes = (broker: ServiceBroker): Routes => ({
     lane: "operations",
     contract: health,
     summary: "Whether every service and the transporter respond, and every database takes writes",
-    answers: [200, 503],
+    statuses: [200, 503],
     read: () => async (ctx) => {
       const services = await Promise.all(Object.entries(HEALTH).map(([name, contract]) => checkService(ctx, name, contract)));
       return report([...readiness(broker), ...services.flat()]);

@@ -75,7 +75,7 @@ export function intake(): Partial<ServiceSchema> {
       },
 
       /** Called when the response is sent or the client has disconnected. */
-      over(this: Api, { id, req, res, since, isRefused, stream }: Exchange): void {
+      finished(this: Api, { id, req, res, since, isRefused, stream }: Exchange): void {
         stream?.close(); // not on the response's "close", which Node 20 does not emit for one that waits behind another
         const milliseconds = performance.now() - since;
         this.metrics?.served(req, res, milliseconds);
@@ -207,14 +207,14 @@ export function respond(this: Api, req: RoutedRequest, res: ServerResponse, next
   exchange.allow(spec.contract.timeout);
   const isWanted = (): boolean => exchange.isWanted();
   const { lane } = spec;
-  const answer = async (): Promise<void> => {
+  const serve = async (): Promise<void> => {
     const perform = read();
     const handle = (): Promise<Reply> => perform(req.$ctx, this.gather);
     const inTurn = lane === "none" ? handle : (): Promise<Reply> => this.lanes[lane].run(exchange, handle, isWanted);
     this.send(req, res, await (isProbe(req) ? handle() : this.admission.run(exchange, inTurn, isWanted)));
   };
   const begin = (): void => {
-    asRequest(exchange, answer).catch(next);
+    asRequest(exchange, serve).catch(next);
   };
   if (spec.body === "none") begin();
   else {

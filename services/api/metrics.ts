@@ -29,7 +29,7 @@ export class RequestMetrics {
       ["method", "route", "status"],
     );
     this.refusals = metrics.counter("shop_http_refused_total", "HTTP requests refused at once, since too many were in progress");
-    metrics.ask("admission", () => [
+    metrics.observe("admission", () => [
       {
         name: "shop_http_requests_under_way",
         help: "HTTP requests admitted and not yet responded to",

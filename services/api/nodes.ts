@@ -18,7 +18,7 @@ const Health = Type.Object({
 });
 
 /** Each node is called individually, so that one that hangs does not hide the others. */
-async function ask(ctx: Context<unknown, Meta>, nodeID: string): Promise<Pick<Node, "uptime" | "cpu" | "memory">> {
+async function healthOf(ctx: Context<unknown, Meta>, nodeID: string): Promise<Pick<Node, "uptime" | "cpu" | "memory">> {
   const health: unknown = await ctx.call("$node.health", {}, { nodeID, timeout: ASK_TIMEOUT, retries: 0 }).catch(() => undefined);
   if (!matches(Health, health)) return { uptime: null, cpu: null, memory: null };
   const { cpu, process } = health;
@@ -33,7 +33,7 @@ export const nodesRoute = (broker: ServiceBroker): Routes => ({
     lane: "operations",
     contract: nodes,
     summary: "The nodes that this gateway can reach, with their services and state",
-    answers: [200],
+    statuses: [200],
     read: (input) => {
       refuseQuery(input);
       return async (ctx) => {
@@ -44,7 +44,7 @@ export const nodesRoute = (broker: ServiceBroker): Routes => ({
             id,
             services: services.flatMap(({ name, nodeID }) => (nodeID === id ? name : [])).sort(),
             version: typeof version === "string" ? version : null,
-            ...(await ask(ctx, id)),
+            ...(await healthOf(ctx, id)),
           };
         });
         return ok({ items: await Promise.all(items) });

@@ -66,7 +66,7 @@ function operation(route: Route, path: string, schemas: Schemas): object {
 const inPath = (path: string, name: string): boolean => path.split("/").includes(`:${name}`);
 
 /** The parameters of a request outside its body. */
-function parametersOf({ answers, body, contract, supplied }: Route, path: string, schemas: Schemas): object[] {
+function parametersOf({ statuses, body, contract, supplied }: Route, path: string, schemas: Schemas): object[] {
   const parameters = Object.entries(fieldsOf(contract.params)).flatMap(([name, schema]): object[] => {
     const header = supplied[name]?.header;
     if (inPath(path, name)) return [{ name, in: "path", required: true, schema: schemas.of(schema), ...exampleId(schema) }];
@@ -74,7 +74,7 @@ function parametersOf({ answers, body, contract, supplied }: Route, path: string
     const { description, ...shape } = schemas.of(schema); // tools show only the parameter's own description, not its schema's
     return body === "none" ? [{ name, in: "query", required: !KindGuard.IsOptional(schema), description, schema: shape }] : [];
   });
-  return answers.includes(304) ? [...parameters, IF_NONE_MATCH] : parameters;
+  return statuses.includes(304) ? [...parameters, IF_NONE_MATCH] : parameters;
 }
 
 const exampleId = (schema: TSchema) => (KindGuard.IsInteger(schema) ? { example: 1 } : schema.format === "uuid" && { example: EXAMPLE_ID });

@@ -46,19 +46,19 @@ const EMPTY = [204, 304];
 /** All responses of a route, by status. */
 export const responses = (route: Route, schemas: Schemas): object => ({
   ...problems(codesOf(route), schemas),
-  ...answers(route, schemas),
+  ...successes(route, schemas),
 });
 
-function answers({ answers, contract: { result }, media = ["application/json"], supplied }: Route, schemas: Schemas): object {
+function successes({ statuses, contract: { result }, media = ["application/json"], supplied }: Route, schemas: Schemas): object {
   const fields = fieldsOf(result);
   const isEmpty = KindGuard.IsObject(result) && Object.keys(fields).length === 0;
   return Object.fromEntries(
-    answers.map((status) => [
+    statuses.map((status) => [
       status,
       {
         description: STATUS_CODES[status] ?? "",
         ...headersOf([
-          ...("version" in fields || answers.includes(304) ? (["ETag"] as const) : []),
+          ...("version" in fields || statuses.includes(304) ? (["ETag"] as const) : []),
           ...(status === 201 ? (["Location"] as const) : []),
           ...("next_cursor" in fields ? (["Link"] as const) : []),
           ...(Object.values(supplied).includes(IDEMPOTENCY_KEY) ? (["Idempotent-Replayed"] as const) : []),

@@ -13,7 +13,7 @@ const LEEWAY = 60;
 const MAX_PAGES = 100;
 
 type News = Result<typeof revocations>;
-type Ask = (params: Params<typeof revocations>) => Promise<News>;
+type Fetch = (params: Params<typeof revocations>) => Promise<News>;
 
 /**
  * Ended sessions and changed roles. The gateway polls the users service for them at most once per second, and only while requests arrive or
@@ -24,16 +24,16 @@ export class Revocations {
   private readonly ended = new Map<string, number>();
   private readonly roles = new Map<string, { role: Role; until: number }>();
   private since: string | undefined;
-  private answers = true;
-  private asked = -Infinity;
+  private isReporting = true;
+  private polledAt = -Infinity;
   private known = -Infinity;
   private failedAt = -Infinity;
-  private isAsking = false;
+  private isPolling = false;
   private asking = Promise.resolve();
 
   /** @param heardKeys called with the ids of all current keys */
   constructor(
-    private readonly ask: Ask,
+    private readonly fetch: Fetch,
     private readonly heardKeys: (kids: readonly string[]) => void,
     private readonly failed: (error: unknown) => void,
   ) {}
@@ -41,8 +41,8 @@ export class Revocations {
   /** Polls if it is time. @returns a promise only if the caller has to wait for it */
   refresh(): Promise<void> | undefined {
     const now = performance.now();
-    if (!this.isAsking && now - this.asked >= INTERVAL) {
-      this.asked = now;
+    if (!this.isPolling && now - this.polledAt >= INTERVAL) {
+      this.polledAt = now;
       this.asking = this.catchUp(now);
     }
     const isDown = now - this.failedAt < GIVEN_UP; // don't wait again for a poll that has just failed
@@ -68,29 +68,29 @@ export class Revocations {
   }
 
   private async catchUp(now: number): Promise<void> {
-    this.isAsking = true;
+    this.isPolling = true;
     try {
-      this.since = await this.askAll();
+      this.since = await this.fetchAll();
       this.known = now;
-      this.answers = true;
+      this.isReporting = true;
       this.failedAt = -Infinity;
       this.forget();
     } catch (error) {
-      if (this.answers) this.failed(error); // once per outage
-      this.answers = false;
+      if (this.isReporting) this.failed(error); // once per outage
+      this.isReporting = false;
       this.failedAt = performance.now();
     } finally {
-      this.isAsking = false;
+      this.isPolling = false;
     }
   }
 
   /** Reads all pages. @returns the time up to which the result is complete */
-  private async askAll(): Promise<string> {
+  private async fetchAll(): Promise<string> {
     const since = this.since === undefined ? {} : { since: this.since };
     let at: string | undefined;
     let after: PageEnd | null = null;
     for (let page = 0; page < MAX_PAGES; page++) {
-      const news: News = await this.ask({ ...since, ...(after !== null && { after }) });
+      const news: News = await this.fetch({ ...since, ...(after !== null && { after }) });
       for (const { session, until } of news.ended) this.ended.set(session, until);
       for (const { user, role, until } of news.roles ?? []) this.roles.set(user, { role, until });
       this.heardKeys(news.kids);

@@ -7,7 +7,7 @@ import { ownsDatabase } from "../../config";
 import type { ActionContract, Params, Result } from "../../contracts/contract";
 import type { ErrorCode } from "../../contracts/errors";
 import type { Requester } from "../../mixins/batching";
-import type { Gather } from "./gather";
+import type { BatchedCalls } from "./gather";
 import { refuseQuery, type Input, type Supply } from "./input";
 import type { Lane } from "./lanes";
 import type { Following } from "./streams";
@@ -32,11 +32,11 @@ export interface Body<P = Readonly<Record<string, unknown>>> {
 }
 
 /** What the OpenAPI document can't derive from a route's path and contract. */
-interface Told<S extends number> {
+interface Documented<S extends number> {
   /** A sentence for people. */
   summary: string;
   /** Every status of its responses, except problems. */
-  answers: readonly S[];
+  statuses: readonly S[];
   /** Its own error codes, without those of every route of its kind. */
   errors: readonly ErrorCode[];
   /** Media types of its responses, if not JSON. */
@@ -44,7 +44,7 @@ interface Told<S extends number> {
 }
 
 /** A public route and its documentation. */
-export interface Route extends Told<number> {
+export interface Route extends Documented<number> {
   /** Who may use it. There is no default: a route that forgets it does not compile. */
   auth: "public" | "user" | "admin";
   /** `empty`: a body is optional, and has no fields. */
@@ -58,7 +58,7 @@ export interface Route extends Told<number> {
   read(input: Input): Perform;
 }
 
-export type Perform = (ctx: Context<unknown, Meta>, gather: Gather) => Promise<Reply>;
+export type Perform = (ctx: Context<unknown, Meta>, gather: BatchedCalls) => Promise<Reply>;
 
 /** A route without parameters, body or errors of its own. It still says who may use it. */
 export const TAKES_NOTHING = { errors: [], body: "none", supplied: {}, lane: "none" } as const;
@@ -68,7 +68,7 @@ export type Routes = Readonly<Record<string, Route>>;
 
 type ParamsOf = (input: Input, supplied: Readonly<Record<string, unknown>>) => Record<string, unknown>;
 
-interface Spec<C extends ActionContract, S extends number> extends Told<S> {
+interface Spec<C extends ActionContract, S extends number> extends Documented<S> {
   action: C;
   auth: Route["auth"];
   body?: "empty" | Body<Params<C>>;
@@ -77,7 +77,7 @@ interface Spec<C extends ActionContract, S extends number> extends Told<S> {
   /** Builds all params, if there are more than those supplied. */
   params?: ParamsOf;
   /** Makes the call, if it is batched. */
-  perform?: (gather: Gather, params: Params<C>, requester: Requester, ctx: Context<unknown, Meta>) => Promise<Result<C>>;
+  perform?: (gather: BatchedCalls, params: Params<C>, requester: Requester, ctx: Context<unknown, Meta>) => Promise<Result<C>>;
   /** The lane, if not that of the service. */
   lane?: Lane;
   /** Schema of the response, if it is not the action's result. */
@@ -98,12 +98,12 @@ const onlySupplied: ParamsOf = (input, supplied) => {
 
 /** A route that validates requests by the action's contract, as the service does again: an invalid request is not even sent to it. */
 export function route<C extends ActionContract, S extends number>(spec: Spec<C, S>): Route {
-  const { action, auth, body = "none", params = onlySupplied, perform, shows, reply, lane = laneOf(action), ...told } = spec;
+  const { action, auth, body = "none", params = onlySupplied, perform, shows, reply, lane = laneOf(action), ...documented } = spec;
   const supplied: Route["supplied"] = { ...spec.supplied };
   const supplies = Object.entries(supplied);
   const texts = textFields(action.params);
   return {
-    ...told,
+    ...documented,
     auth,
     body,
     supplied,

@@ -7,7 +7,7 @@ import { closed } from "../../contracts/contract";
 import * as orders from "../../contracts/orders";
 import * as products from "../../contracts/products";
 import * as users from "../../contracts/users";
-import type { Gather } from "./gather";
+import type { BatchedCalls } from "./gather";
 import {
   ADDRESS,
   bodyParams,
@@ -49,11 +49,11 @@ const PasswordGrant = closed({
 const tokens = (granted: users.Tokens): Reply<200> => ok(granted, { "Cache-Control": "no-store", Pragma: "no-cache" });
 
 /** The most frequent read. A valid id is all the validation that it needs. */
-export const readProduct = async (id: string, input: Pick<Input, "headers" | "requester">, gather: Gather): Promise<Reply> =>
+export const readProduct = async (id: string, input: Pick<Input, "headers" | "requester">, gather: BatchedCalls): Promise<Reply> =>
   show(await gather.product(id, input.requester), input);
 
 /** Responds with 204 if the order is final and the client has all its events: it then stops reconnecting (WHATWG HTML, 9.2.3). */
-async function follow(ctx: Context<unknown, Meta>, input: Input, gather: Gather): Promise<Reply> {
+async function follow(ctx: Context<unknown, Meta>, input: Input, gather: BatchedCalls): Promise<Reply> {
   const seen = Number(LAST_EVENT_ID.read(input));
   const caller = callerOf(ctx);
   const order = await gather.order(pathId(input, "ORDER_NOT_FOUND"), caller, input.requester);
@@ -67,7 +67,7 @@ export const ROUTES: Routes = {
     action: users.register,
     lane: "passwords",
     summary: "Opens an account",
-    answers: [201],
+    statuses: [201],
     errors: ["EMAIL_TAKEN"],
     auth: "public",
     supplied: { address: ADDRESS },
@@ -79,7 +79,7 @@ export const ROUTES: Routes = {
     action: users.token,
     lane: "passwords",
     summary: "Logs in: an access token and a refresh token for an e-mail address and its password",
-    answers: [200],
+    statuses: [200],
     errors: ["INVALID_CREDENTIALS"],
     auth: "public",
     supplied: { address: ADDRESS },
@@ -90,7 +90,7 @@ export const ROUTES: Routes = {
   "POST /token/refresh": route({
     action: users.refresh,
     summary: "New tokens for a refresh token, which works only once: using it again ends its session",
-    answers: [200],
+    statuses: [200],
     errors: ["INVALID_REFRESH_TOKEN"],
     auth: "public",
     supplied: { address: ADDRESS },
@@ -101,7 +101,7 @@ export const ROUTES: Routes = {
   "POST /logout": route({
     action: users.logout,
     summary: "Ends the session of a refresh token; does nothing if the token is unknown",
-    answers: [204],
+    statuses: [204],
     errors: [],
     auth: "public",
     supplied: { address: ADDRESS },
@@ -112,7 +112,7 @@ export const ROUTES: Routes = {
   "GET /me": route({
     action: users.me,
     summary: "Who the caller is",
-    answers: [200],
+    statuses: [200],
     errors: [],
     auth: "user",
     reply: (user) => ok(user),
@@ -121,7 +121,7 @@ export const ROUTES: Routes = {
     action: users.changePassword,
     lane: "passwords",
     summary: "Sets a new password; ends all other sessions of the caller",
-    answers: [204],
+    statuses: [204],
     errors: ["INVALID_CREDENTIALS"],
     auth: "user",
     supplied: { address: ADDRESS },
@@ -132,7 +132,7 @@ export const ROUTES: Routes = {
   "GET /.well-known/jwks.json": route({
     action: users.jwks,
     summary: "The public keys that verify access tokens (RFC 7517)",
-    answers: [200],
+    statuses: [200],
     errors: [],
     auth: "public",
     reply: (keys) => ok(keys, { "Cache-Control": "public, max-age=300" }),
@@ -141,7 +141,7 @@ export const ROUTES: Routes = {
   "POST /products": route({
     action: products.create,
     summary: "Puts a product on sale; the caller becomes its seller",
-    answers: [201],
+    statuses: [201],
     errors: [],
     auth: "user",
     body: { example: { name: "Desk lamp", price: 49.9, quantity: 50, category: "lamps" } },
@@ -151,7 +151,7 @@ export const ROUTES: Routes = {
   "GET /products": route({
     action: products.list,
     summary: "The catalogue, page by page",
-    answers: [200],
+    statuses: [200],
     errors: [],
     auth: "public",
     params: (input) => queryParams(input, products.list),
@@ -161,7 +161,7 @@ export const ROUTES: Routes = {
   "GET /products/:id": {
     contract: products.get,
     summary: "A product",
-    answers: [200, 304],
+    statuses: [200, 304],
     errors: [],
     auth: "public",
     body: "none",
@@ -176,7 +176,7 @@ export const ROUTES: Routes = {
   "PATCH /products/:id": route({
     action: products.update,
     summary: "Changes a product, for its seller and for admins",
-    answers: [200],
+    statuses: [200],
     errors: ["FORBIDDEN"],
     auth: "user",
     supplied: { id: idOr("PRODUCT_NOT_FOUND"), versions: IF_MATCH },
@@ -187,7 +187,7 @@ export const ROUTES: Routes = {
   "DELETE /products/:id": route({
     action: products.archive,
     summary: "Takes a product off sale, for its seller and for admins; old orders keep it",
-    answers: [204],
+    statuses: [204],
     errors: ["FORBIDDEN"],
     auth: "user",
     supplied: { id: idOr("PRODUCT_NOT_FOUND"), versions: IF_MATCH },
@@ -196,7 +196,7 @@ export const ROUTES: Routes = {
   "POST /products/:id/stock": route({
     action: products.adjust,
     summary: "Adds units to the stock or removes them, for the seller and for admins",
-    answers: [200],
+    statuses: [200],
     errors: ["FORBIDDEN", "INSUFFICIENT_STOCK"],
     auth: "user",
     supplied: { id: idOr("PRODUCT_NOT_FOUND"), versions: IF_MATCH },
@@ -208,7 +208,7 @@ export const ROUTES: Routes = {
     action: products.ledger,
     lane: "lists",
     summary: "The stock's ledger, newest movement first, for the seller and for admins",
-    answers: [200],
+    statuses: [200],
     errors: ["FORBIDDEN"],
     auth: "user",
     supplied: { id: idOr("PRODUCT_NOT_FOUND") },
@@ -219,7 +219,7 @@ export const ROUTES: Routes = {
   "POST /orders": route({
     action: orders.create,
     summary: "Places an order. It is PENDING at first, and confirmed or rejected a moment later",
-    answers: [201],
+    statuses: [201],
     errors: ["PRODUCT_NOT_FOUND", "INSUFFICIENT_STOCK", "IDEMPOTENCY_IN_FLIGHT", "IDEMPOTENCY_KEY_REUSED"],
     auth: "user",
     supplied: { idempotency_key: IDEMPOTENCY_KEY },
@@ -237,7 +237,7 @@ export const ROUTES: Routes = {
     action: orders.list,
     lane: "lists",
     summary: "The caller's orders, newest first; an admin may list those of others",
-    answers: [200],
+    statuses: [200],
     errors: ["FORBIDDEN"],
     auth: "user",
     params: (input) => queryParams(input, orders.list),
@@ -246,7 +246,7 @@ export const ROUTES: Routes = {
   "GET /orders/:id": route({
     action: orders.get,
     summary: "An order, for its buyer and for admins",
-    answers: [200, 304],
+    statuses: [200, 304],
     errors: [],
     auth: "user",
     supplied: { id: idOr("ORDER_NOT_FOUND") },
@@ -256,7 +256,7 @@ export const ROUTES: Routes = {
   "GET /orders/:id/events": {
     contract: orderEvents,
     summary: "The order's history, and each change as it happens (server-sent events)",
-    answers: [200, 204],
+    statuses: [200, 204],
     errors: [],
     auth: "user",
     body: "none",
@@ -271,7 +271,7 @@ export const ROUTES: Routes = {
   "POST /orders/:id/cancel": route({
     action: orders.cancel,
     summary: "Cancels a PENDING or CONFIRMED order and releases its stock",
-    answers: [200],
+    statuses: [200],
     errors: ["ORDER_NOT_CANCELLABLE"],
     auth: "user",
     supplied: { id: idOr("ORDER_NOT_FOUND"), versions: IF_MATCH },
@@ -283,7 +283,7 @@ export const ROUTES: Routes = {
   "GET /admin/users": route({
     action: accounts.find,
     summary: "The account with an e-mail address",
-    answers: [200],
+    statuses: [200],
     errors: ["USER_NOT_FOUND"],
     auth: "admin",
     params: (input) => queryParams(input, accounts.find),
@@ -292,7 +292,7 @@ export const ROUTES: Routes = {
   "PATCH /admin/users/:id": route({
     action: accounts.update,
     summary: "Disables or enables an account, or gives it another role; takes effect everywhere within 2 s",
-    answers: [200],
+    statuses: [200],
     errors: ["LAST_ADMIN"],
     auth: "admin",
     supplied: { id: idOr("USER_NOT_FOUND") },
@@ -304,7 +304,7 @@ export const ROUTES: Routes = {
     action: accounts.auditLog,
     lane: "lists",
     summary: "Who did what, newest first",
-    answers: [200],
+    statuses: [200],
     errors: [],
     auth: "admin",
     params: (input) => queryParams(input, accounts.auditLog),
@@ -314,7 +314,7 @@ export const ROUTES: Routes = {
     action: orders.outbox,
     lane: "lists",
     summary: "Outbox rows that are pending or parked, oldest first",
-    answers: [200],
+    statuses: [200],
     errors: [],
     auth: "admin",
     params: (input) => queryParams(input, orders.outbox),
@@ -323,7 +323,7 @@ export const ROUTES: Routes = {
   "POST /admin/outbox/:id/replay": route({
     action: orders.replay,
     summary: "Retries a parked outbox row",
-    answers: [202],
+    statuses: [202],
     errors: ["NOT_PARKED"],
     auth: "admin",
     supplied: { id: ROW_ID },
@@ -335,7 +335,7 @@ export const ROUTES: Routes = {
     action: orders.audit,
     lane: "audits",
     summary: "Audits each database, and whether orders and reservations agree",
-    answers: [200],
+    statuses: [200],
     errors: [],
     auth: "admin",
     reply: (report) => ok(report),
@@ -344,7 +344,7 @@ export const ROUTES: Routes = {
     action: orders.repair,
     lane: "audits",
     summary: "Repairs differences between orders and reservations after a backup was restored, or reports what it would do",
-    answers: [200],
+    statuses: [200],
     errors: [],
     auth: "admin",
     body: { example: { apply: false } },

@@ -24,7 +24,7 @@ export class SeenSessions {
 
   /** @param heardRole called with the current role of each user checked */
   constructor(
-    private readonly ask: (sessions: string[]) => Promise<Result<typeof checkSessions>>,
+    private readonly check: (sessions: string[]) => Promise<Result<typeof checkSessions>>,
     private readonly heardRole: (caller: Seen, role: Role, until: number) => void,
   ) {}
 
@@ -33,7 +33,7 @@ export class SeenSessions {
     const { session, role } = caller;
     // If a session has tokens with different roles, check the admin one.
     if (this.seen.has(session) ? role === "admin" : this.seen.size < MAX_SEEN) this.seen.set(session, caller);
-    this.timer ??= setTimeout(() => void this.askAll(), INTERVAL).unref();
+    this.timer ??= setTimeout(() => void this.checkAll(), INTERVAL).unref();
     return this.unknown.has(session);
   }
 
@@ -43,12 +43,12 @@ export class SeenSessions {
   }
 
   /** Never rejects. */
-  private async askAll(): Promise<void> {
+  private async checkAll(): Promise<void> {
     const seen = [...this.seen.values()];
     this.seen = new Map();
     try {
       while (seen.length > 0) {
-        await this.askAbout(seen.slice(0, SESSIONS_PER_CALL));
+        await this.checkSome(seen.slice(0, SESSIONS_PER_CALL));
         seen.splice(0, SESSIONS_PER_CALL);
       }
     } catch {
@@ -56,11 +56,11 @@ export class SeenSessions {
     }
     for (const caller of seen) this.seen.set(caller.session, caller);
     if (this.isStopped) return;
-    this.timer = this.seen.size === 0 ? undefined : setTimeout(() => void this.askAll(), INTERVAL).unref();
+    this.timer = this.seen.size === 0 ? undefined : setTimeout(() => void this.checkAll(), INTERVAL).unref();
   }
 
-  private async askAbout(some: readonly Seen[]): Promise<void> {
-    const { unknown, admins, until } = await this.ask(some.map(({ session }) => session));
+  private async checkSome(some: readonly Seen[]): Promise<void> {
+    const { unknown, admins, until } = await this.check(some.map(({ session }) => session));
     const [lost, ofAdmins] = [new Set(unknown), new Set(admins)];
     for (const caller of some) {
       if (lost.has(caller.session)) this.unknown.set(caller.session, true);

@@ -6,7 +6,7 @@ import type { Caller } from "../../contracts/users";
 import type { Requester } from "../../mixins/batching";
 import { shareOf } from "../../mixins/fair-queue";
 import type { TokenVerifier } from "./access";
-import type { Gather } from "./gather";
+import type { BatchedCalls } from "./gather";
 
 /** An order and the client that follows its changes. */
 export interface Following {
@@ -49,7 +49,7 @@ export class Streams {
   private watching: NodeJS.Timeout | undefined;
 
   constructor(
-    private readonly gather: Pick<Gather, "order">,
+    private readonly gather: Pick<BatchedCalls, "order">,
     private readonly verifier: Pick<TokenVerifier, "verify" | "refresh" | "isCurrent">,
     limits: Partial<StreamLimits> = {},
   ) {
@@ -140,7 +140,7 @@ export class Stream {
   /** Call after the response head is written. */
   begin(order: Order): void {
     this.write(`retry: ${RETRY}\n\n`);
-    this.tell(order);
+    this.writeNew(order);
     this.look(); // the order may have changed after it was read and before this stream was registered
   }
 
@@ -168,7 +168,7 @@ export class Stream {
     while (this.isOpen && this.mayBeNew) {
       this.mayBeNew = false;
       try {
-        this.tell(await this.read());
+        this.writeNew(await this.read());
       } catch (error) {
         // The token is no longer valid, or the order no longer visible. If a service is unavailable or busy, read again later.
         if (!isUnreachable(error) && errorCode(error) !== "TOO_MANY_REQUESTS") this.end();
@@ -194,7 +194,7 @@ export class Stream {
     );
   }
 
-  private tell(order: Order): void {
+  private writeNew(order: Order): void {
     const text = events(order, this.seen);
     this.seen = order.history.length;
     if (text !== "") this.write(text);

@@ -67,13 +67,13 @@ export const total = (lines: readonly OrderLine[]): number => lines.reduce((sum,
 /** The reason of a rejected order, and the detail of an order request that is refused for the same. */
 export function describeShortages(shortages: readonly Shortage[]): string {
   const short = shortages.filter(({ available }) => available !== null);
-  const gone = shortages.filter(({ available }) => available === null);
+  const unsold = shortages.filter(({ available }) => available === null);
   const reasons = [];
   if (short.length > 0)
     reasons.push(
       `not enough stock: ${short.map((s) => `product ${s.product_id}: ${s.wanted} wanted, ${s.available ?? 0} left`).join("; ")}`,
     );
-  if (gone.length > 0) reasons.push(`no longer sold: ${gone.map((s) => `product ${s.product_id}`).join(", ")}`);
+  if (unsold.length > 0) reasons.push(`no longer sold: ${unsold.map((s) => `product ${s.product_id}`).join(", ")}`);
   return reasons.join("; ");
 }
 
@@ -133,6 +133,6 @@ export function settle(status: Status, outcome: Outcome["outcome"]): Status {
 }
 
 /** The event that an outcome settles; null for every event of the order, since RELEASED and REJECTED are final. */
-export function answeredEvent(outcome: Outcome["outcome"]): "order.created" | null {
+export function repliedEvent(outcome: Outcome["outcome"]): "order.created" | null {
   return outcome === "RESERVED" ? "order.created" : null;
 }

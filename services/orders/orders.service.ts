@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import path from "node:path";
 import type { Context, Service, ServiceBroker } from "moleculer";
 import { DataTypes } from "sequelize";
-import { adminOf, answerEach, broadcast, call, callerOf, implement, subscribe, type Meta, type SchemaFor } from "../../broker/contract";
+import { adminOf, handleEach, broadcast, call, callerOf, implement, subscribe, type Meta, type SchemaFor } from "../../broker/contract";
 import { isUnreachable, problem } from "../../broker/errors";
 import { logFailure } from "../../broker/logger";
 import { currentRequestId } from "../../broker/request";
@@ -38,10 +38,10 @@ type Orders = Service &
   WithDatabase &
   WithOutbox & {
     takeOrder(request: OrderRequest): Promise<Created>;
-    firstAnswer(key: OrderKey): Promise<Created | undefined>;
-    tellChanged(ids: readonly string[]): void;
+    findReplay(key: OrderKey): Promise<Created | undefined>;
+    notifyChanged(ids: readonly string[]): void;
     changed: Set<string>;
-    telling: NodeJS.Timeout | undefined;
+    notifying: NodeJS.Timeout | undefined;
     /** These batch the calls that arrive at the same moment. */
     quote(productIds: string[]): Promise<Quote[]>;
     commit(draft: store.Draft): Promise<store.OrderRow | undefined>;
@@ -65,20 +65,20 @@ interface OrderKey {
 const MODEL = { name: "orders", define: { id: { type: DataTypes.UUID, primaryKey: true } } };
 
 /** In-flight cap of each outbox queue, in weight: more would only fill the memory of a slow products node. */
-const MAX_OUTSTANDING = 1_024;
+const MAX_IN_FLIGHT = 1_024;
 
 /**
  * Milliseconds that a repeated request waits for the first one with its key to finish. With one retry that makes the promised 2 s, and
  * leaves the create time to respond.
  */
-const LOCK_TIMEOUT = 950;
+const LOCK_TIMEOUT_MS = 950;
 
 /** Milliseconds for which changes are collected before gateways are notified: each event costs every gateway as much as a small request. */
-const TELL_AFTER = 20;
+const NOTIFY_AFTER_MS = 20;
 
 /** Orders and their business rules. */
 export default function orders(_broker: ServiceBroker, config: Config = loadConfig()): SchemaFor<Orders> {
-  const limits = { ...config.outbox, outstanding: MAX_OUTSTANDING, batch: MAX_BATCH };
+  const limits = { ...config.outbox, maxInFlight: MAX_IN_FLIGHT, batch: MAX_BATCH };
   return {
     name: "orders",
     // The last mixin starts first and stops last: the relay needs the database.
@@ -89,7 +89,7 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
         url: config.databases.orders,
         migrations: path.join(__dirname, "migrations"),
         model: MODEL,
-        lockTimeout: LOCK_TIMEOUT,
+        lockTimeout: LOCK_TIMEOUT_MS,
       }),
     ],
 
@@ -100,7 +100,7 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
 
       createMany: implement(contract.createMany, async function (this: Orders, ctx) {
         // the request id is not part of the content
-        return answerEach(this, contract.create.name, ctx.params.orders, ({ request_id: _, ...request }) => this.takeOrder(request));
+        return handleEach(this, contract.create.name, ctx.params.orders, ({ request_id: _, ...request }) => this.takeOrder(request));
       }),
 
       get: implement(contract.get, async function (this: Orders, ctx) {
@@ -145,7 +145,7 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
         });
         if (cancelled === undefined) throw notFound();
         this.relay();
-        this.tellChanged([id]);
+        this.notifyChanged([id]);
         return store.present(cancelled);
       }),
 
@@ -158,7 +158,7 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
       replay: implement(contract.replay, async function (this: Orders, ctx) {
         adminOf(ctx);
         await call(ctx, record, { action: "outbox.replayed", subject: String(ctx.params.id) });
-        const replayed = await store.replayAnnouncement(this.db, ctx.params.id);
+        const replayed = await store.replayRow(this.db, ctx.params.id);
         if (replayed === undefined) throw problem("NOT_FOUND", "there is no such outbox row");
         if (!replayed) throw problem("NOT_PARKED", "this outbox row is not parked");
         this.relay();
@@ -221,7 +221,7 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
             : explained(error);
         }
         // If the key was used before, or meanwhile by a concurrent request, return that order: a repeat never turns into 404, 409 or 503.
-        const first = await this.firstAnswer(key).catch((error: unknown) => {
+        const first = await this.findReplay(key).catch((error: unknown) => {
           logFailure(this.logger, "an order", refusal, currentRequestId()); // nothing else would log it
           throw error;
         });
@@ -230,7 +230,7 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
       },
 
       /** The response to the first request with a key; undefined if there was none. */
-      async firstAnswer(this: Orders, key: OrderKey): Promise<Created | undefined> {
+      async findReplay(this: Orders, key: OrderKey): Promise<Created | undefined> {
         const found = await this.findByKey(key).catch((error: unknown) => {
           throw explained(error);
         });
@@ -240,16 +240,16 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
       },
 
       /** Notifies gateways that these orders have changed. To be called after the commit. Never throws and never blocks. */
-      tellChanged(this: Orders, ids: readonly string[]) {
+      notifyChanged(this: Orders, ids: readonly string[]) {
         if (ids.length === 0) return;
         for (const id of ids) this.changed.add(id);
-        this.telling ??= setTimeout(() => {
-          this.telling = undefined;
+        this.notifying ??= setTimeout(() => {
+          this.notifying = undefined;
           const orders = [...this.changed].map((order_id) => ({ order_id }));
           this.changed.clear();
           for (let i = 0; i < orders.length; i += MAX_BATCH)
             broadcast(this.broker, contract.orderChanged, { orders: orders.slice(i, i + MAX_BATCH) });
-        }, TELL_AFTER).unref();
+        }, NOTIFY_AFTER_MS).unref();
       },
     },
 
@@ -268,8 +268,8 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
 
       this.commit = batch(
         async (drafts) => {
-          const { orders, claimed } = await store.insertOrders(this.db, drafts, this.room(contract.orderCreated.name));
-          this.announce(claimed);
+          const { orders, claimed } = await store.insertOrders(this.db, drafts, this.inFlightCap(contract.orderCreated.name));
+          this.publish(claimed);
           if (claimed.length < orders.length) this.relay();
           return orders;
         },
@@ -280,19 +280,19 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
       this.settle = batch(
         async (outcomes) => {
           const { changed, misfits } = await store.settleOrders(this.db, outcomes);
-          this.tellChanged(changed);
+          this.notifyChanged(changed);
           for (const { order_id, message, isParked } of misfits) {
             if (isParked) this.logger.error(`an outbox row of order ${order_id} is parked, since a reply does not fit: ${message}`);
             else this.logger.warn(`a reply that does not fit order ${order_id} is ignored: ${message}`);
           }
           return outcomes.map(() => undefined);
         },
-        { places: 4 * MAX_OUTSTANDING, mayBeOfOne: mayBeOfOneOrder, inParallel: true },
+        { places: 4 * MAX_IN_FLIGHT, mayBeOfOne: mayBeOfOneOrder, inParallel: true },
       );
     },
 
     stopped(this: Orders) {
-      clearTimeout(this.telling);
+      clearTimeout(this.notifying);
     },
   };
 }

@@ -7,8 +7,8 @@ import type { Database, Query, Reader } from "../../mixins/database";
 import { shareOf } from "../../mixins/fair-queue";
 import { decodeCursor, encodeCursor, page, timeOf, within } from "../../mixins/keyset";
 import * as outbox from "../../mixins/outbox";
-import type { Room } from "../../mixins/outbox.claim";
-import { answeredEvent, describeShortages, misfit, settle, type OrderLine } from "./order";
+import type { InFlightCap } from "../../mixins/outbox.claim";
+import { repliedEvent, describeShortages, misfit, settle, type OrderLine } from "./order";
 
 /** An order to be inserted. */
 export interface Draft {
@@ -87,8 +87,8 @@ export function presentAsCreated(row: OrderRow): Order {
 export async function insertOrders(
   db: Database,
   drafts: readonly Draft[],
-  { outstanding, retryMs, windowMs }: Room,
-): Promise<{ orders: (OrderRow | undefined)[]; claimed: outbox.Announcement[] }> {
+  { maxInFlight, retryMs, windowMs }: InFlightCap,
+): Promise<{ orders: (OrderRow | undefined)[]; claimed: outbox.OutboxMessage[] }> {
   // If a key came twice in one statement, `on conflict do nothing` would drop the duplicate and the join below would bring it back.
   const firsts = [
     ...new Map(drafts.toReversed().map((draft) => [`${draft.user_id} ${draft.idempotency_key}`, draft])).values(),
@@ -96,7 +96,7 @@ export async function insertOrders(
   const rows = await db.query<{ id: string; n: number; created_at: Date; claimed: boolean }>(
     `with flights as (
        ${IN_FLIGHT}
-     ), room as (
+     ), cap as (
        select large, case when waits then 0 else $6 - coalesce((select sum(n) from flights where flights.large = kind.large), 0) end as n
        from (values
          (false, exists (select from outbox where state = 'PENDING' and attempts < 1 and event = 'order.created' and not large)),
@@ -119,15 +119,15 @@ export async function insertOrders(
        window mine as (partition by c.user_id, i.large order by i.n)
      ), placed as (
        select r.id, r.user_id, r.created_at, r.lines, r.weight, r.large, r.n,
-         is_of_share and sum(weight) over (partition by r.large order by not is_of_share, nth, r.n) - weight < room.n as claimed
-       from ranked r join room on room.large = r.large
+         is_of_share and sum(weight) over (partition by r.large order by not is_of_share, nth, r.n) - weight < cap.n as claimed
+       from ranked r join cap on cap.large = r.large
      ), lines as (
        insert into order_lines (order_id, product_id, name, unit_price_cents, quantity)
        select p.id, l.product_id, l.name, l.unit_price_cents, l.quantity
        from placed p cross join jsonb_to_recordset(p.lines) as l (product_id uuid, name text, unit_price_cents bigint, quantity bigint)
      ), history as (
        insert into order_history (order_id, status, at) select id, 'PENDING', created_at from placed
-     ), announcements as (
+     ), messages as (
        insert into outbox (order_id, user_id, weight, large, event, payload, attempts, emitted_at, next_attempt_at)
        select p.id, p.user_id, p.weight, p.large, 'order.created', jsonb_build_object('lines',
          (select jsonb_agg(jsonb_build_object('product_id', l -> 'product_id', 'quantity', l -> 'quantity')) from jsonb_array_elements(p.lines) as l)),
@@ -141,9 +141,9 @@ export async function insertOrders(
       firsts.map((d) => d.request_hash),
       firsts.map((d) => d.total_cents),
       firsts.map((d) => JSON.stringify(d.lines)),
-      outstanding,
+      maxInFlight,
       retryMs,
-      shareOf(outstanding),
+      shareOf(maxInFlight),
       firsts.map((d) => weightOf(d)),
       firsts.map((d) => isLarge(d)),
       firsts.map((d) => digestOf(d.lines)),
@@ -155,7 +155,7 @@ export async function insertOrders(
     const row = placed.get(draft);
     return row && newOrder(draft, row.id, row.created_at);
   });
-  const claimed = orders.flatMap((order, i) => (order && placed.get(drafts[i])?.claimed ? announcement(order) : []));
+  const claimed = orders.flatMap((order, i) => (order && placed.get(drafts[i])?.claimed ? createdMessage(order) : []));
   return { orders, claimed };
 }
 
@@ -177,7 +177,7 @@ const LINES_PER_UNIT = 4;
 /** Whether its outbox rows belong to the queues of large orders. */
 export const isLarge = ({ lines }: Pick<Draft, "lines">): boolean => lines.length > SMALL_ORDER;
 
-export const announcement = ({ id, user_id, lines }: OrderRow): outbox.Announcement => ({
+export const createdMessage = ({ id, user_id, lines }: OrderRow): outbox.OutboxMessage => ({
   order_id: id,
   user_id,
   event: "order.created",
@@ -226,7 +226,7 @@ export const findOrders = (query: Query, ids: readonly string[]): Promise<OrderR
  * The requested orders, each for its own user; null for an order that this user may not see. Ends with the order that reaches
  * LINES_PER_CALL lines. Lines are counted first, so that no JSON is built for the orders behind it.
  */
-export async function findSeen(db: Database, asked: Params<typeof getMany>["orders"]): Promise<(OrderRow | null)[]> {
+export async function findSeen(db: Database, requested: Params<typeof getMany>["orders"]): Promise<(OrderRow | null)[]> {
   const rows = await db.query<OrderRow | { id: null }>(
     `select ${ROW.map((column) => `found.${column}`).join()} from (
        select asked.n, o.id, sum(l.count) over (order by asked.n rows unbounded preceding) - l.count as lines_before
@@ -236,7 +236,7 @@ export async function findSeen(db: Database, asked: Params<typeof getMany>["orde
      ) as seen
      left join lateral (${SELECT} where o.id = seen.id) as found on true
      where lines_before < $4 order by seen.n`,
-    [asked.map(({ id }) => id), asked.map(({ user_id }) => user_id), asked.map(({ role }) => role), LINES_PER_CALL],
+    [requested.map(({ id }) => id), requested.map(({ user_id }) => user_id), requested.map(({ role }) => role), LINES_PER_CALL],
   );
   return rows.map((row) => (row.id === null ? null : row));
 }
@@ -341,7 +341,7 @@ export function settleOrders(db: Database, outcomes: readonly Outcome[]): Promis
     await writeStates(query, changed);
     await outbox.settle(
       query,
-      fitting.map(({ order_id, outcome }) => ({ order_id, event: answeredEvent(outcome) })),
+      fitting.map(({ order_id, outcome }) => ({ order_id, event: repliedEvent(outcome) })),
     );
     const parked = misfits.length === 0 ? [] : await outbox.park(query, misfits);
     await writeParked(query, parked);
@@ -357,7 +357,7 @@ interface Misfit {
 }
 
 /** Makes a parked row pending again and clears its order's reason. @returns whether it was parked; undefined if there is no such row */
-export function replayAnnouncement(db: Database, id: number): Promise<boolean | undefined> {
+export function replayRow(db: Database, id: number): Promise<boolean | undefined> {
   return db.transaction(async (query) => {
     // lock the order before its rows, as everywhere
     const [order] = await query<{ id: string }>("select id from orders where id = (select order_id from outbox where id = $1) for update", [

@@ -1,6 +1,6 @@
 import type { Status } from "../../contracts/orders";
 import type { Database } from "../../mixins/database";
-import { announcement, findOrders, isLarge, lockOrder, weightOf } from "./orders.store";
+import { createdMessage, findOrders, isLarge, lockOrder, weightOf } from "./orders.store";
 
 export type Republished = "order.created" | "order.cancelled";
 
@@ -16,7 +16,7 @@ export function republish(db: Database, id: string, event: Republished): Promise
     await lockOrder(query, id);
     const [order] = await findOrders(query, [id]);
     if (order === undefined || !ANNOUNCED[event].includes(order.status)) return false;
-    const payload = event === "order.created" ? announcement(order).payload : {};
+    const payload = event === "order.created" ? createdMessage(order).payload : {};
     await query(
       `insert into outbox (order_id, user_id, weight, large, event, payload) values ($1, $2, $3, $4, $5, $6)
        on conflict (order_id, event) do update

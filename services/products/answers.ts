@@ -8,7 +8,7 @@ import { stockRefused, stockSettled, type Outcome, type Refusal } from "../../co
 import { batch } from "../../mixins/batching";
 import { isRefusal } from "../../mixins/sql-state";
 
-interface Asked {
+interface Identified {
   order_id: string;
 }
 
@@ -19,15 +19,15 @@ interface Asked {
  * @param work processes one order, batched with others that arrive at the same moment; its errors concern that order only
  * @throws the reason why an order got no reply, after all other replies have been sent
  */
-export async function answer<S extends TSchema>(
+export async function replyToEach<S extends TSchema>(
   broker: ServiceBroker,
   event: EventContract,
   schema: S,
-  asked: readonly Asked[],
-  work: (order: Static<S> & Asked) => Promise<Outcome>,
+  orders: readonly Identified[],
+  work: (order: Static<S> & Identified) => Promise<Outcome>,
 ): Promise<void> {
   // One message for the outcomes of one transaction: an order does not wait for all the others of its event.
-  const tell = batch<Outcome, undefined>(
+  const reply = batch<Outcome, undefined>(
     async (outcomes) => {
       await emit(broker, stockSettled, { orders: [...new Map(outcomes.map((outcome) => [outcome.order_id, outcome])).values()] });
       return outcomes.map(() => undefined);
@@ -36,7 +36,7 @@ export async function answer<S extends TSchema>(
   );
   const refusals: Refusal[] = [];
   let silence: Error | undefined;
-  const one = async (order: Asked): Promise<void> => {
+  const one = async (order: Identified): Promise<void> => {
     if (!matches(schema, order)) {
       refusals.push(refusal(event, order, describe(schema, order), true));
       return;
@@ -50,9 +50,9 @@ export async function answer<S extends TSchema>(
       else refusals.push(refusal(event, order, reason.message, false));
       return;
     }
-    await tell(outcome);
+    await reply(outcome);
   };
-  await Promise.all(asked.map(one));
+  await Promise.all(orders.map(one));
 
   for (const { order_id, message } of refusals) broker.logger.warn(`${event.name} of order ${order_id} is refused: ${message}`);
   if (refusals.length > 0) await emit(broker, stockRefused, { orders: refusals });
@@ -62,7 +62,7 @@ export async function answer<S extends TSchema>(
 /** Most characters of a reason in a reply: orders stores no more. */
 const MAX_REASON = 500;
 
-const refusal = (event: EventContract, { order_id }: Asked, message: string, permanent: boolean): Refusal => ({
+const refusal = (event: EventContract, { order_id }: Identified, message: string, permanent: boolean): Refusal => ({
   order_id,
   event: event.name,
   message: message.slice(0, MAX_REASON),

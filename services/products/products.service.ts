@@ -1,7 +1,7 @@
 import path from "node:path";
 import type { Context, Service, ServiceBroker } from "moleculer";
 import { DataTypes, literal } from "sequelize";
-import { adminOf, answerEach, call, callerOf, FAIR, implement, subscribe, type Meta, type SchemaFor } from "../../broker/contract";
+import { adminOf, handleEach, call, callerOf, FAIR, implement, subscribe, type Meta, type SchemaFor } from "../../broker/contract";
 import { invalid, problem } from "../../broker/errors";
 import { loadConfig, type Config } from "../../config";
 import { record, type ForeignAction } from "../../contracts/accounts";
@@ -12,7 +12,7 @@ import * as contract from "../../contracts/products";
 import { batch, type BatchOptions, type Requester } from "../../mixins/batching";
 import { databaseMixin, explained, type WithDatabase } from "../../mixins/database.mixin";
 import { mayBeOfOne } from "../../mixins/sql-state";
-import { answer } from "./answers";
+import { replyToEach } from "./answers";
 import { auditProducts, reservationsOf } from "./audit.store";
 import {
   adjustStock,
@@ -91,7 +91,7 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
       }),
 
       listMany: implement(contract.listMany, async function (this: Products, ctx) {
-        return answerEach(this, contract.list.name, ctx.params.lists, (list) => this.list(list));
+        return handleEach(this, contract.list.name, ctx.params.lists, (list) => this.list(list));
       }),
 
       update: implement(contract.update, async function (this: Products, ctx) {
@@ -166,7 +166,7 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
       [orderCreated.name]: subscribe(
         orderCreated,
         async function (this: Products, ctx) {
-          await answer(this.broker, orderCreated, CreatedOrder, ctx.params.orders, (order) => this.reserve(order));
+          await replyToEach(this.broker, orderCreated, CreatedOrder, ctx.params.orders, (order) => this.reserve(order));
         },
         FAIR,
       ),
@@ -175,7 +175,7 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
       [orderCancelled.name]: subscribe(
         orderCancelled,
         async function (this: Products, ctx) {
-          await answer(this.broker, orderCancelled, CancelledOrder, ctx.params.orders, (order) => this.release(order));
+          await replyToEach(this.broker, orderCancelled, CancelledOrder, ctx.params.orders, (order) => this.release(order));
         },
         FAIR,
       ),

@@ -18,14 +18,14 @@ interface Reservation {
 
 /** Reserves stock for orders. An order that was processed before gets its stored outcome. */
 export function reserveStock(db: Database, orders: readonly CreatedOrder[]): Promise<Outcome[]> {
-  const asked = new Map(orders.map((order) => [order.order_id, order]));
+  const requested = new Map(orders.map((order) => [order.order_id, order]));
   return db.transaction(async (query) => {
     // Inserting and reading back are two statements: a single one could not see a row that was committed after it began.
-    const inserted = await insertReservations(query, [...asked.values()], "RESERVED");
-    const fresh = [...asked.values()].filter(({ order_id }) => inserted.has(order_id));
+    const inserted = await insertReservations(query, [...requested.values()], "RESERVED");
+    const fresh = [...requested.values()].filter(({ order_id }) => inserted.has(order_id));
     const stored = await readReservations(
       query,
-      [...asked.keys()].filter((id) => !inserted.has(id)),
+      [...requested.keys()].filter((id) => !inserted.has(id)),
     );
     if (fresh.length === 0) return stored.map(storedOutcome);
 
@@ -49,16 +49,16 @@ export function reserveStock(db: Database, orders: readonly CreatedOrder[]): Pro
 
 /** Releases the stock of cancelled orders. A cancel that overtakes its create leaves a tombstone, so that a late create reserves nothing. */
 export function releaseStock(db: Database, orderIds: readonly string[]): Promise<Outcome[]> {
-  const asked = [...new Set(orderIds)];
+  const requested = [...new Set(orderIds)];
   return db.transaction(async (query) => {
     await insertReservations(
       query,
-      asked.map((order_id) => ({ order_id, lines: [] })),
+      requested.map((order_id) => ({ order_id, lines: [] })),
       "RELEASED",
     );
     const found = await query<Reservation>(
       "select order_id, state, lines, shortages from reservations where order_id = any($1) order by order_id for update",
-      [asked],
+      [requested],
     );
     const holding = found.filter((r) => r.state === "RESERVED");
     if (holding.length === 0) return found.map(storedOutcome);

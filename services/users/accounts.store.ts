@@ -35,7 +35,7 @@ export type Changed = { ok: true; account: Account } | { ok: false; refusal: "US
  * Changes an account, ends its sessions if it is disabled, and writes the audit log, all in one transaction. All enabled admins are
  * locked first, in id order: if two demote or disable each other at the same time, the second transaction sees the first one's change.
  */
-export function changeAccount(db: Database, by: By, id: string, wish: Partial<State>): Promise<Changed> {
+export function changeAccount(db: Database, by: By, id: string, changes: Partial<State>): Promise<Changed> {
   return db.transaction(async (query) => {
     const admins = await query<{ id: string }>(
       "select id from users where role = 'admin' and disabled_at is null order by id for no key update",
@@ -43,7 +43,7 @@ export function changeAccount(db: Database, by: By, id: string, wish: Partial<St
     if (by.actor !== "system" && !admins.some((admin) => admin.id === by.actor)) return { ok: false, refusal: "FORBIDDEN" };
     const [before] = await query<AccountRow>(`select ${COLUMNS} from users where id = $1 for no key update`, [id]);
     if (before === undefined) return { ok: false, refusal: "USER_NOT_FOUND" };
-    const changed = change(before, wish, admins.filter((admin) => admin.id !== id).length);
+    const changed = change(before, changes, admins.filter((admin) => admin.id !== id).length);
     if (!changed.ok) return changed;
     const { after, events } = changed;
     if (events.length === 0) return { ok: true, account: present(before) };

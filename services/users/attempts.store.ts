@@ -101,9 +101,9 @@ const MAX_FORGOTTEN = 10_000;
 
 /** Deletes expired counts. @returns whether there may be more */
 export async function forgetAttempts({ query }: Database): Promise<boolean> {
-  const gone = await query(
+  const deleted = await query(
     "delete from login_attempts where subject in (select subject from login_attempts where since < now() - interval '1 minute' limit $1) returning 1",
     [MAX_FORGOTTEN],
   );
-  return gone.length === MAX_FORGOTTEN;
+  return deleted.length === MAX_FORGOTTEN;
 }

@@ -153,11 +153,11 @@ const MAX_FORGOTTEN = 10_000;
 
 /** Deletes entries older than 400 days. Ids are close enough to age order for that. @returns whether there may be more */
 export async function forgetAudit({ query }: Database): Promise<boolean> {
-  const gone = await query(
+  const deleted = await query(
     `delete from audit_log where id in (
        select id from (select id, at from audit_log order by id limit $1) as oldest where at < now() - interval '${KEPT}'
      ) returning 1`,
     [MAX_FORGOTTEN],
   );
-  return gone.length === MAX_FORGOTTEN;
+  return deleted.length === MAX_FORGOTTEN;
 }

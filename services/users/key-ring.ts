@@ -13,7 +13,7 @@ export interface Keys {
   /** the newest one that every verifier has had time to fetch */
   signing: SigningKey;
   /** the published keys: the signing key, future signing keys, and those whose tokens may still be valid */
-  told: readonly SigningKey[];
+  published: readonly SigningKey[];
   /** seconds: maximum lifetime of a token signed by any of these; ACCESS_TOKEN_TTL may have been lowered since */
   tokenTtl: number;
 }
@@ -94,18 +94,18 @@ export class KeyRing {
         if (isDue(due, this.ttl)) await this.tend(query, due);
         return selectKeys(query);
       });
-    const told = rows.map((row) => this.parse(row));
-    const signing = told[signer(rows)];
+    const published = rows.map((row) => this.parse(row));
+    const signing = published[signer(rows)];
     if (signing === undefined) throw new Error("there is no signing key");
     this.readAt = performance.now();
-    return (this.keys = { signing, told, tokenTtl: tokenTtl(rows, this.ttl) });
+    return (this.keys = { signing, published, tokenTtl: tokenTtl(rows, this.ttl) });
   }
 
   private async tend(query: Query, keys: readonly KeyRow[]): Promise<void> {
     await raiseTokenTtl(query, this.ttl);
-    const over = outlived(keys, tokenTtl(keys, this.ttl)).map(({ kid }) => kid);
-    await deleteKeys(query, over);
-    for (const kid of over) await record(query, SYSTEM, "key.deleted", kid);
+    const expired = outlived(keys, tokenTtl(keys, this.ttl)).map(({ kid }) => kid);
+    await deleteKeys(query, expired);
+    for (const kid of expired) await record(query, SYSTEM, "key.deleted", kid);
     if (isOld(keys)) await this.insert(query, await generateSigningKey(), SYSTEM);
   }
 

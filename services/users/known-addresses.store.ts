@@ -41,11 +41,11 @@ export async function rememberAddress({ query }: Database, userId: string, addre
 
 /** Deletes addresses that have not been used for MAX_AGE_DAYS. @returns whether there may be more */
 export async function forgetAddresses({ query }: Database): Promise<boolean> {
-  const gone = await query(
+  const deleted = await query(
     `delete from known_addresses where (user_id, address) in (
        select user_id, address from known_addresses where last_used_at < now() - $1 * interval '1 day' limit $2
      ) returning 1`,
     [MAX_AGE_DAYS, MAX_FORGOTTEN],
   );
-  return gone.length === MAX_FORGOTTEN;
+  return deleted.length === MAX_FORGOTTEN;
 }

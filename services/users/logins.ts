@@ -61,7 +61,7 @@ export class Logins {
   async logIn({ email, password }: Credentials, visitor: Visitor): Promise<Grant> {
     const account = emailKey(email);
     const turn = turnOf("logins", visitor, hashOf(account));
-    this.passwords.checkRoom(turn); // before a row is written
+    this.passwords.checkCapacity(turn); // before a row is written
     return this.counted(turn, this.loginLimits(account, visitor), isWrongPassword, () =>
       insist(async () => {
         const user = await this.verify(await this.find({ email_key: account }), { password }, turn);
@@ -82,7 +82,7 @@ export class Logins {
   async register({ email, password }: Credentials, visitor: Visitor): Promise<UserRow> {
     const account = emailKey(email);
     const turn = turnOf("registrations", visitor);
-    this.passwords.checkRoom(turn);
+    this.passwords.checkCapacity(turn);
     const isCounted = (): boolean => turn.isUsed === true; // whatever the outcome, once a password has been hashed
     return this.counted(turn, this.registrationLimits(visitor), isCounted, async () => {
       const taken = await this.find({ email_key: account });
@@ -109,7 +109,7 @@ export class Logins {
     visitor: Visitor,
   ): Promise<void> {
     const turn = turnOf("logins", visitor, id);
-    this.passwords.checkRoom(turn);
+    this.passwords.checkCapacity(turn);
     // Counted separately: failed logins by strangers must not keep a user from changing their password.
     const limits = [{ subject: ["password", id], limit: this.settings.rateLimit.password }];
     await this.counted(turn, limits, isWrongPassword, () =>

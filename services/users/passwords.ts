@@ -52,7 +52,7 @@ export class Passwords {
   }
 
   /** Checks whether this turn would be refused now, before any other work. @throws as `Turns.check` */
-  checkRoom(turn: Turn): void {
+  checkCapacity(turn: Turn): void {
     this.turns.check(turn, () => this.expectedMs(roundsOf(this.cost))); // the minimum that any task takes
   }
 

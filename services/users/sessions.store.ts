@@ -216,11 +216,11 @@ export async function forgetSessions({ query }: Database, ttl: number): Promise<
     "delete from refresh_tokens where hash in (select hash from refresh_tokens where used_at < now() - $2 * interval '1 second' limit $1) returning 1",
     [MAX_FORGOTTEN, ttl],
   );
-  const over = await query<{ id: string }>(
+  const expired = await query<{ id: string }>(
     `select id from sessions where expires_at < now() - interval '${REVOCABLE}' or ended_at < now() - interval '${REVOCABLE}' limit $1`,
     [MAX_SESSIONS_FORGOTTEN],
   );
-  const ids = over.map(({ id }) => id);
+  const ids = expired.map(({ id }) => id);
   // Tokens first: deleting a session cascades to all its remaining tokens, in one statement.
   const tokens = await query(
     `delete from refresh_tokens where hash in (
@@ -233,5 +233,5 @@ export async function forgetSessions({ query }: Database, ttl: number): Promise<
     "delete from sessions where id = any($1::uuid[]) and not exists (select from refresh_tokens where session_id = sessions.id)",
     [ids],
   );
-  return used.length === MAX_FORGOTTEN || tokens.length === MAX_FORGOTTEN || over.length === MAX_SESSIONS_FORGOTTEN;
+  return used.length === MAX_FORGOTTEN || tokens.length === MAX_FORGOTTEN || expired.length === MAX_SESSIONS_FORGOTTEN;
 }

@@ -130,17 +130,17 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
       }),
 
       jwks: implement(contract.jwks, async function (this: Users) {
-        return { keys: (await this.keys.current()).told.map(publicJwk) };
+        return { keys: (await this.keys.current()).published.map(publicJwk) };
       }),
 
       revocations: implement(contract.revocations, async function (this: Users, ctx) {
         const { since, after } = ctx.params;
-        const { told, tokenTtl } = await this.keys.current();
+        const { published, tokenTtl } = await this.keys.current();
         const [ended, roles] = await Promise.all([
           sessions.endedSessions(this.db, ctx.params, tokenTtl),
           after === undefined ? changedRoles(this.db, since, tokenTtl) : [], // with the first page
         ]);
-        return { ...ended, kids: told.map(({ kid }) => kid), roles };
+        return { ...ended, kids: published.map(({ kid }) => kid), roles };
       }),
 
       checkSessions: implement(contract.checkSessions, async function (this: Users, ctx) {
@@ -161,8 +161,8 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
       }),
 
       update: implement(accounts.update, async function (this: Users, ctx) {
-        const { id, ...wish } = ctx.params;
-        return this.changeAccount(adminOf(ctx), id, wish);
+        const { id, ...changes } = ctx.params;
+        return this.changeAccount(adminOf(ctx), id, changes);
       }),
 
       disable: implement(accounts.disable, async function (this: Users, ctx) {

@@ -225,7 +225,7 @@ describe(`a list of ${MANY} orders`, () => {
   });
 });
 
-const LIMITS = { retryMs: 5_000, retryMaxMs: 60_000, outstanding: 1_024, batch: 128 };
+const LIMITS = { retryMs: 5_000, retryMaxMs: 60_000, maxInFlight: 1_024, batch: 128 };
 
 describe("a backlog of 100,000 orders that the planner's statistics don't include yet", () => {
   const QUEUE = { event: "order.created", large: false };
@@ -268,7 +268,7 @@ describe("a backlog of 100,000 orders that the planner's statistics don't includ
     expect(
       await reads(orders, (db) => watchReplies(db, [QUEUE.event, "order.cancelled"], { patienceMs: 2_500, overdueMs: 5_000 })),
     ).toBeLessThan(50);
-    expect(await reads(orders, (db) => insertOrders(db, [draft], { outstanding: 1_024, retryMs: 5_000, windowMs: 5_000 }))).toBeLessThan(
+    expect(await reads(orders, (db) => insertOrders(db, [draft], { maxInFlight: 1_024, retryMs: 5_000, windowMs: 5_000 }))).toBeLessThan(
       600,
     );
   });

@@ -113,7 +113,7 @@ describe("claiming, without a listener for the relay's own events", () => {
   const limits = (over: Partial<OutboxLimits>): OutboxLimits => ({
     retryMs: PATIENCE,
     retryMaxMs: 1e9,
-    outstanding: 1_000,
+    maxInFlight: 1_000,
     batch: 1_000,
     ...over,
   });
@@ -125,8 +125,8 @@ describe("claiming, without a listener for the relay's own events", () => {
     users.map((user) => ({ user_id: testId(user), idempotency_key: randomUUID(), request_hash: "-", total_cents: 100, lines: [] }));
   const numberOf = (id = "") => Number(id.slice(-12)); // the inverse of testId
   /** The users whose orders are claimed as they are written. */
-  const claimedOf = async (users: number[], outstanding: number) => {
-    const { orders, claimed } = await insertOrders(db, drafts(...users), { outstanding, retryMs: PATIENCE, windowMs: PATIENCE });
+  const claimedOf = async (users: number[], maxInFlight: number) => {
+    const { orders, claimed } = await insertOrders(db, drafts(...users), { maxInFlight, retryMs: PATIENCE, windowMs: PATIENCE });
     return claimed.map(({ order_id }) => numberOf(orders.find((order) => order?.id === order_id)?.user_id));
   };
 
@@ -154,7 +154,7 @@ describe("claiming, without a listener for the relay's own events", () => {
   it("a user's new rows are claimed oldest first, a batch at a time, until a quarter of the cap is in flight; each reply frees one place", async () => {
     const ids = await committed(10);
     const take = async () => {
-      const { rows, isHeldBack } = await claim(db, pace({ outstanding: 20, batch: 3 }), ORDINARY, NIL_ID);
+      const { rows, isHeldBack } = await claim(db, pace({ maxInFlight: 20, batch: 3 }), ORDINARY, NIL_ID);
       return [rows.map((row) => row.order_id), isHeldBack];
     };
     expect([await take(), await take(), await take()]).toEqual([[ids.slice(0, 3), false], [ids.slice(3, 5), true], [[], true]]); // prettier-ignore
@@ -174,8 +174,8 @@ describe("claiming, without a listener for the relay's own events", () => {
     const many = await committed(300, undefined, 1);
     const [few, one] = [await committed(2, undefined, 7), await committed(1, undefined, 9)];
     let turn = NIL_ID;
-    const take = async (outstanding: number) => {
-      const claimed = await claim(db, pace({ outstanding, batch: 6 }), ORDINARY, turn);
+    const take = async (maxInFlight: number) => {
+      const claimed = await claim(db, pace({ maxInFlight, batch: 6 }), ORDINARY, turn);
       turn = claimed.turn;
       return claimed.rows.map((row) => row.order_id);
     };
@@ -183,7 +183,7 @@ describe("claiming, without a listener for the relay's own events", () => {
     expect(await take(400)).toEqual(many.slice(2, 8));
     const late = await committed(1, undefined, 3);
     turn = testId(7); // on a node that served another user last
-    const more = await claim(db, pace({ outstanding: 400, batch: 6 }), ORDINARY, turn);
+    const more = await claim(db, pace({ maxInFlight: 400, batch: 6 }), ORDINARY, turn);
     expect(more.rows.map((row) => row.order_id).sort()).toEqual([...many.slice(8, 11), ...late].sort());
     expect(await take(13)).toEqual([]); // 15 are in flight
   });
@@ -191,14 +191,14 @@ describe("claiming, without a listener for the relay's own events", () => {
   it.each([
     ["one row each", 10, 3],
     ["several rows each", 40, 2],
-  ])("if more users have rows than can be served at once, with %s, the next passes serve the others", async (_, outstanding, passes) => {
+  ])("if more users have rows than can be served at once, with %s, the next passes serve the others", async (_, maxInFlight, passes) => {
     const userOf = new Map<string, number>();
     for (let user = 1; user <= 30; user++) for (const id of await committed(10, undefined, user)) userOf.set(id, user);
     const served = new Set<number | undefined>();
     let turn = testId(25); // as on a node that last served a user in the middle
     for (let i = 0; i < passes; i++) {
-      const claimed = await claim(db, pace({ outstanding, batch: 50 }), ORDINARY, turn);
-      expect(claimed.rows).toHaveLength(outstanding);
+      const claimed = await claim(db, pace({ maxInFlight, batch: 50 }), ORDINARY, turn);
+      expect(claimed.rows).toHaveLength(maxInFlight);
       for (const row of claimed.rows) served.add(userOf.get(row.order_id));
       turn = claimed.turn;
       await settled(...claimed.rows.map((row) => outcome(row.order_id, "RESERVED")));
@@ -211,8 +211,8 @@ describe("claiming, without a listener for the relay's own events", () => {
     await db.query("update outbox set weight = 25 where state = 'PENDING'");
     const light = await committed(3, undefined, 3);
     let turn = NIL_ID;
-    const take = async (outstanding: number) => {
-      const claimed = await claim(db, pace({ outstanding }), ORDINARY, turn);
+    const take = async (maxInFlight: number) => {
+      const claimed = await claim(db, pace({ maxInFlight }), ORDINARY, turn);
       turn = claimed.turn;
       return [claimed.rows.map((row) => row.order_id), claimed.isHeldBack];
     };
@@ -230,7 +230,7 @@ describe("claiming, without a listener for the relay's own events", () => {
     const passes: [number, boolean][] = [];
     let turn = NIL_ID;
     do {
-      const claimed = await claim(db, pace({ outstanding: 200, batch: 6 }), ORDINARY, turn);
+      const claimed = await claim(db, pace({ maxInFlight: 200, batch: 6 }), ORDINARY, turn);
       turn = claimed.turn;
       passes.push([claimed.rows.length, claimed.isMore]);
     } while (passes.at(-1)?.[1]);
@@ -240,7 +240,7 @@ describe("claiming, without a listener for the relay's own events", () => {
   it("the weight of orders is written with them, and a cancel weighs as much as its order", async () => {
     const lines = Array.from({ length: 100 }, (_, n) => ({ product_id: testId(n), name: "Lamp", unit_price_cents: 100, quantity: 1 }));
     const heavy = drafts(1, 2, 4).map((draft) => ({ ...draft, lines }));
-    const { orders, claimed } = await insertOrders(db, heavy, { outstanding: 26, retryMs: PATIENCE, windowMs: PATIENCE });
+    const { orders, claimed } = await insertOrders(db, heavy, { maxInFlight: 26, retryMs: PATIENCE, windowMs: PATIENCE });
     expect(claimed.map(({ user_id }) => user_id)).toEqual([testId(1), testId(2)]); // the cap was not reached before the second
     await db.transaction((query) => writeCancelled(query, orders[0]!.id));
     const rows = await db.query("select user_id, event, weight, large from outbox where state = 'PENDING' order by id");
@@ -258,12 +258,12 @@ describe("claiming, without a listener for the relay's own events", () => {
     expect(await claimedOf([3, 3], 100)).toEqual([3, 3]);
     const small = await committed(2, undefined, 3);
     const take = async (isLarge: boolean) =>
-      (await claim(db, pace({ outstanding: 3 }), isLarge ? LARGE : ORDINARY, NIL_ID)).rows.map((row) => row.order_id);
+      (await claim(db, pace({ maxInFlight: 3 }), isLarge ? LARGE : ORDINARY, NIL_ID)).rows.map((row) => row.order_id);
     expect(await take(false)).toEqual([]); // two of three are in flight, and a user's share is one
     expect(await take(true)).toEqual([large[0], large[3]]);
     await db.query("update outbox set next_attempt_at = now() where attempts > 0");
     expect(await take(true)).toEqual([large[0], large[3]]);
-    const again = await claim(db, pace({ outstanding: 100 }), ORDINARY, NIL_ID);
+    const again = await claim(db, pace({ maxInFlight: 100 }), ORDINARY, NIL_ID);
     expect(again.rows.slice(2).map((row) => row.order_id)).toEqual(small); // after the first two
   });
 
@@ -274,10 +274,10 @@ describe("claiming, without a listener for the relay's own events", () => {
       "update outbox set attempts = 1, emitted_at = now(), next_attempt_at = now() + interval '1 hour' where order_id = any($1)",
       [[five[0], six[0]]],
     );
-    const claimed = await claim(db, pace({ outstanding: 3 }), ORDINARY, testId(4));
+    const claimed = await claim(db, pace({ maxInFlight: 3 }), ORDINARY, testId(4));
     expect(claimed).toMatchObject({ rows: [{ order_id: three }], turn: testId(3), isHeldBack: true });
     await settled(outcome(three!, "RESERVED"));
-    expect(await claim(db, pace({ outstanding: 3 }), ORDINARY, testId(4))).toEqual({
+    expect(await claim(db, pace({ maxInFlight: 3 }), ORDINARY, testId(4))).toEqual({
       rows: [],
       turn: testId(4),
       isHeldBack: true,
@@ -344,11 +344,11 @@ describe("claiming, without a listener for the relay's own events", () => {
     const ids = await committed(300);
     await db.query("update outbox set attempts = 1 where order_id = any($1)", [ids.slice(0, 100)]);
     const relay = async (batch: number): Promise<string[]> => {
-      const { rows } = await claim(db, pace({ batch, outstanding: 4_000 }), ORDINARY, NIL_ID);
+      const { rows } = await claim(db, pace({ batch, maxInFlight: 4_000 }), ORDINARY, NIL_ID);
       return rows.length === 0 ? [] : [...rows.map((row) => row.order_id), ...(await relay(batch))];
     };
     const taken = (await Promise.all([1, 2, 3, 5, 7, 11, 13, 17].map(relay))).flat();
-    const late = (await claim(db, pace({ outstanding: 4_000 }), ORDINARY, NIL_ID)).rows.map((row) => row.order_id); // all may have been locked
+    const late = (await claim(db, pace({ maxInFlight: 4_000 }), ORDINARY, NIL_ID)).rows.map((row) => row.order_id); // all may have been locked
     expect([...taken, ...late].sort()).toEqual(ids);
     expect(await attemptsOf(ids)).toEqual([...Array<number>(200).fill(1), ...Array<number>(100).fill(2)]);
   });

@@ -54,7 +54,7 @@ const emitted = (n: number, emission: Emission, user?: number, event?: string): 
 const reserved = (order_id: string): Outcome => ({ order_id, outcome: "RESERVED", lines_digest: digestOf(LINES) });
 const refusalOf = (order_id: string): Refusal => ({ order_id, event: "order.created", permanent: false, message: "no" });
 
-const LIMITS: OutboxLimits = { retryMs: 5_000, retryMaxMs: 60_000, outstanding: 8, batch: 100 };
+const LIMITS: OutboxLimits = { retryMs: 5_000, retryMaxMs: 60_000, maxInFlight: 8, batch: 100 };
 const take = async (pace: Pace = steady(LIMITS)): Promise<string[]> =>
   (await claim(db, pace, CREATED, NIL_ID)).rows.map((row) => row.order_id);
 
@@ -79,7 +79,7 @@ describe("a claim", () => {
       total_cents: 1,
       lines: [],
     });
-    const room = { outstanding: 3, retryMs: 5_000, windowMs: 5_000 };
+    const room = { maxInFlight: 3, retryMs: 5_000, windowMs: 5_000 };
     expect((await insertOrders(db, [1, 2, 3, 4].map(draft), room)).claimed).toHaveLength(3);
     expect(await take()).toHaveLength(1);
     const others = [...(await waiting(2, 5)), ...(await waiting(2, 6)), ...(await waiting(2, 7))];
@@ -126,10 +126,10 @@ describe("a claim", () => {
     expect(await take()).toEqual([]);
     await makeDue(db, EVENTS);
     expect(await take()).toEqual(lost.slice(0, 4));
-    expect(await take(steady({ ...LIMITS, outstanding: 100 }))).toEqual(lost.slice(4));
-    expect(await take(steady({ ...LIMITS, outstanding: 100 }))).toEqual([]);
+    expect(await take(steady({ ...LIMITS, maxInFlight: 100 }))).toEqual(lost.slice(4));
+    expect(await take(steady({ ...LIMITS, maxInFlight: 100 }))).toEqual([]);
     await db.query("update outbox_events set due_before = now() + interval '1 hour'"); // as written while the clock was ahead
-    expect(await take(steady({ ...LIMITS, outstanding: 100 }))).toEqual([]);
+    expect(await take(steady({ ...LIMITS, maxInFlight: 100 }))).toEqual([]);
   });
 });
 
@@ -215,7 +215,7 @@ describe("a relay", () => {
     await until("four orders are published", () => asked.length >= 4);
     expect(performance.now() - since).toBeGreaterThan(2 * RETRY_MS); // out of three intervals
     expect(new Set(asked).size).toBe(asked.length);
-    expect(orders.room("order.created").outstanding).toBe(2);
+    expect(orders.inFlightCap("order.created").maxInFlight).toBe(2);
     const fresh = await waiting(100, 2);
     await until("one new order is published", () => asked.includes(fresh[0]!));
     expect(asked).not.toContain(fresh.at(-1));

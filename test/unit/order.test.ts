@@ -6,7 +6,7 @@ import type { Outcome, Quote, Reservation } from "../../contracts/products";
 import { decodeCursor, encodeCursor, page } from "../../mixins/keyset";
 import { disagreement } from "../../services/orders/audit";
 import {
-  answeredEvent,
+  repliedEvent,
   cancel,
   describeShortages,
   hashRequest,
@@ -157,7 +157,7 @@ describe("the state machine", () => {
   });
 
   it("RESERVED settles only order.created, since a cancel is still republished; REJECTED and RELEASED settle every row", () => {
-    expect(OUTCOMES.map(answeredEvent)).toEqual(["order.created", null, null]);
+    expect(OUTCOMES.map(repliedEvent)).toEqual(["order.created", null, null]);
   });
 
   it("outcomes and cancels in any order, late and repeated: only transitions of NEXT, and a decision stays, except for a cancel", () => {
@@ -266,7 +266,7 @@ class OneOrder {
       misfit({ status: this.status, lines_digest: digestOf(this.wanted) }, { order_id: this.id, lines_digest, ...reply }),
     ).toBeUndefined();
     this.move(settle(this.status, outcome));
-    const answered = answeredEvent(outcome);
+    const answered = repliedEvent(outcome);
     for (const event of this.outbox.keys()) if (answered === null || answered === event) this.outbox.set(event, "SETTLED");
   }
 

@@ -1,7 +1,7 @@
 import { Sequelize } from "sequelize";
 import {
   endsConnection,
-  isDatabaseAway,
+  isDatabaseUnavailable,
   isRefusal,
   isRolledBack,
   isStatementLost,
@@ -20,7 +20,7 @@ describe("a database error", () => {
     await sequelize.close();
     const error: unknown = await sequelize.query("select 1").catch((e: unknown) => e);
     expect(error).toBeInstanceOf(Error);
-    expect(isDatabaseAway(error)).toBe(true);
+    expect(isDatabaseUnavailable(error)).toBe(true);
     expect(isRefusal(error)).toBe(false);
   });
 
@@ -52,7 +52,7 @@ it("every class of PostgreSQL's list has its own row", () => {
 it("an unknown SQLSTATE is transient, and never a refusal", () => {
   for (const code of ["99999", "8C001", "4Z000"]) {
     expect(meaningOf(raised(code))?.kind).toBe("transient");
-    expect([isDatabaseAway(raised(code)), isRefusal(raised(code)), mayBeOfOne(raised(code))]).toEqual([true, false, true]);
+    expect([isDatabaseUnavailable(raised(code)), isRefusal(raised(code)), mayBeOfOne(raised(code))]).toEqual([true, false, true]);
   }
 });
 
@@ -64,9 +64,9 @@ it("only classes 22 and 23, and errors that don't come from the database, count 
 
 it("a stale cached plan is distinguished from an unsupported feature by the function that raises the error, in any language", () => {
   const stale = raised("0A000", { routine: "RevalidateCachedQuery" });
-  expect([isStatementLost(stale), isDatabaseAway(stale), endsConnection(stale)]).toEqual([true, true, true]);
+  expect([isStatementLost(stale), isDatabaseUnavailable(stale), endsConnection(stale)]).toEqual([true, true, true]);
   const unsupported = raised("0A000", { routine: "transformSelectStmt" });
-  expect([isStatementLost(unsupported), isDatabaseAway(unsupported), endsConnection(unsupported)]).toEqual([false, false, false]);
+  expect([isStatementLost(unsupported), isDatabaseUnavailable(unsupported), endsConnection(unsupported)]).toEqual([false, false, false]);
 });
 
 it("an error that would fail a whole batch is not retried per item, and one that a single item may have caused is", () => {
