@@ -1,4 +1,4 @@
-import { Type, type Static, type TProperties, type TSchema } from "@sinclair/typebox";
+import { KindGuard, Type, type Static, type TProperties, type TSchema } from "@sinclair/typebox";
 
 /** The params and the result of one action: the source of types, validation, typed calls and the REST documentation. */
 export interface ActionContract<P extends TSchema = TSchema, R extends TSchema = TSchema> {
@@ -113,3 +113,6 @@ export const health = (service: string) =>
     repeatable: true,
     timeout: 2_500,
   });
+
+/** The fields of an object schema; none of any other schema. */
+export const fieldsOf = (schema: TSchema): TProperties => (KindGuard.IsObject(schema) ? schema.properties : {});

@@ -10,26 +10,26 @@ import { loadConfig, type Config } from "../../config";
 import { orderChanged } from "../../contracts/orders";
 import { checkSessions, jwks, revocations } from "../../contracts/users";
 import { FairSlots } from "../../mixins/fair-queue";
-import { TokenVerifier } from "./access";
-import { responder } from "./answers";
-import { ClientAddress } from "./client-address";
-import { Connections, type ConnectionLimits } from "./connections";
-import { Cors } from "./cors";
-import { docsRoutes } from "./docs";
-import { Doors } from "./doors";
-import { gather } from "./gather";
+import { TokenVerifier } from "./auth/token-verifier";
+import { responder } from "./responder.mixin";
+import { ClientAddress } from "./http/client-address";
+import { Connections, type ConnectionLimits } from "./connections/connections";
+import { Cors } from "./http/cors";
+import { docsRoutes } from "./openapi/docs-page";
+import { Doors } from "./connections/doors";
+import { batchedCalls } from "./batched-calls";
 import type { Api } from "./gateway";
-import { healthRoutes } from "./health";
-import { intake, respond } from "./intake";
-import { ADMISSION, lanes } from "./lanes";
-import { LoopTurns } from "./loop-turns";
-import { RequestMetrics } from "./metrics";
-import { nodesRoute } from "./nodes";
-import { RateLimit } from "./rate-limit";
-import { isFormBody, isJsonBody, splitTarget } from "./request";
-import { ROUTES } from "./routes";
+import { healthRoutes } from "./routes/health";
+import { intake, respond } from "./intake.mixin";
+import { ADMISSION, lanes } from "./routing/lanes";
+import { LoopTurns } from "./connections/loop-turns";
+import { RequestMetrics } from "./http/metrics";
+import { nodesRoute } from "./routes/nodes";
+import { RateLimit } from "./http/rate-limit";
+import { isFormBody, isJsonBody, splitTarget } from "./http/request";
+import { ROUTES } from "./routes/shop";
 import { Streams, type StreamLimits } from "./streams";
-import { refuseUnreadable } from "./unserved";
+import { refuseUnreadable } from "./connections/early-rejection";
 
 const BODY_LIMIT = "100kb";
 /** Time limits for receiving a request's head and the whole request, in ms. With the check interval, a slow client is cut off within 30 s. */
@@ -133,7 +133,7 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
     },
 
     created(this: Api) {
-      this.gather = gather(this.broker);
+      this.batched = batchedCalls(this.broker);
       this.lanes = lanes();
       this.turns = new LoopTurns();
       this.admission = new FairSlots({ ...ADMISSION, ...limits.admission });
@@ -169,7 +169,7 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
           this.logger.warn(what, error);
         },
       );
-      this.streams = new Streams(this.gather, this.verifier, limits.streams);
+      this.streams = new Streams(this.batched, this.verifier, limits.streams);
       Object.assign(this.server, {
         headersTimeout: REQUEST_TIMEOUT,
         connectionsCheckingInterval: TIMEOUT_INTERVAL,

@@ -5,8 +5,8 @@ import { isFinal, type Order } from "../../contracts/orders";
 import type { Caller } from "../../contracts/users";
 import type { Requester } from "../../mixins/batching";
 import { shareOf } from "../../mixins/fair-queue";
-import type { TokenVerifier } from "./access";
-import type { BatchedCalls } from "./gather";
+import type { TokenVerifier } from "./auth/token-verifier";
+import type { BatchedCalls } from "./batched-calls";
 
 /** An order and the client that follows its changes. */
 export interface Following {
@@ -49,7 +49,7 @@ export class Streams {
   private watching: NodeJS.Timeout | undefined;
 
   constructor(
-    private readonly gather: Pick<BatchedCalls, "order">,
+    private readonly batched: Pick<BatchedCalls, "order">,
     private readonly verifier: Pick<TokenVerifier, "verify" | "refresh" | "isCurrent">,
     limits: Partial<StreamLimits> = {},
   ) {
@@ -112,7 +112,7 @@ export class Streams {
 
   /** Verifies the token again, since it may expire or be revoked while the stream is open. */
   private async read(id: string, token: string, requester: Requester): Promise<Order> {
-    return this.gather.order(id, await this.verifier.verify(token), requester);
+    return this.batched.order(id, await this.verifier.verify(token), requester);
   }
 }
 

@@ -12,7 +12,7 @@ import * as contract from "../../contracts/products";
 import { batch, type BatchOptions, type Requester } from "../../mixins/batching";
 import { databaseMixin, explained, type WithDatabase } from "../../mixins/database.mixin";
 import { mayBeOfOne } from "../../mixins/sql-state";
-import { replyToEach } from "./answers";
+import { replyToEach } from "./replies";
 import { auditProducts, reservationsOf } from "./audit.store";
 import {
   adjustStock,

@@ -1,5 +1,5 @@
 import type { Middleware } from "moleculer";
-import { ROUTES } from "../../services/api/routes";
+import { ROUTES } from "../../services/api/routes/shop";
 import { asSystem, call } from "../../broker/contract";
 import type { AuditEntry } from "../../contracts/accounts";
 import * as orders from "../../contracts/orders";

@@ -1,8 +1,8 @@
 import { connect } from "node:net";
 import type { Service } from "moleculer";
 import { full } from "../../mixins/fair-queue";
-import type { Connections } from "../../services/api/connections";
-import { Cors } from "../../services/api/cors";
+import type { Connections } from "../../services/api/connections/connections";
+import { Cors } from "../../services/api/http/cors";
 import { until } from "../support/amqp";
 import { startShop, type Shop } from "../support/shop";
 

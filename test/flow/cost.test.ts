@@ -1,5 +1,5 @@
-import { fieldsOf } from "../../services/api/schemas";
-import type { Route } from "../../services/api/route";
+import { fieldsOf } from "../../contracts/contract";
+import type { Route } from "../../services/api/routing/route";
 import { bodies, BODY_LIMIT, BOMBS, EMPTY_MEMBERS, ENCODE, exchange, HEADERS, oneByOne, QUERIES, SEGMENTS } from "../support/cost";
 import type { Client } from "../support/client";
 import { ADMIN, startShop, type Shop } from "../support/shop";

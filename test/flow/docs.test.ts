@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { Client as Postgres } from "pg";
 import type { Tokens } from "../../contracts/users";
-import { EXAMPLE_ID } from "../../services/api/schemas";
+import { EXAMPLE_ID } from "../../services/api/openapi/schemas";
 import { Documentation, type Served } from "../support/openapi";
 import { ROOT } from "../support/processes";
 import { ADMIN, startShop, type Shop } from "../support/shop";

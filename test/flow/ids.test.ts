@@ -1,5 +1,5 @@
 import jwt from "jsonwebtoken";
-import { ROUTES } from "../../services/api/routes";
+import { ROUTES } from "../../services/api/routes/shop";
 import { consoleOf } from "../../scripts/console";
 import { until } from "../support/amqp";
 import type { Answer, Client } from "../support/client";

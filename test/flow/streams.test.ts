@@ -5,7 +5,7 @@ import jwt from "jsonwebtoken";
 import type { Middleware } from "moleculer";
 import { Client as Postgres } from "pg";
 import type { FairSlots } from "../../mixins/fair-queue";
-import type { Connections } from "../../services/api/connections";
+import type { Connections } from "../../services/api/connections/connections";
 import type { Streams } from "../../services/api/streams";
 import { until } from "../support/amqp";
 import { Client } from "../support/client";

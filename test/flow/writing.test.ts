@@ -5,7 +5,7 @@ import type { Client } from "../support/client";
 import { testId } from "../support/ids";
 import { startShop, type Shop } from "../support/shop";
 import type { GatewayLimits } from "../../services/api/api.service";
-import type { Connections } from "../../services/api/connections";
+import type { Connections } from "../../services/api/connections/connections";
 
 /*
  * Clients that send requests and don't read the responses, and the gateway's resources that they may hold.

@@ -234,7 +234,7 @@ export const MUTANTS: readonly Mutant[] = [
     foundBy: "orders",
     replacements: [
       {
-        file: "services/api/gather.ts",
+        file: "services/api/batched-calls.ts",
         find: "order: (id, { id: user_id, role }, requester) => order({ id, user_id, role }, requester),",
         replace: `order: async (id, { id: user_id, role }, requester) => {
       const found = remembered.get(id) ?? (await order({ id, user_id, role }, requester));
@@ -243,7 +243,7 @@ export const MUTANTS: readonly Mutant[] = [
     },`,
       },
       {
-        file: "services/api/gather.ts",
+        file: "services/api/batched-calls.ts",
         find: "const keyOf = (list: List): string =>",
         replace: "const remembered = new Map<string, orders.Order>();\n  const keyOf = (list: List): string =>",
       },

@@ -5,7 +5,7 @@ import { PAGE_BYTES, RESPONSE_BYTES } from "../../contracts/contract";
 import * as orders from "../../contracts/orders";
 import * as products from "../../contracts/products";
 import type { Database } from "../../mixins/database";
-import { gather } from "../../services/api/gather";
+import { batchedCalls } from "../../services/api/batched-calls";
 import { findByKeys, findSeen, listOrders } from "../../services/orders/orders.store";
 import { listProducts } from "../../services/products/products.store";
 import type { Client } from "../support/client";
@@ -206,7 +206,7 @@ describe("a batch of large items", () => {
 
   it("of new orders: forty of a hundred lines each are created, with quotes and responses of at most 2 MiB", async () => {
     const ids = await insertProducts(4_000, LONG_NAME, null, testId(5));
-    const { createOrder } = gather(shop.node("api")); // over HTTP they would not all arrive at the same moment
+    const { createOrder } = batchedCalls(shop.node("api")); // over HTTP they would not all arrive at the same moment
     const made = await Promise.all(
       Array.from({ length: 40 }, (_, i) => {
         const items = ids.slice(100 * i, 100 * i + 100).map((product_id) => ({ product_id, quantity: 1 }));

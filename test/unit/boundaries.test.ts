@@ -1,5 +1,5 @@
 import { execFileSync } from "node:child_process";
-import { readdirSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { SERVICES } from "../../config";
 
@@ -43,7 +43,9 @@ describe("lint", () => {
 
   it("refuses an import of another service in every file of a service", () => {
     const cases = files.flatMap((file) =>
-      SERVICES.filter((name) => !file.startsWith(`services/${name}/`)).map((other) => [file, `../${other}/x`] as const),
+      SERVICES.filter((name) => !file.startsWith(`services/${name}/`)).map(
+        (other) => [file, path.relative(path.dirname(file), `services/${other}/x`)] as const,
+      ),
     );
     expect(cases.length).toBe(files.length * (SERVICES.length - 1));
     expect(allowed(cases)).toEqual([]);
@@ -97,4 +99,24 @@ describe("lint", () => {
 
 it("every folder in services is a service of the one list", () => {
   expect(readdirSync(path.join(ROOT, "services")).sort()).toEqual([...SERVICES].sort());
+});
+
+it("the folders of services/api depend on each other in one direction", () => {
+  const folderOf = (file: string): string => path.relative("services/api", path.dirname(file));
+  const imports = new Map<string, Set<string>>();
+  for (const file of filesOf("services/api")) {
+    const folder = folderOf(file);
+    for (const [, target = ""] of readFileSync(path.join(ROOT, file), "utf8").matchAll(/ from "(\.[^"]*)"/g)) {
+      const other = folderOf(path.join(path.dirname(file), target));
+      // the files at the top join all folders
+      if (folder !== "" && other !== "" && other !== folder && !other.startsWith(".."))
+        imports.set(folder, (imports.get(folder) ?? new Set()).add(other));
+    }
+  }
+  const reached = (folder: string, seen = new Set<string>()): Set<string> => {
+    for (const other of imports.get(folder) ?? []) if (!seen.has(other)) reached(other, seen.add(other));
+    return seen;
+  };
+  expect(imports.size).toBeGreaterThan(2);
+  expect([...imports.keys()].filter((folder) => reached(folder).has(folder))).toEqual([]);
 });

@@ -1,6 +1,6 @@
 import { createServer, type Server } from "node:http";
 import { connect, createServer as createDoor, type AddressInfo, type Socket } from "node:net";
-import { Doors } from "../../services/api/doors";
+import { Doors } from "../../services/api/connections/doors";
 import { until } from "../support/amqp";
 
 const portOf = (server: { address(): unknown }): number => (server.address() as AddressInfo).port;

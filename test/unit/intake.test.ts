@@ -1,10 +1,10 @@
 import { IncomingMessage, ServerResponse } from "node:http";
 import { Socket } from "node:net";
-import { Connection, Holder } from "../../services/api/connection";
-import { Exchange } from "../../services/api/exchange";
+import { Connection, Holder } from "../../services/api/connections/connection";
+import { Exchange } from "../../services/api/connections/exchange";
 import type { Api, RoutedRequest } from "../../services/api/gateway";
-import { respond } from "../../services/api/intake";
-import { LoopTurns } from "../../services/api/loop-turns";
+import { respond } from "../../services/api/intake.mixin";
+import { LoopTurns } from "../../services/api/connections/loop-turns";
 
 /** A request whose body has been read and which waits for its turn of the event loop. */
 function waiting() {

@@ -1,5 +1,5 @@
 import type { Client } from "../../mixins/fair-queue";
-import { LoopTurns } from "../../services/api/loop-turns";
+import { LoopTurns } from "../../services/api/connections/loop-turns";
 
 const from = (address: string): Client => ({ address, user: undefined });
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));

@@ -1,5 +1,5 @@
 import type { ChangedRole, PageEnd } from "../../contracts/users";
-import { Revocations } from "../../services/api/revocations";
+import { Revocations } from "../../services/api/auth/revocations";
 import { testId } from "../support/ids";
 
 interface Asked {

@@ -1,5 +1,5 @@
 import { SESSIONS_PER_CALL, type Role } from "../../contracts/users";
-import { SeenSessions } from "../../services/api/seen-sessions";
+import { SeenSessions } from "../../services/api/auth/seen-sessions";
 
 /** A stub of the users service. */
 function issuer() {

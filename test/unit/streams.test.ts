@@ -17,9 +17,9 @@ function order(...statuses: Status[]): Order {
 /** A gateway's streams of one order, which `now` returns, and one open stream on a response that isn't read. */
 function open(limits: Partial<StreamLimits> = {}) {
   const world = { now: (): Promise<Order> => Promise.resolve(order("PENDING")), reads: 0, isCurrent: true };
-  const gather = { order: () => (world.reads++, world.now()) };
+  const batched = { order: () => (world.reads++, world.now()) };
   const verifier = { verify: () => Promise.resolve(caller), refresh: () => Promise.resolve(), isCurrent: () => world.isCurrent };
-  const streams = new Streams(gather, verifier, limits);
+  const streams = new Streams(batched, verifier, limits);
   const res = new ServerResponse(new IncomingMessage(new Socket()));
   const chunks: string[] = [];
   const write = res.write.bind(res) as (chunk: string) => boolean;

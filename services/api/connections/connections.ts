@@ -1,0 +1,355 @@
+import type { IncomingMessage, Server, ServerResponse } from "node:http";
+import type { Socket } from "node:net";
+import { full, overShare, shareOf } from "../../../mixins/fair-queue";
+import type { ClientAddress } from "../http/client-address";
+import { closeIdle, Connection, hold, Holder, type Parsed } from "./connection";
+import { Exchange } from "./exchange";
+import type { LoopTurns } from "./loop-turns";
+import { attend, canParseRest, keepRest, parseRest } from "./parser";
+import { closeBehindParts } from "./parts";
+import { hasBody, hotProduct } from "../http/request";
+
+export interface ConnectionLimits {
+  /** Maximum number of sockets per gateway. No address holds more than a quarter of this or of each of the next three limits. */
+  sockets: number;
+  /** Maximum bytes of unsent responses in memory, bodies being read, and requests parsed but not started. */
+  unsentBytes: number;
+  bodies: number;
+  parsed: number;
+  /** Maximum number of requests per connection that are started at a time. */
+  started: number;
+  /** Maximum response bytes per connection that wait behind the response being sent. */
+  unsentBehindBytes: number;
+  /** A response must be sent within `sendTimeoutMs` plus its size divided by `sendBytesPerSecond`, or its connection is closed. */
+  sendTimeoutMs: number;
+  sendBytesPerSecond: number;
+}
+
+const KIB = 1_024;
+const LIMITS: ConnectionLimits = {
+  sockets: 4_096,
+  unsentBytes: 64 * KIB * KIB,
+  bodies: 512,
+  parsed: 8_192, // a socket is read 64 KiB at a time, and the shortest request has about 30 bytes
+  started: 8,
+  unsentBehindBytes: KIB * KIB,
+  sendTimeoutMs: 30_000,
+  sendBytesPerSecond: 16 * KIB,
+};
+
+/**
+ * Maximum size of a response that is not ready yet: a page has 256 KiB, an order 100 lines with names of 200 characters, and a product
+ * a description of 5,000 characters.
+ */
+const LARGEST_BYTES = 260 * KIB;
+const LARGEST_ORDER_BYTES = 96 * KIB;
+const LARGEST_PRODUCT_BYTES = 32 * KIB;
+/** A property rather than a WeakMap, whose entries cost too much garbage collection at thousands of requests per second. */
+const EXCHANGE = Symbol("exchange");
+type Carrier = ServerResponse & { [EXCHANGE]?: Exchange };
+
+/** Interval of the check for slow readers. */
+const SWEEP_MS = 1_000;
+/** Delay before parsing is retried after its address had too much work queued. */
+const RETRY_MS = 20;
+
+/**
+ * The sockets of a gateway, with back-pressure: a client that sends requests faster than it reads responses is no longer read from.
+ * A few requests per connection are started, the others wait. Unsent responses are bounded per connection, per address and per process.
+ */
+export class Connections {
+  private readonly limits: ConnectionLimits;
+  private readonly all = new Map<Socket, Connection>();
+  private readonly holders = new Map<string, Holder>();
+  private unsentBytes = 0;
+  private bodies = 0;
+  private parsed = 0;
+  private unfinished = 0;
+  private readonly sweeper: NodeJS.Timeout;
+
+  constructor(
+    server: Server,
+    private readonly address: ClientAddress,
+    private readonly turns: LoopTurns,
+    /** Called for each request when its response is sent or its connection closed. */
+    private readonly onOver: (exchange: Exchange) => void,
+    limits: Partial<ConnectionLimits> = {},
+  ) {
+    this.limits = { ...LIMITS, ...limits };
+    // Runs before Node creates a parser, which is most of the cost of a refused connection.
+    const serve = server.listeners("connection");
+    server.removeAllListeners("connection");
+    server.on("connection", (socket: Socket) => {
+      this.turns.arrived();
+      const connection = this.accept(socket);
+      if (connection === undefined) return;
+      for (const listener of serve) listener.call(server, socket);
+      attend(connection, this.turns, () => {
+        this.readOn(connection);
+      });
+    });
+    this.sweeper = setInterval(() => {
+      this.closeSlowReaders();
+    }, SWEEP_MS).unref();
+  }
+
+  /** Whether every response has been sent; streams don't count. */
+  get areIdle(): boolean {
+    return this.unfinished === 0;
+  }
+
+  of(res: ServerResponse): Exchange {
+    const exchange = (res as Carrier)[EXCHANGE];
+    if (exchange === undefined) throw new Error("this response belongs to no open request");
+    return exchange;
+  }
+
+  at(socket: Socket): Connection | undefined {
+    return this.all.get(socket);
+  }
+
+  /** Starts a request, at once or when earlier responses on its connection have been sent. */
+  open(id: string, req: IncomingMessage, res: ServerResponse, start: (exchange: Exchange) => void): void {
+    const connection = this.all.get(req.socket);
+    if (connection === undefined || req.socket.destroyed) return; // closed while its requests were parsed
+    const parsed: Parsed = {
+      req,
+      start: () => {
+        start(this.begin(new Exchange(id, req, res, connection, this.clientOf(connection, req))));
+      },
+    };
+    if (connection.waiting.length === 0 && this.hasRoom(connection, req)) {
+      parsed.start();
+      return;
+    }
+    this.wait(connection, parsed);
+  }
+
+  /**
+   * Checks the limits on unsent bytes and bodies, before any other work on the request.
+   * @throws TOO_MANY_REQUESTS if its address has reached its share, SERVICE_UNAVAILABLE if the gateway's limit is reached
+   */
+  check({ holder, req }: Exchange): void {
+    const { unsentBytes } = this.limits;
+    if (holder.unsentBytes >= shareOf(unsentBytes)) throw overShare();
+    if (this.unsentBytes >= unsentBytes) throw full();
+    if (hasBody(req)) this.checkBodies(holder);
+  }
+
+  /** Counts a body from before it is read until it has been read or the response is sent. @throws as `check` */
+  reads(exchange: Exchange): void {
+    const { holder, req } = exchange;
+    if (!hasBody(req)) return;
+    this.checkBodies(holder);
+    exchange.isRead = true;
+    holder.bodies++;
+    this.bodies++;
+    req.once("close", () => {
+      this.hasRead(exchange);
+    });
+  }
+
+  /** Records that a response of `bytes` bytes is ready. */
+  made(exchange: Exchange, bytes: number): void {
+    if (exchange.madeAt !== undefined || exchange.isOver) return;
+    exchange.madeAt = performance.now();
+    exchange.bytes = bytes;
+    exchange.connection.unsentBytes += bytes;
+    exchange.holder.unsentBytes += bytes;
+    this.unsentBytes += bytes;
+  }
+
+  /** Marks the response as a stream, which the client may keep open. */
+  streams(exchange: Exchange): void {
+    exchange.isStream = true;
+    this.unfinished--;
+  }
+
+  /** @returns whether the error only means that the parser was paused; it is resumed later */
+  paused(socket: Socket, error: Error): boolean {
+    const connection = this.all.get(socket);
+    if (connection === undefined || !keepRest(connection, error)) return false;
+    this.readOn(connection);
+    return true;
+  }
+
+  stop(): void {
+    clearInterval(this.sweeper);
+  }
+
+  private accept(socket: Socket): Connection | undefined {
+    const peer = socket.remoteAddress;
+    if (peer === undefined) {
+      socket.destroy(); // already disconnected
+      return undefined;
+    }
+    const holder = this.holderOf(this.address.ofPeer(peer));
+    const connection = new Connection(socket, holder, this.address.isTrusted(peer));
+    if (!connection.isProxy && !this.makesRoom(holder)) {
+      socket.destroy();
+      this.forget(holder);
+      return undefined;
+    }
+    this.all.set(socket, connection);
+    holder.connections.add(connection);
+    socket.once("close", () => {
+      this.closed(connection);
+    });
+    return connection;
+  }
+
+  /** If a limit is reached, closes an idle connection: of the same address at its limit, of any address at the gateway's. */
+  private makesRoom(holder: Holder): boolean {
+    const { sockets } = this.limits;
+    if (holder.connections.size >= shareOf(sockets)) return closeIdle(holder.connections);
+    return this.all.size < sockets || closeIdle(this.all.values());
+  }
+
+  private clientOf({ isProxy, holder }: Connection, req: IncomingMessage): Holder {
+    return isProxy ? this.holderOf(this.address.of(req)) : holder;
+  }
+
+  /** Above the limit the connection is closed, since the response of a refusal would have to wait for its turn, too. */
+  private wait({ socket, holder, isProxy, waiting }: Connection, parsed: Parsed): void {
+    const { parsed: most } = this.limits;
+    if (this.parsed >= most || (!isProxy && holder.parsed >= shareOf(most))) {
+      socket.destroy();
+      return;
+    }
+    waiting.push(parsed);
+    holder.parsed++;
+    this.parsed++;
+    hold(socket);
+  }
+
+  private begin(exchange: Exchange): Exchange {
+    const { connection, holder, res } = exchange;
+    (res as Carrier)[EXCHANGE] = exchange;
+    closeBehindParts(exchange.req, res, connection);
+    if (connection.started.push(exchange) === 1) connection.headSince = performance.now();
+    holder.exchanges++;
+    this.unfinished++;
+    // Not `on`: a listener that stays keeps the exchange out of the cheap garbage collections, which adds a third to the cost of a read.
+    res.once("close", () => {
+      this.sent(exchange);
+    });
+    return exchange;
+  }
+
+  private checkBodies(holder: Holder): void {
+    const { bodies } = this.limits;
+    if (holder.bodies >= shareOf(bodies)) throw overShare();
+    if (this.bodies >= bodies) throw full();
+  }
+
+  private hasRead(exchange: Exchange): void {
+    if (!exchange.isRead) return;
+    exchange.isRead = false;
+    exchange.holder.bodies--;
+    this.bodies--;
+  }
+
+  /** Handles a response that has been handed to the operating system, or whose connection is closed. */
+  private sent(exchange: Exchange): void {
+    const { connection, holder, bytes, isStream } = exchange;
+    if (exchange.isOver) return;
+    exchange.isOver = true;
+    this.onOver(exchange);
+    this.hasRead(exchange);
+    connection.started.splice(connection.started.indexOf(exchange), 1);
+    connection.unsentBytes -= bytes;
+    connection.headSince = performance.now();
+    holder.unsentBytes -= bytes;
+    holder.exchanges--;
+    this.unsentBytes -= bytes;
+    if (!isStream) this.unfinished--;
+    this.forget(holder);
+    this.startWaiting(connection);
+  }
+
+  private startWaiting(connection: Connection): void {
+    const { socket, waiting } = connection;
+    if (waiting.length === 0 || connection.isCut || socket.destroyed) return;
+    for (let first = waiting[0]; first !== undefined && this.hasRoom(connection, first.req); first = waiting[0]) {
+      waiting.shift();
+      connection.holder.parsed--;
+      this.parsed--;
+      first.start();
+    }
+    if (waiting.length === 0) this.readOn(connection);
+  }
+
+  /** Parses the rest of the last read first, a few requests at a time and in rotation with other addresses. */
+  private readOn(connection: Connection): void {
+    const { socket, holder } = connection;
+    if (!connection.isHeld) socket.resume();
+    if (connection.isScheduled || !canParseRest(connection)) return;
+    connection.isScheduled = true;
+    try {
+      this.turns.run(holder, () => {
+        connection.isScheduled = false;
+        if (!canParseRest(connection)) return;
+        parseRest(connection);
+        this.readOn(connection);
+      });
+    } catch {
+      // Its address has too much work queued.
+      setTimeout(() => {
+        connection.isScheduled = false;
+        this.readOn(connection);
+      }, RETRY_MS).unref();
+    }
+  }
+
+  /** Whether another request may start: even responses of maximum size must not exceed the limit. None starts behind a stream. */
+  private hasRoom({ started, unsentBytes }: Connection, req: IncomingMessage): boolean {
+    const [head, ...others] = started;
+    if (head === undefined) return true;
+    if (started.length >= this.limits.started) return false;
+    let behind = unsentBytes - head.bytes + largest(req);
+    if (head.isStream) return false;
+    for (const other of others) {
+      if (other.isStream) return false;
+      if (other.madeAt === undefined) behind += largest(other.req);
+    }
+    return behind <= this.limits.unsentBehindBytes;
+  }
+
+  private closed(connection: Connection): void {
+    this.all.delete(connection.socket);
+    connection.holder.connections.delete(connection);
+    this.parsed -= connection.waiting.length;
+    connection.holder.parsed -= connection.waiting.length;
+    connection.waiting.length = 0;
+    // Node 20 emits no "close" for responses that waited behind another one.
+    for (const exchange of [...connection.started]) this.sent(exchange);
+    this.forget(connection.holder);
+  }
+
+  /** Also closes connections with a request behind a stream, which `Connection: close` declared the last response: it might wait very long. */
+  private closeSlowReaders(): void {
+    const now = performance.now();
+    for (const { socket, started, waiting, headSince } of this.all.values()) {
+      const [head] = started;
+      if (head?.isStream && started.length + waiting.length > 1) socket.destroy();
+      if (head?.madeAt === undefined || head.isStream) continue;
+      const allowedMs = this.limits.sendTimeoutMs + (head.bytes / this.limits.sendBytesPerSecond) * 1_000;
+      if (now - Math.max(headSince, head.madeAt) > allowedMs) socket.destroy();
+    }
+  }
+
+  private holderOf(address: string): Holder {
+    let holder = this.holders.get(address);
+    if (holder === undefined) this.holders.set(address, (holder = new Holder(address)));
+    return holder;
+  }
+
+  private forget(holder: Holder): void {
+    if (holder.isEmpty) this.holders.delete(holder.address);
+  }
+}
+
+function largest(req: IncomingMessage): number {
+  if (hotProduct(req) !== undefined) return LARGEST_PRODUCT_BYTES;
+  return req.method === "GET" ? LARGEST_BYTES : LARGEST_ORDER_BYTES;
+}

@@ -1,0 +1,57 @@
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Request } from "../../../broker/request";
+import type { Requester } from "../../../mixins/batching";
+import type { Caller } from "../../../contracts/users";
+import type { Connection, Holder } from "./connection";
+import type { Stream } from "../streams";
+
+/** Time limit from a request's head to its response, including all waiting, in ms. */
+const BUDGET_MS = 4_900;
+
+/** One request and its response. */
+export class Exchange implements Requester, Request {
+  readonly since = performance.now();
+  deadline = this.since + BUDGET_MS;
+  /** Set once the token is verified. */
+  caller: Caller | undefined;
+  /** Size of the response, once it is ready. */
+  bytes = 0;
+  madeAt: number | undefined;
+  /** Whether the body is being read. */
+  isRead = false;
+  /** Whether the response is an event stream: shutdown does not wait for it, and its limits are separate. */
+  isStream = false;
+  /** The event stream, once it is open; closed when the exchange is over. */
+  stream: Stream | undefined;
+  /** Whether it was refused before any work on it. */
+  isRefused = false;
+  /** Whether the response has been sent or the connection closed. */
+  isOver = false;
+
+  constructor(
+    readonly id: string,
+    readonly req: IncomingMessage,
+    readonly res: ServerResponse,
+    readonly connection: Connection,
+    /** The resources that the client's address holds on this gateway. */
+    readonly holder: Holder,
+  ) {}
+
+  get address(): string {
+    return this.holder.address;
+  }
+
+  get user(): string | undefined {
+    return this.caller?.id;
+  }
+
+  /** Extends the deadline, for actions with a longer time-out. */
+  allow(timeoutMs: number): void {
+    this.deadline = Math.max(this.deadline, this.since + timeoutMs);
+  }
+
+  /** Whether the client is still connected and the deadline has not passed. */
+  isWanted(): boolean {
+    return !this.isOver && !this.connection.socket.destroyed && performance.now() < this.deadline;
+  }
+}

@@ -1,0 +1,76 @@
+import type { IncomingMessage } from "node:http";
+import type { Socket } from "node:net";
+import { hold, type Connection } from "./connection";
+import type { LoopTurns } from "./loop-turns";
+import { hasBody } from "../http/request";
+
+/*
+ * Node reads 64 KiB at a time and parses all of it at once: 2,000 short requests, which take 20 ms. This code makes it parse a few at a time.
+ */
+
+/** Node's socket, with its parser, which the types lack. */
+type HttpSocket = Socket & { parser?: Parser; _paused?: boolean };
+interface Parser {
+  /** Called with each head; the result tells llhttp what to do next. */
+  onIncoming: (req: IncomingMessage, keepAlive: boolean) => number;
+  resume(): void;
+}
+const STOP = -1;
+const PAUSE = 21;
+
+/** Maximum requests waiting on a connection before its parser pauses: the 64 KiB that Node reads at a time may hold thousands. */
+const MAX_WAITING = 16;
+
+/**
+ * Makes Node's parser stop if the connection is closed, and pause if many requests wait; on its own it first parses everything that was
+ * read. If this turn of the event loop has no time left, pipelined requests wait for a later turn.
+ */
+export function attend(connection: Connection, turns: LoopTurns, readOn: () => void): void {
+  const socket: HttpSocket = connection.socket;
+  const { parser } = socket;
+  // Node resumes the socket after each request, and to read or drop a body; this listener runs after Node's own.
+  socket.on("resume", () => {
+    if (!connection.isHeld) return;
+    hold(socket);
+    readOn();
+  });
+  if (parser === undefined) return;
+  const { onIncoming } = parser;
+  parser.onIncoming = (req, keepAlive) => {
+    const next = onIncoming(req, keepAlive);
+    const waiting = connection.waiting.length;
+    // Pausing within a body would leave it without a time limit, as Node reports a late request only once. So close the connection instead.
+    if (waiting >= 2 * MAX_WAITING) socket.destroy();
+    if (socket.destroyed) return STOP;
+    const isMuch = waiting >= MAX_WAITING || (connection.started.length + waiting > 1 && turns.isSpent);
+    return next === 0 && isMuch && !hasBody(req) ? PAUSE : next;
+  };
+}
+
+/** Keeps the bytes that were not yet parsed when the parser paused. @returns whether the error means no more than such a pause */
+export function keepRest(connection: Connection, error: Error & ParseError): boolean {
+  // Node considers the last parsed request incomplete until the parser continues, so this time-out is not the client's fault.
+  if (error.code === "ERR_HTTP_REQUEST_TIMEOUT") return connection.rest !== undefined;
+  if (error.code !== "HPE_PAUSED" || error.rawPacket === undefined) return false;
+  connection.rest = error.rawPacket.subarray(error.bytesParsed);
+  hold(connection.socket);
+  return true;
+}
+interface ParseError {
+  code?: string;
+  bytesParsed?: number;
+  rawPacket?: Buffer;
+}
+
+/** Whether the rest can be parsed now. If Node has paused the socket at its own limit, it resumes the socket itself. */
+export const canParseRest = ({ socket, waiting, rest, isCut }: Connection): boolean =>
+  rest !== undefined && waiting.length === 0 && !isCut && !socket.destroyed && (socket as HttpSocket)._paused !== true;
+
+/** Passes the rest to Node's parser, as if it had just been read. */
+export function parseRest(connection: Connection): void {
+  const { rest } = connection;
+  const socket: HttpSocket = connection.socket;
+  connection.rest = undefined;
+  socket.parser?.resume();
+  socket.emit("data", rest);
+}

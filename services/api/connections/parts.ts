@@ -1,0 +1,64 @@
+import type { IncomingMessage, ServerResponse } from "node:http";
+import { problem } from "../../../broker/errors";
+import { cut, type Connection } from "./connection";
+
+/**
+ * Maximum pieces that a body may arrive in: 25 bytes each for a body of maximum length. Each piece costs as much as a hundred bytes of a
+ * larger one: 100 KiB in chunks of one byte (RFC 9112, 7.1) would block the event loop for 160 ms.
+ */
+const MAX_PARTS = 4_096;
+
+const tooMany = () => problem("BAD_REQUEST", "the body arrives in too many parts");
+
+/** Set only on requests whose body could exceed the maximum. */
+const PARTS = Symbol("parts");
+interface Parts {
+  count: number;
+  refuse?: (refusal: unknown) => void;
+}
+type Counted = IncomingMessage & { [PARTS]?: Parts };
+
+const isChunked = ({ headers }: IncomingMessage): boolean => headers["transfer-encoding"] !== undefined;
+
+/** Counts the pieces of a body, whether chunks or packets. Pieces beyond MAX_PARTS are dropped, and no more are read. */
+export function countParts(req: Counted): void {
+  if (!isChunked(req) && Number(req.headers["content-length"] ?? 0) <= MAX_PARTS) return;
+  const push = req.push.bind(req);
+  const parts: Parts = (req[PARTS] = { count: 0 });
+  // Node calls `push` with each piece as soon as it is parsed. A listener for "data" would start reading a body that may not be needed.
+  req.push = (part: unknown, encoding) => {
+    if (part === null || ++parts.count <= MAX_PARTS) return push(part, encoding);
+    if (parts.count === MAX_PARTS + 1) parts.refuse?.(tooMany());
+    return false;
+  };
+}
+
+/**
+ * Refuses a request whose body arrives in too many pieces. The route's handler may still be called with the truncated body, so it must
+ * check whether a response has been sent already.
+ * @param refuse sends the response; called once
+ * @throws BAD_REQUEST if too many pieces have arrived already
+ */
+export function limitParts(req: Counted, refuse: (refusal: unknown) => void): void {
+  const parts = req[PARTS];
+  if (parts === undefined) return;
+  if (parts.count > MAX_PARTS) throw tooMany();
+  parts.refuse = refuse;
+}
+
+/**
+ * Closes the connection after a response that is sent before the end of a body in chunks, or in too many pieces: Node would read all of
+ * the body to find the next request.
+ */
+export function closeBehindParts(req: Counted, res: ServerResponse, connection: Connection): void {
+  const parts = req[PARTS];
+  if (parts === undefined) return;
+  const writeHead = res.writeHead.bind(res) as (...args: unknown[]) => ServerResponse;
+  res.writeHead = (...args: unknown[]) => {
+    if (!req.complete && (isChunked(req) || parts.count > MAX_PARTS)) {
+      res.shouldKeepAlive = false;
+      cut(connection);
+    }
+    return writeHead(...args);
+  };
+}

@@ -1,0 +1,98 @@
+import { errorCode, errorType, problem } from "../../../broker/errors";
+import type { ProblemDetails } from "../../../contracts/api";
+import { ERRORS, isErrorCode, type ErrorCode, type FieldError } from "../../../contracts/errors";
+
+/** Default of `Retry-After`, in seconds. */
+export const RETRY_AFTER = 2;
+
+/** Our codes for the body parsers' errors (http-errors). */
+const PARSER_ERRORS: Readonly<Record<string, ErrorCode>> = {
+  "entity.too.large": "BODY_TOO_LARGE",
+  "encoding.unsupported": "UNSUPPORTED_MEDIA_TYPE",
+  "charset.unsupported": "UNSUPPORTED_MEDIA_TYPE",
+  "parameters.too.many": "BAD_REQUEST",
+  "request.aborted": "BAD_REQUEST",
+  "request.size.invalid": "BAD_REQUEST",
+  UNABLE_DECODE_PARAM: "BAD_REQUEST",
+};
+
+const DETAILS: Partial<Record<ErrorCode, string>> = {
+  MALFORMED_JSON: "the body is not JSON",
+  BODY_TOO_LARGE: "the body has more than 100 KiB",
+  UNSUPPORTED_MEDIA_TYPE: "the body must be application/json",
+  BAD_REQUEST: "the request can't be read",
+  SERVICE_UNAVAILABLE: "this part of the shop is unavailable now; try again soon",
+  INTERNAL_ERROR: "something went wrong on our side; please quote the request id when you report it",
+};
+
+/** A refusal, if the error means that a body could not be read; otherwise the same error. */
+export function translated(error: unknown): unknown {
+  const type = errorType(error) ?? "";
+  const code = Object.hasOwn(PARSER_ERRORS, type) ? PARSER_ERRORS[type] : isZlibError(error) ? "BAD_REQUEST" : undefined;
+  return code === undefined ? error : problem(code, DETAILS[code] ?? ERRORS[code].title);
+}
+
+/** Any error as a problem for clients, without stack, SQL, node names or data. */
+export function toProblem(error: unknown, requestId: string): ProblemDetails {
+  const code = errorCode(error);
+  const errors = code === "VALIDATION_ERROR" ? fieldErrors(error) : undefined;
+  return {
+    ...problemDetails(code, requestId, errors?.map((e) => `${e.field} ${e.message}`.trim()).join("; ") ?? sentence(error, code)),
+    ...(errors && { errors }),
+  };
+}
+
+export function problemDetails(code: ErrorCode, requestId: string, detail = DETAILS[code] ?? ERRORS[code].title): ProblemDetails {
+  return {
+    type: "about:blank",
+    title: ERRORS[code].title,
+    status: ERRORS[code].status,
+    code,
+    detail,
+    request_id: requestId,
+  };
+}
+
+/** The response headers for a problem (RFC 6750, section 3; RFC 9110, 10.2.3). */
+export function problemHeaders({ status, code }: ProblemDetails, error?: unknown): Record<string, string> {
+  if (status === 401) return { "WWW-Authenticate": code === "UNAUTHENTICATED" ? 'Bearer error="invalid_token"' : "Bearer" };
+  if (status === 415) return acceptEncoding(error);
+  return status === 503 || status === 429 ? { "Retry-After": String(retryAfter(error)) } : {};
+}
+
+/** RFC 9110, 12.5.3. */
+function acceptEncoding(error: unknown): Record<string, string> {
+  const data = dataOf(error);
+  return "acceptEncoding" in data && typeof data.acceptEncoding === "string" ? { "Accept-Encoding": data.acceptEncoding } : {};
+}
+
+/** The value that the refusal itself gives, if any. */
+function retryAfter(error: unknown): number {
+  const data = dataOf(error);
+  return "retryAfter" in data && typeof data.retryAfter === "number" ? data.retryAfter : RETRY_AFTER;
+}
+
+function dataOf(error: unknown): object {
+  const data: unknown = error instanceof Error && "data" in error ? error.data : undefined;
+  return typeof data === "object" && data !== null ? data : {};
+}
+
+/** Only the messages of our own refusals are meant for clients. */
+function sentence(error: unknown, code: ErrorCode): string | undefined {
+  const ours = isErrorCode(errorType(error)) && code !== "INTERNAL_ERROR" && code !== "SERVICE_UNAVAILABLE";
+  return ours && error instanceof Error ? error.message : undefined;
+}
+
+/** Only field and message are for clients: Moleculer adds node, action and more to each error. */
+function fieldErrors(error: unknown): FieldError[] {
+  const data = dataOf(error);
+  const list: unknown = "errors" in data ? data.errors : data;
+  if (!Array.isArray(list)) return [];
+  return list.flatMap((item: unknown) => {
+    if (typeof item !== "object" || item === null || !("field" in item) || !("message" in item)) return [];
+    return { field: String(item.field), message: String(item.message) };
+  });
+}
+
+const isZlibError = (error: unknown): boolean =>
+  error instanceof Error && "code" in error && typeof error.code === "string" && /^(Z_|ERR__ERROR_|ERR_BROTLI)/.test(error.code);

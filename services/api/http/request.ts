@@ -1,0 +1,138 @@
+import { randomUUID } from "node:crypto";
+import type { IncomingMessage } from "node:http";
+import type { TSchema } from "@sinclair/typebox";
+import { problem, type Problem } from "../../../broker/errors";
+import { ID_LENGTH, parseId } from "../../../contracts/contract";
+
+/** A token of RFC 9110, section 5.6.2. */
+const REQUEST_ID = /^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$/;
+
+/** The client's own request id if it is a token of at most 128 characters, since it is written to logs and headers; else a new one. */
+export function requestId(req: IncomingMessage): string {
+  const given = req.headers["x-request-id"];
+  return typeof given === "string" && REQUEST_ID.test(given) ? given : randomUUID();
+}
+
+/** The target of a server-wide request (RFC 9110, 7.1). */
+export const WHOLE_SERVER = "*";
+
+/** Brings a target in absolute form, as proxies may send it, into origin form (RFC 9112, 3.2.2). */
+export function useOriginForm(req: IncomingMessage): void {
+  if (req.url === undefined || req.url.startsWith("/")) return;
+  const authority = /^https?:\/\/[^/?#]*/i.exec(req.url)?.[0];
+  if (authority === undefined) return;
+  const rest = req.url.slice(authority.length);
+  req.url = rest.startsWith("/") ? rest : `/${rest}`;
+}
+
+/**
+ * Why a request can't be served, judged by its Host header and target (RFC 9112, 3.2): two Host headers might mean one thing to a proxy and
+ * another one here.
+ */
+export function targetRefusal({ headers, httpVersion, method, rawHeaders, url = "" }: IncomingMessage): string | undefined {
+  let hosts = 0;
+  for (let i = 0; i < rawHeaders.length; i += 2) if (rawHeaders[i]?.length === 4 && rawHeaders[i]?.toLowerCase() === "host") hosts++;
+  if (hosts > 1) return "only one Host header is allowed";
+  if (headers.host === undefined && httpVersion === "1.1") return "a Host header is needed";
+  return url.startsWith("/") || (url === WHOLE_SERVER && method === "OPTIONS") ? undefined : "the target must be a path";
+}
+
+/** The path without the query, which may contain anything. */
+export const pathOf = (req: IncomingMessage): string => halves(req.url ?? "/")[0];
+
+/** Whether a request has a body, by its headers (RFC 9112, 6.3). */
+export const hasBody = ({ headers }: IncomingMessage): boolean =>
+  headers["transfer-encoding"] !== undefined || (headers["content-length"] ?? "0") !== "0";
+
+/**
+ * Splits a request target into its path and its query, as a flat object. It has no prototype, so `constructor` and `__proto__` are
+ * ordinary names.
+ * @throws BAD_REQUEST if the query is not percent-encoded UTF-8
+ */
+export function splitTarget(target: string): { url: string; query: Record<string, unknown> } {
+  const [url, search] = halves(target);
+  if (search.includes("%")) checkEscapes(search);
+  const query = Object.create(null) as Record<string, string | string[]>;
+  for (const [name, value] of new URLSearchParams(search)) {
+    const given = query[name];
+    if (given === undefined) query[name] = value;
+    else if (typeof given === "string") query[name] = [given, value];
+    else given.push(value);
+  }
+  return { url, query };
+}
+
+/** URLSearchParams decodes invalid UTF-8 to U+FFFD, at ten times the cost: 16 KiB would block the event loop for 50 ms. */
+function checkEscapes(search: string): void {
+  try {
+    decodeURIComponent(search);
+  } catch {
+    throw problem("BAD_REQUEST", "the query has a percent sign that does not start an encoded UTF-8 character");
+  }
+}
+
+function halves(target: string): [path: string, search: string] {
+  const at = target.indexOf("?");
+  return at < 0 ? [target, ""] : [target.slice(0, at), target.slice(at + 1)];
+}
+
+/** Whether it is a load balancer's health check. These cost almost nothing, so no limit applies to them. */
+export const isProbe = (req: IncomingMessage): boolean => /^\/health\/(live|ready)$/.test(pathOf(req));
+
+const PRODUCTS = "/products/";
+
+/** The id of a `GET /products/{id}` that can take the fast path; undefined for all other requests. */
+export function hotProduct({ method, url = "", headers }: IncomingMessage): string | undefined {
+  if (method !== "GET" || headers.origin !== undefined || headers.host === undefined) return undefined;
+  return url.length === PRODUCTS.length + ID_LENGTH && url.startsWith(PRODUCTS) ? parseId(url.slice(PRODUCTS.length)) : undefined;
+}
+
+/** The content codings that are decoded (RFC 9110, 8.4.1), one at most: each further one would multiply what a small body can expand to. */
+const CODINGS = ["gzip", "br", "deflate"];
+const KNOWN_CODINGS = new Set(["", "identity", ...CODINGS]);
+
+/** JSON must be UTF-8 (RFC 8259, 8.1), with or without a charset in its type. */
+const isUtf8 = ({ headers }: IncomingMessage): boolean =>
+  /^(utf-?8)?$/i.test(/;\s*charset\s*=\s*"?([^\s;"]*)/i.exec(headers["content-type"] ?? "")?.[1] ?? "");
+const utf8 = new TextDecoder("utf-8", { fatal: true });
+
+/** An empty body counts as an empty object. @throws MALFORMED_JSON */
+export function parseJson(body: Buffer): unknown {
+  if (body.length === 0) return {};
+  try {
+    return JSON.parse(utf8.decode(body));
+  } catch {
+    throw problem("MALFORMED_JSON", "the body is not JSON");
+  }
+}
+
+const mediaType = ({ headers }: IncomingMessage): string => (headers["content-type"] ?? "").split(";")[0]?.trim().toLowerCase() ?? "";
+const isJson = (type: string): boolean => /^application\/([\w.-]+\+)?json$/.test(type);
+const isForm = (type: string): boolean => type === "application/x-www-form-urlencoded";
+const isDecodable = ({ headers }: IncomingMessage): boolean => KNOWN_CODINGS.has((headers["content-encoding"] ?? "").toLowerCase());
+
+const unwanted = new WeakSet<IncomingMessage>();
+
+/** Ignores the body of a request whose route takes none: it is neither read nor refused. */
+export function ignoreBody(req: IncomingMessage): void {
+  unwanted.add(req);
+}
+
+const isReadable = (req: IncomingMessage): boolean => !unwanted.has(req) && isDecodable(req);
+
+/** Predicates for the body parsers; other bodies are not read. */
+export const isJsonBody = (req: IncomingMessage): boolean => isReadable(req) && isJson(mediaType(req));
+export const isFormBody = (req: IncomingMessage): boolean => isReadable(req) && isForm(mediaType(req));
+
+/** Why the route can't read the request's body, judged by the headers alone; undefined if it can. */
+export function bodyRefusal(req: IncomingMessage, form: TSchema | undefined): Problem | undefined {
+  // The Accept-Encoding header distinguishes a wrong coding from a wrong type (RFC 9110, 12.5.3).
+  if (!isDecodable(req))
+    return problem("UNSUPPORTED_MEDIA_TYPE", `the body may have one of the content codings ${CODINGS.join(", ")}, or none`, {
+      acceptEncoding: CODINGS.join(", "),
+    });
+  const type = mediaType(req);
+  if (isJson(type) && !isUtf8(req)) return problem("UNSUPPORTED_MEDIA_TYPE", "JSON must be in UTF-8");
+  if (isJson(type) || (form !== undefined && isForm(type))) return undefined;
+  return problem("UNSUPPORTED_MEDIA_TYPE", `the body must be application/json${form === undefined ? "" : " or a form"}`);
+}

@@ -1,0 +1,104 @@
+import { createHash } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { problem } from "../../../broker/errors";
+import { docs, DOCS_FILES, docsFile, openapi as document, type DocsFile } from "../../../contracts/api";
+import manifest from "../../../package.json";
+import { isNotModified, type Input } from "../routing/input";
+import { openapi } from "./document";
+import { TAKES_NOTHING, type Reply, type Routes } from "../routing/route";
+
+const PAGE = `<!doctype html>
+<html lang="en">
+  <head>
+    <meta charset="utf-8">
+    <meta name="viewport" content="width=device-width, initial-scale=1">
+    <title>${manifest.name}</title>
+    <link rel="icon" type="image/png" href="/docs/favicon-32x32.png">
+    <link rel="stylesheet" href="/docs/swagger-ui.css">
+    <script src="/docs/swagger-ui-bundle.js" defer></script>
+    <script src="/docs/start.js" defer></script>
+  </head>
+  <body><div id="swagger-ui"></div></body>
+</html>
+`;
+
+const START = `SwaggerUIBundle({ url: "/openapi.json", dom_id: "#swagger-ui", deepLinking: true, tryItOutEnabled: true });\n`;
+
+/** Allows only what this gateway serves, and no inline script or style. */
+const POLICY = [
+  "default-src 'none'",
+  "script-src 'self'",
+  "style-src 'self'",
+  "img-src 'self' data:",
+  "connect-src 'self'",
+  "frame-ancestors 'none'",
+  "base-uri 'none'",
+  "form-action 'none'",
+].join("; ");
+
+/** Content that does not change while the gateway runs. Clients cache it and revalidate it with each request. */
+interface Asset {
+  text: string | Buffer;
+  tag: string;
+}
+const asset = (text: string | Buffer): Asset => ({ text, tag: createHash("sha256").update(text).digest("base64url") });
+
+function showAsset(input: Input, { text, tag }: Asset, headers: Readonly<Record<string, string>> = {}): Reply {
+  const all = { "Cache-Control": "public, no-cache", ETag: `"${tag}"`, ...headers };
+  return isNotModified(input, tag) ? { status: 304, headers: all } : { status: 200, text, headers: all };
+}
+
+const CACHED = [200, 304];
+
+/** Routes for the OpenAPI document and Swagger UI. The document covers the given routes and these. */
+export function docsRoutes(shop: Routes): Routes {
+  const page = asset(PAGE);
+  const files = new Map<string, Asset>([["start.js", asset(START)]]);
+  const routes: Routes = {
+    "GET /openapi.json": {
+      ...TAKES_NOTHING,
+      auth: "public",
+      contract: document,
+      summary: "This document",
+      statuses: CACHED,
+      read: (input) => () => Promise.resolve(showAsset(input, description)),
+    },
+    "GET /docs": {
+      ...TAKES_NOTHING,
+      auth: "public",
+      contract: docs,
+      summary: "Swagger UI, for reading this document and trying requests",
+      statuses: CACHED,
+      media: ["text/html"],
+      read: (input) => () =>
+        Promise.resolve(
+          showAsset(input, page, {
+            "Content-Type": "text/html; charset=utf-8",
+            "Content-Security-Policy": POLICY,
+            "Referrer-Policy": "no-referrer",
+          }),
+        ),
+    },
+    "GET /docs/:file": {
+      ...TAKES_NOTHING,
+      auth: "public",
+      contract: docsFile,
+      summary: "A file of the Swagger UI page",
+      statuses: CACHED,
+      errors: ["NOT_FOUND"],
+      media: [...new Set(Object.values(DOCS_FILES))],
+      read: (input) => async () => {
+        const file = input.path["file"] ?? "";
+        if (!isFile(file)) throw problem("NOT_FOUND", "no resource has this path");
+        // Read on first request: most gateways never get one.
+        const content = files.get(file) ?? asset(await readFile(require.resolve(`swagger-ui-dist/${file}`)));
+        files.set(file, content);
+        return showAsset(input, content, { "Content-Type": DOCS_FILES[file] });
+      },
+    },
+  };
+  const description = asset(JSON.stringify(openapi({ ...shop, ...routes }, manifest)));
+  return routes;
+}
+
+const isFile = (name: string): name is DocsFile => Object.hasOwn(DOCS_FILES, name);

@@ -1,0 +1,73 @@
+import { KindGuard, type TSchema, type TUnion } from "@sinclair/typebox";
+import { fieldsOf } from "../../../contracts/contract";
+import * as accounts from "../../../contracts/accounts";
+import * as api from "../../../contracts/api";
+import * as orders from "../../../contracts/orders";
+import * as products from "../../../contracts/products";
+import * as users from "../../../contracts/users";
+
+/** A schema of JSON Schema 2020-12, as used by OpenAPI 3.1. */
+export type Schema = Readonly<Record<string, unknown>>;
+
+/** Schema names: those that the contracts export them by. */
+const NAMES: ReadonlyMap<unknown, string> = new Map(
+  Object.entries({ ...api, ...users, ...accounts, ...products, ...orders }).map(([name, value]): [unknown, string] => [value, name]),
+);
+
+/** The example of RFC 9562, appendix A.6. */
+export const EXAMPLE_ID = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f";
+
+/**
+ * Our formats in terms that other tools know. Not `multipleOf: 0.01` for money: in binary arithmetic 1299.99 is no multiple of it, and
+ * tools would refuse our responses.
+ */
+const FORMATS: Readonly<Record<string, Schema>> = {
+  text: {},
+  uuid: { format: "uuid", examples: [EXAMPLE_ID] },
+  money: { format: "decimal", description: "At most two decimals. More are refused, never rounded." },
+  password: { format: "password", description: "At most 72 bytes of UTF-8." },
+};
+
+const MAX_INT32 = 2 ** 31 - 1;
+
+/** Converts contracts to the schemas that clients see. Named ones become references and are collected in `named`. */
+export class Schemas {
+  readonly named: Record<string, Schema> = {};
+
+  of(schema: TSchema): Schema {
+    const name = NAMES.get(schema);
+    if (name === undefined) return this.inline(schema);
+    this.named[name] ??= this.inline(schema);
+    return { $ref: `#/components/schemas/${name}` };
+  }
+
+  /** An object schema without some of its fields. An integer `version` is never shown: it is the ETag. */
+  object(schema: TSchema, without: readonly string[] = []): Schema {
+    const isTag = (name: string, field: TSchema): boolean => name === "version" && KindGuard.IsInteger(field);
+    const shown = Object.entries(fieldsOf(schema)).filter(([name, field]) => !without.includes(name) && !isTag(name, field));
+    return {
+      ...schema,
+      properties: Object.fromEntries(shown.map(([name, field]) => [name, this.of(field)])),
+      required: shown.filter(([, field]) => !KindGuard.IsOptional(field)).map(([name]) => name),
+    };
+  }
+
+  private inline(schema: TSchema): Schema {
+    if (KindGuard.IsObject(schema)) return this.object(schema);
+    if (KindGuard.IsArray(schema)) return { ...schema, items: this.of(schema.items) };
+    if (KindGuard.IsUnion(schema)) return this.union(schema);
+    if (KindGuard.IsInteger(schema)) return { ...schema, ...((schema.maximum ?? 0) > MAX_INT32 && { format: "int64" }) };
+    const { format, lowercase: _, ...rest } = schema;
+    return typeof format === "string" ? { ...rest, ...(FORMATS[format] ?? { format }) } : rest;
+  }
+
+  /** Uses the shorter forms of JSON Schema where possible. */
+  private union({ anyOf, ...rest }: TUnion): Schema {
+    if (anyOf.every((part) => KindGuard.IsLiteral(part))) return { ...rest, type: "string", enum: anyOf.map((part) => part.const) };
+    const parts = anyOf.map((part) => this.of(part));
+    const [one, other] = parts;
+    if (parts.length === 2 && typeof one?.["type"] === "string" && other?.["type"] === "null" && !("enum" in one))
+      return { ...rest, ...one, type: [one["type"], "null"] };
+    return { ...rest, anyOf: parts };
+  }
+}

@@ -1,0 +1,113 @@
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { ServiceSchema } from "moleculer";
+import { withRequestId } from "../../broker/request";
+import type { SchemaFor } from "../../broker/contract";
+import type { Config } from "../../config";
+import type { ProblemDetails } from "../../contracts/api";
+import { bearerToken } from "./auth/token-verifier";
+import type { Api } from "./gateway";
+import type { Exchange } from "./connections/exchange";
+import { problemDetails, problemHeaders, toProblem, translated } from "./http/problem";
+import { pathOf } from "./http/request";
+import type { Reply } from "./routing/route";
+
+/** How the gateway responds: replies, streams and errors. */
+export function responder(config: Config): Partial<ServiceSchema> {
+  const schema: Partial<SchemaFor<Api>> = {
+    methods: {
+      /** Headers of every response. */
+      baseHeaders(this: Api, { id, req }: Exchange): Record<string, string> {
+        const headers: Record<string, string> = {
+          "X-Request-Id": id,
+          "X-Content-Type-Options": "nosniff",
+        };
+        if (config.trustProxy.length > 0 && this.address.isSecure(req)) headers["Strict-Transport-Security"] = "max-age=31536000";
+        Object.assign(headers, this.cors.headers(req));
+        if (!this.broker.started) headers["Connection"] = "close"; // drain keep-alive clients
+        return headers;
+      },
+
+      send(this: Api, req: IncomingMessage, res: ServerResponse, { status, body, text, follow, headers }: Reply): void {
+        const exchange = this.connections.of(res);
+        if (res.headersSent || res.destroyed || exchange.isOver) return;
+        const isHead = req.method === "HEAD";
+        // Before the response head is written, since opening a stream may be refused.
+        if (follow && !isHead) exchange.stream = this.streams.open(res, follow, bearerToken(req.headers.authorization) ?? "", exchange);
+        const { stream } = exchange;
+        const content = body === undefined ? text : JSON.stringify(body);
+        const bytes = content === undefined ? 0 : Buffer.byteLength(content);
+        // One writeHead call is faster than setting each header.
+        res.writeHead(status, {
+          ...this.baseHeaders(exchange),
+          "Cache-Control": req.headers.authorization === undefined ? "no-cache" : "no-store",
+          ...(content !== undefined && {
+            "Content-Type": "application/json; charset=utf-8",
+            "Content-Length": bytes,
+          }),
+          ...headers,
+        });
+        if (stream === undefined || follow === undefined) {
+          this.connections.made(exchange, isHead ? 0 : bytes);
+          res.end(isHead ? undefined : content);
+          return;
+        }
+        this.connections.streams(exchange);
+        stream.begin(follow.order);
+      },
+
+      sendProblem(
+        this: Api,
+        req: IncomingMessage,
+        res: ServerResponse,
+        details: ProblemDetails,
+        headers: Record<string, string> = {},
+      ): void {
+        this.send(req, res, {
+          status: details.status,
+          body: details,
+          headers: {
+            "Content-Type": "application/problem+json",
+            "Cache-Control": "no-store",
+            ...problemHeaders(details),
+            ...headers,
+          },
+        });
+      },
+
+      methodsOf(this: Api, path: string): string[] {
+        const url = path.length > 1 && path.endsWith("/") ? path.slice(0, -1) : path;
+        return this.aliases
+          .filter((alias) => alias.re.test(url)) // not match(), which throws if a path can't be decoded
+          .flatMap(({ method }) => (method === "GET" ? ["GET", "HEAD"] : method));
+      },
+
+      /** Responds to an unknown path, or to a known path with a method it does not support. */
+      send404(this: Api, req: IncomingMessage, res: ServerResponse): void {
+        const path = pathOf(req);
+        const methods = this.methodsOf(path);
+        const { id } = this.connections.of(res);
+        if (methods.length === 0) this.sendProblem(req, res, problemDetails("NOT_FOUND", id, "no resource has this path"));
+        else
+          this.sendProblem(
+            req,
+            res,
+            problemDetails("METHOD_NOT_ALLOWED", id, `${req.method ?? "this method"} is not supported on this path`),
+            {
+              Allow: methods.join(", "),
+            },
+          );
+      },
+
+      /** Sends any route's error as problem+json. */
+      errorHandler(this: Api, req: IncomingMessage, res: ServerResponse, error: unknown): void {
+        const details = toProblem(translated(error), this.connections.of(res).id);
+        if (details.code === "INTERNAL_ERROR")
+          withRequestId(details.request_id, () => {
+            this.logger.error(`${req.method ?? ""} ${pathOf(req).slice(0, 200)} failed:`, error);
+          });
+        this.sendProblem(req, res, details, problemHeaders(details, error));
+      },
+    },
+  };
+  return schema as unknown as Partial<ServiceSchema>; // mixins are declared for a plain `this`
+}

@@ -1,0 +1,122 @@
+import type { TSchema } from "@sinclair/typebox";
+import type { Context } from "moleculer";
+import { call, type Meta } from "../../../broker/contract";
+import { problem } from "../../../broker/errors";
+import { check } from "../../../broker/validator";
+import { ownsDatabase } from "../../../config";
+import type { ActionContract, Params, Result } from "../../../contracts/contract";
+import type { ErrorCode } from "../../../contracts/errors";
+import type { Requester } from "../../../mixins/batching";
+import type { BatchedCalls } from "../batched-calls";
+import { refuseQuery, type Input, type Supply } from "./input";
+import type { Lane } from "./lanes";
+import type { Following } from "../streams";
+import { textFields, withLineFeeds } from "./text";
+
+export interface Reply<S extends number = number> {
+  status: S;
+  body?: unknown;
+  /** Sent as it is, in place of `body`; JSON unless `headers` has another type. */
+  text?: string | Buffer;
+  /** Makes the response a stream of this order's events, in place of a body. */
+  follow?: Following;
+  headers?: Readonly<Record<string, string>>;
+}
+
+/** A JSON body. */
+export interface Body<P = Readonly<Record<string, unknown>>> {
+  /** A valid body, for the OpenAPI document. */
+  example: Partial<P>;
+  /** Schema of the form that is accepted as well. */
+  form?: TSchema;
+}
+
+/** What the OpenAPI document can't derive from a route's path and contract. */
+interface Documented<S extends number> {
+  /** A sentence for people. */
+  summary: string;
+  /** Every status of its responses, except problems. */
+  statuses: readonly S[];
+  /** Its own error codes, without those of every route of its kind. */
+  errors: readonly ErrorCode[];
+  /** Media types of its responses, if not JSON. */
+  media?: readonly string[];
+}
+
+/** A public route and its documentation. */
+export interface Route extends Documented<number> {
+  /** Who may use it. There is no default: a route that forgets it does not compile. */
+  auth: "public" | "user" | "admin";
+  /** `empty`: a body is optional, and has no fields. */
+  body: "none" | "empty" | Body;
+  /** Its params and result. A `version` in the result goes into the ETag. */
+  contract: ActionContract;
+  supplied: Readonly<Record<string, Supply>>;
+  /** The lane that its calls wait in; `none` if its calls are batched or it makes none. */
+  lane: Lane | "none";
+  /** Validates a request at once. @returns the work, to be done when the request's turn comes */
+  read(input: Input): Perform;
+}
+
+export type Perform = (ctx: Context<unknown, Meta>, batched: BatchedCalls) => Promise<Reply>;
+
+/** A route without parameters, body or errors of its own. It still says who may use it. */
+export const TAKES_NOTHING = { errors: [], body: "none", supplied: {}, lane: "none" } as const;
+
+/** Routes by method and path. */
+export type Routes = Readonly<Record<string, Route>>;
+
+type ParamsOf = (input: Input, supplied: Readonly<Record<string, unknown>>) => Record<string, unknown>;
+
+interface Spec<C extends ActionContract, S extends number> extends Documented<S> {
+  action: C;
+  auth: Route["auth"];
+  body?: "empty" | Body<Params<C>>;
+  /** Params from the path, headers or the connection. A body or a query can't supply or override them. */
+  supplied?: Partial<Record<keyof Params<C>, Supply>>;
+  /** Builds all params, if there are more than those supplied. */
+  params?: ParamsOf;
+  /** Makes the call, if it is batched. */
+  perform?: (batched: BatchedCalls, params: Params<C>, requester: Requester, ctx: Context<unknown, Meta>) => Promise<Result<C>>;
+  /** The lane, if not that of the service. */
+  lane?: Lane;
+  /** Schema of the response, if it is not the action's result. */
+  shows?: TSchema;
+  reply: (result: Result<C>, input: Input) => Reply<NoInfer<S>>;
+}
+
+/** By default, the calls of one service share a lane. */
+function laneOf({ name }: ActionContract): Lane {
+  const [service = ""] = name.split(".");
+  return ownsDatabase(service) ? service : "operations";
+}
+
+const onlySupplied: ParamsOf = (input, supplied) => {
+  refuseQuery(input);
+  return supplied;
+};
+
+/** A route that validates requests by the action's contract, as the service does again: an invalid request is not even sent to it. */
+export function route<C extends ActionContract, S extends number>(spec: Spec<C, S>): Route {
+  const { action, auth, body = "none", params = onlySupplied, perform, shows, reply, lane = laneOf(action), ...documented } = spec;
+  const supplied: Route["supplied"] = { ...spec.supplied };
+  const supplies = Object.entries(supplied);
+  const texts = textFields(action.params);
+  return {
+    ...documented,
+    auth,
+    body,
+    supplied,
+    lane: perform ? "none" : lane,
+    contract: shows ? { ...action, result: shows } : action,
+    read: (input) => {
+      const ours = Object.fromEntries(supplies.map(([name, { read }]) => [name, read(input)]));
+      // Before validation, since length limits apply to the stored text, and requests that differ only in line endings must be equal.
+      const given = params({ ...input, query: withLineFeeds(input.query, texts), body: withLineFeeds(input.body, texts) }, ours);
+      const errors = check(action.params, given);
+      if (errors.length > 0) throw problem("VALIDATION_ERROR", "the request breaks its contract", { errors });
+      return async (ctx, batched) =>
+        reply(await (perform ? perform(batched, given, input.requester, ctx) : call(ctx, action, given)), input);
+    },
+  };
+}
