@@ -41,10 +41,17 @@ export class ClientAddress {
     return this.trust(address, 0);
   }
 
-  /** Whether a trusted proxy reports that the client connected over TLS. */
+  /**
+   * Whether a trusted proxy reports that the client connected over TLS. In a list, each proxy has appended the scheme of its own client:
+   * what stands before the entry of the outermost trusted proxy was sent by the client.
+   */
   isSecure(req: IncomingMessage): boolean {
-    const { remoteAddress } = req.socket;
-    return remoteAddress !== undefined && this.trust(remoteAddress, 0) && req.headers["x-forwarded-proto"] === "https";
+    const header = req.headers["x-forwarded-proto"];
+    if (typeof header !== "string") return false;
+    const proxies = proxyaddr.all(req, this.trust).length - 1; // the last address is the client's
+    if (proxies === 0) return false;
+    const schemes = header.split(",");
+    return schemes[Math.max(0, schemes.length - proxies)]?.trim().toLowerCase() === "https";
   }
 }
 
