@@ -1,15 +1,18 @@
 import { Errors } from "moleculer";
-import type { FailedItem } from "../contracts/contract";
-import { ERRORS, isErrorCode, type ErrorCode, type FieldError } from "../contracts/errors";
+import type { FailedItem, Shortage } from "../contracts/contract";
+import { ERRORS, isErrorCode, type ErrorCode, type FieldError, type Literal } from "../contracts/errors";
 
 /**
  * An expected refusal: a stable code, and a readable sentence that may be shown to anyone.
  * Between nodes it becomes a plain Error with the same `type`, `code` and `data`: match by `type`, never by `instanceof`.
  */
 export class Problem extends Errors.MoleculerError {
+  readonly shortages: readonly Shortage[] | undefined;
+
   constructor(code: ErrorCode, detail: string, { cause, ...data }: ProblemOptions = {}) {
     super(detail, ERRORS[code].status, code, data);
     this.name = "Problem";
+    this.shortages = data.shortages;
     if (cause !== undefined) this.cause = cause;
   }
 }
@@ -22,6 +25,9 @@ export function reasonOf(error: unknown): string {
 
 interface ProblemOptions {
   errors?: FieldError[];
+  /** The values that are accepted. */
+  allowed?: Literal[];
+  shortages?: readonly Shortage[];
   /** Seconds. */
   retryAfter?: number;
   /** The content codings that are supported. */
@@ -72,7 +78,9 @@ export const isUnreachable = (error: unknown): boolean => errorCode(error) === "
 export function failedItem(error: unknown): FailedItem {
   const code = errorCode(error);
   const isOurs = isErrorCode(errorType(error)) && error instanceof Error;
-  return { error: { code, detail: isOurs ? error.message : "" } };
+  const shortages = error instanceof Problem ? error.shortages : undefined;
+  return { error: { code, detail: isOurs ? error.message : "", ...(shortages && { shortages: [...shortages] }) } };
 }
 
-export const itemError = ({ error: { code, detail } }: FailedItem): Problem => problem(isErrorCode(code) ? code : "INTERNAL_ERROR", detail);
+export const itemError = ({ error: { code, detail, shortages } }: FailedItem): Problem =>
+  problem(isErrorCode(code) ? code : "INTERNAL_ERROR", detail, shortages && { shortages });

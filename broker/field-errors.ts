@@ -1,6 +1,6 @@
 import type { ErrorObject, ValidateFunction } from "ajv";
 import type { TArray, TObject, TSchema } from "@sinclair/typebox";
-import type { FieldError } from "../contracts/errors";
+import type { FieldError, Literal } from "../contracts/errors";
 
 /** Most errors that are listed for one value. A sender with more errors needs no complete list. */
 export const MAX_ERRORS = 20;
@@ -17,8 +17,26 @@ const FORMATS: Record<string, string> = {
   "date-time": "must be an RFC 3339 date and time",
 };
 
-/** Ajv's error about one value, as a sentence without its subject. */
-export function describe(error: ErrorObject): string {
+/** What Ajv says about one value: a sentence without its subject, and the values or the bound that would be accepted. */
+export function describe(error: ErrorObject, schema?: TSchema): Omit<FieldError, "field"> {
+  const allowed = schema && literalsOf(schema);
+  if (allowed !== undefined) return { message: `must be one of ${allowed.join(", ")}`, allowed };
+  const limit: unknown = error.params["limit"];
+  return { message: sentenceOf(error), ...(typeof limit === "number" && { limit }) };
+}
+
+/** The values of a schema that is a choice among literals; undefined for any other schema. */
+function literalsOf(schema: TSchema): Literal[] | undefined {
+  const parts: unknown = schema["anyOf"];
+  const values: unknown = Array.isArray(parts)
+    ? parts.map((part: unknown) => (isObject(part) ? part["const"] : undefined))
+    : schema["enum"];
+  return Array.isArray(values) && values.every(isLiteral) ? values : undefined;
+}
+
+const isLiteral = (value: unknown): value is Literal => value === null || ["string", "number", "boolean"].includes(typeof value);
+
+function sentenceOf(error: ErrorObject): string {
   if (error.keyword === "additionalProperties") return "is not a known field";
   if (error.keyword === "required") return "is required";
   if (error.keyword === "pattern") return "has characters or a form that are not allowed";
@@ -42,11 +60,11 @@ const within = (parent: string, name: string): string => (parent === "" ? name :
  * @param compile compiles a schema to stop at its first error
  */
 export function listErrors(schema: TSchema, value: unknown, compile: (schema: TSchema) => ValidateFunction): FieldError[] {
-  const messages = new Map<string, string>();
-  const isFull = (): boolean => messages.size >= MAX_ERRORS;
-  const add = (field: string, message: string): void => {
+  const errors = new Map<string, Omit<FieldError, "field">>();
+  const isFull = (): boolean => errors.size >= MAX_ERRORS;
+  const add = (field: string, error: Omit<FieldError, "field">): void => {
     const name = shortened(field);
-    if (!messages.has(name) && !isFull()) messages.set(name, message);
+    if (!errors.has(name) && !isFull()) errors.set(name, error);
   };
 
   const visit = (part: TSchema, given: unknown, field: string): void => {
@@ -57,11 +75,11 @@ export function listErrors(schema: TSchema, value: unknown, compile: (schema: TS
   };
   /** In Ajv's order: missing fields, unknown fields, and then the values of the others. */
   const visitObject = ({ properties, required = [], additionalProperties }: TObject, given: Fields, field: string): void => {
-    for (const name of required) if (valueOf(given, name) === undefined) add(within(field, name), "is required");
+    for (const name of required) if (valueOf(given, name) === undefined) add(within(field, name), { message: "is required" });
     if (additionalProperties === false)
       for (const name in given) {
         if (isFull()) return;
-        if (!Object.hasOwn(properties, name)) add(within(field, name), "is not a known field");
+        if (!Object.hasOwn(properties, name)) add(within(field, name), { message: "is not a known field" });
       }
     for (const [name, part] of Object.entries(properties)) {
       const its = valueOf(given, name);
@@ -76,12 +94,12 @@ export function listErrors(schema: TSchema, value: unknown, compile: (schema: TS
     const validate = compile(part);
     if (validate(given)) return;
     const isId = part["format"] === "uuid"; // so that a number, too, gets "must be a UUID" instead of "must be string"
-    for (const error of validate.errors ?? []) add(fieldOf(error, field), isId ? NO_ID : describe(error));
+    for (const error of validate.errors ?? []) add(fieldOf(error, field), isId ? { message: NO_ID } : describe(error, part));
   };
 
   visit(schema, value, "");
-  if (messages.size === 0) visitWhole(schema, value, ""); // broken by a keyword that is not checked above
-  return [...messages].map(([field, message]) => ({ field, message }));
+  if (errors.size === 0) visitWhole(schema, value, ""); // broken by a keyword that is not checked above
+  return [...errors].map(([field, error]) => ({ field, ...error }));
 }
 
 type Fields = Readonly<Record<string, unknown>>;

@@ -7,7 +7,9 @@ import type { FieldError } from "../contracts/errors";
 import { describe, fieldOf, listErrors } from "./field-errors";
 
 const UTF8_LIMIT_OF_BCRYPT = 72;
-const EMAIL = /^[^\s@\p{C}"(),:;<>[\\\]]{1,64}@(?:[\p{L}\p{N}](?:[\p{L}\p{N}\p{M}-]{0,61}[\p{L}\p{N}\p{M}])?\.)+[\p{L}\p{N}\p{M}-]{2,63}$/u;
+/** Without characters that are invisible (Default_Ignorable_Code_Point): addresses that look the same must be the same. */
+const EMAIL =
+  /^(?!.*\p{DI})[^\s@\p{C}"(),:;<>[\\\]]{1,64}@(?:[\p{L}\p{N}](?:[\p{L}\p{N}\p{M}-]{0,61}[\p{L}\p{N}\p{M}])?\.)+[\p{L}\p{N}\p{M}-]{2,63}$/u;
 
 /** C0, DEL and C1, except tab and line feed. A control character takes six bytes as JSON, and terminals interpret it. */
 const CONTROL = /[\0-\x08\x0b-\x1f\x7f-\x9f]/;
@@ -56,8 +58,10 @@ export const matches = <S extends TSchema>(schema: S, value: unknown): value is 
 /** Converts the strings of a query to the types of the contract, in place. @returns the first error; undefined if it is valid */
 export function coerce(schema: TSchema, query: Record<string, unknown>): FieldError | undefined {
   const validate = coercing.compile(schema);
-  const error = validate(query) ? undefined : validate.errors?.[0];
-  return error && { field: fieldOf(error), message: describe(error) };
+  if (validate(query)) return undefined;
+  const [error] = validate.errors ?? [];
+  // The values are converted by now, so that the complete list names the same error, with more about it.
+  return errorsOf(schema, query)[0] ?? (error && { field: fieldOf(error), ...describe(error) });
 }
 
 const isContract = (schema: Record<string, unknown>): boolean => schema["type"] === "object" && "properties" in schema;

@@ -1,20 +1,33 @@
 import { Type, type Static } from "@sinclair/typebox";
-import { action, closed, Id, nullable } from "./contract";
+import { action, closed, Id, nullable, Shortage } from "./contract";
 import { ERRORS, type ErrorCode } from "./errors";
 
 /*
  * The gateway's own responses. It serves these routes without an action; their contracts are for the documentation.
  */
 
-/** RFC 9457 problem details, with a stable code; `errors` only with VALIDATION_ERROR. */
+/** Values that are accepted. */
+export const Values = Type.Array(Type.Union([Type.String(), Type.Number(), Type.Boolean(), Type.Null()]));
+
+/**
+ * RFC 9457 problem details. `type` leads to a page that explains the problem. The optional members are data for programs: `errors` with
+ * VALIDATION_ERROR, `allowed` with BAD_REQUEST, `shortages` with INSUFFICIENT_STOCK of an order, and `retry_after`, in seconds, with 429 and 503.
+ */
 export const Problem = closed({
-  type: Type.Literal("about:blank"),
+  type: Type.String({ pattern: "^/problems/[A-Z_]+$" }),
   title: Type.String(),
   status: Type.Integer(),
   code: Type.Unsafe<ErrorCode>({ type: "string", enum: Object.keys(ERRORS) }),
   detail: Type.String(),
   request_id: Type.String(),
-  errors: Type.Optional(Type.Array(closed({ field: Type.String(), message: Type.String() }))),
+  errors: Type.Optional(
+    Type.Array(
+      closed({ field: Type.String(), message: Type.String(), allowed: Type.Optional(Values), limit: Type.Optional(Type.Number()) }),
+    ),
+  ),
+  allowed: Type.Optional(Values),
+  shortages: Type.Optional(Type.Array(Shortage)),
+  retry_after: Type.Optional(Type.Integer({ minimum: 1 })),
 });
 export type ProblemDetails = Static<typeof Problem>;
 
@@ -47,6 +60,9 @@ export const orderEvents = action("orders.events", {
   params: closed({ id: Id, last_event_id: Type.Optional(Type.Integer({ minimum: 0 })) }),
   result: Type.String(),
 });
+
+/** The page of a problem's `type`. */
+export const problemPage = action("api.problem", { params: closed({ code: Type.String() }), result: Type.String() });
 
 export const openapi = action("api.openapi", { params: closed({}), result: Type.Object({ openapi: Type.String() }) });
 export const docs = action("api.docs", { params: closed({}), result: Type.String() });

@@ -101,8 +101,23 @@ export const Cursor = Type.String({ minLength: 1, maxLength: MAX_CURSOR, descrip
 /** One page of a list; `next_cursor` is null on the last one. */
 export const Page = <T extends TSchema>(item: T) => closed({ items: Type.Array(item), next_cursor: nullable(Cursor) });
 
+/** A line of an order that can't be served. */
+export const Shortage = closed({
+  product_id: Id,
+  wanted: Type.Integer(),
+  /** Units left; null if the product is no longer sold. */
+  available: nullable(Type.Integer()),
+});
+export type Shortage = Static<typeof Shortage>;
+
 /** The error of one item of a batched call: the one that it would have got in a call of its own. */
-export const FailedItem = closed({ error: closed({ code: Type.String(), detail: Type.String({ maxLength: 10_000 }) }) });
+export const FailedItem = closed({
+  error: closed({
+    code: Type.String(),
+    detail: Type.String({ maxLength: 10_000 }),
+    shortages: Type.Optional(Type.Array(Shortage, { maxItems: MAX_LINES })),
+  }),
+});
 export type FailedItem = Static<typeof FailedItem>;
 
 /** Whether a service and its database are available. Every service with a database has this action. */

@@ -15,6 +15,7 @@ import {
   nullable,
   Page,
   RowId,
+  Shortage,
   Text,
   Timestamp,
   Versions,
@@ -150,14 +151,6 @@ export const quote = action("products.quote", {
   timeout: 900, // with one retry within the time-out of `orders.create`
 });
 export type Quote = Static<typeof quote.result>[number];
-
-export const Shortage = closed({
-  product_id: Id,
-  wanted: Type.Integer(),
-  /** Units left; null if the product is no longer sold. */
-  available: nullable(Type.Integer()),
-});
-export type Shortage = Static<typeof Shortage>;
 
 /** Shows whether a reply is about an order's own lines: see `digestOf`. */
 const LinesDigest = Type.String({ minLength: 43, maxLength: 43 });

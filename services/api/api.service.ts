@@ -25,6 +25,7 @@ import { ADMISSION, lanes } from "./routing/lanes";
 import { LoopTurns } from "./connections/loop-turns";
 import { RequestMetrics } from "./http/metrics";
 import { nodesRoute } from "./routes/nodes";
+import { problemRoutes } from "./routes/problems";
 import { RateLimit } from "./http/rate-limit";
 import { isFormBody, isJsonBody, splitTarget } from "./http/request";
 import { ROUTES } from "./routes/shop";
@@ -55,7 +56,7 @@ export interface GatewayLimits {
 
 /** The gateway is the only public entry point. It routes, authenticates and authorises, and has no business logic. */
 export default function api(broker: ServiceBroker, config: Config = loadConfig(), limits: GatewayLimits = {}): SchemaFor<Api> {
-  const shop = { ...ROUTES, ...healthRoutes(broker), ...nodesRoute(broker) };
+  const shop = { ...ROUTES, ...healthRoutes(broker), ...nodesRoute(broker), ...problemRoutes };
   const routes = { ...shop, ...docsRoutes(shop) };
   return {
     name: "api",

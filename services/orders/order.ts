@@ -1,8 +1,8 @@
 import { createHash } from "node:crypto";
-import { compareIds, type Params } from "../../contracts/contract";
+import { compareIds, type Params, type Shortage } from "../../contracts/contract";
 import { NO_LINES } from "../../contracts/lines";
 import type { create, Line, Status } from "../../contracts/orders";
-import type { Outcome, Quote, Shortage } from "../../contracts/products";
+import type { Outcome, Quote } from "../../contracts/products";
 
 /** A line as ordered, with the name and the price at that moment. */
 export interface OrderLine {

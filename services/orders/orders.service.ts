@@ -329,6 +329,6 @@ function refused(refusal: Refusal) {
     case "unknown":
       return problem("PRODUCT_NOT_FOUND", `there is no product ${refusal.product_ids.join(", ")}`);
     case "short":
-      return problem("INSUFFICIENT_STOCK", describeShortages(refusal.shortages));
+      return problem("INSUFFICIENT_STOCK", describeShortages(refusal.shortages), { shortages: refusal.shortages });
   }
 }

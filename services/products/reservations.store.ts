@@ -1,6 +1,7 @@
+import type { Shortage } from "../../contracts/contract";
 import { digestOf } from "../../contracts/lines";
 import type { CreatedOrder, Line } from "../../contracts/orders";
-import type { Outcome, Shortage } from "../../contracts/products";
+import type { Outcome } from "../../contracts/products";
 import type { Database, Query } from "../../mixins/database";
 import { netChanges, release, reserve, type Shelf, type StockMovement } from "./stock";
 

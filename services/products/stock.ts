@@ -1,6 +1,7 @@
+import type { Shortage } from "../../contracts/contract";
 import { digestOf } from "../../contracts/lines";
 import type { CreatedOrder, Line } from "../../contracts/orders";
-import type { Outcome, Shortage } from "../../contracts/products";
+import type { Outcome } from "../../contracts/products";
 
 /** Units available for sale, by product id; unknown and archived products are absent. */
 export type Shelf = ReadonlyMap<string, number>;

@@ -1,4 +1,5 @@
 import { connect } from "node:net";
+import { ERRORS } from "../../contracts/errors";
 import { brotliCompressSync, deflateSync, gzipSync } from "node:zlib";
 import type { Middleware } from "moleculer";
 import { Client as Postgres } from "pg";
@@ -189,16 +190,17 @@ function ask(row: string): Promise<Answer> {
 
 /** Expects the response that the contract defines for a code: status, members and headers, without internals. */
 function expectProblem({ status, headers, body }: Answer, code: string): void {
-  const { detail, errors, request_id, ...rest } = body;
+  const { detail, errors, request_id, allowed: _allowed, shortages: _shortages, retry_after, ...rest } = body;
   const expected = SECTIONS.find((section) => section.code === code)!;
-  expect({ status, ...rest }).toEqual({ type: "about:blank", title: expected.title, status: expected.status, code });
+  expect({ status, ...rest }).toEqual({ type: `/problems/${code}`, title: expected.title, status: expected.status, code });
   expect(headers.get("content-type")).toBe("application/problem+json");
   expect(headers.get("x-request-id")).toBe(request_id);
   expect(detail).toMatch(/^\S.+/);
   expect(JSON.stringify(body)).not.toMatch(LEAKS);
   expect(JSON.stringify(body)).not.toContain(shop.config.namespace); // node ids begin with it
   expect((errors ?? []).length > 0).toBe(code === "VALIDATION_ERROR");
-  for (const error of errors ?? []) expect(error).toEqual({ field: expect.any(String), message: expect.any(String) });
+  for (const error of errors ?? []) expect(error).toMatchObject({ field: expect.any(String), message: expect.any(String) });
+  expect(String(retry_after ?? "")).toBe(headers.get("retry-after") ?? "");
   expect(headers.get("www-authenticate") ?? "").toMatch(status === 401 ? /^Bearer/ : /^$/);
   expect(headers.get("allow") ?? "").toMatch(status === 405 ? /^[A-Z]+(, [A-Z]+)*$/ : /^$/);
   expect(headers.get("retry-after") ?? "").toMatch(status === 503 || status === 429 ? /^[1-9]\d*$/ : /^$/);
@@ -350,6 +352,27 @@ describe("in one process", () => {
     ["a rare method", "METHOD_NOT_ALLOWED", "TRACE /products HTTP/1.1|Host: a|Connection: close"],
   ])("%s over a raw socket → %s", async (_what, code, head) => {
     expectProblem(await overSocket(...head.split("|")), code);
+  });
+
+  it("the type of a problem leads to a page that explains it; no other code has one", async () => {
+    for (const code of Object.keys(ERRORS)) {
+      const response = await fetch(`${shop.url}/problems/${code}`);
+      expect([response.status, response.headers.get("content-type")]).toEqual([200, "text/html; charset=utf-8"]);
+      expect(await response.text()).toContain(`<h1>${code}</h1>`);
+    }
+    expectProblem(await people.nobody.get("/problems/constructor"), "NOT_FOUND");
+  });
+
+  it("what a program needs is data in the problem: shortages, values and bounds", async () => {
+    const { lamp } = ids;
+    const short = await people.buyer.order(lamp, 9_999);
+    expect(short.body["shortages"]).toEqual([{ product_id: lamp, wanted: 9_999, available: expect.any(Number) }]);
+    const { body } = await people.buyer.order(lamp, 10_001);
+    expect(body["errors"]).toEqual([{ field: "items[0].quantity", message: "must be <= 10000", limit: 10_000 }]);
+    const list = await people.buyer.get("/orders?status=LOST");
+    expect(list.body).toMatchObject({ code: "BAD_REQUEST", allowed: ["PENDING", "CONFIRMED", "REJECTED", "CANCELLED"] });
+    const role = await people.admin.patch(`/admin/users/${ids.buyer}`, { role: "owner" });
+    expect(role.body["errors"]).toEqual([{ field: "role", message: "must be one of user, admin", allowed: ["user", "admin"] }]);
   });
 
   it("OPTIONS * responds with the methods of the server", async () => {

@@ -34,6 +34,7 @@ const PUBLIC = [
   "GET /health/live",
   "GET /health/ready",
   "GET /openapi.json",
+  "GET /problems/{code}",
   "GET /products",
   "GET /products/{id}",
   "POST /logout",
@@ -68,7 +69,7 @@ describe("a route", () => {
     for (const line of lines) {
       const [method = "", path = ""] = line.split(" ");
       const id = path.startsWith("/admin/outbox") ? "1" : testId(1);
-      const response = await fetch(shop.url + path.replace("{id}", id).replace("{file}", "start.js"), {
+      const response = await fetch(shop.url + path.replace("{id}", id).replace("{file}", "start.js").replace("{code}", "NOT_FOUND"), {
         method,
         headers: { "Content-Type": "application/json", ...(token !== undefined && { Authorization: `Bearer ${token}` }) },
         ...(/POST|PUT|PATCH/.test(method) && { body: "{}" }),

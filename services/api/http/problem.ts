@@ -1,5 +1,8 @@
 import { errorCode, errorType, problem } from "../../../broker/errors";
-import type { ProblemDetails } from "../../../contracts/api";
+import { Type } from "@sinclair/typebox";
+import { matches } from "../../../broker/validator";
+import { Values, type ProblemDetails } from "../../../contracts/api";
+import { Shortage } from "../../../contracts/contract";
 import { ERRORS, isErrorCode, type ErrorCode, type FieldError } from "../../../contracts/errors";
 
 /** Default of `Retry-After`, in seconds. */
@@ -39,12 +42,28 @@ export function toProblem(error: unknown, requestId: string): ProblemDetails {
   return {
     ...problemDetails(code, requestId, errors?.map((e) => `${e.field} ${e.message}`.trim()).join("; ") ?? sentence(error, code)),
     ...(errors && { errors }),
+    ...dataFor(code, error),
   };
+}
+
+/** A relative reference (RFC 9457, 3.1.1): the page is served by the gateway itself. */
+const typeOf = (code: ErrorCode): string => `/problems/${code}`;
+
+const Shortages = Type.Array(Shortage);
+
+/** The members that are data for programs. An error from another node is checked, since it is data from outside. */
+function dataFor(code: ErrorCode, error: unknown): Partial<ProblemDetails> {
+  const { status } = ERRORS[code];
+  if (status === 429 || status === 503) return { retry_after: retryAfter(error) };
+  const data = dataOf(error);
+  if (code === "INSUFFICIENT_STOCK" && "shortages" in data && matches(Shortages, data.shortages)) return { shortages: data.shortages };
+  if (code === "BAD_REQUEST" && "allowed" in data && matches(Values, data.allowed)) return { allowed: data.allowed };
+  return {};
 }
 
 export function problemDetails(code: ErrorCode, requestId: string, detail = DETAILS[code] ?? ERRORS[code].title): ProblemDetails {
   return {
-    type: "about:blank",
+    type: typeOf(code),
     title: ERRORS[code].title,
     status: ERRORS[code].status,
     code,
@@ -90,7 +109,12 @@ function fieldErrors(error: unknown): FieldError[] {
   if (!Array.isArray(list)) return [];
   return list.flatMap((item: unknown) => {
     if (typeof item !== "object" || item === null || !("field" in item) || !("message" in item)) return [];
-    return { field: String(item.field), message: String(item.message) };
+    return {
+      field: String(item.field),
+      message: String(item.message),
+      ...("allowed" in item && matches(Values, item.allowed) && { allowed: item.allowed }),
+      ...("limit" in item && typeof item.limit === "number" && { limit: item.limit }),
+    };
   });
 }
 

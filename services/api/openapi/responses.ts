@@ -1,12 +1,12 @@
 import { STATUS_CODES } from "node:http";
 import { KindGuard } from "@sinclair/typebox";
-import { Problem } from "../../../contracts/api";
+import { Problem, type ProblemDetails } from "../../../contracts/api";
 import { ERRORS, isErrorCode, type ErrorCode } from "../../../contracts/errors";
 import { IDEMPOTENCY_KEY } from "../routing/input";
 import { problemDetails } from "../http/problem";
 import type { Route } from "../routing/route";
 import { fieldsOf } from "../../../contracts/contract";
-import { type Schemas } from "./schemas";
+import { EXAMPLE_ID, type Schemas } from "./schemas";
 
 /*
  * A route's responses, for the OpenAPI document.
@@ -26,16 +26,20 @@ export const headers = Object.fromEntries(
   Object.entries(HEADERS).map(([name, description]) => [name, { description, schema: { type: "string" } }]),
 );
 
-const FIELDS = { errors: [{ field: "items[0].quantity", message: "must be >= 1" }] };
+/** Data of the examples, by code. */
+const DATA: Partial<Record<ErrorCode, Partial<ProblemDetails>>> = {
+  VALIDATION_ERROR: { errors: [{ field: "items[0].quantity", message: "must be >= 1", limit: 1 }] },
+  BAD_REQUEST: { allowed: ["PENDING", "CONFIRMED", "REJECTED", "CANCELLED"] },
+  INSUFFICIENT_STOCK: { shortages: [{ product_id: EXAMPLE_ID, wanted: 3, available: 1 }] },
+  TOO_MANY_REQUESTS: { retry_after: 2 },
+  SERVICE_UNAVAILABLE: { retry_after: 2 },
+};
 
 /** An example error for each code. */
 export const examples = Object.fromEntries(
   Object.keys(ERRORS)
     .filter(isErrorCode)
-    .map((code) => [
-      code,
-      { value: { ...problemDetails(code, "4d52694d-d4b2-4054-83c3-b8f5e731209c"), ...(code === "VALIDATION_ERROR" && FIELDS) } },
-    ]),
+    .map((code) => [code, { value: { ...problemDetails(code, "4d52694d-d4b2-4054-83c3-b8f5e731209c"), ...DATA[code] } }]),
 );
 
 const headersOf = (names: Header[]) =>

@@ -79,7 +79,8 @@ export function queryParams(input: Input, contract: ActionContract, supplied: Re
       throw problem("BAD_REQUEST", `the query parameter ${name} must be a number`);
   }
   const wrong = coerce(contract.params, params);
-  if (wrong !== undefined) throw problem("BAD_REQUEST", `the query parameter ${wrong.field} ${wrong.message}`);
+  if (wrong !== undefined)
+    throw problem("BAD_REQUEST", `the query parameter ${wrong.field} ${wrong.message}`, wrong.allowed && { allowed: wrong.allowed });
   return params;
 }
 
