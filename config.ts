@@ -327,8 +327,8 @@ class Reader {
   }
 
   admin(): { email: string; password: string } | undefined {
-    const email = this.value("ADMIN_EMAIL");
-    const password = this.untrimmed("ADMIN_PASSWORD") || undefined; // surrounding spaces are part of it
+    const email = this.value("ADMIN_EMAIL")?.normalize("NFC");
+    const password = this.untrimmed("ADMIN_PASSWORD")?.normalize("NFC") || undefined; // surrounding spaces are part of it
     if (email === undefined && password === undefined) return undefined;
     if (email === undefined || password === undefined) {
       this.mistakes.push("ADMIN_EMAIL and ADMIN_PASSWORD go together: set both or neither");

@@ -11,7 +11,7 @@ import type { BatchedCalls } from "../batched-calls";
 import { refuseQuery, type Input, type Supply } from "./input";
 import type { Lane } from "./lanes";
 import type { Following } from "../streams";
-import { textFields, withLineFeeds } from "./text";
+import { normalized, textFields } from "./text";
 
 export interface Reply<S extends number = number> {
   status: S;
@@ -112,7 +112,7 @@ export function route<C extends ActionContract, S extends number>(spec: Spec<C, 
     read: (input) => {
       const ours = Object.fromEntries(supplies.map(([name, { read }]) => [name, read(input)]));
       // Before validation, since length limits apply to the stored text, and requests that differ only in line endings must be equal.
-      const given = params({ ...input, query: withLineFeeds(input.query, texts), body: withLineFeeds(input.body, texts) }, ours);
+      const given = normalized(params({ ...input, query: normalized(input.query, texts) }, ours), texts);
       const errors = check(action.params, given);
       if (errors.length > 0) throw problem("VALIDATION_ERROR", "the request breaks its contract", { errors });
       return async (ctx, batched) =>

@@ -1,19 +1,40 @@
 import { KindGuard, type TSchema } from "@sinclair/typebox";
 import { fieldsOf } from "../../../contracts/contract";
 
-/** The text fields of a contract. Not passwords, which are compared byte by byte. */
-export const textFields = (schema: TSchema): string[] =>
-  Object.entries(fieldsOf(schema)).flatMap(([name, field]) => (isText(field) ? name : []));
+type Normalize = (value: string) => string;
 
-const isText = (schema: TSchema): boolean =>
-  KindGuard.IsUnion(schema) ? schema.anyOf.some(isText) : KindGuard.IsString(schema) && schema.format === "text";
+/** How the strings of a contract are normalized when they enter, by field. */
+export type TextFields = readonly (readonly [field: string, normalize: Normalize])[];
 
-/** A body or query with CRLF replaced by a line feed in these fields. Values other than objects are returned as they are. */
-export function withLineFeeds<T>(values: T, fields: readonly string[]): T {
+/**
+ * The same text can be written in several ways, which people can't tell apart: so it is stored and compared in one. Text is NFC (Unicode
+ * Standard Annex 15) without surrounding white space, and its line endings are line feeds; e-mail addresses are trimmed, and passwords
+ * are NFC, but keep their spaces.
+ */
+export const textFields = (schema: TSchema): TextFields =>
+  Object.entries(fieldsOf(schema)).flatMap(([name, field]) => {
+    const normalize = name === "email" ? email : normalizerOf(field);
+    return normalize === undefined ? [] : [[name, normalize] as const];
+  });
+
+function normalizerOf(schema: TSchema): Normalize | undefined {
+  if (KindGuard.IsUnion(schema)) return schema.anyOf.map(normalizerOf).find((normalize) => normalize !== undefined);
+  if (!KindGuard.IsString(schema)) return undefined;
+  return schema.format === "text" ? text : schema.format === "password" ? password : undefined;
+}
+
+const text: Normalize = (value) => value.replaceAll("\r\n", "\n").normalize("NFC").trim();
+const email: Normalize = (value) => value.normalize("NFC").trim();
+const password: Normalize = (value) => value.normalize("NFC");
+
+/** The values with these fields normalized; the same object if nothing changes. Values other than objects are returned as they are. */
+export function normalized<T>(values: T, fields: TextFields): T {
   if (typeof values !== "object" || values === null) return values;
-  const changed = fields.flatMap((name): [string, string][] => {
+  const changed = fields.flatMap(([name, normalize]): [string, string][] => {
     const value: unknown = Object.hasOwn(values, name) ? Reflect.get(values, name) : undefined;
-    return typeof value === "string" && value.includes("\r\n") ? [[name, value.replaceAll("\r\n", "\n")]] : [];
+    if (typeof value !== "string") return [];
+    const usual = normalize(value);
+    return usual === value ? [] : [[name, usual]];
   });
   return changed.length === 0 ? values : { ...values, ...Object.fromEntries(changed) };
 }

@@ -1,0 +1,63 @@
+import type { Client } from "../support/client";
+import { startShop, type Shop } from "../support/shop";
+
+let shop: Shop;
+let seller: Client;
+
+beforeAll(async () => {
+  shop = await startShop();
+  seller = shop.client();
+  await seller.signUp();
+});
+afterAll(() => shop.stop());
+
+const lamp = { name: "Lamp", price: 1, quantity: 1 };
+
+describe("text", () => {
+  it("is stored as NFC without surrounding white space, and found in either form", async () => {
+    const { status, body } = await seller.post("/products", { ...lamp, name: " Cafe\u0301 lamp\u00a0", category: "Cafe\u0301" });
+    expect([status, body["name"], body["category"]]).toEqual([201, "Caf\u00e9 lamp", "Caf\u00e9"]);
+    for (const category of ["Caf\u00e9", "Cafe\u0301", " Caf\u00e9 "]) {
+      const found = await seller.get(`/products?category=${encodeURIComponent(category)}`);
+      expect(found.body["items"]).toEqual([expect.objectContaining({ id: body["id"] })]);
+    }
+  });
+
+  it.each(["name", "sku", "category"])("of white space alone is no %s", async (field) => {
+    for (const blank of ["   ", "\u00a0", "\r\n"]) {
+      const { status, body } = await seller.post("/products", { ...lamp, [field]: blank });
+      expect([status, body["code"]]).toEqual([422, "VALIDATION_ERROR"]);
+    }
+  });
+
+  it("of a ledger entry is NFC, too", async () => {
+    const id = await seller.createProduct();
+    const reason = (text: string) => seller.post(`/products/${id}/stock`, { delta: 1, reason: text });
+    expect((await reason("re\u0301ception")).status).toBe(200);
+    expect((await seller.get(`/products/${id}/stock`)).body["items"][0]).toMatchObject({ reason: "r\u00e9ception" });
+  });
+});
+
+describe("an account", () => {
+  it("can be logged into with its password in either form, and with blanks around its e-mail address, at no failure", async () => {
+    const email = "cafe\u0301@shop.test";
+    expect((await shop.client().post("/register", { email: ` ${email} `, password: "cr\u00e8me bru\u0302le\u0301e" })).status).toBe(201);
+    for (const password of ["cr\u00e8me br\u00fbl\u00e9e", "cre\u0300me bru\u0302le\u0301e"])
+      for (const address of [email, ` ${email.normalize("NFC")}\t`]) {
+        const { status } = await shop.client().post("/token", { email: address, password });
+        expect([address, status]).toEqual([address, 200]);
+      }
+    const { status } = await shop.client().post("/token", { email, password: " cr\u00e8me br\u00fbl\u00e9e" });
+    expect(status).toBe(401); // blanks of a password are part of it
+  });
+
+  it.each([
+    ["a combining grapheme joiner", "ad\u034fmin@shop.test"],
+    ["a Hangul filler", "ad\u3164min@shop.test"],
+    ["a soft hyphen in its domain", "admin@sh\u00adop.test"],
+    ["a variation selector", "admin\ufe0f@shop.test"],
+  ])("is not opened for an e-mail address with %s, which is invisible", async (_what, email) => {
+    const { status, body } = await shop.client().post("/register", { email, password: "correct horse battery" });
+    expect([status, body["code"]]).toEqual([422, "VALIDATION_ERROR"]);
+  });
+});
