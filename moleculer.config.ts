@@ -51,9 +51,15 @@ export function brokerOptions(config: Config): BrokerOptions {
   };
 }
 
-/** For moleculer-runner, which overrides options by environment variables of the same name: TRANSPORTER would replace the transporter. */
+/**
+ * For moleculer-runner, which overwrites each option with the environment variable of its name: TRANSPORTER would replace our transporter by
+ * Moleculer's own. config.ts is the only reader of the environment, so the options can't be overwritten, apart from `logger` (`--silent`).
+ */
 export default (): BrokerOptions => {
-  const options = brokerOptions(loadConfig());
-  const { transporter } = options;
-  return Object.defineProperty(options, "transporter", { enumerable: true, get: () => transporter, set: () => undefined });
+  const { logger, ...options } = brokerOptions(loadConfig());
+  const own = { ...options, skipProcessEventRegistration: false }; // nothing else handles signals
+  return Object.defineProperties(
+    { logger } as BrokerOptions,
+    Object.fromEntries(Object.entries(own).map(([name, value]) => [name, { enumerable: true, get: () => value, set: () => undefined }])),
+  );
 };
