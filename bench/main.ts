@@ -11,7 +11,6 @@ import { machine, markdown, write, type Results } from "./report";
 import { scale } from "./scale";
 import { SCENARIOS } from "./scenarios";
 import { auditShop } from "./shop";
-import { simulateShop } from "./simulate";
 import { soak } from "./soak";
 import { start } from "./start";
 import { LIMIT, measureAll, measureIdle, summarise, type Cell, type Plan } from "./table";
@@ -34,7 +33,6 @@ const { values: options } = parseArgs({
     scale: { type: "boolean", default: false },
     sizes: { type: "string", default: "1000,100000,1000000" },
     requests: { type: "string", default: "300" },
-    simulate: { type: "boolean", default: false },
     out: { type: "string", default: path.join(__dirname, "results") },
   },
 });
@@ -143,10 +141,6 @@ async function run(ground: Ground): Promise<boolean> {
 async function main(): Promise<void> {
   if (options.scale) {
     await scale({ sizes: options.sizes.split(",").map(Number), out: options.out, requests: Number(options.requests) });
-    return;
-  }
-  if (options.simulate) {
-    simulateShop(options.out);
     return;
   }
   const ground = await prepare();

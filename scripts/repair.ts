@@ -2,11 +2,16 @@ import { parseArgs } from "node:util";
 import { asSystem, call } from "../broker/contract";
 import { logger } from "../broker/logger";
 import { audit, repair } from "../contracts/orders";
+import type { ServiceName } from "../config";
 import { startNode } from "./node";
 import { run } from "./run";
 
 /** Maximum wait until republished events are settled, in ms. */
 const SETTLING_MS = 60_000;
+
+/** The services whose actions it calls. */
+const NEEDED = ["users", "products", "orders"] as const satisfies readonly ServiceName[];
+const WAIT_MS = 15_000;
 
 /**
  * `npm run repair`: shows how orders and reservations differ after a backup was restored, and the repairs; `-- --apply` makes them. Joins
@@ -14,10 +19,10 @@ const SETTLING_MS = 60_000;
  */
 run(async (config, onStop) => {
   const { apply } = parseArgs({ options: { apply: { type: "boolean", default: false } } }).values;
-  const services = config.transporter === undefined ? (["users", "products", "orders"] as const) : [];
+  const services = config.transporter === undefined ? NEEDED : [];
   const node = await startNode({ config, services, onStop, broker: { logger: logger("error", config.log.format) } });
   try {
-    await node.broker.waitForServices(["users", "products", "orders"], 15_000);
+    await node.broker.waitForServices([...NEEDED], WAIT_MS);
     let repairs = 0;
     for (;;) {
       const report = await call(node.broker, repair, { apply }, asSystem());

@@ -1,7 +1,7 @@
 import { parseArgs } from "node:util";
 import { logger } from "../broker/logger";
 import { check } from "../broker/validator";
-import { ConfigError } from "../config";
+import { ConfigError, type ServiceName } from "../config";
 import { register } from "../contracts/users";
 import { fillCatalogue } from "./fill";
 import { startNode } from "./node";
@@ -9,16 +9,20 @@ import { run } from "./run";
 
 const MOST = 1_000_000;
 
+/** The services whose actions it calls. */
+const NEEDED = ["users", "products"] as const satisfies readonly ServiceName[];
+const WAIT_MS = 15_000;
+
 /**
  * `npm run seed`, or `npm run seed -- --products 5000 --password …`: adds a demo seller's products to the catalogue. Joins the running nodes
  * if TRANSPORTER is set; otherwise hosts the services it needs, even while `npm start` is running.
  */
 run(async (config, onStop) => {
   const options = readArguments();
-  const services = config.transporter === undefined ? (["users", "products"] as const) : [];
+  const services = config.transporter === undefined ? NEEDED : [];
   const node = await startNode({ config, services, onStop, broker: { logger: logger("warn", config.log.format) } });
   try {
-    await node.broker.waitForServices(["users", "products"], 15_000);
+    await node.broker.waitForServices([...NEEDED], WAIT_MS);
     await fillCatalogue(node.broker, { ...options, log: console.log });
     return 0;
   } finally {
