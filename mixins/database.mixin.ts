@@ -164,10 +164,12 @@ function readPool(service: string, name: "main" | "lists", pool: Database["pool"
   ];
 }
 
-/** Parses the URL with pg, as the migrations do. */
+/** Parses the URL with pg, as the migrations do, so that both connect in the same way. */
 function connectionOf(url: string | undefined) {
-  const { host, port, database = "", user = "", password = "", ssl } = new Client(url && serversOf(url)[0]);
-  return { host, port, database, user, password, ssl };
+  const first = url && serversOf(url)[0];
+  const { host, port, database = "", user = "", password = "", ssl } = new Client(first);
+  const options = first === undefined ? null : new URL(first).searchParams.get("options"); // which pg's Client does not expose
+  return { host, port, database, user, password, ssl, ...(options !== null && { options }) };
 }
 
 /** Options of every connection. */
@@ -191,7 +193,7 @@ function sequelizeOptions({
   poolSize = 10,
   lockTimeout = 2_000,
 }: DatabaseOptions): Options & { keepDefaultTimezone: boolean } {
-  const { user: username, ssl, ...connection } = connectionOf(url);
+  const { user: username, ssl, options, ...connection } = connectionOf(url);
   return {
     dialect: "postgres",
     dialectModule: { Client: url === undefined ? Client : clientOf(url), types },
@@ -204,6 +206,7 @@ function sequelizeOptions({
       ...FOR_ALL,
       application_name: service,
       ssl,
+      ...(options !== undefined && { options }),
       clientMinMessages: "ignore",
       query_timeout: 4_000,
     },
