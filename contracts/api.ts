@@ -6,6 +6,8 @@ import { ERRORS, type ErrorCode } from "./errors";
  * The gateway's own responses. It serves these routes without an action; their contracts are for the documentation.
  */
 
+const Code = Type.Unsafe<ErrorCode>({ type: "string", enum: Object.keys(ERRORS) });
+
 /** Values that are accepted. */
 export const Values = Type.Array(Type.Union([Type.String(), Type.Number(), Type.Boolean(), Type.Null()]));
 
@@ -17,7 +19,7 @@ export const Problem = closed({
   type: Type.String({ pattern: "^/problems/[A-Z_]+$" }),
   title: Type.String(),
   status: Type.Integer(),
-  code: Type.Unsafe<ErrorCode>({ type: "string", enum: Object.keys(ERRORS) }),
+  code: Code,
   detail: Type.String(),
   request_id: Type.String(),
   errors: Type.Optional(
@@ -62,7 +64,7 @@ export const orderEvents = action("orders.events", {
 });
 
 /** The page of a problem's `type`. */
-export const problemPage = action("api.problem", { params: closed({ code: Type.String() }), result: Type.String() });
+export const problemPage = action("api.problem", { params: closed({ code: Code }), result: Type.String() });
 
 export const openapi = action("api.openapi", { params: closed({}), result: Type.Object({ openapi: Type.String() }) });
 export const docs = action("api.docs", { params: closed({}), result: Type.String() });

@@ -168,7 +168,9 @@ function readPool(service: string, name: "main" | "lists", pool: Database["pool"
 function connectionOf(url: string | undefined) {
   const first = url && serversOf(url)[0];
   const { host, port, database = "", user = "", password = "", ssl } = new Client(first);
-  const options = first === undefined ? null : new URL(first).searchParams.get("options"); // which pg's Client does not expose
+  // pg's Client does not expose the options. A URL of a socket may have no host, which URL refuses.
+  const query = new URLSearchParams(first?.split("#")[0]?.split("?")[1]);
+  const options = query.get("options");
   return { host, port, database, user, password, ssl, ...(options !== null && { options }) };
 }
 

@@ -101,7 +101,7 @@ const WALK = [
   ...["POST /orders", "GET /orders", "GET /orders/{id}", "POST /orders/{id}/cancel", "GET /orders/{id}/events"],
   ...["GET /admin/users", "PATCH /admin/users/{id}", "GET /admin/audit-log"],
   ...["GET /admin/outbox", "POST /admin/outbox/{id}/replay", "GET /admin/consistency", "POST /admin/repair", "GET /admin/nodes"],
-  ...["GET /health/live", "GET /health/ready", "GET /health", "GET /openapi.json", "GET /docs", "GET /docs/{file}"],
+  ...["GET /health/live", "GET /health/ready", "GET /health", "GET /openapi.json", "GET /docs", "GET /docs/{file}", "GET /problems/{code}"],
   "DELETE /products/{id}",
 ];
 
