@@ -7,12 +7,12 @@ import { databaseNames } from "../config";
 
 export const ROOT = path.join(__dirname, "..");
 const SHOP = ["config.ts", "moleculer.config.ts", "contracts", "broker", "mixins", "services", "scripts"];
-/** What runs as a process of its own beside the shop, and what is loaded into one before it. */
+/** Programs of the benchmark that run as separate processes, and modules preloaded into a node. */
 const OURS = ["empty.ts", "raw.ts", "stock.ts", "load.worker.ts", "unbatched.ts", "loop-delay.ts", "sampler.ts"].map(
   (name) => `bench/${name}`,
 );
 
-/** A build of the tree as it is now: nothing is transpiled while measuring, and edits during a run change nothing. */
+/** Compiles the current tree: nothing is transpiled during a measurement, and edits during a run have no effect. */
 export async function build(folder: string): Promise<string> {
   const out = path.join(folder, "build");
   mkdirSync(out);

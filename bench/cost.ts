@@ -1,20 +1,20 @@
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { pause } from "../test/chaos/wait";
 
-/** Processes whose cost is told together, by their role. */
+/** Process ids by role. The cost of the processes with the same role is summed up. */
 export type Roles = Readonly<Record<string, readonly number[]>>;
 
 /** CPU seconds since their start, by role. */
 export type Cpu = Record<string, number>;
 
-/** Of `sysconf(_SC_CLK_TCK)`, which Linux fixes at 100 for all that /proc tells. */
+/** `sysconf(_SC_CLK_TCK)`: Linux always uses 100 in /proc. */
 const TICKS = 100;
 const LISTENS = "0A";
 
 interface Stat {
   ppid: number;
   own: number;
-  /** with the children that have ended and were waited for */
+  /** includes children that have exited and were waited for */
   all: number;
 }
 
@@ -24,7 +24,7 @@ function stat(pid: number): Stat | undefined {
     const [, ppid = 0, , , , , , , , , , utime = 0, stime = 0, cutime = 0, cstime = 0] = fields;
     return { ppid, own: (utime + stime) / TICKS, all: (utime + stime + cutime + cstime) / TICKS };
   } catch {
-    return undefined; // it has ended
+    return undefined; // it has exited
   }
 }
 
@@ -35,7 +35,7 @@ const pids = (): number[] =>
 
 export const childrenOf = (parent: number): number[] => pids().filter((pid) => stat(pid)?.ppid === parent);
 
-/** CPU of a postmaster, its children, and those that it had: none is missed, whenever connections come and go. */
+/** CPU seconds of a postmaster, its children and its former children, so connections that are opened or closed meanwhile are counted. */
 export function treeSeconds(root: number): number {
   let seconds = stat(root)?.all ?? 0;
   for (const pid of pids()) {
@@ -60,14 +60,14 @@ export function rssOf(pid: number): number {
   try {
     return Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1] ?? 0) / 1024;
   } catch {
-    return 0; // it has ended
+    return 0; // it has exited
   }
 }
 
 export const memoryOf = (roles: Roles): Record<string, number> =>
   Object.fromEntries(Object.entries(roles).map(([role, members]) => [role, members.reduce((sum, pid) => sum + rssOf(pid), 0)]));
 
-/** Waits until processes have nothing left to do. @returns how long that took, ms */
+/** Waits until the processes are idle. @returns how long that took, in ms */
 export async function untilQuiet(members: readonly number[], ms = 30_000): Promise<number> {
   const every = 400;
   const since = performance.now();
@@ -81,7 +81,7 @@ export async function untilQuiet(members: readonly number[], ms = 30_000): Promi
   return performance.now() - since;
 }
 
-/** Begins to watch the machine. @returns what tells, later, which part of its cores' time since then was idle */
+/** Starts measuring the machine's idle time. @returns a function that returns the idle share of the cores' time since then */
 export function watchIdle(): () => number {
   const read = (): { idle: number; all: number } => {
     const [, ...times] = (readFileSync("/proc/stat", "utf8").split("\n")[0] ?? "").trim().split(/\s+/).map(Number);
@@ -95,7 +95,7 @@ export function watchIdle(): () => number {
   };
 }
 
-/** The process that listens on a local port; undefined where it is not here, or not ours to see. */
+/** The process that listens on a local port; undefined if it runs elsewhere, or this user may not see it. */
 export function listenerOf(port: number): number | undefined {
   const suffix = `:${port.toString(16).toUpperCase().padStart(4, "0")}`;
   const inodes = new Set(
@@ -111,7 +111,7 @@ export function listenerOf(port: number): number | undefined {
     try {
       return readdirSync(`/proc/${pid}/fd`).some((fd) => inodes.has(linkOf(`/proc/${pid}/fd/${fd}`)));
     } catch {
-      return false; // ended, or another user's
+      return false; // exited, or another user's
     }
   });
 }

@@ -2,7 +2,7 @@ import { createServer } from "node:http";
 import { testId } from "../test/support/ids";
 
 /*
- * No shop at all: node's own HTTP server gives everyone the same product. No gateway in one process can be faster than this.
+ * Node's HTTP server alone: it always returns the same product. No single-process gateway can be faster than this.
  */
 const body = JSON.stringify({
   id: testId(1),

@@ -8,22 +8,22 @@ export interface Verdict {
   unit: "×" | "ms";
   floor: number;
   goal: number;
-  /** Whether less is better. */
+  /** Whether smaller values are better. */
   less: boolean;
 }
 
-/** What is measured over RabbitMQ is measured of the documented topology, one process a service; the other is told beside it. */
+/** Goals over RabbitMQ apply to one process per service; the larger topology is reported as well. */
 const OVER_RABBITMQ = ["shop", "shop2"];
 
 interface Ratio {
   what: string;
   scenario: string;
-  /** of the first to the second */
+  /** the ratio is `of` divided by `to` */
   of: string;
   to: string;
   /** connections, floor, goal */
   goals: readonly (readonly [number, number, number])[];
-  /** connections of the second, where they are fixed */
+  /** connections of the second, if fixed */
   toConnections?: number;
 }
 
@@ -44,7 +44,7 @@ const RATIOS: readonly Ratio[] = [
   { what: "POST to pgbench c32", scenario: "post", of: "one", to: LIMIT.key, toConnections: 32, goals: [[32, 0.33, 0.4], [128, 0.6, 0.75]] },
 ];
 
-/** Round by round, since the rounds of both were next to each other. */
+/** Ratios per round, since the same rounds of both were measured close together. */
 function pairs(first: Cell | undefined, second: Cell | undefined, of: "rate" | "p50"): Spread | undefined {
   if (first === undefined || second === undefined) return undefined;
   return spread(first.rounds.map((round, n) => round[of] / (second.rounds[n]?.[of] ?? NaN)));
@@ -76,7 +76,7 @@ export function judge(cells: readonly Cell[], confirmations: readonly Confirmati
   }
   for (const { target, ratio } of storms) {
     const value = { median: ratio, min: ratio, max: ratio };
-    verdicts.push({ what: `GET p99 in a login storm to without: ${target}`, value, unit: "×", floor: 2, goal: 2, less: true });
+    verdicts.push({ what: `GET p99 with to without a login storm: ${target}`, value, unit: "×", floor: 2, goal: 2, less: true });
   }
   return verdicts;
 }

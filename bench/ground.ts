@@ -8,7 +8,7 @@ import { readPidFile } from "../scripts/postgres-binaries";
 import { build, ROOT } from "./build";
 import { listenerOf } from "./cost";
 
-/** What every target stands on. */
+/** The environment that all targets share. */
 export interface Ground {
   readonly folder: string;
   readonly build: string;
@@ -16,11 +16,11 @@ export interface Ground {
   readonly postgres: EmbeddedPostgres;
   readonly postmaster: number;
   readonly amqp: string;
-  /** RabbitMQ's process, where it runs on this machine. */
+  /** RabbitMQ's process, if it runs on this machine. */
   readonly rabbit: number | undefined;
   /** Whether the tree has mixins/batching.ts, which the comparison without batching replaces. */
   readonly batches: boolean;
-  /** Called last first. */
+  /** Registers a function to be called by `stop`, in reverse order. */
   onStop(stop: () => Promise<unknown>): void;
   stop(): Promise<void>;
 }
@@ -29,7 +29,7 @@ export function progress(line: string): void {
   process.stderr.write(`${new Date().toISOString().slice(11, 19)}  ${line}\n`);
 }
 
-/** The durability that PostgreSQL has by itself; only room for all the connections, and its usual share of memory. */
+/** PostgreSQL's default durability, with enough connections for all targets and a usual amount of memory. */
 const SETTINGS = { max_connections: "300", shared_buffers: "256MB" };
 
 export async function prepare(): Promise<Ground> {
@@ -41,12 +41,12 @@ export async function prepare(): Promise<Ground> {
     void stop().finally(() => process.exit(code));
   };
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => leave(signal, 130));
-  for (const stream of [process.stdout, process.stderr]) stream.on("error", () => undefined); // `| head` has seen enough
+  for (const stream of [process.stdout, process.stderr]) stream.on("error", () => undefined); // e.g. `| head` has closed the pipe
   process.on("uncaughtException", (error) => leave(error.stack ?? error.message, 1));
   try {
     const folder = mkdtempSync(path.join(tmpdir(), "shop-bench-"));
     stops.push(() => rm(folder, { recursive: true, force: true, maxRetries: 3 }));
-    chmodSync(folder, 0o755); // PostgreSQL runs as another user where we are root
+    chmodSync(folder, 0o755); // PostgreSQL runs as another user if this process runs as root
     const logs = path.join(folder, "logs");
     mkdirSync(logs);
     progress(`building into ${folder}`);
@@ -83,7 +83,7 @@ async function expectRabbit(url: string): Promise<void> {
   }
 }
 
-/** One that fails keeps no other from being stopped. */
+/** Continues if one of them fails. */
 async function stopAll(stops: (() => Promise<unknown>)[]): Promise<void> {
   for (let one = stops.pop(); one !== undefined; one = stops.pop()) {
     await one().catch((error: unknown) => {

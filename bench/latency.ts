@@ -10,7 +10,7 @@ import type { Target } from "./targets";
 export interface Confirmation {
   key: string;
   target: string;
-  /** orders a second that were asked for */
+  /** orders requested per second */
   rate: number;
   orders: number;
   unconfirmed: number;
@@ -28,7 +28,7 @@ export interface Storm {
   /** of the medians */
   ratio: number;
   logins: number;
-  /** an answer to them too, where more come than can be hashed in time */
+  /** more logins than can be hashed in time are refused, which is no failure */
   refusedLogins: number;
   failures: number;
 }
@@ -36,9 +36,8 @@ export interface Storm {
 const CONNECTIONS = 256;
 
 /**
- * From the moment an order's request was due until it is CONFIRMED, in an open loop. The end is the time that the shop
- * writes to order_history: the same clock, for the database is on this machine; the commit of that row comes after it
- * and is not in the figure (about a millisecond).
+ * Time from the moment an order's request was due until the order is CONFIRMED, in an open loop. The end is the time that the shop writes
+ * to order_history, by the same clock, since the database runs on this machine. The commit of that row is not included (about a millisecond).
  */
 export async function measureConfirmation(
   generator: Generator,
@@ -82,7 +81,7 @@ export async function measureConfirmation(
 const READERS = 8;
 const LOGINS = 8;
 
-/** What eight logins at a time, at the full cost of bcrypt, do to readers. */
+/** The effect on readers of eight concurrent logins at the full bcrypt cost. */
 export async function measureStorm(generator: Generator, target: Target, seconds: number, rounds: number): Promise<Storm> {
   const credentials = JSON.stringify({ email: `${randomUUID()}@bench.test`, password: "correct horse battery" });
   const headers = { "Content-Type": "application/json" };
@@ -100,7 +99,7 @@ export async function measureStorm(generator: Generator, target: Target, seconds
       refusedLogins += result.refusedLogins;
       failures += Object.values(result.failures).reduce((a, b) => a + b, 0);
       progress(
-        `GET c${READERS} with ${concurrency} logins under way  ${target.name}  p99 ${result.p99.toFixed(2)} ms  ${result.logins} logins`,
+        `GET c${READERS} with ${concurrency} logins in flight  ${target.name}  p99 ${result.p99.toFixed(2)} ms  ${result.logins} logins`,
       );
     }
   }

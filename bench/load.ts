@@ -14,65 +14,65 @@ export interface Request {
 interface Common {
   url: string;
   connections: number;
-  /** From which each is chosen at random. */
+  /** Each request is chosen from these at random. */
   requests: Request[];
 }
 
-/** Each connection sends its next request when it has its answer. */
+/** Closed loop: each connection sends its next request after it has received a response. */
 export interface ClosedJob extends Common {
   kind: "closed";
   /** Seconds. */
   seconds: number;
-  /** Seconds before it is measured. */
+  /** Seconds before the measurement. */
   warmUp: number;
-  /** Logins that are always under way beside it. */
+  /** Logins that are kept in flight meanwhile. */
   logins?: { concurrency: number; body: string };
 }
 
-/** Requests leave at their time, whether others are answered or not; one that finds no connection free is not sent. */
+/** Open loop: requests are sent when they are due, whether earlier ones have responses or not. If no connection is free, one is not sent. */
 export interface OpenJob extends Common {
   kind: "open";
-  /** One after the other: so many requests a second, for so many seconds. */
+  /** In sequence: `rate` requests per second for `seconds`. */
   phases: { rate: number; seconds: number }[];
 }
 
 export type Job = ClosedJob | OpenJob;
 
 export interface ClosedResult {
-  /** 2xx answers a second. */
+  /** 2xx responses per second. */
   rate: number;
   /** ms */
   p50: number;
   p99: number;
-  /** 2xx answers in the measured time. */
+  /** 2xx responses during the measurement. */
   requests: number;
-  /** By status or error, whenever in the run. */
+  /** By status or error, over the whole run. */
   failures: Record<string, number>;
-  /** Of the logins beside it. */
+  /** Successful logins, of `ClosedJob.logins`. */
   logins: number;
   refusedLogins: number;
 }
 
-/** One second of an open loop, counted where the answer came. */
+/** One second of an open loop; responses count in the second in which they arrive. */
 export interface Second {
   due: number;
   /** no connection was free */
   unsent: number;
-  /** answered 2xx, 503, anything else, and not at all */
+  /** responses with 2xx, with 503 or 429, with any other status, and missing responses */
   ok: number;
   refused: number;
   other: number;
   broken: number;
-  /** ms from the moment it was due */
+  /** ms since the request was due */
   okP50: number;
   okP99: number;
-  /** ms from the moment it was sent: that is how long the shop took to say no */
+  /** ms since the request was sent: how long the shop took to refuse it */
   refusedP99: number;
 }
 
 export interface OpenResult {
   seconds: Second[];
-  /** Of each order that was accepted: its id, and when its request was due, in ms since 1970. */
+  /** The id of each accepted order, and when its request was due, in ms since 1970. */
   orders: [string, number][];
   failures: Record<string, number>;
 }
@@ -80,13 +80,13 @@ export interface OpenResult {
 export type ToParent = { edge: "begin" | "end" } | { result: ClosedResult | OpenResult } | { error: string };
 
 export interface Measured extends ClosedResult {
-  /** CPU ms a request, by role. */
+  /** CPU ms per request, by role. */
   cpu: Record<string, number>;
   /** MB, by role. */
   rss: Record<string, number>;
 }
 
-/** The one generator of every target's load, in a process of its own. */
+/** The load generator of all targets, in a separate process. */
 export class Generator {
   private constructor(
     private readonly child: ChildProcess,
@@ -104,7 +104,7 @@ export class Generator {
     return this.child.pid ?? 0;
   }
 
-  /** Measures with the cost of each process. */
+  /** Runs a closed loop and measures the cost of each process. */
   async closed(job: Omit<ClosedJob, "kind">, roles: Roles): Promise<Measured> {
     const { postmaster, rabbit } = this.ground;
     const all: Roles = { ...roles, generator: [this.pid], ...(rabbit !== undefined && { rabbitmq: [rabbit] }) };
@@ -128,7 +128,7 @@ export class Generator {
   private run(job: Job, onEdge: (edge: "begin" | "end") => void): Promise<ClosedResult | OpenResult> {
     return new Promise((resolve, reject) => {
       const ended = (): void => {
-        reject(new Error("the load generator has ended"));
+        reject(new Error("the load generator has exited"));
       };
       const heard = (message: ToParent): void => {
         if ("edge" in message) {

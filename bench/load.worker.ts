@@ -20,10 +20,10 @@ process.on("message", (job: Job) => {
 });
 process.once("disconnect", () => process.exit(0));
 
-/** Requests that a connection goes through before it begins anew; together the connections have these. */
+/** Number of prepared requests over all connections. A connection repeats its own in a loop. */
 const PREPARED = 8_192;
 
-/** Each connection draws its own. */
+/** A random selection for one connection. */
 function draw(requests: readonly Request[], connections: number): Request[] {
   const count = Math.max(64, Math.ceil(PREPARED / connections));
   return Array.from({ length: count }, () => ({ ...requests[Math.floor(Math.random() * requests.length)] }) as Request);
@@ -39,7 +39,7 @@ async function closedLoop({ url, connections, warmUp, seconds, requests, logins 
     {
       url,
       connections,
-      duration: warmUp + seconds + 60, // it is stopped before
+      duration: warmUp + seconds + 60, // it is stopped earlier
       timeout: 10,
       sampleInt: 100,
       setupClient: (client: Client) => {
@@ -76,7 +76,7 @@ async function closedLoop({ url, connections, warmUp, seconds, requests, logins 
   return { rate: latencies.length / took, p50, p99, requests: latencies.length, failures, logins: count, refusedLogins: refused };
 }
 
-/** Logins, a fixed number of which is under way. */
+/** Keeps a fixed number of logins in flight. */
 class Background {
   count = 0;
   refused = 0;
@@ -95,7 +95,7 @@ class Background {
     this.refused = 0;
   }
 
-  /** From an address of its own where it can be: one address may not have many passwords wait. */
+  /** Each loop uses its own address if possible: the shop queues few passwords per address. */
   private async loop(body: string, n: number): Promise<void> {
     const dispatcher = new Agent(process.platform === "linux" ? { connect: { localAddress: `127.0.1.${n + 1}` } } : {});
     const headers = { "Content-Type": "application/json" };

@@ -2,11 +2,11 @@ import { appendFileSync } from "node:fs";
 import { monitorEventLoopDelay } from "node:perf_hooks";
 
 /*
- * Loaded into a node before anything else (`--require`): writes the event loop's delay to BENCH_LOOP_FILE, a line every
- * five seconds: time, mean and maximum in ms.
+ * Preloaded into a node (`--require`): writes the event loop's delay to BENCH_LOOP_FILE, one line every five seconds with the time, and the mean
+ * and maximum in ms.
  */
 const EVERY_MS = 5_000;
-/** It looks every so often, and tells this as a part of each delay. */
+/** Sampling interval. The monitor includes it in each delay, so it is subtracted. */
 const RESOLUTION_MS = 10;
 const { BENCH_LOOP_FILE: file = "" } = process.env;
 const delay = monitorEventLoopDelay({ resolution: RESOLUTION_MS });

@@ -39,7 +39,7 @@ const { values: options } = parseArgs({
 
 const QUICK = { only: ["get", "post"], targets: ["raw", "peer", "shop", "one", LIMIT.key], rounds: 3, seconds: 1.5, warmUp: 0.7 };
 const FULL = { only: [...SCENARIOS.map(({ name }) => name), "confirmed", "storm"], targets: undefined, rounds: 5, seconds: 3, warmUp: 1 };
-/** At the end of a run that is only quick, one connection tells too little. */
+/** In a quick run, the results of one connection vary too much. */
 const QUICK_CONNECTIONS = [32, 128];
 
 const defaults = options.quick ? QUICK : FULL;
@@ -51,7 +51,7 @@ const seconds = Number(options.seconds ?? defaults.seconds);
 const known = [...TARGETS.map(({ key }) => key), LIMIT.key];
 const unknown = [...only.filter((name) => !FULL.only.includes(name)), ...(wanted ?? []).filter((key) => !known.includes(key))];
 if (unknown.length > 0 || !(rounds > 0) || !(seconds > 0)) {
-  console.error(`--only knows ${FULL.only.join(",")}; --targets knows ${known.join(",")}; --rounds and --seconds are numbers above 0`);
+  console.error(`--only takes ${FULL.only.join(",")}; --targets takes ${known.join(",")}; --rounds and --seconds are numbers above 0`);
   process.exit(2);
 }
 
@@ -70,7 +70,7 @@ async function startAll(ground: Ground, skipped: string[]): Promise<Plan> {
   }
   const program = findPgbench();
   const limited = wanted?.includes(LIMIT.key) ?? true;
-  if (limited && program === undefined) skipped.push(`${LIMIT.name}: there is no pgbench here (Debian: postgresql-contrib)`);
+  if (limited && program === undefined) skipped.push(`${LIMIT.name}: pgbench is not installed (Debian: postgresql-contrib)`);
   const pgbench = limited && program !== undefined ? await Pgbench.prepare(program, ground) : undefined;
   const scenarios = SCENARIOS.filter(({ name }) => only.includes(name)).map((scenario) => ({
     ...scenario,
@@ -79,7 +79,7 @@ async function startAll(ground: Ground, skipped: string[]): Promise<Plan> {
   return { scenarios, targets, pgbench, rounds, seconds, warmUp: defaults.warmUp };
 }
 
-/** Those that are told with goals of their own; half of what POST c32 has reached is their load. */
+/** Confirmation times, at half of the rate that POST c32 reached, and login storms: both have their own goals. */
 async function measureLatencies(generator: Generator, { targets }: Plan, cells: readonly Cell[]): Promise<[Confirmation[], Storm[]]> {
   const confirmations: Confirmation[] = [];
   const storms: Storm[] = [];

@@ -4,15 +4,15 @@ import type { OpenJob, OpenResult, Request, Second } from "./load";
 import { quantiles } from "./statistics";
 
 /*
- * An open loop as cheap as can be, so that the load of an overload costs the shop no CPU that it needs: prepared bytes,
- * and of an answer nothing is read but its status, its length and, of an order, its id.
+ * An open loop that uses as little CPU as possible, since it shares the cores with the shop: requests are prepared bytes, and of a response it
+ * reads only the status, the length and, for an order, the id.
  */
 const TICK_MS = 2;
 const ANSWER_MS = 5_000;
-/** A server may close a connection that it has not heard of for five seconds: one is not trusted as long as that. */
+/** A server may close a connection that was idle for five seconds, so connections are reused only for a shorter time. */
 const IDLE_MS = 4_000;
 
-/** The overload is everybody's: of one client the shop takes no more than a share. */
+/** Several addresses, since the shop gives one address only a share of its capacity. */
 const ADDRESSES = [2, 3, 4, 5, 6, 7, 8, 9].map((n) => `127.0.0.${n}`);
 
 interface Pending {
@@ -20,7 +20,7 @@ interface Pending {
   sent: number;
 }
 
-/** What happened in one second, before it is summed up. */
+/** The events of one second. */
 class Tally {
   due = 0;
   unsent = 0;
@@ -59,7 +59,7 @@ export async function openLoop({ url, phases, connections, requests }: OpenJob):
       if (status === 503 || status === 429) second.refused.push(now - sent);
       else if (status === 0) second.broken++;
       else second.other++;
-      const what = status === 0 ? "no answer" : String(status);
+      const what = status === 0 ? "no response" : String(status);
       failures[what] = (failures[what] ?? 0) + 1;
     }
     free.push(line);
@@ -89,7 +89,7 @@ export async function openLoop({ url, phases, connections, requests }: OpenJob):
   return { seconds: sums, orders, failures };
 }
 
-/** First in, first out: so all connections are opened by and by, before an overload, and none is forgotten and closed. */
+/** First in, first out, so that all connections are opened before an overload and none stays idle until the server closes it. */
 class Queue {
   private lines: Line[] = [];
   private head = 0;
@@ -119,7 +119,7 @@ function bytesOf({ method, path, headers = {}, body }: Request, host: string): B
 
 type Answered = (line: Line, pending: Pending, status: number, id: string | undefined) => void;
 
-/** One connection, with one request under way at a time. */
+/** One connection, with one request in flight at a time. */
 class Line {
   private socket: Socket | undefined;
   private pending: Pending | undefined;

@@ -13,7 +13,7 @@ import { ONE_EACH, targetOf, type Target } from "./targets";
 /** Seconds at half load, at four times the peak, and at half load again. */
 const [BEFORE, DURING, AFTER] = [5, 20, 10];
 const TIMES = 4;
-/** Connections of the closed loop that finds the peak. */
+/** Connections of the closed loops that determine the peak. */
 const PEAK = [32, 128];
 const GOODPUT = 0.8;
 const REFUSED_MS = 100;
@@ -24,22 +24,22 @@ const RECOVERY = 2;
 interface Overload {
   what: string;
   peak: number;
-  /** of the peak, the median of the seconds of the overload but the first */
+  /** share of the peak: the median of the overload's seconds, without the first */
   goodput: number;
-  /** p99 of the time that a refusal took, ms: the median of those seconds, and the worst */
+  /** p99 of the time until a refusal, ms: the median of those seconds, and the maximum */
   refusal: number;
   worstRefusal: number;
-  /** offered a second, and the part that found a connection of the generator free */
+  /** requests due per second, and the share that was sent because the generator had a free connection */
   offered: number;
   sent: number;
-  /** seconds after the overload until nearly all requests are answered 2xx; undefined: not within the time that was looked at */
+  /** seconds after the overload until nearly all requests get 2xx; undefined if not within the measured time */
   recovery: number | undefined;
   other: number;
   broken: number;
   result: OpenResult;
 }
 
-/** What the shop does with four times the requests that it can answer. */
+/** Measures the shop's behaviour with four times as many requests as it can serve. */
 export async function overload(ground: Ground, out: string, connections: number): Promise<boolean> {
   progress("starting shop 1+1+1+1");
   const shop = await startShop(ground, { key: "shop", topology: ONE_EACH });
@@ -96,7 +96,7 @@ function failings({ goodput, refusal, recovery, other, broken }: Overload): stri
     ...(goodput < GOODPUT ? ["goodput"] : []),
     ...(refusal > REFUSED_MS ? ["refusals"] : []),
     ...(recovery === undefined || recovery > RECOVERY ? ["recovery"] : []),
-    ...(other + broken > 0 ? ["other answers, or none"] : []),
+    ...(other + broken > 0 ? ["other responses, or none"] : []),
   ];
 }
 
@@ -112,11 +112,11 @@ function report(all: readonly Overload[], wrong: readonly string[], connections:
     `${one.other} / ${one.broken}`,
     failings(one).join(", ") || "reached",
   ]);
-  const head = ["", "peak/s", "offered/s", "sent", "goodput of peak", "503 or 429 after, p99 ms", "recovery", "other / no answer", "goals"];
+  const head = ["", "peak/s", "offered/s", "sent", "goodput of peak", "503 or 429 after, p99 ms", "recovery", "other / no response", "goals"];
   return `# Overload
 
 Shop 1+1+1+1; an open loop of ${TIMES} times the measured peak for ${DURING} s over ${connections} connections from eight addresses, half
-of the peak before and after. The generator shares the cores with the shop. A request that finds no connection free is not sent. Goals: goodput at
+of the peak before and after. The generator shares the cores with the shop. A request is not sent if no connection is free. Goals: goodput at
 least ${100 * GOODPUT} % of the peak, refusals within ${REFUSED_MS} ms (p99, median of the seconds), recovery within ${RECOVERY} s.
 
 ${table(head, rows)}
@@ -137,7 +137,7 @@ function plot({ what, peak, result }: Overload): string {
     ],
     {
       x: "seconds",
-      y: "a second",
+      y: "per second",
       marks: [
         { at: BEFORE, label: "overload" },
         { at: BEFORE + DURING, label: "half load" },

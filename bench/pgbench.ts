@@ -19,19 +19,19 @@ const THREADS = 2;
 /** Seconds. */
 const WARM_UP = 1;
 
-/** What an order of one line is bound to, by pgbench instead of by us; a number is bound as it is. */
+/** Values that pgbench substitutes for the statement's parameters: an order of one line. Numbers that are not listed here keep their value. */
 const VALUES: Readonly<Record<string, string>> = {
   1: `array[${idOf(":user")}]`,
   2: "array[gen_random_uuid()::text]",
   3: "array['RBNvo1WzZ4oRRq0W9-hknpT7T8If536DEMBg9hyq_4o']",
   4: "array[1999]",
   5: `array[jsonb_build_array(jsonb_build_object('product_id', ${idOf(":product")}, 'name', 'Desk lamp', 'unit_price_cents', 1999, 'quantity', 1))]`,
-  9: "array[1]", // its weight
-  10: "array[false]", // it is not large
+  9: "array[1]", // weight
+  10: "array[false]", // not a large order
   11: "array['47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU']",
 };
 
-/** Debian's, where it is installed. */
+/** Searches PATH, and Debian's folders, which are not in it. */
 export function findPgbench(): string | undefined {
   const folders = (process.env.PATH ?? "").split(path.delimiter);
   const debian = "/usr/lib/postgresql";
@@ -39,10 +39,10 @@ export function findPgbench(): string | undefined {
   return folders.map((folder) => path.join(folder, "pgbench")).find((file) => existsSync(file));
 }
 
-/** No announcement is claimed: nobody would settle it, and those that wait are counted by the statement. */
+/** No outbox row is claimed: nothing would settle it, and the statement counts the rows in flight. */
 const ROOM = { maxInFlight: 0, retryMs: 5_000, windowMs: 5_000 };
 
-/** The very statement of the store: it is asked for by a database that only listens. */
+/** The store's own statement, captured by a database stub. */
 async function statement(): Promise<string> {
   const found: { text: string; values: readonly unknown[] } = { text: "", values: [] };
   const query: Query = (text, values = []) => {
@@ -54,11 +54,11 @@ async function statement(): Promise<string> {
   const bound = (_: string, n: string): string => VALUES[n] ?? String(found.values[Number(n) - 1]);
   const text = found.text.replaceAll(/\$(\d+)/g, bound).replaceAll(/\s*\n\s*/g, " ");
   if (!text.includes("insert into orders") || !found.values.every((value, n) => n + 1 in VALUES || typeof value === "number"))
-    throw new Error("the statement of insertOrders is not what bench/pgbench.ts knows");
+    throw new Error("the statement of insertOrders has changed: adapt bench/pgbench.ts");
   return `\\set user random(1, ${USERS})\n\\set product random(1, ${PRODUCTS})\n${text};\n`;
 }
 
-/** How many orders the database itself takes, one at a time on each of 32 connections: the limit of all that write them. */
+/** The rate at which PostgreSQL alone inserts orders, one at a time on each of 32 connections: the upper bound for orders written individually. */
 export class Pgbench {
   private constructor(
     private readonly program: string,
@@ -88,7 +88,7 @@ export class Pgbench {
     const all = this.takeLogs();
     const begin = (all[0]?.end ?? 0) + WARM_UP;
     const latencies = all.filter(({ end }) => end >= begin && end < begin + seconds).map(({ ms }) => ms);
-    if (latencies.length === 0) throw new Error(`pgbench said:\n${stdout}`);
+    if (latencies.length === 0) throw new Error(`pgbench's output:\n${stdout}`);
     const [p50 = 0, p99 = 0] = quantiles(latencies, [0.5, 0.99]);
     return {
       rate: latencies.length / seconds,
@@ -103,7 +103,7 @@ export class Pgbench {
     };
   }
 
-  /** A line a transaction: client, number, microseconds, script, second and microsecond of its end. Sorted by the end. */
+  /** One line per transaction: client, number, microseconds, script, second and microsecond of its end. Sorted by end. */
   private takeLogs(): { end: number; ms: number }[] {
     const files = readdirSync(this.ground.folder).filter((name) => /^pgbench\.\d/.test(name));
     const all = files.flatMap((name) => {

@@ -1,4 +1,4 @@
-/** Plots as SVG, by hand: no library is worth its weight here. */
+/** Plots as SVG, without a library. */
 
 const FONT = `font-family="sans-serif" font-size="12"`;
 const COLOURS = ["#1f77b4", "#d62728", "#2ca02c", "#ff7f0e", "#9467bd", "#8c564b", "#17becf", "#7f7f7f"];
@@ -41,7 +41,7 @@ export interface Bar {
   max: number;
 }
 
-/** Lying bars, each with a whisker from its least to its greatest value. */
+/** Horizontal bars, each with a whisker from its minimum to its maximum. */
 export function bars(title: string, unit: string, all: readonly Bar[]): string {
   const [width, left, right, top, step] = [760, 190, 80, 50, 30];
   const steps = ticks(Math.max(...all.map((bar) => bar.max)));
@@ -76,11 +76,11 @@ export interface Series {
 export interface Axes {
   x: string;
   y: string;
-  /** Vertical marks with a word to each, such as the begin of an overload. */
+  /** Labelled vertical marks, such as the start of an overload. */
   marks?: readonly { at: number; label: string }[];
 }
 
-/** Lines over a common x, from zero. */
+/** Line chart with a common x axis; both axes start at zero. */
 export function lines(title: string, series: readonly Series[], axes: Axes): string {
   const [width, height, left, right, top, bottom] = [860, 380, 70, 190, 50, 50];
   const points = series.flatMap((one) => one.points);

@@ -6,34 +6,34 @@ import { until } from "../test/chaos/wait";
 
 interface Launch {
   name: string;
-  /** Where it is started, and its log is kept. */
+  /** Working directory, and the folder of its log. */
   cwd: string;
   logs: string;
-  /** For node: flags, the file, its arguments. */
+  /** Node's arguments: flags, the file, its arguments. */
   args: readonly string[];
   env: Readonly<Record<string, string>>;
-  /** Whether it can be used; an error means "not yet". */
+  /** Whether the process can be used; an error means "not yet". */
   ready: () => Promise<boolean>;
 }
 
 const START_MS = 60_000;
 const STOP_MS = 15_000;
 
-/** A process that was started for the measurement. Of our environment it gets PATH alone. */
+/** A process that was started for the measurement. It inherits only PATH. */
 export interface Started {
   readonly name: string;
   readonly pid: number;
   readonly logFile: string;
-  /** SIGTERM, and SIGKILL if that is not heard. */
+  /** SIGTERM, and SIGKILL if the process does not exit. */
   stop(): Promise<void>;
 }
 
-/** Starts a process and waits until it is ready. @throws with the end of its log, if it ends or does not get ready */
+/** Starts a process and waits until it is ready. @throws with the end of its log, if it exits or does not become ready */
 export async function startProcess({ name, cwd, logs, args, env, ready }: Launch): Promise<Started> {
   const logFile = path.join(logs, `${name}.log`);
   const log = openSync(logFile, "a");
   const { PATH = "" } = process.env;
-  // detached: Ctrl-C is for us, and we end it
+  // detached: Ctrl-C must reach only the benchmark, which then stops it
   const child = spawn(process.execPath, args, { cwd, env: { PATH, ...env }, stdio: ["ignore", log, log], detached: true });
   closeSync(log);
   const ended = (): boolean => child.exitCode !== null || child.signalCode !== null;
@@ -48,10 +48,10 @@ export async function startProcess({ name, cwd, logs, args, env, ready }: Launch
   };
   try {
     await until(`${name} is ready`, () => ended() || ready(), START_MS);
-    if (ended()) throw new Error(`${name} ended instead of getting ready`);
+    if (ended()) throw new Error(`${name} exited before it was ready`);
   } catch (cause) {
     await stop();
-    throw new Error(`no ${name}; it wrote:\n${readIfThere(logFile).slice(-3_000)}`, { cause });
+    throw new Error(`${name} could not be started; it wrote:\n${readIfThere(logFile).slice(-3_000)}`, { cause });
   }
   return { name, pid: child.pid ?? 0, logFile, stop };
 }

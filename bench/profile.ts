@@ -9,7 +9,7 @@ import { gets, posts } from "./scenarios";
 import { auditShop, startShop, type Shop } from "./shop";
 import { ONE_EACH, targetOf, type Target } from "./targets";
 
-/** What the inspector gives; times in µs. */
+/** The inspector's profile; times in µs. */
 interface Profile {
   nodes: { id: number; callFrame: { functionName: string; url: string } }[];
   samples: number[];
@@ -25,13 +25,13 @@ const LOADS: readonly { name: string; connections: number; requests: (target: Ta
   { name: "POST", connections: 128, requests: posts },
 ];
 
-/** Where time goes, by the function that had the CPU; the first that fits. */
+/** Categories of CPU time by the running function; the first match counts. */
 const PLACES: readonly [string, (name: string, url: string) => boolean][] = [
   ["idle", (name) => name === "(idle)"],
   ["garbage collection", (name) => name === "(garbage collector)"],
   ["system calls: writes to sockets", (name, url) => url === "" && /^(write|shutdown)/.test(name)],
-  ["HTTP (node)", (_, url) => /^node:(_http|internal\/http|url|internal\/url)/.test(url)],
-  ["sockets and streams (node)", (_, url) => /^node:(net|internal\/stream)/.test(url)],
+  ["HTTP (Node)", (_, url) => /^node:(_http|internal\/http|url|internal\/url)/.test(url)],
+  ["sockets and streams (Node)", (_, url) => /^node:(net|internal\/stream)/.test(url)],
   ["JSON to and from packets", (_, url) => url.includes("moleculer/src/serializers")],
   ["Moleculer", (_, url) => url.includes("node_modules/moleculer/")],
   [
@@ -46,7 +46,7 @@ const PLACES: readonly [string, (name: string, url: string) => boolean][] = [
   ["native code: reads, polls, buffers", () => true],
 ];
 
-/** Where the time of a request goes in each node, and how much of the machine is idle meanwhile. */
+/** Measures how each node spends the time of a request, and how much of the machine is idle meanwhile. */
 export async function profile(ground: Ground, out: string): Promise<boolean> {
   progress("starting shop 1+1+1+1 with a sampler in each node");
   const folder = path.join(ground.folder, "profiles");
@@ -70,7 +70,7 @@ export async function profile(ground: Ground, out: string): Promise<boolean> {
     const unsampled = await generator.closed(job, target.roles);
     const idle = idleSince();
     signal(shop);
-    await generator.closed({ ...job, warmUp: 0 }, target.roles); // sampling has its price: it tells the parts, and the other run the whole
+    await generator.closed({ ...job, warmUp: 0 }, target.roles); // sampling costs time: the shares come from this run, the total from the other
     signal(shop);
     sections.push(section(`${name}, ${connections} connections`, unsampled, idle, await profilesOf(shop, folder, n + 1)));
   }
@@ -100,7 +100,7 @@ async function profilesOf(shop: Shop, folder: string, n: number): Promise<Map<st
   return profiles;
 }
 
-/** Parts of the time, by place. */
+/** Shares of the time by category. */
 function partsOf({ nodes, samples, timeDeltas }: Profile): Map<string, number> {
   const places = new Map(
     nodes.map(({ id, callFrame: { functionName, url } }) => [id, PLACES.find(([, fits]) => fits(functionName, url))?.[0] ?? ""]),
@@ -121,23 +121,23 @@ function section(title: string, measured: Measured, idle: number, profiles: Read
     place,
     ...columns.map(({ parts, cpu }) => micros((cpu * (parts.get(place) ?? 0)) / (1 - (parts.get("idle") ?? 0)))),
   ]);
-  const head = ["µs of CPU a request", ...columns.map(({ name }) => WORKING.exec(name)?.[1]?.replace("api", "gateway") ?? name)];
+  const head = ["µs of CPU per request", ...columns.map(({ name }) => WORKING.exec(name)?.[1]?.replace("api", "gateway") ?? name)];
   const others = ["rabbitmq", "postgres", "generator"].map((role) => `${role} ${micros(1_000 * (measured.cpu[role] ?? 0))}`).join(", ");
   return `## ${title}
 
 ${table(head, [
   ...rows,
-  ["all", ...columns.map(({ cpu }) => micros(cpu))],
-  ["part of the time that the node waits", ...columns.map(({ parts }) => `${(100 * (parts.get("idle") ?? 0)).toFixed(0)} %`)],
+  ["total", ...columns.map(({ cpu }) => micros(cpu))],
+  ["share of time that the node is idle", ...columns.map(({ parts }) => `${(100 * (parts.get("idle") ?? 0)).toFixed(0)} %`)],
 ])}
 
-Beside them: ${others} µs. ${measured.rate.toFixed(0)} requests a second; ${(100 * idle).toFixed(0)} % of the cores were idle.`;
+Other processes: ${others} µs. ${measured.rate.toFixed(0)} requests per second; ${(100 * idle).toFixed(0)} % of the cores were idle.`;
 }
 
 const report = (sections: readonly string[], wrong: readonly string[]): string => `# Profile
 
-Shop 1+1+1+1 over RabbitMQ; ${JSON.stringify(machine())}. Each node's CPU, parted by samples of V8's profiler; beside this file are
-the profiles themselves (\`.cpuprofile\`, for the flame graph of a browser's developer tools).
+Shop 1+1+1+1 over RabbitMQ; ${JSON.stringify(machine())}. Each node's CPU time by category, from samples of V8's profiler. The profiles are beside
+this file (\`.cpuprofile\`, for the flame graph of a browser's developer tools).
 
 ${sections.join("\n\n")}
 

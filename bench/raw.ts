@@ -2,7 +2,7 @@ import { createServer } from "node:http";
 import { Pool, types } from "pg";
 
 /*
- * The least that can be asked for: node's own HTTP server and one prepared statement, in one process.
+ * The minimum for a read: Node's HTTP server and one prepared statement, in one process.
  */
 types.setTypeParser(types.builtins.INT8, Number);
 

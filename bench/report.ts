@@ -31,7 +31,7 @@ export const machine = (): Results["machine"] => ({
 const number = (value: number): string => (value >= 100 ? value.toFixed(0) : value >= 10 ? value.toFixed(1) : value.toFixed(2));
 const range = ({ median, min, max }: Spread): string => `${number(median)} (${number(min)}–${number(max)})`;
 
-/** A table of Markdown that reads well on a terminal, too. */
+/** A Markdown table that is also readable on a terminal. */
 export function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
   const all = [head, ...rows];
   const widths = head.map((_, n) => Math.max(3, ...all.map((row) => (row[n] ?? "").length)));
@@ -39,7 +39,7 @@ export function table(head: readonly string[], rows: readonly (readonly string[]
   return [show(head), `| ${widths.map((width) => "-".repeat(width)).join(" | ")} |`, ...rows.map(show)].join("\n");
 }
 
-/** Without the number of the node: nodes of a service are told together. */
+/** Without the node's number, since the nodes of a service are summed up. */
 const roleName = (role: string): string =>
   /^.*?-(api|users|products|orders|all)(-\d+)?$/.exec(role)?.[1]?.replace("api", "gateway") ?? role;
 
@@ -73,7 +73,7 @@ const confirmationTable = (confirmations: readonly Confirmation[]): string[] => 
       String(c.failures),
     ]),
   ),
-  "Open loop; from the moment that the request was due to the time that the shop writes into order_history, by the same clock.",
+  "Open loop; from the moment the request was due to the time that the shop writes to order_history, by the same clock.",
 ];
 
 const stormTable = (storms: readonly Storm[]): string[] => [
@@ -101,11 +101,11 @@ export function markdown(results: Results): string {
     `${results.at}. ${Object.entries(results.machine)
       .map(([name, value]) => `${name}: ${value}`)
       .join("; ")}. Options: ${JSON.stringify(results.options)}.`,
-    "Load generator, PostgreSQL, RabbitMQ and the measured processes share the cores. Medians of the rounds, least and greatest in brackets.",
+    "Load generator, PostgreSQL, RabbitMQ and the measured processes share the cores. Medians of the rounds, minimum and maximum in brackets.",
     ...(problems.length > 0 ? ["## PROBLEMS", problems.map((problem) => `- ${problem}`).join("\n")] : []),
     ...(skipped.length > 0 ? ["## Not measured", skipped.map((one) => `- ${one}`).join("\n")] : []),
     "## Goals",
-    "A ratio is the median of the rounds' ratios.",
+    '"A to B" is A divided by B, the median of the rounds.',
     table(
       ["what", "value", "floor", "goal", ""],
       verdicts.map((v) => [
@@ -129,8 +129,8 @@ export function markdown(results: Results): string {
         s.drain.toFixed(0),
       ]),
     ),
-    "`drain`: how long the processes worked on after the last answer.",
-    "## Cost: CPU ms a request",
+    "`drain`: how long the processes were busy after the last response.",
+    "## Cost: CPU ms per request",
     table(
       ["load", "target", "sum", "cores in use", "by process"],
       summaries.map(({ cell, summary }) => {
@@ -139,8 +139,8 @@ export function markdown(results: Results): string {
         return [load(cell), cell.target, sum.toFixed(3), cores.toFixed(2), describe(summary.cpu, 3)];
       }),
     ),
-    "`cores in use`: what that makes of the machine's cores at the measured rate. Where some are free, waiting is what limits the rate, and not work.",
-    "## Memory: the greatest RSS after any load, MB",
+    "`cores in use`: CPU time per request times the measured rate. If cores are free, waiting limits the rate, not work.",
+    "## Memory: maximum RSS after any load, MB",
     table(["target", "by process"], memory(cells)),
     ...(confirmations.length > 0 ? confirmationTable(confirmations) : []),
     ...(storms.length > 0 ? stormTable(storms) : []),
@@ -165,7 +165,7 @@ export function write(out: string, results: Results): void {
       return { label: cell.target, value: median, min, max };
     });
     const file = `${load.replace(" ", "-")}.svg`;
-    writeFileSync(path.join(out, file), bars(load, "2xx answers a second", all));
+    writeFileSync(path.join(out, file), bars(load, "2xx responses per second", all));
     plots.push(`![${load}](${file})`);
   }
   writeFileSync(path.join(out, "results.md"), `${markdown(results)}\n## Plots\n\n${plots.join("\n\n")}\n`);

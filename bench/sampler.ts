@@ -3,8 +3,8 @@ import { Session } from "node:inspector";
 import path from "node:path";
 
 /*
- * Loaded into a node before anything else (`--require`): SIGUSR2 begins a CPU profile, and the next one writes it into
- * PROFILE_FOLDER, whole under its name at once.
+ * Preloaded into a node (`--require`): SIGUSR2 starts a CPU profile, and the next SIGUSR2 writes it to PROFILE_FOLDER. The file is renamed when it is
+ * complete, so that readers never see a part of it.
  */
 const MICROSECONDS = 1_000;
 

@@ -16,23 +16,23 @@ export interface ScaleOptions {
   readonly sizes: readonly number[];
   /** Folder of scale.json and scale.md. */
   readonly out: string;
-  /** Requests to each route that reads; those that write get a third. */
+  /** Requests per reading route; writing routes get a third. */
   readonly requests: number;
 }
 
 const ROUNDS = 10;
-/** A route that takes long is asked less often in a round. */
+/** Maximum time per route and round, in ms: slow routes get fewer requests. */
 const MOST_MS = 500;
 const ADMIN = { email: "admin@shop.test", password: "an admin's password" };
-/** A prepared statement may get another plan at its sixth run; that one is told. */
+/** A prepared statement may get another plan at its sixth execution; the last plan is reported. */
 const REPEATS_FOR_PLAN = 7;
 
-/** Durable as by default; only the memory is that of a machine that holds a million orders. */
+/** Default durability, with enough memory for a million orders. */
 const SETTINGS = { ...PLAN_SETTINGS, shared_buffers: "1GB", max_wal_size: "8GB" };
 
 const say = (line: string): void => void process.stderr.write(`${line}\n`);
 
-/** How each route's time grows from a thousand products and orders to a million, and why: with its plans. */
+/** Measures how the time of each route grows from a thousand products and orders to a million, and reports the query plans. */
 export async function scale({ sizes, out, requests }: ScaleOptions): Promise<void> {
   if (sizes.length === 0 || sizes.some((size, i) => !Number.isSafeInteger(size) || size < 1_000 || size <= (sizes[i - 1] ?? 0)))
     throw new Error("--sizes takes ascending whole numbers from 1000 on, comma separated");
@@ -45,7 +45,7 @@ export async function scale({ sizes, out, requests }: ScaleOptions): Promise<voi
     stops.push(() => server.stop());
     const connect = async (name: (typeof names)[number]): Promise<Client> => {
       const client = new Client({ connectionString: server.url(name), application_name: "bench" });
-      client.on("error", () => undefined); // the statement that runs then fails, which says so
+      client.on("error", () => undefined); // the running statement then fails with the reason
       await client.connect();
       stops.push(() => client.end());
       return client;
@@ -75,7 +75,7 @@ export async function scale({ sizes, out, requests }: ScaleOptions): Promise<voi
   const interrupted = new Promise<never>((_resolve, reject) => {
     for (const signal of ["SIGINT", "SIGTERM"] as const) {
       const end = (): void => {
-        reject(new Error(`ended by ${signal}`));
+        reject(new Error(`stopped by ${signal}`));
       };
       process.once(signal, end);
       stops.unshift(() => Promise.resolve(process.off(signal, end))); // last of all
@@ -88,12 +88,12 @@ export async function scale({ sizes, out, requests }: ScaleOptions): Promise<voi
   }
 }
 
-const MACHINE = `Node ${process.version}, ${cpus().length} × ${cpus()[0]?.model ?? "?"}, ${Math.round(totalmem() / 2 ** 30)} GiB; the shop is one process, PostgreSQL beside it.`;
+const MACHINE = `Node ${process.version}, ${cpus().length} × ${cpus()[0]?.model ?? "?"}, ${Math.round(totalmem() / 2 ** 30)} GiB; the shop runs in one process, PostgreSQL on the same machine.`;
 
 class Bench {
   private shop: NodeProcess | undefined;
   private people: (Actors & { tokens: Tokens }) | undefined;
-  /** Never the same twice: no e-mail address or row is used again. */
+  /** Increases with each request, so that no e-mail address or row is used twice. */
   private turn = 0;
 
   constructor(
@@ -105,7 +105,7 @@ class Bench {
 
   async measure(size: number): Promise<Measured> {
     say(`\n${size} products and orders`);
-    // The first start makes the tables.
+    // The first start creates the tables.
     const people = (this.people ??= await this.within((visitor) => signUp(visitor)));
     await fill(this.databases, size, people, (line) => {
       say(`  ${line}`);
@@ -148,7 +148,7 @@ class Bench {
     }
   }
 
-  /** In rounds over all routes, so that what else the machine does meets each of them. */
+  /** Measures in rounds over all routes, so that other load on the machine affects all of them. */
   private async time(visitor: Visitor, routes: readonly Probe[]): Promise<Record<string, Figure>> {
     const times = new Map<Probe, number[]>(routes.map((route) => [route, []]));
     const failed = new Map<Probe, number>();
@@ -165,12 +165,12 @@ class Bench {
         }
         if (route.writes) await settled(this.databases.orders);
       }
-      if (round < 0) say("  warm");
+      if (round < 0) say("  warmed up");
     }
     return Object.fromEntries([...times].map(([route, taken]) => [route.name, { ...figure(taken), failed: failed.get(route) ?? 0 }]));
   }
 
-  /** A run of its own, since telling plans takes time; the start is told too. */
+  /** Logs the plans in a separate run, since that takes time. The shop's start is logged as well. */
   private async explain(): Promise<Pick<Measured, "plans" | "background">> {
     const { databases, logFile, people } = this;
     if (people === undefined) throw new Error("nothing was measured before");
@@ -219,9 +219,9 @@ class Bench {
   }
 }
 
-/** Lists have connections of their own. */
+/** Whether the statement is the shop's. Lists use separate connections. */
 const isOurs = ({ service }: Plan): boolean => /^(users|products|orders)(-lists)?$/.test(service);
-/** The relay, what it knows of replies, and retention; what else happens after an answer is told with its route. */
+/** The relay, its detection of replies, and retention. Other work after a response counts for its route. */
 const isBackground = ({ sql }: Plan): boolean =>
   /^with (flights|recursive lost|watched)|^delete from outbox|^insert into outbox_events|^select 1$/.test(sql);
 
@@ -238,7 +238,7 @@ async function signUp(visitor: Visitor): Promise<Actors & { tokens: Tokens }> {
   return { tokens: { buyer: buyer.token, seller: seller.token, admin: await login(ADMIN) }, buyer: buyer.id, seller: seller.id };
 }
 
-/** Until nothing is on its way: what was written before is not measured with what comes next. */
+/** Waits until no outbox row is pending, so that the effects of earlier writes are not measured with later requests. */
 async function settled(orders: Client): Promise<void> {
   for (let tries = 0; tries < 1_000; tries++) {
     const { rowCount } = await orders.query(
@@ -264,7 +264,7 @@ async function timeAudit(visitor: Visitor, { admin }: Tokens, shop: number): Pro
       clearInterval(watch);
     });
   const seconds = (performance.now() - since) / 1000;
-  say(`  audit: ${seconds.toFixed(1)} s, the shop had ${Math.round(peak)} MB at most, ${report.ok ? "all is right" : "BROKEN"}`);
+  say(`  audit: ${seconds.toFixed(1)} s, the shop used at most ${Math.round(peak)} MB, ${report.ok ? "clean" : "VIOLATIONS"}`);
   const broken = report.checks.flatMap((c) => (c.ok ? [] : `${c.name}: ${c.sample.slice(0, 3).join(", ")}`));
   return { seconds, memory: peak, ok: report.ok, broken };
 }

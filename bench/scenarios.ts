@@ -8,7 +8,7 @@ import type { Target } from "./targets";
 export interface Scenario {
   name: string;
   connections: readonly number[];
-  /** The requests from which each connection draws; made before it is measured. */
+  /** The requests that connections choose from; called before the measurement. */
   requests(target: Target): Request[] | Promise<Request[]>;
 }
 
@@ -21,7 +21,7 @@ const bearer = (target: Target, user: number): Record<string, string> => {
 
 const getProduct = (n: number): Request => ({ method: "GET", path: `/products/${testId(n)}` });
 
-/** One line, one unit, no key: the shop makes one. */
+/** One line, one unit, and no key: the gateway generates one. */
 const postOrder = (target: Target, product: number, user: number): Request => ({
   method: "POST",
   path: "/orders",
@@ -32,7 +32,7 @@ const postOrder = (target: Target, product: number, user: number): Request => ({
 export const gets = (): Request[] => every.map(getProduct);
 export const posts = (target: Target): Request[] => every.map((n) => postOrder(target, n, n));
 
-/** 60 % product, 20 % list, 10 % an order that is there, 10 % a new order. */
+/** 60 % reads of a product, 20 % lists, 10 % reads of an order, 10 % new orders. */
 export async function mixture(target: Target): Promise<Request[]> {
   const orders =
     target.ordersDatabase === undefined

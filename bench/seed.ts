@@ -4,13 +4,13 @@ import { testId } from "../test/support/ids";
 export const PRODUCTS = 1_000;
 const PLENTY = 100_000_000;
 
-/** Each stands in the names of 20 products. */
+/** Each occurs in the names of 20 products. */
 export const WORDS = Array.from({ length: 50 }, (_, n) => `kind${String(n).padStart(2, "0")}`);
 
-/** `testId` of a number in SQL. */
+/** SQL for the `testId` of a number. */
 export const idOf = (n: string): string => `('${testId(0).slice(0, -12)}' || lpad((${n})::text, 12, '0'))::uuid`;
 
-/** A thousand products with plenty of stock, `testId` of 1 to 1,000, in our schema: the ledger agrees. */
+/** A thousand products with ample stock, and the ledger entries for it, in the shop's schema. Ids: `testId` of 1 to 1,000. */
 export async function seedProducts(url: string): Promise<void> {
   await sql(
     url,
@@ -27,7 +27,7 @@ export async function seedProducts(url: string): Promise<void> {
   await sql(url, "vacuum analyze products");
 }
 
-/** The same in the table that moleculer-db has made from stock.ts's model. */
+/** The same products in the table that moleculer-db creates from the model in stock.ts. */
 export async function seedStock(url: string): Promise<void> {
   await sql(
     url,

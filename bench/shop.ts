@@ -13,12 +13,12 @@ import { NODE_FLAGS } from "./node-flags";
 
 export interface ShopOptions {
   key: string;
-  /** How many nodes of each service; undefined for one process with all of them. */
+  /** Number of nodes per service; undefined for one process with all services. */
   topology?: Readonly<Record<ServiceName, number>> | undefined;
-  /** Loaded into each node before anything else. */
+  /** A module that is preloaded into each node. */
   preload?: string | undefined;
   env?: Readonly<Record<string, string>>;
-  /** What is different on each node. */
+  /** Environment variables that differ per node. */
   nodeEnv?: (name: string) => Readonly<Record<string, string>>;
 }
 
@@ -42,10 +42,10 @@ const ENV = {
   LOG_FORMAT: "json",
   ACCESS_TOKEN_TTL: String(TOKEN_SECONDS),
   BCRYPT_COST: "12",
-  RATE_LIMIT_REGISTER: "0", // all people of a benchmark come from one address
+  RATE_LIMIT_REGISTER: "0", // all users of a benchmark have the same address
 };
 
-/** The nodes of one shop as processes, its databases seeded. */
+/** Starts the nodes of one shop as processes and seeds its databases. */
 export async function startShop(ground: Ground, options: ShopOptions): Promise<Shop> {
   const { key, topology } = options;
   const namespace = `bench-${key}-${randomBytes(3).toString("hex")}`;
@@ -85,7 +85,7 @@ export async function startShop(ground: Ground, options: ShopOptions): Promise<S
   };
   if (topology !== undefined) ground.onStop(() => forget(ground.amqp, namespace));
   const nodes = await Promise.all(places.map(launch));
-  await until(`${key} answers`, () => isOk(`${url.gateway}/health`), 30_000);
+  await until(`${key} responds`, () => isOk(`${url.gateway}/health`), 30_000);
   await seedProducts(databases.products);
   await insertPeople(databases.users);
   const signer = await shopKey(databases.users);
@@ -96,10 +96,10 @@ export async function startShop(ground: Ground, options: ShopOptions): Promise<S
 const PEOPLE = USER_IDS.map((id) => ({ id, role: "user", session: randomUUID() }) as const);
 const ADMIN = { id: testId(USERS + 1), role: "admin", session: randomUUID() } as const;
 
-/** Tokens of the users: signed here, since logging in takes a third of a second of CPU each. */
+/** The users' tokens. They are signed here, since a login takes a third of a second of CPU. */
 export const tokensOf = (signer: SigningKey): string[] => PEOPLE.map((person) => issueToken(signer, person, TOKEN_SECONDS));
 
-/** The people and their sessions: tokens of sessions that users does not know are refused. */
+/** Inserts the users and their sessions: tokens of unknown sessions are refused. */
 async function insertPeople(usersDatabase: string): Promise<void> {
   const people = [...PEOPLE, ADMIN];
   await sql(
@@ -114,7 +114,7 @@ async function insertPeople(usersDatabase: string): Promise<void> {
   );
 }
 
-/** The key that signs; without KEY_ENCRYPTION_KEY it is stored as it is. */
+/** The signing key. Without KEY_ENCRYPTION_KEY it is stored in plaintext. */
 export async function shopKey(usersDatabase: string): Promise<SigningKey> {
   const [row] = await sql<{ kid: string; private_key: string }>(
     usersDatabase,
@@ -131,18 +131,18 @@ interface Report {
   checks: { name: string; ok: boolean; violations: number; sample: string[] }[];
 }
 
-/** `npm run audit` over HTTP, when all orders are settled. @returns what is wrong */
+/** Audits the shop over HTTP, after all orders are settled. @returns the violations */
 export async function auditShop({ url, adminToken }: Pick<Shop, "url" | "adminToken">): Promise<string[]> {
   let report: Report | undefined;
   const settled = async (): Promise<boolean> => {
     const response = await fetch(`${url}/admin/consistency`, { headers: { Authorization: `Bearer ${adminToken}` } });
-    if (!response.ok) throw new Error(`the audit was answered ${response.status}: ${await response.text()}`);
+    if (!response.ok) throw new Error(`the audit failed with ${response.status}: ${await response.text()}`);
     report = (await response.json()) as Report;
     return report.in_flight === 0;
   };
   const wrong: string[] = [];
   await until("all orders are settled", settled, 120_000, 1_000).catch((error: unknown) => wrong.push(String(error)));
-  if (report !== undefined && report.parked > 0) wrong.push(`${report.parked} announcements are parked`);
+  if (report !== undefined && report.parked > 0) wrong.push(`${report.parked} outbox rows are parked`);
   for (const { name, ok, violations, sample } of report?.checks ?? [])
     if (!ok) wrong.push(`${name}: ${violations}, such as ${sample.join("; ")}`);
   return wrong;

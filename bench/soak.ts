@@ -15,21 +15,21 @@ import { ONE_EACH, targetOf, type Target } from "./targets";
 
 const EVERY_MS = 5_000;
 const CONNECTIONS = 256;
-/** Greatest growth of a process's peak memory after its first five minutes (in a short run, its first third). */
+/** Maximum growth of a process's peak memory after its first five minutes (in a short run, its first third). */
 const GROWTH = 1.1;
 const SETTLED_MINUTES = 5;
 
 interface Sample {
-  /** s since the begin */
+  /** seconds since the start */
   at: number;
   /** MB, by process */
   rss: Record<string, number>;
-  /** s; 0 where nothing waits */
+  /** age of the oldest pending outbox row in seconds; 0 if there is none */
   oldest: number;
   pending: number;
 }
 
-/** Half an hour of everything: does anything grow? */
+/** Runs a mixed load for a long time and checks whether memory or queues grow. */
 export async function soak(ground: Ground, out: string, minutes: number, rate: number): Promise<boolean> {
   progress("starting shop 1+1+1+1");
   const loopFile = (name: string): string => path.join(ground.logs, `${name}.loop`);
@@ -45,9 +45,9 @@ export async function soak(ground: Ground, out: string, minutes: number, rate: n
     { url: shop.url, connections: 8, warmUp: 0, seconds: 2, requests: posts(target) },
     target.roles,
   );
-  if (first.requests < 100) throw new Error("the shop takes no orders");
+  if (first.requests < 100) throw new Error("the shop accepts no orders");
 
-  progress(`${rate} requests a second for ${minutes} minutes`);
+  progress(`${rate} requests per second for ${minutes} minutes`);
   const since = Date.now();
   const running: { result?: OpenResult; error?: unknown } = {};
   const phases = [{ rate, seconds: minutes * 60 }];
@@ -103,7 +103,7 @@ function tell(out: string, soaked: Soak): boolean {
   const settled = 60 * Math.min(SETTLED_MINUTES, minutes / 3);
   const end = samples.at(-1)?.at ?? 0;
   const growths = Object.keys(samples[0]?.rss ?? {}).map((name) => {
-    // Peaks: from one collection of garbage to the next memory goes up and down by a third.
+    // Peaks, since memory varies by a third between garbage collections.
     const peak = (from: number, to: number): number =>
       Math.max(...samples.filter(({ at }) => at >= from && at <= to).map(({ rss }) => rss[name] ?? 0));
     const [early, late] = [peak(0, settled), peak(end - settled, end)];
@@ -115,9 +115,9 @@ function tell(out: string, soaked: Soak): boolean {
   const p99 = spread(result.seconds.map(({ okP99 }) => okP99));
   const text = `# Soak
 
-Shop 1+1+1+1, ${rate} mixed requests a second for ${minutes} minutes; the median of the seconds' p99 is ${p99.median.toFixed(1)} ms, the worst
-${p99.max.toFixed(0)} ms. ${failures} requests failed ${JSON.stringify(result.failures)}, ${unsent} found no connection free.
-The oldest announcement waited for ${Math.max(...samples.map(({ oldest }) => oldest)).toFixed(1)} s.
+Shop 1+1+1+1, ${rate} mixed requests per second for ${minutes} minutes; the median of each second's p99 is ${p99.median.toFixed(1)} ms, the worst
+${p99.max.toFixed(0)} ms. ${failures} requests failed ${JSON.stringify(result.failures)}, ${unsent} were not sent because no connection was free.
+The oldest pending outbox row was ${Math.max(...samples.map(({ oldest }) => oldest)).toFixed(1)} s old.
 
 ${table(
   ["process", `peak RSS, MB, first ${(settled / 60).toFixed(1)} min`, "the last", "growth", "loop delay: median of means, worst, ms"],
@@ -145,8 +145,8 @@ Goal: no process grows by more than ${Math.round(100 * (GROWTH - 1))} % after it
     { name: "oldest, s", points: samples.map(({ at, oldest }): [number, number] => [at, oldest]) },
   ];
   writeFileSync(path.join(out, "soak-rss.svg"), lines("Resident memory", rss, { x: "seconds", y: "MB" }));
-  writeFileSync(path.join(out, "soak-loop.svg"), lines("Worst event loop delay of each five seconds", max, { x: "seconds", y: "ms" }));
-  writeFileSync(path.join(out, "soak-waiting.svg"), lines("What waits", waiting, { x: "seconds", y: "" }));
+  writeFileSync(path.join(out, "soak-loop.svg"), lines("Maximum event loop delay per five seconds", max, { x: "seconds", y: "ms" }));
+  writeFileSync(path.join(out, "soak-waiting.svg"), lines("Pending outbox rows", waiting, { x: "seconds", y: "" }));
   console.log(text);
   return clean;
 }

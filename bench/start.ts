@@ -24,11 +24,11 @@ interface IdleCost {
   /** % of one core, and MB, by process */
   cpu: Record<string, number>;
   rss: Record<string, number>;
-  /** Transactions a second, by database. */
+  /** Transactions per second, by database. */
   queries: Record<string, number>;
 }
 
-/** How long `npm start` takes, and what the shop costs while nobody wants anything. */
+/** Measures how long `npm start` takes, and what an idle shop costs. */
 export async function start(ground: Ground, out: string): Promise<boolean> {
   const [firsts, laters]: [number[], number[]] = [[], []];
   const idle: IdleCost[] = [];
@@ -39,7 +39,7 @@ export async function start(ground: Ground, out: string): Promise<boolean> {
     await first.stop();
     const later = await npmStart(ground, dataDir);
     laters.push(later.took);
-    progress(`npm start: ${first.took.toFixed(1)} s on an empty DATA_DIR, ${later.took.toFixed(1)} s later`);
+    progress(`npm start: ${first.took.toFixed(1)} s with an empty DATA_DIR, ${later.took.toFixed(1)} s later`);
     if (round === ROUNDS - 1) idle.push(await idleAlone(dataDir, later.pid));
     await later.stop();
   }
@@ -54,7 +54,7 @@ export async function start(ground: Ground, out: string): Promise<boolean> {
   return clean;
 }
 
-/** From the source, as after `npm ci`; ready is when /health says so. */
+/** Starts the source tree, as after `npm ci`, and waits until /health is ok. */
 async function npmStart(ground: Ground, dataDir: string): Promise<{ took: number; pid: number; stop: () => Promise<void> }> {
   const [port = 0] = await freePorts(1);
   const log = openSync(path.join(ground.logs, "npm-start.log"), "a");
@@ -64,12 +64,12 @@ async function npmStart(ground: Ground, dataDir: string): Promise<{ took: number
   const npm = spawn("npm", ["start", "--silent"], { cwd: ROOT, env, stdio: ["ignore", log, log], detached: true });
   const ended = once(npm, "exit");
   const stop = async (): Promise<void> => {
-    for (const pid of childrenOf(npm.pid ?? 0)) process.kill(pid, "SIGTERM"); // npm does not wait for its child when it is told itself
+    for (const pid of childrenOf(npm.pid ?? 0)) process.kill(pid, "SIGTERM"); // npm does not wait for its child if it receives the signal itself
     await ended;
   };
   ground.onStop(() => (npm.exitCode === null && npm.signalCode === null ? stop() : Promise.resolve()));
   await until("npm start is ready", () => npm.exitCode !== null || isOk(`http://127.0.0.1:${port}/health`), 120_000, 10);
-  if (npm.exitCode !== null) throw new Error(`npm start ended: ${readIfThere(path.join(ground.logs, "npm-start.log")).slice(-2_000)}`);
+  if (npm.exitCode !== null) throw new Error(`npm start exited: ${readIfThere(path.join(ground.logs, "npm-start.log")).slice(-2_000)}`);
   const took = (performance.now() - since) / 1_000;
   return { took, pid: childrenOf(npm.pid ?? 0)[0] ?? 0, stop };
 }
@@ -100,7 +100,7 @@ async function idleOf(what: string, roles: Roles, postmaster: number, admin: str
   return { what, cpu: perSecond(spent, 100), rss: memoryOf(roles), queries: perSecond(queries) };
 }
 
-/** So far, by database; asked in a database that is not the shop's. A backend tells them about once a second. */
+/** Transactions so far, by database, read in a database that is not the shop's. Backends report them about once per second. */
 async function transactions(admin: string): Promise<Record<string, number>> {
   const rows = await sql<{ name: string; count: number }>(
     admin,
@@ -117,10 +117,10 @@ function report(first: Spread, later: Spread, idle: readonly IdleCost[], clean: 
       .join(", ");
   return `# Start and idle cost
 
-From the call of \`npm start\` until /health is ok, ${ROUNDS} times: ${range(first)} on an empty DATA_DIR, ${range(later)} later.
+From the call of \`npm start\` until /health is ok, ${ROUNDS} times: ${range(first)} with an empty DATA_DIR, ${range(later)} later.
 
 ${table(
-  ["idle", "% of a core", "RSS MB", "transactions a second"],
+  ["idle", "% of a core", "RSS MB", "transactions per second"],
   idle.map(({ what, cpu, rss, queries }) => [what, show(cpu, 2), show(rss, 0), show(queries, 2)]),
 )}
 

@@ -1,4 +1,4 @@
-/** Values below which the given parts of all lie (nearest rank). */
+/** Quantiles of the values by nearest rank; `parts` are between 0 and 1. */
 export function quantiles(values: readonly number[], parts: readonly number[]): number[] {
   const sorted = Float64Array.from(values).sort();
   return parts.map((part) => sorted[Math.max(0, Math.ceil(part * sorted.length) - 1)] ?? 0);

@@ -5,13 +5,13 @@ import ApiGateway from "moleculer-web";
 import { DataTypes, type Model, type ModelStatic, type Sequelize } from "sequelize";
 
 /*
- * A shop as the pages of moleculer.services show it: nothing is tuned, no order is safe. SERVICE names the one that this
- * process hosts. It logs less than by default, and checks no tokens: both are in its favour.
+ * A shop as the documentation at moleculer.services shows it: nothing is tuned, and orders may be lost. SERVICE is the service that this process
+ * hosts. It logs less than by default and checks no tokens; both are in its favour.
  */
 const { SERVICE = "", NAMESPACE = "", NODE_ID = "", TRANSPORTER = "", PORT, DATABASE_URL } = process.env;
 
 type WithAdapter = Service & { adapter: { db: Sequelize; model: ModelStatic<Model> } };
-/** The adapter's declarations know no URL. */
+/** The adapter's type declarations don't include a URL. */
 function connectionOf(url = "postgres://unset") {
   const { hostname, port, username, password, pathname } = new URL(url);
   return { host: hostname, port: Number(port), username, password: decodeURIComponent(password), database: pathname.slice(1) };
@@ -47,7 +47,7 @@ const SERVICES: Record<string, unknown> = {
     model: {
       name: "product",
       define: {
-        id: { type: DataTypes.UUID, primaryKey: true }, // as all that is measured has them
+        id: { type: DataTypes.UUID, primaryKey: true }, // as in all targets
         name: DataTypes.STRING,
         description: DataTypes.TEXT,
         category: DataTypes.STRING,

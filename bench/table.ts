@@ -7,13 +7,13 @@ import { spread, type Spread } from "./statistics";
 import type { Target, TargetKind } from "./targets";
 import { pause } from "../test/chaos/wait";
 
-/** One target under one load, measured once a round. */
+/** One target under one load, measured once per round. */
 export interface Cell {
   scenario: string;
   connections: number;
   key: string;
   target: string;
-  rounds: (Measured & { /** ms until its processes were quiet again */ drain: number })[];
+  rounds: (Measured & { /** ms until its processes were idle again */ drain: number })[];
 }
 
 export interface Plan {
@@ -25,13 +25,13 @@ export interface Plan {
   warmUp: number;
 }
 
-export const LIMIT = { key: "pgbench", name: "pgbench, the order alone" };
+export const LIMIT = { key: "pgbench", name: "pgbench, only the order" };
 const LIMIT_CONNECTIONS = 32;
 
 const concerns = ({ only, connections }: TargetKind, scenario: string, count: number): boolean =>
   (only === undefined || only.includes(scenario)) && (connections === undefined || connections.includes(count));
 
-/** Rounds of all cells, one target at a time, the targets of a load one after the other: what drifts drifts for all. */
+/** Measures all cells in rounds, one target at a time. The targets of a load follow each other, so that drift affects all of them. */
 export async function measureAll(generator: Generator, plan: Plan): Promise<Cell[]> {
   const { scenarios, targets, pgbench, rounds, seconds, warmUp } = plan;
   const cells = new Map<string, Cell>();
@@ -73,7 +73,7 @@ export interface Idle {
   rss: number;
 }
 
-/** What the targets cost while they have nothing to do: it is part of what is measured of the others. */
+/** The cost of the idle targets, which all run during every measurement. */
 export async function measureIdle(targets: readonly Target[], seconds: number): Promise<Idle[]> {
   const roles = Object.fromEntries(targets.map((target) => [target.name, Object.values(target.roles).flat()]));
   const before = cpuOf(roles);
@@ -87,7 +87,7 @@ export interface Summary {
   rate: Spread;
   p50: Spread;
   p99: Spread;
-  /** CPU ms a request, and MB: the medians */
+  /** medians of CPU ms per request, and of MB */
   cpu: Record<string, number>;
   rss: Record<string, number>;
   drain: number;

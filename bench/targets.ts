@@ -15,7 +15,7 @@ import { isOk, startProcess, type Started } from "./processes";
 import { seedProducts, seedStock } from "./seed";
 import { startShop, tokensOf, type Shop } from "./shop";
 
-/** What is measured, running. */
+/** A running target. */
 export interface Target {
   key: string;
   name: string;
@@ -27,15 +27,15 @@ export interface Target {
   shop?: Shop;
 }
 
-/** What can be measured. */
+/** A target that can be started and measured. */
 export interface TargetKind {
   key: string;
   name: string;
-  /** Which scenarios it knows; all where not said. */
+  /** The scenarios that it supports; by default all. */
   only?: readonly string[];
-  /** With how many connections; all where not said. */
+  /** The numbers of connections to measure with; by default all. */
   connections?: readonly number[];
-  /** Why it can't be had here. */
+  /** Why it can't be measured here; undefined if it can. */
   missing?: (ground: Ground) => string | undefined;
   start: (ground: Ground) => Promise<Omit<Target, "key" | "name">>;
 }
@@ -51,7 +51,7 @@ async function startRaw(ground: Ground): Promise<Omit<Target, "key" | "name">> {
 
 const startEmpty = (ground: Ground) => startOne(ground, { name: "empty", path: "/", env: {} });
 
-/** A target that is one process, of the file of its name. */
+/** Starts a target that is one process, from the file with its name. */
 async function startOne(ground: Ground, { name, path, env }: { name: string; path: string; env: Record<string, string> }) {
   const [port = 0] = await freePorts(1);
   const url = `http://127.0.0.1:${port}`;
@@ -69,7 +69,7 @@ async function startOne(ground: Ground, { name, path, env }: { name: string; pat
 }
 
 async function startFastify(ground: Ground): Promise<Omit<Target, "key" | "name">> {
-  for (const name of ["peer_products", "peer_orders"]) await sql(ground.postgres.url("postgres"), `create database ${name}`); // a name of ours, and names can't be bound
+  for (const name of ["peer_products", "peer_orders"]) await sql(ground.postgres.url("postgres"), `create database ${name}`); // a constant: names can't be parameters
   const { kid, pem } = await generateSigningKey();
   const signer = signingKey(kid, pem);
   const products = ground.postgres.url("peer_products");
@@ -81,7 +81,7 @@ async function startFastify(ground: Ground): Promise<Omit<Target, "key" | "name"
     publicKeyPem: createPublicKey(pem).export({ type: "spki", format: "pem" }).toString(),
     log,
   }).catch((cause: unknown) => {
-    throw new Error(`no peer; it wrote:\n${readIfThere(log).slice(-3_000)}`, { cause });
+    throw new Error(`the peer could not be started; it wrote:\n${readIfThere(log).slice(-3_000)}`, { cause });
   });
   ground.onStop(() => peer.stop());
   await seedProducts(products);
@@ -127,7 +127,7 @@ async function startStock(ground: Ground): Promise<Omit<Target, "key" | "name">>
   const body = JSON.stringify({ items: [{ product_id: testId(1), quantity: 1 }] });
   const order = async (): Promise<boolean> =>
     (await fetch(`${url}/orders`, { method: "POST", headers: { "Content-Type": "application/json" }, body })).ok;
-  await until("stock answers", async () => (await isOk(`${url}/products/${testId(1)}`)) && (await order()), 30_000);
+  await until("stock responds", async () => (await isOk(`${url}/products/${testId(1)}`)) && (await order()), 30_000);
   return { url, roles: pidsOf(nodes), tokens: [] };
 }
 

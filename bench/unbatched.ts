@@ -2,14 +2,14 @@ import { existsSync } from "node:fs";
 import path from "node:path";
 
 /*
- * Loaded into a node before anything else (`--require`): the same shop, with every item on its own. A module's exports can
- * be replaced before anyone has taken them, and compiled code takes them at each call.
+ * Preloaded into a node (`--require`): the same shop, but with batches of one item. This replaces the export of mixins/batching before other modules
+ * load it; compiled code reads the export at each call.
  */
 type Work = (items: readonly unknown[]) => Promise<readonly unknown[]>;
 
 const file = path.join(__dirname, "..", "mixins", "batching.js");
-if (!existsSync(file)) throw new Error(`${file} is not there: this shop does not batch, so there is nothing to switch off`);
-// eslint-disable-next-line @typescript-eslint/no-require-imports -- its types may not be there
+if (!existsSync(file)) throw new Error(`${file} is not there: this shop has no batching that could be switched off`);
+// eslint-disable-next-line @typescript-eslint/no-require-imports -- its types may be missing
 const batching = require(file) as Record<string, unknown>;
 if (typeof batching.batch !== "function") throw new Error(`${file} exports no function batch: see bench/unbatched.ts`);
 

@@ -14,7 +14,7 @@ const products = new Upstream(env("PRODUCTS_URL"), 8, 8);
 const orders = new Upstream(env("ORDERS_URL"), 64);
 const app = server();
 
-/** The user's id. A token that has passed is remembered until it expires. */
+/** Returns the user's id. Verified tokens are cached until they expire. */
 function authenticate(request: FastifyRequest): string {
   const token = /^Bearer +(\S+)$/i.exec(request.headers.authorization ?? "")?.[1] ?? "";
   const known = passed.get(token);
@@ -32,7 +32,7 @@ function authenticate(request: FastifyRequest): string {
 
 const PASSED_ON = ["etag", "location", "idempotent-replayed"] as const;
 
-/** The answer of a service, byte by byte. */
+/** Passes a service's response on unchanged. */
 function pass(request: FastifyRequest, reply: FastifyReply, answer: Answer): FastifyReply {
   for (const name of PASSED_ON) if (answer.headers[name] !== undefined) reply.header(name, answer.headers[name]);
   if (answer.headers.etag !== undefined && answer.headers.etag === request.headers["if-none-match"] && answer.status === 200)

@@ -26,7 +26,7 @@ const SELECT = `
 const GET = { name: "get", text: `${SELECT} where o.id = $1` };
 const BY_KEY = { name: "by_key", text: `${SELECT} where o.user_id = $1 and o.idempotency_key = $2` };
 
-/** Order, lines, history and announcement: one statement, so all of it or nothing. It is published at once: the sweep waits 5 s for its answer. */
+/** Order, lines, history and outbox row in one statement, so atomically. The event is published at once; the sweep republishes it after 5 s. */
 const INSERT = {
   name: "insert",
   text: `
@@ -45,7 +45,7 @@ const INSERT = {
   select id, created_at from created`,
 };
 
-/** The answer of products: state, history and outbox in one statement. Told again, it changes nothing. */
+/** Applies a reply of products: status, history and outbox row in one statement. A repeated reply changes nothing. */
 const SETTLE = {
   name: "settle",
   text: `
@@ -58,7 +58,7 @@ const SETTLE = {
   update outbox set state = 'SETTLED', settled_at = now() where order_id = $1 and event = 'order.created' and state <> 'SETTLED'`,
 };
 
-/** What was not answered in time, 128 at a time; put off further with each attempt. */
+/** Claims overdue outbox rows, 128 at a time, with a longer back-off after each attempt. */
 const SWEEP = {
   name: "sweep",
   text: `
@@ -86,7 +86,7 @@ const present = (row: OrderRow) => ({
   updated_at: row.updated_at,
 });
 
-/** As the first answer told it, whatever has become of it. */
+/** The order as in the first response, whatever its status is now. */
 const presentAsCreated = (row: OrderRow) =>
   present({ ...row, status: "PENDING", reason: null, updated_at: row.created_at, history: [{ status: "PENDING", at: row.created_at }] });
 
@@ -98,7 +98,7 @@ const app = server();
 
 async function quote(lines: readonly Line[]): Promise<Map<string, Quote>> {
   const answer = await products.request("GET", `/quote?ids=${lines.map((line) => line.product_id).join()}`);
-  if (answer.status !== 200) throw new Refusal(503, "SERVICE_UNAVAILABLE", "the catalogue can't answer now");
+  if (answer.status !== 200) throw new Refusal(503, "SERVICE_UNAVAILABLE", "the catalogue is unavailable");
   const quotes = new Map((JSON.parse(answer.body.toString()) as Quote[]).map((q) => [q.id, q]));
   const unknown = lines.filter((line) => !quotes.has(line.product_id)).map((line) => line.product_id);
   if (unknown.length > 0) throw new Refusal(404, "PRODUCT_NOT_FOUND", `there is no product ${unknown.join(", ")}`);
@@ -109,11 +109,11 @@ async function quote(lines: readonly Line[]): Promise<Map<string, Quote>> {
   return quotes;
 }
 
-/** The order that a key made before, if any. */
+/** The order that was created with this key, if any. */
 async function replay(userId: string, key: string, hash: string): Promise<OrderRow | undefined> {
   const [row] = await db.query<OrderRow>(BY_KEY, [userId, key]);
   if (row !== undefined && row.request_hash !== hash)
-    throw new Refusal(422, "IDEMPOTENCY_KEY_REUSED", "this key came with another body before");
+    throw new Refusal(422, "IDEMPOTENCY_KEY_REUSED", "this key was used before with a different body");
   return row;
 }
 
@@ -125,7 +125,7 @@ interface Draft {
   lines: Line[];
 }
 
-/** Quotes, inserts and announces. @returns undefined where the key is taken */
+/** Gets quotes, inserts the order and publishes its event. @returns undefined if the key was used before */
 async function place({ userId, key, hash, lines }: Draft): Promise<OrderRow | undefined> {
   const quotes = await quote(lines);
   const placed = lines.flatMap(({ product_id, quantity }) => {
@@ -146,7 +146,7 @@ async function place({ userId, key, hash, lines }: Draft): Promise<OrderRow | un
     `{"lines":${json}}`,
   ]);
   if (row === undefined) return undefined;
-  bus.publish(`{"order_id":"${row.id}","lines":${json}}`).catch(() => undefined); // the sweep tries again
+  bus.publish(`{"order_id":"${row.id}","lines":${json}}`).catch(() => undefined); // the sweep republishes it
   return {
     ...row,
     user_id: userId,
@@ -186,7 +186,7 @@ app.post<{ Body: { items: Line[] } }>("/orders", { schema: { body: NEW_ORDER, re
     }
   }
   const answer = order ?? twin;
-  if (answer === undefined) throw new Error("a key was taken and then was not there");
+  if (answer === undefined) throw new Error("a key was taken, but its order was not found");
   if (twin !== undefined) reply.header("idempotent-replayed", "true");
   reply.code(201).header("etag", '"1"').header("location", `/orders/${answer.id}`);
   return presentAsCreated(answer);

@@ -22,8 +22,8 @@ const QUOTE_ONE = { name: "quote1", text: "select id, name, price_cents, quantit
 const QUOTE = { name: "quote", text: "select id, name, price_cents, quantity from products where id = any($1) and archived_at is null" };
 
 /**
- * Reservation, stock and ledger in one statement, which commits by itself. Products are locked in the order of their
- * ids and judged as they are then; stock is taken only with a new reservation. No row back: it was there before.
+ * Reservation, stock and ledger in one auto-committed statement. It locks the products in id order and checks their stock under the lock; it takes
+ * stock only with a new reservation. It returns no row if the reservation existed before.
  */
 const RESERVE = {
   name: "reserve",
@@ -82,11 +82,11 @@ app.get<{ Querystring: { limit?: string; q?: string; cursor?: string } }>(
     if (cursor !== undefined) {
       const [at, before] = Buffer.from(cursor, "base64url").toString().split(" ");
       if (at === undefined || Number.isNaN(Date.parse(at)) || parseId(before ?? "") === undefined)
-        throw new Refusal(400, "BAD_REQUEST", "the cursor can't be read");
+        throw new Refusal(400, "BAD_REQUEST", "the cursor is invalid");
       where += ` and (created_at, id) < ($${values.push(at)}::timestamptz, $${values.push(before)}::uuid)`;
     }
     const text = `select ${COLUMNS} from products where ${where} order by created_at desc, id desc limit $1`;
-    // A search is planned for its very pattern; all else is prepared.
+    // A search is planned for its own pattern; all other statements are prepared.
     const rows = await reads.query<ProductRow>(q === undefined ? { name: `list${values.length}`, text } : { text }, values);
     const last = rows.length > limit ? rows[limit - 1] : undefined;
     return {
@@ -96,7 +96,7 @@ app.get<{ Querystring: { limit?: string; q?: string; cursor?: string } }>(
   },
 );
 
-/** Name, price and stock of what an order wants: `?ids=…,…`. */
+/** Name, price and stock of the products of an order: `?ids=…,…`. */
 app.get<{ Querystring: { ids: string } }>("/quote", { schema: { response: { 200: QUOTES } } }, (request) => {
   const ids = request.query.ids.split(",");
   return ids.length === 1 ? reads.query<Quote>(QUOTE_ONE, ids) : reads.query<Quote>(QUOTE, [ids]);

@@ -1,6 +1,6 @@
 import { ID_LENGTH } from "../../contracts/contract";
 
-/** JSON schemas: what comes in is validated by them, what goes out is serialized by them. */
+/** JSON schemas that validate requests and serialize responses. */
 const text = { type: "string" };
 const integer = { type: "integer" };
 const nullable = { type: ["string", "null"] };
@@ -34,7 +34,7 @@ export const ORDER = object({
   updated_at: text,
 });
 
-/** As long as this, it is no URN. */
+/** The maximum length excludes URNs, which the format accepts. */
 const id = { type: "string", format: "uuid", maxLength: ID_LENGTH };
 export const NEW_ORDER = {
   ...object({
@@ -72,12 +72,12 @@ export interface Shortage {
   wanted: number;
   available: number;
 }
-/** `order.created`: this order waits for stock. */
+/** `order.created`: this order needs stock. */
 export interface OrderCreated {
   order_id: string;
   lines: Line[];
 }
-/** `stock.settled`: what became of it. */
+/** `stock.settled`: the outcome of its reservation. */
 export interface StockSettled {
   order_id: string;
   outcome: "RESERVED" | "REJECTED";

@@ -11,7 +11,7 @@ export function env(name: string, fallback?: string): string {
   return value;
 }
 
-/** A refusal as clients see it. */
+/** An error response for clients. */
 export class Refusal extends Error {
   constructor(
     readonly statusCode: number,
@@ -43,7 +43,7 @@ export function server(): FastifyInstance {
   return app;
 }
 
-/** Listens, says so, and stops cleanly on SIGTERM: first what comes in, then what it needs. */
+/** Listens, prints `ready`, and on SIGTERM stops the server first and then what it depends on. */
 export async function serve(app: FastifyInstance, stop: () => Promise<unknown>): Promise<void> {
   await app.listen({ port: Number(env("PORT")), host: "127.0.0.1", backlog: 1024 });
   process.once("SIGTERM", () => {
@@ -61,11 +61,11 @@ export interface Answer {
   body: Buffer;
 }
 
-/** A keep-alive pool to another service; its answers come as they are, without a stream or parsing between. */
+/** A keep-alive pool to another service. Responses are returned as bytes, without a stream or parsing. */
 export class Upstream {
   readonly pool: Pool;
 
-  /** @param pipelining requests on their way on one connection; undici pipelines no POST */
+  /** @param pipelining requests in flight per connection; undici does not pipeline POST requests */
   constructor(url: string, connections: number, pipelining = 1) {
     this.pool = new Pool(url, {
       connections,
@@ -81,7 +81,7 @@ export class Upstream {
     return new Promise<Answer>((resolve, reject) => {
       this.pool.dispatch({ method, path, headers: headers ?? null, body: body ?? null, blocking: false }, new Collector(resolve, reject));
     }).catch(() => {
-      throw new Refusal(503, "SERVICE_UNAVAILABLE", "a service can't answer now");
+      throw new Refusal(503, "SERVICE_UNAVAILABLE", "a service is unavailable");
     });
   }
 }
@@ -95,7 +95,7 @@ class Collector implements Dispatcher.DispatchHandler {
   ) {}
 
   onRequestStart(): void {
-    // undici asks for it
+    // required by undici
   }
   onResponseStart(_controller: Dispatcher.DispatchController, status: number, headers: IncomingHttpHeaders): void {
     this.answer.status = status;
@@ -112,7 +112,7 @@ class Collector implements Dispatcher.DispatchHandler {
   }
 }
 
-/** What is written to a stream until the event loop has come round goes out in one system call; twice, as amqplib writes in an immediate. */
+/** Sends all writes of one turn of the event loop in one system call. amqplib writes in a `setImmediate`, which takes two `rounds`. */
 function gather(stream: Duplex, rounds = 1): void {
   if (stream.writableCorked > 0) return;
   stream.cork();
@@ -125,17 +125,17 @@ function release(stream: Duplex, rounds: number): void {
 
 // --- PostgreSQL ---
 
-/** A statement with a name is parsed and planned once a connection; one without, for its very values. */
+/** A named statement is parsed and planned once per connection, an unnamed one for each execution. */
 export interface Statement {
   name?: string;
   text: string;
 }
 
 types.setTypeParser(types.builtins.INT8, Number); // cents stay below 2^53
-/** "2026-11-22 18:19:45.73+00" as RFC 3339 in milliseconds, without a Date between. */
+/** "2026-11-22 18:19:45.73+00" as RFC 3339 in milliseconds, without creating a Date. */
 types.setTypeParser(types.builtins.TIMESTAMPTZ, (t) => `${t.slice(0, 10)}T${t.slice(11, 19)}.${t.slice(20, -3).padEnd(3, "0")}Z`);
 
-/** Connections that take statements in turn, pipelined: every statement commits by itself. A lost connection is made anew. */
+/** Connections that execute statements in rotation, pipelined and each in its own transaction. Lost connections are reopened. */
 export class Database {
   private readonly clients: Client[] = [];
   private next = 0;
@@ -154,7 +154,7 @@ export class Database {
   private async connect(slot: number): Promise<void> {
     const client = new Client({
       connectionString: this.url,
-      options: "-c timezone=UTC -c enable_seqscan=off -c jit=off", // as ours: no plan of an empty table is kept
+      options: "-c timezone=UTC -c enable_seqscan=off -c jit=off", // as the shop does: a plan made for an empty table must not be kept
       pipeline: true,
     });
     client.on("error", () => undefined); // "end" follows
@@ -181,10 +181,10 @@ export class Database {
 
 // --- RabbitMQ ---
 
-/** Gone by themselves some time after the last consumer, should nobody be left to delete them. */
+/** Queues expire ten minutes after their last consumer has gone, in case nothing deletes them. */
 const QUEUE = { durable: true, arguments: { "x-expires": 600_000 } };
 
-/** One confirm channel that publishes persistent messages and consumes one queue; joins again after a loss. */
+/** One confirm channel that publishes persistent messages and consumes one queue; reconnects after a loss. */
 export class Bus {
   private channel: ConfirmChannel | undefined;
   private stream: Duplex | undefined;
@@ -236,7 +236,7 @@ export class Bus {
     setTimeout(() => void this.start().catch(() => this.rejoin()), 250);
   }
 
-  /** Resolves when the broker has confirmed; rejects when it has not, and may never. */
+  /** Resolves when the broker has confirmed the message; rejects if it did not, or there is no connection. */
   publish(message: string): Promise<void> {
     return new Promise((resolve, reject) => {
       if (this.stream !== undefined) gather(this.stream, 2);

@@ -12,7 +12,7 @@ export interface PeerOptions {
   ordersDatabaseUrl: string;
   amqpUrl: string;
   publicKeyPem: string;
-  /** A file for what the services write to stderr; else it is inherited. */
+  /** A file for the services' stderr; by default it is inherited. */
   log?: string;
 }
 
@@ -63,7 +63,7 @@ export async function startPeer(options: PeerOptions): Promise<Peer> {
   }
 }
 
-/** One of the three, as its own process; for a test that kills one and starts it again. */
+/** Starts one of the three services as a process. */
 export function spawnService(name: string, env: Record<string, string>, log?: string): ChildProcess {
   const out = log === undefined ? "inherit" : openSync(log, "a");
   const child = spawn(process.execPath, ["--import", "tsx", path.join(__dirname, `${name}.ts`)], {
@@ -77,7 +77,7 @@ export function spawnService(name: string, env: Record<string, string>, log?: st
 
 async function ready(name: string, child: ChildProcess): Promise<void> {
   for await (const chunk of child.stdout ?? []) if (String(chunk).includes("ready")) return;
-  throw new Error(`${name} ended before it was ready`);
+  throw new Error(`${name} exited before it was ready`);
 }
 
 async function terminate(child: ChildProcess): Promise<void> {
@@ -89,7 +89,7 @@ async function terminate(child: ChildProcess): Promise<void> {
   clearTimeout(timer);
 }
 
-/** What a killed service has left. */
+/** Deletes queues that a killed service has left behind. */
 async function deleteQueues(url: string, queues: string[]): Promise<void> {
   const connection = await connect(url);
   const channel = await connection.createChannel();
@@ -97,7 +97,7 @@ async function deleteQueues(url: string, queues: string[]): Promise<void> {
   await connection.close();
 }
 
-/** With `new_id()`, which makes the ids. */
+/** Applies a schema, and `new_id()`, which generates the ids. */
 async function applySchema(url: string, file: string): Promise<void> {
   const client = new Client({ connectionString: url });
   await client.connect();
@@ -108,7 +108,7 @@ async function applySchema(url: string, file: string): Promise<void> {
   }
 }
 
-/** Three that are free now. */
+/** Three ports that are free now. */
 async function freePorts(): Promise<[number, number, number]> {
   const servers = [createServer(), createServer(), createServer()] as const;
   for (const server of servers) await once(server.listen(0, "127.0.0.1"), "listening");

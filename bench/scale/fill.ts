@@ -2,27 +2,27 @@ import type { Client } from "pg";
 import { testId } from "../../test/support/ids";
 import { idOf } from "../seed";
 
-/** The databases that are filled, on connections of a superuser. */
+/** Superuser connections to the databases to fill. */
 export interface Databases {
   readonly users: Client;
   readonly products: Client;
   readonly orders: Client;
 }
 
-/** Who the measured requests come from: their orders and products are enough for whole pages at every size. */
+/** The users of the measured requests. At every size their orders and products fill whole pages. */
 export interface Actors {
   readonly buyer: string;
   readonly seller: string;
 }
 
-/** What is filled has `testId` of 1, 2, … as its ids, and sorts before all that the shop makes. */
+/** Filled rows have the ids `testId` of 1, 2, …, which sort before all ids that the shop generates. */
 const LAST = testId(999_999_999_999);
-/** The product that a twentieth of all orders has in its first line. */
+/** The product in the first line of every twentieth order. */
 const HOT_NUMBER = 1;
 export const HOT = testId(HOT_NUMBER);
-/** Who has as many orders as the measured buyer. */
+/** A user with as many orders as the measured buyer. */
 export const OTHER_BUYER = testId(1);
-/** Words of which it is known how many products have them: the share of each, or the very products. */
+/** Words in a known share of the products; the last one is in three of them. */
 export const WORDS = {
   half: "everyday",
   tenth: "bestseller",
@@ -30,7 +30,7 @@ export const WORDS = {
   thousandth: "limited",
   three: "zephyrine",
 } as const;
-/** A run of two letters that no syllable makes. */
+/** Two letters that never follow each other in the syllables below. */
 export const RARE_PAIR = "zq";
 export const CATEGORY = "category 3";
 
@@ -42,12 +42,12 @@ const MATERIALS = "Oak Walnut Steel Brass Glass Cotton Linen Wool Leather Paper 
 const NOUNS =
   "Lamp Desk Chair Table Shelf Rug Vase Clock Mirror Basket Bowl Plate Mug Kettle Pan Knife Board Bottle Tray Candle Frame Pillow Blanket Curtain Bench Stool Sofa Bed Chest Hook";
 
-/** `'{a,b}'`: an array of fixed words, for the statements below. */
+/** An SQL array of the words, such as `'{a,b}'::text[]`. */
 const array = (words: string): string => `'{${words.split(" ").join()}}'::text[]`;
-/** Evenly spread over [0, 2^31) and always the same for an id and a salt. */
+/** SQL for a hash of an id and a salt, uniform over [0, 2^31). */
 const hash = (id: string, salt: string | number): string => `(hashint8extended(${id}, ${salt}) & 2147483647)`;
 const pick = (words: string, random: string): string => `(${array(words)})[1 + (${random} % ${words.split(" ").length})::int]`;
-/** Few words are frequent and many are rare, as in a language: 42 × 42 of them. In float8: a power of numerics takes 200 times as long. */
+/** A few of the 42 × 42 words are frequent and many are rare, as in a language. With float8, since a power of numerics takes 200 times as long. */
 const zipf = (random: string): string => `floor(power(${random}::float8 / 2147483648, 2.5) * 1764)::int`;
 const word = (random: string): string => {
   const count = SYLLABLES.split(" ").length;
@@ -55,10 +55,10 @@ const word = (random: string): string => {
 };
 const price = (id: string): string => `(100 + ${hash(id, 2)} % 100000)`;
 const MOMENT = "timestamptz '2020-01-01' + interval '100 seconds' *";
-/** Older settled announcements would be forgotten when the shop starts. */
+/** Recent times: the shop deletes older settled outbox rows when it starts. */
 const SETTLED = "now() - interval '1 second' * (1 + o % 500000)";
 
-/** Each order's lines by numbers, the same in both databases: 1 to 3 of products that are never sold out, $1 and $2 orders, $3 products. */
+/** The lines of orders $1 to $2, the same in both databases: 1 to 3 lines each, of products that are in stock, out of $3 products. */
 const LINES = `
   insert into fill_lines
   select o, case when j = 1 and o % 20 = 0 then ${HOT_NUMBER} when p % 50 = 0 then p - 1 else p end, 1 + (o + j) % 3
@@ -66,12 +66,11 @@ const LINES = `
   cross join lateral generate_series(1, 1 + (o % 3)::int) as j
   cross join lateral (select 2 + (${hash("o", 1)} + j * 331) % ($3::bigint - 1) as p) as x`;
 const LINES_TABLE = "create temp table fill_lines (order_id bigint, product_id bigint, quantity bigint)";
-/** In a hundred orders 5 are cancelled after they were confirmed, 5 rejected, 90 confirmed. */
+/** Of a hundred orders, 5 are cancelled after their confirmation, 5 rejected and 90 confirmed. */
 const STATUS = "case when o % 100 < 5 then 'CANCELLED' when o % 100 < 10 then 'REJECTED' else 'CONFIRMED' end";
 
 /**
- * Brings all tables to `size` products, orders and users, by statements on the server. What is there stays, and all
- * that the audit checks holds.
+ * Brings all tables to `size` products, orders and users, with statements on the server. Existing rows stay, and the data passes the audit.
  */
 export async function fill(databases: Databases, size: number, { buyer, seller }: Actors, say: (line: string) => void): Promise<void> {
   const { users, products, orders } = databases;
@@ -117,7 +116,7 @@ export async function fill(databases: Databases, size: number, { buyer, seller }
   );
 }
 
-/** One in twenty is the measured seller's; one in fifty is sold out, and no order has it; the hot one lasts. */
+/** Every twentieth product is the measured seller's. Every fiftieth is sold out and in no order. The hot product has enough stock for all orders. */
 function newProducts(first: number, last: number, seller: string): [string, unknown[]] {
   const description = `concat_ws(' ',
     (select string_agg(${word(hash("i", "10 + n"))}, ' ') from generate_series(1, 12) as n),
@@ -150,7 +149,7 @@ const RESERVATIONS = `
     from fill_lines group by order_id order by order_id
   ) as x`;
 
-/** Their balance is not the one that was: nothing checks it but that it is none below zero. */
+/** The balances are arbitrary: the only check on them is that none is negative. */
 const MOVEMENTS = `
   insert into stock_movements (product_id, order_id, kind, delta, balance, reason, created_at)
   select id, null, 'INITIAL', quantity, quantity, 'initial stock', created_at from products where id between $1 and $2 and quantity > 0
@@ -164,11 +163,11 @@ const STOCK = `
   update products as p set quantity = p.quantity - l.held, reserved = p.reserved + l.held
   from (select product_id, sum(quantity)::bigint as held from fill_lines where order_id % 100 >= 10 group by product_id) as l where p.id = ${idOf("l.product_id")}`;
 
-/** As `digestOf` of an order's lines: where it is another, no cancel of what was filled is ever settled. */
+/** Equals `digestOf` of an order's lines; otherwise no cancel of a filled order would be settled. */
 const DIGEST = `rtrim(translate(encode(sha256(
   convert_to(string_agg(${idOf("product_id")} || ':' || quantity, ',' order by product_id), 'UTF8')), 'base64'), '+/', '-_'), '=')`;
 
-/** The measured buyer has a tenth of the first orders and a hundredth of the others; another person likewise. */
+/** The measured buyer has a tenth of the first thousand orders and a hundredth of the others; so has OTHER_BUYER. */
 const ORDERS = `
   insert into orders (id, user_id, idempotency_key, request_hash, lines_digest, status, total_cents, reason, version, created_at, updated_at)
   select ${idOf("o")},
@@ -200,7 +199,7 @@ const OUTBOX = `
   join (values ('order.created'), ('order.cancelled')) as e (event) on event = 'order.created' or o % 100 < 5
   order by o, event desc`;
 
-/** Indexes are made anew after the rows, which is quicker; and the triggers of foreign keys sleep meanwhile. */
+/** Creates the indexes after the rows, which is faster, and disables the triggers of foreign keys meanwhile. */
 async function unindexed(client: Client, tables: readonly string[], say: (line: string) => void, work: () => Promise<void>): Promise<void> {
   const { rows } = await client.query<{ name: string; definition: string }>(
     `select i.indexrelid::regclass::text as name, pg_get_indexdef(i.indexrelid) as definition
@@ -226,7 +225,7 @@ async function timed(say: (line: string) => void, what: string, work: () => Prom
   say(`${what}: ${((performance.now() - since) / 1000).toFixed(1)} s`);
 }
 
-/** Without what the shop has made; the highest number, too. */
+/** The number of filled rows, without the shop's own; also the highest number in their ids. */
 export const countFilled = (client: Client, table: "products" | "orders"): Promise<number> =>
   count(client, `${table} where id <= '${LAST}'`);
 

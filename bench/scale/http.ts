@@ -15,7 +15,7 @@ export interface Told {
   readonly took: number;
 }
 
-/** One connection that is kept: the figures are of the shop, not of handshakes. */
+/** Uses one keep-alive connection, so that no handshakes are measured. */
 export class Visitor {
   private readonly agent = new Agent({ keepAlive: true, maxSockets: 1 });
 
@@ -43,7 +43,7 @@ export class Visitor {
     });
   }
 
-  /** @throws what the shop said, where it is no success */
+  /** @throws with the response if its status is 400 or above */
   async expect(ask: Ask): Promise<Told> {
     const told = await this.ask(ask);
     if (told.status >= 400) throw new Error(`${ask.method} ${ask.path}: ${told.status} ${told.text.slice(0, 300)}`);
@@ -51,7 +51,7 @@ export class Visitor {
   }
 
   async json<T>(ask: Ask): Promise<T> {
-    return JSON.parse((await this.expect(ask)).text) as T; // the caller knows the contract of what it asks
+    return JSON.parse((await this.expect(ask)).text) as T; // the caller knows the response's contract
   }
 
   close(): void {

@@ -1,7 +1,7 @@
 import { open, stat } from "node:fs/promises";
 import type { Client } from "pg";
 
-/** What a statement did, as auto_explain tells it. */
+/** The plan of an executed statement, as logged by auto_explain. */
 export interface Plan {
   /** The service whose connection it ran on. */
   readonly service: string;
@@ -9,9 +9,9 @@ export interface Plan {
   readonly ms: number;
   /** How each table was read, e.g. `products_by_price: 21 rows`. */
   readonly reads: readonly string[];
-  /** Rows that were read from tables, those that a filter dropped included. */
+  /** Rows read from tables, including those that a filter removed. */
   readonly rows: number;
-  /** Pages that were touched, cached or not. */
+  /** Pages accessed, cached or not. */
   readonly buffers: number;
 }
 
@@ -28,10 +28,10 @@ interface Node {
   Plans?: Node[];
 }
 
-/** Settings of a server whose plans can be told; they cost nothing until `tellPlans`. */
+/** Server settings that allow logging plans. They cost nothing until `tellPlans` switches it on. */
 export const PLAN_SETTINGS = { session_preload_libraries: "auto_explain", log_line_prefix: "%m [%p] %a " } as const;
 
-/** From now on, or no longer, the server writes every statement's plan to its log. */
+/** Switches the logging of every statement's plan on or off. */
 export async function tellPlans(client: Client, on: boolean): Promise<void> {
   for (const [name, value] of Object.entries({
     "auto_explain.log_min_duration": on ? "0" : "-1",
@@ -42,12 +42,12 @@ export async function tellPlans(client: Client, on: boolean): Promise<void> {
     await client.query(`alter system set ${name} = '${value}'`);
   }
   await client.query("select pg_reload_conf()");
-  await new Promise((resolve) => setTimeout(resolve, 200)); // connections hear of it between two statements
+  await new Promise((resolve) => setTimeout(resolve, 200)); // connections reload settings between two statements
 }
 
 export const sizeOf = async (logFile: string): Promise<number> => (await stat(logFile)).size;
 
-/** The plans that were told after a place in the log. */
+/** The plans logged after a position in the log. */
 export async function plansSince(logFile: string, place: number): Promise<Plan[]> {
   const file = await open(logFile);
   try {
@@ -60,7 +60,7 @@ export async function plansSince(logFile: string, place: number): Promise<Plan[]
   }
 }
 
-/** An entry begins with a time; its other lines with a tab. */
+/** A log entry starts with a time; its continuation lines start with a tab. */
 function parse(log: string): Plan[] {
   return log.split(/^(?=\d{4}-\d\d-\d\d )/m).flatMap((entry) => {
     const found = /^\S+ \S+ \S+ \[\d+\] (\S*) LOG: +duration: ([\d.]+) ms +plan:\n([^]*)$/.exec(entry);
@@ -68,7 +68,7 @@ function parse(log: string): Plan[] {
     const [, service = "", ms = "", json = ""] = found;
     let told: { "Query Text": string; Plan: Node };
     try {
-      told = JSON.parse(json.replace(/^\t/gm, "")) as typeof told; // auto_explain's own form
+      told = JSON.parse(json.replace(/^\t/gm, "")) as typeof told; // the format of auto_explain
     } catch {
       return []; // still being written
     }
@@ -92,7 +92,7 @@ const isScan = (node: Node): boolean =>
   node["Node Type"] !== "ModifyTable";
 
 function rowsOf(node: Node): number {
-  if (node["Node Type"] === "Bitmap Index Scan") return 0; // counted where their rows are fetched
+  if (node["Node Type"] === "Bitmap Index Scan") return 0; // counted at the heap scan that fetches the rows
   const each = (node["Actual Rows"] ?? 0) + (node["Rows Removed by Filter"] ?? 0) + (node["Rows Removed by Index Recheck"] ?? 0);
   return Math.round(each * (node["Actual Loops"] ?? 1));
 }
@@ -104,7 +104,7 @@ function describe(node: Node): string {
   return `${type === "Seq Scan" ? "SEQ " : type === "Bitmap Heap Scan" ? "heap " : ""}${where} ${rowsOf(node)}`;
 }
 
-/** One line for the plans of one request, without what every transaction says. */
+/** One line for the plans of a request, without statements that read no table. */
 export function summary(plans: readonly Plan[]): string {
   return plans
     .filter((plan) => plan.reads.length > 0)

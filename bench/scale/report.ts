@@ -6,7 +6,7 @@ export interface Figure {
   readonly p50: number;
   readonly p99: number;
   readonly requests: number;
-  /** Answered by 503: the database took longer than it may. */
+  /** Requests with a 503, since the statement timed out. */
   readonly failed: number;
 }
 
@@ -15,11 +15,11 @@ export interface Measured {
   /** By route. */
   readonly figures: Readonly<Record<string, Figure>>;
   readonly plans: Readonly<Record<string, readonly Plan[]>>;
-  /** What runs by itself: the relay and retention. */
+  /** Background work: the relay and retention. */
   readonly background: readonly Plan[];
-  /** `memory`: the most that the shop's process had meanwhile, MB. */
+  /** `memory`: the peak memory of the shop's process meanwhile, in MB. */
   readonly audit: { readonly seconds: number; readonly memory: number; readonly ok: boolean; readonly broken: readonly string[] };
-  /** Share of the updates of products that touched no index. */
+  /** Share of the updates of products that changed no index. */
   readonly hot: number;
   readonly bytes: Readonly<Record<string, number>>;
 }
@@ -54,7 +54,7 @@ export function markdown(measured: readonly Measured[], machine: string): string
     `# Growth: ${measured.map(({ size }) => short(size)).join(", ")} products and orders`,
     machine,
     `p50 / p99 in ms over HTTP, one request at a time. The goal is a p50 at ${short(last.size)} of at most ${GOAL} times that at ${short(first.size)}: ${
-      over.length === 0 ? "every route holds it" : `${routes.length - over.length} of ${routes.length} routes hold it`
+      over.length === 0 ? "all routes meet it" : `${routes.length - over.length} of ${routes.length} routes meet it`
     }.`,
     table(
       ["route", ...measured.map(({ size }) => short(size)), "ratio", `plan at ${short(last.size)}: rows by index`],
@@ -65,16 +65,16 @@ export function markdown(measured: readonly Measured[], machine: string): string
         summary(last.plans[route] ?? []),
       ]),
     ),
-    "## What runs by itself",
+    "## Background work",
     table(
       ["statement", "plan"],
       last.background.map((plan) => [`${plan.service}: ${plan.sql.slice(0, 100)}`, summary([plan])]),
     ),
-    "## The whole",
+    "## The whole shop",
     table(
       ["", ...measured.map(({ size }) => short(size))],
       [
-        ["audit, s", ...measured.map(({ audit }) => `${audit.seconds.toFixed(1)}${audit.ok ? "" : ` BROKEN: ${audit.broken.join("; ")}`}`)],
+        ["audit, s", ...measured.map(({ audit }) => `${audit.seconds.toFixed(1)}${audit.ok ? "" : ` VIOLATIONS: ${audit.broken.join("; ")}`}`)],
         ["the shop's memory meanwhile, MB", ...measured.map(({ audit }) => audit.memory.toFixed(0))],
         ["HOT updates of products", ...measured.map(({ hot }) => `${Math.round(hot * 100)} %`)],
         ...Object.keys(last.bytes).map((name) => [

@@ -3,10 +3,10 @@ import { testId } from "../../test/support/ids";
 import { CATEGORY, countFilled, HOT, OTHER_BUYER, RARE_PAIR, WORDS, type Actors, type Databases } from "./fill";
 import type { Ask } from "./http";
 
-/** One measured way into the shop. */
+/** A route, or a variant of one, that is measured. */
 export interface Probe {
   readonly name: string;
-  /** Changes something: asked less often, since it uses up what was filled. */
+  /** Set if it changes data: it gets fewer requests, since it uses up the filled data. */
   readonly writes?: boolean;
   ask(i: number): Ask;
 }
@@ -17,9 +17,9 @@ export interface Tokens {
   readonly admin: string;
 }
 
-/** The mid of each list, as cursors; and what the requests name. */
+/** The middle of each list, as a cursor, and the ids that the requests use. */
 interface Places {
-  /** How many were filled. */
+  /** The number of filled products. */
   readonly products: number;
   readonly cancellable: readonly string[];
   readonly sellers: readonly string[];
@@ -29,11 +29,11 @@ interface Places {
   >;
 }
 
-/** Looks up what exists at this size. The n-th hundred of cancellable orders is for the n-th caller. */
+/** Looks up ids and cursors at this size. */
 export async function findPlaces({ products, orders }: Databases, { buyer, seller }: Actors): Promise<Places> {
   const one = async <T>(client: Databases["products"], sql: string, values: unknown[] = []): Promise<T> => {
     const { rows } = await client.query<{ it: T }>(`select (${sql}) as it`, values);
-    if (rows[0] === undefined) throw new Error("a select without a table gave no row");
+    if (rows[0] === undefined) throw new Error("a select without a table returned no row");
     return rows[0].it;
   };
   const mid = `select id from products order by id offset (select count(*) / 2 from products) limit 1`;
@@ -77,7 +77,7 @@ export async function findPlaces({ products, orders }: Databases, { buyer, selle
 
 const SORTS = ["created_at", "-created_at", "price", "-price", "name", "-name"] as const;
 
-/** Every route whose work could grow with the shop, and one that asks no database: the noise of the machine. */
+/** Every route whose work could grow with the data, and one without database access, which shows the machine's noise. */
 export function probes(places: Places, tokens: Tokens, seller: string): Probe[] {
   const spread = (i: number, n: number): number => 1 + ((i * 7_919 + 13) % n);
   const at = (of: readonly string[], i: number): string => of[i % of.length] ?? "";
@@ -183,7 +183,7 @@ export function probes(places: Places, tokens: Tokens, seller: string): Probe[] 
 const entries = (query: Record<string, string | number | boolean>): [string, string][] =>
   Object.entries(query).map(([name, value]) => [name, String(value)]);
 
-/** A path as the table has it: without what differs from size to size. */
+/** A path as shown in the report, without the values that differ between sizes. */
 const shown = (path: string): string =>
   decodeURIComponent(path)
     .replace(/cursor=[^&]+/, "cursor=…")
