@@ -34,7 +34,9 @@ const pure = ["order.ts", "stock.ts", "accounts.ts", "key-times.ts"];
 
 /** The entries for one service: its stores, its pure files, and all others. */
 function service(name) {
-  const others = SERVICES.filter((other) => other !== name).map((other) => [`../${other}/**`, `../../${other}/**`]).flat();
+  const others = SERVICES.filter((other) => other !== name)
+    .map((other) => [`../${other}/**`, `../../${other}/**`])
+    .flat();
   const own = [[[...others, "**/services/**"], services[1]], tests, outside];
   const folder = `services/${name}`;
   const [stores, decisions] = [`${folder}/**/*.store.ts`, pure.map((file) => `${folder}/${file}`)];

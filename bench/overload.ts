@@ -112,7 +112,17 @@ function report(all: readonly Overload[], wrong: readonly string[], connections:
     `${one.other} / ${one.broken}`,
     failings(one).join(", ") || "reached",
   ]);
-  const head = ["", "peak/s", "offered/s", "sent", "goodput of peak", "503 or 429 after, p99 ms", "recovery", "other / no response", "goals"];
+  const head = [
+    "",
+    "peak/s",
+    "offered/s",
+    "sent",
+    "goodput of peak",
+    "503 or 429 after, p99 ms",
+    "recovery",
+    "other / no response",
+    "goals",
+  ];
   return `# Overload
 
 Shop 1+1+1+1; an open loop of ${TIMES} times the measured peak for ${DURING} s over ${connections} connections from eight addresses, half

@@ -80,9 +80,12 @@ export const Versions = Type.Optional(Type.Array(Type.Integer(), { maxItems: 100
 /** An id of a row of the outbox, the ledger or the audit log: an identity column; below 2^53 it is exact in JavaScript and JSON. */
 export const RowId = Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER });
 
-/** Text without control characters other than tab and line feed. Routes convert CRLF to a line feed. */
+/**
+ * Text without control characters other than tab and line feed. Routes normalize it (routing/text.ts), so that one with a minimum length can't
+ * be blank.
+ */
 export const Text = (options: { minLength?: number; maxLength: number; pattern?: string; description?: string }) =>
-  Type.String({ format: "text", ...options });
+  Type.String({ format: "text", ...(options.minLength !== undefined && { pattern: "\\S" }), ...options });
 
 /** RFC 3339, UTC, milliseconds. */
 export const Timestamp = Type.String({ format: "date-time" });

@@ -74,7 +74,10 @@ export function markdown(measured: readonly Measured[], machine: string): string
     table(
       ["", ...measured.map(({ size }) => short(size))],
       [
-        ["audit, s", ...measured.map(({ audit }) => `${audit.seconds.toFixed(1)}${audit.ok ? "" : ` VIOLATIONS: ${audit.broken.join("; ")}`}`)],
+        [
+          "audit, s",
+          ...measured.map(({ audit }) => `${audit.seconds.toFixed(1)}${audit.ok ? "" : ` VIOLATIONS: ${audit.broken.join("; ")}`}`),
+        ],
         ["the shop's memory meanwhile, MB", ...measured.map(({ audit }) => audit.memory.toFixed(0))],
         ["HOT updates of products", ...measured.map(({ hot }) => `${Math.round(hot * 100)} %`)],
         ...Object.keys(last.bytes).map((name) => [

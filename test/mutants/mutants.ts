@@ -54,7 +54,10 @@ export const MUTANTS: readonly Mutant[] = [
     why: "more is sold than there is",
     scenario: "orders for more than there is",
     foundBy: "products",
-    replacements: [{ file: STOCK, find: "return available < line.quantity ?", replace: "return available < 0 ?" }, ...NO_CHECKS],
+    replacements: [
+      { file: STOCK, find: "return available === null || available < line.quantity ?", replace: "return available < 0 ?" },
+      ...NO_CHECKS,
+    ],
   },
   {
     name: "an idempotency key is not unique",
@@ -83,7 +86,7 @@ export const MUTANTS: readonly Mutant[] = [
         file: RESERVATIONS,
         find: `    await insertReservations(
       query,
-      asked.map((order_id) => ({ order_id, lines: [] })),
+      requested.map((order_id) => ({ order_id, lines: [] })),
       "RELEASED",
     );`,
         replace: "",
@@ -92,7 +95,7 @@ export const MUTANTS: readonly Mutant[] = [
         file: RESERVATIONS,
         find: "if (holding.length === 0) return found.map(storedOutcome);",
         replace: `if (holding.length === 0)
-      return asked.map((id) => storedOutcome(found.find((r) => r.order_id === id) ?? { order_id: id, state: "RELEASED", lines: [], shortages: [] }));`,
+      return requested.map((id) => storedOutcome(found.find((r) => r.order_id === id) ?? { order_id: id, state: "RELEASED", lines: [], shortages: [] }));`,
       },
     ],
   },
@@ -146,7 +149,11 @@ export const MUTANTS: readonly Mutant[] = [
     scenario: "two changes of one version, one after the other",
     foundBy: "conditional updates",
     replacements: [
-      { file: PRODUCTS, find: "if (versions !== undefined && !versions.includes(product.version)) throw stale();", replace: "" },
+      {
+        file: PRODUCTS,
+        find: '"product.updated");\n        if (versions !== undefined && !versions.includes(product.version)) throw stale();',
+        replace: '"product.updated");',
+      },
     ],
   },
   {
@@ -154,7 +161,7 @@ export const MUTANTS: readonly Mutant[] = [
     why: "of two concurrent changes, both succeed and one is lost",
     scenario: "two changes of one version, at one time",
     foundBy: "conditional updates",
-    replacements: [{ file: PRODUCTS, find: "...(versions && { version: product.version })", replace: "" }],
+    replacements: [{ file: PRODUCTS, find: "...(versions && { version: product.version }) }, returning", replace: "}, returning" }],
   },
   {
     name: "a movement of stock leaves the version as it is",
