@@ -38,7 +38,7 @@ const INSERT = {
     select created.id, l.* from created cross join unnest($5::uuid[], $6::text[], $7::bigint[], $8::bigint[]) as l
   ), history as (
     insert into order_history (order_id, status, at) select id, 'PENDING', created_at from created
-  ), announcement as (
+  ), message as (
     insert into outbox (order_id, event, payload, attempts, next_attempt_at)
     select id, 'order.created', $9, 1, now() + interval '5 s' from created
   )

@@ -258,7 +258,7 @@ describe("a body", () => {
     }
   });
 
-  it("announced with Expect: 100-continue is accepted if the token is valid", async () => {
+  it("sent with Expect: 100-continue is accepted if the token is valid", async () => {
     await open();
     const { socket, received, read } = await dial();
     read();

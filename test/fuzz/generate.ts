@@ -311,7 +311,7 @@ const FAULTS: readonly Fault[] = [
     return "a bad id";
   },
   (request, { random }) => {
-    if (!request.line.includes("{file}")) return undefined;
+    if (!/\{(file|code)\}/.test(request.line)) return undefined;
     request.path = request.path.replace(/[^/]+$/, pick(random, ["x", "%zz", "..%2fpackage.json", "constructor", "start.js%00"]));
     request.refusals = [400, 404];
     return "a bad file";

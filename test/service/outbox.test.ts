@@ -431,7 +431,7 @@ describe("an order and the replies to its events", () => {
   it.each([
     ["RESERVED", "CONFIRMED", null],
     ["REJECTED", "REJECTED", `not enough stock: product ${PRODUCT}: 1 wanted, 0 left`],
-  ] as const)("%s makes a pending order %s; whatever is told or refused after that changes nothing", async (what, status, reason) => {
+  ] as const)("%s makes a pending order %s; whatever replies or refusals come after that changes nothing", async (what, status, reason) => {
     const id = await place();
     const told = outcome(id, what);
     await Promise.all(Array.from({ length: 10 }, () => settled(told, told)));

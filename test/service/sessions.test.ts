@@ -306,7 +306,7 @@ describe("signing keys", () => {
     const before = await logIn(person);
     const old = kidOf(before);
     const next = await rotate();
-    await eventually("both are told", async () => (await told()).length === 2);
+    await eventually("both are listed", async () => (await told()).length === 2);
     expect(kidOf(await logIn(person))).toBe(old);
 
     await age(next, 700);
@@ -316,7 +316,7 @@ describe("signing keys", () => {
 
     await age(next, 700 + 900);
     await age(old, 5_000);
-    await eventually("the old one is told no more", async () => (await told()).length === 1);
+    await eventually("the old one is no longer listed", async () => (await told()).length === 1);
     expect(await inUsers("select from signing_keys")).toHaveLength(1);
     await eventually("its tokens are refused", async () => (await anywhere().get("/me", { token: before.access_token })).status === 401);
     expect((await refresh(before)).status).toBe(200);

@@ -142,7 +142,7 @@ describe("the state machine", () => {
     ["PENDING", "REJECTED", "REJECTED"],
     ["PENDING", "RELEASED", "PENDING"],
     ...STATUSES.slice(1).flatMap((status) => OUTCOMES.map((outcome) => [status, outcome, status] as const)),
-  ] as const)("%s that is told %s is %s, told once or twice", (before, outcome, after) => {
+  ] as const)("%s that gets the outcome %s is %s, whether it gets it once or twice", (before, outcome, after) => {
     expect(settle(before, outcome)).toBe(after);
     expect(settle(after, outcome)).toBe(after);
   });
