@@ -73,6 +73,9 @@ function valid(n: number, line: string, operation: Operation, scene: Scene): Fuz
   }
   if (line === "GET /admin/users" && chance(random, 0.5))
     request.query = [["email", encodeURIComponent(pick(random, world.strangers).email)]];
+  // which contradict each other
+  if (request.query.some(([name, value]) => name === "all" && value === "true"))
+    request.query = request.query.filter(([name]) => name !== "user_id");
   const { content } = operation.requestBody ?? {};
   if (content !== undefined) setBody(request, content, scene);
   followPage(request, scene);

@@ -94,7 +94,7 @@ describe("a search for text without three letters in a row", () => {
   it("finds the same as a search through every text", async () => {
     const character = fc.constantFrom(...Array.from("abAB0 .?\\%_\n\téÉ台灯😀"));
     const text = fc.string({ unit: character, minLength: 1, maxLength: 12 }).map((rest) => `x${rest}`);
-    const query = fc.string({ unit: character, minLength: 1, maxLength: 3 });
+    const query = fc.string({ unit: character, minLength: 1, maxLength: 3 }).filter((q) => q.trim() !== "");
     const small = (s: string): string => s.replace(/[A-Z]/g, (c) => c.toLowerCase());
     await fc.assert(
       fc.asyncProperty(fc.array(text, { minLength: 1, maxLength: 15 }), query, async (names, q) => {
