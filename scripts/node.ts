@@ -1,5 +1,6 @@
 import path from "node:path";
 import { ServiceBroker, type BrokerOptions } from "moleculer";
+import { logger } from "../broker/logger";
 import { serveOps } from "../broker/ops";
 import { DATABASES, databaseNames, type Config, type DatabaseName, type ServiceName } from "../config";
 import { brokerOptions } from "../moleculer.config";
@@ -48,6 +49,32 @@ export async function startNode({ config, services, onStop, ops = false, broker:
     throw error;
   }
   return { broker, stop };
+}
+
+/** Milliseconds that a script waits for the services whose actions it calls. */
+const WAIT_MS = 15_000;
+
+/** Starts a node for a script that calls these services: it joins the running nodes, or hosts the services itself without a transporter. */
+export async function startBeside({
+  config,
+  services,
+  onStop,
+  level,
+}: Pick<NodeOptions, "config" | "services" | "onStop"> & { level: "warn" | "error" }): Promise<RunningNode> {
+  const hosted = config.transporter === undefined ? services : [];
+  const node = await startNode({
+    config,
+    services: hosted,
+    ...(onStop && { onStop }),
+    broker: { logger: logger(level, config.log.format) },
+  });
+  try {
+    await node.broker.waitForServices([...services], WAIT_MS);
+    return node;
+  } catch (error) {
+    await node.stop();
+    throw error;
+  }
 }
 
 /** The path of a service's file, as source or built, like this file. */

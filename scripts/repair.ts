@@ -1,17 +1,11 @@
 import { parseArgs } from "node:util";
 import { asSystem, call } from "../broker/contract";
-import { logger } from "../broker/logger";
 import { audit, repair } from "../contracts/orders";
-import type { ServiceName } from "../config";
-import { startNode } from "./node";
+import { startBeside } from "./node";
 import { run } from "./run";
 
 /** Maximum wait until republished events are settled, in ms. */
 const SETTLING_MS = 60_000;
-
-/** The services whose actions it calls. */
-const NEEDED = ["users", "products", "orders"] as const satisfies readonly ServiceName[];
-const WAIT_MS = 15_000;
 
 /**
  * `npm run repair`: shows how orders and reservations differ after a backup was restored, and the repairs; `-- --apply` makes them. Joins
@@ -19,10 +13,8 @@ const WAIT_MS = 15_000;
  */
 run(async (config, onStop) => {
   const { apply } = parseArgs({ options: { apply: { type: "boolean", default: false } } }).values;
-  const services = config.transporter === undefined ? NEEDED : [];
-  const node = await startNode({ config, services, onStop, broker: { logger: logger("error", config.log.format) } });
+  const node = await startBeside({ config, services: ["users", "products", "orders"], onStop, level: "error" });
   try {
-    await node.broker.waitForServices([...NEEDED], WAIT_MS);
     let repairs = 0;
     for (;;) {
       const report = await call(node.broker, repair, { apply }, asSystem());

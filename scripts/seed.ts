@@ -1,17 +1,12 @@
 import { parseArgs } from "node:util";
-import { logger } from "../broker/logger";
 import { check } from "../broker/validator";
-import { ConfigError, type ServiceName } from "../config";
+import { ConfigError } from "../config";
 import { register } from "../contracts/users";
 import { fillCatalogue } from "./fill";
-import { startNode } from "./node";
+import { startBeside } from "./node";
 import { run } from "./run";
 
 const MOST = 1_000_000;
-
-/** The services whose actions it calls. */
-const NEEDED = ["users", "products"] as const satisfies readonly ServiceName[];
-const WAIT_MS = 15_000;
 
 /**
  * `npm run seed`, or `npm run seed -- --products 5000 --password …`: adds a demo seller's products to the catalogue. Joins the running nodes
@@ -19,10 +14,8 @@ const WAIT_MS = 15_000;
  */
 run(async (config, onStop) => {
   const options = readArguments();
-  const services = config.transporter === undefined ? NEEDED : [];
-  const node = await startNode({ config, services, onStop, broker: { logger: logger("warn", config.log.format) } });
+  const node = await startBeside({ config, services: ["users", "products"], onStop, level: "warn" });
   try {
-    await node.broker.waitForServices([...NEEDED], WAIT_MS);
     await fillCatalogue(node.broker, { ...options, log: console.log });
     return 0;
   } finally {
