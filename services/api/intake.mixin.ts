@@ -15,6 +15,7 @@ import {
   hotProduct,
   ignoreBody,
   isProbe,
+  METHODS,
   parseJson,
   pathOf,
   requestId,
@@ -29,7 +30,6 @@ import { refuseAtOnce } from "./connections/early-rejection";
 
 /** Maximum characters of a path in the log: a client may send 16 KiB. */
 const MAX_LOGGED = 200;
-const METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
 
 /**
  * Admits requests, cheapest checks first: the address's share, the token, the user's share, the body, and then the request's turn.

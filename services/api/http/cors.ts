@@ -1,5 +1,6 @@
 import type { IncomingMessage } from "node:http";
 import type { Config } from "../../../config";
+import { METHODS } from "./request";
 
 /*
  * What pages of other origins may send and read, by the CORS protocol of WHATWG Fetch. Origins are matched exactly; outside production,
@@ -10,7 +11,7 @@ const EXPOSED = "ETag, Link, Location, Retry-After, X-Request-Id, Idempotent-Rep
 
 /** The same for every path: a path responds with 405 to a method that it does not support. */
 const PERMISSIONS = {
-  "Access-Control-Allow-Methods": "GET, HEAD, POST, PUT, PATCH, DELETE",
+  "Access-Control-Allow-Methods": METHODS.join(", "),
   "Access-Control-Allow-Headers": "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID, X-Request-Id",
   "Access-Control-Max-Age": "600",
 };

@@ -13,6 +13,9 @@ export function requestId(req: IncomingMessage): string {
   return typeof given === "string" && REQUEST_ID.test(given) ? given : randomUUID();
 }
 
+/** The methods of the API. */
+export const METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
+
 /** The target of a server-wide request (RFC 9110, 7.1). */
 export const WHOLE_SERVER = "*";
 
