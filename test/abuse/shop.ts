@@ -5,6 +5,7 @@ import { isOk, startProcess, type Started } from "../../bench/processes";
 import { DATABASES, databaseNames, SERVICES, type DatabaseName, type ServiceName } from "../../config";
 import { isAlive, sql } from "../chaos/system";
 import { freePorts, until } from "../chaos/wait";
+import { doubleCpuWeight } from "./cpu-weight";
 import type { Ground } from "./ground";
 
 /** `one`: everything in one process, on the local bus. `nodes`: one process per service, connected by RabbitMQ. */
@@ -97,6 +98,7 @@ export class Shop {
       },
       ready: () => isOk(`http://127.0.0.1:${opsPort}/ready`),
     });
+    if (service === "users") doubleCpuWeight(place.process.pid);
   }
 
   /** Replaces all processes, on the same ports and databases. */

@@ -62,6 +62,11 @@ describe("docker-compose.yml", () => {
       expect([name, mem_limit, pids_limit]).toEqual([name, expect.stringMatching(/^\d+[mg]$/), expect.any(Number)]);
   });
 
+  test("users gets more CPU time than the others on busy cores, so that other load doesn't delay logins", () => {
+    const shares = Object.entries(compose()).flatMap(([name, { cpu_shares }]) => (cpu_shares === undefined ? [] : [[name, cpu_shares]]));
+    expect(shares).toEqual([["users", 2_048]]); // the default is 1,024
+  });
+
   test("each external image has an exact version", () => {
     const images = Object.values(compose()).flatMap(({ image }) => (image === "moleculer-shop" ? [] : image));
     const bases = [...textOf("Dockerfile").matchAll(/^FROM (\S+)/gm)].map(([, image]) => image!);

@@ -18,6 +18,7 @@ export interface Service {
   networks?: string[];
   mem_limit?: string;
   pids_limit?: number;
+  cpu_shares?: number;
   depends_on?: Record<string, { condition: string }>;
   healthcheck?: { test: string[] };
   restart?: string;
