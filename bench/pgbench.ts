@@ -5,7 +5,7 @@ import { promisify } from "node:util";
 import { NIL_ID } from "../contracts/contract";
 import type { Database, Query } from "../mixins/database";
 import { migrate } from "../mixins/migrations";
-import { insertOrders } from "../services/orders/orders.store";
+import { insertOrders } from "../services/orders/insert.store";
 import { ROOT } from "./build";
 import { difference, treeSeconds, type Cpu } from "./cost";
 import type { Ground } from "./ground";

@@ -14,10 +14,12 @@ export function isBlocked({ transit }: ServiceBroker): boolean {
 /** Whether this node can reach the other nodes now; always true without a transporter. */
 export const canReachOthers = (broker: ServiceBroker): boolean => isConnected(broker) && !isBlocked(broker);
 
-/** Whether an event has a listener that can be reached now. */
-export function canDeliver(broker: ServiceBroker, event: string): boolean {
+/** Whether an event has a listener that can be reached now. @param service the only one whose listeners count */
+export function canDeliver(broker: ServiceBroker, event: string, service?: string): boolean {
   const listeners = broker.registry.events.getAllEndpoints(event);
-  return listeners.some((listener) => listener.local || canReachOthers(broker));
+  return listeners.some(
+    (listener) => (service === undefined || listener.service.name === service) && (listener.local || canReachOthers(broker)),
+  );
 }
 
 /** Whether any available node hosts an action. Calling an action that none hosts makes Moleculer log a warning. */

@@ -48,6 +48,30 @@ export function event<Name extends string, P extends TSchema>(name: Name, params
   return { name, params };
 }
 
+/**
+ * An event that its sender's outbox publishes until the replier has replied (mixins/outbox.mixin.ts, mixins/replier.mixin.ts). Its payload is
+ * a list of items.
+ */
+export interface OutboxedEvent<Name extends string = string, I extends TSchema = TSchema> extends EventContract {
+  readonly name: Name;
+  /** The service whose replies settle it. Other listeners make no difference. */
+  readonly repliedBy: string;
+  /** The field of the payload that holds the items. */
+  readonly list: string;
+  /** The field of an item that identifies what it is about, such as an order. */
+  readonly subject: string;
+  /** One item. The replier validates each individually, so that an invalid one can't hold up the others. */
+  readonly item: I;
+}
+
+export function outboxedEvent<Name extends string, I extends TSchema>(
+  name: Name,
+  contract: Pick<OutboxedEvent<Name, I>, "repliedBy" | "list" | "subject" | "item">,
+): OutboxedEvent<Name, I> {
+  const item = Type.Object({ [contract.subject]: Id });
+  return { ...contract, name, params: closed({ [contract.list]: Type.Array(item, { minItems: 1, maxItems: MAX_BATCH }) }) };
+}
+
 /** An object schema that refuses unknown fields, so that a misspelt field name never goes unnoticed. */
 export const closed = <T extends TProperties>(properties: T) => Type.Object(properties, { additionalProperties: false });
 

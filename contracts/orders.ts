@@ -12,6 +12,7 @@ import {
   MAX_LINES,
   Money,
   nullable,
+  outboxedEvent,
   Page,
   RowId,
   Timestamp,
@@ -134,15 +135,12 @@ export const list = action("orders.list", {
 /** Cancels an order that is PENDING or CONFIRMED; its stock is released asynchronously. Cancelling again returns the same order. */
 export const cancel = action("orders.cancel", { params: closed({ id: Id, versions: Versions }), result: Order, repeatable: true });
 
-/** Orders that need stock. Each is validated individually, so that an invalid one can't hold up the others. */
-export const orderCreated = event(
-  "order.created",
-  closed({ orders: Type.Array(Type.Object({ order_id: Id }), { minItems: 1, maxItems: MAX_BATCH }) }),
-);
 /** The user who placed the order, so that users take turns; the nil UUID or absent if unknown. */
 const Buyer = Type.Optional(Id);
+/** Both are about orders, and products replies to both. */
+const TO_PRODUCTS = { repliedBy: "products", list: "orders", subject: "order_id" };
 
-/** One order of `order.created`. */
+/** An order that needs stock. */
 export const CreatedOrder = closed({
   order_id: Id,
   user_id: Buyer,
@@ -150,14 +148,15 @@ export const CreatedOrder = closed({
 });
 export type CreatedOrder = Static<typeof CreatedOrder>;
 
-/** Orders whose stock is to be released. */
-export const orderCancelled = event(
-  "order.cancelled",
-  closed({ orders: Type.Array(Type.Object({ order_id: Id }), { minItems: 1, maxItems: MAX_BATCH }) }),
-);
-/** One order of `order.cancelled`. */
+/** Orders that need stock: products reserves it, and replies with `stock.settled` or `stock.refused`. */
+export const orderCreated = outboxedEvent("order.created", { ...TO_PRODUCTS, item: CreatedOrder });
+
+/** An order whose stock is to be released. */
 export const CancelledOrder = closed({ order_id: Id, user_id: Buyer });
 export type CancelledOrder = Static<typeof CancelledOrder>;
+
+/** Orders whose stock is to be released: products replies as to `order.created`. */
+export const orderCancelled = outboxedEvent("order.cancelled", { ...TO_PRODUCTS, item: CancelledOrder });
 
 /** Orders whose status has changed, for gateways with clients that follow them. The event may get lost, and nothing relies on it. */
 export const orderChanged = event(

@@ -29,7 +29,7 @@ export type InFlightCap = Pick<Pace, "maxInFlight" | "retryMs" | "windowMs">;
 /** Rows that share an in-flight cap and take turns with each other, independently of other queues. */
 export interface Queue {
   event: string;
-  /** Whether these are the rows of large orders. */
+  /** Whether these are rows marked as large. */
   large: boolean;
 }
 
@@ -52,7 +52,7 @@ export const probing = (limits: OutboxLimits, intervalMs: number): Pace => ({
 /**
  * Claims rows of one queue (event $7, large $8) for this node and schedules their next attempt, in one statement: no transaction is held
  * while publishing, and no two nodes claim the same row. Rows in flight are counted in the database, since a reply may reach another node.
- * The cap $3 may be exceeded by one order, and by one batch for each node that claims at the same moment.
+ * The cap $3 may be exceeded by one row, and by one batch for each node that claims at the same moment.
  *
  * In flight: published within the last $9 ms. Rows published earlier are in back-off and don't count towards the cap.
  *
@@ -143,9 +143,9 @@ const CLAIM = `
     set attempts = attempts + 1, emitted_at = now(),
         next_attempt_at = now() + make_interval(secs => least($2, $1 * power(2, least(attempts, 20))) / 1000.0)
     where o.id in (select id from again union all select id from fresh)
-    returning o.id, o.order_id, o.user_id, o.event, o.payload
+    returning o.id, o.subject, o.user_id, o.event, o.payload
   )
-  select claimed.id, claimed.order_id, claimed.user_id, claimed.event, claimed.payload,
+  select claimed.id, claimed.subject, claimed.user_id, claimed.event, claimed.payload,
     (select turns.user_id from fresh join turns on turns.nth = fresh.nth order by fresh.nth desc limit 1) as turn,
     in_flight.n + t.n + taken.n < $3 and (
       taken.n >= cap.n or exists (select from fresh where most < free group by nth, most having sum(weight) >= most)
@@ -182,8 +182,8 @@ export async function claim(db: Database, pace: Pace, { event, large }: Queue, t
     windowMs,
     isProbing,
   ]);
-  const rows = found.flatMap(({ id, order_id, user_id, event, payload }) =>
-    id === null || order_id === null || user_id === null || event === null ? [] : { id, order_id, user_id, event, payload: payload ?? {} },
+  const rows = found.flatMap(({ id, subject, user_id, event, payload }) =>
+    id === null || subject === null || user_id === null || event === null ? [] : { id, subject, user_id, event, payload: payload ?? {} },
   );
   const [first] = found; // the same in every row
   return {

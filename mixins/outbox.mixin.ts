@@ -3,7 +3,7 @@ import type { SchemaFor } from "../broker/contract";
 import { canDeliver, isConnected } from "../broker/listeners";
 import { metricsOf, type Reading } from "../broker/metrics";
 import { withRequest } from "../broker/request";
-import { NIL_ID } from "../contracts/contract";
+import { NIL_ID, type OutboxedEvent } from "../contracts/contract";
 import type { WithDatabase } from "./database.mixin";
 import { backlog, deleteSettled, type OutboxMessage, type Backlog } from "./outbox";
 import { claim, probing, steady, type OutboxLimits, type Pace, type Queue, type InFlightCap } from "./outbox.claim";
@@ -13,8 +13,8 @@ import { makeDue, watchReplies } from "./outbox.replies";
 export interface WithOutbox {
   /** Publishes pending rows soon. To be called after every commit that wrote some. Never throws and never blocks. */
   relay(): void;
-  /** For an insert that claims the rows of an event which it writes. It may claim none while some event has no reachable listener. */
-  inFlightCap(event: string): InFlightCap;
+  /** For an insert that claims the rows of an event which it writes. It may claim none while the event's replier is unreachable. */
+  inFlightCap(event: OutboxedEvent): InFlightCap;
   /** Publishes rows that an insert has claimed, soon. Never throws and never blocks. */
   publish(claimed: readonly OutboxMessage[]): void;
   /** To be called when replies have arrived: publishes the rows that the cap held back, and ends probing. */
@@ -39,7 +39,8 @@ interface RelayState {
   isWatchDue: boolean;
   /** The events that had no replies when this node last looked. */
   silent: ReadonlySet<string>;
-  reachable: boolean;
+  /** The events whose replier was reachable when this node last looked. */
+  reachable: ReadonlySet<string>;
 }
 
 type Relay = Service &
@@ -48,6 +49,7 @@ type Relay = Service &
     relayState: RelayState;
     wake(next: "all" | "held back"): void;
     paceOf(event: string): Pace;
+    isReachable(event: OutboxedEvent): boolean;
     watch(): Promise<boolean>;
     emitDue(): Promise<void>;
     forgetSettled(): Promise<void>;
@@ -62,15 +64,18 @@ const RETENTION_MS = 3_600_000;
 /**
  * The relay of a transactional outbox: publishes committed rows, and republishes each until a reply settles it. A successful `emit` proves
  * nothing, since events are lost with the node or the connection that carries them. Safe on any number of nodes in parallel.
- * @param events the events to relay; while one of them has no listener, nothing is claimed
+ * @param events the events to relay; rows of an event are claimed while its replier is reachable
  */
-export function outboxMixin(events: readonly string[], limits: OutboxLimits): Partial<ServiceSchema> {
+export function outboxMixin(events: readonly OutboxedEvent[], limits: OutboxLimits): Partial<ServiceSchema> {
+  const names = events.map(({ name }) => name);
   const sweepMs = Math.min(SWEEP_MS, limits.retryMs);
   const [usual, slow] = [steady(limits), probing(limits, sweepMs)];
   const schema: Omit<SchemaFor<Relay>, "name"> = {
     created(this: Relay) {
-      const lines = events.flatMap((event) => [false, true].map((large) => ({ event, large, turn: NIL_ID, isHeldBack: false })));
-      this.relayState = { next: undefined, lines, isWatchDue: true, silent: new Set(), reachable: false };
+      const lines = events.flatMap((event) =>
+        [false, true].map((large) => ({ event: event.name, large, turn: NIL_ID, isHeldBack: false })),
+      );
+      this.relayState = { next: undefined, lines, isWatchDue: true, silent: new Set(), reachable: new Set() };
     },
 
     started(this: Relay) {
@@ -92,17 +97,17 @@ export function outboxMixin(events: readonly string[], limits: OutboxLimits): Pa
     },
 
     events: {
-      // Listeners may be back. What was published before may be lost, so it is republished at once.
+      // Repliers may be back. What was published before may be lost, so it is republished at once.
       async "$services.changed"(this: Relay) {
         await this.reconsider();
       },
-      // Messages in flight to or from that node are lost. Other nodes may still be listening.
+      // Messages in flight to or from that node are lost. Other nodes may still be replying.
       async "$node.disconnected"(this: Relay) {
-        this.relayState.reachable = false;
+        this.relayState.reachable = new Set();
         await this.reconsider();
       },
       async "$transporter.connected"(this: Relay) {
-        this.relayState.reachable = false;
+        this.relayState.reachable = new Set();
         await this.reconsider();
       },
     },
@@ -136,9 +141,12 @@ export function outboxMixin(events: readonly string[], limits: OutboxLimits): Pa
         return this.relayState.silent.has(event) ? slow : usual;
       },
 
-      inFlightCap(this: Relay, event: string): InFlightCap {
-        const reachable = events.every((one) => canDeliver(this.broker, one));
-        return reachable ? this.paceOf(event) : { ...usual, maxInFlight: 0 };
+      isReachable(this: Relay, { name, repliedBy }: OutboxedEvent): boolean {
+        return canDeliver(this.broker, name, repliedBy);
+      },
+
+      inFlightCap(this: Relay, event: OutboxedEvent): InFlightCap {
+        return this.isReachable(event) ? this.paceOf(event.name) : { ...usual, maxInFlight: 0 };
       },
 
       publish(this: Relay, claimed: readonly OutboxMessage[]) {
@@ -151,7 +159,7 @@ export function outboxMixin(events: readonly string[], limits: OutboxLimits): Pa
       async forgetSettled(this: Relay) {
         try {
           let deleted: number;
-          do deleted = await deleteSettled(this.db, events);
+          do deleted = await deleteSettled(this.db, names);
           while (deleted > 0 && !this.broker.stopping);
         } catch (error) {
           this.logger.warn("old settled outbox rows could not be deleted and will be retried later:", error);
@@ -163,9 +171,9 @@ export function outboxMixin(events: readonly string[], limits: OutboxLimits): Pa
         const state = this.relayState;
         if (!state.isWatchDue) return false;
         const before = state.silent;
-        state.silent = await watchReplies(this.db, events, { patienceMs: limits.retryMs / 2, overdueMs: limits.retryMs });
+        state.silent = await watchReplies(this.db, names, { patienceMs: limits.retryMs / 2, overdueMs: limits.retryMs });
         state.isWatchDue = false;
-        for (const event of events) {
+        for (const event of names) {
           const isSilent = state.silent.has(event);
           if (isSilent && !before.has(event)) this.logger.warn(`no replies to ${event}: probing once per second until one arrives`);
           if (!isSilent && before.has(event)) this.logger.info(`replies to ${event} have resumed`);
@@ -175,15 +183,17 @@ export function outboxMixin(events: readonly string[], limits: OutboxLimits): Pa
 
       async emitDue(this: Relay) {
         const state = this.relayState;
-        while (state.next !== undefined && events.every((event) => canDeliver(this.broker, event))) {
+        while (state.next !== undefined) {
+          const reachable = new Set(events.filter((event) => this.isReachable(event)).map(({ name }) => name));
+          if (reachable.size === 0) break;
           const isWatched = await this.watch();
           const isAll = state.next === "all";
           state.next = undefined;
           for (const line of state.lines) {
-            if (!isAll && !line.isHeldBack) continue;
+            if (!reachable.has(line.event) || (!isAll && !line.isHeldBack)) continue;
             const pace = this.paceOf(line.event);
             line.isHeldBack ||= pace.isProbing;
-            if (pace.isProbing && !isWatched) continue; // one probe per sweep, however many orders arrive
+            if (pace.isProbing && !isWatched) continue; // one probe per sweep, however many rows are written
             const claimed = await claim(this.db, pace, line, line.turn);
             const isMore = claimed.rows.length === pace.batch || claimed.isMore;
             line.turn = claimed.turn;
@@ -197,26 +207,26 @@ export function outboxMixin(events: readonly string[], limits: OutboxLimits): Pa
       async emitRows(this: Relay, rows: readonly OutboxMessage[]) {
         // In parallel: if the listeners are in the same process, an emit resolves only when they have finished.
         await Promise.all(
-          events.map(async (event) => {
+          events.map(async ({ name, list, subject: field }) => {
             // The ids come from their columns, so that a row with an invalid payload can still be refused and parked.
-            const orders = rows
-              .filter((row) => row.event === event)
-              .map(({ payload, order_id, user_id }) => ({ ...payload, order_id, user_id }));
-            if (orders.length > 0) await this.broker.emit(event, { orders });
+            const items = rows
+              .filter(({ event }) => event === name)
+              .map(({ payload, subject, user_id }) => ({ ...payload, [field]: subject, user_id }));
+            if (items.length > 0) await this.broker.emit(name, { [list]: items });
           }),
         );
       },
 
-      /** Makes every published, unsettled row due when listeners appear or return. */
+      /** Makes every published, unsettled row of an event due when its replier appears or returns. */
       async reconsider(this: Relay) {
         const state = this.relayState;
-        if (state.timer === undefined) return; // not started: listeners that are noted now would not count as new at the start
-        const reachable = isConnected(this.broker) && events.every((event) => canDeliver(this.broker, event));
-        const back = reachable && !state.reachable;
-        state.reachable = reachable && !back;
-        if (!back) return;
-        await makeDue(this.db, events);
-        state.reachable = true;
+        if (state.timer === undefined) return; // not started: repliers that are noted now would not count as new at the start
+        const reachable = isConnected(this.broker) ? events.filter((event) => this.isReachable(event)).map(({ name }) => name) : [];
+        const back = reachable.filter((event) => !state.reachable.has(event));
+        state.reachable = new Set(reachable.filter((event) => !back.includes(event)));
+        if (back.length === 0) return;
+        await makeDue(this.db, back);
+        state.reachable = new Set([...state.reachable, ...back]);
         state.isWatchDue = true;
         this.relay();
       },

@@ -1,10 +1,11 @@
 import type { Database, Query, Reader } from "./database";
 import { noteReplies } from "./outbox.replies";
 
-/** The message about one order. */
+/** A message about one subject, such as an order. */
 export interface OutboxMessage {
-  order_id: string;
-  /** The order's user. */
+  /** Its id. */
+  subject: string;
+  /** The user whose turn it is. */
   user_id: string;
   event: string;
   payload: Record<string, unknown>;
@@ -17,19 +18,17 @@ export interface OutboxRow extends OutboxMessage {
 
 export const REFUSALS_BEFORE_PARKING = 10;
 
-/**
- * Settles the rows of these orders: of the given event, or of every event if that is null. A reply also settles a row that was parked
- * meanwhile. The caller has locked the orders.
- */
-export async function settle(query: Query, replies: readonly { order_id: string; event: string | null }[]): Promise<void> {
+/** Settles these events of these subjects. A reply also settles a row that was parked meanwhile. The caller has locked the subjects. */
+export async function settle(query: Query, replies: readonly { subject: string; events: readonly string[] }[]): Promise<void> {
+  const settled = replies.flatMap(({ subject, events }) => events.map((event) => ({ subject, event })));
   await query(
     `update outbox set state = 'SETTLED', settled_at = now()
      where id in (
        select o.id from outbox as o
-       join unnest($1::uuid[], $2::text[]) as answer (order_id, event) on o.order_id = answer.order_id
-       where o.state <> 'SETTLED' and (answer.event is null or o.event = answer.event)
+       join unnest($1::uuid[], $2::text[]) as reply (subject, event) on o.subject = reply.subject and o.event = reply.event
+       where o.state <> 'SETTLED'
        order by o.id for update of o)`,
-    [replies.map((a) => a.order_id), replies.map((a) => a.event)],
+    [settled.map(({ subject }) => subject), settled.map(({ event }) => event)],
   );
 }
 
@@ -50,7 +49,7 @@ const LIST = [
 ]
   .map(
     ([state, which]) => `
-  (select id, order_id, event, state, attempts, next_attempt_at, last_error, created_at from outbox
+  (select id, subject, event, state, attempts, next_attempt_at, last_error, created_at from outbox
    where '${state}' = any($1::text[]) and state = '${state}' and ${which} and id > $2 order by id limit $3)`,
   )
   .join(" union all ");
@@ -82,7 +81,7 @@ export async function backlog(db: Database): Promise<Backlog> {
   return row ?? { pending: 0, parked: 0, oldest: 0 };
 }
 
-/** Makes a parked row pending again, as if it were new. The caller has locked the order. @returns whether it was parked */
+/** Makes a parked row pending again, as if it were new. The caller has locked its subject. @returns whether it was parked */
 export async function revive(query: Query, id: number): Promise<boolean> {
   const revived = await query(
     `update outbox set state = 'PENDING', attempts = 0, refusals = 0, emitted_at = null, next_attempt_at = now(), last_error = null
@@ -92,7 +91,7 @@ export async function revive(query: Query, id: number): Promise<boolean> {
   return revived.length > 0;
 }
 
-/** Rows that were settled longer ago are no longer needed. Orders and their history are kept for ever. */
+/** Rows that were settled longer ago are no longer needed. */
 const KEPT = "7 days";
 const SWEEP_LOCK = 7_205_761;
 
@@ -112,17 +111,17 @@ export function deleteSettled(db: Database, events: readonly string[], batch = 1
 }
 
 export interface Parked {
-  order_id: string;
+  subject: string;
   last_error: string;
 }
 
-/** Parks all pending rows of these orders, after a reply that does not fit them. The caller has locked the orders. @returns the parked rows */
-export async function park(query: Query, orders: readonly { order_id: string; message: string }[]): Promise<Parked[]> {
+/** Parks all pending rows of these subjects, after a reply that does not fit them. The caller has locked the subjects. @returns the parked rows */
+export async function park(query: Query, misfits: readonly { subject: string; message: string }[]): Promise<Parked[]> {
   const parked = await query<Parked & { event: string }>(
     `update outbox as o set state = 'PARKED', last_error = left(x.message, 500)
-     from unnest($1::uuid[], $2::text[]) as x (order_id, message) where o.order_id = x.order_id and o.state = 'PENDING'
-     returning o.order_id, o.event, o.last_error`,
-    [orders.map((o) => o.order_id), orders.map((o) => o.message)],
+     from unnest($1::uuid[], $2::text[]) as x (subject, message) where o.subject = x.subject and o.state = 'PENDING'
+     returning o.subject, o.event, o.last_error`,
+    [misfits.map((m) => m.subject), misfits.map((m) => m.message)],
   );
   await noteReplies(
     query,
@@ -137,18 +136,18 @@ export async function park(query: Query, orders: readonly { order_id: string; me
  */
 export async function refuse(
   query: Query,
-  refusals: readonly { order_id: string; event: string; permanent: boolean; message: string }[],
+  refusals: readonly { subject: string; event: string; permanent: boolean; message: string }[],
 ): Promise<Parked[]> {
   const rows = await query<Parked & { event: string; state: string }>(
     `update outbox as o
      set refusals = o.refusals + 1, last_error = left(r.message, 500),
          state = case when r.permanent or o.refusals + 1 >= $5 then 'PARKED' else 'PENDING' end
-     from (select distinct on (order_id, event) * from unnest($1::uuid[], $2::text[], $3::boolean[], $4::text[]) as x (order_id, event, permanent, message)
-       order by order_id, event, permanent desc) as r
-     where o.order_id = r.order_id and o.event = r.event and o.state = 'PENDING'
-     returning o.order_id, o.event, o.state, o.last_error`,
+     from (select distinct on (subject, event) * from unnest($1::uuid[], $2::text[], $3::boolean[], $4::text[]) as x (subject, event, permanent, message)
+       order by subject, event, permanent desc) as r
+     where o.subject = r.subject and o.event = r.event and o.state = 'PENDING'
+     returning o.subject, o.event, o.state, o.last_error`,
     [
-      refusals.map((r) => r.order_id),
+      refusals.map((r) => r.subject),
       refusals.map((r) => r.event),
       refusals.map((r) => r.permanent),
       refusals.map((r) => r.message),

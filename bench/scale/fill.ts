@@ -190,7 +190,7 @@ const HISTORY = `
   order by o, n`;
 
 const OUTBOX = `
-  insert into outbox (order_id, event, payload, state, attempts, next_attempt_at, created_at, settled_at)
+  insert into outbox (subject, event, payload, state, attempts, next_attempt_at, created_at, settled_at)
   select ${idOf("o")}, event, case event when 'order.created' then payload else '{}' end, 'SETTLED', 1, ${SETTLED}, ${SETTLED}, ${SETTLED}
   from (
     select order_id as o, jsonb_build_object('lines', jsonb_agg(jsonb_build_object('product_id', ${idOf("product_id")}, 'quantity', quantity))) as payload

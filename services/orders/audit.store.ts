@@ -15,7 +15,7 @@ export const CHECKS: Readonly<Record<string, string>> = {
   "a pending order has an unsettled outbox row": `
     select 'order ' || o.id as what from orders o
     where o.status = 'PENDING' and not exists (
-      select from outbox x where x.order_id = o.id and x.event = 'order.created' and x.state <> 'SETTLED')`,
+      select from outbox x where x.subject = o.id and x.event = 'order.created' and x.state <> 'SETTLED')`,
   "the total is the sum of its lines": `
     select 'order ' || o.id || ': ' || o.total_cents || ', lines ' || l.total as what
     from orders o join (select order_id, sum(unit_price_cents * quantity) as total from order_lines group by order_id) l on l.order_id = o.id
@@ -54,8 +54,8 @@ export function ordersBetween(db: Database, after: string, upto: string): Promis
     `select o.id, o.status, x.state as outbox, coalesce(l.lines, '') as lines
      from orders o
      left join (
-       select order_id, max(state) as state from outbox where order_id > $1 and order_id <= $2 and state <> 'SETTLED' group by order_id -- PENDING comes last
-     ) x on x.order_id = o.id
+       select subject, max(state) as state from outbox where subject > $1 and subject <= $2 and state <> 'SETTLED' group by subject -- PENDING comes last
+     ) x on x.subject = o.id
      left join (
        select order_id, string_agg(product_id || ':' || quantity, ',' order by product_id) as lines
        from order_lines where order_id > $1 and order_id <= $2 group by order_id
@@ -77,7 +77,7 @@ export interface Start {
 export async function start(db: Database): Promise<Start> {
   const [row] = await db.query<Start>(
     `select now() as checked_at,
-       count(distinct order_id) filter (where state = 'PENDING') as in_flight,
+       count(distinct subject) filter (where state = 'PENDING') as in_flight,
        count(*) filter (where state = 'PARKED') as parked,
        extract(epoch from now() - min(created_at) filter (where state = 'PENDING'))::float8 as oldest
      from outbox where state <> 'SETTLED'`,

@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { compareIds, type Params, type Shortage } from "../../contracts/contract";
 import { NO_LINES } from "../../contracts/lines";
-import type { create, Line, Status } from "../../contracts/orders";
+import type { create, Line, orderCancelled, orderCreated, Status } from "../../contracts/orders";
 import type { Outcome, Quote } from "../../contracts/products";
 
 /** A line as ordered, with the name and the price at that moment. */
@@ -11,6 +11,9 @@ export interface OrderLine {
   unit_price_cents: number;
   quantity: number;
 }
+
+/** The outboxed events of an order. */
+export type OrderEvent = typeof orderCreated.name | typeof orderCancelled.name;
 
 /** Why an order can't be placed now. */
 export type Refusal = { kind: "unknown"; product_ids: string[] } | { kind: "short"; shortages: Shortage[] };
@@ -77,62 +80,52 @@ export function describeShortages(shortages: readonly Shortage[]): string {
   return reasons.join("; ");
 }
 
+/** What may change an order's state. */
+export type Input = "cancel" | Outcome["outcome"];
+
 /*
  *  PENDING ──stock reserved──▶ CONFIRMED ──cancel──▶ CANCELLED
  *     │ └────stock short─────▶ REJECTED
  *     └──────cancel──────────▶ CANCELLED
  */
 
-/** The states that may follow each state. The functions below implement this table, and the audit checks it. */
+/**
+ * The state after each input that fits a state; the only place that decides. A late or repeated outcome changes nothing: RESERVED does not
+ * revive a cancelled order, whose cancel is in flight and will release the stock. Cancelling twice changes nothing either.
+ */
+const AFTER: Readonly<Record<Status, Readonly<Partial<Record<Input, Status>>>>> = {
+  PENDING: { cancel: "CANCELLED", RESERVED: "CONFIRMED", REJECTED: "REJECTED" },
+  CONFIRMED: { cancel: "CANCELLED", RESERVED: "CONFIRMED" },
+  REJECTED: { REJECTED: "REJECTED" },
+  CANCELLED: { cancel: "CANCELLED", RESERVED: "CANCELLED", REJECTED: "CANCELLED", RELEASED: "CANCELLED" },
+};
+
+/** The state after an input; undefined if it does not fit the state: a cancel is then refused, and a reply parked. */
+export const after = (status: Status, input: Input): Status | undefined => AFTER[status][input];
+
+/** The states that may follow each state. The audit checks them. */
 export const NEXT: Readonly<Record<Status, readonly Status[]>> = {
-  PENDING: ["CONFIRMED", "REJECTED", "CANCELLED"],
-  CONFIRMED: ["CANCELLED"],
-  REJECTED: [],
-  CANCELLED: [],
+  PENDING: nextOf("PENDING"),
+  CONFIRMED: nextOf("CONFIRMED"),
+  REJECTED: nextOf("REJECTED"),
+  CANCELLED: nextOf("CANCELLED"),
 };
 
-/** @returns the state after a cancel, or undefined if the order can't be cancelled; cancelling twice changes nothing */
-export function cancel(status: Status): "CANCELLED" | undefined {
-  return status === "REJECTED" ? undefined : "CANCELLED";
+function nextOf(status: Status): Status[] {
+  return [...new Set(Object.values(AFTER[status]))].filter((next) => next !== status);
 }
-
-/** The outcomes that fit an order in each state. */
-const FITTING: Readonly<Record<Status, readonly Outcome["outcome"][]>> = {
-  PENDING: ["RESERVED", "REJECTED"],
-  CONFIRMED: ["RESERVED"],
-  REJECTED: ["REJECTED"],
-  CANCELLED: ["RESERVED", "REJECTED", "RELEASED"], // the first two were late
-};
 
 /**
  * Why a reply does not fit this order: then one of the two databases was restored from a backup, or edited by hand.
  * @returns undefined if it fits
  */
 export function misfit(order: { status: Status; lines_digest: string }, reply: Outcome): string | undefined {
-  if (!FITTING[order.status].includes(reply.outcome)) return `its stock is ${reply.outcome} while it is ${order.status}`;
+  if (after(order.status, reply.outcome) === undefined) return `its stock is ${reply.outcome} while it is ${order.status}`;
   const isTombstone = reply.outcome === "RELEASED" && reply.lines_digest === NO_LINES;
   return isTombstone || reply.lines_digest === order.lines_digest ? undefined : `its stock is ${reply.outcome} for other lines`;
 }
 
-/**
- * The state after an outcome. An order that is no longer PENDING stays as it is: a late or repeated RESERVED does not revive a cancelled
- * order, whose cancel is in flight and will release the stock.
- */
-export function settle(status: Status, outcome: Outcome["outcome"]): Status {
-  if (status !== "PENDING") return status;
-  switch (outcome) {
-    case "RESERVED":
-      return "CONFIRMED";
-    case "REJECTED":
-      return "REJECTED";
-    case "RELEASED":
-      return "PENDING"; // unreachable: it does not fit
-    default:
-      return outcome satisfies never;
-  }
-}
-
-/** The event that an outcome settles; null for every event of the order, since RELEASED and REJECTED are final. */
-export function repliedEvent(outcome: Outcome["outcome"]): "order.created" | null {
-  return outcome === "RESERVED" ? "order.created" : null;
+/** The events of an order that an outcome settles: RELEASED and REJECTED are final, and settle both. */
+export function settledEvents(outcome: Outcome["outcome"]): readonly OrderEvent[] {
+  return outcome === "RESERVED" ? ["order.created"] : ["order.created", "order.cancelled"];
 }

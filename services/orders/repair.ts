@@ -2,19 +2,19 @@ import type { Result } from "../../contracts/contract";
 import { REPAIRS_PER_CALL, type repair } from "../../contracts/orders";
 import type { Database } from "../../mixins/database";
 import { differences, look, type Difference, type ProductsSide } from "./audit";
-import type { Republished } from "./repair.store";
+import type { OrderEvent } from "./order";
 
 /** What a repair may do. It never edits a stock count itself: the event's handler and the release do, through the ledger. */
 export interface Repairer {
   /** Logs what is about to be done, and on whose behalf. */
   note(id: string, line: string): Promise<void>;
   /** Publishes an event of an order again. @returns false if the event no longer belongs to the order's status */
-  republish(id: string, event: Republished): Promise<boolean>;
+  republish(id: string, event: OrderEvent): Promise<boolean>;
   /** Releases what products has reserved for an order; leaves a tombstone if that is nothing. */
   release(id: string): Promise<void>;
 }
 
-type Plan = { do: "republish"; event: Republished } | { do: "release" } | { do: "decide" };
+type Plan = { do: "republish"; event: OrderEvent } | { do: "release" } | { do: "decide" };
 
 /**
  * How to repair a difference between an order and its reservation. Events that products has lost are republished, which is harmless if it

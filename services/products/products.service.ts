@@ -1,18 +1,18 @@
 import path from "node:path";
 import type { Context, Service, ServiceBroker } from "moleculer";
 import { DataTypes, literal } from "sequelize";
-import { adminOf, handleEach, call, callerOf, FAIR, implement, subscribe, type Meta, type SchemaFor } from "../../broker/contract";
+import { adminOf, handleEach, call, callerOf, implement, type Meta, type SchemaFor } from "../../broker/contract";
 import { invalid, problem } from "../../broker/errors";
 import { loadConfig, type Config } from "../../config";
 import { record, type ForeignAction } from "../../contracts/accounts";
 import { MAX_LINES, type Params, type Result } from "../../contracts/contract";
 import { toCents } from "../../contracts/money";
-import { CancelledOrder, CreatedOrder, orderCancelled, orderCreated, SMALL_ORDER } from "../../contracts/orders";
+import { orderCancelled, orderCreated, SMALL_ORDER, type CancelledOrder, type CreatedOrder } from "../../contracts/orders";
 import * as contract from "../../contracts/products";
 import { batch, type BatchOptions, type Requester } from "../../mixins/batching";
 import { databaseMixin, explained, type WithDatabase } from "../../mixins/database.mixin";
+import { handler, replierMixin } from "../../mixins/replier.mixin";
 import { mayBeOfOne } from "../../mixins/sql-state";
-import { replyToEach } from "./replies";
 import { auditProducts, reservationsOf } from "./audit.store";
 import {
   adjustStock,
@@ -64,6 +64,16 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
   return {
     name: "products",
     mixins: [
+      replierMixin({ settled: contract.stockSettled, refused: contract.stockRefused }, [
+        // The inventory handler: reserves each order's stock, all lines or none.
+        handler(orderCreated, function (this: Products, order) {
+          return this.reserve(order);
+        }),
+        // Releases the stock of cancelled orders.
+        handler(orderCancelled, function (this: Products, order) {
+          return this.release(order);
+        }),
+      ]),
       databaseMixin({
         service: "products",
         url: config.databases.products,
@@ -159,26 +169,6 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
         adminOf(ctx);
         return auditProducts(this.db);
       }),
-    },
-
-    events: {
-      /** The inventory handler: reserves each order's stock, all lines or none, and replies with the outcome. */
-      [orderCreated.name]: subscribe(
-        orderCreated,
-        async function (this: Products, ctx) {
-          await replyToEach(this.broker, orderCreated, CreatedOrder, ctx.params.orders, (order) => this.reserve(order));
-        },
-        FAIR,
-      ),
-
-      /** Releases the stock of cancelled orders, and replies with the outcome. */
-      [orderCancelled.name]: subscribe(
-        orderCancelled,
-        async function (this: Products, ctx) {
-          await replyToEach(this.broker, orderCancelled, CancelledOrder, ctx.params.orders, (order) => this.release(order));
-        },
-        FAIR,
-      ),
     },
 
     methods: {

@@ -3,6 +3,7 @@ import { digestOf } from "../../contracts/lines";
 import type { CreatedOrder, Line } from "../../contracts/orders";
 import type { Outcome } from "../../contracts/products";
 import type { Database, Query } from "../../mixins/database";
+import { processOnce, type Inbox } from "../../mixins/replier.mixin";
 import { netChanges, release, reserve, type Shelf, type StockMovement } from "./stock";
 
 interface Reservation {
@@ -17,19 +18,19 @@ interface Reservation {
  * wait for each other, but can't deadlock.
  */
 
+/** An order's reservation is also the record that its event was processed, and of the outcome. */
+const INBOX: Inbox<CreatedOrder, Outcome> = {
+  subjectOf: ({ order_id }) => order_id,
+  insert: (query, orders) => insertReservations(query, orders, "RESERVED"),
+  read: async (query, orderIds) =>
+    (await query<Reservation>("select order_id, state, lines, shortages from reservations where order_id = any($1)", [orderIds])).map(
+      storedOutcome,
+    ),
+};
+
 /** Reserves stock for orders. An order that was processed before gets its stored outcome. */
 export function reserveStock(db: Database, orders: readonly CreatedOrder[]): Promise<Outcome[]> {
-  const requested = new Map(orders.map((order) => [order.order_id, order]));
-  return db.transaction(async (query) => {
-    // Inserting and reading back are two statements: a single one could not see a row that was committed after it began.
-    const inserted = await insertReservations(query, [...requested.values()], "RESERVED");
-    const fresh = [...requested.values()].filter(({ order_id }) => inserted.has(order_id));
-    const stored = await readReservations(
-      query,
-      [...requested.keys()].filter((id) => !inserted.has(id)),
-    );
-    if (fresh.length === 0) return stored.map(storedOutcome);
-
+  return processOnce(db, INBOX, orders, async (query, fresh) => {
     const shelf = await lockShelf(
       query,
       fresh.flatMap((order) => order.lines.map((line) => line.product_id)),
@@ -44,7 +45,7 @@ export function reserveStock(db: Database, orders: readonly CreatedOrder[]): Pro
         [rejected.map((o) => o.order_id), rejected.map((o) => JSON.stringify(o.shortages))],
       );
     }
-    return [...stored.map(storedOutcome), ...outcomes];
+    return outcomes;
   });
 }
 
@@ -91,11 +92,6 @@ async function insertReservations(
     [orders.map((o) => o.order_id), orders.map((o) => JSON.stringify(o.lines)), state],
   );
   return new Set(rows.map((row) => row.order_id));
-}
-
-async function readReservations(query: Query, orderIds: readonly string[]): Promise<Reservation[]> {
-  if (orderIds.length === 0) return [];
-  return query<Reservation>("select order_id, state, lines, shortages from reservations where order_id = any($1)", [orderIds]);
 }
 
 function storedOutcome({ order_id, state, lines, shortages }: Reservation): Outcome {

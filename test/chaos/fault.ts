@@ -122,7 +122,7 @@ export const insertOrders = ({ system }: { system: Shop }, count: number, produc
        select md5((n % 8)::text)::uuid, gen_random_uuid()::text, 'chaos', $4, 100 from generate_series(1, $1) as n returning id, user_id
      ), l as (insert into order_lines select id, $2, 'Lamp', 100, 1 from o),
      h as (insert into order_history (order_id, status) select id, 'PENDING' from o)
-     insert into outbox (order_id, user_id, event, payload) select id, user_id, 'order.created', $3 from o returning id`,
+     insert into outbox (subject, user_id, event, payload) select id, user_id, 'order.created', $3 from o returning id`,
     [count, product, JSON.stringify(payload), digestOf([{ product_id: product, quantity: 1 }])],
   );
 

@@ -331,7 +331,7 @@ const FIRST_THIRTY: readonly Fault[] = [
       const products = system.node("products");
       await products.arm({ point: "before query", match: `\\"product_id\\":\\"${lemon}\\"`, does: "throw" });
       const orders = await orderMany(chaos, 5, lemon);
-      const find = "select id from outbox where state = 'PARKED' and order_id = any($1)";
+      const find = "select id from outbox where state = 'PARKED' and subject = any($1)";
       const parked = () => system.sql<{ id: string }>("orders", find, [orders.map((order) => order.id)]);
       await until("all five are parked", async () => (await parked()).length === 5, 60_000);
       await accepting(chaos);

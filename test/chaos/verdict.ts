@@ -67,7 +67,7 @@ async function audit(load: Load): Promise<string[]> {
 async function compareOrders(shop: Shop, { orders: records, losses }: Load): Promise<string[]> {
   const rows = await shop.sql<{ id: string; idempotency_key: string; status: string; parked: boolean }>(
     "orders",
-    `select id, idempotency_key, status, exists (select from outbox x where x.order_id = o.id and x.state = 'PARKED') as parked from orders o`,
+    `select id, idempotency_key, status, exists (select from outbox x where x.subject = o.id and x.state = 'PARKED') as parked from orders o`,
   );
   const orders = new Map(rows.map((row) => [row.idempotency_key, row]));
   const count = (what: keyof Losses["counts"]): string[] => {

@@ -30,7 +30,7 @@ describe("an outbox row that breaks its contract", () => {
        ), h as (
          insert into order_history (order_id, status, at) select id, 'PENDING', created_at from o
        )
-       insert into outbox (order_id, event, payload) select id, 'order.created', '{"lines": "none"}' from o returning id, order_id`,
+       insert into outbox (subject, event, payload) select id, 'order.created', '{"lines": "none"}' from o returning id, subject as order_id`,
       [product, testId(1), digestOf([{ product_id: product, quantity: 1 }])],
     );
     await db.end();
@@ -51,7 +51,7 @@ describe("an outbox row that breaks its contract", () => {
     await db.connect();
     await db.query(
       `update outbox set payload = (select jsonb_build_object('lines', jsonb_agg(jsonb_build_object('product_id', product_id, 'quantity', quantity)))
-         from order_lines where order_id = $1) where order_id = $1`,
+         from order_lines where order_id = $1) where subject = $1`,
       [order],
     );
     await db.end();

@@ -133,7 +133,7 @@ describe("the metrics of a node with every service", () => {
          insert into orders (user_id, idempotency_key, request_hash, lines_digest, total_cents) select new_id(), 'waits ' || n, 'x', 'x', 1 from generate_series(1, 5) n
          returning id, idempotency_key
        )
-       insert into outbox (order_id, event, payload, state, created_at, attempts, next_attempt_at)
+       insert into outbox (subject, event, payload, state, created_at, attempts, next_attempt_at)
        select id, 'order.created', '{}', case idempotency_key when 'waits 1' then 'PARKED' else 'PENDING' end,
          now() - interval '90 s', 1, now() + interval '1 hour' from o`,
     );

@@ -23,10 +23,13 @@ export interface Mutant {
 const RESERVATIONS = "services/products/reservations.store.ts";
 const PRODUCTS = "services/products/products.service.ts";
 const STOCK = "services/products/stock.ts";
-const STORE = "services/orders/orders.store.ts";
+const REPLIER = "mixins/replier.mixin.ts";
+const INSERT = "services/orders/insert.store.ts";
+const READ = "services/orders/read.store.ts";
+const TRANSITIONS = "services/orders/transitions.store.ts";
 const ORDER = "services/orders/order.ts";
 const PRODUCT_DB = "services/products/migrations/001_catalogue_and_stock.sql";
-const ORDER_DB = "services/orders/migrations/001_orders_and_outbox.sql";
+const ORDER_DB = "services/orders/migrations/001_orders.sql";
 
 /** Removes the database's own guards against overselling. */
 const NO_CHECKS: readonly Replacement[] = [
@@ -65,7 +68,7 @@ export const MUTANTS: readonly Mutant[] = [
     scenario: "a repeated key",
     foundBy: "keys",
     replacements: [
-      { file: STORE, find: "\n       on conflict (user_id, idempotency_key) do nothing", replace: "" },
+      { file: INSERT, find: "\n       on conflict (user_id, idempotency_key) do nothing", replace: "" },
       { file: ORDER_DB, find: ",\n  unique (user_id, idempotency_key)", replace: "" },
     ],
   },
@@ -74,7 +77,7 @@ export const MUTANTS: readonly Mutant[] = [
     why: "a client that reuses a key by mistake believes that the second order is placed",
     scenario: "a repeated key",
     foundBy: "keys",
-    replacements: [{ file: STORE, find: " and o.request_hash = k.request_hash", replace: "" }],
+    replacements: [{ file: READ, find: " and o.request_hash = k.request_hash", replace: "" }],
   },
   {
     name: "a cancel that overtakes its create leaves no tombstone",
@@ -104,7 +107,7 @@ export const MUTANTS: readonly Mutant[] = [
     why: "an order whose event is lost stays PENDING for ever",
     scenario: "a lost order.created",
     foundBy: "orders",
-    replacements: [{ file: STORE, find: "from placed p order by p.n", replace: "from placed p where false order by p.n" }],
+    replacements: [{ file: INSERT, find: "from placed p order by p.n", replace: "from placed p where false order by p.n" }],
   },
   {
     name: "a cancel's outbox row is not written",
@@ -113,9 +116,9 @@ export const MUTANTS: readonly Mutant[] = [
     foundBy: "balance",
     replacements: [
       {
-        file: STORE,
-        find: "on created.order_id = c.id and created.event = 'order.created'`",
-        replace: "on created.order_id = c.id and created.event = 'order.created' where false`",
+        file: TRANSITIONS,
+        find: "created.event = 'order.created' where o.id = $1`",
+        replace: "created.event = 'order.created' where false and o.id = $1`",
       },
     ],
   },
@@ -125,7 +128,7 @@ export const MUTANTS: readonly Mutant[] = [
     scenario: "a repeated order.created",
     foundBy: "balance",
     replacements: [
-      { file: RESERVATIONS, find: ".filter(({ order_id }) => inserted.has(order_id))", replace: "" },
+      { file: REPLIER, find: "(inserted.has(subject) ? item : [])", replace: "item" },
       { file: PRODUCT_DB, find: "create unique index stock_movements_once", replace: "create index stock_movements_once" },
     ],
   },
@@ -177,7 +180,7 @@ export const MUTANTS: readonly Mutant[] = [
     why: "a late RESERVED brings a cancelled order back",
     scenario: "a cancel that is faster than the reply",
     foundBy: "orders",
-    replacements: [{ file: ORDER, find: `if (status !== "PENDING") return status;`, replace: "" }],
+    replacements: [{ file: ORDER, find: `RESERVED: "CANCELLED"`, replace: `RESERVED: "CONFIRMED"` }],
   },
   {
     name: "an order is not locked while it is settled",
@@ -186,7 +189,7 @@ export const MUTANTS: readonly Mutant[] = [
     foundBy: "orders",
     replacements: [
       {
-        file: STORE,
+        file: TRANSITIONS,
         find: "select id, status, lines_digest from orders where id = any($1) order by id for update",
         replace: "select id, status, lines_digest from orders where id = any($1) order by id",
       },
@@ -204,7 +207,7 @@ export const MUTANTS: readonly Mutant[] = [
     why: "its existence, lines and price are revealed to strangers",
     scenario: "a stranger",
     foundBy: "own writes",
-    replacements: [{ file: STORE, find: " and (o.user_id = asked.user_id or asked.role = 'admin')", replace: "" }],
+    replacements: [{ file: READ, find: " and (o.user_id = asked.user_id or asked.role = 'admin')", replace: "" }],
   },
   {
     name: "anyone may cancel an order",
@@ -218,7 +221,7 @@ export const MUTANTS: readonly Mutant[] = [
     why: "a walk through a list shows orders twice",
     scenario: "a walk through a list",
     foundBy: "lists",
-    replacements: [{ file: STORE, find: "where.push(`(${keys.join()}) < (", replace: "where.push(`(${keys.join()}) <= (" }],
+    replacements: [{ file: READ, find: "where.push(`(${keys.join()}) < (", replace: "where.push(`(${keys.join()}) <= (" }],
   },
   {
     name: "a page leaves out an order at its end",

@@ -162,7 +162,7 @@ describe("an entry is left by", () => {
     const order = String((await client.order(product, 1)).body["id"]);
     await client.decided(order);
     const [row] = await sql<{ id: string }>(
-      "update outbox set state = 'PARKED', settled_at = null where order_id = $1 and event = 'order.created' returning id",
+      "update outbox set state = 'PARKED', settled_at = null where subject = $1 and event = 'order.created' returning id",
       [order],
       "orders",
     );

@@ -36,7 +36,7 @@ beforeAll(async () => {
        insert into orders (user_id, idempotency_key, request_hash, lines_digest, total_cents) select $1, n, 'x', 'x', 100 from unnest(array['new', 'broken']) n
        returning id, idempotency_key = 'broken' as broken
      )
-     insert into outbox (order_id, event, payload, state, attempts, last_error)
+     insert into outbox (subject, event, payload, state, attempts, last_error)
      select id, 'order.created', '{"lines": "nonsense"}',
        case when broken then 'PARKED' else 'PENDING' end, case when broken then 1 else 0 end, case when broken then 'lines must be array' end
      from o order by broken returning id`,

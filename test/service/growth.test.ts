@@ -7,7 +7,8 @@ import { encodeCursor } from "../../mixins/keyset";
 import * as outbox from "../../mixins/outbox";
 import { claim, probing, steady } from "../../mixins/outbox.claim";
 import { watchReplies } from "../../mixins/outbox.replies";
-import { insertOrders, listOrders } from "../../services/orders/orders.store";
+import { insertOrders } from "../../services/orders/insert.store";
+import { listOrders } from "../../services/orders/read.store";
 import { listProducts } from "../../services/products/products.store";
 import { testId } from "../support/ids";
 import { startShop, type Shop } from "../support/shop";
@@ -192,7 +193,7 @@ describe(`a list of ${MANY} orders`, () => {
       [MANY, FIRST],
     );
     await orders.query(
-      "insert into outbox (order_id, event, payload, state, attempts, settled_at) select id, 'order.created', '{}', case row_number() over () % 5000 when 0 then 'PARKED' else 'SETTLED' end, 1, now() from orders",
+      "insert into outbox (subject, event, payload, state, attempts, settled_at) select id, 'order.created', '{}', case row_number() over () % 5000 when 0 then 'PARKED' else 'SETTLED' end, 1, now() from orders",
     );
     await orders.query("vacuum analyze");
   });
@@ -217,7 +218,7 @@ describe(`a list of ${MANY} orders`, () => {
 
   it("a claim reads little more than it takes, though many users' orders are pending that the planner's statistics don't include yet", async () => {
     await orders.query(
-      "insert into outbox (order_id, user_id, event, payload) select id, id, 'order.cancelled', '{}' from orders order by id limit 3000",
+      "insert into outbox (subject, user_id, event, payload) select id, id, 'order.cancelled', '{}' from orders order by id limit 3000",
     );
     const turn = (await orders.query<{ id: string }>("select id from orders order by id offset 100 limit 1")).rows[0]!.id;
     const queue = { event: "order.cancelled", large: false };
@@ -241,7 +242,7 @@ describe("a backlog of 100,000 orders that the planner's statistics don't includ
          insert into orders (user_id, idempotency_key, request_hash, lines_digest, total_cents)
          select ${idOf("100 + i % 3000")}, 'waits ' || i, '-', '-', 1 from generate_series(1, 100000) as i returning id, user_id, idempotency_key
        )
-       insert into outbox (order_id, user_id, event, payload, attempts, emitted_at, next_attempt_at)
+       insert into outbox (subject, user_id, event, payload, attempts, emitted_at, next_attempt_at)
        select id, user_id, 'order.created', '{}', case when n % 2 = 0 then 3 else 0 end, case when n % 2 = 0 then now() - interval '60 s' - n * interval '1 ms' end,
          case when n % 20 = 0 then now() - interval '1 s' else now() + interval '50 s' end
        from (select id, user_id, split_part(idempotency_key, ' ', 2)::int as n from created) as numbered`,

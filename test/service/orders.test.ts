@@ -323,7 +323,7 @@ describe("an Idempotency-Key", () => {
         `with o as (insert into orders (user_id, idempotency_key, request_hash, lines_digest, total_cents) values ($1, $2, $3, $6, 9995) returning id),
            l as (insert into order_lines select id, $4, 'Lamp', 1999, 5 from o),
            h as (insert into order_history (order_id, status) select id, 'PENDING' from o)
-         insert into outbox (order_id, event, payload) select id, 'order.created', $5 from o`,
+         insert into outbox (subject, event, payload) select id, 'order.created', $5 from o`,
         [first.body.user_id, `${key}-held`, hashRequest({ items }), product, { lines: items }, digestOf(items)],
       );
     });

@@ -14,7 +14,8 @@ import { claim, steady, type OutboxLimits } from "../../mixins/outbox.claim";
 import type { WithOutbox } from "../../mixins/outbox.mixin";
 import { brokerOptions } from "../../moleculer.config";
 import { CHECKS } from "../../services/orders/audit.store";
-import { insertOrders, lockOrder, writeCancelled } from "../../services/orders/orders.store";
+import { insertOrders } from "../../services/orders/insert.store";
+import { lockOrder, writeCancelled } from "../../services/orders/transitions.store";
 import { until } from "../support/amqp";
 import { testId } from "../support/ids";
 import { startShop, type Shop } from "../support/shop";
@@ -66,16 +67,16 @@ const LINES_DIGEST = digestOf([{ product_id: PRODUCT, quantity: 1 }]);
 
 /** Inserts orders as a node leaves them that dies right after the commit: with rows, but unpublished. @returns their ids, in the rows' order */
 async function committed(n: number, payload: unknown = { lines: [{ product_id: PRODUCT, quantity: 1 }] }, user = 1): Promise<string[]> {
-  const rows = await db.query<{ order_id: string }>(
+  const rows = await db.query<{ subject: string }>(
     `with created as (
        insert into orders (user_id, idempotency_key, request_hash, lines_digest, total_cents)
        select $3, gen_random_uuid(), '-', $5, 100 from generate_series(1, $1) returning id
      ), lines as (insert into order_lines select id, $4, 'Lamp', 100, 1 from created
      ), history as (insert into order_history (order_id, status) select id, 'PENDING' from created)
-     insert into outbox (order_id, user_id, event, payload) select id, $3, 'order.created', $2 from created order by id returning order_id`,
+     insert into outbox (subject, user_id, event, payload) select id, $3, 'order.created', $2 from created order by id returning subject`,
     [n, JSON.stringify(payload), testId(user), PRODUCT, LINES_DIGEST],
   );
-  return rows.map((row) => row.order_id);
+  return rows.map((row) => row.subject);
 }
 const place = async (): Promise<string> => (await call(broker, create, { items: [{ product_id: PRODUCT, quantity: 1 }] }, USER)).order.id;
 const cancelled = (id: string) => call(broker, cancel, { id }, USER);
@@ -90,7 +91,7 @@ const outcome = (order_id: string, what: Outcome["outcome"], lines_digest = LINE
 /** An order's current state, and that of each of its outbox rows. */
 type State = { status: string; reason: string | null; version: number; outbox: Record<string, string> };
 const STATE =
-  "select status, reason, version, (select jsonb_object_agg(event, state) from outbox where order_id = $1) as outbox from orders where id = $1";
+  "select status, reason, version, (select jsonb_object_agg(event, state) from outbox where subject = $1) as outbox from orders where id = $1";
 const stateOf = async (id: string) => (await db.query<State>(STATE, [id]))[0]!;
 /** Runs the relay once, to its end. */
 const turn = async () => {
@@ -100,7 +101,7 @@ const turn = async () => {
 };
 const turnWhenAllIsDue = () => db.query("update outbox set next_attempt_at = now() where state = 'PENDING'").then(turn);
 const attemptsOf = async (ids: string[]) =>
-  (await db.query<{ attempts: number }>("select attempts from outbox where order_id = any($1) order by 1", [ids])).map(
+  (await db.query<{ attempts: number }>("select attempts from outbox where subject = any($1) order by 1", [ids])).map(
     (row) => row.attempts,
   );
 
@@ -127,7 +128,7 @@ describe("claiming, without a listener for the relay's own events", () => {
   /** The users whose orders are claimed as they are written. */
   const claimedOf = async (users: number[], maxInFlight: number) => {
     const { orders, claimed } = await insertOrders(db, drafts(...users), { maxInFlight, retryMs: PATIENCE, windowMs: PATIENCE });
-    return claimed.map(({ order_id }) => numberOf(orders.find((order) => order?.id === order_id)?.user_id));
+    return claimed.map(({ subject }) => numberOf(orders.find((order) => order?.id === subject)?.user_id));
   };
 
   it("each attempt waits twice as long as the previous one, up to the maximum, even after ten thousand attempts", async () => {
@@ -138,9 +139,9 @@ describe("claiming, without a listener for the relay's own events", () => {
         await db.transaction(async (query) => {
           const inside = Object.assign(Object.create(db), { query }) as Database; // one transaction has one now()
           for (const attempt of [0, 1, 2, 3, 4, 5, 19, 20, 10_000]) {
-            await query("update outbox set next_attempt_at = now(), attempts = $2 where order_id = $1", [id, attempt]);
+            await query("update outbox set next_attempt_at = now(), attempts = $2 where subject = $1", [id, attempt]);
             expect((await claim(inside, pace({ retryMs, retryMaxMs }), ORDINARY, NIL_ID)).rows).toHaveLength(1);
-            const [row] = await query("select attempts, extract(epoch from next_attempt_at - now()) * 1000 as wait from outbox where order_id = $1", [id]); // prettier-ignore
+            const [row] = await query("select attempts, extract(epoch from next_attempt_at - now()) * 1000 as wait from outbox where subject = $1", [id]); // prettier-ignore
             expect(row!["attempts"]).toBe(attempt + 1);
             expect(Number(row!["wait"])).toBeCloseTo(Math.min(retryMaxMs, retryMs * 2 ** Math.min(attempt, 20)), 1);
             expect((await claim(inside, pace({}), ORDINARY, NIL_ID)).rows).toEqual([]); // no longer due
@@ -155,7 +156,7 @@ describe("claiming, without a listener for the relay's own events", () => {
     const ids = await committed(10);
     const take = async () => {
       const { rows, isHeldBack } = await claim(db, pace({ maxInFlight: 20, batch: 3 }), ORDINARY, NIL_ID);
-      return [rows.map((row) => row.order_id), isHeldBack];
+      return [rows.map((row) => row.subject), isHeldBack];
     };
     expect([await take(), await take(), await take()]).toEqual([[ids.slice(0, 3), false], [ids.slice(3, 5), true], [[], true]]); // prettier-ignore
     await settled(outcome(ids[1]!, "RESERVED"));
@@ -177,14 +178,14 @@ describe("claiming, without a listener for the relay's own events", () => {
     const take = async (maxInFlight: number) => {
       const claimed = await claim(db, pace({ maxInFlight, batch: 6 }), ORDINARY, turn);
       turn = claimed.turn;
-      return claimed.rows.map((row) => row.order_id);
+      return claimed.rows.map((row) => row.subject);
     };
     expect(await take(400)).toEqual([many[0], many[1], few[0], few[1], one[0]]);
     expect(await take(400)).toEqual(many.slice(2, 8));
     const late = await committed(1, undefined, 3);
     turn = testId(7); // on a node that served another user last
     const more = await claim(db, pace({ maxInFlight: 400, batch: 6 }), ORDINARY, turn);
-    expect(more.rows.map((row) => row.order_id).sort()).toEqual([...many.slice(8, 11), ...late].sort());
+    expect(more.rows.map((row) => row.subject).sort()).toEqual([...many.slice(8, 11), ...late].sort());
     expect(await take(13)).toEqual([]); // 15 are in flight
   });
 
@@ -199,9 +200,9 @@ describe("claiming, without a listener for the relay's own events", () => {
     for (let i = 0; i < passes; i++) {
       const claimed = await claim(db, pace({ maxInFlight, batch: 50 }), ORDINARY, turn);
       expect(claimed.rows).toHaveLength(maxInFlight);
-      for (const row of claimed.rows) served.add(userOf.get(row.order_id));
+      for (const row of claimed.rows) served.add(userOf.get(row.subject));
       turn = claimed.turn;
-      await settled(...claimed.rows.map((row) => outcome(row.order_id, "RESERVED")));
+      await settled(...claimed.rows.map((row) => outcome(row.subject, "RESERVED")));
     }
     expect(served.size).toBe(30);
   });
@@ -214,7 +215,7 @@ describe("claiming, without a listener for the relay's own events", () => {
     const take = async (maxInFlight: number) => {
       const claimed = await claim(db, pace({ maxInFlight }), ORDINARY, turn);
       turn = claimed.turn;
-      return [claimed.rows.map((row) => row.order_id), claimed.isHeldBack];
+      return [claimed.rows.map((row) => row.subject), claimed.isHeldBack];
     };
     expect(await take(60)).toEqual([[heavy[0]![0], heavy[1]![0], ...light], true]); // 53 of 60
     expect(await take(60)).toEqual([[], true]); // a quarter is 15
@@ -258,24 +259,24 @@ describe("claiming, without a listener for the relay's own events", () => {
     expect(await claimedOf([3, 3], 100)).toEqual([3, 3]);
     const small = await committed(2, undefined, 3);
     const take = async (isLarge: boolean) =>
-      (await claim(db, pace({ maxInFlight: 3 }), isLarge ? LARGE : ORDINARY, NIL_ID)).rows.map((row) => row.order_id);
+      (await claim(db, pace({ maxInFlight: 3 }), isLarge ? LARGE : ORDINARY, NIL_ID)).rows.map((row) => row.subject);
     expect(await take(false)).toEqual([]); // two of three are in flight, and a user's share is one
     expect(await take(true)).toEqual([large[0], large[3]]);
     await db.query("update outbox set next_attempt_at = now() where attempts > 0");
     expect(await take(true)).toEqual([large[0], large[3]]);
     const again = await claim(db, pace({ maxInFlight: 100 }), ORDINARY, NIL_ID);
-    expect(again.rows.slice(2).map((row) => row.order_id)).toEqual(small); // after the first two
+    expect(again.rows.slice(2).map((row) => row.subject)).toEqual(small); // after the first two
   });
 
   it("users with their share in flight are skipped, and don't block others", async () => {
     const [five, six] = [await committed(2, undefined, 5), await committed(2, undefined, 6)];
     const [three] = await committed(1, undefined, 3);
     await db.query(
-      "update outbox set attempts = 1, emitted_at = now(), next_attempt_at = now() + interval '1 hour' where order_id = any($1)",
+      "update outbox set attempts = 1, emitted_at = now(), next_attempt_at = now() + interval '1 hour' where subject = any($1)",
       [[five[0], six[0]]],
     );
     const claimed = await claim(db, pace({ maxInFlight: 3 }), ORDINARY, testId(4));
-    expect(claimed).toMatchObject({ rows: [{ order_id: three }], turn: testId(3), isHeldBack: true });
+    expect(claimed).toMatchObject({ rows: [{ subject: three }], turn: testId(3), isHeldBack: true });
     await settled(outcome(three!, "RESERVED"));
     expect(await claim(db, pace({ maxInFlight: 3 }), ORDINARY, testId(4))).toEqual({
       rows: [],
@@ -289,7 +290,7 @@ describe("claiming, without a listener for the relay's own events", () => {
     const [many, one] = [await committed(5, undefined, 1), await committed(1, undefined, 2)];
     const take = async () => {
       const { rows, isMore } = await claim(db, pace({ batch: 4 }), ORDINARY, NIL_ID);
-      return [rows.map((row) => row.order_id), isMore];
+      return [rows.map((row) => row.subject), isMore];
     };
     expect([await take(), await take()]).toEqual([[[...many.slice(0, 2), ...one], true], [many.slice(2), false]]); // prettier-ignore
   });
@@ -342,20 +343,20 @@ describe("claiming, without a listener for the relay's own events", () => {
 
   it("eight concurrent relays claim every row, new ones and those without a reply, and none of them twice", async () => {
     const ids = await committed(300);
-    await db.query("update outbox set attempts = 1 where order_id = any($1)", [ids.slice(0, 100)]);
+    await db.query("update outbox set attempts = 1 where subject = any($1)", [ids.slice(0, 100)]);
     const relay = async (batch: number): Promise<string[]> => {
       const { rows } = await claim(db, pace({ batch, maxInFlight: 4_000 }), ORDINARY, NIL_ID);
-      return rows.length === 0 ? [] : [...rows.map((row) => row.order_id), ...(await relay(batch))];
+      return rows.length === 0 ? [] : [...rows.map((row) => row.subject), ...(await relay(batch))];
     };
     const taken = (await Promise.all([1, 2, 3, 5, 7, 11, 13, 17].map(relay))).flat();
-    const late = (await claim(db, pace({ maxInFlight: 4_000 }), ORDINARY, NIL_ID)).rows.map((row) => row.order_id); // all may have been locked
+    const late = (await claim(db, pace({ maxInFlight: 4_000 }), ORDINARY, NIL_ID)).rows.map((row) => row.subject); // all may have been locked
     expect([...taken, ...late].sort()).toEqual(ids);
     expect(await attemptsOf(ids)).toEqual([...Array<number>(200).fill(1), ...Array<number>(100).fill(2)]);
   });
 
   it("nothing is claimed until there is a listener; then all rows without a reply are published at once, whenever their next attempt was due", async () => {
     const ids = await committed(3);
-    await db.query("update outbox set attempts = 1, emitted_at = now(), next_attempt_at = now() + interval '1 hour' where order_id = $1", [
+    await db.query("update outbox set attempts = 1, emitted_at = now(), next_attempt_at = now() + interval '1 hour' where subject = $1", [
       ids[1],
     ]);
     await turn();
@@ -549,7 +550,7 @@ describe("an order and the replies to its events", () => {
       await settled(outcome(id, ...reply()), outcome(other, "RESERVED"));
       expect(await stateOf(id)).toEqual(PARKED);
       expect(await stateOf(other)).toMatchObject({ status: "CONFIRMED", outbox: { "order.created": "SETTLED" } });
-      const [row] = await db.query<{ last_error: string }>("select last_error from outbox where order_id = $1", [id]);
+      const [row] = await db.query<{ last_error: string }>("select last_error from outbox where subject = $1", [id]);
       expect(row?.last_error).toMatch(/^its stock is R\w+ (for other lines|while it is PENDING)$/);
       await settled(outcome(id, ...reply()));
       expect(await stateOf(id)).toEqual(PARKED);

@@ -6,7 +6,7 @@ import * as orders from "../../contracts/orders";
 import * as products from "../../contracts/products";
 import type { Database } from "../../mixins/database";
 import { batchedCalls } from "../../services/api/batched-calls";
-import { findByKeys, findSeen, listOrders } from "../../services/orders/orders.store";
+import { findByKeys, findSeen, listOrders } from "../../services/orders/read.store";
 import { listProducts } from "../../services/products/products.store";
 import type { Client } from "../support/client";
 import { testId } from "../support/ids";

@@ -2,13 +2,16 @@ import { randomUUID } from "node:crypto";
 import type { Context } from "moleculer";
 import { digestOf } from "../../contracts/lines";
 import { NIL_ID } from "../../contracts/contract";
+import { orderCreated } from "../../contracts/orders";
 import type { Outcome, Refusal } from "../../contracts/products";
 import type { Database } from "../../mixins/database";
 import type { WithDatabase } from "../../mixins/database.mixin";
 import { claim, probing, steady, type OutboxLimits, type Pace } from "../../mixins/outbox.claim";
 import type { WithOutbox } from "../../mixins/outbox.mixin";
 import { makeDue, watchReplies } from "../../mixins/outbox.replies";
-import { insertOrders, refuseOrders, settleOrders } from "../../services/orders/orders.store";
+import { insertOrders } from "../../services/orders/insert.store";
+import { refuseOrders } from "../../services/orders/outbox.store";
+import { settleOrders } from "../../services/orders/transitions.store";
 import { until } from "../support/amqp";
 import { testId } from "../support/ids";
 import { startShop, type Shop } from "../support/shop";
@@ -37,16 +40,16 @@ interface Emission {
 
 /** Inserts orders with new rows or, given an emission, with rows that were published four times. @returns the orders' ids, oldest first */
 async function rows(n: number, emission?: Emission, user = 1, event = "order.created"): Promise<string[]> {
-  const inserted = await db.query<{ order_id: string }>(
+  const inserted = await db.query<{ subject: string }>(
     `with created as (
        insert into orders (user_id, idempotency_key, request_hash, lines_digest, total_cents)
        select $2, gen_random_uuid(), '-', $3, 100 from generate_series(1, $1) returning id
      ), history as (insert into order_history (order_id, status) select id, 'PENDING' from created)
-     insert into outbox (order_id, user_id, event, payload, attempts, emitted_at, next_attempt_at)
-     select id, $2, $4, $5, $6, now() + $7 * interval '1 s', now() + $8 * interval '1 s' from created order by id returning order_id`,
+     insert into outbox (subject, user_id, event, payload, attempts, emitted_at, next_attempt_at)
+     select id, $2, $4, $5, $6, now() + $7 * interval '1 s', now() + $8 * interval '1 s' from created order by id returning subject`,
     [n, testId(user), digestOf(LINES), event, JSON.stringify({ lines: LINES }), emission ? 4 : 0, emission?.at ?? null, emission?.due ?? 0],
   );
-  return inserted.map((row) => row.order_id);
+  return inserted.map((row) => row.subject);
 }
 const waiting = (n: number, user?: number): Promise<string[]> => rows(n, undefined, user);
 const emitted = (n: number, emission: Emission, user?: number, event?: string): Promise<string[]> => rows(n, emission, user, event);
@@ -56,7 +59,7 @@ const refusalOf = (order_id: string): Refusal => ({ order_id, event: "order.crea
 
 const LIMITS: OutboxLimits = { retryMs: 5_000, retryMaxMs: 60_000, maxInFlight: 8, batch: 100 };
 const take = async (pace: Pace = steady(LIMITS)): Promise<string[]> =>
-  (await claim(db, pace, CREATED, NIL_ID)).rows.map((row) => row.order_id);
+  (await claim(db, pace, CREATED, NIL_ID)).rows.map((row) => row.subject);
 
 describe("a claim", () => {
   beforeAll(() => open({ nodes: [["orders"]] }));
@@ -112,7 +115,7 @@ describe("a claim", () => {
       const pace = probing(LIMITS, 1_000);
       expect(await take(pace)).toEqual([...first, fresh[0]]);
       expect(await take(pace)).toEqual([]);
-      const [row] = await db.query("select max(next_attempt_at - now()) <= '5 s' as soon from outbox where order_id = any($1)", [
+      const [row] = await db.query("select max(next_attempt_at - now()) <= '5 s' as soon from outbox where subject = any($1)", [
         [...first, fresh[0]],
       ]);
       expect(row).toEqual({ soon: true });
@@ -139,7 +142,7 @@ describe("whether replies are missing", () => {
   beforeEach(forget);
   const silent = async () => [...(await watchReplies(db, EVENTS, { patienceMs: 2_500, overdueMs: 5_000 }))].sort();
   const settledAt = (ids: string[], at: number) =>
-    db.query("update outbox set state = 'SETTLED', settled_at = now() + $2 * interval '1 s' where order_id = any($1)", [ids, at]);
+    db.query("update outbox set state = 'SETTLED', settled_at = now() + $2 * interval '1 s' where subject = any($1)", [ids, at]);
 
   it("is false if nothing was published, or only a moment ago", async () => {
     expect(await silent()).toEqual([]);
@@ -180,7 +183,7 @@ describe("whether replies are missing", () => {
   it("stays true while probes are published; with the first reply, rows whose own reply is overdue are due, and no others", async () => {
     const [overdue, answered] = [await emitted(2, { at: -6, due: 50 }), await emitted(1, { at: -6, due: 50 })];
     expect(await silent()).toEqual(["order.created"]);
-    await db.query("update outbox set emitted_at = now() where order_id = $1", [overdue[1]]); // a probe
+    await db.query("update outbox set emitted_at = now() where subject = $1", [overdue[1]]); // a probe
     expect(await silent()).toEqual(["order.created"]);
     await settleOrders(db, answered.map(reserved));
     expect(await silent()).toEqual([]);
@@ -215,7 +218,7 @@ describe("a relay", () => {
     await until("four orders are published", () => asked.length >= 4);
     expect(performance.now() - since).toBeGreaterThan(2 * RETRY_MS); // out of three intervals
     expect(new Set(asked).size).toBe(asked.length);
-    expect(orders.inFlightCap("order.created").maxInFlight).toBe(2);
+    expect(orders.inFlightCap(orderCreated).maxInFlight).toBe(2);
     const fresh = await waiting(100, 2);
     await until("one new order is published", () => asked.includes(fresh[0]!));
     expect(asked).not.toContain(fresh.at(-1));

@@ -123,7 +123,7 @@ it("a request that fails with one gets 503 with Retry-After if it is transient, 
 describe("an outbox row whose order products can't reserve", () => {
   type Row = { order_id: string; state: string; refusals: number; attempts: number };
   const rowsOf = async (ids: string[]): Promise<Row[]> =>
-    (await orders.query<Row>("select order_id, state, refusals, attempts from outbox where order_id = any($1)", [ids])).rows;
+    (await orders.query<Row>("select subject as order_id, state, refusals, attempts from outbox where subject = any($1)", [ids])).rows;
 
   let product: string;
   beforeAll(async () => {

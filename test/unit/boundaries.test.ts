@@ -88,8 +88,8 @@ describe("lint", () => {
   it("lets pass what each may import", () => {
     const cases: readonly Case[] = [
       ["services/orders/orders.service.ts", "../../contracts/products"],
-      ["services/orders/orders.service.ts", "./orders.store"],
-      ["services/orders/orders.store.ts", "../../mixins/outbox"],
+      ["services/orders/orders.service.ts", "./read.store"],
+      ["services/orders/outbox.store.ts", "../../mixins/outbox"],
       ["services/orders/order.ts", "../../contracts/products"],
       ["services/users/audit-log.store.ts", "../../broker/errors", "errorType"],
     ];

@@ -111,7 +111,7 @@ async function unsettled(system: System): Promise<string[]> {
   const rows = await system.sql<{ line: string }>(
     "orders",
     `select 'order ' || id || ' is PENDING' as line from orders where status = 'PENDING'
-     union all select 'the ' || event || ' of order ' || order_id || ' is ' || state || ': ' || coalesce(last_error, '') from outbox where state <> 'SETTLED'`,
+     union all select 'the ' || event || ' of order ' || subject || ' is ' || state || ': ' || coalesce(last_error, '') from outbox where state <> 'SETTLED'`,
   );
   return rows.map(({ line }) => line);
 }

@@ -1,7 +1,7 @@
 create extension if not exists pg_trgm;
 
--- UUIDv7 (RFC 9562, section 5.7): the time in milliseconds, and 74 random bits. A restored backup rewinds a sequence, which would then give the
--- ids of lost rows to new ones; these never repeat, whatever is restored.
+-- UUIDv7 (RFC 9562, section 5.7): the time in milliseconds, and 74 random bits. Restoring a backup rewinds sequences, which would then give
+-- the ids of lost rows to new ones; these ids never repeat, whatever is restored.
 create function new_id() returns uuid language sql volatile parallel safe
   return encode(
     set_bit(
@@ -11,7 +11,7 @@ create function new_id() returns uuid language sql volatile parallel safe
       53, 1), -- version 4 becomes 7
     'hex')::uuid;
 
--- What the list needs to cost the same with a million products as with a thousand: `npm run bench -- --scale` shows each plan.
+-- With these indexes, lists take as long with a million products as with a thousand: `npm run bench -- --scale` shows each plan.
 create table products (
   id          uuid primary key default new_id(),
   name        text collate "C" not null check (name ~ '\S' and char_length(name) <= 200),
@@ -19,22 +19,22 @@ create table products (
   category    text check (char_length(category) <= 100),
   sku         text check (char_length(sku) <= 64),
   price_cents bigint not null check (price_cents >= 0),
-  -- What can be sold now. The check is the last guard against overselling, below all code.
+  -- Units available for sale. The check is the last guard against overselling.
   quantity    bigint not null check (quantity >= 0),
-  -- Units of orders that hold a reservation: with quantity they bound an adjustment, so that a release always fits.
+  -- Units reserved for orders. Adjustments are limited by the sum of both, so that a release always fits.
   reserved    bigint not null default 0 check (reserved >= 0),
   seller_id   uuid not null,
   version     bigint not null default 1,
-  -- milliseconds, as JavaScript has them: a cursor must hold the exact value
+  -- milliseconds, the precision of JavaScript: a cursor must contain the exact value
   created_at  timestamptz(3) not null default now(),
   updated_at  timestamptz(3) not null default now(),
   archived_at timestamptz,
-  -- An index on quantity, or with it in its predicate, would be written by every reservation. This column changes only
-  -- when the last unit goes or the first one comes.
+  -- Every reservation would have to update an index on quantity, or one with quantity in its predicate. This column changes only when a
+  -- product sells out or is available again.
   sold_out    boolean not null generated always as (quantity = 0) stored
-) with (fillfactor = 90); -- room on each page, so that a change of quantity stays on it and touches no index
+) with (fillfactor = 90); -- leaves room on each page for heap-only updates of the quantity, which touch no index
 
--- One for each sort of the list, either way round; and each within what it filters by.
+-- One for each sort order of the list (either direction), alone and combined with each filter.
 create index products_by_created on products (created_at, id) where archived_at is null;
 create index products_by_price on products (price_cents, id) where archived_at is null;
 create index products_by_name on products (name, id) where archived_at is null;
@@ -48,40 +48,39 @@ create index products_sold_out_by_created on products (created_at, id) where sol
 create index products_sold_out_by_price on products (price_cents, id) where sold_out and archived_at is null;
 create index products_sold_out_by_name on products (name, id) where sold_out and archived_at is null;
 
--- Trigrams don't find what has no three letters in a row, such as "xl", "台灯" or "4K": these pieces of one and two
--- characters do. Dear, so that the planner never evaluates it row by row; small and capital as ilike takes them under "C".
+-- Trigrams can't find words of fewer than three letters, such as "xl", "台灯" or "4K"; these pieces of one and two characters can. The high
+-- cost keeps the planner from evaluating the function row by row. Case is folded as by ilike under "C".
 create function letter_pairs(text) returns text[]
   language sql immutable strict parallel safe cost 10000
   return string_to_array(translate(lower($1 collate "C"), e'\x01', ' '), null)
     || string_to_array(regexp_replace(translate(lower($1 collate "C"), e'\x01', ' '), '(..)', e'\\1\x01', 'g'), e'\x01')
     || string_to_array(regexp_replace(substr(translate(lower($1 collate "C"), e'\x01', ' '), 2), '(..)', e'\\1\x01', 'g'), e'\x01');
 
--- Search reads the first 300 characters of name and description, in small letters. Whole descriptions let one client make
--- searches of seconds (repetitive text is compared again and again at each position) and writes that add thousands of
--- index entries each. `like` compares five times as fast as `ilike`.
--- fastupdate is off: with a pending list, whoever comes when it is full writes everybody's entries.
+-- Search reads the first 300 characters of name and description, in lower case. With whole descriptions, one client could cause searches that
+-- take seconds (repetitive text is compared at each position) and writes that add thousands of index entries. `like` is five times as fast as
+-- `ilike`. fastupdate is off: with a pending list, the write that finds it full has to write everybody's entries.
 create index products_by_text on products
   using gin (lower(left(name || ' ' || coalesce(left(description, 300), ''), 300)) gin_trgm_ops) with (fastupdate = off) where archived_at is null;
 create index products_by_letter_pairs on products
   using gin (letter_pairs(lower(left(name || ' ' || coalesce(left(description, 300), ''), 300)))) with (fastupdate = off) where archived_at is null;
--- How many products have a word or a pair: without it, the planner takes every word for a rare one, and sorts half a million
--- products by price where the first 21 by price would do.
+-- How common words and pairs are. Without these statistics the planner assumes that every word is rare, and sorts half a million products by
+-- price although it could read the first 21 in that order.
 create statistics products_text on (lower(left(name || ' ' || coalesce(left(description, 300), ''), 300))) from products;
 create statistics products_letter_pairs on (letter_pairs(lower(left(name || ' ' || coalesce(left(description, 300), ''), 300)))) from products;
 
--- The inbox and the stored answer at once: what became of an order's stock. Never deleted.
+-- The inbox of order events and the stored outcome of each order. Never deleted.
 create table reservations (
   order_id   uuid primary key,
   state      text not null check (state in ('RESERVED', 'REJECTED', 'RELEASED')),
-  -- [{product_id, quantity}]; empty where a cancel came before its create
+  -- [{product_id, quantity}]; empty if the cancel overtook the create
   lines      jsonb not null,
-  -- [{product_id, wanted, available}] of a REJECTED one
+  -- [{product_id, wanted, available}] if REJECTED
   shortages  jsonb not null default '[]',
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now()
 );
 
--- The ledger: quantity is the sum of its deltas, at any moment. Never deleted.
+-- The ledger: at any moment, a product's quantity is the sum of its deltas. Never deleted.
 create table stock_movements (
   id         bigint generated always as identity primary key,
   product_id uuid not null references products (id),
@@ -90,11 +89,11 @@ create table stock_movements (
   delta      bigint not null check (delta <> 0),
   balance    bigint not null check (balance >= 0),
   reason     text not null,
-  -- when it was written, which is under the product's lock: now() is when its transaction began
+  -- the time of writing, under the product's lock; now() would be the start of the transaction
   created_at timestamptz not null default clock_timestamp(),
   check ((order_id is not null) = (kind in ('RESERVE', 'RELEASE')))
 );
 
--- One of a kind for each order and product: a repeated event can't take or give stock twice, whatever the code does.
+-- At most one movement of each kind per order and product: a repeated event can't move stock twice, whatever the code does.
 create unique index stock_movements_once on stock_movements (order_id, product_id, kind) where order_id is not null;
 create index stock_movements_by_product on stock_movements (product_id, id);

@@ -1,5 +1,5 @@
--- UUIDv7 (RFC 9562, section 5.7): the time in milliseconds, and 74 random bits. A restored backup rewinds a sequence, which would then give the
--- ids of lost rows to new ones; these never repeat, whatever is restored.
+-- UUIDv7 (RFC 9562, section 5.7): the time in milliseconds, and 74 random bits. Restoring a backup rewinds sequences, which would then give
+-- the ids of lost rows to new ones; these ids never repeat, whatever is restored.
 create function new_id() returns uuid language sql volatile parallel safe
   return encode(
     set_bit(
@@ -11,39 +11,39 @@ create function new_id() returns uuid language sql volatile parallel safe
 
 create table users (
   id              uuid primary key default new_id(),
-  -- as given
+  -- as the user wrote it
   email           text not null check (char_length(email) <= 254),
-  -- after Unicode NFKC and lower-casing, by which it is compared
+  -- in NFKC and lower case, for comparison
   email_key       text not null unique,
   password_hash   text not null,
   role            text not null default 'user' check (role in ('user', 'admin')),
   created_at      timestamptz not null default now(),
-  -- Until then, and for 15 minutes, the same registration may be repeated: see users.register.
+  -- Before the first login, a registration may be repeated for 15 minutes: see users.register.
   first_login_at  timestamptz,
   disabled_at     timestamptz,
-  -- by which gateways learn of a role that is newer than the tokens that they see
+  -- tells gateways which tokens have an outdated role
   role_changed_at timestamptz
 );
--- The highest cost of any stored hash, which every login looks up: "$2b$12$…" has cost 12.
+-- For the highest cost of all stored hashes, which every login reads: "$2b$12$…" has cost 12.
 create index users_by_cost on users ((substr(password_hash, 5, 2)::int)) where password_hash ~ '^\$2[aby]\$[0-9]{2}\$';
 create index users_enabled_admins on users (id) where role = 'admin' and disabled_at is null;
 create index users_by_role_change on users (role_changed_at) where role_changed_at is not null;
 
--- The newest one signs; all are told to verifiers. Every node of the service reads them here, so all sign alike.
+-- The newest key signs, and verifiers accept all of them. Every node of the service reads its keys here.
 create table signing_keys (
   kid         text primary key,
   private_key text not null,
   created_at  timestamptz not null default now(),
-  -- Seconds: the longest ACCESS_TOKEN_TTL of any node that may sign with this key. Each node raises it before it signs.
+  -- The longest ACCESS_TOKEN_TTL, in seconds, of all nodes that sign with this key. A node raises it before it signs.
   token_ttl   integer not null default 0
 );
 
--- A login and what comes of it: its refresh tokens, each made of the one before, and the access tokens that bear its id.
+-- A login, with its chain of refresh tokens and the access tokens that contain its id.
 create table sessions (
   id         uuid primary key default gen_random_uuid(),
   user_id    uuid not null references users,
   created_at timestamptz not null default now(),
-  -- of its newest refresh token
+  -- the expiry of its newest refresh token
   expires_at timestamptz not null,
   ended_at   timestamptz
 );
@@ -52,7 +52,7 @@ create index sessions_by_end on sessions (ended_at) where ended_at is not null;
 create index sessions_by_expiry on sessions (expires_at);
 
 create table refresh_tokens (
-  -- SHA-256 of the token: who reads this table can't use it
+  -- SHA-256 of the token, so that nobody who reads this table can use it
   hash       bytea primary key,
   session_id uuid not null references sessions on delete cascade,
   created_at timestamptz not null default now(),
@@ -61,30 +61,30 @@ create table refresh_tokens (
 create index refresh_tokens_by_session on refresh_tokens (session_id);
 create index refresh_tokens_by_use on refresh_tokens (used_at) where used_at is not null;
 
--- Logins that failed or are under way, of an account and from an address, within a minute from the first one.
+-- Failed and current logins to an account and from an address, within a minute of the first one.
 create table login_attempts (
-  -- a hash: no address, and no e-mail of somebody who has no account, is kept
+  -- a hash: neither addresses nor e-mail addresses without an account are stored
   subject  bytea primary key,
   since    timestamptz not null default now(),
   attempts integer not null default 1 check (attempts >= 0)
 );
 create index login_attempts_by_age on login_attempts (since);
 
--- Where people have logged in from: the limit of an account over all addresses does not lock them out there.
+-- The addresses from which users have logged in: there, the limit of an account over all addresses does not lock them out.
 create table known_addresses (
   user_id      uuid not null references users on delete cascade,
-  -- a hash of the user and the address: no address is kept
+  -- a hash of the user and the address, which is not stored itself
   address      bytea not null,
   last_used_at timestamptz not null default now(),
   primary key (user_id, address)
 );
 create index known_addresses_by_use on known_addresses (last_used_at);
 
--- Who did what. Of people it has their ids alone, and no row refers to theirs: it outlives them.
+-- Who did what. It contains only the ids of users and no foreign keys, since it outlives the accounts.
 create table audit_log (
   id         bigint generated always as identity primary key,
   at         timestamptz not null default clock_timestamp(),
-  -- a user's id, or system; null where nobody is known
+  -- a user's id, or system; null if unknown
   actor      text check (actor ~ '^(system|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})$'),
   action     text not null,
   subject    text check (char_length(subject) <= 64),
@@ -94,8 +94,8 @@ create table audit_log (
 create index audit_log_by_actor on audit_log (actor, id);
 create index audit_log_by_subject on audit_log (subject, id);
 create index audit_log_by_action on audit_log (action, id);
--- by which they are counted: nobody who is not logged in may fill the disk
+-- counts failures, since nobody may fill the disk without logging in
 create index audit_log_failures on audit_log (at) where action in ('login.failed', 'password.refused', 'failures.omitted');
--- likewise: accounts are free, and nobody who logs in and out for ever may fill the disk
+-- counts sessions, since accounts are free, and repeated logins must not fill the disk either
 create index audit_log_sessions on audit_log (subject, at)
   where action in ('login.succeeded', 'logout', 'refresh.reused', 'password.changed', 'sessions.omitted');

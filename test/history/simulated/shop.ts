@@ -1,5 +1,5 @@
 import { isFinal, type Line, type Status } from "../../../contracts/orders";
-import { cancel, mergeLines, NEXT } from "../../../services/orders/order";
+import { after, mergeLines, NEXT } from "../../../services/orders/order";
 import type { OrderSeen, ProductSeen } from "../operation";
 import type { VirtualClock } from "./clock";
 
@@ -123,10 +123,10 @@ export class SimulatedShop {
   cancel(user: string, id: string): Response<OrderSeen> {
     const order = this.orders.get(id);
     if (order?.user !== user) return refused(404, "ORDER_NOT_FOUND");
-    const after = cancel(order.status);
-    if (after === undefined) return refused(409, "ORDER_NOT_CANCELLABLE");
-    if (order.status !== after) {
-      this.become(order, after);
+    const cancelled = after(order.status, "cancel");
+    if (cancelled === undefined) return refused(409, "ORDER_NOT_CANCELLABLE");
+    if (order.status !== cancelled) {
+      this.become(order, cancelled);
       this.later(() => this.release(order));
     }
     return { ok: show(order) };

@@ -1,9 +1,9 @@
 import { NO_LINES } from "../../contracts/lines";
 import { ServiceBroker } from "moleculer";
 import { problem } from "../../broker/errors";
-import { CancelledOrder, orderCancelled } from "../../contracts/orders";
-import type { Outcome, Refusal } from "../../contracts/products";
-import { replyToEach } from "../../services/products/replies";
+import { orderCancelled } from "../../contracts/orders";
+import { stockRefused, stockSettled, type Outcome, type Refusal } from "../../contracts/products";
+import { replyToEach } from "../../mixins/replier.mixin";
 import { testId } from "../support/ids";
 
 describe("the reply to an event with several orders", () => {
@@ -21,7 +21,9 @@ describe("the reply to an event with several orders", () => {
       throw order_id === silent ? problem(code, "too much is waiting") : new Error("it failed");
     };
     const asked = [{ order_id: released }, { order_id: silent }, { order_id: broken }, { order_id: malformed, what: "is this?" }];
-    await expect(replyToEach(broker, orderCancelled, CancelledOrder, asked, work)).rejects.toThrow("too much is waiting");
+    await expect(replyToEach(broker, orderCancelled, { settled: stockSettled, refused: stockRefused }, asked, work)).rejects.toThrow(
+      "too much is waiting",
+    );
     expect(told.settled.map(({ order_id }) => order_id)).toEqual([released]);
     expect(new Map(told.refused.map(({ order_id, permanent }) => [order_id, permanent]))).toEqual(
       new Map([
