@@ -22,6 +22,7 @@ export interface WithOutbox {
 }
 
 interface Line extends Queue {
+  of: OutboxedEvent;
   /** The user who had the last turn. */
   turn: string;
   /** Rows are left that must wait until replies free some of the cap, or until the next probe. */
@@ -73,7 +74,7 @@ export function outboxMixin(events: readonly OutboxedEvent[], limits: OutboxLimi
   const schema: Omit<SchemaFor<Relay>, "name"> = {
     created(this: Relay) {
       const lines = events.flatMap((event) =>
-        [false, true].map((large) => ({ event: event.name, large, turn: NIL_ID, isHeldBack: false })),
+        [false, true].map((large) => ({ of: event, event: event.name, large, turn: NIL_ID, isHeldBack: false })),
       );
       this.relayState = { next: undefined, lines, isWatchDue: true, silent: new Set(), reachable: new Set() };
     },
@@ -183,14 +184,12 @@ export function outboxMixin(events: readonly OutboxedEvent[], limits: OutboxLimi
 
       async emitDue(this: Relay) {
         const state = this.relayState;
-        while (state.next !== undefined) {
-          const reachable = new Set(events.filter((event) => this.isReachable(event)).map(({ name }) => name));
-          if (reachable.size === 0) break;
+        while (state.next !== undefined && events.some((event) => this.isReachable(event))) {
           const isWatched = await this.watch();
           const isAll = state.next === "all";
           state.next = undefined;
           for (const line of state.lines) {
-            if (!reachable.has(line.event) || (!isAll && !line.isHeldBack)) continue;
+            if (!this.isReachable(line.of) || (!isAll && !line.isHeldBack)) continue;
             const pace = this.paceOf(line.event);
             line.isHeldBack ||= pace.isProbing;
             if (pace.isProbing && !isWatched) continue; // one probe per sweep, however many rows are written

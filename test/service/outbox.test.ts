@@ -386,6 +386,7 @@ describe("over a network", () => {
     await until("the first node has the order", () => first.times(heard) === 1);
     await joined.pop()?.stop();
     await until("orders has noticed that it is gone", () => !canDeliver(broker, "order.created"));
+    await orders.relayState.running; // it may have begun before
     const [unheard] = await committed(1);
     await turnWhenAllIsDue();
     expect(await attemptsOf([heard, unheard!])).toEqual([0, 1]);
