@@ -53,14 +53,17 @@ export function loadConfig(env: Env = process.env): Config {
 function read(env: Reader) {
   const production = env.choice("NODE_ENV", ["development", "test", "production"], "development") === "production";
   const services = env.list("SERVICES", SERVICES);
+  const port = env.integer("PORT", 8000, 0, 65_535);
   const hosted: readonly ServiceName[] = services.length > 0 ? services : SERVICES;
   return {
     production,
     /** Whether the node hosts every service: only then may a missing database be an embedded one. */
     whole: hosted.length === SERVICES.length,
     services: hosted,
-    port: env.integer("PORT", 8000, 0, 65_535),
+    port,
     host: env.text("HOST", "127.0.0.1"),
+    /** The gateway's origin as clients see it: the issuer of the OAuth metadata. If undefined, there are no metadata. */
+    publicUrl: env.origin("PUBLIC_URL") ?? (production ? undefined : `http://localhost:${port}`),
     /** RabbitMQ URLs; several for a cluster. */
     transporter: env.urls("TRANSPORTER", ["amqp:", "amqps:"]),
     databases: {
@@ -83,6 +86,8 @@ function read(env: Reader) {
     /** Seconds. */
     accessTokenTtl: env.integer("ACCESS_TOKEN_TTL", 900, 1, 86_400),
     refreshTokenTtl: env.integer("REFRESH_TOKEN_TTL", 2_592_000, 1, 31_536_000),
+    /** At most a minute, for which a signing key is still published after it has derived its last refresh token. */
+    refreshGrace: env.integer("REFRESH_GRACE", 10, 0, 60),
     bcryptCost: env.integer("BCRYPT_COST", 12, production ? 10 : 4, 16),
     admin: env.admin(),
     /** Keys that encrypt the signing keys in user_db; the older one only decrypts. KeyObjects, which can't leak into logs when printed. */
@@ -136,6 +141,8 @@ function checkTogether(config: Config, mistakes: string[]): void {
   if (older !== undefined && (key === undefined || key.equals(older)))
     mistakes.push("KEY_ENCRYPTION_KEY_OLD is set without another KEY_ENCRYPTION_KEY that replaces it");
   if (!config.production) return;
+  if (config.publicUrl?.startsWith("http:") === true)
+    mistakes.push("PUBLIC_URL begins with http: in production it must be an https:// origin (RFC 8414, section 2)");
   if (key === undefined && config.services.includes("users"))
     mistakes.push("KEY_ENCRYPTION_KEY is missing: production encrypts the signing keys, set what `openssl rand -base64 32` prints");
   if (config.transporter === undefined)
@@ -173,6 +180,8 @@ function isUrl(text: string, protocols: readonly string[]): boolean {
     return false; // invalid percent-encoding
   }
 }
+
+const isOrigin = (text: string): boolean => URL.canParse(text) && new URL(text).origin === text && !text.includes("*");
 
 /**
  * Reads single variables, from the environment or from the file that NAME_FILE names. On a mistake it records the mistake and
@@ -306,9 +315,18 @@ class Reader {
     });
   }
 
+  /** The origin of a web server. */
+  origin(name: string): string | undefined {
+    const value = this.value(name);
+    if (value === undefined || (isOrigin(value) && /^https?:/.test(value))) return value;
+    const shown = this.shown(name, value.replace(/\/\/.*@/, "//"));
+    this.mistakes.push(`${name} is ${shown}: set an origin such as https://shop.example.com, without a path`);
+    return undefined;
+  }
+
   origins(name: string): string[] {
     return this.words(name).flatMap((word) => {
-      if (URL.canParse(word) && new URL(word).origin === word && !word.includes("*")) return word;
+      if (isOrigin(word)) return word;
       this.mistakes.push(
         `${name} has ${this.shown(name, word.replace(/\/\/.*@/, "//"))}: set exact origins such as https://shop.example.com, without a path or *`,
       );

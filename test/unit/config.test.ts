@@ -33,6 +33,7 @@ it("an empty environment configures a whole shop on this machine, with the docum
     services: ["api", "users", "products", "orders"],
     port: 8000,
     host: "127.0.0.1",
+    publicUrl: "http://localhost:8000",
     transporter: undefined,
     databases: { users: undefined, products: undefined, orders: undefined },
     dataDir: path.resolve(".data"),
@@ -41,6 +42,7 @@ it("an empty environment configures a whole shop on this machine, with the docum
     log: { level: "info", format: "short" },
     accessTokenTtl: 900,
     refreshTokenTtl: 2_592_000,
+    refreshGrace: 10,
     bcryptCost: 12,
     admin: undefined,
     keyEncryption: { key: undefined, older: undefined },
@@ -60,6 +62,7 @@ const EVERYTHING = {
   SERVICES: "orders, api,orders",
   PORT: " 0 ",
   HOST: "::",
+  PUBLIC_URL: "https://shop.example.com",
   DATA_DIR: "/var/shop",
   NAMESPACE: "a_B-1",
   NODE_ID: "n.1+x",
@@ -67,6 +70,7 @@ const EVERYTHING = {
   LOG_FORMAT: "json",
   ACCESS_TOKEN_TTL: "1",
   REFRESH_TOKEN_TTL: "2",
+  REFRESH_GRACE: "0",
   BCRYPT_COST: "4",
   ADMIN_EMAIL: "a@b.co",
   ADMIN_PASSWORD: "long enough",
@@ -98,6 +102,7 @@ it("every variable sets its option, with surrounding spaces removed", () => {
     services: ["orders", "api"],
     port: 0,
     host: "::",
+    publicUrl: "https://shop.example.com",
     transporter: [TRANSPORTER.TRANSPORTER],
     databases: { users: DATABASES.USERS_DATABASE_URL, products: DATABASES.PRODUCTS_DATABASE_URL, orders: DATABASES.ORDERS_DATABASE_URL },
     dataDir: "/var/shop",
@@ -106,6 +111,7 @@ it("every variable sets its option, with surrounding spaces removed", () => {
     log: { level: "trace", format: "json" },
     accessTokenTtl: 1,
     refreshTokenTtl: 2,
+    refreshGrace: 0,
     bcryptCost: 4,
     admin: { email: "a@b.co", password: "long enough" },
     keyEncryption: { key, older },
@@ -149,6 +155,7 @@ const INTEGERS: [name: string, min: number, max: number][] = [
   ["OPS_PORT", 0, 65_535],
   ["ACCESS_TOKEN_TTL", 1, 86_400],
   ["REFRESH_TOKEN_TTL", 1, 31_536_000],
+  ["REFRESH_GRACE", 0, 60],
   ["BCRYPT_COST", 4, 16],
   ["RATE_LIMIT_AUTH", 0, 1_000_000],
   ["RATE_LIMIT_ACCOUNT", 0, 1_000_000],
@@ -187,6 +194,13 @@ it.each<[string, string, told: string]>([
   ["ORDERS_DATABASE_URL", "postgres://a,b:x/order_db", "host:port,host:port"],
   ["ORDERS_DATABASE_URL", `postgres://${"a,".repeat(16)}a/order_db`, "host:port,host:port"],
   ["ORDERS_DATABASE_URL", "postgres://a,b/order_db?target_session_attrs=any", "read-write"],
+  ["PUBLIC_URL", "shop.example.com", "https://shop.example.com, without a path"],
+  ["PUBLIC_URL", "https://shop.example.com/", "without a path"],
+  ["PUBLIC_URL", "https://shop.example.com/api", "without a path"],
+  ["PUBLIC_URL", "https://shop.example.com?x=1", "without a path"],
+  ["PUBLIC_URL", "https://*.example.com", "without a path"],
+  ["PUBLIC_URL", "ftp://shop.example.com", "without a path"],
+  ["PUBLIC_URL", "https://a.example, https://b.example", "without a path"],
   ["CORS_ORIGINS", "*", "exact origins"],
   ["CORS_ORIGINS", "https://a.example/", "exact origins"],
   ["CORS_ORIGINS", "https://*.example", "exact origins"],
@@ -318,6 +332,11 @@ it.each(["USERS_DATABASE_URL", "ORDERS_DATABASE_URL"])("%s must not be that of p
   expect(mistakes({ ...DATABASES, [name]: DATABASES.PRODUCTS_DATABASE_URL })).toEqual([expect.stringContaining("share one database")]);
 });
 
+it("without PUBLIC_URL the gateway is on this machine, and in production its origin is unknown", () => {
+  expect(loadConfig({ PORT: "81" }).publicUrl).toBe("http://localhost:81");
+  expect(loadConfig(PRODUCTION).publicUrl).toBeUndefined();
+});
+
 it("the relay's maximum back-off must not be below its first", () => {
   expect(mistakes({ OUTBOX_RETRY_MS: "100", OUTBOX_RETRY_MAX_MS: "99" })).toEqual([expect.stringContaining("must not be below")]);
   expect(mistakes({ OUTBOX_RETRY_MS: "60001" })).toHaveLength(1);
@@ -404,6 +423,12 @@ describe("production", () => {
     expect(mistakes({ ...PRODUCTION, ...admin })).toEqual([expect.stringContaining("ADMIN_PASSWORD is a default one")]);
   });
 
+  it("requires https in PUBLIC_URL", () => {
+    expect(mistakes({ ...PRODUCTION, PUBLIC_URL: "http://shop.example" })).toEqual([expect.stringContaining("must be an https:// origin")]);
+    expect(mistakes({ ...PRODUCTION, PUBLIC_URL: "https://shop.example" })).toEqual([]);
+    expect(mistakes({ PUBLIC_URL: "http://shop.example" })).toEqual([]); // accepted outside production
+  });
+
   it("requires a hashing cost of at least 10", () => {
     expect(mistakes({ ...PRODUCTION, BCRYPT_COST: "9" })).toEqual(['BCRYPT_COST is "9": set a whole number from 10 to 16']);
     expect(mistakes({ ...PRODUCTION, BCRYPT_COST: "10" })).toEqual([]);
@@ -426,6 +451,7 @@ describe("no error contains a password", () => {
     { USERS_DATABASE_URL: `postgres://u:${SECRET}@db/x`, ORDERS_DATABASE_URL: `postgres://u:${SECRET}@db/x` },
     { SERVICES: "orders", ORDERS_DATABASE_URL: `postgres://u:${SECRET}@db/x` },
     { CORS_ORIGINS: `https://u:${SECRET}@shop.example` },
+    { PUBLIC_URL: `https://u:${SECRET}@shop.example` },
   ])("%j", (env) => {
     expect(mistakes(env)).not.toEqual([]);
     expect(mistakes(env).join()).not.toContain(SECRET);
