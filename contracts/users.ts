@@ -86,7 +86,10 @@ export const token = action("users.token", {
   timeout: 4_000,
 });
 
-/** New tokens for a refresh token, which is valid once: reuse ends its session. INVALID_REFRESH_TOKEN for any token but the newest. */
+/**
+ * New tokens for a refresh token, which is valid once. If it is used again within REFRESH_GRACE, the new refresh token is the same one;
+ * later use ends its session. INVALID_REFRESH_TOKEN for any other token but the newest.
+ */
 export const refresh = action("users.refresh", { params: closed({ refresh_token: RefreshToken, address: Address }), result: Tokens });
 
 /** Ends the session of a refresh token, including its access tokens; does nothing if the token is unknown. */

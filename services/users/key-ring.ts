@@ -6,7 +6,7 @@ import { isOld, outlived, signer } from "./key-times";
 import { deleteAllKeys, deleteKeys, insertKey, lockKeys, raiseTokenTtl, replaceEncrypted, selectKeys, type KeyRow } from "./keys.store";
 import { generateSigningKey, signingKey, type SigningKey } from "./tokens";
 
-/** Milliseconds for which the signing key is cached. */
+/** Milliseconds for which the keys are cached. */
 const FRESH = 1_000;
 
 export interface Keys {
@@ -50,10 +50,10 @@ export class KeyRing {
     });
   }
 
-  /** The key that signs. */
-  async signing(): Promise<SigningKey> {
+  /** The keys as they were at most a second ago. */
+  async recent(): Promise<Keys> {
     const isFresh = performance.now() - this.readAt < FRESH;
-    return (isFresh && this.keys ? this.keys : await this.current()).signing;
+    return isFresh && this.keys ? this.keys : await this.current();
   }
 
   /** Maximum lifetime of any access token in seconds, by the keys read last. */

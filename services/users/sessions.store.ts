@@ -76,40 +76,33 @@ async function endSurplus(query: Query, user: string): Promise<void> {
   );
 }
 
+/** How a refresh token is exchanged. */
+interface Renewal {
+  /** Lifetime of the new refresh token, in seconds. */
+  ttl: number;
+  /** Seconds after its use for which a token gets its successor again; 0: never. */
+  grace: number;
+  /** The new refresh token. */
+  successor: string;
+  /** The tokens that may have replaced this one before: one for each signing key that is still published. */
+  candidates: readonly string[];
+  address: string | undefined;
+}
+
 /**
- * Exchanges a refresh token for a new one. If a token is used twice, it may have been stolen, and it is unknown which client is the
+ * Exchanges a refresh token for its successor. Within the grace period it may be exchanged again, for the same successor: two tabs may
+ * refresh at once, or a response may be lost. If it is used later, it may have been stolen, and it is unknown which client is the
  * legitimate one, so its session ends (RFC 9700, section 4.14.2).
- * @param ttl lifetime of the new refresh token, in seconds
- * @returns undefined if the token is unknown, used or expired, its session has ended, or its user is disabled
+ * @returns undefined if the token is unknown, expired or used before the grace period, its session has ended, or its user is disabled
  */
-export function renewSession(
-  db: Database,
-  token: string,
-  { ttl, address }: { ttl: number; address: string | undefined },
-): Promise<Grant | undefined> {
-  const refreshToken = newToken();
+export function renewSession(db: Database, token: string, renewal: Renewal): Promise<Grant | undefined> {
+  const { ttl, successor, address } = renewal;
   return db.transaction(async (query) => {
-    // Of two concurrent uses, one gets the row. The user's row is not locked: a client that refreshes continuously would block
-    // those who disable, demote or log in that user.
-    const [caller] = await query<Required<Caller>>(
-      `with live as (
-         select t.hash, u.id, u.role, s.id as session
-         from refresh_tokens t join sessions s on s.id = t.session_id join users u on u.id = s.user_id
-         where t.hash = $1 and t.used_at is null and s.ended_at is null and s.expires_at > now() and u.disabled_at is null
-         for no key update of t
-       )
-       update refresh_tokens t set used_at = now() from live where t.hash = live.hash
-       returning live.id, live.role, live.session`,
-      [hashOf(token)],
-    );
+    const caller = await spend(query, token);
     if (caller === undefined) {
-      const [reused] = await query<{ user_id: string }>(
-        `update sessions s set ended_at = clock_timestamp() from refresh_tokens t
-         where t.hash = $1 and t.used_at is not null and s.id = t.session_id and s.ended_at is null returning s.user_id`,
-        [hashOf(token)],
-      );
-      if (reused !== undefined) await recordSession(query, { actor: null, address }, "refresh.reused", reused.user_id);
-      return undefined;
+      const again = await grantAgain(query, token, renewal);
+      if (again === undefined) await endReused(query, token, address);
+      return again;
     }
     // The session may have ended since it was read: by a logout, a new password, or because the user was disabled. If the role has
     // changed since, that is reported to gateways for longer than this access token's lifetime.
@@ -118,9 +111,62 @@ export function renewSession(
       [caller.session, ttl],
     );
     if (alive === undefined) return undefined;
-    await query("insert into refresh_tokens (hash, session_id) values ($1, $2)", [hashOf(refreshToken), caller.session]);
-    return { caller, refreshToken };
+    await query("insert into refresh_tokens (hash, session_id) values ($1, $2)", [hashOf(successor), caller.session]);
+    return { caller, refreshToken: successor };
   });
+}
+
+/**
+ * Marks an unused refresh token as used. Of two concurrent uses, one gets the row, and the other waits for its commit.
+ * @returns undefined if the token is unknown, used or expired, its session has ended, or its user is disabled
+ */
+async function spend(query: Query, token: string): Promise<Required<Caller> | undefined> {
+  // The user's row is not locked: a client that refreshes continuously would block those who disable, demote or log in that user.
+  const [caller] = await query<Required<Caller>>(
+    `with live as (
+       select t.hash, u.id, u.role, s.id as session
+       from refresh_tokens t join sessions s on s.id = t.session_id join users u on u.id = s.user_id
+       where t.hash = $1 and t.used_at is null and s.ended_at is null and s.expires_at > now() and u.disabled_at is null
+       for no key update of t
+     )
+     update refresh_tokens t set used_at = now() from live where t.hash = live.hash
+     returning live.id, live.role, live.session`,
+    [hashOf(token)],
+  );
+  return caller;
+}
+
+/**
+ * Repeats the grant for a token that was used within the grace period. The session is locked, so that it can't end meanwhile; its expiry
+ * stays the same. A use in the future, before the clock was set back, does not count.
+ * @returns undefined if the token was used earlier or not at all, none of the candidates has replaced it, its session has ended or expired,
+ * or its user is disabled
+ */
+async function grantAgain(query: Query, token: string, { candidates, grace }: Renewal): Promise<Grant | undefined> {
+  const [row] = await query<Required<Caller> & { successor: Buffer }>(
+    `select u.id, u.role, s.id as session, n.hash as successor
+     from refresh_tokens t
+       join refresh_tokens n on n.session_id = t.session_id and n.hash = any($2::bytea[])
+       join sessions s on s.id = t.session_id
+       join users u on u.id = s.user_id
+     where t.hash = $1 and t.used_at > now() - $3 * interval '1 second' and t.used_at < now() + $3 * interval '1 second'
+       and s.ended_at is null and s.expires_at > now() and u.disabled_at is null
+     for no key update of s`,
+    [hashOf(token), candidates.map(hashOf), grace],
+  );
+  const refreshToken = row && candidates.find((candidate) => hashOf(candidate).equals(row.successor));
+  if (row === undefined || refreshToken === undefined) return undefined;
+  return { caller: { id: row.id, role: row.role, session: row.session }, refreshToken };
+}
+
+/** Ends the session of a refresh token if the token was used before. */
+async function endReused(query: Query, token: string, address: string | undefined): Promise<void> {
+  const [reused] = await query<{ user_id: string }>(
+    `update sessions s set ended_at = clock_timestamp() from refresh_tokens t
+     where t.hash = $1 and t.used_at is not null and s.id = t.session_id and s.ended_at is null returning s.user_id`,
+    [hashOf(token)],
+  );
+  if (reused !== undefined) await recordSession(query, { actor: null, address }, "refresh.reused", reused.user_id);
 }
 
 /** Ends the session of a refresh token, used or not. Does nothing if the token is unknown. */

@@ -1,4 +1,14 @@
-import { createHash, createPublicKey, createPrivateKey, generateKeyPair, randomUUID, type KeyObject } from "node:crypto";
+import {
+  createHash,
+  createHmac,
+  createPrivateKey,
+  createPublicKey,
+  createSecretKey,
+  generateKeyPair,
+  hkdfSync,
+  randomUUID,
+  type KeyObject,
+} from "node:crypto";
 import { promisify } from "node:util";
 import jwt from "jsonwebtoken";
 import { AUDIENCE, ISSUER, type Caller, type Jwk } from "../../contracts/users";
@@ -6,9 +16,15 @@ import { AUDIENCE, ISSUER, type Caller, type Jwk } from "../../contracts/users";
 /** RFC 8725, section 3.5, requires at least 2048 bits. */
 const MODULUS_LENGTH = 2048;
 
+/** The purpose of `refreshSecret`: part of its derivation, so that no other secret derived from the same key equals it (RFC 5869, 3.2). */
+const REFRESH_PURPOSE = "moleculer-shop refresh tokens";
+const SECRET_BYTES = 32;
+
 export interface SigningKey {
   kid: string;
   privateKey: KeyObject;
+  /** Derives refresh tokens while this key signs: the same on every node, without being stored anywhere. */
+  refreshSecret: KeyObject;
 }
 
 /** @returns a new private key as PEM, and its id, the key's thumbprint (RFC 7638), which identifies this key only */
@@ -20,7 +36,16 @@ export async function generateSigningKey(): Promise<{ kid: string; pem: string }
 }
 
 /** Parse each key only once: parsing a PEM takes longer than signing. */
-export const signingKey = (kid: string, pem: string): SigningKey => ({ kid, privateKey: createPrivateKey(pem) });
+export function signingKey(kid: string, pem: string): SigningKey {
+  const privateKey = createPrivateKey(pem);
+  const bytes = privateKey.export({ type: "pkcs8", format: "der" });
+  const secret = hkdfSync("sha256", bytes, "", REFRESH_PURPOSE, SECRET_BYTES);
+  return { kid, privateKey, refreshSecret: createSecretKey(Buffer.from(secret)) };
+}
+
+/** The refresh token that replaces another one: the same each time, 256 bits, unpredictable without the key. */
+export const successorOf = (refreshToken: string, { refreshSecret }: SigningKey): string =>
+  createHmac("sha256", refreshSecret).update(refreshToken).digest("base64url");
 
 export function publicJwk({ kid, privateKey }: SigningKey): Jwk {
   const { n, e } = createPublicKey(privateKey).export({ format: "jwk" });

@@ -19,7 +19,7 @@ import { forgetAddresses } from "./known-addresses.store";
 import { Logins, noAccount } from "./logins";
 import { OWN_TURN, Passwords } from "./passwords";
 import * as sessions from "./sessions.store";
-import { issueToken, publicJwk, type SigningKey } from "./tokens";
+import { issueToken, publicJwk, successorOf, type SigningKey } from "./tokens";
 import { emailKey, ensureAdmin, present, type UserRow } from "./users.store";
 
 type Users = Service &
@@ -81,23 +81,29 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
         contract.token,
         async function (this: Users, ctx) {
           const { address, ...credentials } = ctx.params;
-          const key = await this.keys.signing();
+          const { signing } = await this.keys.recent();
           const failure = { by: { actor: null, address }, action: "login.failed", subject: this.subjectOf(credentials.email) } as const;
           const granted = await auditLog.loggingRefusals(this.db, failure, () =>
             this.logins.logIn(credentials, { address, isWanted: () => isCallerThere(ctx) }),
           );
-          return tokens(key, granted, config.accessTokenTtl);
+          return tokens(signing, granted, config.accessTokenTtl);
         },
         FAIR,
       ),
 
       refresh: implement(contract.refresh, async function (this: Users, ctx) {
-        const key = await this.keys.signing(); // before the token is spent
+        const { signing, published } = await this.keys.recent(); // before the token is spent
         const { refresh_token, address } = ctx.params;
-        const renewed = await sessions.renewSession(this.db, refresh_token, { ttl: config.refreshTokenTtl, address });
+        const renewed = await sessions.renewSession(this.db, refresh_token, {
+          ttl: config.refreshTokenTtl,
+          grace: config.refreshGrace,
+          successor: successorOf(refresh_token, signing),
+          candidates: published.map((key) => successorOf(refresh_token, key)),
+          address,
+        });
         if (renewed === undefined)
           throw problem("INVALID_REFRESH_TOKEN", "this refresh token is invalid, expired or already used: log in again");
-        return tokens(key, renewed, config.accessTokenTtl);
+        return tokens(signing, renewed, config.accessTokenTtl);
       }),
 
       logout: implement(contract.logout, async function (this: Users, ctx) {

@@ -16,7 +16,8 @@ const METHODS = ["log", "info", "warn", "error", "debug", "trace"] as const;
 beforeAll(async () => {
   for (const method of METHODS)
     jest.spyOn(console, method).mockImplementation((...args: unknown[]) => void logged.push(args.map(String).join(" ")));
-  shop = await startShop({ env: { LOG_LEVEL: "trace", LOG_FORMAT: "json", CORS_ORIGINS: "https://shop.example.com" } });
+  const env = { LOG_LEVEL: "trace", LOG_FORMAT: "json", CORS_ORIGINS: "https://shop.example.com", REFRESH_GRACE: "0" };
+  shop = await startShop({ env });
   [nobody, user, admin] = [shop.client(), shop.client(), shop.client()];
   await Promise.all([user.signUp(), admin.login(ADMIN.email, ADMIN.password)]);
 });

@@ -20,7 +20,7 @@ let admin: Client;
 let adminId: string;
 
 beforeAll(async () => {
-  shop = await startShop({ nodes: [["api"], ["users"], ["products", "orders"]], env: { TRUST_PROXY: "loopback" } });
+  shop = await startShop({ nodes: [["api"], ["users"], ["products", "orders"]], env: { TRUST_PROXY: "loopback", REFRESH_GRACE: "0" } });
   admin = await shop.client().login(ADMIN.email, ADMIN.password);
   adminId = String((await admin.get("/me")).body["id"]);
 });

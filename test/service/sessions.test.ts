@@ -7,7 +7,7 @@ import { disable } from "../../contracts/accounts";
 import { revocations, rotateKeys } from "../../contracts/users";
 import { until } from "../support/amqp";
 import { Client, type Answer } from "../support/client";
-import { startShop, urlOf, type Shop } from "../support/shop";
+import { ADMIN, startShop, urlOf, type Shop } from "../support/shop";
 
 /** Two gateways and two users nodes, so that changes by one must take effect at the other. */
 let shop: Shop;
@@ -50,6 +50,15 @@ const refresh = ({ refresh_token }: Session): Promise<Answer<Session>> => anywhe
 const logOut = (refresh_token: string): Promise<Answer> => anywhere().post("/logout", { refresh_token });
 const refusal = ({ status, body }: Answer): unknown => [status, body["code"]];
 
+const sessionOf = ({ access_token }: Session): string => (jwt.decode(access_token) as { sid: string }).sid;
+
+/** Lets the used refresh tokens of a session age by so many seconds. */
+const age = (session: Session, seconds: number) =>
+  inUsers("update refresh_tokens set used_at = used_at - $2 * interval '1 second' where session_id = $1", [sessionOf(session), seconds]);
+/** Makes the first use of a session's refresh tokens recent, after a test that takes long. */
+const rejuvenate = (session: Session) =>
+  inUsers("update refresh_tokens set used_at = now() where session_id = $1 and used_at is not null", [sessionOf(session)]);
+
 /** Waits until an access token is refused; the API promises 2 s. */
 async function expectEnded({ access_token }: Session): Promise<void> {
   for (const gateway of gateways)
@@ -84,22 +93,15 @@ describe("a refresh token", () => {
     }
   });
 
-  it("that is used a second time → 401, and its whole family is revoked, including access tokens", async () => {
+  it("that is used again later than REFRESH_GRACE → 401, and its whole family is revoked, including access tokens", async () => {
     const first = await logIn(await register());
     const { body: second } = await refresh(first);
+    await age(first, 10);
     const again = await refresh(first);
     expect(refusal(again)).toEqual([401, "INVALID_REFRESH_TOKEN"]);
     expect(again.headers.get("www-authenticate")).toMatch(/^Bearer/);
     expect(refusal(await refresh(second))).toEqual([401, "INVALID_REFRESH_TOKEN"]);
     for (const session of [first, second]) await expectEnded(session);
-  });
-
-  it("that is used ten times at once works at most once, and its session ends", async () => {
-    const session = await logIn(await register());
-    const answers = await Promise.all(Array.from({ length: 10 }, () => refresh(session)));
-    const good = answers.filter(({ status }) => status === 200);
-    expect(good).toHaveLength(1);
-    expect(refusal(await refresh(good[0]!.body))).toEqual([401, "INVALID_REFRESH_TOKEN"]);
   });
 
   it("that has expired → 401; each refresh extends the expiry", async () => {
@@ -130,6 +132,95 @@ describe("a refresh token", () => {
     const rows = await inUsers<object>("select t.*, s.* from refresh_tokens t join sessions s on s.id = session_id");
     expect(JSON.stringify(rows)).not.toContain(refresh_token);
     expect(rows.every((row) => "hash" in row && Buffer.isBuffer(row.hash) && row.hash.length === 32)).toBe(true);
+  });
+});
+
+describe("a refresh token that is used again within REFRESH_GRACE", () => {
+  const expiryOf = async (session: Session): Promise<Date> =>
+    (await inUsers<{ expires_at: Date }>("select expires_at from sessions where id = $1", [sessionOf(session)]))[0]!.expires_at;
+
+  it("gets the same successor on every node, and the session continues and expires as after the first use", async () => {
+    const first = await logIn(await register());
+    const { body: second } = await refresh(first);
+    const expiry = await expiryOf(first);
+    for (let i = 0; i < 6; i++) {
+      const { status, headers, body } = await refresh(first);
+      expect([status, headers.get("cache-control"), body.refresh_token]).toEqual([200, "no-store", second.refresh_token]);
+      expect([sessionOf(body), body.access_token === second.access_token]).toEqual([sessionOf(first), false]);
+      await expectAlive(body);
+    }
+    expect(await expiryOf(first)).toEqual(expiry);
+    const { status, body: third } = await refresh(second);
+    expect([status, third.refresh_token === second.refresh_token]).toEqual([200, false]);
+    expect((await refresh(first)).body.refresh_token).toBe(second.refresh_token); // although the successor has been used
+    await expectAlive(third);
+  });
+
+  it("ten times at once gets one successor", async () => {
+    const session = await logIn(await register());
+    const answers = await Promise.all(Array.from({ length: 10 }, () => refresh(session)));
+    expect(answers.map(({ status }) => status)).toEqual(Array<number>(10).fill(200));
+    expect(new Set(answers.map(({ body }) => body.refresh_token)).size).toBe(1);
+    expect(await inUsers("select from refresh_tokens where session_id = $1", [sessionOf(session)])).toHaveLength(2);
+    expect((await refresh(answers[9]!.body)).status).toBe(200);
+  });
+
+  it("leaves nothing but hashes in the database", async () => {
+    const first = await logIn(await register());
+    const { body: second } = await refresh(first);
+    await refresh(first);
+    const rows = JSON.stringify(await inUsers("select t.*, s.* from refresh_tokens t join sessions s on s.id = t.session_id"));
+    for (const { refresh_token } of [first, second])
+      for (const form of [refresh_token, Buffer.from(refresh_token, "base64url").toString("hex")]) expect(rows).not.toContain(form);
+  });
+
+  it.each<[string, (session: Session) => Promise<unknown>]>([
+    ["after a logout", ({ refresh_token }) => logOut(refresh_token)],
+    ["after its session expired", (session) => inUsers("update sessions set expires_at = now() where id = $1", [sessionOf(session)])],
+    [
+      "whose user is disabled",
+      async (session) => {
+        const { sub: id } = jwt.decode(session.access_token) as { sub: string };
+        await call(shop.node("users"), disable, { id }, asSystem());
+      },
+    ],
+  ])("%s → 401", async (_when, happens) => {
+    const first = await logIn(await register());
+    const { body: second } = await refresh(first);
+    await happens(first);
+    for (const session of [first, second]) expect(refusal(await refresh(session))).toEqual([401, "INVALID_REFRESH_TOKEN"]);
+  });
+
+  it.each<[string, (session: Session) => Promise<unknown>]>([
+    ["but was first used in the future, before the database's clock was set back,", (session) => age(session, -3_600)],
+    [
+      "but was replaced by a token that no key derives, as by a node of 0.2.0,",
+      (session) => inUsers("update refresh_tokens set hash = sha256(hash) where session_id = $1 and used_at is null", [sessionOf(session)]),
+    ],
+  ])("%s counts as reused: its session ends", async (_what, happens) => {
+    const first = await logIn(await register());
+    const { body: second } = await refresh(first);
+    await happens(first);
+    expect(refusal(await refresh(first))).toEqual([401, "INVALID_REFRESH_TOKEN"]);
+    await expectEnded(second);
+  });
+});
+
+describe("with REFRESH_GRACE=0, a refresh token", () => {
+  let strict: Shop;
+  beforeAll(async () => {
+    strict = await startShop({ env: { REFRESH_GRACE: "0" } });
+  });
+  afterAll(() => strict.stop());
+
+  it("that is used ten times at once works at most once, and its session ends", async () => {
+    const client = strict.client();
+    const { body: session } = await client.post<Session>("/token", ADMIN);
+    const post = ({ refresh_token }: Session) => client.post<Session>("/token/refresh", { refresh_token });
+    const answers = await Promise.all(Array.from({ length: 10 }, () => post(session)));
+    const good = answers.filter(({ status }) => status === 200);
+    expect(good).toHaveLength(1);
+    expect(refusal(await post(good[0]!.body))).toEqual([401, "INVALID_REFRESH_TOKEN"]);
   });
 });
 
@@ -295,7 +386,7 @@ describe("signing keys", () => {
   const kidOf = ({ access_token }: Session): string => jwt.decode(access_token, { complete: true })!.header.kid!;
   const told = async (): Promise<string[]> =>
     (await anywhere().get<{ keys: { kid: string }[] }>("/.well-known/jwks.json")).body.keys.map(({ kid }) => kid);
-  const age = (kid: string, seconds: number) =>
+  const ageKey = (kid: string, seconds: number) =>
     inUsers("update signing_keys set created_at = now() - $2 * interval '1 second' where kid = $1", [kid, seconds]);
   const rotate = async (at_once = false): Promise<string> => (await call(shop.node("users"), rotateKeys, { at_once }, asSystem())).kid;
   /** Nodes reload the keys after a few seconds. */
@@ -309,13 +400,13 @@ describe("signing keys", () => {
     await eventually("both are listed", async () => (await told()).length === 2);
     expect(kidOf(await logIn(person))).toBe(old);
 
-    await age(next, 700);
+    await ageKey(next, 700);
     await eventually("the new one signs", async () => kidOf(await logIn(person)) === next);
     await expectAlive(before);
     await expectAlive(await logIn(person));
 
-    await age(next, 700 + 900);
-    await age(old, 5_000);
+    await ageKey(next, 700 + 900);
+    await ageKey(old, 5_000);
     await eventually("the old one is no longer listed", async () => (await told()).length === 1);
     expect(await inUsers("select from signing_keys")).toHaveLength(1);
     await eventually("its tokens are refused", async () => (await anywhere().get("/me", { token: before.access_token })).status === 401);
@@ -338,7 +429,7 @@ describe("signing keys", () => {
 
   it("store a node's TTL before it signs with them; until then they are kept for as long as that TTL", async () => {
     const next = await rotate();
-    await age(next, 700);
+    await ageKey(next, 700);
     await inUsers("update signing_keys set token_ttl = 0"); // as made by a node of an earlier version
     expect((await call(shop.node("users"), revocations, {})).kids).toHaveLength(2);
     for (const { token_ttl } of await inUsers<{ token_ttl: number }>("select token_ttl from signing_keys")) expect(token_ttl).toBe(900);
@@ -361,9 +452,37 @@ describe("signing keys", () => {
     await expectAlive((await refresh(session)).body);
   }, 60_000);
 
+  it("that are replaced still derive the successor of a refresh token that was used before, within REFRESH_GRACE", async () => {
+    const [first, other] = [await logIn(await register()), await register()];
+    const { body: second } = await refresh(first);
+    await ageKey(kidOf(first), 5_000);
+    const next = await rotate();
+    await ageKey(next, 700);
+    await eventually("the new one signs on each node", async () =>
+      (await Promise.all([1, 2, 3, 4].map(() => logIn(other)))).every((session) => kidOf(session) === next),
+    );
+    await rejuvenate(first);
+    const again = await refresh(first);
+    expect([again.status, again.body.refresh_token]).toEqual([200, second.refresh_token]);
+    expect((await refresh(second)).status).toBe(200);
+  }, 60_000);
+
+  it("that are withdrawn derive no successor: a refresh token that was used just before counts as reused", async () => {
+    const first = await logIn(await register());
+    const { body: second } = await refresh(first);
+    const kid = await rotate(true);
+    await eventually("the new one is the only one on each node", async () =>
+      (await Promise.all([told(), told(), told(), told()])).every((kids) => kids.join() === kid),
+    );
+    await new Promise((resolve) => setTimeout(resolve, 1_100)); // nodes cache the keys for a second
+    await rejuvenate(first);
+    expect(refusal(await refresh(first))).toEqual([401, "INVALID_REFRESH_TOKEN"]);
+    expect(refusal(await refresh(second))).toEqual([401, "INVALID_REFRESH_TOKEN"]);
+  }, 60_000);
+
   it("are renewed after a month, by a single node", async () => {
     const [{ kid }] = (await inUsers<{ kid: string }>("select kid from signing_keys")) as [{ kid: string }];
-    await age(kid, 31 * 86_400);
+    await ageKey(kid, 31 * 86_400);
     await eventually("there is a second one", async () => (await told()).length === 2);
     expect(await inUsers("select from signing_keys")).toHaveLength(2);
   }, 60_000);
