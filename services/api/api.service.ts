@@ -27,8 +27,9 @@ import { RequestMetrics } from "./http/metrics";
 import { nodesRoute } from "./routes/nodes";
 import { problemRoutes } from "./routes/problems";
 import { RateLimit } from "./http/rate-limit";
-import { isFormBody, isJsonBody, splitTarget } from "./http/request";
+import { isKnownBody, splitTarget } from "./http/request";
 import { ROUTES } from "./routes/shop";
+import { metadataRoutes } from "./routes/token";
 import { Streams, type StreamLimits } from "./streams";
 import { refuseUnreadable } from "./connections/early-rejection";
 
@@ -56,7 +57,7 @@ export interface GatewayLimits {
 
 /** The gateway is the only public entry point. It routes, authenticates and authorises, and has no business logic. */
 export default function api(broker: ServiceBroker, config: Config = loadConfig(), limits: GatewayLimits = {}): SchemaFor<Api> {
-  const shop = { ...ROUTES, ...healthRoutes(broker), ...nodesRoute(broker), ...problemRoutes };
+  const shop = { ...ROUTES, ...metadataRoutes(config.publicUrl), ...healthRoutes(broker), ...nodesRoute(broker), ...problemRoutes };
   const routes = { ...shop, ...docsRoutes(shop) };
   return {
     name: "api",
@@ -82,8 +83,7 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
           authentication: true,
           authorization: true,
           bodyParsers: {
-            raw: { limit: BODY_LIMIT, type: isJsonBody }, // parsed when the request's turn comes
-            urlencoded: { limit: BODY_LIMIT, type: isFormBody, extended: false },
+            raw: { limit: BODY_LIMIT, type: isKnownBody }, // parsed when the request's turn comes
           },
           aliases: Object.fromEntries(Object.entries(routes).map(([path, spec]) => [path, { spec, handler: respond }])),
         },

@@ -8,12 +8,14 @@ import { bearerToken, unauthenticated } from "./auth/token-verifier";
 import type { Exchange } from "./connections/exchange";
 import type { Alias, Api, RoutedRequest } from "./gateway";
 import { countParts, limitParts } from "./connections/parts";
+import { parseForm } from "./http/form";
 import { problemDetails } from "./http/problem";
 import {
   bodyRefusal,
   hasBody,
   hotProduct,
   ignoreBody,
+  isFormBody,
   isProbe,
   METHODS,
   parseJson,
@@ -30,6 +32,8 @@ import { refuseAtOnce } from "./connections/early-rejection";
 
 /** Maximum characters of a path in the log: a client may send 16 KiB. */
 const MAX_LOGGED = 200;
+/** The body of a request without one. */
+const NOTHING = Buffer.alloc(0);
 
 /**
  * Admits requests, cheapest checks first: the address's share, the token, the user's share, the body, and then the request's turn.
@@ -135,8 +139,10 @@ export function intake(): Partial<ServiceSchema> {
         if (spec.body === "none") {
           if (hasBody(req)) ignoreBody(req);
         } else if (spec.body !== "empty" || hasBody(req)) {
-          const refusal = bodyRefusal(req, spec.body === "empty" ? undefined : spec.body.form);
+          const form = spec.body === "empty" ? undefined : spec.body.form;
+          const refusal = bodyRefusal(req, form !== undefined);
           if (refusal !== undefined) throw refusal;
+          if (isFormBody(req)) exchange.form = form;
           this.connections.reads(exchange);
           limitParts(req, (refusal) => {
             this.errorHandler(req, res, refusal);
@@ -196,11 +202,12 @@ export function respond(this: Api, req: RoutedRequest, res: ServerResponse, next
   if (res.headersSent) return; // the body was refused while being read
   const exchange = this.connections.of(res);
   const { spec } = req.$alias;
+  const bytes = Buffer.isBuffer(req.body) ? req.body : NOTHING;
   const read = () =>
     spec.read({
       path: req.$params.params ?? {},
       query: req.$params.query ?? {},
-      body: Buffer.isBuffer(req.body) ? parseJson(req.body) : (req.body ?? {}),
+      body: exchange.form ? parseForm(bytes) : parseJson(bytes),
       headers: req.headers,
       requester: exchange,
     });

@@ -98,9 +98,16 @@ export function responder(config: Config): Partial<ServiceSchema> {
           );
       },
 
-      /** Sends any route's error as problem+json. */
+      /** Sends any route's error as problem+json, unless it is one of a form that has its own kind of errors. */
       errorHandler(this: Api, req: IncomingMessage, res: ServerResponse, error: unknown): void {
-        const details = toProblem(translated(error), this.connections.of(res).id);
+        const { id, form } = this.connections.of(res);
+        const known = translated(error);
+        const reply = form?.refusal(known);
+        if (reply !== undefined) {
+          this.send(req, res, reply);
+          return;
+        }
+        const details = toProblem(known, id);
         if (details.code === "INTERNAL_ERROR")
           withRequestId(details.request_id, () => {
             this.logger.error(`${req.method ?? ""} ${pathOf(req).slice(0, 200)} failed:`, error);

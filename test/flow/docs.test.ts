@@ -95,7 +95,8 @@ describe("the document", () => {
 
 /** All operations, in an order in which the examples work in a new shop. */
 const WALK = [
-  ...["POST /register", "POST /token", "POST /token/refresh", "POST /logout", "GET /me", "PUT /me/password", "GET /.well-known/jwks.json"],
+  ...["POST /register", "POST /token", "POST /token/refresh", "POST /logout", "GET /me", "PUT /me/password"],
+  ...["GET /.well-known/jwks.json", "GET /.well-known/oauth-authorization-server"],
   ...["POST /products", "GET /products", "GET /products/{id}", "PATCH /products/{id}"],
   ...["POST /products/{id}/stock", "GET /products/{id}/stock"],
   ...["POST /orders", "GET /orders", "GET /orders/{id}", "POST /orders/{id}/cancel", "GET /orders/{id}/events"],
@@ -183,15 +184,35 @@ describe("a tour with the document's own examples", () => {
     }
   });
 
-  it("accepts the documented form", async () => {
-    const form = { grant_type: "password", username: "ada@example.com", password: "battery staple" };
-    expect(documentation.breachesOfBody("POST /token", "application/x-www-form-urlencoded", form)).toEqual([]);
-    const answer = await ask("POST", "/token", {
-      headers: { "Content-Type": "application/x-www-form-urlencoded" },
-      body: new URLSearchParams(form).toString(),
-    });
-    expect(answer.status).toBe(200);
-    follows("POST /token", answer);
+  const TYPE = "application/x-www-form-urlencoded";
+  const send = (form: Record<string, string>) =>
+    ask("POST", "/token", { headers: { "Content-Type": TYPE }, body: new URLSearchParams(form).toString() });
+
+  it("accepts the documented forms", async () => {
+    const login = { grant_type: "password", username: "ada@example.com", password: "battery staple" };
+    const first = await send(login);
+    const renewal = { grant_type: "refresh_token", refresh_token: (first.body as Tokens).refresh_token };
+    for (const [form, answer] of [
+      [login, first],
+      [renewal, await send(renewal)],
+    ] as const) {
+      expect(documentation.breachesOfBody("POST /token", TYPE, form)).toEqual([]);
+      expect(answer.status).toBe(200);
+      follows("POST /token", answer);
+    }
+  });
+
+  it("has the errors of a form", async () => {
+    const forms: Record<string, string>[] = [
+      { grant_type: "password" },
+      { grant_type: "refresh_token", refresh_token: "unknown" },
+      { grant_type: "another" },
+    ];
+    for (const form of forms) {
+      const answer = await send(form);
+      expect([answer.status, answer.headers.get("content-type")]).toEqual([400, "application/json; charset=utf-8"]);
+      follows("POST /token", answer);
+    }
   });
 
   async function decided(): Promise<void> {

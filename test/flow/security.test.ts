@@ -29,6 +29,7 @@ afterAll(async () => {
 /** Written out, so that a route does not become public by a change of the route table alone. */
 const PUBLIC = [
   "GET /.well-known/jwks.json",
+  "GET /.well-known/oauth-authorization-server",
   "GET /docs",
   "GET /docs/{file}",
   "GET /health",

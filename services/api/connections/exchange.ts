@@ -3,6 +3,7 @@ import type { Request } from "../../../broker/request";
 import type { Requester } from "../../../mixins/batching";
 import type { Caller } from "../../../contracts/users";
 import type { Connection, Holder } from "./connection";
+import type { FormBody } from "../routing/route";
 import type { Stream } from "../streams";
 
 /** Time limit from a request's head to its response, including all waiting, in ms. */
@@ -19,6 +20,8 @@ export class Exchange implements Requester, Request {
   madeAt: number | undefined;
   /** Whether the body is being read. */
   isRead = false;
+  /** Set if the body is a form, and the route accepts one. */
+  form: FormBody | undefined;
   /** Whether the response is an event stream: shutdown does not wait for it, and its limits are separate. */
   isStream = false;
   /** The event stream, once it is open; closed when the exchange is over. */

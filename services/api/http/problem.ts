@@ -12,8 +12,6 @@ export const RETRY_AFTER = 2;
 const PARSER_ERRORS: Readonly<Record<string, ErrorCode>> = {
   "entity.too.large": "BODY_TOO_LARGE",
   "encoding.unsupported": "UNSUPPORTED_MEDIA_TYPE",
-  "charset.unsupported": "UNSUPPORTED_MEDIA_TYPE",
-  "parameters.too.many": "BAD_REQUEST",
   "request.aborted": "BAD_REQUEST",
   "request.size.invalid": "BAD_REQUEST",
   UNABLE_DECODE_PARAM: "BAD_REQUEST",

@@ -1,6 +1,5 @@
 import { randomUUID } from "node:crypto";
 import type { IncomingMessage } from "node:http";
-import type { TSchema } from "@sinclair/typebox";
 import { problem, type Problem } from "../../../broker/errors";
 import { ID_LENGTH, parseId } from "../../../contracts/contract";
 
@@ -94,7 +93,7 @@ export function hotProduct({ method, url = "", headers }: IncomingMessage): stri
 const CODINGS = ["gzip", "br", "deflate"];
 const KNOWN_CODINGS = new Set(["", "identity", ...CODINGS]);
 
-/** JSON must be UTF-8 (RFC 8259, 8.1), with or without a charset in its type. */
+/** JSON and forms must be UTF-8 (RFC 8259, 8.1; RFC 6749, appendix B), with or without a charset in their type, which may be `utf8`. */
 const isUtf8 = ({ headers }: IncomingMessage): boolean =>
   /^(utf-?8)?$/i.test(/;\s*charset\s*=\s*"?([^\s;"]*)/i.exec(headers["content-type"] ?? "")?.[1] ?? "");
 const utf8 = new TextDecoder("utf-8", { fatal: true });
@@ -123,19 +122,23 @@ export function ignoreBody(req: IncomingMessage): void {
 
 const isReadable = (req: IncomingMessage): boolean => !unwanted.has(req) && isDecodable(req);
 
-/** Predicates for the body parsers; other bodies are not read. */
-export const isJsonBody = (req: IncomingMessage): boolean => isReadable(req) && isJson(mediaType(req));
 export const isFormBody = (req: IncomingMessage): boolean => isReadable(req) && isForm(mediaType(req));
 
-/** Why the route can't read the request's body, judged by the headers alone; undefined if it can. */
-export function bodyRefusal(req: IncomingMessage, form: TSchema | undefined): Problem | undefined {
+/** Predicate for the body parser; other bodies are not read. */
+export const isKnownBody = (req: IncomingMessage): boolean => isFormBody(req) || (isReadable(req) && isJson(mediaType(req)));
+
+/**
+ * Why the route can't read the request's body, judged by the headers alone; undefined if it can.
+ * @param takesForm whether it accepts a form, as well as JSON
+ */
+export function bodyRefusal(req: IncomingMessage, takesForm: boolean): Problem | undefined {
   // The Accept-Encoding header distinguishes a wrong coding from a wrong type (RFC 9110, 12.5.3).
   if (!isDecodable(req))
     return problem("UNSUPPORTED_MEDIA_TYPE", `the body may have one of the content codings ${CODINGS.join(", ")}, or none`, {
       acceptEncoding: CODINGS.join(", "),
     });
   const type = mediaType(req);
-  if (isJson(type) && !isUtf8(req)) return problem("UNSUPPORTED_MEDIA_TYPE", "JSON must be in UTF-8");
-  if (isJson(type) || (form !== undefined && isForm(type))) return undefined;
-  return problem("UNSUPPORTED_MEDIA_TYPE", `the body must be application/json${form === undefined ? "" : " or a form"}`);
+  if (!isJson(type) && !(takesForm && isForm(type)))
+    return problem("UNSUPPORTED_MEDIA_TYPE", `the body must be application/json${takesForm ? " or a form" : ""}`);
+  return isUtf8(req) ? undefined : problem("UNSUPPORTED_MEDIA_TYPE", `${isJson(type) ? "JSON" : "a form"} must be in UTF-8`);
 }

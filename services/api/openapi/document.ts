@@ -15,8 +15,8 @@ interface Info {
 const RULES = `
 Log in with \`Authorize\`, by e-mail address and password or with a token from \`POST /token\`.
 
-Every error is a \`Problem\` with a stable \`code\`. Unknown fields in a body are refused. Every response has an \`X-Request-Id\`:
-yours, if you send one. HEAD works wherever GET does.`;
+Every error is a \`Problem\` with a stable \`code\`, except that a form at \`POST /token\` gets the errors of OAuth. Unknown fields in a
+body are refused. Every response has an \`X-Request-Id\`: yours, if you send one. HEAD works wherever GET does.`;
 
 /** Tags by service. Routes only for admins, and the gateway's own, have the tag `OPERATIONS`. */
 const TAGS: Readonly<Record<string, string>> = { users: "Users", products: "Products", orders: "Orders" };
@@ -43,7 +43,7 @@ export function openapi(routes: Routes, { name, version, description, license }:
       examples,
       securitySchemes: {
         bearer: { type: "http", scheme: "bearer", bearerFormat: "JWT" },
-        password: { type: "oauth2", flows: { password: { tokenUrl: "/token", scopes: {} } } },
+        password: { type: "oauth2", flows: { password: { tokenUrl: "/token", refreshUrl: "/token", scopes: {} } } },
       },
     },
   };
@@ -95,7 +95,7 @@ function requestBody({ contract, supplied }: Route, body: Exclude<Route["body"],
     required: body !== "empty",
     content: {
       "application/json": { schema: schemas.object(contract.params, elsewhere), example },
-      ...(form && { "application/x-www-form-urlencoded": { schema: schemas.of(form) } }),
+      ...(form && { "application/x-www-form-urlencoded": { schema: schemas.of(form.schema) } }),
     },
   };
 }

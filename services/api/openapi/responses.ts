@@ -50,7 +50,7 @@ const EMPTY = [204, 304];
 
 /** All responses of a route, by status. */
 export const responses = (route: Route, schemas: Schemas): object => ({
-  ...problems(codesOf(route), schemas),
+  ...problems(route, schemas),
   ...successes(route, schemas),
 });
 
@@ -90,7 +90,9 @@ function codesOf({ auth, body, errors, supplied }: Route): ErrorCode[] {
   ];
 }
 
-function problems(codes: readonly ErrorCode[], schemas: Schemas): object {
+function problems(route: Route, schemas: Schemas): object {
+  const codes = codesOf(route);
+  const form = typeof route.body === "object" ? route.body.form : undefined;
   const statuses = new Set(codes.map((code) => ERRORS[code].status));
   return Object.fromEntries(
     [...statuses].map((status) => {
@@ -105,6 +107,7 @@ function problems(codes: readonly ErrorCode[], schemas: Schemas): object {
               schema: { ...schemas.of(Problem), properties: { code: { enum: some } } },
               examples: Object.fromEntries(some.map((code) => [code, { $ref: `#/components/examples/${code}` }])),
             },
+            ...(form && status === 400 && { "application/json": { schema: schemas.of(form.error) } }),
           },
         },
       ];

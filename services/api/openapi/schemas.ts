@@ -2,6 +2,7 @@ import { KindGuard, type TSchema, type TUnion } from "@sinclair/typebox";
 import { fieldsOf } from "../../../contracts/contract";
 import * as accounts from "../../../contracts/accounts";
 import * as api from "../../../contracts/api";
+import * as oauth from "../../../contracts/oauth";
 import * as orders from "../../../contracts/orders";
 import * as products from "../../../contracts/products";
 import * as users from "../../../contracts/users";
@@ -9,10 +10,9 @@ import * as users from "../../../contracts/users";
 /** A schema of JSON Schema 2020-12, as used by OpenAPI 3.1. */
 export type Schema = Readonly<Record<string, unknown>>;
 
+const CONTRACTS = { ...api, ...oauth, ...users, ...accounts, ...products, ...orders };
 /** Schema names: those that the contracts export them by. */
-const NAMES: ReadonlyMap<unknown, string> = new Map(
-  Object.entries({ ...api, ...users, ...accounts, ...products, ...orders }).map(([name, value]): [unknown, string] => [value, name]),
-);
+const NAMES: ReadonlyMap<unknown, string> = new Map(Object.entries(CONTRACTS).map(([name, value]): [unknown, string] => [value, name]));
 
 /** The example of RFC 9562, appendix A.6. */
 export const EXAMPLE_ID = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f";

@@ -53,7 +53,7 @@ async function checkService(ctx: Context<unknown, Meta>, name: string, contract:
   }
 }
 
-/** For load balancers and people; the only error responses (400 and above) that are not problem+json. */
+/** For load balancers and people; the only error responses (400 and above), besides those to OAuth forms, that are not problem+json. */
 export const healthRoutes = (broker: ServiceBroker): Routes => ({
   "GET /health/live": {
     ...TAKES_NOTHING,

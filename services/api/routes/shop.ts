@@ -1,9 +1,7 @@
-import { Type } from "@sinclair/typebox";
 import type { Context } from "moleculer";
 import { callerOf, type Meta } from "../../../broker/contract";
 import * as accounts from "../../../contracts/accounts";
 import { orderEvents } from "../../../contracts/api";
-import { closed } from "../../../contracts/contract";
 import * as orders from "../../../contracts/orders";
 import * as products from "../../../contracts/products";
 import * as users from "../../../contracts/users";
@@ -25,28 +23,7 @@ import { accepted, created, entity, list, nextLink, noContent, ok, show, showOrd
 import { route, type Reply, type Routes } from "../routing/route";
 import { EXAMPLE_ID } from "../openapi/schemas";
 import { EVENT_STREAM } from "../streams";
-
-/** Accepts the password grant's form (RFC 6749, section 4.3.2) as well as JSON. */
-function credentials(input: Input, supplied: Readonly<Record<string, unknown>>): Record<string, unknown> {
-  const params = bodyParams(input, supplied);
-  if (!("grant_type" in params) && !("username" in params)) return params;
-  const { grant_type, username, scope: _scope, client_id: _client, ...rest } = params;
-  return {
-    ...(grant_type !== "password" && { grant_type }),
-    ...(username !== undefined && { email: username }),
-    ...rest,
-  };
-}
-const PasswordGrant = closed({
-  grant_type: Type.Literal("password"),
-  username: users.token.params.properties.email,
-  password: users.token.params.properties.password,
-  scope: Type.Optional(Type.String()),
-  client_id: Type.Optional(Type.String()),
-});
-
-/** RFC 6749, section 5.1. */
-const tokens = (granted: users.Tokens): Reply<200> => ok(granted, { "Cache-Control": "no-store", Pragma: "no-cache" });
+import { TOKEN_ROUTES } from "./token";
 
 /** The most frequent read. A valid id is all the validation that it needs. */
 export const readProduct = async (id: string, input: Pick<Input, "headers" | "requester">, batched: BatchedCalls): Promise<Reply> =>
@@ -61,7 +38,7 @@ async function follow(ctx: Context<unknown, Meta>, input: Input, batched: Batche
   return { status: 200, headers: EVENT_STREAM, follow: { order, caller, seen } };
 }
 
-/** The shop's routes. Only what is listed here, in health.ts, nodes.ts or docs-page.ts is reachable from outside. */
+/** The shop's routes. Only what is listed here, in token.ts, health.ts, nodes.ts, problems.ts or docs-page.ts is reachable from outside. */
 export const ROUTES: Routes = {
   "POST /register": route({
     action: users.register,
@@ -75,29 +52,7 @@ export const ROUTES: Routes = {
     params: bodyParams,
     reply: (user) => created("/me", user, { "Cache-Control": "no-store" }),
   }),
-  "POST /token": route({
-    action: users.token,
-    lane: "passwords",
-    summary: "Logs in: an access token and a refresh token for an e-mail address and its password",
-    statuses: [200],
-    errors: ["INVALID_CREDENTIALS"],
-    auth: "public",
-    supplied: { address: ADDRESS },
-    body: { example: { email: "ada@example.com", password: "correct horse" }, form: PasswordGrant },
-    params: credentials,
-    reply: tokens,
-  }),
-  "POST /token/refresh": route({
-    action: users.refresh,
-    summary: "New tokens for a refresh token, which works only once: using it again ends its session",
-    statuses: [200],
-    errors: ["INVALID_REFRESH_TOKEN"],
-    auth: "public",
-    supplied: { address: ADDRESS },
-    body: { example: { refresh_token: "5LnHxV3eYw0m6Zr9tQ2uBfKcJd8sPa1gNi7oTvXyEhM" } },
-    params: bodyParams,
-    reply: tokens,
-  }),
+  ...TOKEN_ROUTES,
   "POST /logout": route({
     action: users.logout,
     summary: "Ends the session of a refresh token; does nothing if the token is unknown",

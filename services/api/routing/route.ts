@@ -27,8 +27,17 @@ export interface Reply<S extends number = number> {
 export interface Body<P = Readonly<Record<string, unknown>>> {
   /** A valid body, for the OpenAPI document. */
   example: Partial<P>;
-  /** Schema of the form that is accepted as well. */
-  form?: TSchema;
+  /** Accepted as well; `Input.body` is then a `Form`. */
+  form?: FormBody;
+}
+
+/** A body of application/x-www-form-urlencoded, with its own kind of errors. */
+export interface FormBody {
+  schema: TSchema;
+  /** Schema of its errors, which have the status 400. */
+  error: TSchema;
+  /** The response to an error; undefined if it is a problem as for JSON. */
+  refusal(error: unknown): Reply<400> | undefined;
 }
 
 /** What the OpenAPI document can't derive from a route's path and contract. */
