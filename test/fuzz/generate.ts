@@ -113,7 +113,8 @@ function setBody(request: FuzzRequest, content: NonNullable<Operation["requestBo
   if (form !== undefined && chance(random, 0.2)) {
     const fields = values.valid(form.schema as Schema) as Record<string, unknown>;
     const { email, password } = pick(random, world.strangers);
-    if (chance(random, 0.7)) Object.assign(fields, { username: email, password });
+    if ("username" in fields && chance(random, 0.7)) Object.assign(fields, { username: email, password });
+    if ("refresh_token" in fields && chance(random, 0.8)) fields["refresh_token"] = world.refreshTokens.pop() ?? fields["refresh_token"];
     request.body = { form: Object.entries(fields).map(([name, value]) => [name, String(value)]) };
     return;
   }
@@ -226,6 +227,20 @@ const FAULTS: readonly Fault[] = [
     delete request.body.form;
     request.refusals = [401, 403, 404, 422];
     return "no object";
+  },
+  (request, { random }) => {
+    if (request.body?.form === undefined) return undefined;
+    const name = pick(random, request.body.form)[0];
+    request.body.form = [...request.body.form, ["grant_type", "password"], [name, "x"]];
+    request.refusals = [400];
+    return "a parameter twice";
+  },
+  (request, { random }) => {
+    if (request.body?.form === undefined) return undefined;
+    const grant = pick(random, ["", "client_credentials", "Password", "\u0000", "urn:x"]);
+    request.body.form = [...request.body.form.filter(([name]) => name !== "grant_type"), ["grant_type", grant]];
+    request.refusals = [400];
+    return "another grant";
   },
   // encodings of a body
   (request, { random }) => {

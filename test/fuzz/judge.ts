@@ -1,6 +1,6 @@
 import { ERRORS, isErrorCode } from "../../contracts/errors";
 import type { Documentation } from "../support/openapi";
-import { isGiven, type FuzzRequest } from "./request";
+import { isForm, isGiven, type FuzzRequest } from "./request";
 import type { Response } from "./send";
 
 /** A client's X-Request-Id that the gateway keeps. */
@@ -43,7 +43,9 @@ export function judge(request: FuzzRequest, response: Response, documentation: D
   if (status === 401 && !headers.get("www-authenticate")?.startsWith("Bearer")) wrong.push("WWW-Authenticate is missing");
   if (status === 405 && !/^[A-Z]+(, [A-Z]+)*$/.test(headers.get("allow") ?? "")) wrong.push("Allow is missing");
   if (status >= 400 && LEAKS.test(text)) wrong.push("it reveals internals");
-  if (status >= 400 && !isHead && !request.path.startsWith("/health")) wrong.push(...problemErrors(status, type, body, id));
+  const mayBeOAuth = status === 400 && request.line === "POST /token" && isForm(request) && type.startsWith("application/json");
+  if (mayBeOAuth) wrong.push(...oauthErrors(body));
+  else if (status >= 400 && !isHead && !request.path.startsWith("/health")) wrong.push(...problemErrors(status, type, body, id));
 
   const line = lineOf(documentation, request);
   if (request.method === "OPTIONS") {
@@ -71,15 +73,23 @@ function withoutType(headers: Headers): Headers {
   return rest;
 }
 
-const codeOf = (body: unknown): string =>
-  typeof body === "object" && body !== null && "code" in body && typeof body.code === "string" ? body.code : "";
+/** The code of a problem, or of an error of OAuth. */
+function codeOf(body: unknown): string {
+  if (typeof body !== "object" || body === null) return "";
+  if ("code" in body && typeof body.code === "string") return body.code;
+  return "error" in body && typeof body.error === "string" ? body.error : "";
+}
 
 /** Whether a valid request may be refused for reasons that the document can't express. */
 function mayBeRefused({ line, headers }: FuzzRequest, code: string): boolean {
-  if (code === "INVALID_CREDENTIALS" || code === "INVALID_REFRESH_TOKEN") return true;
+  if (["INVALID_CREDENTIALS", "INVALID_REFRESH_TOKEN", "invalid_grant"].includes(code)) return true;
   if (code === "IDEMPOTENCY_KEY_REUSED") return isGiven(headers, "idempotency-key");
   return line === "POST /products/{id}/stock" && code === "VALIDATION_ERROR"; // exceeds a product's maximum quantity
 }
+
+/** RFC 6749, section 5.2; the document has the rest. */
+const oauthErrors = (body: unknown): string[] =>
+  /^(invalid_request|invalid_grant|unsupported_grant_type)$/.test(codeOf(body)) ? [] : [`an unknown error of OAuth: ${codeOf(body)}`];
 
 function problemErrors(status: number, type: string, body: unknown, id: string): string[] {
   if (type !== "application/problem+json") return [`${status} as ${type || "nothing"}`];

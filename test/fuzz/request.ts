@@ -45,6 +45,16 @@ export interface Wire {
 
 const ENCODE: Readonly<Record<Coding, (body: Buffer) => Buffer>> = { gzip: gzipSync, br: brotliCompressSync, deflate: deflateSync };
 
+const FORM = "application/x-www-form-urlencoded";
+
+/** The Content-Type that a request with a body is sent with. */
+function typeOf({ headers, body }: FuzzRequest): string {
+  const given = headers.find(([name]) => name.toLowerCase() === "content-type")?.[1];
+  return given ?? (body?.form === undefined ? "application/json" : FORM);
+}
+
+export const isForm = (request: FuzzRequest): boolean => request.body !== undefined && typeOf(request).startsWith(FORM);
+
 export const isGiven = (headers: readonly (readonly [string, string])[], name: string): boolean =>
   headers.some(([given]) => given.toLowerCase() === name);
 
@@ -59,8 +69,7 @@ export function wire(request: FuzzRequest, world: World): Wire {
   if (body !== undefined) {
     bytes =
       body.raw ?? Buffer.from(body.form === undefined ? JSON.stringify(body.json ?? null) : new URLSearchParams(body.form).toString());
-    const type = body.form === undefined ? "application/json" : "application/x-www-form-urlencoded";
-    if (!isGiven(headers, "content-type")) headers.push(["Content-Type", type]);
+    if (!isGiven(headers, "content-type")) headers.push(["Content-Type", typeOf(request)]);
     if (body.coding !== undefined) {
       bytes = ENCODE[body.coding](bytes);
       if (!isGiven(headers, "content-encoding")) headers.push(["Content-Encoding", body.coding]);
