@@ -203,8 +203,8 @@ describe("a problem stays a problem, also for a form,", () => {
 
 it("JSON keeps its own errors, whatever names it has", async () => {
   const post = async (body: object): Promise<unknown[]> => {
-    const { status, headers, body: problem } = await nobody.post("/token", body);
-    return [status, problem["code"], headers.get("content-type")];
+    const { status, headers, body: problem } = await nobody.post<{ code: string }>("/token", body);
+    return [status, problem.code, headers.get("content-type")];
   };
   const type = "application/problem+json";
   expect(await post({ ...ADMIN_GRANT, password: "wrong" })).toEqual([401, "INVALID_CREDENTIALS", type]);
