@@ -17,6 +17,8 @@ export const DATABASES = {
   products: "PRODUCTS_DATABASE_URL",
   orders: "ORDERS_DATABASE_URL",
 } as const satisfies { [Name in DatabaseName]: `${Uppercase<Name>}_DATABASE_URL` };
+/** Segments of unreserved characters (RFC 3986, 2.3), which proxies and browsers leave unchanged unless the segment is `.` or `..`. */
+const BASE_PATH = /^(?:\/(?!\.{1,2}(?:\/|$))[A-Za-z0-9._~-]+)+$/;
 /** Maximum servers in a URL or a list of URLs: more than any cluster has. */
 const MOST_SERVERS = 16;
 
@@ -64,6 +66,8 @@ function read(env: Reader) {
     host: env.text("HOST", "127.0.0.1"),
     /** The gateway's origin as clients see it: the issuer of the OAuth metadata. If undefined, there are no metadata. */
     publicUrl: env.origin("PUBLIC_URL") ?? (production ? undefined : `http://localhost:${port}`),
+    /** The path under which a proxy publishes the gateway, such as /shop; empty at the root. */
+    basePath: env.basePath("BASE_PATH"),
     /** RabbitMQ URLs; several for a cluster. */
     transporter: env.urls("TRANSPORTER", ["amqp:", "amqps:"]),
     databases: {
@@ -257,6 +261,15 @@ class Reader {
     if (value === undefined || form.test(value)) return value ?? fallback;
     this.mistakes.push(`${name} is ${this.shown(name, value)}: only ${allowed} are allowed`);
     return fallback;
+  }
+
+  /** A path in front of all others, without a slash at its end; empty if there is none. */
+  basePath(name: string): string {
+    const value = this.value(name);
+    if (value === undefined || BASE_PATH.test(value)) return value ?? "";
+    const form = "a path such as /shop, with a slash at its start and none at its end, of letters, digits, - . _ and ~";
+    this.mistakes.push(`${name} is ${this.shown(name, value)}: set ${form}`);
+    return "";
   }
 
   words(name: string): string[] {

@@ -12,11 +12,12 @@ const Code = Type.Unsafe<ErrorCode>({ type: "string", enum: Object.keys(ERRORS) 
 export const Values = Type.Array(Type.Union([Type.String(), Type.Number(), Type.Boolean(), Type.Null()]));
 
 /**
- * RFC 9457 problem details. `type` leads to a page that explains the problem. The optional members are data for programs: `errors` with
- * VALIDATION_ERROR, `allowed` with BAD_REQUEST, `shortages` with INSUFFICIENT_STOCK of an order, and `retry_after`, in seconds, with 429 and 503.
+ * RFC 9457 problem details. `type` leads to a page that explains the problem; it begins with BASE_PATH. The optional members are data for
+ * programs: `errors` with VALIDATION_ERROR, `allowed` with BAD_REQUEST, `shortages` with INSUFFICIENT_STOCK of an order, and `retry_after`,
+ * in seconds, with 429 and 503.
  */
 export const Problem = closed({
-  type: Type.String({ pattern: "^/problems/[A-Z_]+$" }),
+  type: Type.String({ pattern: "^(/[A-Za-z0-9._~-]+)*/problems/[A-Z_]+$" }),
   title: Type.String(),
   status: Type.Integer(),
   code: Code,

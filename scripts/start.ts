@@ -36,7 +36,7 @@ function welcome(config: Config, tookMs: number): string[] {
   const where = databaseNames()
     .filter(([service]) => config.services.includes(service))
     .map(([service]) => `  ${service.padEnd(9)}${describeDatabase(config.databases[service], config)}`);
-  const url = `http://${config.host === "0.0.0.0" ? "localhost" : config.host}:${config.port}`;
+  const url = `http://${config.host === "0.0.0.0" ? "localhost" : config.host}:${config.port}${config.basePath}`;
   const isGateway = config.services.includes("api");
   const what = config.whole ? "The shop" : "This node";
   return [

@@ -57,11 +57,19 @@ export interface GatewayLimits {
 
 /** The gateway is the only public entry point. It routes, authenticates and authorises, and has no business logic. */
 export default function api(broker: ServiceBroker, config: Config = loadConfig(), limits: GatewayLimits = {}): SchemaFor<Api> {
-  const shop = { ...ROUTES, ...metadataRoutes(config.publicUrl), ...healthRoutes(broker), ...nodesRoute(broker), ...problemRoutes };
-  const routes = { ...shop, ...docsRoutes(shop) };
+  const { basePath, publicUrl } = config;
+  const issuer = publicUrl === undefined ? undefined : publicUrl + basePath;
+  const shop = {
+    ...ROUTES,
+    ...metadataRoutes(issuer),
+    ...healthRoutes(broker),
+    ...nodesRoute(broker),
+    ...problemRoutes(basePath),
+  };
+  const routes = { ...shop, ...docsRoutes(shop, basePath) };
   return {
     name: "api",
-    mixins: [intake(), responder(config), ApiGateway],
+    mixins: [intake(config), responder(config), ApiGateway],
 
     settings: {
       $secureSettings: ["routes"], // keep them out of what is published to other nodes
@@ -177,7 +185,7 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
         keepAliveTimeout: config.keepAliveTimeout * 1_000,
       });
       this.server.on("clientError", (error: Error, socket: Socket) => {
-        if (!this.connections.paused(socket, error)) refuseUnreadable(error, socket, this.connections.at(socket));
+        if (!this.connections.paused(socket, error)) refuseUnreadable(error, socket, this.connections.at(socket), basePath);
       });
       this.doors = new Doors(this.server);
       this.server.listen = (port?: unknown, host?: unknown, listening?: unknown) => {

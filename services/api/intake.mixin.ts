@@ -3,12 +3,14 @@ import type { Context, ServiceSchema } from "moleculer";
 import type { Meta, SchemaFor } from "../../broker/contract";
 import { problem, tooLate } from "../../broker/errors";
 import { asRequest, withRequestId } from "../../broker/request";
+import type { Config } from "../../config";
 import type { Caller } from "../../contracts/users";
 import { bearerToken, unauthenticated } from "./auth/token-verifier";
 import type { Exchange } from "./connections/exchange";
 import type { Alias, Api, RoutedRequest } from "./gateway";
 import { countParts, limitParts } from "./connections/parts";
 import { parseForm } from "./http/form";
+import { leaveBasePath } from "./http/base-path";
 import { problemDetails } from "./http/problem";
 import {
   bodyRefusal,
@@ -38,12 +40,13 @@ const NOTHING = Buffer.alloc(0);
 /**
  * Admits requests, cheapest checks first: the address's share, the token, the user's share, the body, and then the request's turn.
  */
-export function intake(): Partial<ServiceSchema> {
+export function intake({ basePath }: Pick<Config, "basePath">): Partial<ServiceSchema> {
   const schema: Partial<SchemaFor<Api>> = {
     methods: {
       /** Entry point of every request. */
       httpHandler(this: Api, req: IncomingMessage, res: ServerResponse): void {
         useOriginForm(req);
+        if (basePath !== "") leaveBasePath(req, basePath);
         countParts(req);
         this.connections.open(requestId(req), req, res, (exchange) => {
           this.begin(exchange);
@@ -75,7 +78,7 @@ export function intake(): Partial<ServiceSchema> {
       refuse(this: Api, exchange: Exchange, refusal: unknown): void {
         exchange.isRefused = true;
         this.metrics?.refused();
-        this.connections.made(exchange, refuseAtOnce(exchange.res, this.baseHeaders(exchange), exchange.id, refusal));
+        this.connections.made(exchange, refuseAtOnce(exchange.res, this.baseHeaders(exchange), exchange.id, refusal, basePath));
       },
 
       /** Called when the response is sent or the client has disconnected. */
@@ -103,7 +106,7 @@ export function intake(): Partial<ServiceSchema> {
         const { id, req, res } = exchange;
         const refusal = targetRefusal(req);
         if (refusal !== undefined) {
-          this.sendProblem(req, res, problemDetails("BAD_REQUEST", id, refusal));
+          this.sendProblem(req, res, problemDetails("BAD_REQUEST", id, basePath, refusal));
           return;
         }
         const product = hotProduct(req);

@@ -7,12 +7,14 @@ import type { ProblemDetails } from "../../contracts/api";
 import { bearerToken } from "./auth/token-verifier";
 import type { Api } from "./gateway";
 import type { Exchange } from "./connections/exchange";
+import { isOutside, withBasePath } from "./http/base-path";
 import { problemDetails, problemHeaders, toProblem, translated } from "./http/problem";
 import { pathOf } from "./http/request";
 import type { Reply } from "./routing/route";
 
 /** How the gateway responds: replies, streams and errors. */
 export function responder(config: Config): Partial<ServiceSchema> {
+  const { basePath } = config;
   const schema: Partial<SchemaFor<Api>> = {
     methods: {
       /** Headers of every response. */
@@ -44,7 +46,7 @@ export function responder(config: Config): Partial<ServiceSchema> {
             "Content-Type": "application/json; charset=utf-8",
             "Content-Length": bytes,
           }),
-          ...headers,
+          ...(basePath === "" || headers === undefined ? headers : withBasePath(headers, basePath)),
         });
         if (stream === undefined || follow === undefined) {
           this.connections.made(exchange, isHead ? 0 : bytes);
@@ -86,16 +88,14 @@ export function responder(config: Config): Partial<ServiceSchema> {
         const path = pathOf(req);
         const methods = this.methodsOf(path);
         const { id } = this.connections.of(res);
-        if (methods.length === 0) this.sendProblem(req, res, problemDetails("NOT_FOUND", id, "no resource has this path"));
-        else
-          this.sendProblem(
-            req,
-            res,
-            problemDetails("METHOD_NOT_ALLOWED", id, `${req.method ?? "this method"} is not supported on this path`),
-            {
-              Allow: methods.join(", "),
-            },
-          );
+        if (methods.length === 0) {
+          // A proxy may have removed the base path.
+          const detail = basePath !== "" && isOutside(path) ? `all paths begin with ${basePath}/` : "no resource has this path";
+          this.sendProblem(req, res, problemDetails("NOT_FOUND", id, basePath, detail));
+          return;
+        }
+        const detail = `${req.method ?? "this method"} is not supported on this path`;
+        this.sendProblem(req, res, problemDetails("METHOD_NOT_ALLOWED", id, basePath, detail), { Allow: methods.join(", ") });
       },
 
       /** Sends any route's error as problem+json, unless it is one of a form that has its own kind of errors. */
@@ -107,7 +107,7 @@ export function responder(config: Config): Partial<ServiceSchema> {
           this.send(req, res, reply);
           return;
         }
-        const details = toProblem(known, id);
+        const details = toProblem(known, id, basePath);
         if (details.code === "INTERNAL_ERROR")
           withRequestId(details.request_id, () => {
             this.logger.error(`${req.method ?? ""} ${pathOf(req).slice(0, 200)} failed:`, error);

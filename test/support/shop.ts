@@ -39,6 +39,7 @@ const checkedResults: Middleware = {
 };
 
 export interface Shop {
+  /** The base URL of the first gateway, with BASE_PATH. */
   readonly url: string;
   readonly nodes: readonly ServiceBroker[];
   readonly databases: Readonly<Record<"users" | "products" | "orders", TestDatabase>>;
@@ -101,7 +102,7 @@ export async function startShop({
   };
   await Promise.all(nodes.map((broker) => broker.start()));
   await Promise.all(nodes.map((broker) => broker.waitForServices(groups.flat(), 20_000, 5)));
-  const url = groups.flat().includes("api") ? urlOf(node("api")) : "";
+  const url = groups.flat().includes("api") ? urlOf(node("api")) + config.basePath : "";
   return {
     url,
     nodes,
@@ -134,7 +135,7 @@ function startable(
   return broker;
 }
 
-/** The base URL of a node's gateway. */
+/** The base URL of a node's gateway, without BASE_PATH. */
 export function urlOf(broker: ServiceBroker): string {
   const { server } = broker.getLocalService("api") as unknown as { server: Server };
   return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;

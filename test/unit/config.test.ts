@@ -34,6 +34,7 @@ it("an empty environment configures a whole shop on this machine, with the docum
     port: 8000,
     host: "127.0.0.1",
     publicUrl: "http://localhost:8000",
+    basePath: "",
     transporter: undefined,
     databases: { users: undefined, products: undefined, orders: undefined },
     dataDir: path.resolve(".data"),
@@ -63,6 +64,7 @@ const EVERYTHING = {
   PORT: " 0 ",
   HOST: "::",
   PUBLIC_URL: "https://shop.example.com",
+  BASE_PATH: "/shop",
   DATA_DIR: "/var/shop",
   NAMESPACE: "a_B-1",
   NODE_ID: "n.1+x",
@@ -103,6 +105,7 @@ it("every variable sets its option, with surrounding spaces removed", () => {
     port: 0,
     host: "::",
     publicUrl: "https://shop.example.com",
+    basePath: "/shop",
     transporter: [TRANSPORTER.TRANSPORTER],
     databases: { users: DATABASES.USERS_DATABASE_URL, products: DATABASES.PRODUCTS_DATABASE_URL, orders: DATABASES.ORDERS_DATABASE_URL },
     dataDir: "/var/shop",
@@ -260,6 +263,18 @@ it.each(["postgres://db/x", "postgres://u@db/x", "postgresql://u:p%2F@db:5433/x?
 it.each(["postgres://a%:41x@db/x", "postgres://a:b%@db/41", "postgres://a:b@db/%zz"])("a database may not be at %s", (url) => {
   expect(mistakes({ USERS_DATABASE_URL: url })).toHaveLength(1); // an invalid escape in one part of the URL
 });
+
+it.each(["/shop", "/a/b.c/d_e/f-g/~h", "/.well-known", "/a..b", "/1"])("BASE_PATH may be %s", (value) => {
+  expect(loadConfig({ BASE_PATH: value }).basePath).toBe(value);
+});
+
+it.each(["/", "shop", "/shop/", "//shop", "/a//b", "/a b", "/ä", "/%73", "/a?b", "/a#b", "/./a", "/a/..", "http://a/b", "/<b>"])(
+  "BASE_PATH can't be %s, and one sentence says what it can be",
+  (value) => {
+    const form = "a path such as /shop, with a slash at its start and none at its end, of letters, digits, - . _ and ~";
+    expect(mistakes({ BASE_PATH: value })).toEqual([`BASE_PATH is "${value}": set ${form}`]);
+  },
+);
 
 it.each<[email: string, password: string, told: string]>([
   ["nobody", "long enough", "ADMIN_EMAIL"],

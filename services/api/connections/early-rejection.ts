@@ -13,8 +13,14 @@ import { problemDetails, problemHeaders, toProblem } from "../http/problem";
  * @param headers those of every response
  * @returns size of the body, in bytes
  */
-export function refuseAtOnce(res: ServerResponse, headers: Readonly<Record<string, string>>, id: string, refusal: unknown): number {
-  const details = toProblem(refusal, id);
+export function refuseAtOnce(
+  res: ServerResponse,
+  headers: Readonly<Record<string, string>>,
+  id: string,
+  refusal: unknown,
+  basePath: string,
+): number {
+  const details = toProblem(refusal, id, basePath);
   const body = JSON.stringify(details);
   const bytes = Buffer.byteLength(body);
   res
@@ -33,7 +39,7 @@ export function refuseAtOnce(res: ServerResponse, headers: Readonly<Record<strin
  * Responds to invalid HTTP and to requests that were not completed in time, if the socket is still writable. Not if another response is
  * due on the connection: the client would take this one for it, or it would end up in the middle of it.
  */
-export function refuseUnreadable(_error: Error, socket: Socket, connection: Connection | undefined): void {
+export function refuseUnreadable(_error: Error, socket: Socket, connection: Connection | undefined, basePath: string): void {
   const started = connection?.started ?? [];
   const isDue = started.some(({ req, madeAt, isStream }) => req.complete || madeAt !== undefined || isStream);
   if (!socket.writable || isDue) {
@@ -41,7 +47,7 @@ export function refuseUnreadable(_error: Error, socket: Socket, connection: Conn
     return;
   }
   const id = randomUUID();
-  const body = JSON.stringify(problemDetails("BAD_REQUEST", id));
+  const body = JSON.stringify(problemDetails("BAD_REQUEST", id, basePath));
   const head = [
     "HTTP/1.1 400 Bad Request",
     "Connection: close",

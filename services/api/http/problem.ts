@@ -34,18 +34,16 @@ export function translated(error: unknown): unknown {
 }
 
 /** Any error as a problem for clients, without stack, SQL, node names or data. */
-export function toProblem(error: unknown, requestId: string): ProblemDetails {
+export function toProblem(error: unknown, requestId: string, basePath: string): ProblemDetails {
   const code = errorCode(error);
   const errors = code === "VALIDATION_ERROR" ? fieldErrors(error) : undefined;
+  const detail = errors?.map((e) => `${e.field} ${e.message}`.trim()).join("; ") ?? sentence(error, code);
   return {
-    ...problemDetails(code, requestId, errors?.map((e) => `${e.field} ${e.message}`.trim()).join("; ") ?? sentence(error, code)),
+    ...problemDetails(code, requestId, basePath, detail),
     ...(errors && { errors }),
     ...dataFor(code, error),
   };
 }
-
-/** A relative reference (RFC 9457, 3.1.1): the page is served by the gateway itself. */
-const typeOf = (code: ErrorCode): string => `/problems/${code}`;
 
 const Shortages = Type.Array(Shortage);
 
@@ -59,9 +57,14 @@ function dataFor(code: ErrorCode, error: unknown): Partial<ProblemDetails> {
   return {};
 }
 
-export function problemDetails(code: ErrorCode, requestId: string, detail = DETAILS[code] ?? ERRORS[code].title): ProblemDetails {
+export function problemDetails(
+  code: ErrorCode,
+  requestId: string,
+  basePath: string,
+  detail = DETAILS[code] ?? ERRORS[code].title,
+): ProblemDetails {
   return {
-    type: typeOf(code),
+    type: `${basePath}/problems/${code}`, // a relative reference (RFC 9457, 3.1.1): the page is served by the gateway itself
     title: ERRORS[code].title,
     status: ERRORS[code].status,
     code,

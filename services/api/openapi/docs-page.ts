@@ -7,22 +7,23 @@ import { isNotModified, type Input } from "../routing/input";
 import { openapi } from "./document";
 import { TAKES_NOTHING, type Reply, type Routes } from "../routing/route";
 
-const PAGE = `<!doctype html>
+const pageHtml = (basePath: string): string => `<!doctype html>
 <html lang="en">
   <head>
     <meta charset="utf-8">
     <meta name="viewport" content="width=device-width, initial-scale=1">
     <title>${manifest.name}</title>
-    <link rel="icon" type="image/png" href="/docs/favicon-32x32.png">
-    <link rel="stylesheet" href="/docs/swagger-ui.css">
-    <script src="/docs/swagger-ui-bundle.js" defer></script>
-    <script src="/docs/start.js" defer></script>
+    <link rel="icon" type="image/png" href="${basePath}/docs/favicon-32x32.png">
+    <link rel="stylesheet" href="${basePath}/docs/swagger-ui.css">
+    <script src="${basePath}/docs/swagger-ui-bundle.js" defer></script>
+    <script src="${basePath}/docs/start.js" defer></script>
   </head>
   <body><div id="swagger-ui"></div></body>
 </html>
 `;
 
-const START = `SwaggerUIBundle({ url: "/openapi.json", dom_id: "#swagger-ui", deepLinking: true, tryItOutEnabled: true });\n`;
+const startScript = (basePath: string): string =>
+  `SwaggerUIBundle({ url: "${basePath}/openapi.json", dom_id: "#swagger-ui", deepLinking: true, tryItOutEnabled: true });\n`;
 
 /** Allows only what this gateway serves, and no inline script or style. */
 const POLICY = [
@@ -51,9 +52,9 @@ function showAsset(input: Input, { text, tag }: Asset, headers: Readonly<Record<
 const CACHED = [200, 304];
 
 /** Routes for the OpenAPI document and Swagger UI. The document covers the given routes and these. */
-export function docsRoutes(shop: Routes): Routes {
-  const page = asset(PAGE);
-  const files = new Map<string, Asset>([["start.js", asset(START)]]);
+export function docsRoutes(shop: Routes, basePath: string): Routes {
+  const page = asset(pageHtml(basePath));
+  const files = new Map<string, Asset>([["start.js", asset(startScript(basePath))]]);
   const routes: Routes = {
     "GET /openapi.json": {
       ...TAKES_NOTHING,
@@ -97,7 +98,7 @@ export function docsRoutes(shop: Routes): Routes {
       },
     },
   };
-  const description = asset(JSON.stringify(openapi({ ...shop, ...routes }, manifest)));
+  const description = asset(JSON.stringify(openapi({ ...shop, ...routes }, manifest, basePath)));
   return routes;
 }
 

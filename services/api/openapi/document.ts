@@ -23,7 +23,7 @@ const TAGS: Readonly<Record<string, string>> = { users: "Users", products: "Prod
 const OPERATIONS = "Operations";
 
 /** An OpenAPI 3.1 document, generated from the routes that are served, so it is never out of date. */
-export function openapi(routes: Routes, { name, version, description, license }: Info): object {
+export function openapi(routes: Routes, { name, version, description, license }: Info, basePath: string): object {
   const schemas = new Schemas();
   const paths: Record<string, Record<string, object>> = {};
   for (const [line, route] of Object.entries(routes)) {
@@ -34,16 +34,16 @@ export function openapi(routes: Routes, { name, version, description, license }:
   return {
     openapi: "3.1.0",
     info: { title: name, version, description: `${description}.\n${RULES}`, license: { name: license, identifier: license } },
-    servers: [{ url: "/" }],
+    servers: [{ url: basePath || "/" }],
     tags: [...Object.values(TAGS), OPERATIONS].map((tag) => ({ name: tag })),
     paths,
     components: {
       schemas: schemas.named,
       headers,
-      examples,
+      examples: examples(basePath),
       securitySchemes: {
         bearer: { type: "http", scheme: "bearer", bearerFormat: "JWT" },
-        password: { type: "oauth2", flows: { password: { tokenUrl: "/token", refreshUrl: "/token", scopes: {} } } },
+        password: { type: "oauth2", flows: { password: { tokenUrl: `${basePath}/token`, refreshUrl: `${basePath}/token`, scopes: {} } } },
       },
     },
   };

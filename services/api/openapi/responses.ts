@@ -36,11 +36,12 @@ const DATA: Partial<Record<ErrorCode, Partial<ProblemDetails>>> = {
 };
 
 /** An example error for each code. */
-export const examples = Object.fromEntries(
-  Object.keys(ERRORS)
-    .filter(isErrorCode)
-    .map((code) => [code, { value: { ...problemDetails(code, "4d52694d-d4b2-4054-83c3-b8f5e731209c"), ...DATA[code] } }]),
-);
+export const examples = (basePath: string): object =>
+  Object.fromEntries(
+    Object.keys(ERRORS)
+      .filter(isErrorCode)
+      .map((code) => [code, { value: { ...problemDetails(code, "4d52694d-d4b2-4054-83c3-b8f5e731209c", basePath), ...DATA[code] } }]),
+  );
 
 const headersOf = (names: Header[]) =>
   names.length > 0 && { headers: Object.fromEntries(names.map((name) => [name, { $ref: `#/components/headers/${name}` }])) };

@@ -5,7 +5,7 @@ import { refuseQuery } from "../routing/input";
 import { TAKES_NOTHING, type Routes } from "../routing/route";
 
 /** The explanations are Markdown, of which they use `code` only, and contain no HTML. */
-const page = (code: ErrorCode): string => {
+const page = (code: ErrorCode, basePath: string): string => {
   const { status, title, explanation } = ERRORS[code];
   return `<!doctype html>
 <html lang="en">
@@ -18,7 +18,7 @@ const page = (code: ErrorCode): string => {
     <h1>${code}</h1>
     <p>HTTP status ${status} ${title}</p>
     <p>${explanation.replace(/`([^`]*)`/g, "<code>$1</code>")}</p>
-    <p><a href="/docs">API documentation</a></p>
+    <p><a href="${basePath}/docs">API documentation</a></p>
   </body>
 </html>
 `;
@@ -31,7 +31,7 @@ const HEADERS = {
 };
 
 /** The pages that the `type` of each problem leads to (RFC 9457, 3.1.1). */
-export const problemRoutes: Routes = {
+export const problemRoutes = (basePath: string): Routes => ({
   "GET /problems/:code": {
     ...TAKES_NOTHING,
     auth: "public",
@@ -44,7 +44,7 @@ export const problemRoutes: Routes = {
       refuseQuery(input);
       const code = input.path["code"];
       if (!isErrorCode(code)) throw problem("NOT_FOUND", "no problem has this code");
-      return () => Promise.resolve({ status: 200, text: page(code), headers: HEADERS });
+      return () => Promise.resolve({ status: 200, text: page(code, basePath), headers: HEADERS });
     },
   },
-};
+});
