@@ -73,6 +73,7 @@ export const docs = action("api.docs", { params: closed({}), result: Type.String
 /** The files of the documentation page, and their media types. */
 export const DOCS_FILES = {
   "swagger-ui.css": "text/css; charset=utf-8",
+  "docs.css": "text/css; charset=utf-8",
   "swagger-ui-bundle.js": "text/javascript; charset=utf-8",
   "start.js": "text/javascript; charset=utf-8",
   "favicon-32x32.png": "image/png",

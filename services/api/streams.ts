@@ -38,6 +38,12 @@ const MAX_UNREAD = 16_384;
 /** A stream is the last response of its connection (RFC 9112, 9.6). */
 export const EVENT_STREAM = { "Content-Type": "text/event-stream", "X-Accel-Buffering": "no", Connection: "close" };
 
+/** How to read a stream, for the OpenAPI document: Swagger UI shows a response only once it is complete. */
+export const STREAM_EXAMPLE = `The stream stays open until the order is final, for 15 minutes at most. Read it in a terminal, with the URL of this
+server in \`SHOP\`, the id of an order in \`ORDER\` and an access token in \`TOKEN\`:
+
+    curl -N "$SHOP/orders/$ORDER/events" -H "Authorization: Bearer $TOKEN"`;
+
 /** The open event streams of one gateway. Without any there is no timer, and a change costs nothing. */
 export class Streams {
   private readonly all = new Set<Stream>();

@@ -73,6 +73,14 @@ describe("the document", () => {
     expect(JSON.stringify(documentation.document)).not.toMatch(/"(versions|idempotency_key)":\{|"version":\{[^}]*integer/);
   });
 
+  it("shows how to read each event stream in a terminal", () => {
+    const isStream = (line: string) => "text/event-stream" in (documentation.operation(line).responses["200"]?.content ?? {});
+    const streams = documentation.lines.filter(isStream);
+    expect(streams).toEqual(["GET /orders/{id}/events"]);
+    for (const line of streams)
+      expect(documentation.operation(line)).toMatchObject({ description: expect.stringContaining('curl -N "$SHOP/orders/$ORDER/events"') });
+  });
+
   it("has ids as UUIDs, with an example, and those of outbox rows as numbers", () => {
     const id = (line: string) => documentation.operation(line).parameters!.find(({ name }) => name === "id");
     const uuid = { schema: { type: "string", format: "uuid", examples: [EXAMPLE_ID] }, example: EXAMPLE_ID };
@@ -232,6 +240,7 @@ describe("a tour with the document's own examples", () => {
 
 describe("the page", () => {
   const FILES = [
+    ["docs.css", "text/css; charset=utf-8"],
     ["favicon-32x32.png", "image/png"],
     ["start.js", "text/javascript; charset=utf-8"],
     ["swagger-ui-bundle.js", "text/javascript; charset=utf-8"],
@@ -267,6 +276,15 @@ describe("the page", () => {
       expect(Number(answer.headers.get("content-length"))).toBeGreaterThan(50);
       expect(answer.headers.get("x-content-type-options")).toBe("nosniff");
     }
+  });
+
+  it("runs its own script first, before anything is shown, and Swagger UI when the page is there", async () => {
+    const body = String((await ask("GET", "/docs")).body);
+    const scripts = [...body.matchAll(/<script src="([^"]*)"( defer)?>/g)].map(([, file, defer]) => [file, defer !== undefined]);
+    expect(scripts).toEqual([
+      ["/docs/start.js", false],
+      ["/docs/swagger-ui-bundle.js", true],
+    ]);
   });
 
   it.each([

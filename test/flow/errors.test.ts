@@ -358,7 +358,9 @@ describe("in one process", () => {
     for (const code of Object.keys(ERRORS)) {
       const response = await fetch(`${shop.url}/problems/${code}`);
       expect([response.status, response.headers.get("content-type")]).toEqual([200, "text/html; charset=utf-8"]);
-      expect(await response.text()).toContain(`<h1>${code}</h1>`);
+      const page = await response.text();
+      expect(page).toContain(`<h1>${code}</h1>`);
+      expect(page).toContain('<meta name="color-scheme" content="light dark">'); // dark where the browser prefers it
     }
     expectProblem(await people.nobody.get("/problems/constructor"), "NOT_FOUND");
   });

@@ -4,6 +4,7 @@ import { problem } from "../../../broker/errors";
 import { docs, DOCS_FILES, docsFile, openapi as document, type DocsFile } from "../../../contracts/api";
 import manifest from "../../../package.json";
 import { isNotModified, type Input } from "../routing/input";
+import { DOCS_STYLE, docsScript } from "./docs-assets";
 import { openapi } from "./document";
 import { TAKES_NOTHING, type Reply, type Routes } from "../routing/route";
 
@@ -15,15 +16,13 @@ const pageHtml = (basePath: string): string => `<!doctype html>
     <title>${manifest.name}</title>
     <link rel="icon" type="image/png" href="${basePath}/docs/favicon-32x32.png">
     <link rel="stylesheet" href="${basePath}/docs/swagger-ui.css">
+    <link rel="stylesheet" href="${basePath}/docs/docs.css">
+    <script src="${basePath}/docs/start.js"></script>
     <script src="${basePath}/docs/swagger-ui-bundle.js" defer></script>
-    <script src="${basePath}/docs/start.js" defer></script>
   </head>
   <body><div id="swagger-ui"></div></body>
 </html>
 `;
-
-const startScript = (basePath: string): string =>
-  `SwaggerUIBundle({ url: "${basePath}/openapi.json", dom_id: "#swagger-ui", deepLinking: true, tryItOutEnabled: true });\n`;
 
 /** Allows only what this gateway serves, and no inline script or style. */
 const POLICY = [
@@ -54,7 +53,10 @@ const CACHED = [200, 304];
 /** Routes for the OpenAPI document and Swagger UI. The document covers the given routes and these. */
 export function docsRoutes(shop: Routes, basePath: string): Routes {
   const page = asset(pageHtml(basePath));
-  const files = new Map<string, Asset>([["start.js", asset(startScript(basePath))]]);
+  const files = new Map<DocsFile, Asset>([
+    ["start.js", asset(docsScript(basePath))],
+    ["docs.css", asset(DOCS_STYLE)],
+  ]);
   const routes: Routes = {
     "GET /openapi.json": {
       ...TAKES_NOTHING,

@@ -50,13 +50,14 @@ export function openapi(routes: Routes, { name, version, description, license }:
 }
 
 function operation(route: Route, path: string, schemas: Schemas): object {
-  const { auth, body, contract, summary } = route;
+  const { auth, body, contract, summary, description } = route;
   const [service = "", action = ""] = contract.name.split(".");
   const parameters = parametersOf(route, path, schemas);
   return {
     operationId: service + action.charAt(0).toUpperCase() + action.slice(1),
     tags: [(auth === "admin" ? undefined : TAGS[service]) ?? OPERATIONS],
     summary,
+    ...(description !== undefined && { description }),
     security: auth === "public" ? [] : [{ bearer: [] }, { password: [] }],
     ...(parameters.length > 0 && { parameters }),
     ...(body !== "none" && { requestBody: requestBody(route, body, path, schemas) }),

@@ -12,6 +12,7 @@ const page = (code: ErrorCode, basePath: string): string => {
   <head>
     <meta charset="utf-8">
     <meta name="viewport" content="width=device-width, initial-scale=1">
+    <meta name="color-scheme" content="light dark">
     <title>${code}</title>
   </head>
   <body>

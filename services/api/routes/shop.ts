@@ -22,7 +22,7 @@ import {
 import { accepted, created, entity, list, nextLink, noContent, ok, show, showOrder, showProduct } from "../routing/replies";
 import { route, type Reply, type Routes } from "../routing/route";
 import { EXAMPLE_ID } from "../openapi/schemas";
-import { EVENT_STREAM } from "../streams";
+import { EVENT_STREAM, STREAM_EXAMPLE } from "../streams";
 import { TOKEN_ROUTES } from "./token";
 
 /** The most frequent read. A valid id is all the validation that it needs. */
@@ -211,6 +211,7 @@ export const ROUTES: Routes = {
   "GET /orders/:id/events": {
     contract: orderEvents,
     summary: "The order's history, and each change as it happens (server-sent events)",
+    description: STREAM_EXAMPLE,
     statuses: [200, 204],
     errors: [],
     auth: "user",

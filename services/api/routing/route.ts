@@ -44,6 +44,8 @@ export interface FormBody {
 interface Documented<S extends number> {
   /** A sentence for people. */
   summary: string;
+  /** More about it, in Markdown. */
+  description?: string;
   /** Every status of its responses, except problems. */
   statuses: readonly S[];
   /** Its own error codes, without those of every route of its kind. */
