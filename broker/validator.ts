@@ -64,7 +64,10 @@ export function coerce(schema: TSchema, query: Record<string, unknown>): FieldEr
   return errorsOf(schema, query)[0] ?? (error && { field: fieldOf(error), ...describe(error) });
 }
 
-const isContract = (schema: Record<string, unknown>): boolean => schema["type"] === "object" && "properties" in schema;
+const isContract = (schema: object): boolean => "type" in schema && schema.type === "object" && "properties" in schema;
+
+/** The params of an action or event by name, whether their schema is a contract's or one of fastest-validator. */
+export const paramsByName = (schema: object): unknown => (isContract(schema) && "properties" in schema ? schema.properties : schema);
 
 /**
  * Moleculer's validator, based on the contracts, for actions and events. Moleculer's own services ($node) keep their

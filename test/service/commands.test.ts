@@ -1,6 +1,11 @@
 import type { ServiceBroker } from "moleculer";
 import { Client } from "pg";
+import * as accounts from "../../contracts/accounts";
+import * as orders from "../../contracts/orders";
+import { stockSettled } from "../../contracts/products";
+import * as users from "../../contracts/users";
 import { COMMANDS } from "../../scripts/commands";
+import { consoleOf } from "../../scripts/console";
 import { testId } from "../support/ids";
 import { startShop, type Shop } from "../support/shop";
 
@@ -81,5 +86,41 @@ describe("the console's replay", () => {
     ["soon", "VALIDATION_ERROR: id must be integer"],
   ])("of %s is refused with its reason", async (id, answer) => {
     expect(await typed("replay", { id })).toBe(answer);
+  });
+});
+
+describe("the console's lists of actions and events", () => {
+  const paramsIn = (list: readonly { name: string }[], name: string): string[] => {
+    const item: any = list.find((candidate) => candidate.name === name);
+    return Object.keys((item?.action ?? item?.event)?.params ?? {});
+  };
+
+  it.each([0, 1])("have each param by its name, on node %i, whichever node hosts the service", (i) => {
+    const { registry } = consoleOf(shop.nodes[i]!);
+    const actions = registry.getActionList({});
+    for (const { name, params } of [orders.create, orders.repair, orders.outbox, users.register, accounts.update])
+      expect([name, paramsIn(actions, name)]).toEqual([name, Object.keys(params.properties)]);
+    expect(paramsIn(registry.getEventList({}), stockSettled.name)).toEqual(["orders"]);
+  });
+
+  it.each(["actions", "events"])("%s prints them", async (list) => {
+    const print = jest.spyOn(console, "log").mockImplementation();
+    try {
+      type Command = { handler: (broker: ServiceBroker, args: object) => Promise<void> };
+      const { handler } = jest.requireActual<Command>(`moleculer-repl/src/commands/${list}`);
+      await handler(consoleOf(shop.node("orders")), { options: {} });
+      const printed = print.mock.calls.flat().join("\n");
+      expect(printed).toMatch(list === "actions" ? /orders\.create\s.*items, idempotency_key/ : /stock\.settled.*orders/);
+      expect(printed).not.toContain("additionalProperties");
+    } finally {
+      print.mockRestore();
+    }
+  });
+
+  it("leave the schemas of the node itself alone, which validate its calls", () => {
+    consoleOf(shop.node("orders")).registry.getActionList({});
+    const { registry } = shop.node("orders");
+    const own = registry.getActionList({}).find(({ name }) => name === orders.create.name);
+    expect(own?.action?.params).toMatchObject({ type: "object", additionalProperties: false });
   });
 });
