@@ -31,7 +31,7 @@ const CODES: Partial<Record<ErrorCode, OAuthError["error"]>> = {
 /** The response to an error of a form at /token (RFC 6749, section 5.2); undefined if it is a problem as for JSON. */
 export function oauthRefusal(error: unknown): Reply<400> | undefined {
   if (error instanceof RefusedForm) return refusal(error.code, error.message);
-  const { code, detail, errors } = toProblem(error, "");
+  const { code, detail, errors } = toProblem(error, "", ""); // the request id and the URL of the type are not used
   const known = CODES[code];
   return known && refusal(known, errors?.map(({ field, message }) => `${parameterOf(field)} ${message}`).join("; ") ?? detail);
 }

@@ -80,7 +80,7 @@ export const TOKEN_ROUTES: Routes = {
   "POST /token/refresh": refresh,
 };
 
-/** @param issuer the gateway's origin */
+/** @param issuer the gateway's origin and base path */
 const metadataOf = (issuer: string): AuthorizationServer => ({
   issuer,
   token_endpoint: `${issuer}/token`,
@@ -94,7 +94,7 @@ const metadataOf = (issuer: string): AuthorizationServer => ({
 /**
  * The metadata of the authorization server (RFC 8414). The issuer is configured, not taken from the Host header, with which a request could
  * direct other clients of a shared cache to a token endpoint of its choice.
- * @param issuer the gateway's origin; undefined if it is unknown, and then there are no metadata
+ * @param issuer the gateway's origin and base path; undefined if it is unknown, and then there are no metadata
  */
 export const metadataRoutes = (issuer: string | undefined): Routes =>
   issuer === undefined
