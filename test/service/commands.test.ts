@@ -91,8 +91,8 @@ describe("the console's replay", () => {
 
 describe("the console's lists of actions and events", () => {
   const paramsIn = (list: readonly { name: string }[], name: string): string[] => {
-    const item: any = list.find((candidate) => candidate.name === name);
-    return Object.keys((item?.action ?? item?.event)?.params ?? {});
+    const item = list.find((candidate) => candidate.name === name) as Record<string, { params?: object } | undefined> | undefined;
+    return Object.keys((item?.["action"] ?? item?.["event"])?.params ?? {});
   };
 
   it.each([0, 1])("have each param by its name, on node %i, whichever node hosts the service", (i) => {

@@ -46,8 +46,9 @@ function open(prefersDark = false, stored = new Map<string, string>()) {
       const system = { authSelectors: { authorized: () => ({ toJS: () => authorized }) } };
       login.statePlugins.auth.wrapActions.persistAuthorizationIfNeeded(undefined, system)();
     },
-    canTry(document: object, path: string, method: string): boolean {
-      const at = (keys: string[]): unknown => keys.slice(1).reduce<any>((value, key) => value?.[key], document);
+    canTry(document: object, path: string, method: string): unknown {
+      const at = (keys: string[]): unknown =>
+        keys.slice(1).reduce<unknown>((value, key) => (value as Record<string, unknown> | undefined)?.[key], document);
       return streams.statePlugins.spec.wrapSelectors.allowTryItOutFor(() => true)({ getIn: at }, path, method);
     },
   };
