@@ -73,7 +73,7 @@ export async function scale({ sizes, out, requests }: ScaleOptions): Promise<voi
     say(`written to ${out}`);
   };
   const interrupted = new Promise<never>((_resolve, reject) => {
-    for (const signal of ["SIGINT", "SIGTERM"] as const) {
+    for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
       const end = (): void => {
         reject(new Error(`stopped by ${signal}`));
       };

@@ -1,16 +1,19 @@
-import { randomBytes, randomUUID } from "node:crypto";
-import { existsSync, readFileSync, readlinkSync, realpathSync } from "node:fs";
-import { link, mkdir, mkdtemp, readdir, readFile, rename, rm, truncate, writeFile } from "node:fs/promises";
+import { randomBytes } from "node:crypto";
+import { existsSync, readlinkSync, realpathSync } from "node:fs";
+import { mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { Client } from "pg";
-import { codeOf, findPrograms, initialise, launch, type Programs, readIfThere, readPidFile, sendSignal } from "./postgres-binaries";
+import { exclusively } from "./directory-lock";
+import { findPrograms, freePort, initialise, lastLines, launch, readIfThere, readPidFile, sendSignal } from "./postgres-binaries";
+import type { Programs } from "./postgres-binaries";
+import { connected, Use } from "./postgres-sessions";
+import { identify } from "./process-identity";
 
 export interface EmbeddedPostgres {
   readonly url: (database: string) => string;
   /** true if the server was running already, started by a process that is still alive or was killed */
   readonly adopted: boolean;
-  /** Stops the server, unless it belongs to another living process. May be called more than once. */
+  /** Ends this use of the server, and stops it unless another living process uses it. May be called more than once. */
   stop(): Promise<void>;
 }
 
@@ -20,6 +23,8 @@ interface Options {
   /** parameters for a server started by this call (an adopted one keeps its own), e.g. `{ fsync: "off" }` */
   readonly settings?: Readonly<Record<string, string>>;
   readonly log?: (line: string) => void;
+  /** If given, a server that dies is restarted on the same port. Called with its death, each failed restart, and its return. */
+  readonly onDeath?: (report: string) => void;
 }
 
 type Home = ReturnType<typeof homeIn>;
@@ -32,12 +37,12 @@ interface Server {
 }
 
 const ANSWER_MS = 60_000; // a server in crash recovery refuses connections for a while
-const LOCK_MS = 120_000; // longer than a first start on a slow disk
 const STOP_MS = 10_000;
-const LOCK = /^postgres\.lock\.(\d+)$/;
+const RESTART_PAUSE_MS = 250;
+const LONGEST_RESTART_PAUSE_MS = 10_000;
 const TRANSIENT = /shared memory block .* still in use|postmaster\.pid" already exists|could not create any TCP\/IP/;
 const REMEDIES: readonly (readonly [RegExp, string])[] = [
-  [/No space left|ENOSPC|quota/i, "The disk is full: make room and start again."],
+  [/No space left|ENOSPC|quota/i, "The disk is full: make room."],
   [/EACCES|Permission denied/, "The files belong to another user (created by root?): start as that user, or chown them."],
   [/root may not/, "This root user may not change users: start as a normal user."],
   [/ENOENT.*postgres\.password/, "The cluster can't be used without its password: restore that file, or remove the whole directory."],
@@ -48,7 +53,7 @@ const REMEDIES: readonly (readonly [RegExp, string])[] = [
 
 /**
  * Starts PostgreSQL in `<dataDir>/postgres`, creating the cluster and missing databases, or adopts the server that is
- * already running there. Processes that start concurrently share one server, which the first of them owns.
+ * already running there. Processes share one server, whichever started it, and the last of them stops it.
  * @throws an error with the cause and the remedy
  */
 export async function startEmbeddedPostgres(options: Options): Promise<EmbeddedPostgres> {
@@ -56,23 +61,27 @@ export async function startEmbeddedPostgres(options: Options): Promise<EmbeddedP
   try {
     await mkdir(directory, { recursive: true });
     const home = homeIn(realpathSync(directory));
-    return await exclusively(home, () => start(home, options));
+    return await exclusively(home.directory, () => start(home, options));
   } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    const remedies = REMEDIES.filter(([pattern]) => pattern.test(reason)).map(([, remedy]) => remedy);
-    remedies.push("To use a PostgreSQL server of your own, set the three *_DATABASE_URL variables.");
-    throw new Error(`no embedded PostgreSQL in ${directory}: ${reason}\n${remedies.join("\n")}`, { cause });
+    const others = "To use a PostgreSQL server of your own, set the three *_DATABASE_URL variables.";
+    throw new Error(`no embedded PostgreSQL in ${directory}: ${[explain(cause), others].join("\n")}`, { cause });
   }
+}
+
+/** The reason of a failure, and what helps. */
+function explain(cause: unknown): string {
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  return [reason, ...REMEDIES.filter(([pattern]) => pattern.test(reason)).map(([, remedy]) => remedy)].join("\n");
 }
 
 function homeIn(directory: string) {
   const at = (name: string): string => join(directory, name);
-  const files = { passwordFile: at("postgres.password"), ownerFile: at("postgres.owner"), logFile: at("postgres.log") };
+  const files = { passwordFile: at("postgres.password"), portFile: at("postgres.port"), logFile: at("postgres.log") };
   return { directory, cluster: at("postgres"), ...files };
 }
 
 async function start(home: Home, options: Options): Promise<EmbeddedPostgres> {
-  const { databases, settings, log = () => undefined } = options;
+  const { databases, settings, log = () => undefined, onDeath } = options;
   const programs = await findPrograms(home.cluster);
   if (!existsSync(home.cluster) || (await readdir(home.cluster)).length === 0) {
     log(`creating a PostgreSQL cluster in ${home.cluster}`);
@@ -80,28 +89,75 @@ async function start(home: Home, options: Options): Promise<EmbeddedPostgres> {
   }
   const password = await readFile(home.passwordFile, "utf8");
   const running = await findRunning(home, password);
-  const mark = newMark();
-  // Written before the launch: if we are killed in between, a dead owner remains, which another process can succeed, not an ownerless server.
-  if (!running || !isAlive(readIfThere(home.ownerFile))) await writeFile(home.ownerFile, mark);
-  const server = running ?? (await launchPatiently(home, programs, settings));
-  const url = (database: string): string => urlOf(server.port, password, database);
+  let server = running ?? (await launchPatiently(home, programs, settings, () => usualPort(home)));
+  const { port } = server;
+  const url = (database: string): string => urlOf(port, password, database);
+
+  let use: Use | undefined;
+  let ended: Promise<void> | undefined;
+  const isStopped = (): boolean => ended !== undefined;
+  const begin = async (): Promise<void> => {
+    use = await Use.begin(url("postgres"), () => {
+      if (onDeath !== undefined && !isStopped()) void keepTrying(restart, home, isStopped, onDeath);
+    });
+  };
+  /** Other processes that use the server may be faster. */
+  const restart = (): Promise<void> =>
+    exclusively(home.directory, async () => {
+      if (isStopped()) return;
+      server = (await findRunning(home, password)) ?? (await launchPatiently(home, programs, settings, () => Promise.resolve(port)));
+      if (server.port !== port) throw new Error(`it runs on port ${server.port} now instead of ${port}: restart this process`);
+      await begin();
+    });
+  const end = async (): Promise<void> => {
+    let isLast = await use?.end();
+    if (isLast === undefined) {
+      const found = await findRunning(home, password); // restarted since the session was lost
+      if (found === undefined) return;
+      server = found;
+      isLast = await (await Use.begin(urlOf(found.port, password, "postgres"))).end();
+    }
+    if (isLast === true) await terminate(server, programs);
+  };
+  const stop = (): Promise<void> => (ended ??= existsSync(home.directory) ? exclusively(home.directory, end) : end());
+
   try {
+    await begin();
     await createDatabases(url("postgres"), databases);
   } catch (error) {
-    if (!running) await terminate(server, programs);
+    ended = end(); // the lock is held already
+    await ended.catch(() => undefined);
     throw error;
   }
-  log(`PostgreSQL ${running ? "was running" : "runs"} on 127.0.0.1:${server.port} and logs to ${home.logFile}`);
-
-  const end = async (): Promise<void> => {
-    const owner = readIfThere(home.ownerFile);
-    if (owner !== mark && isAlive(owner)) return;
-    await terminate(server, programs);
-    if (owner === mark) await rm(home.ownerFile, { force: true });
-  };
-  let ended: Promise<void> | undefined;
-  const stop = (): Promise<void> => (ended ??= existsSync(home.directory) ? exclusively(home, end) : end());
+  log(`PostgreSQL ${running ? "was running" : "runs"} on 127.0.0.1:${port} and logs to ${home.logFile}`);
   return { url, adopted: running !== undefined, stop };
+}
+
+/** Restarts a server that has died, until it runs or this process stops. A full disk, for example, may have room again later. */
+async function keepTrying(
+  restart: () => Promise<void>,
+  { logFile }: Home,
+  isStopped: () => boolean,
+  report: (text: string) => void,
+): Promise<void> {
+  report(`the embedded PostgreSQL has terminated and is restarted. The end of ${logFile}:\n${lastLines(readIfThere(logFile))}`);
+  for (let pauseMs = RESTART_PAUSE_MS; !isStopped(); pauseMs = Math.min(2 * pauseMs, LONGEST_RESTART_PAUSE_MS)) {
+    try {
+      await restart();
+      if (!isStopped()) report("the embedded PostgreSQL runs again");
+      return;
+    } catch (error) {
+      report(`the embedded PostgreSQL can't be restarted, next try in ${pauseMs / 1_000} s: ${explain(error)}`);
+      await sleep(pauseMs, undefined, { ref: false });
+    }
+  }
+}
+
+/** The port of the previous start, so that the URLs in other processes stay valid; another one if it is taken. */
+async function usualPort({ portFile }: Home): Promise<number> {
+  const port = await freePort(Number.parseInt(readIfThere(portFile)) || 0);
+  await writeFile(portFile, String(port));
+  return port;
 }
 
 /** Creates the cluster in a temporary directory and renames it, so that it is complete or absent, even if we are killed. */
@@ -158,10 +214,16 @@ function worksIn(pid: number, directory: string): boolean {
   }
 }
 
-async function launchPatiently(home: Home, programs: Programs, settings: Options["settings"]): Promise<Server> {
+async function launchPatiently(
+  home: Home,
+  programs: Programs,
+  settings: Options["settings"],
+  choosePort: () => Promise<number>,
+): Promise<Server> {
   for (let pause = 50; ; pause *= 2) {
     try {
-      const { pid, port } = await launch(programs, home.cluster, home.logFile, settings);
+      const port = await choosePort();
+      const pid = await launch(programs, home.cluster, home.logFile, port, settings);
       return { pid, port, process: identify(pid) ?? "" };
     } catch (error) {
       // A killed postmaster's children hold its memory briefly, or until their query ends; a free port may be taken meanwhile.
@@ -193,17 +255,6 @@ function urlOf(port: number, password: string, database: string): string {
   return `postgres://postgres:${password}@127.0.0.1:${port}/${encodeURIComponent(database)}`;
 }
 
-async function connected<T>(url: string, work: (client: Client) => Promise<T>): Promise<T> {
-  const client = new Client({ connectionString: url, connectionTimeoutMillis: 10_000 });
-  client.on("error", () => undefined); // a lost connection also fails the query, which reports it
-  await client.connect();
-  try {
-    return await work(client);
-  } finally {
-    await client.end();
-  }
-}
-
 async function createDatabases(url: string, names: readonly string[]): Promise<void> {
   if (names.length === 0) return;
   await connected(url, async (client) => {
@@ -212,76 +263,4 @@ async function createDatabases(url: string, names: readonly string[]): Promise<v
       if (rowCount === 0) await client.query(`create database ${client.escapeIdentifier(name)}`);
     }
   });
-}
-
-/**
- * Runs `work` while no other start or stop works on the same directory. The lock is the file with the highest number.
- * It is free if it is empty or its writer has terminated. A lock file is never overwritten, only followed by the next
- * number, so two processes that find the same dead holder can't both succeed it.
- */
-async function exclusively<T>({ directory }: Home, work: () => Promise<T>): Promise<T> {
-  const lock = await acquire(directory);
-  try {
-    return await work();
-  } finally {
-    await truncate(lock);
-  }
-}
-
-async function acquire(directory: string): Promise<string> {
-  const nameOf = (number: number | string): string => join(directory, `postgres.lock.${number}`);
-  const numbers = async (): Promise<number[]> => (await readdir(directory)).flatMap((name) => LOCK.exec(name)?.[1] ?? []).map(Number);
-  const draft = nameOf(randomUUID());
-  const deadline = Date.now() + LOCK_MS;
-  for (;;) {
-    const last = Math.max(0, ...(await numbers()));
-    const holder = readIfThere(nameOf(last));
-    if (isAlive(holder)) {
-      const pid = Number.parseInt(holder);
-      if (Date.now() > deadline) throw new Error(`process ${pid} has been starting or stopping it for two minutes`);
-      await sleep(20);
-      continue;
-    }
-    const lock = nameOf(last + 1);
-    try {
-      await writeFile(draft, newMark());
-      await link(draft, lock); // atomic: writing it in place would briefly show others an empty, hence free, lock
-    } catch (error) {
-      if (codeOf(error) === "EEXIST") continue;
-      throw error;
-    } finally {
-      await rm(draft, { force: true });
-    }
-    const held = await numbers();
-    if (Math.max(...held) === last + 1) {
-      for (const number of held) if (number <= last) await rm(nameOf(number), { force: true });
-      return lock;
-    }
-    await rm(lock, { force: true }); // others have taken, freed and removed this number since we looked
-  }
-}
-
-/** A text unique to this process, even if its pid is reused. */
-function newMark(): string {
-  return `${identify(process.pid) ?? process.pid} ${randomUUID()}`;
-}
-
-function isAlive(mark: string): boolean {
-  return mark.split(" ")[0] === identify(Number.parseInt(mark));
-}
-
-/** The pid, with the start time if cheaply available, since pids are reused. Undefined if the process has terminated. */
-function identify(pid: number): string | undefined {
-  if (!(pid > 0)) return undefined;
-  try {
-    if (process.platform === "linux") {
-      const [state, ...fields] = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ").at(-1)?.split(" ") ?? [];
-      // A zombie has terminated, and in a container it may never be reaped.
-      return state === "Z" || state === "X" ? undefined : `${pid}:${fields[18]}`;
-    }
-    process.kill(pid, 0);
-    return String(pid);
-  } catch (error) {
-    return codeOf(error) === "EPERM" ? String(pid) : undefined; // alive, but owned by another user
-  }
 }

@@ -1,18 +1,20 @@
 import path from "node:path";
 import { databaseNames, loadConfig } from "../config";
 import { migrateWhenFree } from "../mixins/migrations";
-import { provideDatabases, serviceFile } from "./node";
+import { provideDatabases, serviceFile, stopOf } from "./node";
 import { run } from "./run";
 
 /** Maximum wait for a lock that a migration needs, in ms. */
 const GIVE_UP_AFTER_MS = 5 * 60_000;
 
 /** `npm run migrate`: migrates every configured database to its newest schema, as each service does for its own database at start. */
-run(async (config) => {
+run(async (config, onStop) => {
   const services = databaseNames()
     .map(([service]) => service)
     .filter((service) => config.services.includes(service));
-  const stop = await provideDatabases(config, services);
+  const providing = provideDatabases(config, services, console.error);
+  onStop(stopOf(providing));
+  const stop = await providing;
   const { databases } = loadConfig(); // with the embedded ones
   try {
     for (const service of services) {

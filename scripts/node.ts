@@ -1,10 +1,12 @@
 import path from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import { ServiceBroker, type BrokerOptions } from "moleculer";
 import { logger } from "../broker/logger";
 import { serveOps } from "../broker/ops";
 import { DATABASES, databaseNames, type Config, type DatabaseName, type ServiceName } from "../config";
 import { brokerOptions } from "../moleculer.config";
 import { startEmbeddedPostgres } from "./embedded-postgres";
+import { OWN_PARAMETERS } from "./postgres-sessions";
 
 /** Database names, where the project creates the databases: in the embedded PostgreSQL, in compose and in tests. */
 export const DATABASE_NAMES: Readonly<Record<DatabaseName, string>> = {
@@ -32,9 +34,13 @@ interface NodeOptions {
 
 /** Starts one node with the given services, and an embedded PostgreSQL if they need one. */
 export async function startNode({ config, services, onStop, ops = false, broker: options = {} }: NodeOptions): Promise<RunningNode> {
-  const stopDatabases = await provideDatabases(config, services);
+  const providing = provideDatabases(config, services, (report) => {
+    broker.logger.error(report);
+  });
+  onStop?.(stopOf(providing));
+  const stopDatabases = await providing;
   // Databases are stopped in the broker's own last step, so that the REPL's `exit`, which stops the broker, stops them, too.
-  const broker = new ServiceBroker({ ...brokerOptions(config), stopped: stopDatabases, ...options });
+  const broker: ServiceBroker = new ServiceBroker({ ...brokerOptions(config), stopped: stopDatabases, ...options });
   let stopping: Promise<void> | undefined;
   const stop = (): Promise<void> => (stopping ??= broker.stop());
   onStop?.(stop);
@@ -82,13 +88,28 @@ export const serviceFile = (name: ServiceName): string =>
   path.join(__dirname, "..", "services", name, `${name}.service${path.extname(__filename)}`);
 
 /**
- * Starts an embedded PostgreSQL if a service has no database URL. The URLs are passed through the environment, which services read when
- * they are loaded, with moleculer-runner too. @returns a function that stops it
+ * Starts an embedded PostgreSQL if a service has no database URL, and restarts it if it dies. The URLs are passed through the environment,
+ * which services read when they are loaded, with moleculer-runner too.
+ * @param onDeath is called later, with what happens to a server that has died
+ * @returns a function that stops it, unless another process uses it
  */
-export async function provideDatabases(config: Config, services: readonly ServiceName[]): Promise<() => Promise<void>> {
+export async function provideDatabases(
+  config: Config,
+  services: readonly ServiceName[],
+  onDeath: (report: string) => void,
+): Promise<() => Promise<void>> {
   const missing = databaseNames().filter(([service]) => services.includes(service) && config.databases[service] === undefined);
   if (missing.length === 0) return () => Promise.resolve();
-  const postgres = await startEmbeddedPostgres({ dataDir: config.dataDir, databases: Object.values(DATABASE_NAMES) });
-  for (const [service] of missing) process.env[DATABASES[service]] = postgres.url(DATABASE_NAMES[service]);
+  const postgres = await startEmbeddedPostgres({ dataDir: config.dataDir, databases: Object.values(DATABASE_NAMES), onDeath });
+  for (const [service] of missing) process.env[DATABASES[service]] = postgres.url(DATABASE_NAMES[service]) + OWN_PARAMETERS;
   return () => postgres.stop();
 }
+
+/** A process that is stopped waits that long for an embedded PostgreSQL that is still starting, and otherwise leaves it to the next start. */
+const STARTING_MS = 10_000;
+
+/** A function that stops what `provideDatabases` returns, even before it has. */
+export const stopOf = (providing: ReturnType<typeof provideDatabases>) => async (): Promise<void> => {
+  const stop = await Promise.race([providing.catch(() => undefined), delay(STARTING_MS, undefined)]); // the caller reports an error
+  await stop?.();
+};

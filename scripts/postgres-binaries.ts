@@ -74,17 +74,18 @@ export async function initialise(programs: Programs, cluster: string, passwordFi
 }
 
 /**
- * Starts a server on a free port of 127.0.0.1 and waits until it accepts connections. It outlives this process, in its
- * own process group, which Ctrl-C does not reach.
+ * Starts a server on a port of 127.0.0.1 and waits until it accepts connections. It outlives this process, in its
+ * own process group, which neither Ctrl-C nor the end of the terminal reaches.
+ * @returns its pid
  * @throws an error with its log output, if it terminated instead
  */
 export async function launch(
   { bin, user }: Programs,
   cluster: string,
   logFile: string,
+  port: number,
   settings: Readonly<Record<string, string>> = {},
-): Promise<{ pid: number; port: number }> {
-  const port = await freePort();
+): Promise<number> {
   const parameters = { ...settings, listen_addresses: "127.0.0.1", port, unix_socket_directories: "" };
   const { path, options } = seenBy(user, cluster);
   const args = ["-D", path, ...Object.entries(parameters).flatMap(([name, value]) => ["-c", `${name}=${value}`])];
@@ -104,11 +105,11 @@ export async function launch(
     child.once("exit", (code, signal) => (outcome.end = String(signal ?? code)));
     while (outcome.end === undefined) {
       const { pid, ready } = readPidFile(cluster);
-      if (pid === child.pid && ready) return { pid, port };
+      if (pid === child.pid && ready) return pid;
       await sleep(10);
     }
     const output = (await readFile(logFile)).subarray(size).toString();
-    throw new Error(`postgres ended with ${outcome.end}: ${lastLines(output)}`);
+    throw new Error(`postgres ended with ${outcome.end}: ${lastLines(output) || "its log has no new line, perhaps the disk is full"}`);
   } finally {
     await log.close();
   }
@@ -126,13 +127,20 @@ export function sendSignal({ bin }: Programs, pid: number, signal: "INT" | "QUIT
   else process.kill(pid, `SIG${signal}`);
 }
 
-function lastLines(text: string): string {
+/** The end of a log. */
+export function lastLines(text: string): string {
   return text.trimEnd().split("\n").slice(-8).join("\n");
 }
 
-async function freePort(): Promise<number> {
-  const probe = createServer().listen(0, "127.0.0.1");
-  await once(probe, "listening");
+/** @param preferred is returned if it is free */
+export async function freePort(preferred = 0): Promise<number> {
+  const probe = createServer().listen(preferred, "127.0.0.1");
+  try {
+    await once(probe, "listening");
+  } catch (error) {
+    if (preferred === 0) throw error;
+    return freePort();
+  }
   const address = probe.address();
   probe.close();
   if (address === null || typeof address === "string") throw new Error("no free TCP port");

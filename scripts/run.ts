@@ -8,7 +8,7 @@ type LogFormat = Config["log"]["format"];
 export type Stop = () => Promise<void>;
 
 /**
- * Runs a script with the configuration, stops it on SIGTERM and SIGINT, and sets the exit code.
+ * Runs a script with the configuration, stops it on SIGTERM, SIGINT and SIGHUP (its terminal was closed), and sets the exit code.
  * @param main returns an exit code when done, or undefined if what it started continues to run. Passes a function that stops it to
  *   `onStop` as soon as there is something to stop: with an unavailable database, a start may take for ever.
  * @param isNode whether the output is the log of a node, in the format of LOG_FORMAT
@@ -29,8 +29,7 @@ export function run(main: (config: Config, onStop: (stop: Stop) => void) => Prom
     stopping = true;
     (stop?.() ?? Promise.resolve()).then(() => process.exit(0), fail);
   };
-  process.on("SIGTERM", leave);
-  process.on("SIGINT", leave);
+  for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) process.on(signal, leave);
 
   Promise.resolve()
     .then(() => {

