@@ -2,12 +2,14 @@ import { createHash } from "node:crypto";
 import { readFile, readdir } from "node:fs/promises";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { escapeIdentifier, type Client } from "pg";
+import { Client, escapeIdentifier } from "pg";
 import { Umzug } from "umzug";
+import { reasonOf } from "../broker/errors";
 import { serversOf, withDatabase } from "./database-url";
 import { LockWatch } from "./lock-watch";
 import { sessionOf } from "./pooler";
 import { clientOf } from "./primary";
+import { explainPrivilege, findExtensions, NO_PRIVILEGE } from "./privileges";
 import { isLockTimeout, isRolledBack, sqlState } from "./sql-state";
 
 /** Any number that is the same on all nodes: the node that holds the lock migrates, the others wait and find nothing left to do. */
@@ -93,10 +95,15 @@ export async function migrate({ url, directory, log = () => undefined }: Migrati
       "create table if not exists schema_migrations (name text primary key, checksum text not null, applied_at timestamptz not null default now())",
     );
     const files = await readMigrations(directory);
-    await refuseEdited(client, files);
+    const applied = await readApplied(client);
+    refuseEdited(applied, files);
+    await findExtensions(
+      client,
+      files.filter(({ name }) => !applied.has(name)),
+    );
     await umzug(client, files, log).up();
   } catch (error) {
-    if (watch === undefined || !(isLockTimeout(error) || isRolledBack(error))) throw error;
+    if (watch === undefined || !(isLockTimeout(error) || isRolledBack(error))) throw explainPrivilege(error, client);
     throw new MigrationBlocked(`the migration of ${client.database ?? ""} waits for ${await watch.end()}`, { cause: error });
   } finally {
     await watch?.end();
@@ -122,10 +129,14 @@ async function refuseFirstVersion(client: Client): Promise<void> {
   );
 }
 
-/** Refuses edited files. Migrations without a file here are fine: nodes of two versions run side by side during a rolling upgrade. */
-async function refuseEdited(client: Client, files: readonly Migration[]): Promise<void> {
+/** The checksums of the applied migrations, by name. */
+async function readApplied(client: Client): Promise<ReadonlyMap<string, string>> {
   const { rows } = await client.query<{ name: string; checksum: string }>("select name, checksum from schema_migrations");
-  const applied = new Map(rows.map(({ name, checksum }) => [name, checksum]));
+  return new Map(rows.map(({ name, checksum }) => [name, checksum]));
+}
+
+/** Refuses edited files. Migrations without a file here are fine: nodes of two versions run side by side during a rolling upgrade. */
+function refuseEdited(applied: ReadonlyMap<string, string>, files: readonly Migration[]): void {
   const edited = files.find(({ name, checksum }) => (applied.get(name) ?? checksum) !== checksum);
   if (edited !== undefined)
     throw new MigrationRefused(
@@ -191,11 +202,13 @@ const connect = async (url: string): Promise<Client> => {
 
 const MISSING_DATABASE = "3D000";
 const NO_SUCH_LOGIN = "28P01";
-const NO_PRIVILEGE = "42501";
+/** Of an attempt to create it: no such privilege, or no access to the database postgres, by privilege or pg_hba.conf, or no such database. */
+const NOT_CREATED = [NO_PRIVILEGE, "28000", MISSING_DATABASE];
 const DUPLICATE_DATABASE = ["42P04", "23505"];
 
 /** An older volume, or a server set up by hand, may lack the database: init scripts run on an empty volume only. */
 async function connectOrCreate(url: string, log: (line: string) => void): Promise<Client> {
+  const target = new Client(serversOf(url)[0]); // only parses the URL
   try {
     return await connect(url);
   } catch (error) {
@@ -204,19 +217,18 @@ async function connectOrCreate(url: string, log: (line: string) => void): Promis
         cause: error,
       });
     }
-    if (sqlState(error) !== MISSING_DATABASE) throw error;
+    if (sqlState(error) !== MISSING_DATABASE) throw explainPrivilege(error, target);
   }
-  const { username, pathname } = new URL(serversOf(url)[0]);
-  const name = decodeURIComponent(pathname.slice(1));
+  const { user = "", database: name = "" } = target;
   let admin: Client | undefined;
   try {
     admin = await connect(withDatabase(url, "postgres")); // fails for a role that is confined to its own database
     await admin.query(`create database ${escapeIdentifier(name)}`);
     log(`created database ${name}`);
   } catch (error) {
-    if (sqlState(error) === NO_PRIVILEGE) {
+    if (NOT_CREATED.includes(sqlState(error) ?? "")) {
       throw new Error(
-        `database "${name}" is missing and this role may not create it: run, as a superuser, create database ${escapeIdentifier(name)} owner ${escapeIdentifier(username)}`,
+        `database "${name}" is missing and this role can't create it (${reasonOf(error)}): run, as a superuser, create database ${escapeIdentifier(name)} owner ${escapeIdentifier(user)}`,
         { cause: error },
       );
     }

@@ -105,7 +105,7 @@ function link(error: Error): unknown {
 }
 
 /** The database's own error, from anywhere in the chain of causes. Its code contains a digit, unlike EPIPE. */
-function databaseError(error: unknown): DatabaseError | undefined {
+export function databaseError(error: unknown): DatabaseError | undefined {
   for (let e = error, depth = 0; e instanceof Error && depth < 5; e = link(e), depth++) {
     if (hasState(e)) return e;
   }

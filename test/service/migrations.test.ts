@@ -177,6 +177,65 @@ it("a node with a new migration waits behind an open transaction: requests to an
   }
 });
 
+describe("a role with few privileges, as on a managed server", () => {
+  const role = `shop_${uniqueNamespace()}`;
+  let url: string;
+  beforeEach(async () => {
+    await client.query(`revoke connect on database "${client.database ?? ""}" from public; create role "${role}" login password 'secret'`);
+    url = Object.assign(new URL(database.url), { username: role, password: "secret" }).href;
+  });
+  afterEach(() => client.query(`drop owned by "${role}"; drop role "${role}"`));
+
+  const products = path.join(ROOT, "services/products/migrations");
+  const access = () => [
+    `grant connect on database "${client.database ?? ""}" to "${role}"`,
+    `grant usage, create on schema "public" to "${role}"`,
+  ];
+
+  const REFUSAL = /^Error: the role \S+ lacks a privilege .*: run, as a superuser in that database, (.+)$/;
+
+  it.each([
+    ["is not installed", "select", 'create extension "pg_trgm"'],
+    [
+      "is in a schema of its own",
+      "create schema extensions; create extension pg_trgm schema extensions",
+      `grant usage on schema "extensions" to "${role}"`,
+    ],
+  ])("is refused with the statement to run, and migrates when all were run, if pg_trgm %s", async (_where, prepare, last) => {
+    await client.query(prepare);
+    const statements: string[] = [];
+    let refusal: unknown;
+    do {
+      refusal = await migrate({ url, directory: products }).then(
+        () => undefined,
+        (error: unknown) => error,
+      );
+      const statement = REFUSAL.exec(String(refusal))?.[1];
+      if (statement === undefined) break;
+      statements.push(statement);
+      await client.query(statement);
+    } while (statements.length < 4);
+    expect([refusal, statements]).toEqual([undefined, [...access(), last]]);
+    const tables = await client.query("select schemaname, tableowner from pg_tables where tablename = 'products'");
+    expect(tables.rows).toEqual([{ schemaname: "public", tableowner: role }]);
+  });
+
+  it("is refused with the statement that creates its database, if that is missing", async () => {
+    const missing = Object.assign(new URL(url), { pathname: "/missing" }).href;
+    await expect(migrate({ url: missing, directory })).rejects.toThrow(
+      `database "missing" is missing and this role can't create it (permission denied to create database): ` +
+        `run, as a superuser, create database "missing" owner "${role}"`,
+    );
+  });
+});
+
+it("a migration finds pg_trgm in a schema that is not in the search_path, and creates its tables where they were before", async () => {
+  await client.query("create schema extensions; create extension pg_trgm schema extensions");
+  await migrate({ url: database.url, directory: path.join(ROOT, "services/products/migrations") });
+  const { rows } = await client.query("select schemaname from pg_tables where tablename in ('products', 'schema_migrations')");
+  expect(rows).toEqual([{ schemaname: "public" }, { schemaname: "public" }]);
+});
+
 /** A database as version 0.1.0 left it. */
 const OLD = `
   create table schema_migrations (name text primary key, applied_at timestamptz not null default now());
