@@ -112,14 +112,14 @@ describe("a claim", () => {
     async (_who, user) => {
       const [second, first] = [await emitted(1, { at: -70, due: 50 }), await emitted(1, { at: -80, due: 40 })];
       const fresh = await waiting(3, user);
-      const pace = probing(LIMITS, 1_000);
+      const pace = probing(LIMITS, 60_000); // longer than the test takes on any machine
       expect(await take(pace)).toEqual([...first, fresh[0]]);
       expect(await take(pace)).toEqual([]);
       const [row] = await db.query("select max(next_attempt_at - now()) <= '5 s' as soon from outbox where subject = any($1)", [
         [...first, fresh[0]],
       ]);
       expect(row).toEqual({ soon: true });
-      await db.query("update outbox set emitted_at = emitted_at - interval '1 s' where state = 'PENDING'");
+      await db.query("update outbox set emitted_at = emitted_at - interval '60 s' where state = 'PENDING'");
       expect((await take(pace)).sort()).toEqual([...second, fresh[1]].sort());
     },
   );
@@ -140,7 +140,7 @@ describe("whether replies are missing", () => {
   beforeAll(() => open({ nodes: [["orders"]] }));
   afterAll(() => shop.stop());
   beforeEach(forget);
-  const silent = async () => [...(await watchReplies(db, EVENTS, { patienceMs: 2_500, overdueMs: 5_000 }))].sort();
+  const silent = async (patienceMs = 2_500) => [...(await watchReplies(db, EVENTS, { patienceMs, overdueMs: 5_000 }))].sort();
   const settledAt = (ids: string[], at: number) =>
     db.query("update outbox set state = 'SETTLED', settled_at = now() + $2 * interval '1 s' where subject = any($1)", [ids, at]);
 
@@ -148,7 +148,7 @@ describe("whether replies are missing", () => {
     expect(await silent()).toEqual([]);
     await waiting(3);
     await emitted(1, { at: -2, due: 3 });
-    expect(await silent()).toEqual([]);
+    expect(await silent(60_000)).toEqual([]); // a moment ago, however long the test takes
   });
 
   it("is true if rows published after the last reply are waiting, for each event separately", async () => {
@@ -214,19 +214,20 @@ describe("a relay", () => {
   it("without replies publishes one order per interval; once any node has a reply, all waiting and new ones", async () => {
     const lost = await emitted(300, { at: -60, due: 3_600 });
     await until("one order is published", () => asked.length > 0);
-    const since = performance.now();
     await until("four orders are published", () => asked.length >= 4);
-    expect(performance.now() - since).toBeGreaterThan(2 * RETRY_MS); // out of three intervals
+    // by the database's clock: on a busy machine the events may arrive late, and then in quick succession
+    const [span] = await db.query<{ ms: number }>(
+      "select (extract(epoch from max(emitted_at) - min(emitted_at)) * 1000)::int as ms from outbox where order_id = any($1)",
+      [asked.slice(0, 4)],
+    );
+    expect(span?.ms).toBeGreaterThan(2 * RETRY_MS); // three intervals
     expect(new Set(asked).size).toBe(asked.length);
     expect(orders.inFlightCap(orderCreated).maxInFlight).toBe(2);
     const fresh = await waiting(100, 2);
     await until("one new order is published", () => asked.includes(fresh[0]!));
     expect(asked).not.toContain(fresh.at(-1));
     await settleOrders(db, [reserved(asked[0]!)]);
-    await until(
-      "all orders are published",
-      () => [...lost.filter((id) => id !== asked[0]), ...fresh].every((id) => asked.includes(id)),
-      3 * RETRY_MS,
-    );
+    // in much less than the two minutes that probes would take
+    await until("all orders are published", () => [...lost.filter((id) => id !== asked[0]), ...fresh].every((id) => asked.includes(id)));
   });
 });
