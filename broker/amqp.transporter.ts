@@ -1,5 +1,6 @@
 import type { Socket } from "node:net";
-import { connect, type Channel, type ChannelModel, type Connection, type ConsumeMessage, type Message, type Options } from "amqplib";
+import { connect, credentials } from "amqplib";
+import type { Channel, ChannelModel, Connection, ConsumeMessage, Message, Options } from "amqplib";
 import { Errors, Transporters, type Packet } from "moleculer";
 import { reasonOf } from "./errors";
 import { claimQueues, nodeOf, NODE_QUEUE } from "./amqp.queues";
@@ -197,7 +198,7 @@ export class AmqpTransporter extends Transporters.AMQP {
     // Moleculer's retry timer outlives broker.stop(): without this it would reconnect a stopped node
     if (this.left) throw disconnected();
     const clientProperties = { connection_name: this.nodeID };
-    return (await connect(url, { ...this.opts.socketOptions, clientProperties })) as Link;
+    return (await connect(url, { ...this.opts.socketOptions, ...loginOf(url), clientProperties })) as Link;
   }
 
   private async open(connection: Link): Promise<void> {
@@ -291,6 +292,13 @@ export function amqpTransporter(...urls: string[]): AmqpTransporter {
   // The REPL's `info`, and whatever else prints a broker's options, would show the password.
   Object.defineProperty(transporter.opts, "url", { enumerable: false });
   return transporter;
+}
+
+/** Escapes in a URL are bytes of UTF-8, each of which amqplib itself would take for a character. Without a user it logs in as guest. */
+function loginOf(url: string) {
+  const { username, password } = new URL(url);
+  if (username === "" && password === "") return {};
+  return { credentials: credentials.plain(decodeURIComponent(username), decodeURIComponent(password)) };
 }
 
 /** A connection is closed after two silent intervals. RabbitMQ's default is 60 s; amqplib takes the interval from the URL only. */

@@ -168,6 +168,9 @@ function readPool(service: string, name: "main" | "lists", pool: Database["pool"
 function connectionOf(url: string | undefined) {
   const first = url && serversOf(url)[0];
   const { host, port, database = "", user = "", password = "", ssl } = new Client(first);
+  // pg hides a client's key from printing, and thereby from the copies that Moleculer and Sequelize make of the options.
+  const tls: unknown = ssl;
+  if (typeof tls === "object" && tls !== null && "key" in tls) Object.defineProperty(tls, "key", { enumerable: true });
   // pg's Client does not expose the options. A URL of a socket may have no host, which URL refuses.
   const query = new URLSearchParams(first?.split("#")[0]?.split("?")[1]);
   const options = query.get("options");

@@ -1,3 +1,6 @@
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
 import { databaseMixin } from "../../mixins/database.mixin";
 import { serversOf, urlMistake, withDatabase } from "../../mixins/database-url";
 
@@ -33,8 +36,24 @@ describe("a database's URL", () => {
   it.each([
     ["no-verify", { rejectUnauthorized: false }],
     ["disable", false],
+    ["verify-full", {}], // Node verifies the certificate and the host name by default
   ])("configures encryption with sslmode=%s", (mode, ssl) => {
-    expect(poolOf(`postgres://shop:secret@db.internal/orders?sslmode=${mode}`)).toMatchObject({ ssl });
+    expect(poolOf(`postgres://shop:secret@db.internal/orders?sslmode=${mode}`)["ssl"]).toEqual(ssl);
+  });
+
+  it("may name the files of a certificate authority, and of a client's certificate and key", () => {
+    const folder = mkdtempSync(path.join(tmpdir(), "shop-test-tls-"));
+    try {
+      const files = Object.entries({ sslrootcert: "an authority", sslcert: "a certificate", sslkey: "a key" }).map(([name, content]) => {
+        writeFileSync(path.join(folder, name), content);
+        return `${name}=${path.join(folder, name)}`;
+      });
+      const { ssl } = poolOf(`postgres://shop:secret@db.internal/orders?sslmode=verify-full&${files.join("&")}`);
+      // as Moleculer and Sequelize copy it: without hidden properties
+      expect({ ...Object(ssl) }).toEqual({ ca: "an authority", cert: "a certificate", key: "a key" });
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
   });
 });
 
