@@ -18,7 +18,6 @@ import {
   Shortage,
   Text,
   Timestamp,
-  Versions,
 } from "./contract";
 
 /** Most units of one product, available and reserved together, that an adjustment may lead to. */
@@ -32,7 +31,10 @@ const details = {
   sku: Type.Optional(nullable(Text({ minLength: 1, maxLength: 64 }))),
 };
 
-/** `quantity` is the number of units available for sale; `version` grows with every change and is the ETag. */
+/**
+ * `quantity` is the number of units available for sale. `version` grows with every change, `edits` only with those that are not of the stock;
+ * the ETag is `"<edits>-<version>"`.
+ */
 export const Product = closed({
   id: Id,
   name: Type.String({ maxLength: 200 }),
@@ -45,6 +47,7 @@ export const Product = closed({
   created_at: Timestamp,
   updated_at: Timestamp,
   version: Type.Integer({ minimum: 1 }),
+  edits: Type.Integer({ minimum: 1 }),
 });
 export type Product = Static<typeof Product>;
 
@@ -105,11 +108,18 @@ export const listMany = action("products.listMany", {
   repeatable: true,
 });
 
-/** If `versions` are given, the product's version must be one of them, else PRECONDITION_FAILED (RFC 9110, 13.1.1). */
+const Tag = closed({ edits: Type.Integer(), version: Type.Integer() });
+export type Tag = Static<typeof Tag>;
+const Tags = Type.Optional(Type.Array(Tag, { maxItems: 100 }));
+
+/**
+ * If `tags` are given, which are ETags, the product must not have been edited since one of them, else PRECONDITION_FAILED (RFC 9110, 13.1.1).
+ * Changes of its stock, such as sales, don't matter.
+ */
 export const update = action("products.update", {
   params: closed({
     id: Id,
-    versions: Versions,
+    tags: Tags,
     name: Type.Optional(Name),
     price: Type.Optional(Price),
     ...details,
@@ -117,14 +127,17 @@ export const update = action("products.update", {
   result: Product,
 });
 
-/** Removes a product from reads and new orders; it is kept for existing orders. */
-export const archive = action("products.archive", { params: closed({ id: Id, versions: Versions }), result: closed({}) });
+/** Removes a product from reads and new orders; it is kept for existing orders. `tags` are those of `update`. */
+export const archive = action("products.archive", { params: closed({ id: Id, tags: Tags }), result: closed({}) });
 
-/** Adds `delta` units, or removes them if negative; INSUFFICIENT_STOCK if the quantity would be below zero. */
+/**
+ * Adds `delta` units, or removes them if negative; INSUFFICIENT_STOCK if the quantity would be below zero. If `tags` are given, the product
+ * must have one of these ETags.
+ */
 export const adjust = action("products.adjust", {
   params: closed({
     id: Id,
-    versions: Versions,
+    tags: Tags,
     delta: Type.Union([Type.Integer({ minimum: 1, maximum: MAX_QUANTITY }), Type.Integer({ minimum: -MAX_QUANTITY, maximum: -1 })]),
     reason: Type.Optional(Text({ minLength: 1, maxLength: 200 })),
   }),

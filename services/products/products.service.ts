@@ -53,6 +53,7 @@ const MODEL = {
     quantity: DataTypes.BIGINT,
     seller_id: DataTypes.UUID,
     version: DataTypes.BIGINT,
+    edits: DataTypes.BIGINT,
     created_at: DataTypes.DATE,
     updated_at: DataTypes.DATE,
     archived_at: DataTypes.DATE,
@@ -105,41 +106,40 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
       }),
 
       update: implement(contract.update, async function (this: Products, ctx) {
-        const { id, versions, price, ...rest } = ctx.params;
-        const product = await this.findOwn(ctx, id, "product.updated");
-        if (versions !== undefined && !versions.includes(product.version)) throw stale();
+        const { id, tags, price, ...rest } = ctx.params;
+        await this.findOwn(ctx, id, "product.updated");
         const [, [updated]] = await this.adapter.model.update(
           {
             ...rest,
             ...(price !== undefined && { price_cents: toCents(price) }),
             version: literal("version + 1"),
+            edits: literal("edits + 1"),
             updated_at: literal("now()"),
           },
-          { where: { id, archived_at: null, ...(versions && { version: product.version }) }, returning: true },
+          { where: { id, archived_at: null, ...unedited(tags) }, returning: true },
         );
-        if (updated === undefined) throw versions === undefined ? notFound() : stale();
+        if (updated === undefined) throw tags === undefined ? notFound() : stale();
         return present(updated.get({ plain: true }) as ProductRow); // the model's columns
       }),
 
       archive: implement(contract.archive, async function (this: Products, ctx) {
-        const { id, versions } = ctx.params;
-        const product = await this.findOwn(ctx, id, "product.archived");
-        if (versions !== undefined && !versions.includes(product.version)) throw stale();
+        const { id, tags } = ctx.params;
+        await this.findOwn(ctx, id, "product.archived");
         const archived = await this.adapter.updateMany(
-          { id, archived_at: null, ...(versions && { version: product.version }) },
-          { archived_at: literal("now()"), version: literal("version + 1") },
+          { id, archived_at: null, ...unedited(tags) },
+          { archived_at: literal("now()"), version: literal("version + 1"), edits: literal("edits + 1") },
         );
-        if (archived === 0 && versions !== undefined) throw stale();
+        if (archived === 0 && tags !== undefined) throw stale();
         return {};
       }),
 
       adjust: implement(contract.adjust, async function (this: Products, ctx) {
-        const { id, versions, delta, reason = "adjusted by hand" } = ctx.params;
+        const { id, tags, delta, reason = "adjusted by hand" } = ctx.params;
         await this.findOwn(ctx, id, "stock.adjusted");
-        const adjusted = await adjustStock(this.db, { id, versions, delta, reason, max: contract.MAX_QUANTITY });
+        const adjusted = await adjustStock(this.db, { id, tags, delta, reason, max: contract.MAX_QUANTITY });
         if (adjusted !== undefined) return adjusted;
-        const { version } = await this.find(id); // which may have been archived meanwhile
-        if (versions !== undefined && !versions.includes(version)) throw stale();
+        const { edits, version } = await this.find(id); // which may have been archived meanwhile
+        if (tags !== undefined && !tags.some((tag) => tag.edits === edits && tag.version === version)) throw stale();
         if (delta < 0) throw problem("INSUFFICIENT_STOCK", `there are fewer than ${-delta} units to remove`);
         throw invalid("delta", `would lead to more than ${contract.MAX_QUANTITY} units, including those reserved for orders`);
       }),
@@ -243,6 +243,9 @@ function inOrder(outcomes: readonly contract.Outcome[], orderIds: readonly strin
   const byId = new Map(outcomes.map((outcome) => [outcome.order_id, outcome]));
   return orderIds.map((id) => byId.get(id) ?? new Error(`order ${id} has no outcome`));
 }
+
+/** The condition that a product was not edited since one of these ETags, whatever happened to its stock. */
+const unedited = (tags: readonly contract.Tag[] | undefined) => tags && { edits: tags.map(({ edits }) => edits) };
 
 const notFound = () => problem("PRODUCT_NOT_FOUND", "there is no such product");
 const stale = () => problem("PRECONDITION_FAILED", "the product has changed since it was read");

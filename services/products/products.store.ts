@@ -1,7 +1,7 @@
 import { PAGE_BYTES, type Params } from "../../contracts/contract";
 import { fromCents, toCents } from "../../contracts/money";
 import type * as contract from "../../contracts/products";
-import type { Product, Quote } from "../../contracts/products";
+import type { Product, Quote, Tag } from "../../contracts/products";
 import type { Database, Reader } from "../../mixins/database";
 import { decodeCursor, encodeCursor, page, timeOf, within } from "../../mixins/keyset";
 
@@ -15,11 +15,12 @@ export interface ProductRow {
   quantity: number;
   seller_id: string;
   version: number;
+  edits: number;
   created_at: Date;
   updated_at: Date;
 }
 
-const COLUMNS = "id, name, description, category, sku, price_cents, quantity, seller_id, version, created_at, updated_at";
+const COLUMNS = "id, name, description, category, sku, price_cents, quantity, seller_id, version, edits, created_at, updated_at";
 /** The bytes of a product's columns that may be long. */
 const TEXT_BYTES = "octet_length(name) + coalesce(octet_length(description), 0) + coalesce(octet_length(category), 0)";
 
@@ -36,6 +37,7 @@ export function present(row: ProductRow): Product {
     created_at: row.created_at.toISOString(),
     updated_at: row.updated_at.toISOString(),
     version: row.version,
+    edits: row.edits,
   };
 }
 
@@ -66,8 +68,8 @@ export async function insertProduct(db: Database, product: Params<typeof contrac
 
 export interface Adjustment {
   id: string;
-  /** If given, the product must have one of these versions. */
-  versions: readonly number[] | undefined;
+  /** If given, the product must have one of these ETags. */
+  tags: readonly Tag[] | undefined;
   delta: number;
   reason: string;
   /** Of all units, including those reserved for orders. */
@@ -75,19 +77,19 @@ export interface Adjustment {
 }
 
 /** Adds or removes units, with a ledger entry. @returns undefined if there is no such product, or the quantity would be out of range */
-export async function adjustStock(db: Database, { id, versions, delta, reason, max }: Adjustment): Promise<Product | undefined> {
+export async function adjustStock(db: Database, { id, tags, delta, reason, max }: Adjustment): Promise<Product | undefined> {
   const [row] = await db.query<ProductRow>(
     `with changed as (
        update products set quantity = quantity + $2, version = version + 1, updated_at = now()
        where id = $1 and archived_at is null and quantity + $2 >= 0 and quantity + reserved + $2 <= $4
-         and ($5::int[] is null or version = any($5))
+         and ($5::text[] is null or edits || '-' || version = any($5))
        returning ${COLUMNS}
      ), ledger as (
        insert into stock_movements (product_id, kind, delta, balance, reason)
        select id, 'ADJUSTMENT', $2, quantity, $3 from changed
      )
      select ${COLUMNS} from changed`,
-    [id, delta, reason, max, versions ?? null],
+    [id, delta, reason, max, tags?.map(({ edits, version }) => `${edits}-${version}`) ?? null],
   );
   return row && present(row);
 }

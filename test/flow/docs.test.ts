@@ -70,7 +70,7 @@ describe("the document", () => {
     expect(headers("PATCH /products/{id}")).toEqual(["If-Match"]);
     expect(fields("POST /orders")).toEqual(["items"]);
     expect(headers("POST /orders")).toEqual(["Idempotency-Key"]);
-    expect(JSON.stringify(documentation.document)).not.toMatch(/"(versions|idempotency_key)":\{|"version":\{[^}]*integer/);
+    expect(JSON.stringify(documentation.document)).not.toMatch(/"(versions|tags|edits|idempotency_key)":\{|"version":\{[^}]*integer/);
   });
 
   it("shows how to read each event stream in a terminal", () => {

@@ -88,7 +88,7 @@ const ROWS = String.raw`
   nobody POST /token {"email":"canary@shop.test","password":"canary","<role|refresh_token|username|address>":"x"}
   nobody POST /<token/refresh|logout> <null|[]|"canary"|{}|{"refresh_token":null}|{"refresh_token":"canary","role":"admin"}>
   seller POST /products {"name":"x","price":1,"quantity":1,"<id|seller_id|version|user_id|status|created_at>":7}
-  seller PATCH /products/:lamp {"<id":7|quantity":7|seller_id":7|version":7|versions":[1]|status":7|name":null|price":null>}
+  seller PATCH /products/:lamp {"<id":7|quantity":7|seller_id":7|version":7|edits":7|tags":[]|status":7|name":null|price":null>}
   seller POST /products/:lamp/stock {"delta":1,"<id|order_id|quantity|balance>":7}
   buyer POST /orders {"items":[{"product_id":":lamp","quantity":1}],"<id|user_id|status|total|price|version|idempotency_key>":7}
   buyer POST /orders {"items":[{"product_id":":lamp","quantity":1,"<price|unit_price|name|id>":1}]}

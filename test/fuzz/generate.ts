@@ -390,7 +390,7 @@ const FAULTS: readonly Fault[] = [
   (request, { random }) => {
     const [name, value] = pick(random, [
       ["Idempotency-Key", pick(random, ["", "a b", "é", "x".repeat(256), "a, b"])],
-      ["If-Match", pick(random, ["", "x", '"', '"é"', '"1"'.repeat(500), "W/", '"99999999999999999999"'])],
+      ["If-Match", pick(random, ["", "x", '"', '"é"', '"1"'.repeat(500), "W/", '"99999999999999999999"', '"1-"', '"1-1-1"'])],
       ["If-None-Match", pick(random, ["", "x", '"', '"é"', '"1", '.repeat(900), "**"])],
       ["Last-Event-ID", pick(random, ["", "x", "-1", "1.5", "99999999999999999", "1, 2"])],
       ["X-Request-Id", pick(random, ["", "é", "a b", "x".repeat(200), '"', "<script>"])],

@@ -97,7 +97,7 @@ async function furnish(url: string, ordersUrl: string): Promise<World> {
     world.refreshTokens.push(String(body["refresh_token"]));
   }
   for (let i = 0; i < 40; i++)
-    world.products.push({ id: await seller.createProduct({ name: `Lamp ${i}`, quantity: i < 5 ? 3 : 100_000 }), etag: '"1"' });
+    world.products.push({ id: await seller.createProduct({ name: `Lamp ${i}`, quantity: i < 5 ? 3 : 100_000 }), etag: '"1-1"' });
   for (let i = 0; i < PARKED + 2; i++) {
     const { body } = await buyer.order(world.products[10 + (i % 20)]?.id ?? "", 1);
     world.orders.push({ id: String(body["id"]), etag: '"1"' });

@@ -1,10 +1,11 @@
 import { isSighting, type Facts, type ProductCall } from "./facts";
 import { Findings } from "./findings";
-import { latestOf, unchangedDuring } from "./products";
+import { latestOf } from "./products";
 
 /**
- * Updates with `If-Match`: a successful one creates the version after the one it names (every change increments a product's version by one), so of
- * several that name the same version, at most one succeeds; a 412 is right only if the current version may have been another.
+ * Updates with `If-Match`, which names the edits of a product: a successful one creates the edits after those it names (every update increments them
+ * by one, a change of the stock does not), so of several that name the same edits, at most one succeeds; a 412 is right only if the current edits may
+ * have been others.
  */
 export function checkConditional({ products }: Facts): Findings {
   const findings = new Findings("conditional updates");
@@ -13,35 +14,29 @@ export function checkConditional({ products }: Facts): Findings {
     const winners = new Map<number, ProductCall>();
     for (const call of calls) {
       if (call.kind !== "product.patch") continue;
-      const { if_match, seen, status } = call;
+      const { if_match, seen, status, begin, end = Infinity } = call;
       if (status === 412 && if_match === undefined) findings.add(`a PATCH of product ${id} without If-Match is refused with 412`, call);
       if (if_match === undefined) continue;
-      if (status === 412) {
-        const [before, after] = unchangedDuring(call, latest) ?? [];
-        if (before?.seen.version === if_match)
-          findings.add(
-            `a PATCH of product ${id} that names version ${if_match} is refused, although that was the current one`,
-            before,
-            after,
-            call,
-          );
-      }
+      const [before, after] = [latest.before(begin), latest.after(end)];
+      if (status === 412 && before?.seen.edits === if_match && after?.seen.edits === if_match)
+        findings.add(
+          `a PATCH of product ${id} that names edits ${if_match} is refused, although those were the current ones`,
+          before,
+          after,
+          call,
+        );
       if (seen === undefined) continue;
       const winner = winners.get(if_match);
-      if (winner !== undefined) findings.add(`two updates of product ${id} that name version ${if_match} both succeed`, winner, call);
+      if (winner !== undefined) findings.add(`two updates of product ${id} that name edits ${if_match} both succeed`, winner, call);
       winners.set(if_match, call);
-      const before = latest.before(call.begin);
-      if (before !== undefined && before.seen.version > if_match)
+      if (before !== undefined && before.seen.edits > if_match)
         findings.add(
-          `an update of product ${id} that names version ${if_match} succeeds after version ${before.seen.version} was seen`,
+          `an update of product ${id} that names edits ${if_match} succeeds after edits ${before.seen.edits} were seen`,
           before,
           call,
         );
-      else if (seen.version !== if_match + 1)
-        findings.add(
-          `an update of product ${id} that names version ${if_match} makes version ${seen.version}: another change came between`,
-          call,
-        );
+      else if (seen.edits !== if_match + 1)
+        findings.add(`an update of product ${id} that names edits ${if_match} makes edits ${seen.edits}: another one came between`, call);
     }
   }
   return findings;

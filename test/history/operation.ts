@@ -46,8 +46,8 @@ const operation = <K extends string, P extends TProperties>(kind: K, properties:
 
 const Version = Type.Integer({ minimum: 1 });
 
-/** A product as a response shows it. `version` is its ETag, which items of lists lack. Prices as in the JSON. */
-export const ProductSeen = closed({ id: Id, version: Version, quantity: Type.Integer(), price: Type.Number() });
+/** A product as a response shows it. `edits` and `version` are its ETag, which items of lists lack. Prices as in the JSON. */
+export const ProductSeen = closed({ id: Id, version: Version, edits: Version, quantity: Type.Integer(), price: Type.Number() });
 export type ProductSeen = Static<typeof ProductSeen>;
 
 /** An order as a response shows it. */
@@ -74,7 +74,7 @@ export const CreateProduct = operation("product.create", {
 });
 /** `GET /products/{id}`. A 304 is not recorded. */
 export const ReadProduct = operation("product.read", { product: Id, seen: Type.Optional(ProductSeen) });
-/** `PATCH /products/{id}` of its price. `if_match` is the version in If-Match, if it was exactly one. */
+/** `PATCH /products/{id}` of its price. `if_match` are the edits in If-Match, if it was exactly one ETag. */
 export const PatchProduct = operation("product.patch", {
   product: Id,
   price: Type.Number(),

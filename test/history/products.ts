@@ -51,7 +51,7 @@ export function latestOf(sightings: readonly ProductSighting[]): Latest {
 }
 
 /** The sightings of the version that a product had during a whole call; undefined if it may have changed. */
-export function unchangedDuring({ begin, end = Infinity }: ProductCall, latest: Latest): [ProductSighting, ProductSighting] | undefined {
+function unchangedDuring({ begin, end = Infinity }: ProductCall, latest: Latest): [ProductSighting, ProductSighting] | undefined {
   const [before, after] = [latest.before(begin), latest.after(end)];
   return before && after && before.seen.version === after.seen.version ? [before, after] : undefined;
 }

@@ -56,6 +56,7 @@ export class Recorder {
 }
 
 const Version = Type.Integer({ minimum: 1 });
+const ProductTag = Type.Object({ edits: Version, version: Version });
 const NewProduct = Type.Object({ quantity: Type.Integer(), price: Type.Number() });
 const NewPrice = Type.Object({ price: Type.Number() });
 const Adjustment = Type.Object({ delta: Type.Integer() });
@@ -90,14 +91,14 @@ export function operationOf(exchange: Exchange): Operation | undefined {
     case "GET products/:id":
       return { kind: "product.read", ...call, product: id, ...ifOk(exchange, productOf) };
     case "PATCH products/:id": {
-      const version = versionOf(headers["if-match"]);
+      const tag = productTagOf(headers["if-match"]);
       const { price } = read(NewPrice, body);
       return {
         kind: "product.patch",
         ...call,
         product: id,
         price,
-        ...(version !== undefined && { if_match: version }),
+        ...(tag !== undefined && { if_match: tag.edits }),
         ...ifOk(exchange, productOf),
       };
     }
@@ -157,7 +158,7 @@ function ifOk<Seen>(exchange: Exchange, seenOf: (exchange: Exchange) => Seen): {
 
 function productOf({ response }: Exchange): ProductSeen {
   const { id, quantity, price } = read(Product, parsed(response?.text ?? ""));
-  return { id, version: read(Version, versionOf(response?.headers.get("etag"))), quantity, price };
+  return { id, ...read(ProductTag, productTagOf(response?.headers.get("etag"))), quantity, price };
 }
 
 function orderOf({ response }: Exchange): OrderSeen {
@@ -173,7 +174,13 @@ function orderOf({ response }: Exchange): OrderSeen {
   };
 }
 
-/** The version in an ETag or If-Match; undefined if it isn't exactly one. */
+/** The parts of a product's ETag, or of If-Match; undefined if it isn't exactly one. */
+function productTagOf(tag: string | null | undefined): Static<typeof ProductTag> | undefined {
+  const [, edits, version] = /^"(\d+)-(\d+)"$/.exec(tag ?? "") ?? [];
+  return version === undefined ? undefined : { edits: Number(edits), version: Number(version) };
+}
+
+/** The version in an order's ETag; undefined if it isn't exactly one. */
 function versionOf(tag: string | null | undefined): number | undefined {
   const version = /^"(\d+)"$/.exec(tag ?? "")?.[1];
   return version === undefined ? undefined : Number(version);

@@ -151,20 +151,31 @@ export const MUTANTS: readonly Mutant[] = [
     why: "a change overwrites another that its client has not seen",
     scenario: "two changes of one version, one after the other",
     foundBy: "conditional updates",
+    replacements: [{ file: PRODUCTS, find: "...unedited(tags) }, returning", replace: "}, returning" }],
+  },
+  {
+    name: "the edits are compared before the update alone",
+    why: "of two concurrent changes, both succeed and one is lost",
+    scenario: "two changes of one version, at one time",
+    foundBy: "conditional updates",
     replacements: [
+      { file: PRODUCTS, find: "...unedited(tags) }, returning", replace: "}, returning" },
       {
         file: PRODUCTS,
-        find: '"product.updated");\n        if (versions !== undefined && !versions.includes(product.version)) throw stale();',
-        replace: '"product.updated");',
+        find: 'await this.findOwn(ctx, id, "product.updated");',
+        replace: `const { edits } = await this.findOwn(ctx, id, "product.updated");
+        if (tags !== undefined && !tags.some((tag) => tag.edits === edits)) throw stale();`,
       },
     ],
   },
   {
-    name: "the version is compared before the update alone",
-    why: "of two concurrent changes, both succeed and one is lost",
-    scenario: "two changes of one version, at one time",
+    name: "a PATCH compares the whole ETag",
+    why: "a sale makes an editor's change fail",
+    scenario: "a sale between a read and a change",
     foundBy: "conditional updates",
-    replacements: [{ file: PRODUCTS, find: "...(versions && { version: product.version }) }, returning", replace: "}, returning" }],
+    replacements: [
+      { file: PRODUCTS, find: "tags && { edits: tags", replace: "tags && { version: tags.map(({ version }) => version), edits: tags" },
+    ],
   },
   {
     name: "a movement of stock leaves the version as it is",

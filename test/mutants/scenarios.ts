@@ -100,12 +100,21 @@ export const SCENARIOS = {
     const gate = new Gate(['UPDATE "products"']);
     try {
       const changes = [seller.reprice(product, 1, etag), seller.reprice(product, 2, etag)];
-      await until("both have found the current version to match", () => gate.arrivals >= 2);
+      await until("both are about to be made", () => gate.arrivals >= 2);
       gate.open();
       await Promise.all(changes);
     } finally {
       gate.open();
     }
+  },
+
+  async "a sale between a read and a change"({ seller, buyer }) {
+    const product = await seller.createProduct(10);
+    const { etag } = await seller.product(product);
+    await buyer.buys(product, 3);
+    await seller.product(product);
+    await seller.reprice(product, 1, etag);
+    await seller.product(product);
   },
 
   async "a read before and after a reservation"({ seller, buyer }) {

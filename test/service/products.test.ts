@@ -56,19 +56,19 @@ async function pages(params: Params<typeof products.list>, between: () => Promis
 describe("a product", () => {
   it("with only the required fields has null for the others, belongs to its creator, and starts its ledger", async () => {
     const { created_at, updated_at, ...product } = await make({ quantity: 7 });
-    const rest = { description: null, category: null, sku: null, seller_id: testId(1), version: 1 };
+    const rest = { description: null, category: null, sku: null, seller_id: testId(1), version: 1, edits: 1 };
     expect(product).toEqual({ id: expect.stringMatching(UUID_V7), name: "Lamp", price: 19.99, quantity: 7, ...rest });
     expect(created_at).toBe(updated_at);
     expect(await ledger(product.id)).toMatchObject([{ delta: 7, balance: 7, order_id: null }]);
     expect(await ledger((await make({ quantity: 0 })).id)).toEqual([]);
   });
 
-  it("is returned to everyone as it was created, under its Location, without its version", async () => {
+  it("is returned to everyone as it was created, under its Location, without the parts of its ETag", async () => {
     const body = { name: "Ünï 😀", price: 9_999_999.99, quantity: 1e9, description: "d\n\te", category: "c", sku: "s" };
     const created = await client.post("/products", body);
-    expect([created.status, created.headers.get("etag")]).toEqual([201, '"1"']);
+    expect([created.status, created.headers.get("etag")]).toEqual([201, '"1-1"']);
     expect(created.body).toMatchObject(body);
-    expect(Object.keys(created.body)).not.toContain("version");
+    for (const part of ["version", "edits"]) expect(created.body).not.toHaveProperty(part);
     const location = created.headers.get("location")!;
     for (const path of [location, `${location}/`]) expect((await shop.client().get(path)).body).toEqual(created.body);
   });
@@ -138,7 +138,8 @@ describe("a patch", () => {
   it("changes the given fields, clears those that are null, leaves the rest, and creates a new version", async () => {
     const before = await make({ description: "d", category: "c", sku: "s" });
     const after = await patch({ id: before.id, price: 5.05, description: null, category: "k" });
-    expect(after).toMatchObject({ name: "Lamp", price: 5.05, description: null, category: "k", sku: "s", quantity: 50, version: 2 });
+    const changed = { price: 5.05, description: null, category: "k", version: 2, edits: 2 };
+    expect(after).toMatchObject({ name: "Lamp", sku: "s", quantity: 50, ...changed });
     expect(after.updated_at >= before.updated_at).toBe(true);
     expect(await read(before.id)).toEqual(after);
   });
@@ -152,44 +153,101 @@ describe("a patch", () => {
 
   it("of twenty at once on one version: one succeeds, and the others get that it is stale", async () => {
     const { id } = await make();
-    const tried = await Promise.allSettled(Array.from({ length: 20 }, (_, i) => patch({ id, versions: [1], price: i })));
+    const tried = await Promise.allSettled(Array.from({ length: 20 }, (_, i) => patch({ id, tags: [{ edits: 1, version: 1 }], price: i })));
     expect(tried.filter(({ status }) => status === "fulfilled")).toHaveLength(1);
     for (const one of tried) if (one.status === "rejected") expect(one.reason).toMatchObject({ type: "PRECONDITION_FAILED" });
     expect((await read(id)).version).toBe(2);
   });
 
   it.each([
-    ['"7", "1"', 200],
+    ['"7-7", "1-1"', 200],
+    ['"1-7"', 200],
     ["*", 200],
-    ['"2"', 412],
-    ['W/"1"', 412],
-    ["1", 412],
-  ])("with If-Match %s on version 1 → %i", async (tag, expected) => {
+    ['"2-1"', 412],
+    ['"1"', 412],
+    ['W/"1-1"', 412],
+    ["1-1", 412],
+    ['"1-"', 412],
+    ['"1-1-1"', 412],
+  ])("with If-Match %s on a new product → %i", async (tag, expected) => {
     const path = `/products/${await client.createProduct()}`;
     const { status, headers } = await client.patch(path, { price: 2 }, { headers: { "If-Match": tag } });
-    expect([status, headers.get("etag")]).toEqual([expected, expected === 200 ? '"2"' : null]);
+    expect([status, headers.get("etag")]).toEqual([expected, expected === 200 ? '"2-2"' : null]);
     expect((await client.get(path)).body["price"]).toBe(expected === 200 ? 2 : 19.99);
   });
 });
 
-describe("If-Match with the current version", () => {
-  it("lets a change of the stock through, and with the version before it neither the next one nor a DELETE", async () => {
+describe("If-Match with the current ETag", () => {
+  it("lets a change of the stock through, and with the ETag before it not the next one", async () => {
     const path = `/products/${await client.createProduct()}`;
     const adjustIf = (tag: string) => client.post(`${path}/stock`, { delta: 1 }, { headers: { "If-Match": tag } });
+    const first = await adjustIf('"1-1"');
+    expect([first.status, first.headers.get("etag")]).toEqual([200, '"1-2"']);
+    for (const tag of ['"1-1"', '"2-2"', '"2"', '"999999999999999-2"']) expect((await adjustIf(tag)).status).toBe(412);
+    expect((await adjustIf('"1-1", "1-2"')).headers.get("etag")).toBe('"1-3"');
+  });
+
+  it("lets a DELETE through, and with the ETag before a PATCH it does not", async () => {
+    const path = `/products/${await client.createProduct()}`;
     const deleteIf = (tag: string) => client.delete(path, { headers: { "If-Match": tag } });
-    const first = await adjustIf('"1"');
-    expect([first.status, first.headers.get("etag")]).toEqual([200, '"2"']);
-    expect([(await adjustIf('"1"')).status, (await deleteIf('"1"')).status]).toEqual([412, 412]);
-    expect((await client.get(path)).headers.get("etag")).toBe('"2"');
-    expect((await deleteIf('"2"')).status).toBe(204);
+    await client.patch(path, { price: 2 });
+    expect([(await deleteIf('"1-1"')).status, (await deleteIf('"2"')).status]).toEqual([412, 412]);
+    expect((await deleteIf('"2-2"')).status).toBe(204);
   });
 
   it("of 20 changes of the stock at the same time lets one through", async () => {
     const id = await client.createProduct();
     const tried = await Promise.all(
-      Array.from({ length: 20 }, () => client.post(`/products/${id}/stock`, { delta: 1 }, { headers: { "If-Match": '"1"' } })),
+      Array.from({ length: 20 }, () => client.post(`/products/${id}/stock`, { delta: 1 }, { headers: { "If-Match": '"1-1"' } })),
     );
     expect(tried.map(({ status }) => status).sort()).toEqual([200, ...Array<number>(19).fill(412)]);
+  });
+});
+
+describe("between an editor's GET and the change that follows", () => {
+  const ifMatch = (tag: string) => ({ headers: { "If-Match": tag } });
+
+  /** A product that was read, and then ordered. */
+  async function sold(): Promise<{ path: string; tag: string; order: string }> {
+    const id = await client.createProduct({ quantity: 9 });
+    const tag = (await client.get(`/products/${id}`)).headers.get("etag")!;
+    const order = String((await client.order(id, 2)).body["id"]);
+    expect(await client.decided(order)).toMatchObject({ status: "CONFIRMED" });
+    return { path: `/products/${id}`, tag, order };
+  }
+
+  it("an order does not make a PATCH 412, and both take effect", async () => {
+    const { path, tag } = await sold();
+    const { status, headers, body } = await client.patch(path, { price: 2 }, ifMatch(tag));
+    expect([status, headers.get("etag"), body["price"], body["quantity"]]).toEqual([200, '"2-3"', 2, 7]);
+  });
+
+  it("an order does not make a DELETE 412", async () => {
+    const { path, tag } = await sold();
+    expect((await client.delete(path, ifMatch(tag))).status).toBe(204);
+  });
+
+  it("an order and its cancel make an adjustment of the stock 412, although the quantity is the same again", async () => {
+    const { path, tag, order } = await sold();
+    expect((await client.post(`${path}/stock`, { delta: 1 }, ifMatch(tag))).status).toBe(412);
+    await client.post(`/orders/${order}/cancel`);
+    await until("the stock is released", async () => (await client.quantityOf(path.slice("/products/".length))) === 9);
+    expect((await client.post(`${path}/stock`, { delta: 1 }, ifMatch(tag))).status).toBe(412);
+    expect((await client.get(path)).headers.get("etag")).toBe('"1-3"');
+  });
+
+  it("an order makes a read with If-None-Match show the new quantity", async () => {
+    const { path, tag } = await sold();
+    const { status, body } = await client.get(path, { headers: { "If-None-Match": tag } });
+    expect([status, body["quantity"]]).toEqual([200, 7]);
+  });
+
+  it("another editor's PATCH makes a PATCH and a DELETE 412, also after an order", async () => {
+    const { path, tag } = await sold();
+    expect((await client.patch(path, { name: "Theirs" }, ifMatch(tag))).status).toBe(200);
+    expect((await client.patch(path, { name: "Mine" }, ifMatch(tag))).status).toBe(412);
+    expect((await client.delete(path, ifMatch(tag))).status).toBe(412);
+    expect((await client.get(path)).body["name"]).toBe("Theirs");
   });
 });
 
@@ -329,7 +387,7 @@ describe("stock", () => {
   it("over HTTP: the product as the response, and a ledger that links its pages", async () => {
     const path = `/products/${await client.createProduct({ quantity: 1 })}/stock`;
     const adjusted = await client.post(path, { delta: 2 });
-    expect([adjusted.status, adjusted.headers.get("etag"), adjusted.body["quantity"]]).toEqual([200, '"2"', 3]);
+    expect([adjusted.status, adjusted.headers.get("etag"), adjusted.body["quantity"]]).toEqual([200, '"1-2"', 3]);
     const { body, headers } = await client.get(`${path}?limit=1`);
     expect(body["items"]).toMatchObject([{ delta: 2, balance: 3, order_id: null }]);
     expect(headers.get("link")).toBe(`<${path}?limit=1&cursor=${body["next_cursor"]}>; rel="next"`);
@@ -389,12 +447,12 @@ describe("stock", () => {
 });
 
 describe("HTTP", () => {
-  it.each(['"1"', 'W/"1"', '"7", W/"1"', "*"])("If-None-Match %s of an unchanged product → 304 without a body", async (tag) => {
+  it.each(['"1-1"', 'W/"1-1"', '"7", W/"1-1"', "*"])("If-None-Match %s of an unchanged product → 304 without a body", async (tag) => {
     const path = `/products/${await client.createProduct()}`;
     const ask = (headers: Record<string, string>) => client.get(path, { headers });
     const { status, headers, body } = await ask({ "If-None-Match": tag });
-    expect([status, headers.get("etag"), body]).toEqual([304, '"1"', {}]);
-    expect((await ask({ "If-None-Match": '"7"' })).status).toBe(200);
+    expect([status, headers.get("etag"), body]).toEqual([304, '"1-1"', {}]);
+    for (const other of ['"7-1"', '"1-7"', '"1"']) expect((await ask({ "If-None-Match": other })).status).toBe(200);
     await client.patch(path, { price: 1 });
     expect((await ask({ "If-None-Match": tag })).status).toBe(tag === "*" ? 304 : 200);
   });

@@ -123,7 +123,7 @@ describe("concurrent batches in the database", () => {
           if (op.what === "reserve") return reserveStock(db, op.orders.map((i) => orders[i]!)); // prettier-ignore
           if (op.what === "release") return releaseStock(db, op.orders.map((i) => orders[i]!.order_id)); // prettier-ignore
           return op.what === "adjust"
-            ? adjustStock(db, { id: ids[op.product]!, versions: undefined, delta: op.delta, reason: "counted", max: 1e9 })
+            ? adjustStock(db, { id: ids[op.product]!, tags: undefined, delta: op.delta, reason: "counted", max: 1e9 })
             : archive(ids[3]!);
         };
         const told = new Map<string, Set<Outcome["outcome"]>>();

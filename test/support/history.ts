@@ -15,8 +15,14 @@ export const refuse = <O extends Operation>(operation: O, status: number, code: 
   return refused;
 };
 
-/** A version of a product, as a client sees it. */
-export const product = (version: number, quantity: number, price = 10, id = "p"): ProductSeen => ({ id, version, quantity, price });
+/** A version of a product, as a client sees it, if all changes were edits. */
+export const product = (version: number, quantity: number, price = 10, id = "p"): ProductSeen => ({
+  id,
+  version,
+  edits: version,
+  quantity,
+  price,
+});
 
 export const create = (when: When, quantity: number, price = 10): Of<"product.create"> => ({
   kind: "product.create",
@@ -33,7 +39,7 @@ export const readProduct = (when: When, seen: ProductSeen): Of<"product.read"> =
   seen,
 });
 
-/** A PATCH of the price; without `seen` its response is unknown. */
+/** A PATCH of the price, if its edits are those of `ifMatch`; without `seen` its response is unknown. */
 export const patch = (when: When, price: number, ifMatch?: number, seen?: ProductSeen): Of<"product.patch"> => ({
   kind: "product.patch",
   ...call(when, "seller"),

@@ -390,7 +390,7 @@ describe("the checks find that", () => {
 describe("a list of products", () => {
   const item = (id: string, created: number, price = 10, quantity = 1) => ({ id, created, price, quantity });
   const one = create([0, 1], 1);
-  const two = { ...create([2, 3], 1), seen: { id: "q", version: 1, quantity: 1, price: 10 } };
+  const two = { ...create([2, 3], 1), seen: { id: "q", version: 1, edits: 1, quantity: 1, price: 10 } };
   const walk = (items: ReturnType<typeof item>[], more: Partial<Of<"product.list">> = {}): Of<"product.list"> => ({
     kind: "product.list",
     begin: 4,

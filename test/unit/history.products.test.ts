@@ -2,6 +2,8 @@ import { mayAddUp } from "../history/balance";
 import { adjust, cancel, create, found, order, patch, place, product, quiet, readOrder, readProduct, refuse } from "../support/history";
 
 const created = create([0, 1], 10);
+/** After an order, which is no edit. */
+const sold = { ...product(2, 7), edits: 1 };
 
 describe("a history of one product has no violations if", () => {
   it.each([
@@ -14,11 +16,11 @@ describe("a history of one product has no violations if", () => {
       [created, patch([2, 9], 12, 1, product(2, 10, 12)), readProduct([3, 4], product(2, 10, 12))],
     ],
     [
-      "412 meets a version that may have gone",
+      "412 meets edits that may have gone",
       [created, refuse(patch([2, 5], 12, 1), 412, "PRECONDITION_FAILED"), readProduct([6, 7], product(2, 9))],
     ],
     [
-      "412 names a version that is not the current one",
+      "412 names edits that are not the current ones",
       [created, refuse(patch([2, 3], 12, 7), 412, "PRECONDITION_FAILED"), readProduct([6, 7], product(1, 10))],
     ],
     [
@@ -26,8 +28,12 @@ describe("a history of one product has no violations if", () => {
       [created, refuse(adjust([2, 3], -11), 409, "INSUFFICIENT_STOCK"), readProduct([6, 7], product(1, 10))],
     ],
     [
-      "of two updates that name the same version, one gets 412",
+      "of two updates that name the same edits, one gets 412",
       [created, patch([2, 5], 12, 1, product(2, 10, 12)), refuse(patch([2, 5], 13, 1), 412, "PRECONDITION_FAILED")],
+    ],
+    [
+      "an order comes between a read and an update",
+      [created, readProduct([2, 3], sold), patch([4, 5], 12, 1, { ...product(3, 7, 12), edits: 2 })],
     ],
   ])("%s", (_, history) => {
     expect(found(...history)).toEqual([]);
@@ -86,24 +92,29 @@ describe("the checks find that", () => {
       [created, { ...adjust([2, 3], 5, product(2, 15)), user: "bob" }],
     ],
     [
-      "two updates that name the same version succeed",
+      "two updates that name the same edits succeed",
       /^conditional updates: two updates/,
       [created, patch([2, 5], 12, 1, product(2, 10, 12)), patch([3, 6], 13, 1, product(3, 10, 13))],
     ],
     [
-      "an update skips another change",
-      /^conditional updates: .* names version 1 makes version 3/,
+      "an update skips another one",
+      /^conditional updates: .* names edits 1 makes edits 3/,
       [created, patch([2, 5], 12, 1, product(3, 9, 12))],
     ],
     [
       "a stale update succeeds",
-      /^conditional updates: .* after version 2 was seen/,
+      /^conditional updates: .* after edits 2 were seen/,
       [created, readProduct([2, 3], product(2, 9)), patch([4, 5], 12, 1, product(3, 9, 12))],
     ],
     [
       "412 has no reason",
-      /^conditional updates: .* although that was the current one/,
+      /^conditional updates: .* although those were the current ones/,
       [created, refuse(patch([2, 3], 12, 1), 412, "PRECONDITION_FAILED"), readProduct([6, 7], product(1, 10))],
+    ],
+    [
+      "412 has an order as its reason",
+      /^conditional updates: .* although those were the current ones/,
+      [created, refuse(patch([2, 5], 12, 1), 412, "PRECONDITION_FAILED"), readProduct([6, 7], sold)],
     ],
     [
       "412 comes without a condition",

@@ -24,7 +24,7 @@ const exchange = (
   status: number | undefined,
   more: Partial<Exchange> & { reply?: object; etag?: string } = {},
 ): Exchange => {
-  const { reply = {}, etag = '"3"', ...rest } = more;
+  const { reply = {}, etag = path.startsWith("/products") ? '"2-3"' : '"3"', ...rest } = more;
   const headers = new Headers({ etag, ...(path === "/orders" && { "idempotent-replayed": "true" }) });
   const response = status === undefined ? undefined : { status, headers, text: JSON.stringify(reply) };
   return { method, path, token: ADA, begin: 1, end: 2, response, ...rest };
@@ -57,7 +57,7 @@ describe("the operation of a request in a history", () => {
   it("a refusal has failed, with its status and code", () => {
     const refused = exchange("PATCH", "/products/p1", 412, {
       body: { price: 3 },
-      headers: { "if-match": '"2"' },
+      headers: { "if-match": '"2-7"' },
       reply: { code: "PRECONDITION_FAILED" },
     });
     expect(operationOf(refused)).toMatchObject({
@@ -77,7 +77,7 @@ describe("the operation of a request in a history", () => {
     ["PATCH", "/products/p1", { price: 2.5 }, "product.patch"],
     ["POST", "/products/p1/stock", { delta: 1 }, "product.adjust"],
   ])("%s %s shows a product, even an impossible one", (method, path, body, kind) => {
-    const seen = { id: "p1", version: 3, quantity: -1, price: 2.5 };
+    const seen = { id: "p1", version: 3, edits: 2, quantity: -1, price: 2.5 };
     expect(operationOf(exchange(method, path, 200, { body, reply: product }))).toMatchObject({ kind, outcome: "ok", seen });
   });
 

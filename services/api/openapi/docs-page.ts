@@ -44,8 +44,9 @@ interface Asset {
 const asset = (text: string | Buffer): Asset => ({ text, tag: createHash("sha256").update(text).digest("base64url") });
 
 function showAsset(input: Input, { text, tag }: Asset, headers: Readonly<Record<string, string>> = {}): Reply {
-  const all = { "Cache-Control": "public, no-cache", ETag: `"${tag}"`, ...headers };
-  return isNotModified(input, tag) ? { status: 304, headers: all } : { status: 200, text, headers: all };
+  const etag = `"${tag}"`;
+  const all = { "Cache-Control": "public, no-cache", ETag: etag, ...headers };
+  return isNotModified(input, etag) ? { status: 304, headers: all } : { status: 200, text, headers: all };
 }
 
 const CACHED = [200, 304];

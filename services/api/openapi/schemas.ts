@@ -41,9 +41,9 @@ export class Schemas {
     return { $ref: `#/components/schemas/${name}` };
   }
 
-  /** An object schema without some of its fields. An integer `version` is never shown: it is the ETag. */
+  /** An object schema without some of its fields. Integers `version` and `edits` are never shown: they are the ETag. */
   object(schema: TSchema, without: readonly string[] = []): Schema {
-    const isTag = (name: string, field: TSchema): boolean => name === "version" && KindGuard.IsInteger(field);
+    const isTag = (name: string, field: TSchema): boolean => /^(version|edits)$/.test(name) && KindGuard.IsInteger(field);
     const shown = Object.entries(fieldsOf(schema)).filter(([name, field]) => !without.includes(name) && !isTag(name, field));
     return {
       ...schema,

@@ -3,6 +3,7 @@ import { invalid, problem } from "../../../broker/errors";
 import { coerce } from "../../../broker/validator";
 import { parseId, type ActionContract } from "../../../contracts/contract";
 import type { ErrorCode } from "../../../contracts/errors";
+import type { Tag } from "../../../contracts/products";
 import type { Requester } from "../../../mixins/batching";
 
 /** The content of a request, not yet validated. */
@@ -139,19 +140,31 @@ function entityTags(header: string | string[] | undefined): { weak: boolean; tag
   return [...text.matchAll(/(W\/)?"([^"]*)"/g)].slice(0, 100).map(([, weak, tag = ""]) => ({ weak: weak !== undefined, tag }));
 }
 
-/** The versions that `If-Match` allows, by strong comparison (RFC 9110, 13.1.1). */
-const ifMatch = (input: Input): number[] | undefined =>
-  entityTags(input.headers["if-match"])?.flatMap(({ weak, tag }) => (!weak && /^[0-9]{1,15}$/.test(tag) ? Number(tag) : []));
+/** The entity tags that `If-Match` allows, by strong comparison (RFC 9110, 13.1.1); undefined if it allows any. */
+const strongTags = (input: Input): string[] | undefined =>
+  entityTags(input.headers["if-match"])?.flatMap(({ weak, tag }) => (weak ? [] : tag));
 
-export const IF_MATCH: Supply = {
-  read: ifMatch,
+const versions = (input: Input): number[] | undefined =>
+  strongTags(input)?.flatMap((tag) => (/^[0-9]{1,15}$/.test(tag) ? Number(tag) : []));
+
+const productTags = (input: Input): Tag[] | undefined =>
+  strongTags(input)?.flatMap((tag) => {
+    const [, edits, version] = /^([0-9]{1,15})-([0-9]{1,15})$/.exec(tag) ?? [];
+    return version === undefined ? [] : { edits: Number(edits), version: Number(version) };
+  });
+
+const ifMatch = (read: Supply["read"], description: string): Supply => ({
+  read,
   code: "PRECONDITION_FAILED",
-  header: { name: "If-Match", description: "An ETag: the change is made only if it is still current." },
-};
+  header: { name: "If-Match", description },
+});
+export const IF_MATCH = ifMatch(versions, "An ETag: the change is made only if it is still current.");
+export const IF_UNEDITED = ifMatch(productTags, "An ETag: the change is made only if the product was not edited since, whatever was sold.");
+export const IF_UNCHANGED = ifMatch(productTags, "An ETag: the change is made only if it is still current, so not after a sale.");
 
-/** Whether the client has this version already, by weak comparison (RFC 9110, 13.1.2). */
-export function isNotModified(input: Pick<Input, "headers">, version: number | string): boolean {
+/** Whether the client has what this ETag stands for already, by weak comparison (RFC 9110, 13.1.2). */
+export function isNotModified(input: Pick<Input, "headers">, etag: string): boolean {
   const header = input.headers["if-none-match"];
   if (header === undefined) return false;
-  return entityTags(header)?.some(({ tag }) => tag === String(version)) ?? true;
+  return entityTags(header)?.some(({ tag }) => `"${tag}"` === etag) ?? true;
 }

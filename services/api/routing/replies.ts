@@ -14,22 +14,26 @@ export const created = (location: string, body: unknown, headers: Headers = {}):
 export const accepted = (): Reply<202> => ({ status: 202 });
 export const noContent = (): Reply<204> => ({ status: 204 });
 
-/** Moves the version from the body to the ETag. */
-export function entity<T extends { version: number }>({ version, ...body }: T): { body: Omit<T, "version">; headers: { ETag: string } } {
-  return { body, headers: { ETag: `"${version}"` } };
+/** The parts of an ETag; only products have edits. */
+interface Tagged {
+  version: number;
+  edits?: number;
 }
 
-export const show = <T extends { version: number }>(thing: T, input: Pick<Input, "headers">): Reply<200 | 304> =>
-  isNotModified(input, thing.version) ? { status: 304, headers: entity(thing).headers } : ok(entity(thing).body, entity(thing).headers);
+/** Moves the parts of the ETag from the body into it. */
+export function entity<T extends Tagged>({ version, edits, ...body }: T): { body: Omit<T, keyof Tagged>; headers: { ETag: string } } {
+  return { body, headers: { ETag: edits === undefined ? `"${version}"` : `"${edits}-${version}"` } };
+}
+
+export function show(thing: Tagged, input: Pick<Input, "headers">): Reply<200 | 304> {
+  const { body, headers } = entity(thing);
+  return isNotModified(input, headers.ETag) ? { status: 304, headers } : ok(body, headers);
+}
 
 export const showProduct = (product: Product): Reply<200> => ok(entity(product).body, entity(product).headers);
 export const showOrder = (order: Order): Reply<200> => ok(entity(order).body, entity(order).headers);
 
-export function list<T extends { version: number }>(
-  path: string,
-  { items, next_cursor }: { items: T[]; next_cursor: string | null },
-  input: Input,
-): Reply<200> {
+export function list(path: string, { items, next_cursor }: { items: Tagged[]; next_cursor: string | null }, input: Input): Reply<200> {
   let text = texts.get(items);
   if (text === undefined) texts.set(items, (text = JSON.stringify({ items: items.map((item) => entity(item).body), next_cursor })));
   return { status: 200, text, headers: nextLink(path, input, next_cursor) };

@@ -60,7 +60,7 @@ export interface Route extends Documented<number> {
   auth: "public" | "user" | "admin";
   /** `empty`: a body is optional, and has no fields. */
   body: "none" | "empty" | Body;
-  /** Its params and result. A `version` in the result goes into the ETag. */
+  /** Its params and result. `version` and `edits` in the result go into the ETag. */
   contract: ActionContract;
   supplied: Readonly<Record<string, Supply>>;
   /** The lane that its calls wait in; `none` if its calls are batched or it makes none. */

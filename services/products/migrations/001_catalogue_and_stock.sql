@@ -24,7 +24,9 @@ create table products (
   -- Units reserved for orders. Adjustments are limited by the sum of both, so that a release always fits.
   reserved    bigint not null default 0 check (reserved >= 0),
   seller_id   uuid not null,
+  -- Its ETag is "<edits>-<version>": every change increments the version, but changes of the stock, such as sales, leave the edits as they are.
   version     bigint not null default 1,
+  edits       bigint not null default 1,
   -- milliseconds, the precision of JavaScript: a cursor must contain the exact value
   created_at  timestamptz(3) not null default now(),
   updated_at  timestamptz(3) not null default now(),

@@ -33,7 +33,7 @@ class Clients {
   private readonly shop: SimulatedShop;
   private readonly users: string[];
   private readonly recent: Placed[] = [];
-  private readonly versions = new Map<string, number>();
+  private readonly edits = new Map<string, number>();
   /** Orders with a cancel request that had no response. */
   private readonly doubtful = new Map<string, Placed>();
   private recorded = 0;
@@ -206,16 +206,16 @@ class Clients {
     this.network.request(
       () => this.shop.readProduct(product),
       ({ call, seen }) => {
-        if (seen.seen) this.versions.set(product, seen.seen.version);
+        if (seen.seen) this.edits.set(product, seen.seen.edits);
         this.record({ kind: "product.read", ...call, user, product, ...seen });
         done();
       },
     );
   }
 
-  /** Usually with If-Match of the version that any client read last. */
+  /** Usually with If-Match of the ETag that any client read last. */
   private patch(product: string, done: () => void): void {
-    const [user, price, known] = [this.sellerOf(product), 100 + Math.floor(this.network.upTo(900)), this.versions.get(product)];
+    const [user, price, known] = [this.sellerOf(product), 100 + Math.floor(this.network.upTo(900)), this.edits.get(product)];
     const ifMatch = this.network.random() < 0.8 ? known : undefined;
     this.network.request(
       () => this.shop.patch(product, price, ifMatch),

@@ -51,7 +51,7 @@ export class SimulatedShop {
 
   createProduct(seller: string, quantity: number, price: number): ProductSeen {
     const id = `p${String(this.products.size).padStart(4, "0")}`;
-    const product = { id, version: 1, quantity, price, seller, created: EPOCH + Math.floor(this.clock.now) };
+    const product = { id, version: 1, edits: 1, quantity, price, seller, created: EPOCH + Math.floor(this.clock.now) };
     this.products.set(id, product);
     return seen(product);
   }
@@ -61,12 +61,14 @@ export class SimulatedShop {
     return product ? { ok: seen(product) } : refused(404, "PRODUCT_NOT_FOUND");
   }
 
+  /** @param ifMatch the edits that the product must have */
   patch(id: string, price: number, ifMatch?: number): Response<ProductSeen> {
     const product = this.products.get(id);
     if (product === undefined) return refused(404, "PRODUCT_NOT_FOUND");
-    if (ifMatch !== undefined && ifMatch !== product.version) return refused(412, "PRECONDITION_FAILED");
+    if (ifMatch !== undefined && ifMatch !== product.edits) return refused(412, "PRECONDITION_FAILED");
     product.price = price;
     product.version++;
+    product.edits++;
     return { ok: seen(product) };
   }
 
@@ -175,7 +177,7 @@ export class SimulatedShop {
   }
 }
 
-const seen = ({ id, version, quantity, price }: SimulatedProduct): ProductSeen => ({ id, version, quantity, price });
+const seen = ({ id, version, edits, quantity, price }: SimulatedProduct): ProductSeen => ({ id, version, edits, quantity, price });
 
 const show = ({ id, version, status, total, created, history }: SimulatedOrder): OrderSeen => ({
   id,
