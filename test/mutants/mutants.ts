@@ -191,7 +191,9 @@ export const MUTANTS: readonly Mutant[] = [
     why: "a late RESERVED brings a cancelled order back",
     scenario: "a cancel that is faster than the reply",
     foundBy: "orders",
-    replacements: [{ file: ORDER, find: `RESERVED: "CANCELLED"`, replace: `RESERVED: "CONFIRMED"` }],
+    replacements: [
+      { file: ORDER, find: "=> AFTER[status][input];", replace: `=> (input === "RESERVED" ? "CONFIRMED" : AFTER[status][input]);` },
+    ],
   },
   {
     name: "an order is not locked while it is settled",
