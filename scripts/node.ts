@@ -34,13 +34,17 @@ interface NodeOptions {
 
 /** Starts one node with the given services, and an embedded PostgreSQL if they need one. */
 export async function startNode({ config, services, onStop, ops = false, broker: options = {} }: NodeOptions): Promise<RunningNode> {
+  let logDeath: (report: string) => void = console.error; // until there is a broker
   const providing = provideDatabases(config, services, (report) => {
-    broker.logger.error(report);
+    logDeath(report);
   });
   onStop?.(stopOf(providing));
   const stopDatabases = await providing;
   // Databases are stopped in the broker's own last step, so that the REPL's `exit`, which stops the broker, stops them, too.
-  const broker: ServiceBroker = new ServiceBroker({ ...brokerOptions(config), stopped: stopDatabases, ...options });
+  const broker = new ServiceBroker({ ...brokerOptions(config), stopped: stopDatabases, ...options });
+  logDeath = (report) => {
+    broker.logger.error(report);
+  };
   let stopping: Promise<void> | undefined;
   const stop = (): Promise<void> => (stopping ??= broker.stop());
   onStop?.(stop);

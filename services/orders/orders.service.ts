@@ -96,9 +96,9 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
         const cancelled = await this.db.transaction(async (query) => {
           const order = await lockOrder(query, id);
           if (!isSeenBy(order, caller)) throw notFound();
-          const cancelled = after(order.status, "cancel");
-          if (cancelled === undefined) throw problem("ORDER_NOT_CANCELLABLE", `the order is ${order.status}`);
-          if (cancelled !== order.status) {
+          const status = after(order.status, "cancel");
+          if (status === undefined) throw problem("ORDER_NOT_CANCELLABLE", `the order is ${order.status}`);
+          if (status !== order.status) {
             // An order that is already cancelled is what the client wants (RFC 9110, 13.1.1): the first response may have been lost.
             if (versions !== undefined && !versions.includes(order.version))
               throw problem("PRECONDITION_FAILED", "the order has changed since it was read");
