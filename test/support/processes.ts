@@ -1,9 +1,9 @@
 import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
-import { createServer, type AddressInfo } from "node:net";
 import path from "node:path";
 import type { ServiceName } from "../../config";
+import { freePorts } from "../chaos/wait";
 import { until } from "./amqp";
 
 export const ROOT = path.resolve(__dirname, "../..");
@@ -65,11 +65,11 @@ export async function startProcess(options: ProcessOptions = {}, tries = 3): Pro
 
 async function launch({ services, env = {}, command = SOURCE, cwd = ROOT }: ProcessOptions): Promise<NodeProcess> {
   const { PATH, HOME, SystemRoot, TEMP, TMPDIR } = process.env;
-  const [port, opsPort] = await freePorts();
+  const [port = 0, opsPort = 0] = await freePorts(2);
   const settings = {
     HOST: "127.0.0.1",
-    PORT: port,
-    OPS_PORT: opsPort,
+    PORT: String(port),
+    OPS_PORT: String(opsPort),
     NODE_ID: `${services?.join("+") ?? "shop"}-${randomBytes(4).toString("hex")}`,
     BCRYPT_COST: "4",
     ...(services && { SERVICES: services.join(",") }),
@@ -119,13 +119,4 @@ async function isReady(ops: string): Promise<boolean> {
   } catch {
     return false; // it isn't listening yet, or has exited
   }
-}
-
-/** Finds two ports at the same time, so that they differ. */
-async function freePorts(): Promise<[string, string]> {
-  const probes = [createServer(), createServer()];
-  await Promise.all(probes.map((probe) => once(probe.listen(0, "127.0.0.1"), "listening")));
-  const [first, second] = probes.map((probe) => String((probe.address() as AddressInfo).port));
-  await Promise.all(probes.map((probe) => once(probe.close(), "close")));
-  return [first ?? "", second ?? ""];
 }
