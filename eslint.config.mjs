@@ -27,7 +27,9 @@ const node = [
   ["node:*", "!node:crypto", "moleculer*", "sequelize", "pg"],
   "pure files import only contract types and node:crypto, for hashes",
 ];
-const tests = [["**/test/**", "**/bench/**"], "the shop does not depend on its tests"];
+const tests = [["**/test/**", "**/testkit/**", "**/bench/**"], "the shop does not depend on its tests"];
+const suites = [["**/test/**"], "what tests and benchmarks share is in the testkit"];
+const benchmarks = [["**/bench/**"], "what tests and benchmarks share is in the testkit"];
 const outside = [["**/scripts/**", "**/moleculer.config"], "scripts start services, not the other way round"];
 const http = [["**/broker/errors"], "a store returns a result, and its service decides on the HTTP error", ["problem", "tooLate"]];
 const pure = ["order.ts", "stock.ts", "accounts.ts", "key-times.ts"];
@@ -66,6 +68,9 @@ export default tseslint.config(
   forbid(["broker/**/*.ts"], [services, config, mixins, tests, outside]),
   forbid(["mixins/**/*.ts"], [services, config, tests, outside]),
   forbid(["scripts/**/*.ts", "*.ts"], [tests]),
+  forbid(["testkit/**/*.ts"], [suites, benchmarks]),
+  forbid(["bench/**/*.ts"], [suites]),
+  forbid(["test/**/*.ts"], [benchmarks]),
   ...SERVICES.flatMap(service),
   {
     files: ["test/**/*.ts"],

@@ -18,8 +18,8 @@ module.exports = {
   transform: {
     "^.+\\.ts$": ["@swc/jest", { jsc: { parser: { syntax: "typescript" }, target: "es2022" }, module: { type: "commonjs" } }],
   },
-  globalSetup: "<rootDir>/test/support/global-setup.ts",
-  globalTeardown: "<rootDir>/test/support/global-teardown.ts",
+  globalSetup: "<rootDir>/testkit/global-setup.ts",
+  globalTeardown: "<rootDir>/testkit/global-teardown.ts",
   testTimeout: 60_000,
   // for `npm run coverage`
   coverageProvider: "v8",

@@ -5,8 +5,10 @@ import path from "node:path";
 import { connect } from "amqplib";
 import { startEmbeddedPostgres, type EmbeddedPostgres } from "../scripts/embedded-postgres";
 import { readPidFile } from "../scripts/postgres-binaries";
-import { build, ROOT } from "./build";
-import { listenerOf } from "./cost";
+import { build } from "../testkit/build";
+import { runCleanups } from "../testkit/cleanups";
+import { ROOT } from "../testkit/repository";
+import { listenerOf } from "./idle";
 
 /** The environment that all targets share. */
 export interface Ground {
@@ -29,13 +31,18 @@ export function progress(line: string): void {
   process.stderr.write(`${new Date().toISOString().slice(11, 19)}  ${line}\n`);
 }
 
+/** Programs of the benchmark that run as separate processes, and modules preloaded into a node. */
+const PROGRAMS = ["empty.ts", "raw.ts", "stock.ts", "load.worker.ts", "unbatched.ts", "loop-delay.ts", "sampler.ts"].map(
+  (name) => `bench/${name}`,
+);
+
 /** PostgreSQL's default durability, with enough connections for all targets and a usual amount of memory. */
 const SETTINGS = { max_connections: "300", shared_buffers: "256MB" };
 
 export async function prepare(): Promise<Ground> {
   const stops: (() => Promise<unknown>)[] = [];
   let stopping: Promise<void> | undefined;
-  const stop = (): Promise<void> => (stopping ??= stopAll(stops));
+  const stop = (): Promise<void> => (stopping ??= runCleanups(stops));
   const leave = (why: string, code: number): void => {
     progress(`${why}: stopping everything`);
     void stop().finally(() => process.exit(code));
@@ -50,7 +57,7 @@ export async function prepare(): Promise<Ground> {
     const logs = path.join(folder, "logs");
     mkdirSync(logs);
     progress(`building into ${folder}`);
-    const built = await build(folder);
+    const built = await build(folder, PROGRAMS);
     const amqp = process.env.BENCH_AMQP_URL ?? "amqp://guest:guest@127.0.0.1:5672";
     await expectRabbit(amqp);
     const { hostname, port } = new URL(amqp);
@@ -80,14 +87,5 @@ async function expectRabbit(url: string): Promise<void> {
     await (await connect(url, { timeout: 5_000 })).close();
   } catch (cause) {
     throw new Error(`no RabbitMQ at ${new URL(url).host}: start one, or set BENCH_AMQP_URL`, { cause });
-  }
-}
-
-/** Continues if one of them fails. */
-async function stopAll(stops: (() => Promise<unknown>)[]): Promise<void> {
-  for (let one = stops.pop(); one !== undefined; one = stops.pop()) {
-    await one().catch((error: unknown) => {
-      progress(`could not be stopped: ${String(error)}`);
-    });
   }
 }

@@ -1,7 +1,7 @@
 import { fork, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import path from "node:path";
-import { cpuOf, difference, memoryOf, type Roles } from "./cost";
+import { cpuOf, difference, memoryOf, type Roles } from "../testkit/process-stats";
 import type { Ground } from "./ground";
 
 export interface Request {

@@ -1,9 +1,9 @@
 import { setTimeout as pause } from "node:timers/promises";
 import autocannon, { type Client } from "autocannon";
 import { Agent, request } from "undici";
+import { quantiles } from "../testkit/statistics";
 import type { ClosedJob, ClosedResult, Job, Request, ToParent } from "./load";
 import { openLoop } from "./open";
-import { quantiles } from "./statistics";
 
 const tell = (message: ToParent): void => void process.send?.(message);
 

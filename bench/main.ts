@@ -1,5 +1,6 @@
 import path from "node:path";
 import { parseArgs } from "node:util";
+import { auditShop } from "../testkit/audit";
 import { judge } from "./goals";
 import { prepare, progress, type Ground } from "./ground";
 import { measureConfirmation, measureStorm, type Confirmation, type Storm } from "./latency";
@@ -10,7 +11,6 @@ import { profile } from "./profile";
 import { machine, markdown, write, type Results } from "./report";
 import { scale } from "./scale";
 import { SCENARIOS } from "./scenarios";
-import { auditShop } from "./shop";
 import { soak } from "./soak";
 import { start } from "./start";
 import { LIMIT, measureAll, measureIdle, summarise, type Cell, type Plan } from "./table";

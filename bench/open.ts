@@ -1,7 +1,7 @@
 import { connect, type Socket } from "node:net";
 import { setTimeout as pause } from "node:timers/promises";
+import { quantiles } from "../testkit/statistics";
 import type { OpenJob, OpenResult, Request, Second } from "./load";
-import { quantiles } from "./statistics";
 
 /*
  * An open loop that uses as little CPU as possible, since it shares the cores with the shop: requests are prepared bytes, and of a response it

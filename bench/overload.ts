@@ -1,13 +1,14 @@
 import { mkdirSync, writeFileSync } from "node:fs";
 import path from "node:path";
-import { untilQuiet } from "./cost";
+import { auditShop } from "../testkit/audit";
+import { spread } from "../testkit/statistics";
 import { progress, type Ground } from "./ground";
+import { untilQuiet } from "./idle";
 import { Generator, type OpenResult, type Second } from "./load";
 import { lines } from "./plot";
 import { machine, table } from "./report";
 import { gets, posts } from "./scenarios";
-import { auditShop, startShop } from "./shop";
-import { spread } from "./statistics";
+import { startShop } from "./shop";
 import { ONE_EACH, targetOf, type Target } from "./targets";
 
 /** Seconds at half load, at four times the peak, and at half load again. */

@@ -6,13 +6,13 @@ import { NIL_ID } from "../contracts/contract";
 import type { Database, Query } from "../mixins/database";
 import { migrate } from "../mixins/migrations";
 import { insertOrders } from "../services/orders/insert.store";
-import { ROOT } from "./build";
-import { difference, treeSeconds, type Cpu } from "./cost";
+import { difference, treeSeconds, type Cpu } from "../testkit/process-stats";
+import { ROOT } from "../testkit/repository";
+import { idOf, PRODUCTS } from "../testkit/seed-products";
+import { quantiles } from "../testkit/statistics";
 import type { Ground } from "./ground";
 import type { Measured } from "./load";
-import { idOf, PRODUCTS } from "./seed";
 import { USERS } from "./shop";
-import { quantiles } from "./statistics";
 
 const CLIENTS = 32;
 const THREADS = 2;

@@ -1,12 +1,13 @@
 import { cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
-import { until } from "../test/chaos/wait";
-import { untilQuiet, watchIdle } from "./cost";
+import { auditShop } from "../testkit/audit";
+import { eventually } from "../testkit/until";
 import { progress, type Ground } from "./ground";
+import { untilQuiet, watchIdle } from "./idle";
 import { Generator, type Measured, type Request } from "./load";
 import { machine, table } from "./report";
 import { gets, posts } from "./scenarios";
-import { auditShop, startShop, type Shop } from "./shop";
+import { startShop, type Shop } from "./shop";
 import { ONE_EACH, targetOf, type Target } from "./targets";
 
 /** The inspector's profile; times in µs. */
@@ -94,7 +95,7 @@ async function profilesOf(shop: Shop, folder: string, n: number): Promise<Map<st
   const profiles = new Map<string, Profile>();
   for (const { name } of working(shop)) {
     const file = path.join(folder, `${name}.${n}.cpuprofile`);
-    await until(`${name} has written its profile`, () => Promise.resolve(existsSync(file)), 60_000);
+    await eventually(`${name} has written its profile`, () => Promise.resolve(existsSync(file)), 60_000);
     profiles.set(name, JSON.parse(readFileSync(file, "utf8")) as Profile); // the inspector's own
   }
   return profiles;

@@ -3,8 +3,9 @@ import { cpus, tmpdir, totalmem } from "node:os";
 import path from "node:path";
 import { Client } from "pg";
 import { startEmbeddedPostgres } from "../scripts/embedded-postgres";
-import { startProcess, type NodeProcess } from "../test/support/processes";
-import { rssOf } from "./cost";
+import { ADMIN } from "../testkit/admin";
+import { startProcess, type NodeProcess } from "../testkit/node-process";
+import { rssOf } from "../testkit/process-stats";
 import { fill, type Actors, type Databases } from "./scale/fill";
 import { Visitor } from "./scale/http";
 import { PLAN_SETTINGS, plansSince, sizeOf, tellPlans, type Plan } from "./scale/plans";
@@ -23,7 +24,6 @@ export interface ScaleOptions {
 const ROUNDS = 10;
 /** Maximum time per route and round, in ms: slow routes get fewer requests. */
 const MOST_MS = 500;
-const ADMIN = { email: "admin@shop.test", password: "an admin's password" };
 /** A prepared statement may get another plan at its sixth execution; the last plan is reported. */
 const REPEATS_FOR_PLAN = 7;
 

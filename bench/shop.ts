@@ -1,15 +1,17 @@
 import { randomBytes, randomUUID } from "node:crypto";
 import path from "node:path";
 import { DATABASES, SERVICES, databaseNames, type DatabaseName, type ServiceName } from "../config";
-import { issueToken, signingKey, type SigningKey } from "../services/users/tokens";
-import { sql } from "../test/chaos/system";
-import { freePorts, until } from "../test/chaos/wait";
-import { forget } from "../test/support/amqp";
-import { testId } from "../test/support/ids";
+import { issueToken, type SigningKey } from "../services/users/tokens";
+import { forget } from "../testkit/amqp";
+import { freePorts } from "../testkit/free-ports";
+import { testId } from "../testkit/ids";
+import { NODE_FLAGS } from "../testkit/node-flags";
+import { isOk, startProcess, type Started } from "../testkit/program";
+import { seedProducts } from "../testkit/seed-products";
+import { shopKey } from "../testkit/signing-key";
+import { sql } from "../testkit/sql";
+import { eventually } from "../testkit/until";
 import type { Ground } from "./ground";
-import { isOk, startProcess, type Started } from "./processes";
-import { seedProducts } from "./seed";
-import { NODE_FLAGS } from "./node-flags";
 
 export interface ShopOptions {
   key: string;
@@ -85,7 +87,7 @@ export async function startShop(ground: Ground, options: ShopOptions): Promise<S
   };
   if (topology !== undefined) ground.onStop(() => forget(ground.amqp, namespace));
   const nodes = await Promise.all(places.map(launch));
-  await until(`${key} responds`, () => isOk(`${url.gateway}/health`), 30_000);
+  await eventually(`${key} responds`, () => isOk(`${url.gateway}/health`), 30_000);
   await seedProducts(databases.products);
   await insertPeople(databases.users);
   const signer = await shopKey(databases.users);
@@ -112,38 +114,4 @@ async function insertPeople(usersDatabase: string): Promise<void> {
      insert into sessions (id, user_id, expires_at) select session, people.id, now() + interval '1 day' from people join input on input.id = people.id`,
     [people.map(({ id }) => id), people.map(({ role }) => role), people.map(({ session }) => session)],
   );
-}
-
-/** The signing key. Without KEY_ENCRYPTION_KEY it is stored in plaintext. */
-export async function shopKey(usersDatabase: string): Promise<SigningKey> {
-  const [row] = await sql<{ kid: string; private_key: string }>(
-    usersDatabase,
-    "select kid, private_key from signing_keys order by created_at desc, kid limit 1",
-  );
-  if (row === undefined) throw new Error("the shop has no signing key");
-  return signingKey(row.kid, row.private_key);
-}
-
-interface Report {
-  ok: boolean;
-  in_flight: number;
-  parked: number;
-  checks: { name: string; ok: boolean; violations: number; sample: string[] }[];
-}
-
-/** Audits the shop over HTTP, after all orders are settled. @returns the violations */
-export async function auditShop({ url, adminToken }: Pick<Shop, "url" | "adminToken">): Promise<string[]> {
-  let report: Report | undefined;
-  const settled = async (): Promise<boolean> => {
-    const response = await fetch(`${url}/admin/consistency`, { headers: { Authorization: `Bearer ${adminToken}` } });
-    if (!response.ok) throw new Error(`the audit failed with ${response.status}: ${await response.text()}`);
-    report = (await response.json()) as Report;
-    return report.in_flight === 0;
-  };
-  const wrong: string[] = [];
-  await until("all orders are settled", settled, 120_000, 1_000).catch((error: unknown) => wrong.push(String(error)));
-  if (report !== undefined && report.parked > 0) wrong.push(`${report.parked} outbox rows are parked`);
-  for (const { name, ok, violations, sample } of report?.checks ?? [])
-    if (!ok) wrong.push(`${name}: ${violations}, such as ${sample.join("; ")}`);
-  return wrong;
 }

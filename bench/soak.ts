@@ -1,16 +1,17 @@
 import { mkdirSync, writeFileSync } from "node:fs";
 import path from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
 import { readIfThere } from "../scripts/postgres-binaries";
-import { sql } from "../test/chaos/system";
-import { pause } from "../test/chaos/wait";
-import { rssOf } from "./cost";
+import { auditShop } from "../testkit/audit";
+import { rssOf } from "../testkit/process-stats";
+import { sql } from "../testkit/sql";
+import { spread } from "../testkit/statistics";
 import { progress, type Ground } from "./ground";
 import { Generator, type Measured, type OpenResult } from "./load";
 import { lines, type Series } from "./plot";
 import { machine, table } from "./report";
 import { mixture, posts } from "./scenarios";
-import { auditShop, startShop, type Shop } from "./shop";
-import { spread } from "./statistics";
+import { startShop, type Shop } from "./shop";
 import { ONE_EACH, targetOf, type Target } from "./targets";
 
 const EVERY_MS = 5_000;

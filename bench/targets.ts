@@ -3,16 +3,18 @@ import path from "node:path";
 import { migrate } from "../mixins/migrations";
 import { readIfThere } from "../scripts/postgres-binaries";
 import { generateSigningKey, signingKey } from "../services/users/tokens";
-import { sql } from "../test/chaos/system";
-import { freePorts, until } from "../test/chaos/wait";
-import { forget } from "../test/support/amqp";
-import { testId } from "../test/support/ids";
-import { ROOT } from "./build";
-import type { Roles } from "./cost";
+import { forget } from "../testkit/amqp";
+import { freePorts } from "../testkit/free-ports";
+import { testId } from "../testkit/ids";
+import type { Roles } from "../testkit/process-stats";
+import { isOk, startProcess, type Started } from "../testkit/program";
+import { ROOT } from "../testkit/repository";
+import { seedProducts } from "../testkit/seed-products";
+import { sql } from "../testkit/sql";
+import { eventually } from "../testkit/until";
 import type { Ground } from "./ground";
 import { startPeer } from "./peer/start";
-import { isOk, startProcess, type Started } from "./processes";
-import { seedProducts, seedStock } from "./seed";
+import { seedStock } from "./seed-stock";
 import { startShop, tokensOf, type Shop } from "./shop";
 
 /** A running target. */
@@ -127,7 +129,7 @@ async function startStock(ground: Ground): Promise<Omit<Target, "key" | "name">>
   const body = JSON.stringify({ items: [{ product_id: testId(1), quantity: 1 }] });
   const order = async (): Promise<boolean> =>
     (await fetch(`${url}/orders`, { method: "POST", headers: { "Content-Type": "application/json" }, body })).ok;
-  await until("stock responds", async () => (await isOk(`${url}/products/${testId(1)}`)) && (await order()), 30_000);
+  await eventually("stock responds", async () => (await isOk(`${url}/products/${testId(1)}`)) && (await order()), 30_000);
   return { url, roles: pidsOf(nodes), tokens: [] };
 }
 

@@ -1,5 +1,5 @@
 import { encodeCursor } from "../../mixins/keyset";
-import { testId } from "../../test/support/ids";
+import { testId } from "../../testkit/ids";
 import { CATEGORY, countFilled, HOT, OTHER_BUYER, RARE_PAIR, WORDS, type Actors, type Databases } from "./fill";
 import type { Ask } from "./http";
 

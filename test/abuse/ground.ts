@@ -1,11 +1,11 @@
 import { chmodSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { build } from "../../bench/build";
 import { startEmbeddedPostgres, type EmbeddedPostgres } from "../../scripts/embedded-postgres";
 import { readPidFile } from "../../scripts/postgres-binaries";
-import { RabbitMQ } from "../chaos/rabbitmq";
-import { messageOf } from "../chaos/wait";
+import { build } from "../../testkit/build";
+import { runCleanups } from "../../testkit/cleanups";
+import { RabbitMQ } from "../../testkit/rabbitmq";
 
 /** RabbitMQ's default since 4.0; Debian's version would allow 128 MiB. */
 const MAX_MESSAGE_BYTES = 16 * 1024 * 1024;
@@ -54,13 +54,7 @@ export class Ground {
   }
 
   async stop(keepLogs: boolean): Promise<void> {
-    for (let stop = this.stops.pop(); stop !== undefined; stop = this.stops.pop()) {
-      try {
-        await stop();
-      } catch (error) {
-        console.error("cleaning up:", messageOf(error));
-      }
-    }
+    await runCleanups(this.stops);
     const parts = keepLogs ? ["build", "postgres", "rabbitmq", "compile-cache", "tsconfig.json"] : [""];
     for (const part of parts) rmSync(path.join(this.folder, part), { recursive: true, force: true, maxRetries: 5 });
   }

@@ -1,19 +1,19 @@
 import path from "node:path";
 import { parseArgs } from "node:util";
-import { seedProducts } from "../../bench/seed";
-import { auditShop } from "../../bench/shop";
-import { checkReport, writeReport } from "../chaos/report";
-import { RabbitMQ } from "../chaos/rabbitmq";
-import { messageOf } from "../chaos/wait";
-import { wholeNumber } from "../support/whole-number";
+import { auditShop } from "../../testkit/audit";
+import { messageOf } from "../../testkit/error-message";
+import { RabbitMQ } from "../../testkit/rabbitmq";
+import { checkReport, writeReport } from "../../testkit/report-section";
+import { seedProducts } from "../../testkit/seed-products";
+import { wholeNumber } from "../../testkit/whole-number";
 import type { Attack, Check, Pointer } from "./attack";
 import { ATTACKS, CHECKS, POINTERS } from "./attacks";
 import { Ground } from "./ground";
 import { populate } from "./people";
 import { Bout, startVictims, type Row, type Times } from "./row";
-import type { Samples } from "./verdict";
 import { LAYOUTS, Shop, type Layout } from "./shop";
 import { cellsOf, checkCells, HEAD, missingTests, pointerCells, table } from "./table";
+import type { Samples } from "./verdict";
 
 const { values: options } = parseArgs({
   options: {

@@ -1,7 +1,7 @@
 import bcrypt from "bcryptjs";
-import { shopKey } from "../../bench/shop";
 import { loadConfig } from "../../config";
 import { issueToken } from "../../services/users/tokens";
+import { shopKey } from "../../testkit/signing-key";
 import type { Shop } from "./shop";
 
 /** The attacker's address. */

@@ -1,7 +1,9 @@
 import path from "node:path";
-import { cpuOf, difference } from "../../bench/cost";
-import { messageOf, pause, until } from "../chaos/wait";
-import { testId } from "../support/ids";
+import { setTimeout as pause } from "node:timers/promises";
+import { messageOf } from "../../testkit/error-message";
+import { testId } from "../../testkit/ids";
+import { cpuOf, difference } from "../../testkit/process-stats";
+import { eventually } from "../../testkit/until";
 import type { Attack, Counts, Seen, Stage } from "./attack";
 import type { Ground } from "./ground";
 import { read } from "./readings";
@@ -150,7 +152,7 @@ export class Bout {
       return found.length === 0;
     };
     try {
-      await until("the victims are served normally again", isWell, MOST_WINDOWS * this.times.recovery * 1_000, 0);
+      await eventually("the victims are served normally again", isWell, MOST_WINDOWS * this.times.recovery * 1_000, 0);
     } catch {
       return [`no recovery after ${((performance.now() - since) / 1_000).toFixed(0)} s: ${first.join("; ")}`];
     }

@@ -1,10 +1,12 @@
 import path from "node:path";
 import type { QueryResultRow } from "pg";
-import { NODE_FLAGS } from "../../bench/node-flags";
-import { isOk, startProcess, type Started } from "../../bench/processes";
 import { DATABASES, databaseNames, SERVICES, type DatabaseName, type ServiceName } from "../../config";
-import { isAlive, sql } from "../chaos/system";
-import { freePorts, until } from "../chaos/wait";
+import { freePorts } from "../../testkit/free-ports";
+import { NODE_FLAGS } from "../../testkit/node-flags";
+import { isAlive } from "../../testkit/process-tree";
+import { isOk, startProcess, type Started } from "../../testkit/program";
+import { sql } from "../../testkit/sql";
+import { eventually } from "../../testkit/until";
 import { doubleCpuWeight } from "./cpu-weight";
 import type { Ground } from "./ground";
 
@@ -75,7 +77,7 @@ export class Shop {
   /** Starts processes that aren't running. */
   async launch(): Promise<void> {
     await Promise.all(this.places.map((place) => this.launchOne(place)));
-    await until("the whole shop responds", () => isOk(`${this.url}/health`), 60_000);
+    await eventually("the whole shop responds", () => isOk(`${this.url}/health`), 60_000);
   }
 
   private async launchOne(place: Place): Promise<void> {

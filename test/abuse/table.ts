@@ -1,11 +1,10 @@
 import { existsSync } from "node:fs";
 import path from "node:path";
+import { ROOT } from "../../testkit/repository";
 import type { Check, Counts, Pointer } from "./attack";
 import { worstOf, type Row } from "./row";
 import type { Layout } from "./shop";
 import type { Comparison } from "./verdict";
-
-const ROOT = path.join(__dirname, "..", "..");
 
 export const HEAD = [
   "#",

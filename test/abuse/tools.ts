@@ -1,7 +1,7 @@
 import { connect, type Socket } from "node:net";
 import { setTimeout as pause } from "node:timers/promises";
 import { Agent, request } from "undici";
-import { seeded } from "../chaos/wait";
+import { seeded } from "../../testkit/seeded-random";
 import type { Prepared } from "./attack";
 import { ATTACKER_ADDRESS, type Account } from "./people";
 

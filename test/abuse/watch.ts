@@ -1,7 +1,7 @@
 import { closeSync, openSync, readSync, statSync } from "node:fs";
-import type { Started } from "../../bench/processes";
-import { rssOf } from "../../bench/cost";
-import { isAlive } from "../chaos/system";
+import { rssOf } from "../../testkit/process-stats";
+import { isAlive } from "../../testkit/process-tree";
+import type { Started } from "../../testkit/program";
 
 const SAMPLE_MS = 200;
 /** Far beyond the limit: stop the attack before it uses up the machine's memory. */

@@ -1,11 +1,10 @@
 import { execFileSync } from "node:child_process";
 import type { DatabaseName, ServiceName } from "../../config";
-import { digestOf } from "../../contracts/lines";
-import type { Failpoint } from "./failpoints";
-import type { Load, OrderRecord } from "./load";
-import type { Cut, Proxy } from "./proxy";
-import type { Shop, System, Topology } from "./system";
-import { until } from "./wait";
+import type { Load, OrderRecord } from "../../testkit/load/load";
+import type { Cut, Proxy } from "../../testkit/proxy";
+import type { Failpoint } from "../../testkit/system/failpoints";
+import type { System, Topology } from "../../testkit/system/system";
+import { eventually } from "../../testkit/until";
 
 /*
  * The type of a fault, and helpers that faults share.
@@ -75,7 +74,11 @@ export const diesAt =
 /** Waits until an order that is sent from now on is accepted. */
 export const accepting = ({ load }: Chaos, ms = 40_000): Promise<void> => {
   const now = Date.now();
-  return until("orders are accepted", () => [...load.orders.values()].slice(-500).some(({ at, status }) => at > now && status === 201), ms);
+  return eventually(
+    "orders are accepted",
+    () => [...load.orders.values()].slice(-500).some(({ at, status }) => at > now && status === 201),
+    ms,
+  );
 };
 
 /** Maximum time from the end of a database fault until orders are accepted again. */
@@ -97,7 +100,7 @@ export const statusOf = (chaos: Chaos, order: OrderRecord) =>
   ask<string>(chaos, "orders", "select status from orders where id = $1", order.id);
 
 export const becomes = (chaos: Chaos, order: OrderRecord, status: string): Promise<void> =>
-  until(`order ${order.id ?? ""} is ${status}`, async () => (await statusOf(chaos, order)) === status, 40_000);
+  eventually(`order ${order.id ?? ""} is ${status}`, async () => (await statusOf(chaos, order)) === status, 40_000);
 
 export const parked = (chaos: Chaos): Promise<number | undefined> =>
   ask<number>(chaos, "orders", "select count(*)::int from outbox where state = 'PARKED'");
@@ -112,19 +115,6 @@ export const anyProduct = ({ load }: Chaos): string => [...load.products.keys()]
 
 export const orderMany = ({ load }: Chaos, count: number, product: string): Promise<OrderRecord[]> =>
   Promise.all(Array.from({ length: count }, () => load.order([{ product_id: product, quantity: 1 }])));
-
-/** Inserts orders of eight users by SQL, bypassing the API. @param payload of their outbox rows @returns the ids of these rows */
-export const insertOrders = ({ system }: { system: Shop }, count: number, product: string, payload: unknown): Promise<{ id: string }[]> =>
-  system.sql(
-    "orders",
-    `with o as (
-       insert into orders (user_id, idempotency_key, request_hash, lines_digest, total_cents)
-       select md5((n % 8)::text)::uuid, gen_random_uuid()::text, 'chaos', $4, 100 from generate_series(1, $1) as n returning id, user_id
-     ), l as (insert into order_lines select id, $2, 'Lamp', 100, 1 from o),
-     h as (insert into order_history (order_id, status) select id, 'PENDING' from o)
-     insert into outbox (subject, user_id, event, payload) select id, user_id, 'order.created', $3 from o returning id`,
-    [count, product, JSON.stringify(payload), digestOf([{ product_id: product, quantity: 1 }])],
-  );
 
 /** Cuts connections at their next commit: alternately before the server receives it and before the client gets the response. */
 export function cutCommits(line: Proxy, sign: string): { cuts: () => number; stop: () => void } {

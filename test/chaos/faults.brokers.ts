@@ -1,9 +1,10 @@
 import path from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
 import { SERVICES } from "../../config";
+import { RabbitMQ, type Place } from "../../testkit/rabbitmq";
+import { eventually } from "../../testkit/until";
 import { accepting, ALL, someOf, type Chaos, type Fault } from "./fault";
 import { Network } from "./network";
-import { RabbitMQ, type Place } from "./rabbitmq";
-import { pause, until } from "./wait";
 
 /*
  * A RabbitMQ cluster of three that loses brokers and links, and a broker that lacks memory or disk space.
@@ -114,7 +115,7 @@ async function alarm(chaos: Chaos, what: string, on: string[], off: string[]): P
     await system.rabbit.ctl(...on);
     // idle nodes notice as well, since each sends heartbeats
     const know = async () => (await looks()).every(({ blocked, ready }) => blocked === 1 && ready === 503);
-    await until(`every node has noticed the ${what}`, know, 8_000, 100);
+    await eventually(`every node has noticed the ${what}`, know, 8_000, 100);
     const health = await fetch(`${gateway}/health`);
     expect(health.status === 503 && (await health.text()).includes("RabbitMQ takes no messages"), `${what}: /health does not report it`);
     const before = memory();
@@ -128,7 +129,12 @@ async function alarm(chaos: Chaos, what: string, on: string[], off: string[]): P
     await system.rabbit.ctl(...off);
   }
   const end = Date.now();
-  await until("every node is ready", async () => (await looks()).every(({ blocked, ready }) => blocked === 0 && ready === 200), 10_000, 50);
+  await eventually(
+    "every node is ready",
+    async () => (await looks()).every(({ blocked, ready }) => blocked === 0 && ready === 200),
+    10_000,
+    50,
+  );
   await accepting(chaos);
   expect(Date.now() - end < 5_000, `${what}: orders were accepted ${Date.now() - end} ms after its end`);
 }
@@ -168,7 +174,7 @@ export const BROKER_FAULTS: readonly Fault[] = [
           brokers.divert(broker, brokers.broker(n + 1));
           await stopped;
           await broker.launch();
-          await until("the cluster is whole", async () => (await broker.running()) === 3, 30_000, 500);
+          await eventually("the cluster is whole", async () => (await broker.running()) === 3, 30_000, 500);
         });
     },
     after: goHome,
@@ -216,7 +222,7 @@ export const BROKER_FAULTS: readonly Fault[] = [
       ];
       for (const part of someOf(chaos, ways)) {
         await part();
-        await until("the cluster is whole", isWhole, 60_000, 1_000);
+        await eventually("the cluster is whole", isWhole, 60_000, 1_000);
         await accepting(chaos);
       }
     },

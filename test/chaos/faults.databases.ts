@@ -1,14 +1,15 @@
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
 import { Client } from "pg";
 import { databaseNames, SERVICES, type DatabaseName, type ServiceName } from "../../config";
 import { sqlState } from "../../mixins/sql-state";
 import { DATABASE_NAMES } from "../../scripts/node";
 import { readPidFile } from "../../scripts/postgres-binaries";
-import { startStandby } from "../support/standby";
+import { startStandby } from "../../testkit/standby";
+import type { System } from "../../testkit/system/system";
+import { eventually } from "../../testkit/until";
 import { accepting, ALL, back, parked, type Chaos, type Fault } from "./fault";
-import type { System } from "./system";
-import { pause, until } from "./wait";
 
 /*
  * Databases that respond, but can't execute what they are asked to.
@@ -41,7 +42,7 @@ export const DATABASE_FAULTS: readonly Fault[] = [
       writeFileSync(file, `alter table orders add column ${name} int;\n`);
       try {
         const newer = system.scale(Object.fromEntries(SERVICES.map((service) => [service, count(service)])));
-        await until("the migration waits", () => system.logsSay("the migration of order_db waits for orders"));
+        await eventually("the migration waits", () => system.logsSay("the migration of order_db waits for orders"));
         load.openWindow();
         await pause(10_000);
         const { slowest, failures } = load.window;

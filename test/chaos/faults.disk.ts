@@ -1,10 +1,11 @@
 import { rm } from "node:fs/promises";
 import path from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
+import { eventually } from "../../testkit/until";
 import { ALL, anyProduct, back, parked, type Chaos, type Fault, type Ground, type GroundPlan } from "./fault";
 import { onGround, shopOnServer } from "./ground";
 import { PostgresServer, withoutPostgres } from "./postgres-server";
 import { SmallDisk } from "./small-disk";
-import { pause, until } from "./wait";
 
 /*
  * PostgreSQL with its data on one small disk and its WAL on another. Each disk fills up in turn.
@@ -57,7 +58,7 @@ async function dataFull(chaos: Chaos, { data }: Disks): Promise<void> {
   const { load, expect } = chaos;
   data.fill();
   const { failures } = load.window;
-  await until("writes are refused", () => load.window.failures > failures + 20, 60_000);
+  await eventually("writes are refused", () => load.window.failures > failures + 20, 60_000);
   const statuses = await reads(chaos, FULL_MS);
   expect([...statuses].join() === "200", `reads had the statuses ${[...statuses].join()} while the data disk was full`);
   data.free();
@@ -68,7 +69,7 @@ async function dataFull(chaos: Chaos, { data }: Disks): Promise<void> {
 async function walFull(chaos: Chaos, { server, wal }: Disks): Promise<void> {
   const { load, expect } = chaos;
   wal.fill();
-  await until("PostgreSQL has terminated", async () => {
+  await eventually("PostgreSQL has terminated", async () => {
     // uses up the existing segments, as archive_timeout does
     if (server.isRunning) await server.sql("select pg_switch_wal()");
     return !server.isRunning;

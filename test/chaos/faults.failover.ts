@@ -1,13 +1,15 @@
 import path from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
 import { DATABASES } from "../../config";
 import { DATABASE_NAMES } from "../../scripts/node";
+import { freePorts } from "../../testkit/free-ports";
+import { Load } from "../../testkit/load/load";
+import { verify } from "../../testkit/load/verdict";
+import { NodeProcess } from "../../testkit/system/node";
+import { NODE_ENV, type Shop } from "../../testkit/system/system";
+import { eventually } from "../../testkit/until";
 import { ALL, someOf, type Chaos, type Fault } from "./fault";
-import { Load } from "./load";
-import { NodeProcess } from "./node";
 import { PatroniCluster, TTL_S } from "./patroni";
-import { NODE_ENV, type Shop } from "./system";
-import { verify } from "./verdict";
-import { freePorts, pause, until } from "./wait";
 
 /** Maximum milliseconds without a new order. */
 const SILENCE_MS = 15_000;
@@ -60,7 +62,7 @@ async function failover(chaos: Chaos): Promise<void> {
     load.start(25);
     const more = (): Promise<void> => {
       const wanted = load.window.accepted + 20;
-      return until("orders are accepted", () => load.window.accepted >= wanted, 60_000);
+      return eventually("orders are accepted", () => load.window.accepted >= wanted, 60_000);
     };
     await more();
     const disasters: [what: string, most: number, happens: () => Promise<void>][] = [

@@ -2,13 +2,14 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { closeSync, openSync } from "node:fs";
 import path from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
 import { ServiceBroker, type ServiceSchema } from "moleculer";
 import { orderCreated } from "../../contracts/orders";
 import { stockSettled } from "../../contracts/products";
 import { readIfThere } from "../../scripts/postgres-binaries";
+import { NAMESPACE, type System } from "../../testkit/system/system";
+import { eventually } from "../../testkit/until";
 import { accepting, ALL, TWO, type Fault } from "./fault";
-import { NAMESPACE, type System } from "./system";
-import { pause, until } from "./wait";
 
 /*
  * Faults of a node's neighbours: a peer that dies repeatedly, and nodes that don't belong to the shop.
@@ -69,7 +70,7 @@ export const NEIGHBOUR_FAULTS: readonly Fault[] = [
           await node.ended(40_000);
           expect(readIfThere(node.logFile).includes("heap limit"), `${slot.name} exited, but not for lack of heap`);
           const before = load.window.accepted;
-          await until("its peer serves requests", () => load.window.accepted > before + 10, 30_000);
+          await eventually("its peer serves requests", () => load.window.accepted > before + 10, 30_000);
           await system.launch(slot);
         }
     },

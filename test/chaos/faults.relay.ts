@@ -1,22 +1,12 @@
 import { rm } from "node:fs/promises";
 import path from "node:path";
-import {
-  accepting,
-  ALL,
-  anyProduct,
-  ask,
-  becomes,
-  clockOff,
-  insertOrders,
-  type Chaos,
-  type Fault,
-  type Ground,
-  type GroundPlan,
-} from "./fault";
+import { setTimeout as pause } from "node:timers/promises";
+import { insertOrders } from "../../testkit/load/insert-orders";
+import { Load } from "../../testkit/load/load";
+import { eventually } from "../../testkit/until";
+import { accepting, ALL, anyProduct, ask, becomes, clockOff, type Chaos, type Fault, type Ground, type GroundPlan } from "./fault";
 import { onGround, shopOnServer } from "./ground";
-import { Load } from "./load";
 import { PostgresServer, withoutPostgres } from "./postgres-server";
-import { pause, until } from "./wait";
 
 const HOUR = "+3600s";
 /** Milliseconds that the relay may need to notice due rows and settle them. */
@@ -51,7 +41,7 @@ export const RELAY_FAULTS: readonly Fault[] = [
         await isAhead(server);
         await accepting(chaos);
         await products.arm({ point: "before query", match: "begin", does: "delay", ms: 3_000 });
-        await until("rows are in flight", async () => ((await inFlight(chaos)) ?? 0) >= 5);
+        await eventually("rows are in flight", async () => ((await inFlight(chaos)) ?? 0) >= 5);
       } finally {
         await server.stop("immediate");
         await server.start();
@@ -59,7 +49,7 @@ export const RELAY_FAULTS: readonly Fault[] = [
       }
       await accepting(chaos);
       const left = () => ask<number>(chaos, "orders", `${COUNT} and created_at > now() + interval '30 minutes'`);
-      await until("rows from the future are settled", async () => (await left()) === 0, SOON_MS);
+      await eventually("rows from the future are settled", async () => (await left()) === 0, SOON_MS);
     }),
   },
   {
@@ -77,7 +67,7 @@ export const RELAY_FAULTS: readonly Fault[] = [
         "products",
         `begin; set local statement_timeout = 0; lock table reservations in access exclusive mode; select pg_sleep(${seconds}); commit`,
       );
-      await insertOrders(chaos, count, product, { lines: [{ product_id: product, quantity: 1 }] });
+      await insertOrders(system, count, product, { lines: [{ product_id: product, quantity: 1 }] });
       await pause(10_000);
       const before = await emissions(chaos);
       const since = Date.now();

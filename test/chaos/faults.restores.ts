@@ -1,16 +1,17 @@
 import { rm } from "node:fs/promises";
 import path from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
 import { asSystem, call } from "../../broker/contract";
 import { DATABASES, type DatabaseName } from "../../config";
 import { orderCreated } from "../../contracts/orders";
 import { rotateKeys } from "../../contracts/users";
 import { DATABASE_NAMES } from "../../scripts/node";
+import type { OrderRecord } from "../../testkit/load/load";
+import { eventually } from "../../testkit/until";
 import { accepting, ALL, anyProduct, ask, becomes, orderMany, type Chaos, type Fault, type Ground, type GroundPlan } from "./fault";
 import { onGround, shopOn } from "./ground";
-import type { OrderRecord } from "./load";
 import { withoutPostgres } from "./postgres-server";
 import { Servers } from "./servers";
-import { pause, until } from "./wait";
 
 /*
  * One database is set back to an earlier moment while the others keep their data: by restoring a dump, or by promoting an asynchronous
@@ -80,7 +81,7 @@ async function fallBack<T>(
 /** Repairs as an admin does, under load, until nothing differs. Cancels what needs a manual decision. @returns those decisions, by order */
 async function repair({ load }: Chaos): Promise<Map<string, string>> {
   const decided = new Map<string, string>();
-  await until(
+  await eventually(
     "nothing is left to repair",
     async () => {
       const answer = await load.asAdmin("POST", "/admin/repair", { apply: true });
@@ -111,7 +112,7 @@ const reservationOf = (chaos: Chaos, { id }: OrderRecord) =>
 /** Cancels orders, and waits until their stock is released. */
 async function cancelled(chaos: Chaos, orders: readonly OrderRecord[]): Promise<void> {
   await Promise.all(orders.map((order) => chaos.load.cancel(order)));
-  for (const order of orders) await until("its stock is released", async () => (await reservationOf(chaos, order)) === "RELEASED");
+  for (const order of orders) await eventually("its stock is released", async () => (await reservationOf(chaos, order)) === "RELEASED");
 }
 
 const isThere = async ({ load }: Chaos, url: string): Promise<boolean> => (await load.asAdmin("GET", url))?.status === 200;
@@ -224,7 +225,7 @@ async function usersFallBack(chaos: Chaos, servers: Servers): Promise<void> {
     ["a lost", lost.tokens],
     ["an older", early],
   ] as const) {
-    await until(`${whose} session is refused`, async () => (await reads(access_token)).status === 401, 10_000, 20);
+    await eventually(`${whose} session is refused`, async () => (await reads(access_token)).status === 401, 10_000, 20);
     const took = Date.now() - since;
     expect(took <= SESSIONS_END_MS, `${whose} session was refused ${took} ms after the restore`);
   }
@@ -249,7 +250,7 @@ async function usersFallBack(chaos: Chaos, servers: Servers): Promise<void> {
 
   const { access_token: fallen } = await load.tokensOf(promoted);
   const isRefused = async (): Promise<boolean> => (await as(fallen, "GET", "/admin/outbox")).status === 403;
-  await until("a user made admin after the backup no longer is one", isRefused, SESSIONS_END_MS);
+  await eventually("a user made admin after the backup no longer is one", isRefused, SESSIONS_END_MS);
 }
 
 export const RESTORE_FAULTS: readonly Fault[] = [

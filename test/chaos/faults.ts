@@ -1,6 +1,11 @@
+import { setTimeout as pause } from "node:timers/promises";
 import { digestOf } from "../../contracts/lines";
 import { orderCreated } from "../../contracts/orders";
 import { stockSettled } from "../../contracts/products";
+import { insertOrders } from "../../testkit/load/insert-orders";
+import type { OrderRecord } from "../../testkit/load/load";
+import type { NodeProcess } from "../../testkit/system/node";
+import { eventually } from "../../testkit/until";
 import {
   accepting,
   anyProduct,
@@ -10,25 +15,21 @@ import {
   cutCommits,
   die,
   diesAt,
-  insertOrders,
   NEW_ORDER,
   orderMany,
   statusOf,
   TWO,
   type Fault,
 } from "./fault";
+import { BROKER_FAULTS } from "./faults.brokers";
+import { DATABASE_FAULTS } from "./faults.databases";
+import { DISK_FAULTS } from "./faults.disk";
 import { FAILOVER_FAULTS } from "./faults.failover";
 import { NEIGHBOUR_FAULTS } from "./faults.neighbours";
 import { RELAY_FAULTS } from "./faults.relay";
 import { RESTORE_FAULTS } from "./faults.restores";
-import { BROKER_FAULTS } from "./faults.brokers";
-import { DATABASE_FAULTS } from "./faults.databases";
-import { DISK_FAULTS } from "./faults.disk";
 import { UPGRADE_FAULTS } from "./faults.upgrades";
-import type { OrderRecord } from "./load";
 import { loneNode } from "./lone";
-import type { NodeProcess } from "./node";
-import { pause, until } from "./wait";
 
 let tombstones: OrderRecord[] = [];
 let lastUnit = "";
@@ -49,7 +50,7 @@ const FIRST_THIRTY: readonly Fault[] = [
       const dead = Date.now();
       const left = () =>
         system.sql("orders", "select 1 from outbox where state = 'PENDING' and created_at < to_timestamp($1) limit 1", [dead / 1000]);
-      await until("the other node relays what the dead one left", async () => (await left()).length === 0, 40_000);
+      await eventually("the other node relays what the dead one left", async () => (await left()).length === 0, 40_000);
       if (slot) await system.launch(slot);
     },
   },
@@ -115,7 +116,7 @@ const FIRST_THIRTY: readonly Fault[] = [
       const orders = system.node("orders");
       await orders.arm({ point: "after query", match: NEW_ORDER, does: "delay", ms: 500 });
       const waiting = () => [...load.orders.values()].slice(-20).filter(({ status }) => status === undefined).length;
-      await until("several POSTs are in flight", () => waiting() >= 3, 20_000, 5);
+      await eventually("several POSTs are in flight", () => waiting() >= 3, 20_000, 5);
       await slot?.process.kill();
       await orders.arm();
       if (slot) await system.launch(slot);
@@ -177,7 +178,7 @@ const FIRST_THIRTY: readonly Fault[] = [
       await pause(1_000); // the action is running by now; its call times out after 2 s
       slot?.amqp.reset();
       const applied = () => ask(chaos, "products", "select true from stock_movements where reason = $1", reason);
-      await until("the long action has finished", applied, 20_000);
+      await eventually("the long action has finished", applied, 20_000);
       expect(slot?.process.running === true, "the node with the long action has exited");
     },
   },
@@ -228,7 +229,7 @@ const FIRST_THIRTY: readonly Fault[] = [
       // orders commits with its single insert, recognised by its bound values; products sends an explicit commit
       const cuts = [cutCommits(system.databases.orders, '"unit_price_cents'), cutCommits(system.databases.products, "commit\0")];
       try {
-        await until("connections were cut during commits", () => cuts.every((one) => one.cuts() >= 8), 60_000);
+        await eventually("connections were cut during commits", () => cuts.every((one) => one.cuts() >= 8), 60_000);
       } finally {
         for (const one of cuts) one.stop();
       }
@@ -244,7 +245,7 @@ const FIRST_THIRTY: readonly Fault[] = [
       load.openWindow();
       const node = system.node("orders");
       await node.arm({ point: "before query", match: NEW_ORDER, does: "sleep in the database", ms: 2_500, times: 4 });
-      await until("requests are refused", () => load.window.failures >= 5, 30_000);
+      await eventually("requests are refused", () => load.window.failures >= 5, 30_000);
       await node.arm();
       await accepting(chaos);
       expect(load.window.failures >= 5, "a pool of one connection refused nothing");
@@ -309,16 +310,16 @@ const FIRST_THIRTY: readonly Fault[] = [
     async inject(chaos) {
       const { system, load, expect } = chaos;
       const product = anyProduct(chaos);
-      const [poison] = await insertOrders(chaos, 1, product, { lines: "nonsense" });
+      const [poison] = await insertOrders(system, 1, product, { lines: "nonsense" });
       const is = (state: string) => async () =>
         (await ask(chaos, "orders", "select state from outbox where id = $1", poison?.id)) === state;
-      await until("the poisoned row is parked", is("PARKED"), 30_000);
+      await eventually("the poisoned row is parked", is("PARKED"), 30_000);
       await accepting(chaos); // other orders are still processed
       const mended = { lines: [{ product_id: product, quantity: 1 }] };
       await system.sql("orders", "update outbox set payload = $2 where id = $1", [poison?.id, mended]);
       const replayed = await load.asAdmin("POST", `/admin/outbox/${poison?.id ?? ""}/replay`);
       expect(replayed?.status === 202, `the replay's response was ${replayed?.status ?? "missing"}`);
-      await until("the repaired row is settled", is("SETTLED"), 30_000);
+      await eventually("the repaired row is settled", is("SETTLED"), 30_000);
     },
   },
   {
@@ -333,7 +334,7 @@ const FIRST_THIRTY: readonly Fault[] = [
       const orders = await orderMany(chaos, 5, lemon);
       const find = "select id from outbox where state = 'PARKED' and subject = any($1)";
       const parked = () => system.sql<{ id: string }>("orders", find, [orders.map((order) => order.id)]);
-      await until("all five are parked", async () => (await parked()).length === 5, 60_000);
+      await eventually("all five are parked", async () => (await parked()).length === 5, 60_000);
       await accepting(chaos);
       await products.arm();
       for (const { id } of await parked()) {
@@ -354,7 +355,7 @@ const FIRST_THIRTY: readonly Fault[] = [
       await products.arm({ point: "before query", match: "begin", does: "delay", ms: 2_000 });
       const before = products.memory;
       const product = anyProduct(chaos);
-      await insertOrders(chaos, 3_000, product, { lines: [{ product_id: product, quantity: 1 }] });
+      await insertOrders(system, 3_000, product, { lines: [{ product_id: product, quantity: 1 }] });
       // in flight: published within OUTBOX_RETRY_MS; overdue rows no longer count against the in-flight cap
       const waiting = "select count(*)::int from outbox where state = 'PENDING' and emitted_at > now() - interval '5 s'";
       let most = 0;

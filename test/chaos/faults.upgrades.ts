@@ -2,13 +2,15 @@ import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { cp } from "node:fs/promises";
 import path from "node:path";
 import { databaseNames, SERVICES, type DatabaseName } from "../../config";
-import { build, ROOT } from "./build";
+import { build } from "../../testkit/build";
+import { Load } from "../../testkit/load/load";
+import { checkOut, named, newestRelease } from "../../testkit/release";
+import { ROOT } from "../../testkit/repository";
+import { Fleet } from "../../testkit/system/fleet";
+import { FAILPOINTS } from "../../testkit/system/node";
+import { startPostgres, type System } from "../../testkit/system/system";
 import { accepting, ask, type Fault, type Ground, type GroundPlan } from "./fault";
-import { Fleet } from "./fleet";
 import { onGround } from "./ground";
-import { Load } from "./load";
-import { checkOut, named, newestRelease } from "./release";
-import { startPostgres, type System } from "./system";
 
 /*
  * A new version replaces an older one while the shop runs.
@@ -30,7 +32,7 @@ const additive = (table: string): string =>
 async function older(common: System, folder: string): Promise<string> {
   const wanted = process.env["CHAOS_RELEASE"];
   const release = wanted === undefined ? await newestRelease() : await named(wanted);
-  return release === undefined ? common.buildFolder : build(folder, await checkOut(release, folder));
+  return release === undefined ? common.buildFolder : build(folder, [FAILPOINTS], await checkOut(release, folder));
 }
 
 /** Copies this tree's build and adds one migration to each service. */

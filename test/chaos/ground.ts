@@ -1,8 +1,8 @@
 import { DATABASE_NAMES } from "../../scripts/node";
+import { Load } from "../../testkit/load/load";
+import type { Postgres } from "../../testkit/system/system";
 import type { Chaos, Fault, Ground, GroundPlan } from "./fault";
-import { Load } from "./load";
 import type { PostgresServer } from "./postgres-server";
-import type { Postgres } from "./system";
 
 /** Starts a shop with a load on other databases, with the build and RabbitMQ of the common system. @param env additional variables of its nodes */
 export async function shopOn(

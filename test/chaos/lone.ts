@@ -2,12 +2,14 @@ import { readFileSync } from "node:fs";
 import path from "node:path";
 import { DATABASE_NAMES } from "../../scripts/node";
 import { readPidFile } from "../../scripts/postgres-binaries";
+import { freePorts } from "../../testkit/free-ports";
+import { Load } from "../../testkit/load/load";
+import { verify } from "../../testkit/load/verdict";
+import { sql } from "../../testkit/sql";
+import { NodeProcess } from "../../testkit/system/node";
+import { NODE_ENV, type Shop } from "../../testkit/system/system";
+import { eventually } from "../../testkit/until";
 import type { Chaos } from "./fault";
-import { Load } from "./load";
-import { NodeProcess } from "./node";
-import { NODE_ENV, sql, type Shop } from "./system";
-import { freePorts, until } from "./wait";
-import { verify } from "./verdict";
 
 /** A single process with all services and its own PostgreSQL is killed together with it, twice, and restarted. */
 export async function loneNode({ system, random, expect }: Chaos): Promise<void> {
@@ -40,12 +42,12 @@ export async function loneNode({ system, random, expect }: Chaos): Promise<void>
     load.start(30);
     for (let time = 0; time < 2; time++) {
       const enough = load.orders.size + 60;
-      await until("orders are being sent", () => load.orders.size >= enough, 20_000);
+      await eventually("orders are being sent", () => load.orders.size >= enough, 20_000);
       await node.killTree();
       node = await launch();
     }
     const enough = load.orders.size + 30;
-    await until("orders are accepted again", () => load.orders.size >= enough, 20_000);
+    await eventually("orders are accepted again", () => load.orders.size >= enough, 20_000);
     await load.stop();
     for (const violation of [...(await verify(shop, load, 60_000)), ...load.violations]) expect(false, violation);
   } finally {

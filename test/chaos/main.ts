@@ -1,17 +1,20 @@
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
 import { parseArgs } from "node:util";
-import { endAll } from "./ends";
+import { runCleanups } from "../../testkit/cleanups";
+import { messageOf } from "../../testkit/error-message";
+import { writeHistory } from "../../testkit/history/file";
+import { Load } from "../../testkit/load/load";
+import { pendingRows, recovered, verify } from "../../testkit/load/verdict";
+import { RabbitMQ } from "../../testkit/rabbitmq";
+import { checkReport, writeReport } from "../../testkit/report-section";
+import { seeded } from "../../testkit/seeded-random";
+import { System, type Topology } from "../../testkit/system/system";
+import { eventually } from "../../testkit/until";
 import { areCompatible, type Chaos, type Fault } from "./fault";
 import { FAULTS } from "./faults";
-import { writeHistory } from "./history";
-import { Load } from "./load";
-import { RabbitMQ } from "./rabbitmq";
-import { checkReport, writeReport } from "./report";
-import { System, type Topology } from "./system";
-import { pendingRows, recovered, verify } from "./verdict";
-import { messageOf, pause, seeded, until } from "./wait";
 
 interface Row {
   /** one fault, or two that overlap */
@@ -112,7 +115,7 @@ async function beside(row: Row, common: System, load: Load, act: () => Promise<v
 async function onOwn(lay: NonNullable<Fault["ground"]>, common: System, row: Row): Promise<void> {
   const usual = load;
   const ends: (() => Promise<void>)[] = [];
-  const end = (): Promise<void> => endAll(ends);
+  const end = (): Promise<void> => runCleanups(ends);
   stops.push(end);
   try {
     const ground = await lay({ common, random, onStop: (stop) => ends.push(stop) });
@@ -154,7 +157,7 @@ async function take(row: Row, system: System, load: Load, topology: Topology): P
   await system.scale(faults.reduce((nodes, fault) => ({ ...nodes, ...fault.nodes }), topology));
   load.start(Number(options.rate));
   const warm = () => load.window.accepted >= 15;
-  await until("the load is running", warm, control ? CONTROL_WITHIN_MS : 60_000).catch(unsound("before the fault"));
+  await eventually("the load is running", warm, control ? CONTROL_WITHIN_MS : 60_000).catch(unsound("before the fault"));
   load.openWindow();
   const inject = async (fault: Fault, n: number): Promise<void> => {
     if (n > 0) await pause(random() * 1_000); // at a random moment during the first one
@@ -182,13 +185,13 @@ async function take(row: Row, system: System, load: Load, topology: Topology): P
 /** Stops the load and waits until nothing is in flight between the nodes. */
 async function lull(system: System, load: Load): Promise<void> {
   await load.stop();
-  await until("nothing is in flight", async () => (await pendingRows(system)).length === 0, CONTROL_WITHIN_MS);
+  await eventually("nothing is in flight", async () => (await pendingRows(system)).length === 0, CONTROL_WITHIN_MS);
 }
 
 async function runAll(): Promise<Row[]> {
   showProgress();
   folder = mkdtempSync(path.join(tmpdir(), "shop-chaos-"));
-  const system = await System.start(folder, environment(), (stop) => stops.push(stop));
+  const system = await System.start(folder, (stop) => stops.push(stop), { env: environment() });
   const topology: Topology = options.random ? { api: 2, users: 2, products: 2, orders: 2 } : {};
   await system.scale(topology);
   load = new Load(system, random, control ? { giveUpMs: CONTROL_GIVE_UP_MS, withCancels: false } : {});
@@ -269,7 +272,7 @@ const cleanUp = (keepLogs: boolean): Promise<void> => (cleaning ??= endEverythin
 
 async function endEverything(keepLogs: boolean): Promise<void> {
   clearInterval(progress);
-  await endAll(stops);
+  await runCleanups(stops);
   if (!existsSync(folder)) return;
   const kept = ["build", "postgres", "rabbitmq", "lone", "compile-cache", "tsconfig.json"];
   if (!keepLogs) rmSync(folder, { recursive: true, force: true, maxRetries: 5 });

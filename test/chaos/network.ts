@@ -1,5 +1,5 @@
 import { execFileSync } from "node:child_process";
-import type { Place } from "./rabbitmq";
+import type { Place } from "../../testkit/rabbitmq";
 
 const ip = (...args: string[]): void => void execFileSync("ip", args, { stdio: ["ignore", "ignore", "pipe"] });
 

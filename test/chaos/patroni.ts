@@ -2,10 +2,12 @@ import { execFileSync, spawn, type ChildProcess } from "node:child_process";
 import { chownSync, existsSync, mkdirSync, openSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import type { QueryResultRow } from "pg";
-import { signalTree } from "./node";
+import { freePorts } from "../../testkit/free-ports";
+import { signalTree } from "../../testkit/process-tree";
+import { sql } from "../../testkit/sql";
+import { postmasterOf } from "../../testkit/system/system";
+import { eventually } from "../../testkit/until";
 import { debianPrograms } from "./postgres-server";
-import { postmasterOf, sql } from "./system";
-import { freePorts, until } from "./wait";
 
 /** Seconds until a silent leader is replaced: Patroni's minimum. */
 export const TTL_S = 20;
@@ -81,7 +83,7 @@ export class PatroniCluster {
 
   /** Waits until one server is the primary and the other a synchronous standby. */
   sound(): Promise<void> {
-    return until(
+    return eventually(
       "Patroni has a primary and a synchronous standby",
       async () => {
         const roles = (await this.roles()).map(({ role, state }) => `${role} ${state}`).sort();
@@ -139,7 +141,7 @@ export class PatroniCluster {
   }
 
   private succeeded(leader: Member): Promise<void> {
-    return until("the other server is the primary", async () => (await this.leader()).name !== leader.name, (TTL_S + 30) * 1_000, 100);
+    return eventually("the other server is the primary", async () => (await this.leader()).name !== leader.name, (TTL_S + 30) * 1_000, 100);
   }
 
   /** The roles according to the first member that responds. */

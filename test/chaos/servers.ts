@@ -1,8 +1,8 @@
 import path from "node:path";
 import { databaseNames, type DatabaseName } from "../../config";
 import { DATABASE_NAMES } from "../../scripts/node";
+import { Proxy } from "../../testkit/proxy";
 import { PostgresServer } from "./postgres-server";
-import { Proxy } from "./proxy";
 
 const roleOf = (database: DatabaseName): string => `${database}_svc`;
 

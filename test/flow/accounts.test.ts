@@ -4,11 +4,12 @@ import { Client as Postgres } from "pg";
 import { asSystem, call } from "../../broker/contract";
 import { disable } from "../../contracts/accounts";
 import { revocations } from "../../contracts/users";
-import { until } from "../support/amqp";
-import { Client, type Answer } from "../support/client";
-import { EventStream } from "../support/events";
-import { testId } from "../support/ids";
-import { ADMIN, startShop, urlOf, type Shop } from "../support/shop";
+import { until } from "../../testkit/until";
+import { Client, type Answer } from "../../testkit/client";
+import { EventStream } from "./event-stream";
+import { testId } from "../../testkit/ids";
+import { ADMIN } from "../../testkit/admin";
+import { startShop, urlOf, type Shop } from "../../testkit/shop";
 
 /** The API promises 2 s; the rest allows for a busy machine. */
 const SOON_MS = 2_500;

@@ -5,10 +5,12 @@ import { canDeliver } from "../../broker/listeners";
 import { serveOps } from "../../broker/ops";
 import { healthRoutes } from "../../services/api/routes/health";
 import type { Input } from "../../services/api/routing/input";
-import { amqpUrl, forget, until, withChannel, type Line } from "../support/amqp";
-import { exists, situation, type Node, type World } from "../support/amqp-world";
-import { killProcesses, startProcess } from "../support/processes";
-import { scrape } from "../support/prometheus";
+import { amqpUrl, forget, withChannel } from "../../testkit/amqp";
+import { until } from "../../testkit/until";
+import type { Line } from "../../testkit/flaky-proxy";
+import { exists, situation, type Node, type World } from "./amqp-nodes";
+import { killProcesses, startProcess } from "../../testkit/node-process";
+import { scrape } from "./prometheus";
 
 afterAll(killProcesses);
 

@@ -1,7 +1,8 @@
 import { randomUUID } from "node:crypto";
 import { MAX_PACKET_BYTES } from "../../broker/amqp.transporter";
-import { closeConnection, connectionPids, until, withChannel } from "../support/amqp";
-import { RETRYABLE, situation, type World } from "../support/amqp-world";
+import { closeConnection, connectionPids, withChannel } from "../../testkit/amqp";
+import { until } from "../../testkit/until";
+import { RETRYABLE, situation, type World } from "./amqp-nodes";
 
 const RECONNECT_MS = 5_000; // fixed by Moleculer
 

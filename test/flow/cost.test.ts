@@ -1,8 +1,9 @@
 import { fieldsOf } from "../../contracts/contract";
 import type { Route } from "../../services/api/routing/route";
-import { bodies, BODY_LIMIT, BOMBS, EMPTY_MEMBERS, ENCODE, exchange, HEADERS, oneByOne, QUERIES, SEGMENTS } from "../support/cost";
-import type { Client } from "../support/client";
-import { ADMIN, startShop, type Shop } from "../support/shop";
+import { bodies, BODY_LIMIT, BOMBS, EMPTY_MEMBERS, ENCODE, exchange, HEADERS, oneByOne, QUERIES, SEGMENTS } from "./expensive-requests";
+import type { Client } from "../../testkit/client";
+import { ADMIN } from "../../testkit/admin";
+import { startShop, type Shop } from "../../testkit/shop";
 
 /** Maximum CPU time of the gateway's thread per request, in ms. */
 const LIMIT_MS = 50;

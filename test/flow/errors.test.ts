@@ -4,10 +4,11 @@ import { brotliCompressSync, deflateSync, gzipSync } from "node:zlib";
 import type { Middleware } from "moleculer";
 import { Client as Postgres } from "pg";
 import { NIL_ID } from "../../contracts/contract";
-import type { Answer, Client } from "../support/client";
-import { testId } from "../support/ids";
-import { Documentation } from "../support/openapi";
-import { ADMIN, startShop, type Shop, type ShopOptions } from "../support/shop";
+import type { Answer, Client } from "../../testkit/client";
+import { testId } from "../../testkit/ids";
+import { Documentation } from "../../testkit/openapi";
+import { ADMIN } from "../../testkit/admin";
+import { startShop, type Shop, type ShopOptions } from "../../testkit/shop";
 
 /*
  * The table "Errors" of the API, and under each code requests that get it: user, method, path, a header between @, body. One

@@ -1,10 +1,11 @@
 import jwt from "jsonwebtoken";
 import { ROUTES } from "../../services/api/routes/shop";
 import { consoleOf } from "../../scripts/console";
-import { until } from "../support/amqp";
-import type { Answer, Client } from "../support/client";
-import { timeOfId, UUID_V7 } from "../support/ids";
-import { ADMIN, startShop, type Shop } from "../support/shop";
+import { until } from "../../testkit/until";
+import type { Answer, Client } from "../../testkit/client";
+import { timeOfId, UUID_V7 } from "../../testkit/ids";
+import { ADMIN } from "../../testkit/admin";
+import { startShop, type Shop } from "../../testkit/shop";
 
 let shop: Shop, seller: Client, buyer: Client, admin: Client;
 let sellerId: string, buyerId: string;

@@ -2,8 +2,9 @@ import { gzipSync } from "node:zlib";
 import jwt from "jsonwebtoken";
 import type { AuthorizationServer } from "../../contracts/oauth";
 import { metadataRoutes } from "../../services/api/routes/token";
-import type { Answer, Client } from "../support/client";
-import { ADMIN, startShop, type Shop } from "../support/shop";
+import type { Answer, Client } from "../../testkit/client";
+import { ADMIN } from "../../testkit/admin";
+import { startShop, type Shop } from "../../testkit/shop";
 
 /*
  * OAuth 2.0: the forms of POST /token, and the metadata of the authorization server.

@@ -1,9 +1,10 @@
-import type { ServiceName } from "../../config";
-import { databaseNames, DATABASES } from "../../config";
-import { amqpUrl, connectionPids, forget, until } from "../support/amqp";
-import { Client } from "../support/client";
-import { killProcesses, startProcess, type NodeProcess } from "../support/processes";
-import { ADMIN, createDatabases, uniqueNamespace, type Shop } from "../support/shop";
+import { type ServiceName, databaseNames, DATABASES } from "../../config";
+import { amqpUrl, connectionPids, forget } from "../../testkit/amqp";
+import { until } from "../../testkit/until";
+import { Client } from "../../testkit/client";
+import { killProcesses, startProcess, type NodeProcess } from "../../testkit/node-process";
+import { ADMIN } from "../../testkit/admin";
+import { createDatabases, uniqueNamespace, type Shop } from "../../testkit/shop";
 
 const NODES: readonly ServiceName[] = ["api", "users", "products", "products", "orders", "orders"];
 

@@ -1,9 +1,10 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { databaseNames, SERVICES } from "../../config";
-import { amqpUrl, connectionPids, forget, until } from "../support/amqp";
-import { ROOT } from "../support/processes";
-import { createDatabases, uniqueNamespace, type Shop } from "../support/shop";
+import { amqpUrl, connectionPids, forget } from "../../testkit/amqp";
+import { until } from "../../testkit/until";
+import { ROOT } from "../../testkit/repository";
+import { createDatabases, uniqueNamespace, type Shop } from "../../testkit/shop";
 
 let databases: Shop["databases"] | undefined;
 let child: ChildProcess | undefined;

@@ -1,8 +1,9 @@
 import { randomBytes } from "node:crypto";
 import { Client as Postgres } from "pg";
-import type { Answer, Client } from "../support/client";
-import { testId } from "../support/ids";
-import { ADMIN, startShop, type Shop } from "../support/shop";
+import type { Answer, Client } from "../../testkit/client";
+import { testId } from "../../testkit/ids";
+import { ADMIN } from "../../testkit/admin";
+import { startShop, type Shop } from "../../testkit/shop";
 
 let shop: Shop;
 let nobody: Client;

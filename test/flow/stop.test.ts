@@ -6,11 +6,11 @@ import path from "node:path";
 import { databaseNames } from "../../config";
 import { startEmbeddedPostgres } from "../../scripts/embedded-postgres";
 import { readPidFile } from "../../scripts/postgres-binaries";
-import { Proxy } from "../chaos/proxy";
-import { until } from "../support/amqp";
-import { Client } from "../support/client";
-import { killProcesses, startProcess, type NodeProcess } from "../support/processes";
-import { createDatabases, uniqueNamespace, type Shop } from "../support/shop";
+import { Proxy } from "../../testkit/proxy";
+import { until } from "../../testkit/until";
+import { Client } from "../../testkit/client";
+import { killProcesses, startProcess, type NodeProcess } from "../../testkit/node-process";
+import { createDatabases, uniqueNamespace, type Shop } from "../../testkit/shop";
 
 /** The time limit is that of `stop()`: 20 s, less than the 30 s that compose grants. */
 describe("SIGTERM to a node whose databases hang", () => {

@@ -1,7 +1,7 @@
 import { gzipSync } from "node:zlib";
 import { MAX_ID, NIL_ID } from "../../contracts/contract";
-import { misspelled, testId } from "../support/ids";
-import type { Documentation, Operation } from "../support/openapi";
+import { misspelled, testId } from "../../testkit/ids";
+import type { Documentation, Operation } from "../../testkit/openapi";
 import type { FuzzRequest } from "./request";
 import { chance, int, pick, propertiesOf, type Random, type Schema, type Values } from "./values";
 import { inAnyCase, type Person, type World } from "./world";

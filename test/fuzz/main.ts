@@ -1,16 +1,17 @@
 import http from "node:http";
 import { parseArgs } from "node:util";
-import { messageOf, seeded } from "../chaos/wait";
-import { Documentation } from "../support/openapi";
-import { wholeNumber } from "../support/whole-number";
+import { messageOf } from "../../testkit/error-message";
+import { Documentation } from "../../testkit/openapi";
+import { seeded } from "../../testkit/seeded-random";
+import { wholeNumber } from "../../testkit/whole-number";
 import { Coverage } from "./coverage";
 import { generate } from "./generate";
 import { judge } from "./judge";
 import { learn } from "./learn";
 import { curl, wire, type FuzzRequest } from "./request";
 import { send } from "./send";
-import { shrink } from "./shrink";
 import { startTarget, type Target } from "./shop";
+import { shrink } from "./shrink";
 import { Values } from "./values";
 import type { World } from "./world";
 

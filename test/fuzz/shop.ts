@@ -1,8 +1,8 @@
 import { randomBytes } from "node:crypto";
 import { Client as Postgres } from "pg";
-import { Client } from "../support/client";
-import { createDatabase, startTestPostgres, type TestDatabase } from "../support/postgres";
-import { startProcess } from "../support/processes";
+import { Client } from "../../testkit/client";
+import { startProcess } from "../../testkit/node-process";
+import { createDatabase, startTestPostgres, type TestDatabase } from "../../testkit/postgres";
 import { World, type Account } from "./world";
 
 const ADMIN = { email: "admin@fuzz.test", password: "an admin's password" };

@@ -1,4 +1,4 @@
-import { testId } from "../support/ids";
+import { testId } from "../../testkit/ids";
 import { chance, int, pick, type Random } from "./values";
 
 export type Person = "nobody" | "seller" | "buyer" | "admin" | "changer";

@@ -1,10 +1,10 @@
 import { randomUUID } from "node:crypto";
 import { Agent, fetch as fetchFrom, type Response } from "undici";
 import type { Status } from "../../contracts/orders";
-import type { Of } from "../history/operation";
-import { followOrder, walkOrders } from "../history/readers";
-import { personOf, type Recorder } from "../history/recorder";
-import { until } from "../support/amqp";
+import type { Of } from "../../testkit/history/operation";
+import { followOrder, walkOrders } from "../../testkit/history/readers";
+import { personOf, type Recorder } from "../../testkit/history/recorder";
+import { until } from "../../testkit/until";
 
 const DEADLINE_MS = 10_000;
 /** A correct shop needs far less. Limited, since a mutant may never get there. */

@@ -2,9 +2,9 @@ import { existsSync } from "node:fs";
 import { cp, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
+import { ROOT } from "../../testkit/repository";
 import type { Replacement } from "./mutants";
 
-const ROOT = path.resolve(__dirname, "../..");
 /** The sources that a shop in one process, its clients and the checks need. */
 const SOURCES = [
   "config.ts",
@@ -17,8 +17,7 @@ const SOURCES = [
   "mixins",
   "services",
   "scripts",
-  "test/support",
-  "test/history",
+  "testkit",
   "test/mutants",
 ];
 

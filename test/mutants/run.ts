@@ -1,5 +1,5 @@
-import { checkHistory } from "../history/check";
-import { Recorder } from "../history/recorder";
+import { checkHistory } from "../../testkit/history/check";
+import { Recorder } from "../../testkit/history/recorder";
 import type { Person } from "./person";
 import { SCENARIOS, type Scenario } from "./scenarios";
 import { World } from "./world";

@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import { digestOf } from "../../contracts/lines";
 import { orderCreated } from "../../contracts/orders";
 import { stockSettled } from "../../contracts/products";
-import { until } from "../support/amqp";
+import { until } from "../../testkit/until";
 import { Gate } from "./interference";
 import type { Person } from "./person";
 import type { World } from "./world";

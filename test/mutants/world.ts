@@ -1,7 +1,8 @@
 import { Client as Postgres } from "pg";
-import type { Recorder } from "../history/recorder";
-import { until } from "../support/amqp";
-import { ADMIN, startShop, urlOf, type Shop } from "../support/shop";
+import { ADMIN } from "../../testkit/admin";
+import type { Recorder } from "../../testkit/history/recorder";
+import { startShop, urlOf, type Shop } from "../../testkit/shop";
+import { until } from "../../testkit/until";
 import { Wire } from "./interference";
 import { Person } from "./person";
 

@@ -4,8 +4,8 @@ import type { WithDatabase } from "../../mixins/database.mixin";
 import type { Database } from "../../mixins/database";
 import { changedRoles } from "../../services/users/accounts.store";
 import { forgetAudit, listAudit, recordFailure, recordSession } from "../../services/users/audit-log.store";
-import { testId } from "../support/ids";
-import { startShop, type Shop } from "../support/shop";
+import { testId } from "../../testkit/ids";
+import { startShop, type Shop } from "../../testkit/shop";
 
 /** So many that reading all of them would be noticed. */
 const MANY = 50_000;

@@ -7,10 +7,11 @@ import { list } from "../../contracts/orders";
 import { adjust } from "../../contracts/products";
 import { rotateKeys } from "../../contracts/users";
 import { consoleOf } from "../../scripts/console";
-import { until } from "../support/amqp";
-import type { Answer, Client } from "../support/client";
-import { misspelled, testId } from "../support/ids";
-import { ADMIN, startShop, type Shop } from "../support/shop";
+import { until } from "../../testkit/until";
+import type { Answer, Client } from "../../testkit/client";
+import { misspelled, testId } from "../../testkit/ids";
+import { ADMIN } from "../../testkit/admin";
+import { startShop, type Shop } from "../../testkit/shop";
 
 const PROXY = "203.0.113.7";
 const PASSWORD = "correct horse battery";

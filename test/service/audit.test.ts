@@ -3,8 +3,8 @@ import { Client as Postgres } from "pg";
 import { asSystem, call } from "../../broker/contract";
 import { MAX_ID } from "../../contracts/contract";
 import { audit } from "../../contracts/orders";
-import { testId } from "../support/ids";
-import { startShop, type Shop } from "../support/shop";
+import { testId } from "../../testkit/ids";
+import { startShop, type Shop } from "../../testkit/shop";
 
 /** How many orders the audit compares at a time. */
 const WINDOW = 2_000;

@@ -6,8 +6,8 @@ import { stockSettled } from "../../contracts/products";
 import * as users from "../../contracts/users";
 import { COMMANDS } from "../../scripts/commands";
 import { consoleOf } from "../../scripts/console";
-import { testId } from "../support/ids";
-import { startShop, type Shop } from "../support/shop";
+import { testId } from "../../testkit/ids";
+import { startShop, type Shop } from "../../testkit/shop";
 
 const table = (rows: string[][]): string => rows.map((row) => row.join(" | ")).join("\n");
 

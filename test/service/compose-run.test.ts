@@ -7,12 +7,14 @@ import path from "node:path";
 import { inspect, promisify } from "node:util";
 import type { Channel } from "amqplib";
 import { databaseNames, SERVICES, type ServiceName } from "../../config";
-import { RabbitMQ } from "../chaos/rabbitmq";
-import { until, withChannel } from "../support/amqp";
-import { Client } from "../support/client";
-import { Cluster, withoutPsql } from "../support/cluster";
-import { compose, environmentOf, imageCommand, textOf } from "../support/compose";
-import { killProcesses, ROOT, startProcess, type NodeProcess } from "../support/processes";
+import { RabbitMQ } from "../../testkit/rabbitmq";
+import { until } from "../../testkit/until";
+import { withChannel } from "../../testkit/amqp";
+import { Client } from "../../testkit/client";
+import { Cluster, withoutPsql } from "./docker/cluster";
+import { compose, environmentOf, imageCommand } from "./docker/compose-file";
+import { textOf, ROOT } from "../../testkit/repository";
+import { killProcesses, startProcess, type NodeProcess } from "../../testkit/node-process";
 
 const run = promisify(execFile);
 

@@ -1,7 +1,8 @@
 import { randomBytes } from "node:crypto";
-import { NODE_FLAGS } from "../../bench/node-flags";
+import { NODE_FLAGS } from "../../testkit/node-flags";
 import { DATABASES, databaseNames, loadConfig, SERVICES } from "../../config";
-import { compose, environmentOf, exampleEnv, imageCommand, networks, nodes, textOf } from "../support/compose";
+import { compose, environmentOf, exampleEnv, imageCommand, networks, nodes } from "./docker/compose-file";
+import { textOf } from "../../testkit/repository";
 
 describe("docker-compose.yml", () => {
   test("has the four services, PostgreSQL and RabbitMQ", () => {

@@ -1,8 +1,8 @@
 import { Client as Postgres } from "pg";
 import { databaseNames } from "../../config";
-import { Client } from "../support/client";
-import { killProcesses, startProcess } from "../support/processes";
-import { createDatabases, uniqueNamespace, type Shop } from "../support/shop";
+import { Client } from "../../testkit/client";
+import { killProcesses, startProcess } from "../../testkit/node-process";
+import { createDatabases, uniqueNamespace, type Shop } from "../../testkit/shop";
 
 let databases: Shop["databases"];
 

@@ -5,8 +5,8 @@ import { remainingMs, withRequest } from "../../broker/request";
 import { loadConfig } from "../../config";
 import { action, closed, event } from "../../contracts/contract";
 import { brokerOptions } from "../../moleculer.config";
-import { until } from "../support/amqp";
-import { uniqueNamespace } from "../support/shop";
+import { until } from "../../testkit/until";
+import { uniqueNamespace } from "../../testkit/shop";
 
 /*
  * Time limits of calls between two nodes.

@@ -3,13 +3,13 @@ import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Client } from "pg";
 import { type EmbeddedPostgres, startEmbeddedPostgres } from "../../scripts/embedded-postgres";
+import { ROOT } from "../../testkit/repository";
 
-const ROOT = resolve(__dirname, "../..");
 // Starts the server, prints its URL and stops it when its standard input ends (or the process does).
 const OTHER_PROCESS = `
   const { startEmbeddedPostgres } = require("./scripts/embedded-postgres.ts");

@@ -7,9 +7,10 @@ import { ConfigError, loadConfig } from "../../config";
 import { jwks, rotateKeys, token } from "../../contracts/users";
 import { brokerOptions } from "../../moleculer.config";
 import users from "../../services/users/users.service";
-import { createDatabase, type TestDatabase } from "../support/postgres";
-import { killProcesses, startProcess } from "../support/processes";
-import { ADMIN, createDatabases, uniqueNamespace } from "../support/shop";
+import { createDatabase, type TestDatabase } from "../../testkit/postgres";
+import { killProcesses, startProcess } from "../../testkit/node-process";
+import { ADMIN } from "../../testkit/admin";
+import { createDatabases, uniqueNamespace } from "../../testkit/shop";
 
 const [OLD = "", NEW = "", OTHER = ""] = [1, 2, 3].map(() => randomBytes(32).toString("base64"));
 type Env = Readonly<Record<string, string>>;

@@ -2,9 +2,10 @@ import { Client as Postgres } from "pg";
 import { compareIds, MAX_ID, NIL_ID } from "../../contracts/contract";
 import type { Order } from "../../contracts/orders";
 import { SORTS } from "../../contracts/products";
-import type { Client } from "../support/client";
-import { misspelled, testId } from "../support/ids";
-import { ADMIN, startShop, type Shop } from "../support/shop";
+import type { Client } from "../../testkit/client";
+import { misspelled, testId } from "../../testkit/ids";
+import { ADMIN } from "../../testkit/admin";
+import { startShop, type Shop } from "../../testkit/shop";
 
 let shop: Shop, book: Postgres;
 let admin: Client, buyer: Client;

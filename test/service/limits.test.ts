@@ -4,8 +4,8 @@ import type { Database } from "../../mixins/database";
 import { countAttempt, type Limit } from "../../services/users/attempts.store";
 import { isKnownAddress } from "../../services/users/known-addresses.store";
 import type { Logins } from "../../services/users/logins";
-import { Client, type Answer } from "../support/client";
-import { startShop, urlOf, type Shop, type ShopOptions } from "../support/shop";
+import { Client, type Answer } from "../../testkit/client";
+import { startShop, urlOf, type Shop, type ShopOptions } from "../../testkit/shop";
 
 /** The limits per account and address; per account; per address. */
 const AUTH_LIMIT = 5;

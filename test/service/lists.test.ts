@@ -2,10 +2,11 @@ import type { ServiceBroker } from "moleculer";
 import { Client as Postgres, type QueryResultRow } from "pg";
 import { LIST_CONNECTIONS, ListDatabase } from "../../mixins/database.lists";
 import type { WithDatabase } from "../../mixins/database.mixin";
-import { until } from "../support/amqp";
-import type { Client } from "../support/client";
-import { testId } from "../support/ids";
-import { ADMIN, startShop, type Shop } from "../support/shop";
+import { until } from "../../testkit/until";
+import type { Client } from "../../testkit/client";
+import { testId } from "../../testkit/ids";
+import { ADMIN } from "../../testkit/admin";
+import { startShop, type Shop } from "../../testkit/shop";
 
 const AWAY = { type: "SERVICE_UNAVAILABLE", code: 503 };
 

@@ -6,9 +6,9 @@ import { currentDeadline, withRequest } from "../../broker/request";
 import { register, revocations, token } from "../../contracts/users";
 import type { Database } from "../../mixins/database";
 import type { Logins } from "../../services/users/logins";
-import { until } from "../support/amqp";
-import { Client, type Answer } from "../support/client";
-import { startShop, urlOf, type Shop, type ShopOptions } from "../support/shop";
+import { until } from "../../testkit/until";
+import { Client, type Answer } from "../../testkit/client";
+import { startShop, urlOf, type Shop, type ShopOptions } from "../../testkit/shop";
 
 const PASSWORD = "correct horse battery";
 

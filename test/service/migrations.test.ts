@@ -9,10 +9,10 @@ import { DataTypes } from "sequelize";
 import { databaseMixin } from "../../mixins/database.mixin";
 import { migrate, migrateWhenFree, MigrationRefused } from "../../mixins/migrations";
 import { brokerOptions } from "../../moleculer.config";
-import { until } from "../support/amqp";
-import { createDatabase, type TestDatabase } from "../support/postgres";
-import { ROOT } from "../support/processes";
-import { createDatabases, startShop, uniqueNamespace } from "../support/shop";
+import { until } from "../../testkit/until";
+import { createDatabase, type TestDatabase } from "../../testkit/postgres";
+import { ROOT } from "../../testkit/repository";
+import { createDatabases, startShop, uniqueNamespace } from "../../testkit/shop";
 
 const FIRST = "001_orders.sql";
 const RELEASED = [FIRST, "002_outbox.sql"];

@@ -7,10 +7,11 @@ import * as orders from "../../contracts/orders";
 import { stockSettled } from "../../contracts/products";
 import type { Role } from "../../contracts/users";
 import { hashRequest } from "../../services/orders/order";
-import { until } from "../support/amqp";
-import type { Client } from "../support/client";
-import { testId, UUID_V7 } from "../support/ids";
-import { ADMIN, startShop, type Shop } from "../support/shop";
+import { until } from "../../testkit/until";
+import type { Client } from "../../testkit/client";
+import { testId, UUID_V7 } from "../../testkit/ids";
+import { ADMIN } from "../../testkit/admin";
+import { startShop, type Shop } from "../../testkit/shop";
 
 let shop: Shop, broker: ServiceBroker, database: Postgres;
 let buyer: Client, seller: Client, admin: Client;

@@ -13,11 +13,11 @@ import { refuse, settle } from "../../mixins/outbox";
 import { outboxMixin, type WithOutbox } from "../../mixins/outbox.mixin";
 import { handler, processOnce, replierMixin, type Inbox } from "../../mixins/replier.mixin";
 import { brokerOptions } from "../../moleculer.config";
-import { until } from "../support/amqp";
-import { testId } from "../support/ids";
-import { ROOT } from "../support/processes";
-import { createDatabase, type TestDatabase } from "../support/postgres";
-import { uniqueNamespace } from "../support/shop";
+import { until } from "../../testkit/until";
+import { testId } from "../../testkit/ids";
+import { ROOT } from "../../testkit/repository";
+import { createDatabase, type TestDatabase } from "../../testkit/postgres";
+import { uniqueNamespace } from "../../testkit/shop";
 
 /*
  * Two services that know nothing of shops: invoices are issued, printed and filed. They show that the outbox and the replier are generic.

@@ -17,9 +17,9 @@ import { brokerOptions } from "../../moleculer.config";
 import { CHECKS } from "../../services/orders/audit.store";
 import { insertOrders } from "../../services/orders/insert.store";
 import { lockOrder, writeCancelled } from "../../services/orders/transitions.store";
-import { until } from "../support/amqp";
-import { testId } from "../support/ids";
-import { startShop, type Shop } from "../support/shop";
+import { until } from "../../testkit/until";
+import { testId } from "../../testkit/ids";
+import { startShop, type Shop } from "../../testkit/shop";
 
 type OrdersService = WithDatabase & WithOutbox & { relayState: { running?: Promise<void>; timer?: NodeJS.Timeout } };
 

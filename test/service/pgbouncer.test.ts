@@ -5,11 +5,12 @@ import { Client as Postgres } from "pg";
 import { databaseNames } from "../../config";
 import { migrate, MigrationRefused } from "../../mixins/migrations";
 import { openSession } from "../../mixins/session";
-import { Client } from "../support/client";
-import { isPgBouncerInstalled, startPgBouncer, type PgBouncer } from "../support/pgbouncer";
-import { createDatabase, type TestDatabase } from "../support/postgres";
-import { killProcesses, ROOT, startProcess } from "../support/processes";
-import { createDatabases, NO_LIMITS, uniqueNamespace, type Shop } from "../support/shop";
+import { Client } from "../../testkit/client";
+import { isPgBouncerInstalled, startPgBouncer, type PgBouncer } from "./mixins/pgbouncer";
+import { createDatabase, type TestDatabase } from "../../testkit/postgres";
+import { killProcesses, startProcess } from "../../testkit/node-process";
+import { ROOT } from "../../testkit/repository";
+import { createDatabases, NO_LIMITS, uniqueNamespace, type Shop } from "../../testkit/shop";
 
 const skipped = !isPgBouncerInstalled() && !process.env.CI;
 if (skipped) console.warn("skipped: Debian's pgbouncer is not installed");

@@ -1,9 +1,9 @@
 import { Client as Postgres } from "pg";
 import path from "node:path";
 import { migrate } from "../../mixins/migrations";
-import { Cluster, hasPsql, query, withoutPsql, withPsql } from "../support/cluster";
-import { compose } from "../support/compose";
-import { ROOT } from "../support/processes";
+import { Cluster, hasPsql, query, withoutPsql, withPsql } from "./docker/cluster";
+import { compose } from "./docker/compose-file";
+import { ROOT } from "../../testkit/repository";
 
 let cluster: Cluster;
 beforeAll(async () => (cluster = await Cluster.start()), 60_000);

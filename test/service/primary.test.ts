@@ -9,9 +9,9 @@ import { serversOf } from "../../mixins/database-url";
 import { migrate } from "../../mixins/migrations";
 import { clientOf } from "../../mixins/primary";
 import { startEmbeddedPostgres } from "../../scripts/embedded-postgres";
-import { until } from "../support/amqp";
-import { startTestPostgres, type TestPostgres } from "../support/postgres";
-import { startStandby } from "../support/standby";
+import { until } from "../../testkit/until";
+import { startTestPostgres, type TestPostgres } from "../../testkit/postgres";
+import { startStandby } from "../../testkit/standby";
 
 type Server = Pick<TestPostgres, "url">;
 /** Two servers with the same password. In a test one accepts writes, and the other is read-only like a standby. */

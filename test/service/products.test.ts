@@ -6,10 +6,10 @@ import { compareIds, type Params, type Result } from "../../contracts/contract";
 import * as orders from "../../contracts/orders";
 import * as products from "../../contracts/products";
 import type { Role } from "../../contracts/users";
-import { until } from "../support/amqp";
-import type { Client } from "../support/client";
-import { testId, UUID_V7 } from "../support/ids";
-import { startShop, type Shop } from "../support/shop";
+import { until } from "../../testkit/until";
+import type { Client } from "../../testkit/client";
+import { testId, UUID_V7 } from "../../testkit/ids";
+import { startShop, type Shop } from "../../testkit/shop";
 
 let shop: Shop, broker: ServiceBroker, database: Postgres, client: Client;
 

@@ -12,9 +12,9 @@ import { makeDue, watchReplies } from "../../mixins/outbox.replies";
 import { insertOrders } from "../../services/orders/insert.store";
 import { refuseOrders } from "../../services/orders/outbox.store";
 import { settleOrders } from "../../services/orders/transitions.store";
-import { until } from "../support/amqp";
-import { testId } from "../support/ids";
-import { startShop, type Shop } from "../support/shop";
+import { until } from "../../testkit/until";
+import { testId } from "../../testkit/ids";
+import { startShop, type Shop } from "../../testkit/shop";
 
 type OrdersService = WithDatabase & WithOutbox;
 

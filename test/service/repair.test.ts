@@ -1,5 +1,4 @@
 import { execFile } from "node:child_process";
-import path from "node:path";
 import { promisify } from "node:util";
 import type { ServiceBroker } from "moleculer";
 import { Client as Postgres } from "pg";
@@ -10,9 +9,11 @@ import { reservations } from "../../contracts/products";
 import type { Database } from "../../mixins/database";
 import { COMMANDS } from "../../scripts/commands";
 import { compare, differences, type ProductsSide } from "../../services/orders/audit";
-import { until } from "../support/amqp";
-import type { Client } from "../support/client";
-import { ADMIN, startShop, type Shop } from "../support/shop";
+import { ROOT } from "../../testkit/repository";
+import { until } from "../../testkit/until";
+import type { Client } from "../../testkit/client";
+import { ADMIN } from "../../testkit/admin";
+import { startShop, type Shop } from "../../testkit/shop";
 
 let shop: Shop, broker: ServiceBroker, book: Postgres, stock: Postgres, admin: Client, buyer: Client;
 
@@ -250,7 +251,7 @@ describe("a difference that needs a manual decision", () => {
       ORDERS_DATABASE_URL: orders.url,
     };
     const all = ["--import", "tsx", "scripts/repair.ts", ...args];
-    const ended = promisify(execFile)(process.execPath, all, { cwd: path.join(__dirname, "../.."), env, timeout: 60_000 });
+    const ended = promisify(execFile)(process.execPath, all, { cwd: ROOT, env, timeout: 60_000 });
     const { code = 0, stdout } = (await ended.catch((error: unknown) => error)) as { code?: number; stdout: string };
     return { code, lines: stdout.trimEnd().split("\n") };
   };

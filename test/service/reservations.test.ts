@@ -14,10 +14,11 @@ import products from "../../services/products/products.service";
 import { adjustStock, insertProduct } from "../../services/products/products.store";
 import { releaseStock, reserveStock } from "../../services/products/reservations.store";
 import { reserve } from "../../services/products/stock";
-import { Line, until } from "../support/amqp";
-import { testId } from "../support/ids";
-import { createDatabase } from "../support/postgres";
-import { uniqueNamespace } from "../support/shop";
+import { Line } from "../../testkit/flaky-proxy";
+import { until } from "../../testkit/until";
+import { testId } from "../../testkit/ids";
+import { createDatabase } from "../../testkit/postgres";
+import { uniqueNamespace } from "../../testkit/shop";
 
 /** Starts the products service alone on its own database; `told` collects the replies that an orders service would get. */
 async function startProducts(url: string) {

@@ -6,10 +6,10 @@ import { create, list, type Product } from "../../contracts/products";
 import { me, token } from "../../contracts/users";
 import { demoProduct, MARK } from "../../scripts/catalogue";
 import { fillCatalogue } from "../../scripts/fill";
-import { until } from "../support/amqp";
-import { testId } from "../support/ids";
-import { ROOT } from "../support/processes";
-import { startShop, uniqueNamespace, type Shop } from "../support/shop";
+import { until } from "../../testkit/until";
+import { testId } from "../../testkit/ids";
+import { ROOT } from "../../testkit/repository";
+import { startShop, uniqueNamespace, type Shop } from "../../testkit/shop";
 
 let shop: Shop;
 beforeEach(async () => (shop = await startShop({ nodes: [["products"], ["users"]] })));

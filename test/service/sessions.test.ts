@@ -5,9 +5,10 @@ import type { Service } from "moleculer";
 import { asSystem, call } from "../../broker/contract";
 import { disable } from "../../contracts/accounts";
 import { revocations, rotateKeys } from "../../contracts/users";
-import { until } from "../support/amqp";
-import { Client, type Answer } from "../support/client";
-import { ADMIN, startShop, urlOf, type Shop } from "../support/shop";
+import { until } from "../../testkit/until";
+import { Client, type Answer } from "../../testkit/client";
+import { ADMIN } from "../../testkit/admin";
+import { startShop, urlOf, type Shop } from "../../testkit/shop";
 
 /** Two gateways and two users nodes, so that changes by one must take effect at the other. */
 let shop: Shop;

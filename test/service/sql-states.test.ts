@@ -8,11 +8,11 @@ import { ListDatabase } from "../../mixins/database.lists";
 import { openSession } from "../../mixins/session";
 import { errorCode } from "../../broker/errors";
 import { startEmbeddedPostgres } from "../../scripts/embedded-postgres";
-import { until } from "../support/amqp";
-import { appendixA } from "../support/appendix-a";
-import type { Client } from "../support/client";
-import { startShop, type Shop } from "../support/shop";
-import { startStandby } from "../support/standby";
+import { until } from "../../testkit/until";
+import { appendixA } from "../../testkit/sqlstates";
+import type { Client } from "../../testkit/client";
+import { startShop, type Shop } from "../../testkit/shop";
+import { startStandby } from "../../testkit/standby";
 
 /*
  * The effect of each SQLSTATE, raised by a server, on connections, requests and outbox rows.

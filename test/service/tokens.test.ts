@@ -6,9 +6,10 @@ import jwt from "jsonwebtoken";
 import { Client as Postgres } from "pg";
 import { call } from "../../broker/contract";
 import { token as logIn } from "../../contracts/users";
-import type { Answer, Client } from "../support/client";
-import { misspelled, testId, UUID_V7 } from "../support/ids";
-import { ADMIN, startShop, type Shop } from "../support/shop";
+import type { Answer, Client } from "../../testkit/client";
+import { misspelled, testId, UUID_V7 } from "../../testkit/ids";
+import { ADMIN } from "../../testkit/admin";
+import { startShop, type Shop } from "../../testkit/shop";
 
 /** Two users nodes start together on an empty database; the gateway is a third node. */
 let shop: Shop;

@@ -2,8 +2,7 @@ import { execFileSync } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { SERVICES } from "../../config";
-
-const ROOT = path.resolve(__dirname, "../..");
+import { ROOT } from "../../testkit/repository";
 
 /** ESLint's configuration is a module, which jest's sandbox can't import: another process asks it which of these imports it refuses. */
 const LINT = `
@@ -79,8 +78,11 @@ describe("lint", () => {
       ),
       ...filesOf("broker").flatMap((file) => ["../mixins/x", "../services/x/y", "../config"].map((from) => [file, from] as const)),
       ...filesOf("mixins").flatMap((file) => ["../services/x/y", "../config", "../scripts/x"].map((from) => [file, from] as const)),
-      ...files.map((file) => [file, "../../test/support/x"] as const),
-      ...filesOf("scripts").map((file) => [file, "../bench/x"] as const),
+      ...files.flatMap((file) => ["../../test/x/y", "../../testkit/x"].map((from) => [file, from] as const)),
+      ...filesOf("scripts").flatMap((file) => ["../bench/x", "../testkit/x"].map((from) => [file, from] as const)),
+      ...filesOf("testkit").flatMap((file) => ["../test/x/y", "../bench/x"].map((from) => [file, from] as const)),
+      ...filesOf("bench").map((file) => [file, "../test/x/y"] as const),
+      ["test/flow/x.test.ts", "../../bench/x"],
     ];
     expect(allowed(upwards)).toEqual([]);
   });
@@ -92,9 +94,24 @@ describe("lint", () => {
       ["services/orders/outbox.store.ts", "../../mixins/outbox"],
       ["services/orders/order.ts", "../../contracts/products"],
       ["services/users/audit-log.store.ts", "../../broker/errors", "errorType"],
+      ["testkit/shop.ts", "../services/api/api.service"],
+      ["bench/shop.ts", "../testkit/until"],
+      ["test/flow/x.test.ts", "../../testkit/until"],
     ];
     expect(allowed(cases)).toHaveLength(cases.length);
   });
+});
+
+it("a suite imports no other suite, except that unit tests and controls test the code of suites", () => {
+  const found = filesOf("test").flatMap((file) => {
+    const [, suite = ""] = file.split("/");
+    if (suite === "unit" || suite === "control") return [];
+    return [...readFileSync(path.join(ROOT, file), "utf8").matchAll(/ from "(\.[^"]*)"/g)]
+      .map(([, target = ""]) => path.join(path.dirname(file), target))
+      .filter((target) => target.startsWith("test/") && !target.startsWith(`test/${suite}/`))
+      .map((target) => `${file} imports ${target}`);
+  });
+  expect(found).toEqual([]);
 });
 
 it("every folder in services is a service of the one list", () => {

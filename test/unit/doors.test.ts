@@ -1,7 +1,7 @@
 import { createServer, type Server } from "node:http";
 import { connect, createServer as createDoor, type AddressInfo, type Socket } from "node:net";
 import { Doors } from "../../services/api/connections/doors";
-import { until } from "../support/amqp";
+import { until } from "../../testkit/until";
 
 const portOf = (server: { address(): unknown }): number => (server.address() as AddressInfo).port;
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { FairQueue, FairSlots, shareOf, type Client } from "../../mixins/fair-queue";
-import { testId } from "../support/ids";
+import { testId } from "../../testkit/ids";
 
 const client = (address: string, user?: number): Client => ({ address, user: user === undefined ? undefined : testId(user) });
 const drain = <T>(queue: FairQueue<T>): T[] => {

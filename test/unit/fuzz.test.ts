@@ -2,9 +2,9 @@ import { judge } from "../fuzz/judge";
 import { curl, wire, type FuzzRequest } from "../fuzz/request";
 import { shrink } from "../fuzz/shrink";
 import { World } from "../fuzz/world";
-import { testId } from "../support/ids";
-import { Documentation } from "../support/openapi";
-import { wholeNumber } from "../support/whole-number";
+import { testId } from "../../testkit/ids";
+import { Documentation } from "../../testkit/openapi";
+import { wholeNumber } from "../../testkit/whole-number";
 
 const account = { id: testId(1), email: "a@b.test", password: "a password", token: "t" };
 const world = new World({ seller: account, buyer: account, admin: account, changer: account });

@@ -1,5 +1,5 @@
-import type { Of } from "../history/operation";
-import { cancel, create, found, list, order, place, quiet, readOrder, refuse, stream } from "../support/history";
+import type { Of } from "../../testkit/history/operation";
+import { cancel, create, found, list, order, place, quiet, readOrder, refuse, stream } from "./testkit/history/operations";
 
 const placed = place([0, 1]);
 const other = { id: "o2", key: "k2", created: 2_000 };

@@ -1,5 +1,18 @@
-import { mayAddUp } from "../history/balance";
-import { adjust, cancel, create, found, order, patch, place, product, quiet, readOrder, readProduct, refuse } from "../support/history";
+import { mayAddUp } from "../../testkit/history/balance";
+import {
+  adjust,
+  cancel,
+  create,
+  found,
+  order,
+  patch,
+  place,
+  product,
+  quiet,
+  readOrder,
+  readProduct,
+  refuse,
+} from "./testkit/history/operations";
 
 const created = create([0, 1], 10);
 /** After an order, which is no edit. */

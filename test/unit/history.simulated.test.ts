@@ -2,12 +2,12 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { isFinal } from "../../contracts/orders";
-import { checkHistory, report } from "../history/check";
-import { KEPT } from "../history/findings";
-import type { Kind, Of, Operation } from "../history/operation";
-import { readHistory, writeHistory } from "../history/read";
+import { checkHistory, report } from "../../testkit/history/check";
+import { KEPT } from "../../testkit/history/findings";
+import type { Kind, Of, Operation } from "../../testkit/history/operation";
+import { readHistory, writeHistory } from "../../testkit/history/file";
 import { simulate } from "../history/simulated/clients";
-import { order, place, product, quiet, readOrder, readProduct, patch, refuse } from "../support/history";
+import { order, place, product, quiet, readOrder, readProduct, patch, refuse } from "./testkit/history/operations";
 
 function simulated(seed: number, operations = 5_000): Operation[] {
   const history: Operation[] = [];

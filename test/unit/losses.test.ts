@@ -1,4 +1,4 @@
-import { Losses } from "../chaos/losses";
+import { Losses } from "../../testkit/load/losses";
 
 describe("a write that a database may have lost when it was set back", () => {
   const losses = new Losses();

@@ -7,7 +7,7 @@ import { decodeCursor, encodeCursor, page } from "../../mixins/keyset";
 import { disagreement } from "../../services/orders/audit";
 import { after, describeShortages, hashRequest, mergeLines, misfit, NEXT, place, settledEvents, total } from "../../services/orders/order";
 import { release, reserve } from "../../services/products/stock";
-import { misspelled, testId } from "../support/ids";
+import { misspelled, testId } from "../../testkit/ids";
 
 const STATUSES = ["PENDING", "CONFIRMED", "REJECTED", "CANCELLED"] as const;
 const OUTCOMES = ["RESERVED", "REJECTED", "RELEASED"] as const;

@@ -1,6 +1,6 @@
 import { Readable } from "node:stream";
-import { followOrder, walkOrders } from "../history/readers";
-import { operationOf, Recorder, type Exchange } from "../history/recorder";
+import { followOrder, walkOrders } from "../../testkit/history/readers";
+import { operationOf, Recorder, type Exchange } from "../../testkit/history/recorder";
 
 const tokenOf = (claims: object): string => `e30.${Buffer.from(JSON.stringify(claims)).toString("base64url")}.sign`;
 const ADA = tokenOf({ sub: "ada", role: "user" });

@@ -1,7 +1,7 @@
 import type { Status } from "../../contracts/orders";
 import type { Reservation } from "../../contracts/products";
 import { planOf } from "../../services/orders/repair";
-import { testId } from "../support/ids";
+import { testId } from "../../testkit/ids";
 
 const STATUSES = ["PENDING", "CONFIRMED", "REJECTED", "CANCELLED"] as const;
 const STATES = ["RESERVED", "REJECTED", "RELEASED", "none"] as const;

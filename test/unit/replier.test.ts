@@ -4,7 +4,7 @@ import { problem } from "../../broker/errors";
 import { orderCancelled } from "../../contracts/orders";
 import { stockRefused, stockSettled, type Outcome, type Refusal } from "../../contracts/products";
 import { replyToEach } from "../../mixins/replier.mixin";
-import { testId } from "../support/ids";
+import { testId } from "../../testkit/ids";
 
 describe("the reply to an event with several orders", () => {
   const FULL = ["SERVICE_UNAVAILABLE", "TOO_MANY_REQUESTS"] as const;

@@ -1,6 +1,6 @@
 import type { ChangedRole, PageEnd } from "../../contracts/users";
 import { Revocations } from "../../services/api/auth/revocations";
-import { testId } from "../support/ids";
+import { testId } from "../../testkit/ids";
 
 interface Asked {
   since?: string;

@@ -10,7 +10,7 @@ import {
   meaningOf,
   sqlState,
 } from "../../mixins/sql-state";
-import { appendixA } from "../support/appendix-a";
+import { appendixA } from "../../testkit/sqlstates";
 
 const raised = (code: string, more: object = {}): Error => Object.assign(new Error("it failed"), { code, ...more });
 

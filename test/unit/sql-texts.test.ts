@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import * as ts from "typescript";
-import { ROOT } from "../support/processes";
+import { ROOT } from "../../testkit/repository";
 
 /*
  * The result of a prepared statement must keep its columns: if a migration adds one, `select *` fails on each connection that has prepared it.

@@ -6,7 +6,7 @@ import { fromCents, toCents } from "../../contracts/money";
 import type { CreatedOrder, Line } from "../../contracts/orders";
 import type { Outcome } from "../../contracts/products";
 import { netChanges, release, reserve, type StockMovement } from "../../services/products/stock";
-import { testId } from "../support/ids";
+import { testId } from "../../testkit/ids";
 
 const [P1, P2] = [testId(1), testId(2)];
 const PRODUCTS = [P1, P2, testId(3), testId(4)];

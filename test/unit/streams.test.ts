@@ -3,7 +3,7 @@ import { Socket } from "node:net";
 import { problem } from "../../broker/errors";
 import type { Order, Status } from "../../contracts/orders";
 import { Streams, type StreamLimits } from "../../services/api/streams";
-import { testId } from "../support/ids";
+import { testId } from "../../testkit/ids";
 
 const caller = { id: testId(7), role: "user" } as const;
 const at = "2026-01-01T00:00:00.000Z";

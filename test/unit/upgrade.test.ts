@@ -2,7 +2,7 @@ import { execFileSync } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { newestRelease } from "../chaos/release";
+import { newestRelease } from "../../testkit/release";
 import { NEW, OLD, Traffic } from "../upgrade/traffic";
 
 describe("the newest release before HEAD", () => {

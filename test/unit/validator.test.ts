@@ -9,7 +9,7 @@ import type { FieldError } from "../../contracts/errors";
 import * as orders from "../../contracts/orders";
 import * as products from "../../contracts/products";
 import * as users from "../../contracts/users";
-import { misspelled, testId } from "../support/ids";
+import { misspelled, testId } from "../../testkit/ids";
 
 const BODY_LIMIT = 100 * 1024;
 

@@ -1,9 +1,6 @@
 import { execFileSync } from "node:child_process";
-import { readFileSync } from "node:fs";
-import path from "node:path";
 import ts from "typescript";
-
-const ROOT = path.resolve(__dirname, "../..");
+import { ROOT, textOf } from "../../testkit/repository";
 
 /** Phrases that comments, messages and documents once used in senses of their own, with the usual terms. */
 const BANNED: readonly [RegExp, string][] = [
@@ -37,7 +34,7 @@ const files = execFileSync("git", ["ls-files", "*.ts", "*.md", "*.yml", "*.mjs",
 
 /** The prose of a file: all of it, or of TypeScript the comments and the contents of strings, each with its line. */
 function proseOf(file: string): [line: number, text: string][] {
-  const content = readFileSync(path.join(ROOT, file), "utf8");
+  const content = textOf(file);
   if (!file.endsWith(".ts")) return content.split("\n").map((text, i) => [i + 1, text]);
   const source = ts.createSourceFile(file, content, ts.ScriptTarget.Latest, true);
   const prose: [number, string][] = [];

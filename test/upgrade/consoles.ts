@@ -1,5 +1,5 @@
-import type { NodeProcess } from "../chaos/node";
-import { until } from "../chaos/wait";
+import type { NodeProcess } from "../../testkit/system/node";
+import { eventually } from "../../testkit/until";
 import type { Outcome, Wish } from "./messages";
 
 const PATIENCE_MS = 10_000;
@@ -17,7 +17,7 @@ export class Consoles {
   async call(node: NodeProcess, action: string, params: object, meta: Wish["meta"] = { system: true }): Promise<unknown> {
     const number = ++this.calls;
     node.send({ number, action, params, meta } satisfies Wish);
-    await until(`${action} has returned`, () => this.outcomes.has(number), PATIENCE_MS, 10);
+    await eventually(`${action} has returned`, () => this.outcomes.has(number), PATIENCE_MS, 10);
     const { result, error } = this.outcomes.get(number) ?? {};
     this.outcomes.delete(number);
     if (error !== undefined) throw new Error(`${action}, called in a console: ${error}`);

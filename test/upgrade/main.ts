@@ -4,16 +4,17 @@ import path from "node:path";
 import { parseArgs } from "node:util";
 import { matches } from "../../broker/validator";
 import { SERVICES, type ServiceName } from "../../config";
-import { build } from "../chaos/build";
-import { endAll } from "../chaos/ends";
-import { Fleet } from "../chaos/fleet";
-import { Load } from "../chaos/load";
-import { RabbitMQ } from "../chaos/rabbitmq";
-import { checkOut, named, newestRelease, type Release } from "../chaos/release";
-import { System, type How } from "../chaos/system";
-import { verify } from "../chaos/verdict";
-import { seeded } from "../chaos/wait";
-import { read } from "../history/recorder";
+import { build } from "../../testkit/build";
+import { runCleanups } from "../../testkit/cleanups";
+import { read } from "../../testkit/history/recorder";
+import { Load } from "../../testkit/load/load";
+import { verify } from "../../testkit/load/verdict";
+import { RabbitMQ } from "../../testkit/rabbitmq";
+import { checkOut, named, newestRelease, type Release } from "../../testkit/release";
+import { seeded } from "../../testkit/seeded-random";
+import { Fleet } from "../../testkit/system/fleet";
+import { FAILPOINTS } from "../../testkit/system/node";
+import { System, type How } from "../../testkit/system/system";
 import { Consoles } from "./consoles";
 import { Outcome, Sighting } from "./messages";
 import { Tour } from "./tour";
@@ -42,9 +43,9 @@ async function upgradeFrom(release: Release): Promise<string[]> {
   say(`from ${release.version} (${release.revision.slice(0, 7)}) to this tree`);
   folder = mkdtempSync(path.join(tmpdir(), "shop-upgrade-"));
   const aside = path.join(folder, "release");
-  const older = checkOut(release, aside).then((root) => build(aside, root));
+  const older = checkOut(release, aside).then((root) => build(aside, [FAILPOINTS], root));
   older.catch(() => undefined); // awaited below, after the system's cleanup has been registered
-  const system = await System.start(folder, {}, (stop) => stops.push(stop));
+  const system = await System.start(folder, (stop) => stops.push(stop), { preloads: ["test/upgrade/witness.ts"] });
   const traffic = new Traffic();
   const consoles = new Consoles();
   const watched = (version: typeof OLD | typeof NEW): How => ({
@@ -122,7 +123,7 @@ let cleaning: Promise<void> | undefined;
 const cleanUp = (keepLogs: boolean): Promise<void> => (cleaning ??= endEverything(keepLogs));
 
 async function endEverything(keepLogs: boolean): Promise<void> {
-  await endAll(stops);
+  await runCleanups(stops);
   if (folder === "") return;
   const heavy = ["release", "build", "postgres", "rabbitmq", "compile-cache", "tsconfig.json"];
   for (const name of keepLogs ? heavy : [""]) rmSync(path.join(folder, name), { recursive: true, force: true, maxRetries: 5 });

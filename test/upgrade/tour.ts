@@ -2,12 +2,14 @@ import { randomUUID } from "node:crypto";
 import { Agent, fetch as fetchFrom } from "undici";
 import { digestOf } from "../../contracts/lines";
 import { SMALL_ORDER, type Status } from "../../contracts/orders";
-import { followOrder, type Open } from "../history/readers";
-import { insertOrders } from "../chaos/fault";
-import { PLENTY, type Load } from "../chaos/load";
-import type { NodeProcess } from "../chaos/node";
-import { ADMIN, type Shop } from "../chaos/system";
-import { messageOf, until } from "../chaos/wait";
+import { ADMIN } from "../../testkit/admin";
+import { messageOf } from "../../testkit/error-message";
+import { followOrder, type Open } from "../../testkit/history/readers";
+import { insertOrders } from "../../testkit/load/insert-orders";
+import { PLENTY, type Load } from "../../testkit/load/load";
+import type { NodeProcess } from "../../testkit/system/node";
+import type { Shop } from "../../testkit/system/system";
+import { eventually } from "../../testkit/until";
 import type { Consoles } from "./consoles";
 
 /** Enough for an order to settle, including a delay of the relay and one retry. */
@@ -175,9 +177,9 @@ export class Tour {
   /** An outbox row whose event breaks its contract is refused and parked; once repaired and replayed, it is settled. */
   private async parked(): Promise<void> {
     const [product_id = ""] = this.products;
-    const [row] = await insertOrders({ system: this.shop }, 1, product_id, { lines: "nonsense" });
+    const [row] = await insertOrders(this.shop, 1, product_id, { lines: "nonsense" });
     const becomes = (state: string): Promise<void> =>
-      until(`an outbox row is ${state}`, async () => (await this.stateOf(row?.id)) === state, SETTLED_MS);
+      eventually(`an outbox row is ${state}`, async () => (await this.stateOf(row?.id)) === state, SETTLED_MS);
     await becomes("PARKED");
     await this.ask(200, "GET", "/admin/outbox?state=parked", { token: this.admin });
     const payload = { lines: [{ product_id, quantity: 1 }] };

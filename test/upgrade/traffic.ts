@@ -1,5 +1,5 @@
-import type { System } from "../chaos/system";
 import { SERVICES } from "../../config";
+import type { System } from "../../testkit/system/system";
 
 /** Names of the two fleets, which are part of their node ids. */
 export const OLD = "old";

@@ -1,5 +1,5 @@
 import { gzipSync } from "node:zlib";
-import { testId } from "../../support/ids";
+import { testId } from "../../../testkit/ids";
 import type { Attack } from "../attack";
 import type { Message } from "../tools";
 

@@ -1,4 +1,4 @@
-import { testId } from "../../support/ids";
+import { testId } from "../../../testkit/ids";
 import type { Attack } from "../attack";
 import { httpText, type Tools } from "../tools";
 

@@ -1,4 +1,4 @@
-import { testId } from "../../support/ids";
+import { testId } from "../../../testkit/ids";
 import type { Attack, Stage } from "../attack";
 import { insertProducts } from "../data";
 import type { Tools } from "../tools";

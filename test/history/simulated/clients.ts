@@ -1,5 +1,5 @@
 import type { Line } from "../../../contracts/orders";
-import type { Operation } from "../operation";
+import type { Operation } from "../../../testkit/history/operation";
 import { Network } from "./network";
 import { EPOCH, SimulatedShop } from "./shop";
 import { follow } from "./streams";

@@ -1,4 +1,4 @@
-import { seeded } from "../../chaos/wait";
+import { seeded } from "../../../testkit/seeded-random";
 import { VirtualClock } from "./clock";
 import type { Response } from "./shop";
 

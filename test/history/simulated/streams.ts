@@ -1,5 +1,5 @@
 import { isFinal } from "../../../contracts/orders";
-import type { Of } from "../operation";
+import type { Of } from "../../../testkit/history/operation";
 import type { Network } from "./network";
 import type { SimulatedOrder } from "./shop";
 
