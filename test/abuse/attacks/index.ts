@@ -21,7 +21,7 @@ export const CHECKS: readonly Check[] = [...accounts];
 
 /** Rows that are covered by other tests. */
 export const POINTERS: readonly Pointer[] = [
-  { row: "45", name: "the time of a login after BCRYPT_COST was raised", shownBy: "test/service/logins.test.ts" },
-  { row: "51a", name: "another service's database role", shownBy: "test/service/postgres-init.test.ts" },
-  { row: "51b", name: "RabbitMQ's user", shownBy: "test/service/compose-run.test.ts" },
+  { row: "45", name: "the time of a login after BCRYPT_COST was raised", shownBy: "test/service/users/logins.test.ts" },
+  { row: "51a", name: "another service's database role", shownBy: "test/service/docker/postgres-init.test.ts" },
+  { row: "51b", name: "RabbitMQ's user", shownBy: "test/service/docker/compose-run.test.ts" },
 ];
