@@ -2,11 +2,11 @@ import { randomBytes, randomUUID } from "node:crypto";
 import path from "node:path";
 import { DATABASES, SERVICES, databaseNames, type DatabaseName, type ServiceName } from "../config";
 import { issueToken, type SigningKey } from "../services/users/tokens";
-import { forget } from "../testkit/amqp";
+import { deleteLeftovers } from "../testkit/amqp";
 import { freePorts } from "../testkit/free-ports";
 import { testId } from "../testkit/ids";
 import { NODE_FLAGS } from "../testkit/node-flags";
-import { isOk, startProcess, type Started } from "../testkit/program";
+import { isOk, startProgram, type RunningProgram } from "../testkit/program";
 import { seedProducts } from "../testkit/seed-products";
 import { shopKey } from "../testkit/signing-key";
 import { sql } from "../testkit/sql";
@@ -27,7 +27,7 @@ export interface ShopOptions {
 export interface Shop {
   url: string;
   namespace: string;
-  nodes: Started[];
+  nodes: RunningProgram[];
   databases: Readonly<Record<DatabaseName, string>>;
   tokens: string[];
   adminToken: string;
@@ -63,12 +63,12 @@ export async function startShop(ground: Ground, options: ShopOptions): Promise<S
   const places = topology === undefined ? [undefined] : SERVICES.flatMap((service) => Array<ServiceName>(topology[service]).fill(service));
   const names = places.map((service, n) => `${key}-${service ?? "all"}-${n}`);
   const url = { gateway: "" };
-  const launch = async (service: ServiceName | undefined, n: number): Promise<Started> => {
+  const launch = async (service: ServiceName | undefined, n: number): Promise<RunningProgram> => {
     const [port = 0, opsPort = 0] = await freePorts(2);
     const name = names[n] ?? "";
     if (service === undefined || service === "api") url.gateway = `http://127.0.0.1:${port}`;
     const own = { NODE_ID: name, PORT: String(port), OPS_PORT: String(opsPort), ...(service !== undefined && { SERVICES: service }) };
-    const node = await startProcess({
+    const node = await startProgram({
       name,
       cwd: ground.build,
       logs: ground.logs,
@@ -85,7 +85,7 @@ export async function startShop(ground: Ground, options: ShopOptions): Promise<S
     ground.onStop(() => node.stop());
     return node;
   };
-  if (topology !== undefined) ground.onStop(() => forget(ground.amqp, namespace));
+  if (topology !== undefined) ground.onStop(() => deleteLeftovers(ground.amqp, namespace));
   const nodes = await Promise.all(places.map(launch));
   await eventually(`${key} responds`, () => isOk(`${url.gateway}/health`), 30_000);
   await seedProducts(databases.products);

@@ -3,11 +3,11 @@ import path from "node:path";
 import { migrate } from "../mixins/migrations";
 import { readIfThere } from "../scripts/postgres-binaries";
 import { generateSigningKey, signingKey } from "../services/users/tokens";
-import { forget } from "../testkit/amqp";
+import { deleteLeftovers } from "../testkit/amqp";
 import { freePorts } from "../testkit/free-ports";
 import { testId } from "../testkit/ids";
 import type { Roles } from "../testkit/process-stats";
-import { isOk, startProcess, type Started } from "../testkit/program";
+import { isOk, startProgram, type RunningProgram } from "../testkit/program";
 import { ROOT } from "../testkit/repository";
 import { seedProducts } from "../testkit/seed-products";
 import { sql } from "../testkit/sql";
@@ -42,7 +42,7 @@ export interface TargetKind {
   start: (ground: Ground) => Promise<Omit<Target, "key" | "name">>;
 }
 
-const pidsOf = (started: readonly Started[]): Roles => Object.fromEntries(started.map(({ name, pid }) => [name, [pid]]));
+const pidsOf = (started: readonly RunningProgram[]): Roles => Object.fromEntries(started.map(({ name, pid }) => [name, [pid]]));
 
 async function startRaw(ground: Ground): Promise<Omit<Target, "key" | "name">> {
   const database = ground.postgres.url("raw_products");
@@ -58,7 +58,7 @@ async function startOne(ground: Ground, { name, path, env }: { name: string; pat
   const [port = 0] = await freePorts(1);
   const url = `http://127.0.0.1:${port}`;
   const args = [`bench/${name}.js`];
-  const one = await startProcess({
+  const one = await startProgram({
     name,
     cwd: ground.build,
     logs: ground.logs,
@@ -96,8 +96,8 @@ async function startStock(ground: Ground): Promise<Omit<Target, "key" | "name">>
   for (const name of ["stock_products", "stock_orders"]) await sql(ground.postgres.url("postgres"), `create database ${name}`);
   const [port = 0] = await freePorts(1);
   const url = `http://127.0.0.1:${port}`;
-  const launch = async (service: string, database: string | undefined, ready: () => Promise<boolean>): Promise<Started> => {
-    const node = await startProcess({
+  const launch = async (service: string, database: string | undefined, ready: () => Promise<boolean>): Promise<RunningProgram> => {
+    const node = await startProgram({
       name: `stock-${service}`,
       cwd: ground.build,
       logs: ground.logs,
@@ -119,7 +119,7 @@ async function startStock(ground: Ground): Promise<Omit<Target, "key" | "name">>
     (await sql<{ there: boolean }>(database, "select to_regclass($1) is not null as there", [table]))[0]?.there === true;
   const products = ground.postgres.url("stock_products");
   const orders = ground.postgres.url("stock_orders");
-  ground.onStop(() => forget(ground.amqp, namespace, ["api", "products", "orders"]));
+  ground.onStop(() => deleteLeftovers(ground.amqp, namespace, ["api", "products", "orders"]));
   const nodes = await Promise.all([
     launch("products", products, hasTable(products, "products")),
     launch("orders", orders, hasTable(orders, "orders")),

@@ -42,7 +42,7 @@ export async function withChannel<T>(url: string, use: (channel: Channel) => Pro
  * Deletes the exchanges and queues that brokers of this namespace leave behind. Our nodes' queues are deleted with their connections.
  * @param nodeIDs nodes with Moleculer's own transporter, whose queues survive their connections
  */
-export async function forget(url: string, namespace: string, nodeIDs: string[] = []): Promise<void> {
+export async function deleteLeftovers(url: string, namespace: string, nodeIDs: string[] = []): Promise<void> {
   await withChannel(url, async (channel) => {
     for (const kind of ["REQ", "RES", "EVENT"])
       for (const nodeID of nodeIDs) await channel.deleteQueue(`MOL-${namespace}.${kind}.${nodeID}`);

@@ -1,7 +1,7 @@
 import { connect, createServer, type AddressInfo, type Server, type Socket } from "node:net";
 
-/** A TCP proxy between one node and RabbitMQ. It can be cut, refused, frozen and restored without affecting other nodes. */
-export class Line {
+/** A TCP proxy between one node and a server. It can be cut, refused, frozen and restored without affecting other nodes. */
+export class FlakyProxy {
   /** when each connection was accepted, by Date.now() */
   readonly accepted: number[] = [];
   /** a chunk from the node for which this returns true is dropped, and its connection closed */
@@ -16,14 +16,14 @@ export class Line {
     private readonly server: Server,
   ) {}
 
-  static async to(target: string): Promise<Line> {
+  static async to(target: string): Promise<FlakyProxy> {
     const url = new URL(target);
     const port = Number(url.port || 5672);
     const host = url.hostname;
     const server = createServer((near) => line.accept(near, connect({ port, host })));
     await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
     url.host = `127.0.0.1:${(server.address() as AddressInfo).port}`;
-    const line = new Line(url.href, server);
+    const line = new FlakyProxy(url.href, server);
     return line;
   }
 

@@ -4,7 +4,7 @@ import path from "node:path";
 import { readIfThere } from "../scripts/postgres-binaries";
 import { eventually } from "./until";
 
-interface Launch {
+interface ProgramOptions {
   name: string;
   /** Working directory, and the folder of its log. */
   cwd: string;
@@ -20,7 +20,7 @@ const START_MS = 60_000;
 const STOP_MS = 15_000;
 
 /** A process that was started for the measurement. It inherits only PATH. */
-export interface Started {
+export interface RunningProgram {
   readonly name: string;
   readonly pid: number;
   readonly logFile: string;
@@ -29,26 +29,26 @@ export interface Started {
 }
 
 /** Starts a process and waits until it is ready. @throws with the end of its log, if it exits or does not become ready */
-export async function startProcess({ name, cwd, logs, args, env, ready }: Launch): Promise<Started> {
+export async function startProgram({ name, cwd, logs, args, env, ready }: ProgramOptions): Promise<RunningProgram> {
   const logFile = path.join(logs, `${name}.log`);
   const log = openSync(logFile, "a");
   const { PATH = "" } = process.env;
   // detached: Ctrl-C must reach only the benchmark, which then stops it
   const child = spawn(process.execPath, args, { cwd, env: { PATH, ...env }, stdio: ["ignore", log, log], detached: true });
   closeSync(log);
-  const ended = (): boolean => child.exitCode !== null || child.signalCode !== null;
+  const hasExited = (): boolean => child.exitCode !== null || child.signalCode !== null;
   const stop = async (): Promise<void> => {
     child.kill("SIGTERM");
     try {
-      await eventually(`${name} ends`, ended, STOP_MS);
+      await eventually(`${name} ends`, hasExited, STOP_MS);
     } catch {
       child.kill("SIGKILL");
-      await eventually(`${name} ends`, ended, STOP_MS);
+      await eventually(`${name} ends`, hasExited, STOP_MS);
     }
   };
   try {
-    await eventually(`${name} is ready`, () => ended() || ready(), START_MS);
-    if (ended()) throw new Error(`${name} exited before it was ready`);
+    await eventually(`${name} is ready`, () => hasExited() || ready(), START_MS);
+    if (hasExited()) throw new Error(`${name} exited before it was ready`);
   } catch (cause) {
     await stop();
     throw new Error(`${name} could not be started; it wrote:\n${readIfThere(logFile).slice(-3_000)}`, { cause });

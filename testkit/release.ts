@@ -32,7 +32,7 @@ export async function newestRelease(root = ROOT): Promise<Release | undefined> {
     const [revision, subject] = [line.slice(0, end), line.slice(end + 1)];
     const version = SUBJECT.exec(subject)?.[1];
     if (version === undefined) continue;
-    const release = await named(revision, root);
+    const release = await releaseAt(revision, root);
     if (release.version !== version)
       throw new Error(`${revision} has the subject "${subject}", but its package.json has version ${release.version}`);
     return release;
@@ -41,7 +41,7 @@ export async function newestRelease(root = ROOT): Promise<Release | undefined> {
 }
 
 /** Any commit, by a revision that git understands. @throws if there is none */
-export async function named(name: string, root = ROOT): Promise<Release> {
+export async function releaseAt(name: string, root = ROOT): Promise<Release> {
   const revision = await git(root, "rev-parse", "--verify", "--end-of-options", `${name}^{commit}`);
   const { version } = JSON.parse(await git(root, "show", `${revision}:package.json`)) as { version: string };
   return { revision, version };

@@ -4,7 +4,7 @@ import { DATABASES, databaseNames, SERVICES, type DatabaseName, type ServiceName
 import { freePorts } from "../../testkit/free-ports";
 import { NODE_FLAGS } from "../../testkit/node-flags";
 import { isAlive } from "../../testkit/process-tree";
-import { isOk, startProcess, type Started } from "../../testkit/program";
+import { isOk, startProgram, type RunningProgram } from "../../testkit/program";
 import { sql } from "../../testkit/sql";
 import { eventually } from "../../testkit/until";
 import { doubleCpuWeight } from "./cpu-weight";
@@ -20,7 +20,7 @@ interface Place {
   service: ServiceName | undefined;
   port: number;
   opsPort: number;
-  process: Started | undefined;
+  process: RunningProgram | undefined;
 }
 
 /** A shop with the default configuration, in its own processes. */
@@ -58,7 +58,7 @@ export class Shop {
     return `http://127.0.0.1:${gateway?.port ?? 0}`;
   }
 
-  get processes(): Started[] {
+  get processes(): RunningProgram[] {
     return this.places.flatMap(({ process }) => process ?? []);
   }
 
@@ -86,7 +86,7 @@ export class Shop {
     const database = service === undefined || service === "api" ? undefined : DATABASES[service];
     const databases = service === undefined ? Object.values(DATABASES) : database === undefined ? [] : [database];
     const shared = Object.entries(this.env).filter(([key]) => !key.endsWith("_DATABASE_URL") || databases.some((one) => one === key));
-    place.process = await startProcess({
+    place.process = await startProgram({
       name: `${this.layout}-${name}`,
       cwd: this.ground.build,
       logs: this.ground.logs,

@@ -1,7 +1,7 @@
 import { connect, type Socket } from "node:net";
 import { setTimeout as pause } from "node:timers/promises";
 import { Agent, request } from "undici";
-import { seeded } from "../../testkit/seeded-random";
+import { seededRandom } from "../../testkit/seeded-random";
 import type { Prepared } from "./attack";
 import { ATTACKER_ADDRESS, type Account } from "./people";
 
@@ -41,7 +41,7 @@ export class Tools {
   private readonly wires = new Set<Wire>();
 
   constructor(readonly target: Target) {
-    this.random = seeded(target.seed);
+    this.random = seededRandom(target.seed);
     this.until = performance.now() + target.seconds * 1_000;
   }
 

@@ -4,7 +4,7 @@ import path from "node:path";
 import { databaseNames, SERVICES, type DatabaseName } from "../../config";
 import { build } from "../../testkit/build";
 import { Load } from "../../testkit/load/load";
-import { checkOut, named, newestRelease } from "../../testkit/release";
+import { checkOut, newestRelease, releaseAt } from "../../testkit/release";
 import { ROOT } from "../../testkit/repository";
 import { Fleet } from "../../testkit/system/fleet";
 import { FAILPOINTS } from "../../testkit/system/node";
@@ -31,7 +31,7 @@ const additive = (table: string): string =>
 /** Builds the newest release; if there is none, uses the build of this tree. */
 async function older(common: System, folder: string): Promise<string> {
   const wanted = process.env["CHAOS_RELEASE"];
-  const release = wanted === undefined ? await newestRelease() : await named(wanted);
+  const release = wanted === undefined ? await newestRelease() : await releaseAt(wanted);
   return release === undefined ? common.buildFolder : build(folder, [FAILPOINTS], await checkOut(release, folder));
 }
 

@@ -10,7 +10,7 @@ import { Load } from "../../testkit/load/load";
 import { pendingRows, recovered, verify } from "../../testkit/load/verdict";
 import { RabbitMQ } from "../../testkit/rabbitmq";
 import { checkReport, writeReport } from "../../testkit/report-section";
-import { seeded } from "../../testkit/seeded-random";
+import { seededRandom } from "../../testkit/seeded-random";
 import { System, type Topology } from "../../testkit/system/system";
 import { eventually } from "../../testkit/until";
 import { areCompatible, type Chaos, type Fault } from "./fault";
@@ -58,7 +58,7 @@ const CONTROL_GIVE_UP_MS = 5_000;
 /** How often a random run causes a second fault during the first one. */
 const OVERLAPPING = 1 / 4;
 const control = options["without-repeat"] || options["stock-transporter"];
-const random = seeded(Number(options.seed));
+const random = seededRandom(Number(options.seed));
 const stops: (() => Promise<void>)[] = [];
 const since = Date.now();
 let folder = ""; // of the run
@@ -213,7 +213,7 @@ async function runAll(): Promise<Row[]> {
 
 /** The same faults for the same seed. It has its own generator, since the load draws numbers depending on time. */
 function* schedule(): Generator<Fault[]> {
-  const choice = seeded(Number(options.seed));
+  const choice = seededRandom(Number(options.seed));
   const pick = (from: Fault[]): Fault[] => from.slice(Math.floor(choice() * from.length)).slice(0, 1);
   const faults = chosen().filter((fault) => fault.random);
   const end = Date.now() + Number(options.minutes) * 60_000;

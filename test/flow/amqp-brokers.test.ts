@@ -5,9 +5,9 @@ import { canDeliver } from "../../broker/listeners";
 import { serveOps } from "../../broker/ops";
 import { healthRoutes } from "../../services/api/routes/health";
 import type { Input } from "../../services/api/routing/input";
-import { amqpUrl, forget, withChannel } from "../../testkit/amqp";
+import { amqpUrl, deleteLeftovers, withChannel } from "../../testkit/amqp";
 import { until } from "../../testkit/until";
-import type { Line } from "../../testkit/flaky-proxy";
+import type { FlakyProxy } from "../../testkit/flaky-proxy";
 import { exists, situation, type Node, type World } from "./amqp-nodes";
 import { killProcesses, startProcess } from "../../testkit/node-process";
 import { scrape } from "./prometheus";
@@ -86,7 +86,7 @@ situation("a node starts although a queue of its id is left from an older versio
 });
 
 /** A node with three URLs, and their proxies, beginning with the one in use. */
-async function startWithThree(world: World): Promise<[Node, Line, Line, Line]> {
+async function startWithThree(world: World): Promise<[Node, FlakyProxy, FlakyProxy, FlakyProxy]> {
   const { node, lines } = await world.node(3);
   await node.broker.start();
   const used = lines.findIndex((line) => line.open === 1);
@@ -180,5 +180,5 @@ test("npm start accepts several URLs, and logs them", async () => {
   const node = await startProcess({ services: ["api"], env: { NAMESPACE: namespace, TRANSPORTER: `amqp://u:p@127.0.0.1:1, ${url}` } });
   expect(node.output()).toContain(`connected through RabbitMQ at 127.0.0.1:1, ${new URL(url).host}`);
   expect(await node.stop()).toBe(0);
-  await forget(url, namespace);
+  await deleteLeftovers(url, namespace);
 });

@@ -2,8 +2,8 @@ import { randomUUID } from "node:crypto";
 import type { Channel } from "amqplib";
 import { ServiceBroker, type Context } from "moleculer";
 import { amqpTransporter, type AmqpTransporter } from "../../broker/amqp.transporter";
-import { amqpUrl, forget, withChannel } from "../../testkit/amqp";
-import { Line } from "../../testkit/flaky-proxy";
+import { amqpUrl, deleteLeftovers, withChannel } from "../../testkit/amqp";
+import { FlakyProxy } from "../../testkit/flaky-proxy";
 import { until } from "../../testkit/until";
 
 export const RETRYABLE = { type: "BAD_GATEWAY", retryable: true };
@@ -17,8 +17,8 @@ export class Node {
   constructor(
     readonly namespace: string,
     readonly id: string,
-    readonly line: Line,
-    ...others: Line[]
+    readonly line: FlakyProxy,
+    ...others: FlakyProxy[]
   ) {
     this.transporter = amqpTransporter(line.url, ...others.map(({ url }) => url));
     this.broker = new ServiceBroker({
@@ -64,7 +64,7 @@ export class Node {
 export class World {
   readonly ran: string[] = [];
   readonly heard: unknown[] = [];
-  private readonly more: { node: Node; lines: Line[] }[] = [];
+  private readonly more: { node: Node; lines: FlakyProxy[] }[] = [];
   release: () => void = () => undefined;
   private readonly gate = new Promise<void>((resolve) => (this.release = resolve));
 
@@ -94,8 +94,8 @@ export class World {
   static async build(url: string): Promise<World> {
     const id = randomUUID().slice(0, 8);
     const namespace = `test-${id}`;
-    const a = new Node(namespace, `a-${id}`, await Line.to(url));
-    const b = new Node(namespace, `b-${id}`, await Line.to(url));
+    const a = new Node(namespace, `a-${id}`, await FlakyProxy.to(url));
+    const b = new Node(namespace, `b-${id}`, await FlakyProxy.to(url));
     const world = new World(url, namespace, a, b);
     await Promise.all([a.broker.start(), b.broker.start()]);
     await a.broker.waitForServices("worker", 10_000, 20);
@@ -108,8 +108,8 @@ export class World {
   }
 
   /** Creates one more node without starting it. */
-  async node(lines = 1, id = `c-${this.namespace}`): Promise<{ node: Node; lines: Line[] }> {
-    const [line, ...others] = await Promise.all(Array.from({ length: lines }, () => Line.to(this.url)));
+  async node(lines = 1, id = `c-${this.namespace}`): Promise<{ node: Node; lines: FlakyProxy[] }> {
+    const [line, ...others] = await Promise.all(Array.from({ length: lines }, () => FlakyProxy.to(this.url)));
     const one = { node: new Node(this.namespace, id, line!, ...others), lines: [line!, ...others] };
     this.more.push(one);
     return one;
@@ -120,7 +120,7 @@ export class World {
     const nodes = [this.a, this.b, ...this.more.map(({ node }) => node)];
     await Promise.all(nodes.map(({ broker }) => broker.stop()));
     await Promise.all([this.a.line, this.b.line, ...this.more.flatMap(({ lines }) => lines)].map((line) => line.close()));
-    await forget(this.url, this.namespace);
+    await deleteLeftovers(this.url, this.namespace);
   }
 }
 

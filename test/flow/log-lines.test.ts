@@ -1,6 +1,6 @@
 import { databaseNames } from "../../config";
 import { Proxy } from "../../testkit/proxy";
-import { amqpUrl, forget } from "../../testkit/amqp";
+import { amqpUrl, deleteLeftovers } from "../../testkit/amqp";
 import { until } from "../../testkit/until";
 import { Client } from "../../testkit/client";
 import { killProcesses, startProcess } from "../../testkit/node-process";
@@ -92,6 +92,6 @@ it("a node that hosts a part of the shop says so, its lines name it, and polling
     await until("its request is logged", () => new RegExp(`INFO +${id} \\S+ GET /products`).test(node.output()));
   } finally {
     await node.stop();
-    await forget(amqp, NAMESPACE, [node.nodeId]);
+    await deleteLeftovers(amqp, NAMESPACE, [node.nodeId]);
   }
 });

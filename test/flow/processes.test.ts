@@ -1,5 +1,5 @@
 import { type ServiceName, databaseNames, DATABASES } from "../../config";
-import { amqpUrl, connectionPids, forget } from "../../testkit/amqp";
+import { amqpUrl, connectionPids, deleteLeftovers } from "../../testkit/amqp";
 import { until } from "../../testkit/until";
 import { Client } from "../../testkit/client";
 import { killProcesses, startProcess, type NodeProcess } from "../../testkit/node-process";
@@ -51,7 +51,7 @@ describe("the shop as processes over RabbitMQ, two each for products and orders 
 
   afterAll(async () => {
     await killProcesses();
-    if (amqp !== undefined) await forget(amqp, namespace);
+    if (amqp !== undefined) await deleteLeftovers(amqp, namespace);
     if (databases !== undefined) await Promise.all(Object.values(databases).map((database) => database.drop()));
   });
 

@@ -2,7 +2,7 @@ import http from "node:http";
 import { parseArgs } from "node:util";
 import { messageOf } from "../../testkit/error-message";
 import { Documentation } from "../../testkit/openapi";
-import { seeded } from "../../testkit/seeded-random";
+import { seededRandom } from "../../testkit/seeded-random";
 import { wholeNumber } from "../../testkit/whole-number";
 import { Coverage } from "./coverage";
 import { generate } from "./generate";
@@ -65,7 +65,7 @@ async function run(target: Target): Promise<boolean> {
   const work = async (): Promise<void> => {
     while (next < most && performance.now() < deadline && failures.size < MOST_FAILURES && !isLeft) {
       const n = next++;
-      const random = seeded(seed * 1_000_003 + n); // one generator per request, so that the n-th doesn't depend on earlier ones
+      const random = seededRandom(seed * 1_000_003 + n); // one generator per request, so that the n-th doesn't depend on earlier ones
       const request = generate(n, { documentation, world, random, values: new Values(documentation.document, random) });
       const result = await attempt(request);
       if (result.wrong.length > 0 && !failures.has(kindOf(result))) failures.set(kindOf(result), result);

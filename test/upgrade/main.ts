@@ -10,8 +10,8 @@ import { read } from "../../testkit/history/recorder";
 import { Load } from "../../testkit/load/load";
 import { verify } from "../../testkit/load/verdict";
 import { RabbitMQ } from "../../testkit/rabbitmq";
-import { checkOut, named, newestRelease, type Release } from "../../testkit/release";
-import { seeded } from "../../testkit/seeded-random";
+import { checkOut, newestRelease, releaseAt, type Release } from "../../testkit/release";
+import { seededRandom } from "../../testkit/seeded-random";
 import { Fleet } from "../../testkit/system/fleet";
 import { FAILPOINTS } from "../../testkit/system/node";
 import { System, type How } from "../../testkit/system/system";
@@ -60,7 +60,7 @@ async function upgradeFrom(release: Release): Promise<string[]> {
 
   await from.join(...SERVICES);
   const before = await offered(system);
-  const load = new Load(system, seeded(1));
+  const load = new Load(system, seededRandom(1));
   await load.setUp();
   const tour = new Tour(load, system, consoles);
   await tour.setUp();
@@ -130,7 +130,7 @@ async function endEverything(keepLogs: boolean): Promise<void> {
 }
 
 async function main(): Promise<number> {
-  const release = options.release === undefined ? await newestRelease() : await named(options.release);
+  const release = options.release === undefined ? await newestRelease() : await releaseAt(options.release);
   if (release === undefined) {
     console.log(
       "There is no release before HEAD, that is, no earlier commit with the subject `Release x.y.z`, so there is no version to upgrade from.",

@@ -9,7 +9,7 @@ import { openSession } from "../../../mixins/session";
 import { errorCode } from "../../../broker/errors";
 import { startEmbeddedPostgres } from "../../../scripts/embedded-postgres";
 import { until } from "../../../testkit/until";
-import { appendixA } from "../../../testkit/sqlstates";
+import { allSqlStates } from "../../../testkit/sqlstates";
 import type { Client } from "../../../testkit/client";
 import { startShop, type Shop } from "../../../testkit/shop";
 import { startStandby } from "../../../testkit/standby";
@@ -25,7 +25,7 @@ const DROPPED = /^(08|25|26|40003|42P05|57P|XX)/;
 
 /** One code from each row of the table, and some that are in neither PostgreSQL's list nor the table. */
 const ONE_OF_EACH = [
-  ...appendixA().filter((code, i, all) => all.findIndex((one) => one.startsWith(code.slice(0, 2))) === i),
+  ...allSqlStates().filter((code, i, all) => all.findIndex((one) => one.startsWith(code.slice(0, 2))) === i),
   ...["25006", "25P02", "25P03", "25P04", "40001", "40P01", "40003", "42601", "42P01", "42703", "42704", "42883", "42501", "42P05"],
   ...["53100", "53200", "53300", "55P03", "57014", "57P01", "57P02", "57P03", "58030", "72000", "P0001", "XX001", "99999", "SHOP1"],
 ];
@@ -58,7 +58,7 @@ const mainPid = async (): Promise<number> => (await products.db.adhoc<{ pid: num
 const listPid = async (): Promise<number> => products.lists.read(async (db) => (await db.adhoc<{ pid: number }>(PID))[0]!.pid);
 
 describe("each SQLSTATE of PostgreSQL's list", () => {
-  const codes = [...new Set([...appendixA(), ...ONE_OF_EACH])];
+  const codes = [...new Set([...allSqlStates(), ...ONE_OF_EACH])];
   const expected = codes.map((code) => ({
     code,
     dropped: DROPPED.test(code),

@@ -14,7 +14,7 @@ import products from "../../../services/products/products.service";
 import { adjustStock, insertProduct } from "../../../services/products/products.store";
 import { releaseStock, reserveStock } from "../../../services/products/reservations.store";
 import { reserve } from "../../../services/products/stock";
-import { Line } from "../../../testkit/flaky-proxy";
+import { FlakyProxy } from "../../../testkit/flaky-proxy";
 import { until } from "../../../testkit/until";
 import { testId } from "../../../testkit/ids";
 import { createDatabase } from "../../../testkit/postgres";
@@ -435,11 +435,11 @@ describe("fifty orders of a hundred lines", () => {
 });
 
 describe("an unavailable database", () => {
-  let away: Line;
+  let away: FlakyProxy;
   let remote: Awaited<ReturnType<typeof startProducts>>;
   let id: string;
   beforeAll(async () => {
-    away = await Line.to(database.url);
+    away = await FlakyProxy.to(database.url);
     remote = await startProducts(away.url);
     id = await newProduct(10);
   });

@@ -10,7 +10,7 @@ import {
   meaningOf,
   sqlState,
 } from "../../../mixins/sql-state";
-import { appendixA } from "../../../testkit/sqlstates";
+import { allSqlStates } from "../../../testkit/sqlstates";
 
 const raised = (code: string, more: object = {}): Error => Object.assign(new Error("it failed"), { code, ...more });
 
@@ -44,7 +44,7 @@ it.each([
 });
 
 it("every class of PostgreSQL's list has its own row", () => {
-  const classes = [...new Set(appendixA().map((code) => code.slice(0, 2)))];
+  const classes = [...new Set(allSqlStates().map((code) => code.slice(0, 2)))];
   expect(classes.length).toBeGreaterThan(35);
   expect(classes.filter((one) => MEANINGS[one] === undefined)).toEqual([]);
 });
@@ -57,7 +57,7 @@ it("an unknown SQLSTATE is transient, and never a refusal", () => {
 });
 
 it("only classes 22 and 23, and errors that don't come from the database, count as refusals", () => {
-  expect(appendixA().filter((code) => isRefusal(raised(code)))).toEqual(appendixA().filter((code) => /^2[23]/.test(code)));
+  expect(allSqlStates().filter((code) => isRefusal(raised(code)))).toEqual(allSqlStates().filter((code) => /^2[23]/.test(code)));
   expect(isRefusal(new TypeError("it is undefined"))).toBe(true);
   expect(isRefusal(Object.assign(new Error("read ECONNRESET"), { code: "ECONNRESET" }))).toBe(false);
 });
