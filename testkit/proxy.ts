@@ -2,13 +2,13 @@ import { once } from "node:events";
 import { connect, createServer, type AddressInfo, type Server, type Socket } from "node:net";
 
 /** When to cut a chunk's connection: before the chunk is forwarded, or before its response is. */
-export type Cut = "request" | "answer" | undefined;
+export type Cut = "request" | "response" | undefined;
 
 interface Pair {
   near: Socket;
   far: Socket | undefined;
   /** the server's next chunk is dropped and closes the connection */
-  answerLost: boolean;
+  isResponseLost: boolean;
 }
 
 /** A TCP proxy between nodes and a server that can be frozen, reset, slowed down, and cut at a certain chunk. */
@@ -80,9 +80,9 @@ export class Proxy {
   }
 
   private accept(near: Socket): void {
-    const pair: Pair = { near, far: undefined, answerLost: false };
+    const pair: Pair = { near, far: undefined, isResponseLost: false };
     this.pairs.add(pair);
-    this.tend(pair, near);
+    this.watch(pair, near);
     if (this.frozen) near.pause();
     else this.dial(pair);
   }
@@ -90,20 +90,20 @@ export class Proxy {
   private dial(pair: Pair): void {
     const { near } = pair;
     const far = (pair.far = connect(Number(this.target.port || this.defaultPort), this.target.hostname));
-    this.tend(pair, far);
-    this.pump(near, far, (chunk) => {
+    this.watch(pair, far);
+    this.forward(near, far, (chunk) => {
       const cut = this.cutsAt(chunk);
-      if (cut === "answer") pair.answerLost = true;
+      if (cut === "response") pair.isResponseLost = true;
       if (cut === "request") near.destroy();
       return cut !== "request";
     });
-    this.pump(far, near, () => {
-      if (pair.answerLost) near.destroy();
-      return !pair.answerLost;
+    this.forward(far, near, () => {
+      if (pair.isResponseLost) near.destroy();
+      return !pair.isResponseLost;
     });
   }
 
-  private tend(pair: Pair, socket: Socket): void {
+  private watch(pair: Pair, socket: Socket): void {
     socket.setNoDelay(true);
     socket.on("error", () => undefined); // "close" follows
     socket.on("close", () => {
@@ -113,7 +113,7 @@ export class Proxy {
     });
   }
 
-  private pump(from: Socket, to: Socket, passes: (chunk: Buffer) => boolean): void {
+  private forward(from: Socket, to: Socket, passes: (chunk: Buffer) => boolean): void {
     let free = 0; // when all earlier chunks have been sent
     from.on("data", (chunk: Buffer) => {
       if (!passes(chunk)) return;
@@ -121,13 +121,13 @@ export class Proxy {
       free = Math.max(now, free) + (chunk.length / this.throughput) * 1000;
       const wait = free + this.latency - now;
       if (wait < 1 && !this.frozen) to.write(chunk);
-      else this.later(to, chunk, wait);
+      else this.forwardLater(to, chunk, wait);
     });
   }
 
-  private later(to: Socket, chunk: Buffer, wait: number): void {
+  private forwardLater(to: Socket, chunk: Buffer, wait: number): void {
     setTimeout(() => {
-      if (this.frozen) this.later(to, chunk, 20);
+      if (this.frozen) this.forwardLater(to, chunk, 20);
       else to.write(chunk);
     }, wait);
   }

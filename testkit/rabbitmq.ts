@@ -16,7 +16,7 @@ const BIN = "/usr/lib/rabbitmq/bin";
 const START_MS = 90_000;
 
 /** Additional settings of a broker: configuration, environment, and the user, password and virtual host of its URL. */
-interface Over {
+interface Overrides {
   config?: string;
   env?: Record<string, string>;
   user?: string;
@@ -54,15 +54,16 @@ export class RabbitMQ {
     return existsSync(join(BIN, "rabbitmq-server"));
   }
 
-  static async start(folder: string, over: Over = {}): Promise<RabbitMQ> {
+  static async start(folder: string, overrides: Overrides = {}): Promise<RabbitMQ> {
     const [amqp = 0, distribution = 0, epmd = 0] = await freePorts(3);
     const name = `chaos${process.pid}@localhost`;
-    const rabbit = await RabbitMQ.prepare(folder, { ...LOOPBACK, name, cookie: newCookie(), ports: { amqp, distribution, epmd } }, over);
+    const identity: Identity = { ...LOOPBACK, name, cookie: newCookie(), ports: { amqp, distribution, epmd } };
+    const rabbit = await RabbitMQ.prepare(folder, identity, overrides);
     rabbit.startEpmd();
     try {
       await rabbit.launch();
     } catch (error) {
-      await rabbit.end();
+      await rabbit.stop();
       throw error;
     }
     return rabbit;
@@ -79,21 +80,25 @@ export class RabbitMQ {
     });
     const peers = identities.map(({ name }, n) => `cluster_formation.classic_config.nodes.${n + 1} = ${name}\n`).join("");
     // allow guest from other addresses, since the cluster has no other user
-    const over = { config: `cluster_formation.peer_discovery_backend = classic_config\n${peers}loopback_users = none\n${config}` };
-    const brokers = await Promise.all(identities.map((identity, n) => RabbitMQ.prepare(join(folder, String(n + 1)), identity, over)));
+    const overrides = { config: `cluster_formation.peer_discovery_backend = classic_config\n${peers}loopback_users = none\n${config}` };
+    const brokers = await Promise.all(identities.map((identity, n) => RabbitMQ.prepare(join(folder, String(n + 1)), identity, overrides)));
     // in network namespaces, every broker has its own epmd
     for (const [n, broker] of brokers.entries()) if (n === 0 || broker.namespace !== undefined) broker.startEpmd();
     try {
       await Promise.all(brokers.map((broker) => broker.launch()));
-      await eventually("all brokers are one cluster", async () => (await brokers[0]?.running()) === places.length, START_MS, 500);
+      await eventually("all brokers are one cluster", async () => (await brokers[0]?.countRunning()) === places.length, START_MS, 500);
     } catch (error) {
-      await Promise.all(brokers.map((broker) => broker.end()));
+      await Promise.all(brokers.map((broker) => broker.stop()));
       throw error;
     }
     return brokers;
   }
 
-  private static async prepare(folder: string, { name, address, namespace, cookie, ports }: Identity, over: Over): Promise<RabbitMQ> {
+  private static async prepare(
+    folder: string,
+    { name, address, namespace, cookie, ports }: Identity,
+    overrides: Overrides,
+  ): Promise<RabbitMQ> {
     await mkdir(folder, { recursive: true });
     const file = async (name: string, content: string): Promise<string> => {
       await writeFile(join(folder, name), content, { mode: 0o600 });
@@ -117,10 +122,10 @@ export class RabbitMQ {
       RABBITMQ_PID_FILE: join(folder, "pid"),
       RABBITMQ_ENABLED_PLUGINS_FILE: await file("enabled_plugins", "[]."),
       RABBITMQ_CONF_ENV_FILE: await file("env.conf", ""),
-      RABBITMQ_CONFIG_FILE: await file("rabbitmq.conf", `listeners.tcp.local = ${address}:${ports.amqp}\n${over.config ?? ""}`),
-      ...over.env,
+      RABBITMQ_CONFIG_FILE: await file("rabbitmq.conf", `listeners.tcp.local = ${address}:${ports.amqp}\n${overrides.config ?? ""}`),
+      ...overrides.env,
     };
-    const url = `amqp://${over.user ?? "guest:guest"}@${address}:${ports.amqp}${over.path ?? ""}`;
+    const url = `amqp://${overrides.user ?? "guest:guest"}@${address}:${ports.amqp}${overrides.path ?? ""}`;
     return new RabbitMQ(env, url, openSync(join(folder, "out"), "a"), namespace);
   }
 
@@ -139,10 +144,10 @@ export class RabbitMQ {
   async launch(): Promise<void> {
     const [program, args] = this.command(join(BIN, "rabbitmq-server"), []);
     this.server = spawn(program, args, { env: this.env, detached: true, stdio: ["ignore", this.log, this.log] });
-    await this.answers();
+    await this.untilReady();
   }
 
-  answers(): Promise<void> {
+  untilReady(): Promise<void> {
     const connects = async () => {
       const connection = await connect(this.url, { timeout: 5_000 });
       connection.on("error", () => undefined);
@@ -153,7 +158,7 @@ export class RabbitMQ {
   }
 
   /** The number of running brokers that it sees in its cluster, including itself. */
-  async running(): Promise<number> {
+  async countRunning(): Promise<number> {
     return Number(await this.ctl("eval", "length(rabbit_nodes:all_running())."));
   }
 
@@ -162,16 +167,16 @@ export class RabbitMQ {
     const { server } = this;
     if (server === undefined) return;
     killTree(server);
-    await this.ended();
+    await this.exited();
   }
 
   /** Shuts down as an operator does: closes the connections, then exits. */
   async shutDown(): Promise<void> {
     await this.ctl("stop");
-    await this.ended();
+    await this.exited();
   }
 
-  private ended(): Promise<void> {
+  private exited(): Promise<void> {
     return eventually("RabbitMQ has exited", () => this.server?.exitCode !== null || this.server.signalCode !== null);
   }
 
@@ -181,7 +186,7 @@ export class RabbitMQ {
     return (await run(program, all, { env: this.env, timeout: 60_000 })).stdout;
   }
 
-  async end(): Promise<void> {
+  async stop(): Promise<void> {
     await this.kill();
     this.epmd?.kill("SIGKILL");
   }

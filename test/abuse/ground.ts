@@ -44,7 +44,7 @@ export class Ground {
 
   private async startRabbit(): Promise<RabbitMQ> {
     const rabbit = await RabbitMQ.start(path.join(this.folder, "rabbitmq"), { config: `max_message_size = ${MAX_MESSAGE_BYTES}\n` });
-    this.onStop(() => rabbit.end());
+    this.onStop(() => rabbit.stop());
     return rabbit;
   }
 

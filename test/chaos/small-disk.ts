@@ -60,9 +60,9 @@ export class SmallDisk {
   }
 
   /** Kills servers that still use it, and unmounts it. May be called more than once. */
-  async end(): Promise<void> {
+  async remove(): Promise<void> {
     await eventually(`${this.folder} is unmounted`, () => {
-      for (const pid of this.inhabitants()) process.kill(pid, "SIGKILL");
+      for (const pid of this.processesInside()) process.kill(pid, "SIGKILL");
       this.unmount();
       return true;
     });
@@ -75,7 +75,7 @@ export class SmallDisk {
   }
 
   /** Processes with this working directory. The folder is new, so they can only be ours. */
-  private inhabitants(): number[] {
+  private processesInside(): number[] {
     const worksHere = (name: string): boolean => {
       try {
         return /^\d+$/.test(name) && readlinkSync(`/proc/${name}/cwd`) === this.folder;

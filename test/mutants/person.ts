@@ -3,7 +3,7 @@ import { Agent, fetch as fetchFrom, type Response } from "undici";
 import type { Status } from "../../contracts/orders";
 import type { Of } from "../../testkit/history/operation";
 import { followOrder, walkOrders } from "../../testkit/history/readers";
-import { personOf, type Recorder } from "../../testkit/history/recorder";
+import { userOf, type Recorder } from "../../testkit/history/recorder";
 import { until } from "../../testkit/until";
 
 const DEADLINE_MS = 10_000;
@@ -45,7 +45,7 @@ export class Person {
     private readonly history: Recorder,
     private readonly token: string,
   ) {
-    this.user = personOf(token).user;
+    this.user = userOf(token).user;
   }
 
   async send(method: string, path: string, { body, headers = {}, at }: Sent = {}): Promise<Received> {

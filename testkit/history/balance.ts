@@ -150,11 +150,11 @@ function holds(demand: Demand, quiet: Of<"quiet">, read: ProductSighting): boole
 /** Maximum number of steps when searching for a sum. Beyond it, only the bounds are checked. */
 const MAX_STEPS = 20_000_000;
 
-/** Whether a subset of the numbers can add up to `wanted`. */
-export function mayAddUp(some: readonly number[], wanted: number): boolean {
+/** Whether a subset of the numbers can add up to `target`. */
+export function mayAddUp(some: readonly number[], target: number): boolean {
   const lowest = some.reduce((sum, value) => sum + Math.min(value, 0), 0);
   const highest = some.reduce((sum, value) => sum + Math.max(value, 0), 0);
-  if (wanted < lowest || wanted > highest) return false;
+  if (target < lowest || target > highest) return false;
   if ((highest - lowest) * some.length > MAX_STEPS) return true;
   const isReachable = new Uint8Array(highest - lowest + 1);
   isReachable[-lowest] = 1;
@@ -164,5 +164,5 @@ export function mayAddUp(some: readonly number[], wanted: number): boolean {
     for (let i = value > 0 ? isReachable.length - 1 : 0; i >= 0 && i < isReachable.length; i += step)
       if (isReachable[i - value] === 1) isReachable[i] = 1;
   }
-  return isReachable[wanted - lowest] === 1;
+  return isReachable[target - lowest] === 1;
 }

@@ -1,6 +1,6 @@
 import { checkBalance } from "./balance";
 import { checkConditional } from "./conditional";
-import { gather, type Facts } from "./facts";
+import { groupOperations, type Facts } from "./facts";
 import { describe, type Findings } from "./findings";
 import { checkKeys } from "./keys";
 import { checkLists } from "./lists";
@@ -34,7 +34,7 @@ export interface Verdict {
  * @param operations in any order; they are kept in memory and not changed
  */
 export function checkHistory(operations: readonly Operation[]): Verdict {
-  const facts = gather(operations);
+  const facts = groupOperations(operations);
   const found = CHECKS.map((check) => check(facts)).filter(({ total }) => total > 0);
   return { violations: found.flatMap(({ violations }) => violations), totals: found.map(({ check, total }) => ({ check, total })) };
 }

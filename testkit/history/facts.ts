@@ -59,14 +59,14 @@ export const isSighting = (call: ProductCall): call is ProductSighting => call.s
 export const mayHaveHappened = ({ outcome }: { outcome: Outcome }): boolean => outcome !== "failed";
 
 /** Groups the operations of a history by product, order and key, once for all checks. */
-export function gather(operations: readonly Operation[]): Facts {
+export function groupOperations(operations: readonly Operation[]): Facts {
   const products = new Map<string, ProductFacts>();
   const orders = new Map<string, OrderFacts>();
   const keys = new Map<string, Placing[]>();
   const quiets: Of<"quiet">[] = [];
-  const product = (id: string) => entry(products, id, () => ({ id, calls: [] }));
+  const product = (id: string) => getOrCreate(products, id, () => ({ id, calls: [] }));
   const order = (id: string) =>
-    entry(orders, id, () => ({ id, placedAt: Infinity, since: Infinity, calls: [], sightings: [], happenings: [] }));
+    getOrCreate(orders, id, () => ({ id, placedAt: Infinity, since: Infinity, calls: [], sightings: [], happenings: [] }));
 
   for (const [i, by] of operations.entries()) {
     switch (by.kind) {
@@ -82,7 +82,7 @@ export function gather(operations: readonly Operation[]): Facts {
         break;
       case "order.place": {
         const key = by.key === undefined ? `${i}` : JSON.stringify([by.user, by.key]);
-        entry(keys, key, () => []).push(by);
+        getOrCreate(keys, key, () => []).push(by);
         break;
       }
       case "order.read":
@@ -136,7 +136,7 @@ function place(attempts: readonly Placing[], order: (id: string) => OrderFacts):
 }
 
 /** The value of a key, created if missing. */
-export function entry<T>(map: Map<string, T>, key: string, make: () => T): T {
+export function getOrCreate<T>(map: Map<string, T>, key: string, make: () => T): T {
   let value = map.get(key);
   if (value === undefined) map.set(key, (value = make()));
   return value;

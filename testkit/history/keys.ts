@@ -34,7 +34,7 @@ function firstOf(attempts: readonly Placing[]): Placing | undefined {
 }
 
 /** The value that the shop compares: units by product, in any order. */
-export const wanted = (placing: Placing): string => JSON.stringify([...unitsOf(placing)].sort(([a], [b]) => (a < b ? -1 : 1)));
+export const unitsKey = (placing: Placing): string => JSON.stringify([...unitsOf(placing)].sort(([a], [b]) => (a < b ? -1 : 1)));
 
 /** Codes with which a retry must not be refused after its key has created an order. */
 const NEVER_AGAIN = ["PRODUCT_NOT_FOUND", "INSUFFICIENT_STOCK", "IDEMPOTENCY_KEY_REUSED"];
@@ -43,7 +43,7 @@ function checkKey(attempts: readonly Placing[], first: Placing | undefined, find
   const name = `key ${attempts[0]?.key ?? "?"} of ${attempts[0]?.user ?? "?"}`;
   for (const attempt of attempts) {
     const { seen, digest, code } = attempt;
-    const isSame = first === undefined || wanted(attempt) === wanted(first);
+    const isSame = first === undefined || unitsKey(attempt) === unitsKey(first);
     const isLater = first?.end !== undefined && first.end < attempt.begin;
     if (seen !== undefined && first?.seen !== undefined && attempt !== first) {
       if (seen.id !== first.seen.id) findings.add(`${name} made order ${first.seen.id}, then ${seen.id}`, first, attempt);
@@ -59,4 +59,4 @@ function checkKey(attempts: readonly Placing[], first: Placing | undefined, find
 }
 
 const mayBeReused = (refused: Placing, attempts: readonly Placing[]): boolean =>
-  attempts.some((other) => other.outcome !== "failed" && other.begin <= (refused.end ?? Infinity) && wanted(other) !== wanted(refused));
+  attempts.some((other) => other.outcome !== "failed" && other.begin <= (refused.end ?? Infinity) && unitsKey(other) !== unitsKey(refused));

@@ -1,5 +1,5 @@
 import { isFinal } from "../../contracts/orders";
-import { entry, type Facts, type OrderFacts } from "./facts";
+import { getOrCreate, type Facts, type OrderFacts } from "./facts";
 import { Findings } from "./findings";
 import type { Of } from "./operation";
 import { has } from "./progress";
@@ -21,10 +21,10 @@ export function checkLists(facts: Facts): Findings {
     if (operation.kind === "product.list") checkProductList(operation, facts, findings);
     if (operation.kind !== "order.list") continue;
     checkOrderList(operation, findings);
-    if (operation.outcome === "ok") entry(walks, operation.user, () => []).push(operation);
+    if (operation.outcome === "ok") getOrCreate(walks, operation.user, () => []).push(operation);
   }
   const own = new Map<string, OrderFacts[]>();
-  for (const order of facts.orders.values()) if (order.placed !== undefined) entry(own, order.placed.user, () => []).push(order);
+  for (const order of facts.orders.values()) if (order.placed !== undefined) getOrCreate(own, order.placed.user, () => []).push(order);
   for (const [user, all] of walks) checkContents(all, own.get(user) ?? [], findings);
   return findings;
 }

@@ -2,7 +2,7 @@ import { Type } from "@sinclair/typebox";
 import { nullable } from "../../contracts/contract";
 import { Status } from "../../contracts/orders";
 import type { Of } from "./operation";
-import { parsed, personOf, read } from "./recorder";
+import { parsed, userOf, validated } from "./recorder";
 
 /** @returns the whole response to a GET; undefined if there was none */
 export type Get = (path: string) => Promise<{ status: number; text: string } | undefined>;
@@ -24,7 +24,7 @@ export async function walkOrders(get: Get, token: string, limit: number): Promis
     const from = performance.now();
     const response = await get(`/orders?limit=${limit}${cursor === null ? "" : `&cursor=${cursor}`}`);
     if (response?.status !== 200) break;
-    const { items, next_cursor } = read(Page, parsed(response.text));
+    const { items, next_cursor } = validated(Page, parsed(response.text));
     pages.push({
       begin: from,
       end: performance.now(),
@@ -32,10 +32,10 @@ export async function walkOrders(get: Get, token: string, limit: number): Promis
     });
     cursor = next_cursor;
     if (cursor === null)
-      return { kind: "order.list", begin, end: performance.now(), outcome: "ok", ...personOf(token), pages, complete: true };
+      return { kind: "order.list", begin, end: performance.now(), outcome: "ok", ...userOf(token), pages, complete: true };
   } while (pages.length < MOST_PAGES);
   const outcome = pages.length > 0 ? { outcome: "ok" as const, end: performance.now() } : { outcome: "unknown" as const };
-  return { kind: "order.list", begin, ...outcome, ...personOf(token), pages, complete: false };
+  return { kind: "order.list", begin, ...outcome, ...userOf(token), pages, complete: false };
 }
 
 const MOST_PAGES = 1_000;
@@ -87,7 +87,7 @@ export async function followOrder(
   }
   const end = performance.now();
   const call = status === undefined || status >= 500 ? { outcome: "unknown" as const } : { outcome: outcomeOf(status), end, status };
-  return { kind: "order.stream", begin, ...call, ...personOf(token), order, events, closed };
+  return { kind: "order.stream", begin, ...call, ...userOf(token), order, events, closed };
 }
 
 const outcomeOf = (status: number): "ok" | "failed" => (status === 200 ? "ok" : "failed");
@@ -102,5 +102,5 @@ function eventOf(block: string): { id: number; status: Status } | undefined {
   );
   const [id, data] = [fields.get("id"), fields.get("data")];
   if (id === undefined || data === undefined) return undefined;
-  return { id: Number(id), status: read(EventData, parsed(data)).status };
+  return { id: Number(id), status: validated(EventData, parsed(data)).status };
 }

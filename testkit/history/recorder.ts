@@ -85,14 +85,14 @@ export function operationOf(exchange: Exchange): Operation | undefined {
   const call = callOf(exchange);
   switch (`${method} ${resource}${id && "/:id"}${action && `/${action}`}`) {
     case "POST products": {
-      const { quantity, price } = read(NewProduct, body);
+      const { quantity, price } = validated(NewProduct, body);
       return { kind: "product.create", ...call, quantity, price, ...ifOk(exchange, productOf) };
     }
     case "GET products/:id":
       return { kind: "product.read", ...call, product: id, ...ifOk(exchange, productOf) };
     case "PATCH products/:id": {
       const tag = productTagOf(headers["if-match"]);
-      const { price } = read(NewPrice, body);
+      const { price } = validated(NewPrice, body);
       return {
         kind: "product.patch",
         ...call,
@@ -103,14 +103,14 @@ export function operationOf(exchange: Exchange): Operation | undefined {
       };
     }
     case "POST products/:id/stock":
-      return { kind: "product.adjust", ...call, product: id, delta: read(Adjustment, body).delta, ...ifOk(exchange, productOf) };
+      return { kind: "product.adjust", ...call, product: id, delta: validated(Adjustment, body).delta, ...ifOk(exchange, productOf) };
     case "POST orders": {
       const key = headers["idempotency-key"];
       return {
         kind: "order.place",
         ...call,
         ...(key !== undefined && { key }),
-        lines: read(NewOrder, body).items.map(({ product_id, quantity }) => ({ product_id, quantity })),
+        lines: validated(NewOrder, body).items.map(({ product_id, quantity }) => ({ product_id, quantity })),
         ...ifOk(exchange, orderOf),
         ...(call.outcome === "ok" && response !== undefined && { digest: response.text }),
         ...(response?.headers.get("idempotent-replayed") === "true" && { replayed: true }),
@@ -133,7 +133,7 @@ function callOf({ begin, end, token, gateway, response }: Exchange) {
     begin,
     ...(outcome !== "unknown" && { end }),
     outcome,
-    ...personOf(token),
+    ...userOf(token),
     ...(gateway !== undefined && { gateway }),
     ...(outcome !== "unknown" && response !== undefined && { status: response.status }),
     ...(matches(Problem, problem) && { code: problem.code }),
@@ -146,7 +146,7 @@ function outcomeOf(status: number | undefined): Outcome {
 }
 
 /** The user of an access token; "" without one. The token isn't verified, since the shop does that. */
-export function personOf(token: string | undefined): { user: string; admin?: true } {
+export function userOf(token: string | undefined): { user: string; admin?: true } {
   const claims = parsed(Buffer.from(token?.split(".")[1] ?? "", "base64url").toString());
   if (!matches(Claims, claims)) return { user: "" };
   return { user: claims.sub, ...(claims.role === "admin" && { admin: true }) };
@@ -157,15 +157,15 @@ function ifOk<Seen>(exchange: Exchange, seenOf: (exchange: Exchange) => Seen): {
 }
 
 function productOf({ response }: Exchange): ProductSeen {
-  const { id, quantity, price } = read(Product, parsed(response?.text ?? ""));
-  return { id, ...read(ProductTag, productTagOf(response?.headers.get("etag"))), quantity, price };
+  const { id, quantity, price } = validated(Product, parsed(response?.text ?? ""));
+  return { id, ...validated(ProductTag, productTagOf(response?.headers.get("etag"))), quantity, price };
 }
 
 function orderOf({ response }: Exchange): OrderSeen {
-  const { id, status, total_price, reason, history, created_at } = read(Order, parsed(response?.text ?? ""));
+  const { id, status, total_price, reason, history, created_at } = validated(Order, parsed(response?.text ?? ""));
   return {
     id,
-    version: read(Version, versionOf(response?.headers.get("etag"))),
+    version: validated(Version, versionOf(response?.headers.get("etag"))),
     status,
     total: total_price,
     created: Date.parse(created_at),
@@ -187,7 +187,7 @@ function versionOf(tag: string | null | undefined): number | undefined {
 }
 
 /** @throws if the value doesn't match the schema */
-export function read<S extends TSchema>(schema: S, value: unknown): Static<S> {
+export function validated<S extends TSchema>(schema: S, value: unknown): Static<S> {
   if (matches(schema, value)) return value;
   throw new Error(`unexpected form, can't be recorded: ${JSON.stringify({ value }).slice(0, 300)}`);
 }

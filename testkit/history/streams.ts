@@ -7,7 +7,7 @@ import { statusesOf } from "./orders";
 import { isPath, list } from "./progress";
 
 /** Milliseconds within which an open stream sends all known statuses in a quiet period: gateways read a followed order every 5 s. */
-export const TOLD_WITHIN_MS = 10_000;
+export const SENT_WITHIN_MS = 10_000;
 
 /**
  * Compares event streams with each other and with reads:
@@ -76,12 +76,12 @@ function checkWhole(order: OrderFacts, stream: Of<"order.stream">, known: Known<
 function checkPrompt(order: OrderFacts, stream: Of<"order.stream">, quiet: Of<"quiet">, known: Known<number>, findings: Findings): void {
   const { events, begin, end = 0, closed, outcome, last_event_id: resumed = 0 } = stream;
   if (outcome !== "ok" || closed === "cut") return;
-  const until = Math.min(end, quiet.end) - TOLD_WITHIN_MS;
+  const until = Math.min(end, quiet.end) - SENT_WITHIN_MS;
   if (until <= Math.max(begin, quiet.begin)) return; // not open long enough during the period
-  const told = events.filter(({ at }) => at <= until + TOLD_WITHIN_MS).at(-1)?.id ?? resumed;
-  if (told < lengthOf(known, until))
+  const sent = events.filter(({ at }) => at <= until + SENT_WITHIN_MS).at(-1)?.id ?? resumed;
+  if (sent < lengthOf(known, until))
     findings.add(
-      `a stream of order ${order.id} that was open for ${TOLD_WITHIN_MS} ms more has sent ${told} statuses; known were ${list(known.before(until)).join(", ")}`,
+      `a stream of order ${order.id} that was open for ${SENT_WITHIN_MS} ms more has sent ${sent} statuses; known were ${list(known.before(until)).join(", ")}`,
       quiet,
       stream,
     );

@@ -3,17 +3,17 @@ import type { Operation } from "../history/operation";
 import type { Shop } from "../system/system";
 import type { Load } from "./load";
 
-const MOST_TOLD = 20;
+const MOST_REPORTED = 20;
 
 /**
  * Checks the clients' whole history since the load began. Checks nothing if a database was restored, since confirmed writes may then be lost.
  * @param isQuiet no outbox row is pending and the load has stopped: the current state is read first, which lets the checks balance the stock
  */
-export async function findInHistory(shop: Shop, load: Load, isQuiet: boolean): Promise<string[]> {
+export async function checkClientHistory(shop: Shop, load: Load, isQuiet: boolean): Promise<string[]> {
   const { history, losses, readers } = load;
-  if (losses.any || history.operations === undefined) return [];
+  if (losses.hasAny || history.operations === undefined) return [];
   if (isQuiet) {
-    await recordStrangers(shop, load);
+    await recordForeignOrders(shop, load);
     const begin = performance.now();
     const known = settled(history.operations);
     const open = [...load.orders.values()].filter(({ id }) => id !== undefined && !known.has(id));
@@ -21,7 +21,7 @@ export async function findInHistory(shop: Shop, load: Load, isQuiet: boolean): P
     history.add({ kind: "quiet", begin, end: performance.now() });
   }
   return checkHistory(history.operations)
-    .violations.slice(0, MOST_TOLD)
+    .violations.slice(0, MOST_REPORTED)
     .map(({ check, message }) => `history: ${check}: ${message}`);
 }
 
@@ -41,7 +41,7 @@ function settled(operations: readonly Operation[]): Set<string> {
 }
 
 /** Records orders that faults inserted by SQL: as stock adjustments of unknown outcome, at some time since the last quiet period. */
-async function recordStrangers(shop: Shop, { history, orders, strangers }: Load): Promise<void> {
+async function recordForeignOrders(shop: Shop, { history, orders, foreignUnits }: Load): Promise<void> {
   const held = await shop.sql<{ product: string; units: number }>(
     "orders",
     `select l.product_id as product, sum(l.quantity)::int as units from orders o join order_lines l on l.order_id = o.id
@@ -50,8 +50,8 @@ async function recordStrangers(shop: Shop, { history, orders, strangers }: Load)
   );
   const begin = history.operations?.findLast(({ kind }) => kind === "quiet")?.end ?? 0;
   for (const { product, units } of held) {
-    const delta = (strangers.get(product) ?? 0) - units;
-    strangers.set(product, units);
+    const delta = (foreignUnits.get(product) ?? 0) - units;
+    foreignUnits.set(product, units);
     if (delta !== 0) history.add({ kind: "product.adjust", begin, outcome: "unknown", user: "", product, delta });
   }
 }

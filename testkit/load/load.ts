@@ -11,17 +11,17 @@ import {
   CLIENT_TIMEOUT_MS,
   Window,
   type Adjustment,
-  type Answer,
   type Credentials,
   type Line,
   type LoadOptions,
+  type LoadResponse,
   type OrderRecord,
 } from "./records";
 import { Sender } from "./sender";
 
 export type { OrderRecord } from "./records";
 
-const MOST_UNDER_WAY = 48;
+const MOST_IN_FLIGHT = 48;
 /** How many failed requests are described. */
 const MOST_FAILED = 20;
 export const PLENTY = 100_000;
@@ -38,35 +38,35 @@ export class Load {
   /** The requests and responses of all clients. */
   readonly history = new Recorder();
   /** Units per product held by orders that none of our clients placed, as last recorded in the history. */
-  readonly strangers = new Map<string, number>();
+  readonly foreignUnits = new Map<string, number>();
   /** Whether a client that gets a 401 logs in again. */
   sessionsMayEnd = false;
   window = new Window();
-  private readonly people: Credentials[] = [];
+  private readonly users: Credentials[] = [];
   /** Access tokens, by client. */
   tokens: string[] = [];
   /** Products that are never ordered; only their prices change. */
-  readonly exhibits: string[] = [];
+  readonly unorderedProducts: string[] = [];
   private admin = "";
   private loggingIn: Promise<void> | undefined;
   private plenty: string[] = [];
   private scarce: string[] = [];
   private timer: NodeJS.Timeout | undefined;
-  private readonly underWay = new Set<Promise<unknown>>();
-  private lastAnswer = 0;
+  private readonly inFlight = new Set<Promise<unknown>>();
+  private lastResponseAt = 0;
   private readonly sender: Sender;
   readonly readers: Readers;
   private readonly clients: number;
-  private readonly giveUpMs: number;
+  private readonly retryMs: number;
   private readonly withCancels: boolean;
 
   constructor(
     private readonly shop: Shop,
     private readonly random: () => number,
-    { clients = 4, giveUpMs = 120_000, withCancels = true }: LoadOptions = {},
+    { clients = 4, retryMs = 120_000, withCancels = true }: LoadOptions = {},
   ) {
     this.clients = clients;
-    this.giveUpMs = giveUpMs;
+    this.retryMs = retryMs;
     this.withCancels = withCancels;
     this.sender = new Sender(shop, this.history, this.violations);
     this.readers = new Readers(this, this.sender, random);
@@ -74,31 +74,31 @@ export class Load {
 
   async setUp(): Promise<void> {
     await eventually("the whole shop is healthy", async () => (await fetch(`${this.shop.url}/health`)).ok, 30_000);
-    for (let n = 0; n < this.clients; n++) this.people.push(await this.register());
+    for (let n = 0; n < this.clients; n++) this.users.push(await this.register());
     await this.logIn();
     for (let n = 0; n < 5; n++) this.plenty.push(await this.createProduct(PLENTY));
     for (let n = 0; n < 3; n++) this.scarce.push(await this.createProduct(SCARCE));
-    for (let n = 0; n < 2; n++) this.exhibits.push(await this.createProduct(SCARCE));
+    for (let n = 0; n < 2; n++) this.unorderedProducts.push(await this.createProduct(SCARCE));
   }
 
   /** Registers a new account. */
   async register(email = `${randomUUID()}@shop.test`): Promise<Credentials> {
     const credentials = { email, password: "correct horse battery" };
-    await this.patiently(() => this.request("POST", "/register", credentials));
+    await this.retry(() => this.request("POST", "/register", credentials));
     return credentials;
   }
 
   async tokensOf(credentials: Credentials): Promise<{ access_token: string; refresh_token: string }> {
-    const answer = await this.patiently(() => this.request("POST", "/token", credentials));
-    if (answer?.status !== 200) throw new Error(`login failed: ${answer?.status ?? "no response"} ${answer?.body ?? ""}`);
-    return JSON.parse(answer.body) as { access_token: string; refresh_token: string };
+    const response = await this.retry(() => this.request("POST", "/token", credentials));
+    if (response?.status !== 200) throw new Error(`login failed: ${response?.status ?? "no response"} ${response?.body ?? ""}`);
+    return JSON.parse(response.body) as { access_token: string; refresh_token: string };
   }
 
   /** Logs in all users. Concurrent calls share one login. */
   private logIn(): Promise<void> {
     const all = async (): Promise<void> => {
       const granted: string[] = [];
-      for (const person of [...this.people, ADMIN]) granted.push((await this.tokensOf(person)).access_token);
+      for (const user of [...this.users, ADMIN]) granted.push((await this.tokensOf(user)).access_token);
       this.admin = granted.pop() ?? "";
       this.tokens = granted;
     };
@@ -108,9 +108,10 @@ export class Load {
   async createProduct(quantity: number): Promise<string> {
     const product = { name: "Lamp", price: 19.99, quantity };
     // a product created without a response stays unused
-    const answer = await this.insist(() => this.request("POST", "/products", product, this.tokens[0]));
-    if (answer?.status !== 201) throw new Error(`creating a product failed: ${answer?.status ?? "no response"} ${answer?.body ?? ""}`);
-    const { id } = JSON.parse(answer.body) as { id: string };
+    const response = await this.retryWithLogin(() => this.request("POST", "/products", product, this.tokens[0]));
+    if (response?.status !== 201)
+      throw new Error(`creating a product failed: ${response?.status ?? "no response"} ${response?.body ?? ""}`);
+    const { id } = JSON.parse(response.body) as { id: string };
     this.products.set(id, quantity);
     return id;
   }
@@ -118,7 +119,7 @@ export class Load {
   /** Resets the counters. */
   openWindow(): void {
     this.window = new Window();
-    this.lastAnswer = Date.now();
+    this.lastResponseAt = Date.now();
   }
 
   /** @param rate requests per second; the readers send more, which the window doesn't count */
@@ -126,7 +127,7 @@ export class Load {
     this.openWindow();
     this.readers.start(rate);
     this.timer = setInterval(() => {
-      if (this.underWay.size < MOST_UNDER_WAY) this.begin(this.something());
+      if (this.inFlight.size < MOST_IN_FLIGHT) this.begin(this.sendRandom());
     }, 1000 / rate);
   }
 
@@ -135,19 +136,19 @@ export class Load {
     clearInterval(this.timer);
     this.timer = undefined;
     await this.readers.stop();
-    while (this.underWay.size > 0) await Promise.race([...this.underWay, pause(1_000)]);
+    while (this.inFlight.size > 0) await Promise.race([...this.inFlight, pause(1_000)]);
   }
 
   private begin(work: Promise<unknown>): void {
     const done = work
       .catch((error: unknown) => this.violations.push(`a client failed: ${messageOf(error)}`))
-      .finally(() => this.underWay.delete(done));
-    this.underWay.add(done);
+      .finally(() => this.inFlight.delete(done));
+    this.inFlight.add(done);
   }
 
-  private something(): Promise<unknown> {
+  private sendRandom(): Promise<unknown> {
     const dice = this.random();
-    const known = this.pick([...this.orders.values()].slice(-200).filter((order) => order.status === 201 && !order.spared));
+    const known = this.pick([...this.orders.values()].slice(-200).filter((order) => order.status === 201 && !order.belongsToFault));
     if (dice < 0.12 && this.withCancels && known !== undefined && known.cancel === undefined) return this.cancel(known);
     if (dice < 0.22 && known !== undefined) return this.repeat(known);
     if (dice < 0.3) return this.adjust(this.pick(this.scarce) ?? "", 1 + Math.floor(this.random() * 9));
@@ -170,89 +171,89 @@ export class Load {
   }
 
   /** Orders with a new key, and retries until there is a definite response. */
-  async order(items: Line[], spared = true, client = Math.floor(this.random() * this.clients)): Promise<OrderRecord> {
-    const record: OrderRecord = { key: randomUUID(), client, items, attempts: 0, at: Date.now(), spared };
+  async order(items: Line[], belongsToFault = true, client = Math.floor(this.random() * this.clients)): Promise<OrderRecord> {
+    const record: OrderRecord = { key: randomUUID(), client, items, attempts: 0, at: Date.now(), belongsToFault };
     this.orders.set(record.key, record);
-    const answer = await this.insist(() => {
+    const response = await this.retryWithLogin(() => {
       record.attempts++;
       return this.post(record);
     });
-    if (answer !== undefined) this.noteOrder(record, answer);
+    if (response !== undefined) this.recordOrder(record, response);
     return record;
   }
 
-  private noteOrder(record: OrderRecord, answer: Answer): void {
-    Object.assign(record, answer);
-    if (answer.status === 201) {
+  private recordOrder(record: OrderRecord, response: LoadResponse): void {
+    Object.assign(record, response);
+    if (response.status === 201) {
       this.window.accepted++;
-      record.id = (JSON.parse(answer.body) as { id: string }).id;
-      this.readers.wrote(record);
-    } else if (answer.status !== 409) this.violations.push(`unexpected response to an order: ${answer.status} ${answer.body}`);
+      record.id = (JSON.parse(response.body) as { id: string }).id;
+      this.readers.afterWrite(record);
+    } else if (response.status !== 409) this.violations.push(`unexpected response to an order: ${response.status} ${response.body}`);
   }
 
   /** Repeats an order that had a response: the response must be identical. If the order was lost, this creates a new one. */
   async repeat(record: OrderRecord): Promise<void> {
     this.window.repeats++;
     const { status, body, id } = record;
-    const answer = await this.insist(() => this.post(record));
-    if (answer === undefined || (answer.status === status && answer.body === body) || record.id !== id) return;
+    const response = await this.retryWithLogin(() => this.post(record));
+    if (response === undefined || (response.status === status && response.body === body) || record.id !== id) return;
     if (this.losses.mayHave("orders", record)) {
       this.losses.counts.orders++;
       delete record.cancel;
-      this.noteOrder(record, answer);
+      this.recordOrder(record, response);
     } else
-      this.violations.push(`the response to key ${record.key} was ${status ?? ""} ${body ?? ""}, then ${answer.status} ${answer.body}`);
+      this.violations.push(`the response to key ${record.key} was ${status ?? ""} ${body ?? ""}, then ${response.status} ${response.body}`);
   }
 
   async cancel(record: OrderRecord): Promise<void> {
     record.cancel = { status: 0 };
-    const answer = await this.insist(() =>
+    const response = await this.retryWithLogin(() =>
       this.request("POST", `/orders/${record.id ?? ""}/cancel`, undefined, this.tokens[record.client]),
     );
-    if (answer === undefined) return;
-    record.cancel = answer;
-    this.readers.wrote(record);
-    const isLost = answer.status === 404 && this.losses.mayHave("orders", record);
-    if (answer.status !== 200 && answer.status !== 409 && !isLost)
-      this.violations.push(`unexpected response to a cancel: ${answer.status} ${answer.body}`);
+    if (response === undefined) return;
+    record.cancel = response;
+    this.readers.afterWrite(record);
+    const isLost = response.status === 404 && this.losses.mayHave("orders", record);
+    if (response.status !== 200 && response.status !== 409 && !isLost)
+      this.violations.push(`unexpected response to a cancel: ${response.status} ${response.body}`);
   }
 
   /** Adjusts stock. Without a key it can't be retried, so without a response it may have been applied. */
   async adjust(product_id: string, delta: number, reason = `chaos ${randomUUID()}`): Promise<void> {
     const adjustment: Adjustment = { reason, product_id, delta };
     this.adjustments.push(adjustment);
-    const answer = await this.request("POST", `/products/${product_id}/stock`, { delta, reason }, this.tokens[0]);
-    const { sent, answered, status } = answer;
-    if (status > 0 && status < 500) Object.assign(adjustment, { sent, answered, status });
-    this.readers.wrote(product_id);
+    const response = await this.request("POST", `/products/${product_id}/stock`, { delta, reason }, this.tokens[0]);
+    const { sentAt, receivedAt, status } = response;
+    if (status > 0 && status < 500) Object.assign(adjustment, { sentAt, receivedAt, status });
+    this.readers.afterWrite(product_id);
   }
 
   /** Sends a request as the admin until there is a definite response. */
-  asAdmin(method: string, path: string, body?: unknown): Promise<Answer | undefined> {
-    return this.insist(() => this.request(method, path, body, this.admin, Math.min(60_000, this.giveUpMs)));
+  asAdmin(method: string, path: string, body?: unknown): Promise<LoadResponse | undefined> {
+    return this.retryWithLogin(() => this.request(method, path, body, this.admin, Math.min(60_000, this.retryMs)));
   }
 
-  private post({ key, client, items }: OrderRecord): Promise<Answer> {
+  private post({ key, client, items }: OrderRecord): Promise<LoadResponse> {
     return this.request("POST", "/orders", { items }, this.tokens[client], CLIENT_TIMEOUT_MS, { "idempotency-key": key });
   }
 
   /** Retries, and logs in again after a 401 if sessions may end. */
-  private insist(attempt: () => Promise<Answer>): Promise<Answer | undefined> {
-    return this.patiently(async () => {
-      const answer = await attempt();
-      if (answer.status !== 401 || !this.sessionsMayEnd) return answer;
+  private retryWithLogin(attempt: () => Promise<LoadResponse>): Promise<LoadResponse | undefined> {
+    return this.retry(async () => {
+      const response = await attempt();
+      if (response.status !== 401 || !this.sessionsMayEnd) return response;
       await this.logIn();
-      return { ...answer, status: 0 }; // retry with the new tokens
+      return { ...response, status: 0 }; // retry with the new tokens
     });
   }
 
   /** Retries after a 5xx, a time-out or a lost connection, and while the first attempt is still in flight. */
-  private async patiently(attempt: () => Promise<Answer>): Promise<Answer | undefined> {
-    const deadline = Date.now() + this.giveUpMs;
+  private async retry(attempt: () => Promise<LoadResponse>): Promise<LoadResponse | undefined> {
+    const deadline = Date.now() + this.retryMs;
     for (let repeats = 0; Date.now() < deadline; repeats++) {
       if (repeats > 0) this.window.repeats++;
-      const answer = await attempt();
-      if (answer.status > 0 && answer.status < 500 && !answer.body.includes("IDEMPOTENCY_IN_FLIGHT")) return answer;
+      const response = await attempt();
+      if (response.status > 0 && response.status < 500 && !response.body.includes("IDEMPOTENCY_IN_FLIGHT")) return response;
       await pause(300 + 900 * this.random());
     }
     return undefined;
@@ -266,23 +267,23 @@ export class Load {
     token?: string,
     timeout = CLIENT_TIMEOUT_MS,
     headers: Record<string, string> = {},
-  ): Promise<Answer> {
-    const answer = await this.sender.send({ method, path, body, token, headers }, timeout);
+  ): Promise<LoadResponse> {
+    const response = await this.sender.send({ method, path, body, token, headers }, timeout);
     // an audit or a repair may take longer
-    if (timeout <= CLIENT_TIMEOUT_MS || answer.status === 0) this.note(answer, `${method} ${path}`);
-    return answer;
+    if (timeout <= CLIENT_TIMEOUT_MS || response.status === 0) this.count(response, `${method} ${path}`);
+    return response;
   }
 
-  private note({ status, body, sent, answered }: Answer, what: string): void {
+  private count({ status, body, sentAt, receivedAt }: LoadResponse, what: string): void {
     const { window } = this;
-    window.slowest = Math.max(window.slowest, answered - sent);
+    window.slowest = Math.max(window.slowest, receivedAt - sentAt);
     if (status === 0 || status >= 500) {
       window.failures++;
       if (window.failed.length < MOST_FAILED) window.failed.push(`${what}: ${status || "no response"} ${body}`);
       return;
     }
     const now = Date.now();
-    window.silence = Math.max(window.silence, now - this.lastAnswer);
-    this.lastAnswer = now;
+    window.silence = Math.max(window.silence, now - this.lastResponseAt);
+    this.lastResponseAt = now;
   }
 }

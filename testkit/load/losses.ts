@@ -15,7 +15,7 @@ export class Losses {
   readonly counts = { orders: 0, cancels: 0, adjustments: 0 };
 
   /** Whether a database was set back. */
-  get any(): boolean {
+  get hasAny(): boolean {
     return this.all.length > 0;
   }
 
@@ -27,7 +27,7 @@ export class Losses {
   }
 
   /** Whether the write with these times may be lost. A write whose response came before the loss, or that was sent after it, may not. */
-  mayHave(database: DatabaseName, { sent = 0, answered = 0 }: Timed): boolean {
-    return this.all.some((loss) => loss.database === database && answered >= loss.from && sent <= loss.until);
+  mayHave(database: DatabaseName, { sentAt = 0, receivedAt = 0 }: Timed): boolean {
+    return this.all.some((loss) => loss.database === database && receivedAt >= loss.from && sentAt <= loss.until);
   }
 }

@@ -3,8 +3,8 @@ import { messageOf } from "../error-message";
 import { followOrder, walkOrders } from "../history/readers";
 import type { Recorder } from "../history/recorder";
 import { eventually } from "../until";
-import { CLIENT_TIMEOUT_MS, type Answer, type OrderRecord } from "./records";
-import type { Sender, Sent } from "./sender";
+import { CLIENT_TIMEOUT_MS, type LoadResponse, type OrderRecord } from "./records";
+import type { LoadRequest, Sender } from "./sender";
 
 /** What readers need from the writing clients. */
 interface Writers {
@@ -15,14 +15,14 @@ interface Writers {
   /** Access tokens, by client. */
   readonly tokens: readonly string[];
   /** Products of the first client that are never ordered. */
-  readonly exhibits: readonly string[];
+  readonly unorderedProducts: readonly string[];
 }
 
 /** Reads as a share of the writers' requests. With the reads right after a write, one request in five is a read. */
 const SHARE = 1 / 6;
 /** The share of writes that the client reads back at once. */
 const READ_BACK = 1 / 10;
-const MOST_UNDER_WAY = 16;
+const MOST_IN_FLIGHT = 16;
 const MOST_STREAMS = 4;
 const FOLLOWED_MS = 15_000;
 /** The approximate number of pages of a client's order list. */
@@ -31,7 +31,7 @@ const PAGES = 6;
 /** Readers beside the writing clients of a load: they read back writes, page through lists, follow orders and change prices with If-Match. */
 export class Readers {
   private timer: NodeJS.Timeout | undefined;
-  private readonly underWay = new Set<Promise<unknown>>();
+  private readonly inFlight = new Set<Promise<unknown>>();
   private readonly streams = new Set<AbortController>();
 
   constructor(
@@ -42,7 +42,7 @@ export class Readers {
 
   /** @param rate requests per second of the writing clients */
   start(rate: number): void {
-    this.timer = setInterval(() => this.begin(() => this.something()), 1000 / (rate * SHARE));
+    this.timer = setInterval(() => this.begin(() => this.readRandom()), 1000 / (rate * SHARE));
   }
 
   /** Closes all streams and waits until every request has its response. */
@@ -50,7 +50,7 @@ export class Readers {
     clearInterval(this.timer);
     this.timer = undefined;
     for (const stream of this.streams) stream.abort();
-    while (this.underWay.size > 0) await Promise.race([...this.underWay, pause(1_000)]);
+    while (this.inFlight.size > 0) await Promise.race([...this.inFlight, pause(1_000)]);
   }
 
   /** Reads each of these until there is a response, which a healthy shop returns at once. */
@@ -60,24 +60,24 @@ export class Readers {
       for (const read of work)
         await eventually("products and orders can be read", async () => [200, 404].includes((await read()).status), CLIENT_TIMEOUT_MS, 200);
     };
-    await Promise.all(Array.from({ length: MOST_UNDER_WAY }, one));
+    await Promise.all(Array.from({ length: MOST_IN_FLIGHT }, one));
   }
 
   /** Called after the response to a write; in some cases reads it back at once. */
-  wrote(what: OrderRecord | string): void {
+  afterWrite(what: OrderRecord | string): void {
     if (this.timer === undefined || this.random() >= READ_BACK) return;
     this.begin(() => (typeof what === "string" ? this.readProduct(what) : this.readOrder(what)));
   }
 
   private begin(work: () => Promise<unknown>): void {
-    if (this.underWay.size >= MOST_UNDER_WAY) return;
+    if (this.inFlight.size >= MOST_IN_FLIGHT) return;
     const done = work()
       .catch((error: unknown) => this.writers.violations.push(`a reader failed: ${messageOf(error)}`))
-      .finally(() => this.underWay.delete(done));
-    this.underWay.add(done);
+      .finally(() => this.inFlight.delete(done));
+    this.inFlight.add(done);
   }
 
-  private async something(): Promise<unknown> {
+  private async readRandom(): Promise<unknown> {
     const dice = this.random();
     const known = [...this.writers.orders.values()].slice(-50).filter(({ id }) => id !== undefined);
     const order = known[Math.floor(this.random() * known.length)];
@@ -86,24 +86,24 @@ export class Readers {
     if (dice < 0.65) return this.readOrder(order, 1); // another client's
     if (dice < 0.72) return this.walk(order.client);
     if (dice < 0.88) return this.follow(known.at(-1) ?? order);
-    return this.reprice(dice < 0.91 ? this.pick([...this.writers.products.keys()]) : this.pick(this.writers.exhibits));
+    return this.reprice(dice < 0.91 ? this.pick([...this.writers.products.keys()]) : this.pick(this.writers.unorderedProducts));
   }
 
   private pick = (from: readonly string[]): string => from[Math.floor(this.random() * from.length)] ?? "";
 
   private tokenOf = (client: number): string => this.writers.tokens[client % this.writers.tokens.length] ?? "";
 
-  private get(path: string, token?: string): Promise<Answer> {
+  private get(path: string, token?: string): Promise<LoadResponse> {
     return this.send({ method: "GET", path, token });
   }
 
-  private send(request: Sent): Promise<Answer> {
+  private send(request: LoadRequest): Promise<LoadResponse> {
     return this.sender.send(request, CLIENT_TIMEOUT_MS);
   }
 
-  private readProduct = (id: string): Promise<Answer> => this.get(`/products/${id}`);
+  private readProduct = (id: string): Promise<LoadResponse> => this.get(`/products/${id}`);
 
-  private readOrder({ id = "", client }: OrderRecord, further = 0): Promise<Answer> {
+  private readOrder({ id = "", client }: OrderRecord, further = 0): Promise<LoadResponse> {
     return this.get(`/orders/${id}`, this.tokenOf(client + further));
   }
 
@@ -140,7 +140,7 @@ export class Readers {
     const { etag } = await this.readProduct(product);
     if (etag === null) return;
     const price = 1 + Math.floor(this.random() * 10_000) / 100;
-    const change = (more: number): Promise<Answer> =>
+    const change = (more: number): Promise<LoadResponse> =>
       this.send({
         method: "PATCH",
         path: `/products/${product}`,

@@ -3,8 +3,8 @@ export const CLIENT_TIMEOUT_MS = 8_000;
 
 /** When a request was sent and its response received: ms, by the clients' clock. */
 export interface Timed {
-  sent?: number;
-  answered?: number;
+  sentAt?: number;
+  receivedAt?: number;
 }
 
 export interface Line {
@@ -25,7 +25,7 @@ export interface OrderRecord extends Timed {
   at: number;
   cancel?: Timed & { status: number };
   /** belongs to a fault, so the load must not cancel it at random */
-  spared: boolean;
+  belongsToFault: boolean;
 }
 
 export interface Adjustment extends Timed {
@@ -39,12 +39,12 @@ export interface Adjustment extends Timed {
 export interface LoadOptions {
   clients?: number;
   /** how long a client retries a request without a response; short if the shop is meant to fail */
-  giveUpMs?: number;
+  retryMs?: number;
   /** Whether orders are cancelled, too. A cancel settles its order's outbox rows and so hides a lost event. */
   withCancels?: boolean;
 }
 
-export interface Answer extends Required<Timed> {
+export interface LoadResponse extends Required<Timed> {
   status: number;
   body: string;
   /** Identifies the version of the resource. */

@@ -1,7 +1,7 @@
 import { messageOf } from "../error-message";
 import type { Shop } from "../system/system";
 import { eventually } from "../until";
-import { findInHistory } from "./history";
+import { checkClientHistory } from "./history";
 import type { Load } from "./load";
 import type { Losses } from "./losses";
 
@@ -10,7 +10,7 @@ interface Report {
   checks: { name: string; ok: boolean; violations: number; sample: string[] }[];
 }
 
-const AGAIN = 15; // number of keys to send once more after a fault
+const MOST_RETRIED = 15; // number of keys to send once more after a fault
 
 export const pendingRows = (shop: Shop): Promise<{ id: number }[]> =>
   shop.sql("orders", "select id from outbox where state = 'PENDING' limit 1");
@@ -41,21 +41,21 @@ export async function verify(shop: Shop, load: Load, quietMs: number): Promise<s
     violations.push(`still busy: ${messageOf(error)}`),
   );
   const isQuiet = violations.length === 0;
-  const asked = [...load.orders.values()].filter((order) => order.status !== undefined);
-  const mostRepeated = asked
+  const withResponse = [...load.orders.values()].filter((order) => order.status !== undefined);
+  const mostRepeated = withResponse
     .slice(-400)
     .sort((a, b) => b.attempts - a.attempts)
-    .slice(0, AGAIN);
+    .slice(0, MOST_RETRIED);
   await Promise.all(mostRepeated.filter((order) => order.status === 201).map((order) => load.repeat(order)));
   violations.push(...(await audit(load)), ...(await compareOrders(shop, load)), ...(await compareStock(shop, load)));
-  violations.push(...(await findInHistory(shop, load, isQuiet)));
+  violations.push(...(await checkClientHistory(shop, load, isQuiet)));
   return violations;
 }
 
 async function audit(load: Load): Promise<string[]> {
-  const answer = await load.asAdmin("GET", "/admin/consistency");
-  if (answer?.status !== 200) return [`the audit failed: ${answer?.status ?? "no response"} ${answer?.body ?? ""}`];
-  const report = JSON.parse(answer.body) as Report;
+  const response = await load.asAdmin("GET", "/admin/consistency");
+  if (response?.status !== 200) return [`the audit failed: ${response?.status ?? "no response"} ${response?.body ?? ""}`];
+  const report = JSON.parse(response.body) as Report;
   return report.checks
     .filter((check) => !check.ok)
     .map(({ name, violations, sample }) => `audit: ${name}: ${violations}, ${sample.slice(0, 3).join("; ")}`);
@@ -105,15 +105,15 @@ async function compareStock(shop: Shop, load: Load): Promise<string[]> {
     if (!right && times === 0 && load.losses.mayHave("products", adjustment)) load.losses.counts.adjustments++;
     else if (!right) violations.push(`an adjustment of ${delta} with the response ${status ?? "unknown"} was applied ${times} times`);
   }
-  const shelf = await shop.sql<{ id: string; quantity: string }>("products", "select id, quantity from products");
-  const held = await shop.sql<{ id: string; units: string }>(
+  const stock = await shop.sql<{ id: string; quantity: string }>("products", "select id, quantity from products");
+  const confirmed = await shop.sql<{ id: string; units: string }>(
     "orders",
     "select l.product_id as id, sum(l.quantity) as units from order_lines l join orders o on o.id = l.order_id where o.status = 'CONFIRMED' group by 1",
   );
   for (const [id, initial] of load.products) {
     const adjusted = movements.filter((movement) => movement.product_id === id).reduce((sum, { delta }) => sum + Number(delta), 0);
-    const quantity = Number(shelf.find((row) => row.id === id)?.quantity ?? NaN);
-    const sold = Number(held.find((row) => row.id === id)?.units ?? 0);
+    const quantity = Number(stock.find((row) => row.id === id)?.quantity ?? NaN);
+    const sold = Number(confirmed.find((row) => row.id === id)?.units ?? 0);
     if (quantity < 0 || initial + adjusted !== quantity + sold)
       violations.push(`product ${id}: ${initial} at first, ${adjusted} adjusted, ${sold} sold, but ${quantity} left`);
   }

@@ -65,10 +65,10 @@ function forward(req: IncomingMessage, res: ServerResponse, body: Buffer, [gatew
     headers: { ...headers, connection: "close" },
     agent: false,
   });
-  onward.on("response", (answer) => {
-    res.writeHead(answer.statusCode ?? 502, answer.headers);
-    answer.pipe(res);
-    answer.on("error", () => res.destroy());
+  onward.on("response", (response) => {
+    res.writeHead(response.statusCode ?? 502, response.headers);
+    response.pipe(res);
+    response.on("error", () => res.destroy());
   });
   onward.on("error", (error: NodeJS.ErrnoException) => {
     if (error.code === "ECONNREFUSED") forward(req, res, body, others);

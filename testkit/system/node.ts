@@ -16,7 +16,7 @@ interface Launch {
   /** flags of Node.js, in addition to those of `npm start` */
   flags?: readonly string[] | undefined;
   /** gets the messages of a preload; without it, no IPC channel is opened */
-  hear?: ((message: unknown) => void) | undefined;
+  onMessage?: ((message: unknown) => void) | undefined;
 }
 
 /** Every build that nodes run from must include this file. */
@@ -26,13 +26,13 @@ const PRELOAD = "./testkit/system/failpoints.js";
 const START_MS = 60_000;
 
 /** One process of the shop, as `npm start` would start it, with the failpoints loaded. */
-export class NodeProcess {
+export class SystemNode {
   private readonly child: ChildProcess;
   private readonly failpointFile: string;
   readonly logFile: string;
   private readonly readyUrl: string;
 
-  constructor({ build, logFile, readyUrl, env, flags = [], hear }: Launch) {
+  constructor({ build, logFile, readyUrl, env, flags = [], onMessage }: Launch) {
     this.logFile = logFile;
     this.readyUrl = readyUrl;
     this.failpointFile = `${logFile}.failpoints`;
@@ -40,11 +40,11 @@ export class NodeProcess {
     this.child = spawn(process.execPath, [...NODE_FLAGS, ...flags, "--require", PRELOAD, "scripts/start.js"], {
       cwd: build,
       env: { PATH: process.env["PATH"] ?? "", NODE_ENV: "test", CHAOS_FAILPOINT_FILE: this.failpointFile, ...env },
-      stdio: ["ignore", log, log, ...(hear ? (["ipc"] as const) : [])],
+      stdio: ["ignore", log, log, ...(onMessage ? (["ipc"] as const) : [])],
       detached: true, // Ctrl-C must reach only us; we stop the process ourselves
     });
     closeSync(log);
-    if (hear) this.child.on("message", hear);
+    if (onMessage) this.child.on("message", onMessage);
   }
 
   /** Sends a message to its preload. */
@@ -56,7 +56,7 @@ export class NodeProcess {
     return this.child.pid ?? 0;
   }
 
-  get running(): boolean {
+  get isRunning(): boolean {
     return this.child.exitCode === null && this.child.signalCode === null;
   }
 
@@ -69,27 +69,27 @@ export class NodeProcess {
   }
 
   async ready(): Promise<void> {
-    await eventually(`${this.logFile} is ready`, () => !this.running || this.isReady(), START_MS);
-    if (!this.running) throw new Error(`a node exited during its start, see ${this.logFile}`);
+    await eventually(`${this.logFile} is ready`, () => !this.isRunning || this.isReady(), START_MS);
+    if (!this.isRunning) throw new Error(`a node exited during its start, see ${this.logFile}`);
   }
 
   signal(signal: NodeJS.Signals): void {
     this.child.kill(signal); // does nothing if the process has exited
   }
 
-  ended(ms = 20_000): Promise<void> {
-    return eventually(`the node of ${this.logFile} exits`, () => !this.running, ms, 10);
+  exited(ms = 20_000): Promise<void> {
+    return eventually(`the node of ${this.logFile} exits`, () => !this.isRunning, ms, 10);
   }
 
   /** Kills the node and its embedded PostgreSQL, if it has one. */
   async killTree(): Promise<void> {
     killTree(this.child);
-    await this.ended();
+    await this.exited();
   }
 
   async kill(): Promise<void> {
     this.signal("SIGKILL");
-    await this.ended();
+    await this.exited();
   }
 
   /** Replaces the armed failpoints; without arguments, disarms all. */
@@ -100,14 +100,14 @@ export class NodeProcess {
     renameSync(`${this.failpointFile}.new`, this.failpointFile);
     await eventually(
       "the node has seen its failpoints",
-      () => !this.running || readIfThere(`${this.failpointFile}.seen`) === text,
+      () => !this.isRunning || readIfThere(`${this.failpointFile}.seen`) === text,
       5_000,
       10,
     );
   }
 
   /** Resident memory, MB. */
-  get memory(): number {
+  get memoryMb(): number {
     return Number(/VmRSS:\s+(\d+)/.exec(readIfThere(`/proc/${this.pid}/status`))?.[1] ?? 0) / 1024;
   }
 }

@@ -4,7 +4,7 @@ import { setTimeout as pause } from "node:timers/promises";
 import { ServiceBroker } from "moleculer";
 import type { QueryResultRow } from "pg";
 import { amqpTransporter } from "../../broker/amqp.transporter";
-import { DATABASES, databaseNames, SERVICES, type DatabaseName, type ServiceName } from "../../config";
+import { databaseNames, DATABASES, SERVICES, type DatabaseName, type ServiceName } from "../../config";
 import { startEmbeddedPostgres, type EmbeddedPostgres } from "../../scripts/embedded-postgres";
 import { DATABASE_NAMES } from "../../scripts/node";
 import { readIfThere, readPidFile } from "../../scripts/postgres-binaries";
@@ -17,7 +17,7 @@ import { RabbitMQ } from "../rabbitmq";
 import { sql } from "../sql";
 import { eventually } from "../until";
 import { startBalancer } from "./balancer";
-import { FAILPOINTS, NodeProcess } from "./node";
+import { FAILPOINTS, SystemNode } from "./node";
 
 export const NAMESPACE = "chaos";
 
@@ -54,14 +54,14 @@ export interface Slot {
   port: number;
   opsPort: number;
   incarnation: number;
-  process: NodeProcess | undefined;
+  process: SystemNode | undefined;
 }
 
 /** How a node is started: additional environment variables and Node.js flags, and a callback for the messages of its preloads. */
-export interface How {
+export interface LaunchOptions {
   env?: Record<string, string> | undefined;
   flags?: readonly string[];
-  hear?: (message: unknown) => void;
+  onMessage?: (message: unknown) => void;
 }
 
 export type Topology = Readonly<Partial<Record<ServiceName, number>>>;
@@ -69,8 +69,8 @@ export type Topology = Readonly<Partial<Record<ServiceName, number>>>;
 /** RabbitMQ, PostgreSQL, proxies, nodes and a balancer. */
 export class System implements Shop {
   readonly slots: Slot[] = [];
-  /** Parts that a fault has added, which end with the system. */
-  readonly guests = new Set<{ end(): Promise<void> | void }>();
+  /** Parts that a fault has added, which are stopped with the system. */
+  readonly addedParts = new Set<{ stop(): Promise<void> | void }>();
   private balancer: { url: string; close: () => void } | undefined;
   private isStopped = false;
 
@@ -93,7 +93,7 @@ export class System implements Shop {
     mkdirSync(path.join(folder, "logs"), { recursive: true });
     const buildFolder = await build(folder, [FAILPOINTS, ...preloads]);
     const rabbit = await RabbitMQ.start(path.join(folder, "rabbitmq"));
-    onStop(() => rabbit.end());
+    onStop(() => rabbit.stop());
     const postgres = await startPostgres(folder);
     onStop(() => system.postgres.stop());
     const system = new System(folder, buildFolder, rabbit, postgres, await proxies(postgres), env);
@@ -126,14 +126,14 @@ export class System implements Shop {
     return sql<Row>(this.postgres.url(DATABASE_NAMES[database]), text, values);
   }
 
-  running(service?: ServiceName): (Slot & { process: NodeProcess })[] {
+  running(service?: ServiceName): (Slot & { process: SystemNode })[] {
     return this.slots.filter(
-      (slot): slot is Slot & { process: NodeProcess } => (!service || slot.service === service) && slot.process?.running === true,
+      (slot): slot is Slot & { process: SystemNode } => (!service || slot.service === service) && slot.process?.isRunning === true,
     );
   }
 
   /** The first running node of a service. */
-  node(service: ServiceName): NodeProcess {
+  node(service: ServiceName): SystemNode {
     const [slot] = this.running(service);
     if (slot === undefined) throw new Error(`no ${service} node is running`);
     return slot.process;
@@ -143,17 +143,17 @@ export class System implements Shop {
   async scale(topology: Topology): Promise<void> {
     const changes: Promise<unknown>[] = [];
     for (const service of SERVICES) {
-      const wanted = topology[service] ?? 1;
-      for (const slot of this.running(service).slice(wanted)) changes.push(this.leave(slot));
-      for (let n = this.slots.filter((slot) => slot.service === service).length; n < wanted; n++) await this.place(service);
-      const down = this.slots.filter((slot) => slot.service === service && slot.process?.running !== true);
-      for (const slot of down.slice(0, Math.max(0, wanted - this.running(service).length))) changes.push(this.launch(slot));
+      const count = topology[service] ?? 1;
+      for (const slot of this.running(service).slice(count)) changes.push(this.shutDown(slot));
+      for (let n = this.slots.filter((slot) => slot.service === service).length; n < count; n++) await this.addSlot(service);
+      const down = this.slots.filter((slot) => slot.service === service && slot.process?.isRunning !== true);
+      for (const slot of down.slice(0, Math.max(0, count - this.running(service).length))) changes.push(this.launch(slot));
     }
     await Promise.all(changes);
   }
 
-  /** Adds a place for one more node of a service, without starting it. @param label distinguishes it from the service's other nodes */
-  async place(service: ServiceName, build = this.buildFolder, label?: string): Promise<Slot> {
+  /** Adds a slot for one more node of a service, without starting it. @param label distinguishes it from the service's other nodes */
+  async addSlot(service: ServiceName, build = this.buildFolder, label?: string): Promise<Slot> {
     const name = `${service}-${label ?? this.slots.filter((slot) => slot.service === service).length + 1}`;
     const [port = 0, opsPort = 0] = await freePorts(2);
     const amqp = await Proxy.to(this.rabbit.url, 5672);
@@ -163,24 +163,24 @@ export class System implements Shop {
   }
 
   /** Stops a node by SIGTERM. @returns its exit code */
-  async leave(slot: Slot): Promise<number | null> {
+  async shutDown(slot: Slot): Promise<number | null> {
     slot.process?.signal("SIGTERM");
-    await slot.process?.ended(30_000);
+    await slot.process?.exited(30_000);
     return slot.process?.exitCode ?? null;
   }
 
-  /** Starts a new process, with a new node id, in a place. */
-  async launch(slot: Slot, how: How = {}): Promise<NodeProcess> {
+  /** Starts a new process, with a new node id, in a slot. */
+  async launch(slot: Slot, options: LaunchOptions = {}): Promise<SystemNode> {
     if (this.isStopped) throw new Error("the system was stopped");
     const { service } = slot;
     const id = `${slot.name}.${++slot.incarnation}`;
     const database = service === "api" ? {} : { [DATABASES[service]]: this.databases[service].url };
-    slot.process = new NodeProcess({
+    slot.process = new SystemNode({
       build: slot.build,
       logFile: path.join(this.folder, "logs", `${id}.log`),
       readyUrl: `http://127.0.0.1:${slot.opsPort}/ready`,
-      flags: how.flags,
-      hear: how.hear,
+      flags: options.flags,
+      onMessage: options.onMessage,
       env: {
         ...NODE_ENV,
         NODE_COMPILE_CACHE: path.join(this.buildFolder, "..", "compile-cache"),
@@ -191,26 +191,26 @@ export class System implements Shop {
         OPS_PORT: String(slot.opsPort),
         ...database,
         ...this.env,
-        ...how.env,
+        ...options.env,
       },
     });
     await slot.process.ready();
     return slot.process;
   }
 
-  /** Kills the nodes of a service and starts them with other settings. */
-  async relaunch(service: ServiceName, how: How = {}): Promise<void> {
+  /** Shuts the nodes of a service down and starts them with other settings. */
+  async relaunch(service: ServiceName, options: LaunchOptions = {}): Promise<void> {
     await Promise.all(
       this.running(service).map(async (slot) => {
-        await this.leave(slot);
-        await this.launch(slot, how);
+        await this.shutDown(slot);
+        await this.launch(slot, options);
       }),
     );
   }
 
   /** Restarts like `pg_ctl -m immediate restart`: without a checkpoint or a clean disconnect, followed by recovery. */
   async restartPostgres(): Promise<void> {
-    const pid = postmasterOf(this.cluster);
+    const pid = postmasterOf(this.dataDir);
     process.kill(pid, "SIGQUIT");
     await eventually("PostgreSQL has exited", () => !isAlive(pid), 20_000);
     this.postgres = await startPostgres(this.folder);
@@ -218,16 +218,16 @@ export class System implements Shop {
   }
 
   /** The data directory of its PostgreSQL. */
-  get cluster(): string {
+  get dataDir(): string {
     return path.join(this.folder, "postgres", "postgres");
   }
 
-  get lines(): Proxy[] {
+  get amqpProxies(): Proxy[] {
     return this.running().map((slot) => slot.amqp);
   }
 
   /** Joins as one more node, bypassing the proxies. */
-  async asNode<T>(speak: (broker: ServiceBroker) => Promise<T>, services: string[] = ["orders", "products"]): Promise<T> {
+  async asNode<T>(use: (broker: ServiceBroker) => Promise<T>, services: string[] = ["orders", "products"]): Promise<T> {
     const broker = new ServiceBroker({
       namespace: this.env["NAMESPACE"] ?? NAMESPACE,
       nodeID: `chaos-${Date.now()}`,
@@ -237,7 +237,7 @@ export class System implements Shop {
     try {
       await broker.start();
       await broker.waitForServices(services, 15_000);
-      return await speak(broker);
+      return await use(broker);
     } finally {
       await pause(200); // lets emitted events leave, since stopping doesn't wait for them
       await broker.stop();
@@ -245,7 +245,7 @@ export class System implements Shop {
   }
 
   /** Restarts everything after a fault without recovery, so that the next fault starts from a healthy system. */
-  async startAfresh(): Promise<void> {
+  async restartAll(): Promise<void> {
     await Promise.all(
       this.running().map(async (slot) => {
         await slot.process.kill();
@@ -254,13 +254,13 @@ export class System implements Shop {
     );
   }
 
-  logsSay(text: string): boolean {
+  logsContain(text: string): boolean {
     return this.running().some(({ process }) => readIfThere(process.logFile).includes(text));
   }
 
-  async endGuests(): Promise<void> {
-    for (const guest of [...this.guests].reverse()) await guest.end();
-    this.guests.clear();
+  async stopAddedParts(): Promise<void> {
+    for (const part of [...this.addedParts].reverse()) await part.stop();
+    this.addedParts.clear();
   }
 
   /** Kills everything that is still running. */
@@ -268,7 +268,7 @@ export class System implements Shop {
     this.isStopped = true; // keeps a fault that is still running from starting nodes
     this.balancer?.close();
     await Promise.all(this.running().map(({ process }) => process.kill()));
-    await this.endGuests();
+    await this.stopAddedParts();
     for (const proxy of [...this.slots.map((slot) => slot.amqp), ...Object.values(this.databases)]) proxy.close();
   }
 }
@@ -286,13 +286,13 @@ export const startPostgres = (folder: string): Promise<EmbeddedPostgres> =>
   });
 
 /** Readiness at the public port, which a stopping node closes. */
-async function isReady(port: number, node: NodeProcess): Promise<boolean> {
-  return node.running && (await fetch(`http://127.0.0.1:${port}/health/ready`, { signal: AbortSignal.timeout(1_000) })).ok;
+async function isReady(port: number, node: SystemNode): Promise<boolean> {
+  return node.isRunning && (await fetch(`http://127.0.0.1:${port}/health/ready`, { signal: AbortSignal.timeout(1_000) })).ok;
 }
 
 /** The pid of the PostgreSQL of our cluster. A pid file may be stale, so the process's working directory must be our folder. */
-export function postmasterOf(cluster: string): number {
-  const { pid } = readPidFile(cluster);
-  if (!(pid > 1) || readlinkSync(`/proc/${pid}/cwd`) !== realpathSync(cluster)) throw new Error(`no PostgreSQL runs in ${cluster}`);
+export function postmasterOf(dataDir: string): number {
+  const { pid } = readPidFile(dataDir);
+  if (!(pid > 1) || readlinkSync(`/proc/${pid}/cwd`) !== realpathSync(dataDir)) throw new Error(`no PostgreSQL runs in ${dataDir}`);
   return pid;
 }

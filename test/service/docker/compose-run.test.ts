@@ -66,7 +66,7 @@ describe("the shop as compose runs it", () => {
 
   afterAll(async () => {
     await killProcesses();
-    await rabbit?.end();
+    await rabbit?.stop();
     await cluster.stop();
     await Promise.all([image, folder].map((directory) => rm(directory, { recursive: true, force: true })));
   });

@@ -1,7 +1,7 @@
 import { createRequire } from "node:module";
 import path from "node:path";
 import type * as Moleculer from "moleculer";
-import type { Outcome, Sighting, Wish } from "./messages";
+import type { CallRequest, CallResult, HandledMessage } from "./messages";
 
 /*
  * Loaded into a node before anything else (`--require`), also into nodes of the older version. Therefore it resolves Moleculer as the node does and
@@ -9,14 +9,14 @@ import type { Outcome, Sighting, Wish } from "./messages";
  */
 
 const CALL_MS = 5_000;
-const { ServiceBroker } = createRequire(path.join(process.cwd(), "witness.js"))("moleculer") as typeof Moleculer;
+const { ServiceBroker } = createRequire(path.join(process.cwd(), "probe.js"))("moleculer") as typeof Moleculer;
 
-const send = (message: Sighting | Outcome): void => {
+const send = (message: HandledMessage | CallResult): void => {
   if (process.connected) process.send?.(message);
 };
 
 /** The innermost middleware: whatever reaches it has been validated against its contract. */
-function witness(broker: Moleculer.ServiceBroker): Moleculer.Middleware {
+function probe(broker: Moleculer.ServiceBroker): Moleculer.Middleware {
   const seen = new Set<string>();
   const note = (what: string | undefined, from: string | null): void => {
     if (what === undefined || from === null || from === broker.nodeID || seen.has(what + from)) return;
@@ -24,7 +24,7 @@ function witness(broker: Moleculer.ServiceBroker): Moleculer.Middleware {
     send({ what, from });
   };
   return {
-    name: "Witness",
+    name: "Probe",
     localAction: (next, { name }) =>
       async function (ctx) {
         const result: unknown = await next.call(this, ctx);
@@ -43,12 +43,12 @@ type Register = (this: Moleculer.ServiceBroker, middlewares?: Moleculer.Middlewa
 const internals = ServiceBroker.prototype as unknown as { registerMiddlewares: Register };
 const register = internals.registerMiddlewares;
 internals.registerMiddlewares = function (middlewares = []) {
-  process.on("message", ({ number, action, params, meta }: Wish) => {
+  process.on("message", ({ number, action, params, meta }: CallRequest) => {
     this.call(action, params, { meta, timeout: CALL_MS }).then(
       (result) => send({ number, result }),
       (error: unknown) => send({ number, error: String(error) }),
     );
   });
   process.channel?.unref(); // the channel must not keep the node running
-  register.call(this, [...middlewares, witness(this)]);
+  register.call(this, [...middlewares, probe(this)]);
 };

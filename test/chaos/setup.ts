@@ -1,16 +1,16 @@
 import { DATABASE_NAMES } from "../../scripts/node";
 import { Load } from "../../testkit/load/load";
 import type { Postgres } from "../../testkit/system/system";
-import type { Chaos, Fault, Ground, GroundPlan } from "./fault";
+import type { Chaos, Fault, Setup, SetupPlan } from "./fault";
 import type { PostgresServer } from "./postgres-server";
 
 /** Starts a shop with a load on other databases, with the build and RabbitMQ of the common system. @param env additional variables of its nodes */
-export async function shopOn(
+export async function startShopOn(
   postgres: Postgres,
-  { common, random, onStop }: GroundPlan,
+  { common, random, onStop }: SetupPlan,
   name: string,
   env: Record<string, string> = {},
-): Promise<Ground> {
+): Promise<Setup> {
   const system = await common.another(name, postgres, env);
   onStop(() => system.stop());
   await system.scale({});
@@ -20,26 +20,26 @@ export async function shopOn(
 }
 
 /** The same with all three databases on one server, where it creates them. */
-export async function shopOnServer(server: PostgresServer, plan: GroundPlan, name: string): Promise<Ground> {
+export async function startShopOnServer(server: PostgresServer, plan: SetupPlan, name: string): Promise<Setup> {
   for (const database of Object.values(DATABASE_NAMES)) await server.createDatabase(database, "postgres");
-  return shopOn(server, plan, name);
+  return startShopOn(server, plan, name);
 }
 
-/** For a fault with its own shop that also needs other parts of it, such as a server. @param lay starts the shop and returns them, too */
-export function onGround<T>(
-  lay: (plan: GroundPlan) => Promise<[Ground, T]>,
+/** For a fault with its own shop that also needs other parts of it, such as a server. @param start starts the shop and returns them, too */
+export function withOwnSetup<T>(
+  start: (plan: SetupPlan) => Promise<[Setup, T]>,
   inject: (chaos: Chaos, more: T) => Promise<void>,
-): Pick<Fault, "ground" | "inject"> {
-  let laid: { more: T } | undefined;
+): Pick<Fault, "setUp" | "inject"> {
+  let prepared: { more: T } | undefined;
   return {
-    async ground(plan) {
-      const [ground, more] = await lay(plan);
-      laid = { more };
-      return ground;
+    async setUp(plan) {
+      const [setup, more] = await start(plan);
+      prepared = { more };
+      return setup;
     },
     async inject(chaos) {
-      if (laid === undefined) throw new Error("inject was called before ground");
-      await inject(chaos, laid.more);
+      if (prepared === undefined) throw new Error("inject was called before setUp");
+      await inject(chaos, prepared.more);
     },
   };
 }

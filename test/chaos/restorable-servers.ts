@@ -7,7 +7,7 @@ import { PostgresServer } from "./postgres-server";
 const roleOf = (database: DatabaseName): string => `${database}_svc`;
 
 /** The servers of a shop one of whose databases is set back: one server for that database, one for the two others. Each has its own role. */
-export class Servers {
+export class RestorableServers {
   private readonly all: PostgresServer[] = [];
   private readonly at = new Map<string, PostgresServer>();
   private follower: { server: PostgresServer; line: Proxy } | undefined;
@@ -58,7 +58,7 @@ export class Servers {
   }
 
   /** Adds an asynchronous standby behind a proxy that can be cut. */
-  async follow(): Promise<void> {
+  async addStandby(): Promise<void> {
     const line = await Proxy.to(this.own.url("postgres"), 5432);
     const server = await this.own.standby(path.join(this.folder, "standby"), "standby", line.url);
     this.all.push(server);
@@ -66,7 +66,7 @@ export class Servers {
   }
 
   /** Stops replication once the standby has caught up. */
-  async cutOff(): Promise<void> {
+  async stopReplication(): Promise<void> {
     const { server, line } = this.following();
     await this.own.isFollowedBy(server);
     line.freeze();

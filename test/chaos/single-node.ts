@@ -6,14 +6,14 @@ import { freePorts } from "../../testkit/free-ports";
 import { Load } from "../../testkit/load/load";
 import { verify } from "../../testkit/load/verdict";
 import { sql } from "../../testkit/sql";
-import { NodeProcess } from "../../testkit/system/node";
+import { SystemNode } from "../../testkit/system/node";
 import { NODE_ENV, type Shop } from "../../testkit/system/system";
 import { eventually } from "../../testkit/until";
 import type { Chaos } from "./fault";
 
 /** A single process with all services and its own PostgreSQL is killed together with it, twice, and restarted. */
-export async function loneNode({ system, random, expect }: Chaos): Promise<void> {
-  const dataDir = path.join(system.folder, "lone");
+export async function killSingleNode({ system, random, expect }: Chaos): Promise<void> {
+  const dataDir = path.join(system.folder, "single-node");
   const [port = 0] = await freePorts(1);
   const shop: Shop = {
     url: `http://127.0.0.1:${port}`,
@@ -23,11 +23,11 @@ export async function loneNode({ system, random, expect }: Chaos): Promise<void>
       return sql(`postgres://postgres:${password}@127.0.0.1:${port}/${DATABASE_NAMES[database]}`, text, values);
     },
   };
-  const launch = async (): Promise<NodeProcess> => {
+  const launch = async (): Promise<SystemNode> => {
     const env = { ...NODE_ENV, PORT: String(port), HOST: "127.0.0.1", DATA_DIR: dataDir };
-    const node = new NodeProcess({
+    const node = new SystemNode({
       build: system.buildFolder,
-      logFile: path.join(system.folder, "logs", "lone.log"),
+      logFile: path.join(system.folder, "logs", "single-node.log"),
       readyUrl: `${shop.url}/health/ready`,
       env,
     });
@@ -52,6 +52,6 @@ export async function loneNode({ system, random, expect }: Chaos): Promise<void>
     for (const violation of [...(await verify(shop, load, 60_000)), ...load.violations]) expect(false, violation);
   } finally {
     node.signal("SIGTERM"); // stops its PostgreSQL, too
-    await node.ended(20_000).catch(() => node.killTree());
+    await node.exited(20_000).catch(() => node.killTree());
   }
 }
