@@ -11,7 +11,7 @@ import { RabbitMQ } from "../../testkit/rabbitmq";
 const MAX_MESSAGE_BYTES = 16 * 1024 * 1024;
 
 /** The common base of the attacked shops: a build, a PostgreSQL and a RabbitMQ that belong to the run. */
-export class Ground {
+export class Infrastructure {
   private readonly stops: (() => unknown)[] = [];
   private rabbit: Promise<RabbitMQ> | undefined;
 
@@ -23,7 +23,7 @@ export class Ground {
     readonly postmaster: number,
   ) {}
 
-  static async prepare(): Promise<Ground> {
+  static async prepare(): Promise<Infrastructure> {
     const folder = mkdtempSync(path.join(tmpdir(), "shop-abuse-"));
     chmodSync(folder, 0o755); // PostgreSQL runs as another user if we are root
     const logs = path.join(folder, "logs");
@@ -31,9 +31,9 @@ export class Ground {
     const dataDir = path.join(folder, "postgres");
     const built = await build(folder); // before PostgreSQL starts, which would be left running if the build failed
     const postgres = await startEmbeddedPostgres({ dataDir, databases: [], settings: { max_connections: "200" } });
-    const ground = new Ground(folder, built, logs, postgres, readPidFile(path.join(dataDir, "postgres")).pid);
-    ground.onStop(() => postgres.stop());
-    return ground;
+    const infrastructure = new Infrastructure(folder, built, logs, postgres, readPidFile(path.join(dataDir, "postgres")).pid);
+    infrastructure.onStop(() => postgres.stop());
+    return infrastructure;
   }
 
   /** Starts RabbitMQ on first use. @returns its URL */

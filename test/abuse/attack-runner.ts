@@ -4,10 +4,10 @@ import { messageOf } from "../../testkit/error-message";
 import { testId } from "../../testkit/ids";
 import { cpuOf, difference } from "../../testkit/process-stats";
 import { eventually } from "../../testkit/until";
-import type { Attack, Counts, Seen, Stage } from "./attack";
-import type { Ground } from "./ground";
-import { read } from "./readings";
-import type { Target } from "./tools";
+import type { Attack, AttackContext, AttackOutcome, Counts } from "./attack";
+import type { Target } from "./attacker";
+import type { Infrastructure } from "./infrastructure";
+import { takeReadings } from "./readings";
 import { compare, isHarm, MAX_MEMORY_MB, missing, SLOW_KINDS, violations, worst, type Comparison, type Samples } from "./verdict";
 import type { VictimsJob, VictimsResult } from "./victims.worker";
 import { Watch } from "./watch";
@@ -30,7 +30,7 @@ export interface Times {
 }
 
 /** The result of one attack. */
-export interface Row {
+export interface AttackResult {
   attack: Attack;
   counts: Counts;
   victims: VictimsResult;
@@ -39,49 +39,49 @@ export interface Row {
   violations: string[];
 }
 
-export const worstOf = ({ comparisons }: Row, isSlow: boolean): Comparison | undefined =>
+export const worstOf = ({ comparisons }: AttackResult, isSlow: boolean): Comparison | undefined =>
   worst(comparisons.filter(({ kind }) => SLOW_KINDS.includes(kind) === isSlow));
 
 const writesOf = ({ samples }: VictimsResult): number => WRITES.reduce((sum, kind) => sum + (samples[kind] ?? []).length, 0);
 
-export class Bout {
+export class AttackRunner {
   constructor(
-    private readonly ground: Ground,
-    private readonly stage: Stage,
+    private readonly infrastructure: Infrastructure,
+    private readonly context: AttackContext,
     private readonly victims: Victims,
     private readonly times: Times,
     private readonly seed: number,
   ) {}
 
   /** Measures the victims without an attack. */
-  quiet(seconds: number, changesPassword = false): Promise<VictimsResult> {
+  measureVictims(seconds: number, changesPassword = false): Promise<VictimsResult> {
     return this.use(seconds, { changesPassword });
   }
 
   private use(seconds: number, { changesPassword = false, products = PRODUCTS }: Partial<VictimsJob>): Promise<VictimsResult> {
-    const { shop, people } = this.stage;
-    return this.victims.run({ url: shop.url, people: people.victims, seconds, products, changesPassword });
+    const { shop, accounts } = this.context;
+    return this.victims.run({ url: shop.url, accounts: accounts.victims, seconds, products, changesPassword });
   }
 
   /** Runs an attack. @param usual the victims' samples without an attack */
-  async fight(attack: Attack, usual: Samples): Promise<Row> {
-    const { shop, people } = this.stage;
+  async run(attack: Attack, usual: Samples): Promise<AttackResult> {
+    const { shop, accounts } = this.context;
     // password changes slow down all logins, since they share the hashing threads
-    const baseline = attack.changesPassword === true ? (await this.quiet(this.times.attack / 2, true)).samples : usual;
+    const baseline = attack.changesPassword === true ? (await this.measureVictims(this.times.attack / 2, true)).samples : usual;
     const seconds = Math.max(this.times.attack, attack.minSeconds ?? 0);
-    const prepared = (await attack.prepare?.(this.stage)) ?? {};
+    const prepared = (await attack.prepare?.(this.context)) ?? {};
     const attacker = await Worker.start<Target, { counts: Counts }>(path.join(__dirname, "attack.worker.ts"));
-    const before = await read(shop);
+    const before = await takeReadings(shop);
     const watch = new Watch(shop.processes, () => {
-      attacker.end();
+      attacker.kill();
     });
     const target: Target = {
       row: attack.row,
       url: shop.url,
       seconds,
       seed: this.seed,
-      accounts: people.attackers,
-      victims: people.victims.map(({ email }) => email),
+      accounts: accounts.attackers,
+      victims: accounts.victims.map(({ email }) => email),
       prepared,
     };
     const [victims, { counts, failure, busyCores }] = await Promise.all([
@@ -91,13 +91,13 @@ export class Bout {
         (error: unknown) => ({ counts: {}, failure: messageOf(error), busyCores: 0 }),
       ),
     ]);
-    attacker.end();
+    attacker.kill();
     const unmet: string[] = [];
     if (watch.isHopeless) unmet.push("the attack was stopped, and the shop restarted");
     else if (failure !== undefined) unmet.push(`the attack itself failed: ${failure}`);
     else {
-      const seen = { counts, victims: victims.requests, victimsWrites: writesOf(victims), lines: watch.lines(), busyCores, before };
-      unmet.push(...missing(attack.least, counts, seconds), ...(await this.expectations(attack, seen)));
+      const outcome = { counts, victims: victims.requests, victimsWrites: writesOf(victims), lines: watch.lines(), busyCores, before };
+      unmet.push(...missing(attack.least, counts, seconds), ...(await this.expectations(attack, outcome)));
     }
     const late = watch.isHopeless ? [] : await this.recover(baseline);
     watch.stop();
@@ -118,9 +118,9 @@ export class Bout {
     };
   }
 
-  private async expectations(attack: Attack, seen: Omit<Seen, "after">): Promise<string[]> {
+  private async expectations(attack: Attack, outcome: Omit<AttackOutcome, "after">): Promise<string[]> {
     try {
-      return attack.expect?.({ ...seen, after: await read(this.stage.shop) }) ?? [];
+      return attack.expect?.({ ...outcome, after: await takeReadings(this.context.shop) }) ?? [];
     } catch (error) {
       return [`the expectations can't be checked: ${messageOf(error)}`];
     }
@@ -128,11 +128,11 @@ export class Bout {
 
   /** Measures CPU use between one and two seconds from now. */
   private async busyCores(): Promise<number> {
-    const roles = { shop: this.stage.shop.processes.map(({ pid }) => pid) };
+    const roles = { shop: this.context.shop.processes.map(({ pid }) => pid) };
     await pause(1_000);
-    const start = cpuOf(roles, this.ground.postmaster);
+    const start = cpuOf(roles, this.infrastructure.postmaster);
     await pause(1_000);
-    const used = difference(start, cpuOf(roles, this.ground.postmaster));
+    const used = difference(start, cpuOf(roles, this.infrastructure.postmaster));
     return Object.values(used).reduce((sum, seconds) => sum + seconds, 0);
   }
 
@@ -143,7 +143,7 @@ export class Bout {
     let first: string[] = [];
     let windows = 0;
     const isWell = async (): Promise<boolean> => {
-      const { samples, failures } = await this.quiet(this.times.recovery);
+      const { samples, failures } = await this.measureVictims(this.times.recovery);
       const found = [
         ...Object.entries(failures).map(([what, count]) => `${count} × ${what}`),
         ...compare(baseline, samples).flatMap((one) => (isHarm(one) ? `p99 of ${one.kind} ${one.withMs.toFixed(0)} ms` : [])),

@@ -2,8 +2,8 @@ import { connect, type Socket } from "node:net";
 import { setTimeout as pause } from "node:timers/promises";
 import { Agent, request } from "undici";
 import { seededRandom } from "../../testkit/seeded-random";
+import { ATTACKER_ADDRESS, type Account } from "./accounts";
 import type { Prepared } from "./attack";
-import { ATTACKER_ADDRESS, type Account } from "./people";
 
 /** An attack's parameters, and what the attacker knows. */
 export interface Target {
@@ -31,14 +31,14 @@ const GIVE_UP_MS = 15_000;
 const AFTER_NOTHING_MS = 5;
 
 /** The building blocks of attacks: connections from one address, loops, and counts of the responses. */
-export class Tools {
+export class Attacker {
   readonly counts: Record<string, number> = {};
   readonly random: () => number;
-  /** Number of status lines received on wires. */
+  /** Number of status lines received on raw connections. */
   responses = 0;
   private readonly until: number;
   private readonly agents = new Map<string, Agent>();
-  private readonly wires = new Set<Wire>();
+  private readonly connections = new Set<RawConnection>();
 
   constructor(readonly target: Target) {
     this.random = seededRandom(target.seed);
@@ -86,13 +86,13 @@ export class Tools {
 
   /** Starts work at a steady rate, even if earlier work is unfinished. */
   async paced(perSecond: number, work: () => Promise<unknown>): Promise<void> {
-    const underWay = new Set<Promise<unknown>>();
+    const inFlight = new Set<Promise<unknown>>();
     while (!this.isOver) {
-      const done = work().finally(() => underWay.delete(done));
-      underWay.add(done);
+      const done = work().finally(() => inFlight.delete(done));
+      inFlight.add(done);
       await this.pause(1_000 / perSecond);
     }
-    await Promise.all(underWay);
+    await Promise.all(inFlight);
   }
 
   /** Sends a request and reads the response. @returns its status; 0 if there was no response */
@@ -138,22 +138,22 @@ export class Tools {
   }
 
   /** Opens a raw connection that can send any bytes. */
-  wire(options: WireOptions = {}): Wire {
-    const wire = new Wire(this, options);
-    this.wires.add(wire);
-    void wire.closed().then(() => this.wires.delete(wire));
-    return wire;
+  connect(options: ConnectionOptions = {}): RawConnection {
+    const connection = new RawConnection(this, options);
+    this.connections.add(connection);
+    void connection.closed().then(() => this.connections.delete(connection));
+    return connection;
   }
 
-  /** Closes all connections. @returns all counts, including those of wires */
-  async end(): Promise<Record<string, number>> {
-    for (const wire of this.wires) wire.destroy();
+  /** Closes all connections. @returns all counts, including those of raw connections */
+  async close(): Promise<Record<string, number>> {
+    for (const connection of this.connections) connection.destroy();
     await Promise.all([...this.agents.values()].map((agent) => agent.destroy()));
     return { ...this.counts };
   }
 }
 
-interface WireOptions {
+interface ConnectionOptions {
   /** How much is read: everything, nothing, or only the first chunk. */
   reads?: "all" | "none" | "beginning";
 }
@@ -163,7 +163,7 @@ const STATUS = /HTTP\/1\.1 (\d{3})/g;
 const TAIL = "HTTP/1.1 20".length;
 
 /** One TCP connection from the attacker's address. */
-export class Wire {
+export class RawConnection {
   private readonly socket: Socket;
   private tail = "";
   private readonly waiting: ((status: string) => void)[] = [];
@@ -173,19 +173,19 @@ export class Wire {
   private readonly closing: Promise<unknown>;
   private isOurs = false;
 
-  constructor(tools: Tools, { reads = "all" }: WireOptions) {
-    const { hostname, port } = new URL(tools.target.url);
+  constructor(attacker: Attacker, { reads = "all" }: ConnectionOptions) {
+    const { hostname, port } = new URL(attacker.target.url);
     this.socket = connect({ host: hostname, port: Number(port), localAddress: ATTACKER_ADDRESS, noDelay: true });
     this.socket.on("error", () => undefined); // "close" follows
     this.closing = new Promise((resolve) => {
       this.socket.once("close", () => {
-        if (!this.isOurs) tools.count(this.isOpen ? "connections closed" : "connections refused");
+        if (!this.isOurs) attacker.count(this.isOpen ? "connections closed" : "connections refused");
         this.isOpen = false;
         resolve(undefined);
       });
     });
     this.socket.once("connect", () => {
-      tools.count("connections");
+      attacker.count("connections");
       this.isOpen = true;
     });
     if (reads === "none") this.socket.pause();
@@ -193,10 +193,10 @@ export class Wire {
       this.socket.on("data", (chunk: Buffer) => {
         const text = this.tail + chunk.toString("latin1");
         for (const [, status = ""] of text.matchAll(STATUS)) {
-          tools.count(status);
-          tools.responses++;
+          attacker.count(status);
+          attacker.responses++;
           this.responses++;
-          for (const tell of this.waiting.splice(0)) tell(status);
+          for (const resolve of this.waiting.splice(0)) resolve(status);
         }
         this.tail = text.slice(-TAIL);
         if (reads === "beginning") this.socket.pause();

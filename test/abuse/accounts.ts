@@ -13,7 +13,7 @@ const TOKEN_SECONDS = 86_400;
 export const PASSWORD = "correct horse battery";
 
 /** A legitimate user with their own address. */
-export interface Person {
+export interface VictimAccount {
   email: string;
   address: string;
 }
@@ -25,8 +25,8 @@ export interface Account {
   token: string;
 }
 
-export interface People {
-  victims: Person[];
+export interface Accounts {
+  victims: VictimAccount[];
   attackers: Account[];
   admins: Account[];
 }
@@ -35,7 +35,7 @@ export interface People {
  * Inserts all accounts by SQL, since a registration or a login takes a third of a second of CPU. Victims log in themselves; the tokens of the
  * attacker and of admins are signed here.
  */
-export async function populate(shop: Shop): Promise<People> {
+export async function insertAccounts(shop: Shop): Promise<Accounts> {
   const { bcryptCost } = loadConfig({});
   const hash = await bcrypt.hash(PASSWORD, bcryptCost);
   const insert = (name: string, count: number, role: string): Promise<Omit<Account, "token">[]> =>
