@@ -118,7 +118,7 @@ export class Readers {
     this.writers.history.add(await walkOrders(get, token, limit));
   }
 
-  /** Follows an order until it is final or FOLLOWED_MS have passed. Not in `underWay`, since an order may stay pending for long. */
+  /** Follows an order until it is final or FOLLOWED_MS have passed. Not in `inFlight`, since an order may stay pending for long. */
   private follow({ id = "", client }: OrderRecord): Promise<void> {
     if (this.streams.size >= MOST_STREAMS) return Promise.resolve();
     const stream = new AbortController();

@@ -22,7 +22,7 @@ const NOBODY = testId(999_999);
 export const inAnyCase = (id: string, random: Random): string => (chance(random, 0.1) ? id.toUpperCase() : id);
 
 /** The ids, tokens and cursors that requests use. It learns more from responses and always keeps the first ones. */
-export class World {
+export class Fixture {
   readonly products: Product[] = [];
   readonly orders: Product[] = [];
   /** A rejected order of the buyer. */
@@ -30,7 +30,7 @@ export class World {
   readonly outbox: number[] = [];
   readonly parked: number[] = [];
   /** Accounts that are used only to test logins. */
-  readonly strangers: Pick<Account, "id" | "email" | "password">[] = [];
+  readonly loginAccounts: Pick<Account, "id" | "email" | "password">[] = [];
   readonly refreshTokens: string[] = [];
   readonly keys: { key: string; body: unknown }[] = [];
   /** Links to next pages of lists, by operation and by the user that got the link. */
@@ -55,7 +55,7 @@ export class World {
     if (line === "DELETE /products/{id}") return (this.products.length > 20 ? this.products.pop() : undefined)?.id ?? NOBODY;
     if (path.startsWith("/products")) return pick(random, this.products).id;
     if (path.startsWith("/orders")) return chance(random, 0.1) ? this.rejectedId : pick(random, this.orders).id;
-    return path.startsWith("/admin/users") ? pick(random, this.strangers).id : NOBODY;
+    return path.startsWith("/admin/users") ? pick(random, this.loginAccounts).id : NOBODY;
   }
 
   remember<T>(list: T[], one: T): void {

@@ -11,7 +11,7 @@ const DEADLINE_MS = 10_000;
 const SOON_MS = 5_000;
 const AGENT = new Agent();
 
-interface Sent {
+interface RequestOptions {
   body?: unknown;
   headers?: Record<string, string>;
   /** The number of the gateway; by default, they take turns. */
@@ -35,7 +35,7 @@ export interface Following {
 }
 
 /** A user whose calls are recorded. */
-export class Person {
+export class RecordedUser {
   private turn = 0;
 
   readonly user: string;
@@ -48,7 +48,7 @@ export class Person {
     this.user = userOf(token).user;
   }
 
-  async send(method: string, path: string, { body, headers = {}, at }: Sent = {}): Promise<Received> {
+  async send(method: string, path: string, { body, headers = {}, at }: RequestOptions = {}): Promise<Received> {
     const begin = performance.now();
     const { token } = this;
     const response = await this.open(path, headers, AbortSignal.timeout(DEADLINE_MS), { method, body, at }).catch(() => undefined);

@@ -22,15 +22,15 @@ const SOURCES = [
 ];
 
 /** A copy of the sources that is used for one mutant after the other, so that unchanged files are compiled only once. */
-export class Tree {
+export class SourceCopy {
   private constructor(readonly folder: string) {}
 
-  static async copy(): Promise<Tree> {
-    const tree = new Tree(await mkdtemp(path.join(tmpdir(), "shop-mutants-")));
+  static async create(): Promise<SourceCopy> {
+    const copy = new SourceCopy(await mkdtemp(path.join(tmpdir(), "shop-mutants-")));
     for (const name of SOURCES.filter((one) => existsSync(path.join(ROOT, one))))
-      await cp(path.join(ROOT, name), path.join(tree.folder, name), { recursive: true });
-    await symlink(path.join(ROOT, "node_modules"), path.join(tree.folder, "node_modules"));
-    return tree;
+      await cp(path.join(ROOT, name), path.join(copy.folder, name), { recursive: true });
+    await symlink(path.join(ROOT, "node_modules"), path.join(copy.folder, "node_modules"));
+    return copy;
   }
 
   /**

@@ -3,8 +3,8 @@ import { ADMIN } from "../../testkit/admin";
 import type { Recorder } from "../../testkit/history/recorder";
 import { startShop, urlOf, type Shop } from "../../testkit/shop";
 import { until } from "../../testkit/until";
-import { Wire } from "./interference";
-import { Person } from "./person";
+import { EventInterceptor } from "./interference";
+import { RecordedUser } from "./recorded-user";
 
 /** Two gateways, and a separate node for products and for orders. */
 const NODES = [["api", "users"], ["api"], ["products"], ["orders"]] as const;
@@ -14,33 +14,33 @@ const RETRY_MS = 5_000;
 const QUIET_MS = 4 * RETRY_MS;
 
 /** A shop of several nodes in this process. A scenario can delay its events and statements. */
-export class World {
+export class ScenarioShop {
   private constructor(
     readonly shop: Shop,
-    readonly wire: Wire,
+    readonly events: EventInterceptor,
     private readonly gateways: readonly string[],
     private readonly orders: Postgres,
   ) {}
 
-  static async start(): Promise<World> {
-    const wire = new Wire();
+  static async start(): Promise<ScenarioShop> {
+    const events = new EventInterceptor();
     const shop = await startShop({
       nodes: NODES,
       env: { OUTBOX_RETRY_MS: String(RETRY_MS), OUTBOX_RETRY_MAX_MS: String(RETRY_MS) },
-      broker: { transporter: "Fake", middlewares: [wire.middleware] },
+      broker: { transporter: "Fake", middlewares: [events.middleware] },
       checksResults: false,
     });
     const gateways = shop.nodes.filter((node) => node.services.some(({ name }) => name === "api")).map(urlOf);
     const orders = new Postgres({ connectionString: shop.databases.orders.url });
     await orders.connect();
-    return new World(shop, wire, gateways, orders);
+    return new ScenarioShop(shop, events, gateways, orders);
   }
 
   /** Registers a new user. */
-  async person(history: Recorder): Promise<Person> {
+  async signUp(history: Recorder): Promise<RecordedUser> {
     const client = this.shop.client();
     await client.signUp();
-    return new Person(this.gateways, history, client.token ?? "");
+    return new RecordedUser(this.gateways, history, client.token ?? "");
   }
 
   /** Replays every parked outbox row, as an admin does. */
@@ -64,7 +64,7 @@ export class World {
   }
 
   /** Waits until no outbox row is pending. @returns false on time-out, which a correct shop never reaches */
-  async getsQuiet(): Promise<boolean> {
+  async becomesQuiet(): Promise<boolean> {
     const count = async (): Promise<number> =>
       (await this.orders.query<{ n: number }>("select count(*)::int as n from outbox where state = 'PENDING'")).rows[0]?.n ?? 0;
     return until("no outbox row is pending", async () => (await count()) === 0, QUIET_MS).then(
