@@ -1,6 +1,6 @@
 import { randomBytes, randomUUID } from "node:crypto";
 import path from "node:path";
-import { DATABASES, SERVICES, databaseNames, type DatabaseName, type ServiceName } from "../config";
+import { databaseNames, DATABASES, SERVICES, type DatabaseName, type ServiceName } from "../config";
 import { issueToken, type SigningKey } from "../services/users/tokens";
 import { deleteLeftovers } from "../testkit/amqp";
 import { freePorts } from "../testkit/free-ports";
@@ -11,7 +11,7 @@ import { seedProducts } from "../testkit/seed-products";
 import { shopKey } from "../testkit/signing-key";
 import { sql } from "../testkit/sql";
 import { eventually } from "../testkit/until";
-import type { Ground } from "./ground";
+import type { Setup } from "./setup";
 
 export interface ShopOptions {
   key: string;
@@ -48,17 +48,17 @@ const ENV = {
 };
 
 /** Starts the nodes of one shop as processes and seeds its databases. */
-export async function startShop(ground: Ground, options: ShopOptions): Promise<Shop> {
+export async function startShop(setup: Setup, options: ShopOptions): Promise<Shop> {
   const { key, topology } = options;
   const namespace = `bench-${key}-${randomBytes(3).toString("hex")}`;
   const databases = {
-    users: ground.postgres.url(`${key}_users`),
-    products: ground.postgres.url(`${key}_products`),
-    orders: ground.postgres.url(`${key}_orders`),
+    users: setup.postgres.url(`${key}_users`),
+    products: setup.postgres.url(`${key}_products`),
+    orders: setup.postgres.url(`${key}_orders`),
   };
   const env: Record<string, string> = { ...ENV, NAMESPACE: namespace };
   for (const [service] of databaseNames()) env[DATABASES[service]] = databases[service];
-  if (topology !== undefined) env.TRANSPORTER = ground.amqp;
+  if (topology !== undefined) env.TRANSPORTER = setup.amqp;
 
   const places = topology === undefined ? [undefined] : SERVICES.flatMap((service) => Array<ServiceName>(topology[service]).fill(service));
   const names = places.map((service, n) => `${key}-${service ?? "all"}-${n}`);
@@ -70,11 +70,11 @@ export async function startShop(ground: Ground, options: ShopOptions): Promise<S
     const own = { NODE_ID: name, PORT: String(port), OPS_PORT: String(opsPort), ...(service !== undefined && { SERVICES: service }) };
     const node = await startProgram({
       name,
-      cwd: ground.build,
-      logs: ground.logs,
+      cwd: setup.build,
+      logs: setup.logs,
       args: [...NODE_FLAGS, ...(options.preload === undefined ? [] : ["--require", options.preload]), "scripts/start.js"],
       env: {
-        NODE_COMPILE_CACHE: path.join(ground.folder, "compile-cache"),
+        NODE_COMPILE_CACHE: path.join(setup.folder, "compile-cache"),
         ...env,
         ...options.env,
         ...options.nodeEnv?.(name),
@@ -82,28 +82,28 @@ export async function startShop(ground: Ground, options: ShopOptions): Promise<S
       },
       ready: () => isOk(`http://127.0.0.1:${opsPort}/ready`),
     });
-    ground.onStop(() => node.stop());
+    setup.onStop(() => node.stop());
     return node;
   };
-  if (topology !== undefined) ground.onStop(() => deleteLeftovers(ground.amqp, namespace));
+  if (topology !== undefined) setup.onStop(() => deleteLeftovers(setup.amqp, namespace));
   const nodes = await Promise.all(places.map(launch));
   await eventually(`${key} responds`, () => isOk(`${url.gateway}/health`), 30_000);
   await seedProducts(databases.products);
-  await insertPeople(databases.users);
+  await insertUsers(databases.users);
   const signer = await shopKey(databases.users);
   return { url: url.gateway, namespace, nodes, databases, tokens: tokensOf(signer), adminToken: issueToken(signer, ADMIN, TOKEN_SECONDS) };
 }
 
 /** A hundred users and an admin, logged in once each. */
-const PEOPLE = USER_IDS.map((id) => ({ id, role: "user", session: randomUUID() }) as const);
+const LOGGED_IN_USERS = USER_IDS.map((id) => ({ id, role: "user", session: randomUUID() }) as const);
 const ADMIN = { id: testId(USERS + 1), role: "admin", session: randomUUID() } as const;
 
 /** The users' tokens. They are signed here, since a login takes a third of a second of CPU. */
-export const tokensOf = (signer: SigningKey): string[] => PEOPLE.map((person) => issueToken(signer, person, TOKEN_SECONDS));
+export const tokensOf = (signer: SigningKey): string[] => LOGGED_IN_USERS.map((user) => issueToken(signer, user, TOKEN_SECONDS));
 
 /** Inserts the users and their sessions: tokens of unknown sessions are refused. */
-async function insertPeople(usersDatabase: string): Promise<void> {
-  const people = [...PEOPLE, ADMIN];
+async function insertUsers(usersDatabase: string): Promise<void> {
+  const users = [...LOGGED_IN_USERS, ADMIN];
   await sql(
     usersDatabase,
     `with input as (
@@ -112,6 +112,6 @@ async function insertPeople(usersDatabase: string): Promise<void> {
        insert into users (id, email, email_key, password_hash, role) select id, id || '@bench.test', id || '@bench.test', '', role from input returning id
      )
      insert into sessions (id, user_id, expires_at) select session, people.id, now() + interval '1 day' from people join input on input.id = people.id`,
-    [people.map(({ id }) => id), people.map(({ role }) => role), people.map(({ session }) => session)],
+    [users.map(({ id }) => id), users.map(({ role }) => role), users.map(({ session }) => session)],
   );
 }

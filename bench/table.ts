@@ -1,11 +1,11 @@
 import { setTimeout as pause } from "node:timers/promises";
-import { memoryOf, cpuOf, difference } from "../testkit/process-stats";
+import { cpuOf, difference, memoryOf } from "../testkit/process-stats";
 import { spread, type Spread } from "../testkit/statistics";
-import { progress } from "./ground";
 import { untilQuiet } from "./idle";
 import type { Generator, Measured } from "./load";
 import type { Pgbench } from "./pgbench";
 import type { Scenario } from "./scenarios";
+import { progress } from "./setup";
 import type { Target, TargetKind } from "./targets";
 
 /** One target under one load, measured once per round. */

@@ -11,7 +11,7 @@ import { ROOT } from "../testkit/repository";
 import { listenerOf } from "./idle";
 
 /** The environment that all targets share. */
-export interface Ground {
+export interface Setup {
   readonly folder: string;
   readonly build: string;
   readonly logs: string;
@@ -39,7 +39,7 @@ const PROGRAMS = ["empty.ts", "raw.ts", "stock.ts", "load.worker.ts", "unbatched
 /** PostgreSQL's default durability, with enough connections for all targets and a usual amount of memory. */
 const SETTINGS = { max_connections: "300", shared_buffers: "256MB" };
 
-export async function prepare(): Promise<Ground> {
+export async function prepareSetup(): Promise<Setup> {
   const stops: (() => Promise<unknown>)[] = [];
   let stopping: Promise<void> | undefined;
   const stop = (): Promise<void> => (stopping ??= runCleanups(stops));
