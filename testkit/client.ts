@@ -4,7 +4,7 @@ import { randomBytes } from "node:crypto";
 // eslint-disable-next-line @typescript-eslint/no-explicit-any
 export type Body = Record<string, any>;
 
-export interface Answer<T = Body> {
+export interface ApiResponse<T = Body> {
   status: number;
   headers: Headers;
   body: T;
@@ -28,7 +28,7 @@ export class Client {
     path: string,
     body?: unknown,
     { headers = {}, raw, token = this.token }: RequestOptions = {},
-  ): Promise<Answer<T>> {
+  ): Promise<ApiResponse<T>> {
     const response = await fetch(this.url + path, {
       method,
       headers: {
@@ -74,11 +74,11 @@ export class Client {
     this.post("/orders", { items: [{ product_id: productId, quantity }] }, options);
 
   /** Orders as a careful client does: with an Idempotency-Key, and retries while the shop is unavailable. */
-  async buy(productId: string, quantity: number): Promise<Answer> {
+  async buy(productId: string, quantity: number): Promise<ApiResponse> {
     const headers = { "Idempotency-Key": randomBytes(8).toString("hex") };
     for (let tries = 1; ; tries++) {
-      const answer = await this.order(productId, quantity, { headers });
-      if (answer.status !== 503 || tries === 20) return answer;
+      const response = await this.order(productId, quantity, { headers });
+      if (response.status !== 503 || tries === 20) return response;
       await new Promise((resolve) => setTimeout(resolve, 100));
     }
   }

@@ -8,7 +8,7 @@ import { until } from "../../testkit/until";
 
 export const RETRYABLE = { type: "BAD_GATEWAY", retryable: true };
 
-/** A node that connects to RabbitMQ through one or more proxies (`Line`) of its own. */
+/** A node that connects to RabbitMQ through one or more proxies of its own. */
 export class Node {
   readonly transporter: AmqpTransporter;
   readonly broker: ServiceBroker;
@@ -38,12 +38,12 @@ export class Node {
   }
 
   /** Stops consuming. Its queues remain and fill up. */
-  async deafen(): Promise<void> {
+  async stopConsuming(): Promise<void> {
     const { channel } = this.transporter as unknown as { channel: Channel & { consumers: Map<string, unknown> } };
     for (const tag of [...channel.consumers.keys()]) await channel.cancel(tag);
   }
 
-  listen(): Promise<void> {
+  resumeConsuming(): Promise<void> {
     return this.transporter.subscribe("REQ", this.id);
   }
 
@@ -55,16 +55,16 @@ export class Node {
     this.transporter.connection?.connection.stream.destroy(new Error("destroyed by the test"));
   }
 
-  async back(connections: number): Promise<void> {
+  async untilReconnected(connections: number): Promise<void> {
     await until(`${this.id} is back`, () => this.line.accepted.length === connections && this.connected);
   }
 }
 
 /** Two nodes: node a calls the worker on node b. */
-export class World {
+export class NodePair {
   readonly ran: string[] = [];
-  readonly heard: unknown[] = [];
-  private readonly more: { node: Node; lines: FlakyProxy[] }[] = [];
+  readonly received: unknown[] = [];
+  private readonly addedNodes: { node: Node; lines: FlakyProxy[] }[] = [];
   release: () => void = () => undefined;
   private readonly gate = new Promise<void>((resolve) => (this.release = resolve));
 
@@ -87,45 +87,45 @@ export class World {
           return params.label.repeat(params.size ?? 1);
         },
       },
-      events: { "thing.happened": (ctx: Context) => void this.heard.push(ctx.params) },
+      events: { "thing.happened": (ctx: Context) => void this.received.push(ctx.params) },
     });
   }
 
-  static async build(url: string): Promise<World> {
+  static async build(url: string): Promise<NodePair> {
     const id = randomUUID().slice(0, 8);
     const namespace = `test-${id}`;
     const a = new Node(namespace, `a-${id}`, await FlakyProxy.to(url));
     const b = new Node(namespace, `b-${id}`, await FlakyProxy.to(url));
-    const world = new World(url, namespace, a, b);
+    const pair = new NodePair(url, namespace, a, b);
     await Promise.all([a.broker.start(), b.broker.start()]);
     await a.broker.waitForServices("worker", 10_000, 20);
-    return world;
+    return pair;
   }
 
-  ask(label: string, options: { held?: boolean; size?: number; timeout?: number } = {}): Promise<string> {
+  call(label: string, options: { held?: boolean; size?: number; timeout?: number } = {}): Promise<string> {
     const { timeout = 10_000, ...params } = options;
     return this.a.broker.call<string, object>("worker.work", { label, ...params }, { timeout });
   }
 
   /** Creates one more node without starting it. */
-  async node(lines = 1, id = `c-${this.namespace}`): Promise<{ node: Node; lines: FlakyProxy[] }> {
+  async addNode(lines = 1, id = `c-${this.namespace}`): Promise<{ node: Node; lines: FlakyProxy[] }> {
     const [line, ...others] = await Promise.all(Array.from({ length: lines }, () => FlakyProxy.to(this.url)));
     const one = { node: new Node(this.namespace, id, line!, ...others), lines: [line!, ...others] };
-    this.more.push(one);
+    this.addedNodes.push(one);
     return one;
   }
 
-  async end(): Promise<void> {
+  async stop(): Promise<void> {
     this.release();
-    const nodes = [this.a, this.b, ...this.more.map(({ node }) => node)];
+    const nodes = [this.a, this.b, ...this.addedNodes.map(({ node }) => node)];
     await Promise.all(nodes.map(({ broker }) => broker.stop()));
-    await Promise.all([this.a.line, this.b.line, ...this.more.flatMap(({ lines }) => lines)].map((line) => line.close()));
+    await Promise.all([this.a.line, this.b.line, ...this.addedNodes.flatMap(({ lines }) => lines)].map((line) => line.close()));
     await deleteLeftovers(this.url, this.namespace);
   }
 }
 
 /** Whether RabbitMQ has a queue. The queues are exclusive, so checking one from another connection gives 405. */
-export async function exists(url: string, queue: string): Promise<boolean> {
+export async function queueExists(url: string, queue: string): Promise<boolean> {
   try {
     await withChannel(url, (channel) => channel.checkQueue(queue));
     return true;
@@ -137,15 +137,15 @@ export async function exists(url: string, queue: string): Promise<boolean> {
 }
 
 /** A test that runs concurrently with others, since it mostly waits for a reconnect. */
-export function situation(name: string, play: (world: World) => Promise<void>): void {
+export function testNodes(name: string, play: (pair: NodePair) => Promise<void>): void {
   test.concurrent(name, async () => {
     const url = await amqpUrl();
     if (!url) return;
-    const world = await World.build(url);
+    const pair = await NodePair.build(url);
     try {
-      await play(world);
+      await play(pair);
     } finally {
-      await world.end();
+      await pair.stop();
     }
   });
 }

@@ -8,7 +8,7 @@ import { adjust } from "../../../contracts/products";
 import { rotateKeys } from "../../../contracts/users";
 import { consoleOf } from "../../../scripts/console";
 import { until } from "../../../testkit/until";
-import type { Answer, Client } from "../../../testkit/client";
+import type { ApiResponse, Client } from "../../../testkit/client";
 import { misspelled, testId } from "../../../testkit/ids";
 import { ADMIN } from "../../../testkit/admin";
 import { startShop, type Shop } from "../../../testkit/shop";
@@ -46,7 +46,7 @@ async function during(work: () => Promise<unknown>): Promise<Partial<AuditEntry>
     .reverse()
     .map(({ id: _id, at: _at, ...entry }) => entry);
 }
-async function ok(answer: Promise<Answer>): Promise<Answer["body"]> {
+async function ok(answer: Promise<ApiResponse>): Promise<ApiResponse["body"]> {
   const { status, body } = await answer;
   expect([status < 300, body]).toEqual([true, body]);
   return body;
@@ -364,7 +364,7 @@ describe("the log", () => {
     const pages = async (filter: string): Promise<AuditEntry[]> => {
       const found: AuditEntry[] = [];
       for (let path: string | undefined = `/admin/audit-log?limit=2${filter}`; path !== undefined;) {
-        const answer: Answer<{ items: AuditEntry[]; next_cursor: string | null }> = await admin.get(path);
+        const answer: ApiResponse<{ items: AuditEntry[]; next_cursor: string | null }> = await admin.get(path);
         expect(answer.status).toBe(200);
         expect(answer.headers.get("cache-control")).toBe("no-store");
         found.push(...answer.body.items);

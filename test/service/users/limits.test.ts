@@ -4,7 +4,7 @@ import type { Database } from "../../../mixins/database";
 import { countAttempt, type Limit } from "../../../services/users/attempts.store";
 import { isKnownAddress } from "../../../services/users/known-addresses.store";
 import type { Logins } from "../../../services/users/logins";
-import { Client, type Answer } from "../../../testkit/client";
+import { Client, type ApiResponse } from "../../../testkit/client";
 import { startShop, urlOf, type Shop, type ShopOptions } from "../../../testkit/shop";
 
 /** The limits per account and address; per account; per address. */
@@ -29,14 +29,14 @@ const anywhere = (): Client => gateways[randomInt(gateways.length)]!;
 const unique = (): string => `${randomBytes(8).toString("hex")}@shop.test`;
 const unknownAddress = (): string => `203.0.${randomInt(256)}.${randomInt(256)}`;
 
-const openAccount = (email: string, password: string, from = unknownAddress()): Promise<Answer> =>
+const openAccount = (email: string, password: string, from = unknownAddress()): Promise<ApiResponse> =>
   anywhere().post("/register", { email, password }, { headers: { "X-Forwarded-For": from } });
 async function register(): Promise<string> {
   const email = unique();
   expect((await openAccount(email, PASSWORD)).status).toBe(201);
   return email;
 }
-const logIn = (email: string, password: string, from = unknownAddress()): Promise<Answer> =>
+const logIn = (email: string, password: string, from = unknownAddress()): Promise<ApiResponse> =>
   anywhere().post("/token", { email, password }, { headers: { "X-Forwarded-For": from } });
 async function inUsers(sql: string): Promise<Record<string, unknown>[]> {
   const database = new Postgres(shop.databases.users.url);
@@ -44,9 +44,9 @@ async function inUsers(sql: string): Promise<Record<string, unknown>[]> {
   return (await database.query<Record<string, unknown>>(sql).finally(() => database.end())).rows;
 }
 const times = <T>(n: number, what: () => Promise<T>): Promise<T[]> => Promise.all(Array.from({ length: n }, what));
-const count = (answers: Answer[], status: number): number => answers.filter((answer) => answer.status === status).length;
+const count = (answers: ApiResponse[], status: number): number => answers.filter((answer) => answer.status === status).length;
 
-function expectLimited({ status, headers, body }: Answer): void {
+function expectLimited({ status, headers, body }: ApiResponse): void {
   expect([status, body["code"]]).toEqual([429, "TOO_MANY_REQUESTS"]);
   expect(headers.get("content-type")).toBe("application/problem+json");
   const seconds = Number(headers.get("retry-after"));
@@ -343,7 +343,7 @@ describe("requests of one client", () => {
   beforeAll(() => open({ env: { RATE_LIMIT: "20", TRUST_PROXY: "127.0.0.1, ::1" } }));
   afterAll(() => shop.stop());
 
-  const from = (address: string, path = "/products/1", proto = "http"): Promise<Answer> =>
+  const from = (address: string, path = "/products/1", proto = "http"): Promise<ApiResponse> =>
     anywhere().get(path, { headers: { "X-Forwarded-For": address, "X-Forwarded-Proto": proto } });
 
   it("beyond the limit per second → 429, whatever is requested; probes are not counted, and others are served", async () => {

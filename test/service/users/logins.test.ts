@@ -7,7 +7,7 @@ import { register, revocations, token } from "../../../contracts/users";
 import type { Database } from "../../../mixins/database";
 import type { Logins } from "../../../services/users/logins";
 import { until } from "../../../testkit/until";
-import { Client, type Answer } from "../../../testkit/client";
+import { Client, type ApiResponse } from "../../../testkit/client";
 import { startShop, urlOf, type Shop, type ShopOptions } from "../../../testkit/shop";
 
 const PASSWORD = "correct horse battery";
@@ -35,11 +35,11 @@ async function inUsers<T extends object>(sql: string, values: unknown[] = []): P
 
 const unique = (): string => `${randomBytes(8).toString("hex")}@shop.test`;
 const from = (address: string) => ({ headers: { "X-Forwarded-For": address } });
-const logIn = (email: string, password: string, address = "203.0.113.1"): Promise<Answer> =>
+const logIn = (email: string, password: string, address = "203.0.113.1"): Promise<ApiResponse> =>
   client.post("/token", { email, password }, from(address));
 
 /** Retries while the shop is too busy, as on a busy machine. */
-async function insist(request: () => Promise<Answer>): Promise<Answer> {
+async function insist(request: () => Promise<ApiResponse>): Promise<ApiResponse> {
   for (let tries = 1; ; tries++) {
     const answer = await request();
     if (answer.status !== 503 || tries === 20) return answer;
@@ -135,7 +135,7 @@ describe("while a client keeps the hashing threads busy", () => {
   }
 
   /** Keeps thirty requests in flight; a refused one is replaced after a short pause. */
-  function attack(request: () => Promise<Answer>): Attack {
+  function attack(request: () => Promise<ApiResponse>): Attack {
     let isOver = false;
     const statuses: number[] = [];
     const one = async (): Promise<void> => {
@@ -155,7 +155,7 @@ describe("while a client keeps the hashing threads busy", () => {
     };
   }
 
-  it.each<[string, () => () => Promise<Answer>]>([
+  it.each<[string, () => () => Promise<ApiResponse>]>([
     ["logins of unknown e-mails", () => () => logIn(unique(), "wrong", GREEDY)],
     ["registrations", () => () => client.post("/register", { email: unique(), password: PASSWORD }, from(GREEDY))],
   ])("with %s, other clients can log in and register after a few hashes", async (_what, kind) => {

@@ -6,7 +6,7 @@ import { asSystem, call } from "../../../broker/contract";
 import { disable } from "../../../contracts/accounts";
 import { revocations, rotateKeys } from "../../../contracts/users";
 import { until } from "../../../testkit/until";
-import { Client, type Answer } from "../../../testkit/client";
+import { Client, type ApiResponse } from "../../../testkit/client";
 import { ADMIN } from "../../../testkit/admin";
 import { startShop, urlOf, type Shop } from "../../../testkit/shop";
 
@@ -47,9 +47,9 @@ async function logIn(person: Person): Promise<Session> {
   expect([status, headers.get("cache-control"), headers.get("pragma")]).toEqual([200, "no-store", "no-cache"]);
   return body;
 }
-const refresh = ({ refresh_token }: Session): Promise<Answer<Session>> => anywhere().post("/token/refresh", { refresh_token });
-const logOut = (refresh_token: string): Promise<Answer> => anywhere().post("/logout", { refresh_token });
-const refusal = ({ status, body }: Answer): unknown => [status, body["code"]];
+const refresh = ({ refresh_token }: Session): Promise<ApiResponse<Session>> => anywhere().post("/token/refresh", { refresh_token });
+const logOut = (refresh_token: string): Promise<ApiResponse> => anywhere().post("/logout", { refresh_token });
+const refusal = ({ status, body }: ApiResponse): unknown => [status, body["code"]];
 
 const sessionOf = ({ access_token }: Session): string => (jwt.decode(access_token) as { sid: string }).sid;
 
@@ -331,7 +331,7 @@ it("ten thousand sessions that end at the same moment do not hide later ones", a
 }, 20_000);
 
 describe("a new password", () => {
-  const change = (session: Session, current_password: string, new_password: string): Promise<Answer> =>
+  const change = (session: Session, current_password: string, new_password: string): Promise<ApiResponse> =>
     anywhere().request("PUT", "/me/password", { current_password, new_password }, { token: session.access_token });
 
   it("ends all other sessions of the user; the session that set it continues, and the old password no longer works", async () => {

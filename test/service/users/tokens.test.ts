@@ -6,7 +6,7 @@ import jwt from "jsonwebtoken";
 import { Client as Postgres } from "pg";
 import { call } from "../../../broker/contract";
 import { token as logIn } from "../../../contracts/users";
-import type { Answer, Client } from "../../../testkit/client";
+import type { ApiResponse, Client } from "../../../testkit/client";
 import { misspelled, testId, UUID_V7 } from "../../../testkit/ids";
 import { ADMIN } from "../../../testkit/admin";
 import { startShop, type Shop } from "../../../testkit/shop";
@@ -43,7 +43,7 @@ beforeAll(async () => {
 });
 afterAll(() => shop.stop());
 
-const expectUnauthenticated = ({ status, headers, body }: Answer): void => {
+const expectUnauthenticated = ({ status, headers, body }: ApiResponse): void => {
   expect({ status, code: body["code"] }).toEqual({ status: 401, code: "UNAUTHENTICATED" });
   expect(headers.get("www-authenticate")).toMatch(/^Bearer/);
 };
@@ -186,7 +186,7 @@ it.each([[["exp"]], [["b64"]], [[]], ["exp"]])(
   },
 );
 
-const authorized = (form: string): Promise<Answer> =>
+const authorized = (form: string): Promise<ApiResponse> =>
   nobody.get("/me", { headers: { Authorization: form.replaceAll(":token", me.token!) } });
 
 it.each(["Bearer :token", "bearer :token", "BEARER   :token  "])("Authorization: %s → 200", async (form) => {
@@ -250,7 +250,8 @@ const PASSWORDS: [what: string, status: number, password: unknown][] = [
 ];
 
 describe("registration", () => {
-  const register = (email: unknown, password: unknown = "long enough"): Promise<Answer> => nobody.post("/register", { email, password });
+  const register = (email: unknown, password: unknown = "long enough"): Promise<ApiResponse> =>
+    nobody.post("/register", { email, password });
   const unique = (): string => `${randomUUID()}@shop.test`;
 
   it.each(GOOD_EMAILS)("the e-mail %s → 201, returned as given", async (email) => {
