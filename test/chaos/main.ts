@@ -15,25 +15,7 @@ import { System, type Topology } from "../../testkit/system/system";
 import { eventually } from "../../testkit/until";
 import { areCompatible, type Chaos, type Fault } from "./fault";
 import { FAULTS } from "./faults";
-
-interface Row {
-  /** one fault, or two that overlap */
-  faults: readonly Fault[];
-  /** the system was healthy before the fault, and the fault could be caused */
-  isValid: boolean;
-  accepted: number;
-  /** Successful writes lost with a database that was set back; no violations. */
-  lost: number;
-  repeats: number;
-  failures: number;
-  silence: number;
-  slowest: number;
-  recovery: number | undefined;
-  /** Number of operations in the checked history; undefined if it wasn't checked, since a database was set back. */
-  operations: number | undefined;
-  violations: string[];
-  notRun?: string | undefined;
-}
+import { cellsOf, HEAD, namesOf, numbersOf, table, type Row } from "./row";
 
 const { values: options } = parseArgs({
   options: {
@@ -234,8 +216,6 @@ function showProgress(): void {
   progress = setInterval(show, isTTY ? 1_000 : 15_000);
 }
 
-const numbersOf = ({ faults }: Row): string => faults.map(({ number }) => number).join("+");
-const namesOf = ({ faults }: Row): string => faults.map(({ name }) => name).join(", and ");
 const seconds = (): string => ((Date.now() - since) / 1000).toFixed(0);
 
 function logRow(row: Row): void {
@@ -245,24 +225,6 @@ function logRow(row: Row): void {
   if (process.stderr.isTTY) process.stderr.write("\r\x1b[K");
   console.log(`${seconds().padStart(5)} s  ${numbersOf(row)} ${namesOf(row)}: ${what}`);
   for (const violation of violations.slice(0, 5)) console.log(`           ${violation.slice(0, 400)}`);
-}
-
-const HEAD = ["#", "fault", "orders", "lost", "repeats", "failed", "silence ms", "slowest ms", "recovery ms", "history", "violations"];
-
-/** As many cells as HEAD has, or fewer if the fault was not run. */
-function cellsOf(row: Row): string[] {
-  const { notRun, accepted, lost, repeats, failures, silence, slowest, recovery, operations, violations } = row;
-  const checked = operations ?? "not checked";
-  const figures = [accepted, lost, repeats, failures, silence, slowest, recovery ?? "never", checked, violations.length].map(String);
-  return [numbersOf(row), namesOf(row), ...(notRun === undefined ? figures : [`not run: ${notRun}`])];
-}
-
-function table(rows: Row[]): string {
-  const cells = [HEAD, ...rows.map(cellsOf)];
-  const widths = HEAD.map((_, i) => Math.max(...cells.filter((line) => line.length === HEAD.length).map((line) => line[i]?.length ?? 0)));
-  return cells
-    .map((line) => line.map((cell, i) => (i === 1 ? cell.padEnd(widths[i] ?? 0) : cell.padStart(widths[i] ?? 0))).join("  "))
-    .join("\n");
 }
 
 let cleaning: Promise<void> | undefined;

@@ -150,7 +150,7 @@ export const HEADERS: readonly (readonly [string, string])[] = [
 ];
 
 /** Queries, as long as possible. */
-export const QUERIES = (names: readonly string[]): string[] => [
+export const queriesFor = (names: readonly string[]): string[] => [
   list((i) => `${i.toString(36)}=`, "&"),
   list(() => "a=1", "&"),
   long("a", "[a]", "=1", HEAD_LIMIT),
