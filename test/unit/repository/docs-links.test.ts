@@ -22,6 +22,12 @@ it.each(files)("every link in %s leads to a file, and to a heading in it", (file
   expect(broken.map(([link]) => link)).toEqual([]);
 });
 
+it("every test that a document names exists", () => {
+  const named = files.flatMap((file) => [...textOf(file).matchAll(/\btest\/(?:unit|service|flow)\/[\w./-]*\w/g)].map(([test]) => test));
+  expect(named.filter((test) => !["", ".ts", ".test.ts"].some((end) => existsSync(path.join(ROOT, test + end))))).toEqual([]);
+  expect(named.length).toBeGreaterThan(50);
+});
+
 it("an order can be followed through at most twelve files, listed in docs/architecture.md", () => {
   const [, section = ""] = /\n## How an order is processed\n(.*?)\n## /s.exec(textOf("docs/architecture.md")) ?? [];
   const listed = new Set([...section.matchAll(/\]\(\.\.\/([^)]+\.ts)\)/g)].map(([, target]) => target));
