@@ -10,8 +10,10 @@ import { closeBehindParts } from "./parts";
 import { hasBody, hotProduct } from "../http/request";
 
 export interface ConnectionLimits {
-  /** Maximum number of sockets per gateway. No address holds more than a quarter of this or of each of the next three limits. */
+  /** Maximum number of sockets per gateway. No address holds more than a quarter of this, of `unsentBytes`, `bodies` or `parsed`. */
   sockets: number;
+  /** At the limit, a connection that has been idle for this long is closed for a new one. */
+  idleMs: number;
   /** Maximum bytes of unsent responses in memory, bodies being read, and requests parsed but not started. */
   unsentBytes: number;
   bodies: number;
@@ -28,6 +30,7 @@ export interface ConnectionLimits {
 const KIB = 1_024;
 const LIMITS: ConnectionLimits = {
   sockets: 4_096,
+  idleMs: 1_000,
   unsentBytes: 64 * KIB * KIB,
   bodies: 512,
   parsed: 8_192, // a socket is read 64 KiB at a time, and the shortest request has about 30 bytes
@@ -200,9 +203,9 @@ export class Connections {
 
   /** If a limit is reached, closes an idle connection: of the same address at its limit, of any address at the gateway's. */
   private makesRoom(holder: Holder): boolean {
-    const { sockets } = this.limits;
-    if (holder.connections.size >= shareOf(sockets)) return closeIdle(holder.connections);
-    return this.all.size < sockets || closeIdle(this.all.values());
+    const { sockets, idleMs } = this.limits;
+    if (holder.connections.size >= shareOf(sockets)) return closeIdle(holder.connections, idleMs);
+    return this.all.size < sockets || closeIdle(this.all.values(), idleMs);
   }
 
   private clientOf({ isProxy, holder }: Connection, req: IncomingMessage): Holder {
