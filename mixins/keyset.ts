@@ -80,7 +80,7 @@ export function within(limitBytes: number, { columns, select, order, bytes, rows
 interface Cuttable {
   columns: string;
   select: string;
-  /** The `order by` list, by column names. */
+  /** The `order by` list: expressions on the columns. */
   order: string;
   bytes: string;
   /** The most rows that the select returns. */

@@ -1,13 +1,14 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
-import type { Context, ServiceSchema } from "moleculer";
-import type { Meta, SchemaFor } from "../../broker/contract";
+import type { ServiceSchema } from "moleculer";
+import type { SchemaFor } from "../../broker/contract";
 import { problem, tooLate } from "../../broker/errors";
 import { asRequest, withRequestId } from "../../broker/request";
 import type { Config } from "../../config";
 import type { Caller } from "../../contracts/users";
 import { bearerToken, unauthenticated } from "./auth/token-verifier";
 import type { Exchange } from "./connections/exchange";
-import type { Alias, Api, RoutedRequest } from "./gateway";
+import type { Api } from "./gateway";
+import { hotProductId, serveHotRead } from "./hot-read";
 import { countParts, limitParts } from "./connections/parts";
 import { parseForm } from "./http/form";
 import { leaveBasePath } from "./http/base-path";
@@ -15,7 +16,6 @@ import { problemDetails } from "./http/problem";
 import {
   bodyRefusal,
   hasBody,
-  hotProduct,
   ignoreBody,
   isFormBody,
   isProbe,
@@ -29,13 +29,11 @@ import {
   WHOLE_SERVER,
 } from "./http/request";
 import type { Reply } from "./routing/route";
-import { readProduct } from "./routes/shop";
 import { refuseAtOnce } from "./connections/early-rejection";
+import type { RoutedRequest } from "./web.mixin";
 
 /** Maximum characters of a path in the log: a client may send 16 KiB. */
 const MAX_LOGGED = 200;
-/** The body of a request without one. */
-const NOTHING = Buffer.alloc(0);
 
 /**
  * Admits requests, cheapest checks first: the address's share, the token, the user's share, the body, and then the request's turn.
@@ -44,7 +42,7 @@ export function intake({ basePath }: Pick<Config, "basePath">): Partial<ServiceS
   const schema: Partial<SchemaFor<Api>> = {
     methods: {
       /** Entry point of every request. */
-      httpHandler(this: Api, req: IncomingMessage, res: ServerResponse): void {
+      receive(this: Api, req: IncomingMessage, res: ServerResponse): void {
         useOriginForm(req);
         if (basePath !== "") leaveBasePath(req, basePath);
         countParts(req);
@@ -64,7 +62,7 @@ export function intake({ basePath }: Pick<Config, "basePath">): Partial<ServiceS
             return;
           }
           asRequest(exchange, () => this.take(exchange)).catch((error: unknown) => {
-            this.errorHandler(req, res, error);
+            this.sendFailure(req, res, error);
           });
         };
         try {
@@ -82,10 +80,10 @@ export function intake({ basePath }: Pick<Config, "basePath">): Partial<ServiceS
       },
 
       /** Called when the response is sent or the client has disconnected. */
-      finished(this: Api, { id, req, res, since, isRefused, stream }: Exchange): void {
+      finished(this: Api, { id, req, res, since, routePath, isRefused, stream }: Exchange): void {
         stream?.close(); // not on the response's "close", which Node 20 does not emit for one that waits behind another
         const milliseconds = performance.now() - since;
-        this.metrics?.served(req, res, milliseconds);
+        this.metrics?.served(req, res, routePath, milliseconds);
         if (isRefused) return;
         const status = res.headersSent ? res.statusCode : "no response";
         const end = res.writableFinished ? "" : ", disconnected by the client";
@@ -109,31 +107,29 @@ export function intake({ basePath }: Pick<Config, "basePath">): Partial<ServiceS
           this.sendProblem(req, res, problemDetails("BAD_REQUEST", id, basePath, refusal));
           return;
         }
-        const product = hotProduct(req);
-        if (product !== undefined) return this.readProduct(exchange, product);
+        const productId = hotProductId(req);
+        if (productId !== undefined) return serveHotRead(this, exchange, productId);
         if (req.method !== "OPTIONS") return this.routed(exchange);
         if (this.cors.isPreflight(req)) {
           this.send(req, res, { status: 204, headers: this.cors.preflightHeaders(req) });
           return;
         }
         const methods = pathOf(req) === WHOLE_SERVER ? METHODS : this.methodsOf(pathOf(req));
-        if (methods.length === 0) this.send404(req, res);
+        if (methods.length === 0) this.sendNoRoute(req, res);
         else this.send(req, res, { status: 204, headers: { Allow: [...methods, "OPTIONS"].join(", ") } });
       },
 
-      /**
-       * Checks the token, then the user's share, and then the body's headers, since moleculer-web reads the body before it authenticates.
-       * Calls moleculer-web's `routeHandler` itself, since its action `rest` would parse the target and resolve the route again.
-       */
+      /** Checks the token, then the user's share, and then the body's headers, all before `dispatch`, which reads the body. */
       async routed(this: Api, exchange: Exchange): Promise<void> {
-        const { id, req, res } = exchange;
-        const { url, query } = splitTarget(req.url ?? "/");
-        const found = this.resolveAlias(url.length > 1 && url.endsWith("/") ? url.slice(0, -1) : url, req.method ?? "");
-        if (!found) {
-          this.send404(req, res);
+        const { req, res } = exchange;
+        const target = splitTarget(req.url ?? "/");
+        const found = this.routeFor(target.url, req.method ?? "");
+        if (found === undefined) {
+          this.sendNoRoute(req, res);
           return;
         }
-        const { spec } = found.alias;
+        exchange.routePath = found.path;
+        const { spec } = found;
         if (spec.auth !== "public") {
           exchange.caller = await this.authenticated(req, spec.auth);
           if (!isProbe(req)) this.admission.check(exchange);
@@ -148,14 +144,14 @@ export function intake({ basePath }: Pick<Config, "basePath">): Partial<ServiceS
           if (isFormBody(req)) exchange.form = form;
           this.connections.reads(exchange);
           limitParts(req, (refusal) => {
-            this.errorHandler(req, res, refusal);
+            this.sendFailure(req, res, refusal);
           });
         }
         if (req.headers.expect?.toLowerCase() === "100-continue") res.writeContinue();
-        const ctx = new this.broker.ContextFactory(this.broker);
-        ctx.requestID = id;
-        await this.routeHandler(ctx, found.alias.route, Object.assign(req, { $ctx: ctx, parsedUrl: url, query }), res, found);
+        await this.dispatch(exchange, found, target);
       },
+
+      respond,
 
       async authenticated(this: Api, req: IncomingMessage, auth: "user" | "admin"): Promise<Caller> {
         const token = bearerToken(req.headers.authorization);
@@ -164,77 +160,42 @@ export function intake({ basePath }: Pick<Config, "basePath">): Partial<ServiceS
         if (auth === "admin" && caller.role !== "admin") throw problem("FORBIDDEN", "this is for admins");
         return caller;
       },
-
-      /**
-       * Fast path for the most frequent read, without moleculer-web, which would take half of its time. It has no body, no caller
-       * and no CORS; otherwise it behaves as its route does.
-       */
-      async readProduct(this: Api, exchange: Exchange, id: string): Promise<void> {
-        const { req, res } = exchange;
-        const reply = await this.admission.run(
-          exchange,
-          () => readProduct(id, { headers: req.headers, requester: exchange }, this.batched),
-          () => exchange.isWanted(),
-        );
-        this.send(req, res, reply);
-      },
-
-      /** `routed` has authenticated the request already. */
-      authenticate(this: Api, _ctx: unknown, _route: unknown, _req: unknown, res: ServerResponse): Promise<Caller | null> {
-        return Promise.resolve(this.connections.of(res).caller ?? null);
-      },
-
-      /** Checks again, in case a request ever bypasses `routed`. */
-      authorize(this: Api, ctx: Context<unknown, Meta>, _route: unknown, _req: unknown, res: ServerResponse, alias: Alias): Promise<void> {
-        const { auth } = alias.spec;
-        if (auth !== "public" && !ctx.meta.user) return Promise.reject(unauthenticated());
-        if (auth === "admin" && ctx.meta.user?.role !== "admin") return Promise.reject(problem("FORBIDDEN", "this is for admins"));
-        if (ctx.meta.user?.role === "admin") ctx.meta.address = this.connections.of(res).address; // for the audit log
-        return Promise.resolve();
-      },
     },
   };
   return schema as unknown as Partial<ServiceSchema>; // mixins are declared for a plain `this`
 }
 
 /**
- * Calls the action of a route when the request's turn comes; moleculer-web has read the body by then. The request is validated before it
- * waits, since one that is refused anyway would only take up space in the queue.
+ * Calls the action of a route when the request's turn comes; its body has been read by then. The request is validated before it waits,
+ * since one that is refused anyway would only take up space in the queue.
  */
-export function respond(this: Api, req: RoutedRequest, res: ServerResponse, next: (error: unknown) => void): void {
+export function respond(this: Api, exchange: Exchange, request: RoutedRequest, fail: (error: unknown) => void): void {
+  const { req, res } = exchange;
   if (res.headersSent) return; // the body was refused while being read
-  const exchange = this.connections.of(res);
-  const { spec } = req.$alias;
-  const bytes = Buffer.isBuffer(req.body) ? req.body : NOTHING;
+  const { spec, ctx, path, query, body } = request;
   const read = () =>
-    spec.read({
-      path: req.$params.params ?? {},
-      query: req.$params.query ?? {},
-      body: exchange.form ? parseForm(bytes) : parseJson(bytes),
-      headers: req.headers,
-      requester: exchange,
-    });
+    spec.read({ path, query, body: exchange.form ? parseForm(body) : parseJson(body), headers: req.headers, requester: exchange });
   exchange.allow(spec.contract.timeout);
   const isWanted = (): boolean => exchange.isWanted();
   const { lane } = spec;
   const serve = async (): Promise<void> => {
     const perform = read();
-    const handle = (): Promise<Reply> => perform(req.$ctx, this.batched);
+    const handle = (): Promise<Reply> => perform(ctx, this.batched);
     const inTurn = lane === "none" ? handle : (): Promise<Reply> => this.lanes[lane].run(exchange, handle, isWanted);
     this.send(req, res, await (isProbe(req) ? handle() : this.admission.run(exchange, inTurn, isWanted)));
   };
   const begin = (): void => {
-    asRequest(exchange, serve).catch(next);
+    asRequest(exchange, serve).catch(fail);
   };
   if (spec.body === "none") begin();
   else {
     try {
       this.turns.run(exchange, () => {
         if (isWanted()) begin();
-        else next(tooLate()); // before its body is parsed and checked
+        else fail(tooLate()); // before its body is parsed and checked
       });
     } catch (error) {
-      next(error);
+      fail(error);
     }
   }
 }

@@ -6,7 +6,7 @@ import type { Config } from "../../config";
 import type { ProblemDetails } from "../../contracts/api";
 import { bearerToken } from "./auth/token-verifier";
 import type { Api } from "./gateway";
-import type { Exchange } from "./connections/exchange";
+import { exchangeOf, type Exchange } from "./connections/exchange";
 import { isOutside, withBasePath } from "./http/base-path";
 import { problemDetails, problemHeaders, toProblem, translated } from "./http/problem";
 import { pathOf } from "./http/request";
@@ -30,7 +30,7 @@ export function responder(config: Config): Partial<ServiceSchema> {
       },
 
       send(this: Api, req: IncomingMessage, res: ServerResponse, { status, body, text, follow, headers }: Reply): void {
-        const exchange = this.connections.of(res);
+        const exchange = exchangeOf(res);
         if (res.headersSent || res.destroyed || exchange.isOver) return;
         const isHead = req.method === "HEAD";
         // Before the response head is written, since opening a stream may be refused.
@@ -76,18 +76,11 @@ export function responder(config: Config): Partial<ServiceSchema> {
         });
       },
 
-      methodsOf(this: Api, path: string): string[] {
-        const url = path.length > 1 && path.endsWith("/") ? path.slice(0, -1) : path;
-        return this.aliases
-          .filter((alias) => alias.re.test(url)) // not match(), which throws if a path can't be decoded
-          .flatMap(({ method }) => (method === "GET" ? ["GET", "HEAD"] : method));
-      },
-
       /** Responds to an unknown path, or to a known path with a method it does not support. */
-      send404(this: Api, req: IncomingMessage, res: ServerResponse): void {
+      sendNoRoute(this: Api, req: IncomingMessage, res: ServerResponse): void {
         const path = pathOf(req);
         const methods = this.methodsOf(path);
-        const { id } = this.connections.of(res);
+        const { id } = exchangeOf(res);
         if (methods.length === 0) {
           // A proxy may have removed the base path.
           const detail = basePath !== "" && isOutside(path) ? `all paths begin with ${basePath}/` : "no resource has this path";
@@ -99,8 +92,8 @@ export function responder(config: Config): Partial<ServiceSchema> {
       },
 
       /** Sends any route's error as problem+json, unless it is one of a form that has its own kind of errors. */
-      errorHandler(this: Api, req: IncomingMessage, res: ServerResponse, error: unknown): void {
-        const { id, form } = this.connections.of(res);
+      sendFailure(this: Api, req: IncomingMessage, res: ServerResponse, error: unknown): void {
+        const { id, form } = exchangeOf(res);
         const known = translated(error);
         const reply = form?.refusal(known);
         if (reply !== undefined) {

@@ -104,13 +104,29 @@ export function quoteProducts(db: Database, ids: readonly string[]): Promise<Quo
   return db.query<Quote>("select id, name, price_cents, quantity from products where id = any($1) and archived_at is null", [ids]);
 }
 
-/** For each sort: its column, the type of its cursor value, and how to bind one and get one from a row. */
-const SORT_COLUMNS = {
-  name: { sql: "name", bound: (value: string) => value, kind: "text", of: (row: ProductRow) => row.name },
-  price: { sql: "price_cents", bound: (value: string) => `${value}::bigint`, kind: "number", of: (row: ProductRow) => row.price_cents },
+/**
+ * For each sort: its name in cursors, the expressions that it compares, the type of its cursor value, and how to bind one and get one from a
+ * row. A cursor of version 0.2.0 with the sort `name` is a position in the order of bytes, so it must not be accepted here.
+ */
+const SORT_KEYS = {
+  name: {
+    cursor: "name_sort_key",
+    sql: ["name_sort_key(name)", "name"],
+    bound: (value: string) => [`name_sort_key(${value})`, value],
+    kind: "text",
+    of: (row: ProductRow) => row.name,
+  },
+  price: {
+    cursor: "price",
+    sql: ["price_cents"],
+    bound: (value: string) => [`${value}::bigint`],
+    kind: "number",
+    of: (row: ProductRow) => row.price_cents,
+  },
   created_at: {
-    sql: "created_at",
-    bound: timeOf,
+    cursor: "created_at",
+    sql: ["created_at"],
+    bound: (value: string) => [timeOf(value)],
     kind: "time",
     of: (row: ProductRow) => row.created_at.getTime(),
   },
@@ -136,9 +152,9 @@ export async function listProducts(
   const { sort = "created_at", limit = 20 } = params;
   const descending = sort.startsWith("-");
   const key = sort === "name" || sort === "-name" ? "name" : sort === "price" || sort === "-price" ? "price" : "created_at";
-  const column = SORT_COLUMNS[key];
+  const column = SORT_KEYS[key];
   const direction = descending ? "desc" : "asc";
-  const list = `products:${sort}`;
+  const list = `products:${descending ? "-" : ""}${column.cursor}`;
 
   const values: unknown[] = [];
   const bind = (value: unknown): string => `$${values.push(value)}`;
@@ -152,7 +168,7 @@ export async function listProducts(
     keys.push(lead);
     bounds.push(bound);
   }
-  keys.push(column.sql, "id");
+  keys.push(...column.sql, "id");
   if (params.category !== undefined && lead !== "category") where.push(`category = ${bind(params.category)}`);
   if (params.min_price !== undefined) where.push(`price_cents >= ${bind(toCents(params.min_price))}`);
   if (params.max_price !== undefined) where.push(`price_cents <= ${bind(toCents(params.max_price))}`);
@@ -161,7 +177,7 @@ export async function listProducts(
   const run = where.length === 1 && params.q === undefined ? db.query : db.adhoc;
   if (params.cursor !== undefined) {
     const [value, id] = decodeCursor(list, params.cursor, [column.kind, "id"]);
-    bounds.push(column.bound(bind(value)), `${bind(id)}::uuid`);
+    bounds.push(...column.bound(bind(value)), `${bind(id)}::uuid`);
     where.push(`(${keys.join()}) ${descending ? "<" : ">"} (${bounds.join()})`);
   }
   const order = keys.map((key) => `${key} ${direction}`).join();

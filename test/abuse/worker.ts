@@ -1,5 +1,5 @@
 import { fork, type ChildProcess } from "node:child_process";
-import { setPriority } from "node:os";
+import { setCpuWeight } from "./cpu-weight";
 
 type FromWorker<Result> = { isReady: true } | { result: Result } | { error: string };
 
@@ -51,7 +51,7 @@ export class Worker<Job extends object, Result> {
 
 /** The worker's side. @param nice its priority; a worker must not take CPU time from the measured processes */
 export function serve<Job, Result>(work: (job: Job) => Promise<Result>, nice = 0): void {
-  setPriority(nice);
+  setCpuWeight(process.pid, nice);
   const send = (message: FromWorker<Result>): void => void process.send?.(message);
   process.on("message", (job: Job) => {
     work(job).then(

@@ -128,7 +128,7 @@ const ROWS = String.raw`
   seller GET /products/:lamp/stock?<limit=0|limit=x|cursor=canary|:cursor=["ledger::none",1]>
   nobody GET /products?<cursor=canary|cursor=:2000|:cursor=null|:cursor=7|:cursor={}|:cursor=[]|:cursor=["orders",1,":order"]>
   nobody GET /products?:cursor=["products:created_at"<|,1|,"x",":lamp"|,null,":lamp"|,1,1|,1,"x"|,1,":barelamp"|,1,"{:lamp}"|,1,":lamp",1|,1.5,":lamp"|,1e300,":lamp"|,8640000000000001,":lamp"|,-1,":lamp">]
-  nobody GET /products?sort=<name&:cursor=["products:name","\u0000",":lamp"]|-name&:cursor=["products:name","a",1]|price&:cursor=["products:name","a",":lamp"]>
+  nobody GET /products?sort=<name&:cursor=["products:name_sort_key","\u0000",":lamp"]|name&:cursor=["products:name","a",":lamp"]|-name&:cursor=["products:-name_sort_key","a",1]|price&:cursor=["products:name_sort_key","a",":lamp"]>
   buyer GET /orders?:cursor=["<products:created_at",1,":order"|orders",1|orders",":order"|orders","1",":order"|orders",1,1|orders",-1,":order"|orders",1,":order",1>]
 409 Conflict: ORDER_NOT_CANCELLABLE
 409 Conflict: IDEMPOTENCY_IN_FLIGHT

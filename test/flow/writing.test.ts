@@ -205,7 +205,7 @@ describe("a response", () => {
 
 describe("connections", () => {
   it("of one address beyond a quarter of all: an idle one is closed instead, or the new one if none is idle", async () => {
-    await open({ sockets: 16 });
+    await open({ sockets: 16, idleMs: 0 });
     const idle = await dial();
     const busy = await Promise.all([1, 2, 3].map(() => dial()));
     const body = "POST /token HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n{";
@@ -220,6 +220,19 @@ describe("connections", () => {
     sixth.socket.resume();
     await until("the sixth is closed", () => sixth.received.isClosed);
     expect((await shop.client().get("/products")).status).toBe(200);
+  });
+
+  it("of one address beyond a quarter of all: the new one is closed if none has been idle for a while", async () => {
+    await open({ sockets: 16, idleMs: 60_000 });
+    const idle = await Promise.all([1, 2, 3, 4].map(() => dial()));
+    const fifth = await dial();
+    fifth.socket.resume();
+    await until("the fifth is closed", () => fifth.received.isClosed);
+    for (const { socket, read } of idle) {
+      read();
+      socket.write(get("/products"));
+    }
+    await until("the others are served", () => idle.every(({ received }) => received.text.startsWith("HTTP/1.1 200")));
   });
 
   it("from a trusted proxy carry many clients, and are not limited to a share", async () => {

@@ -193,7 +193,7 @@ const BAD_CURSORS = [
   "[]",
   "7",
   "null",
-  `["products:name","\\u0000","${testId(1)}"]`,
+  `["products:name_sort_key","\\u0000","${testId(1)}"]`,
   `["ledger:${testId(1)}",1e300]`,
   "{",
   "",

@@ -33,8 +33,9 @@ export class Connection {
   readonly waiting: Parsed[] = [];
   /** Bytes of responses that are ready but not yet sent. */
   unsentBytes = 0;
-  /** When the first started request became the next to be sent. */
-  headSince = performance.now();
+  readonly openedAt = performance.now();
+  /** When the first started request became the next to be sent; of an idle connection, since when it is idle. */
+  headSince = this.openedAt;
   /** Bytes already read, to be parsed when no request is waiting. */
   rest: Buffer | undefined;
   /** Parsing of the rest is already scheduled. */
@@ -86,12 +87,20 @@ export function cut(connection: Connection): void {
   };
 }
 
-/** Closes the idle connection that has been open for longest. @returns whether there was one */
-export function closeIdle(connections: Iterable<Connection>): boolean {
-  for (const connection of connections)
-    if (connection.isIdle && !connection.isProxy && !connection.socket.destroyed) {
+/**
+ * Closes the connection that has been open for longest of those that have been idle for `idleMs`. A younger one is not replaced: refusing
+ * the new one costs half as much, and the client of the other may be about to send its request.
+ * @param connections in the order in which they were opened
+ * @returns whether there was one
+ */
+export function closeIdle(connections: Iterable<Connection>, idleMs: number): boolean {
+  const before = performance.now() - idleMs;
+  for (const connection of connections) {
+    if (connection.openedAt > before) return false; // all that follow are younger
+    if (connection.isIdle && connection.headSince <= before && !connection.isProxy && !connection.socket.destroyed) {
       connection.socket.destroy();
       return true;
     }
+  }
   return false;
 }

@@ -2,56 +2,36 @@ import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import { full, overShare, shareOf } from "../../../mixins/fair-queue";
 import type { ClientAddress } from "../http/client-address";
+import { BACK_PRESSURE, closeSlowReaders, hasRoom, type BackPressureLimits } from "./back-pressure";
 import { closeIdle, Connection, hold, Holder, type Parsed } from "./connection";
 import { Exchange } from "./exchange";
 import type { LoopTurns } from "./loop-turns";
-import { attend, canParseRest, keepRest, parseRest } from "./parser";
+import { attend, keepRest, readOn } from "./parser";
 import { closeBehindParts } from "./parts";
-import { hasBody, hotProduct } from "../http/request";
+import { hasBody } from "../http/request";
 
-export interface ConnectionLimits {
-  /** Maximum number of sockets per gateway. No address holds more than a quarter of this or of each of the next three limits. */
+export interface ConnectionLimits extends BackPressureLimits {
+  /** Maximum number of sockets per gateway. No address holds more than a quarter of this, of `unsentBytes`, `bodies` or `parsed`. */
   sockets: number;
+  /** At the limit, a connection that has been idle for this long is closed for a new one. */
+  idleMs: number;
   /** Maximum bytes of unsent responses in memory, bodies being read, and requests parsed but not started. */
   unsentBytes: number;
   bodies: number;
   parsed: number;
-  /** Maximum number of requests per connection that are started at a time. */
-  started: number;
-  /** Maximum response bytes per connection that wait behind the response being sent. */
-  unsentBehindBytes: number;
-  /** A response must be sent within `sendTimeoutMs` plus its size divided by `sendBytesPerSecond`, or its connection is closed. */
-  sendTimeoutMs: number;
-  sendBytesPerSecond: number;
 }
 
-const KIB = 1_024;
 const LIMITS: ConnectionLimits = {
+  ...BACK_PRESSURE,
   sockets: 4_096,
-  unsentBytes: 64 * KIB * KIB,
+  idleMs: 1_000,
+  unsentBytes: 64 * 1_024 * 1_024,
   bodies: 512,
   parsed: 8_192, // a socket is read 64 KiB at a time, and the shortest request has about 30 bytes
-  started: 8,
-  unsentBehindBytes: KIB * KIB,
-  sendTimeoutMs: 30_000,
-  sendBytesPerSecond: 16 * KIB,
 };
-
-/**
- * Maximum size of a response that is not ready yet: a page has 256 KiB, an order 100 lines with names of 200 characters, and a product
- * a description of 5,000 characters.
- */
-const LARGEST_BYTES = 260 * KIB;
-const LARGEST_ORDER_BYTES = 96 * KIB;
-const LARGEST_PRODUCT_BYTES = 32 * KIB;
-/** A property rather than a WeakMap, whose entries cost too much garbage collection at thousands of requests per second. */
-const EXCHANGE = Symbol("exchange");
-type Carrier = ServerResponse & { [EXCHANGE]?: Exchange };
 
 /** Interval of the check for slow readers. */
 const SWEEP_MS = 1_000;
-/** Delay before parsing is retried after its address had too much work queued. */
-const RETRY_MS = 20;
 
 /**
  * The sockets of a gateway, with back-pressure: a client that sends requests faster than it reads responses is no longer read from.
@@ -84,24 +64,16 @@ export class Connections {
       const connection = this.accept(socket);
       if (connection === undefined) return;
       for (const listener of serve) listener.call(server, socket);
-      attend(connection, this.turns, () => {
-        this.readOn(connection);
-      });
+      attend(connection, this.turns);
     });
     this.sweeper = setInterval(() => {
-      this.closeSlowReaders();
+      closeSlowReaders(this.all.values(), this.limits);
     }, SWEEP_MS).unref();
   }
 
   /** Whether every response has been sent; streams don't count. */
   get areIdle(): boolean {
     return this.unfinished === 0;
-  }
-
-  of(res: ServerResponse): Exchange {
-    const exchange = (res as Carrier)[EXCHANGE];
-    if (exchange === undefined) throw new Error("this response belongs to no open request");
-    return exchange;
   }
 
   at(socket: Socket): Connection | undefined {
@@ -118,7 +90,7 @@ export class Connections {
         start(this.begin(new Exchange(id, req, res, connection, this.clientOf(connection, req))));
       },
     };
-    if (connection.waiting.length === 0 && this.hasRoom(connection, req)) {
+    if (connection.waiting.length === 0 && hasRoom(connection, req, this.limits)) {
       parsed.start();
       return;
     }
@@ -169,7 +141,7 @@ export class Connections {
   paused(socket: Socket, error: Error): boolean {
     const connection = this.all.get(socket);
     if (connection === undefined || !keepRest(connection, error)) return false;
-    this.readOn(connection);
+    readOn(connection, this.turns);
     return true;
   }
 
@@ -200,9 +172,9 @@ export class Connections {
 
   /** If a limit is reached, closes an idle connection: of the same address at its limit, of any address at the gateway's. */
   private makesRoom(holder: Holder): boolean {
-    const { sockets } = this.limits;
-    if (holder.connections.size >= shareOf(sockets)) return closeIdle(holder.connections);
-    return this.all.size < sockets || closeIdle(this.all.values());
+    const { sockets, idleMs } = this.limits;
+    if (holder.connections.size >= shareOf(sockets)) return closeIdle(holder.connections, idleMs);
+    return this.all.size < sockets || closeIdle(this.all.values(), idleMs);
   }
 
   private clientOf({ isProxy, holder }: Connection, req: IncomingMessage): Holder {
@@ -224,7 +196,6 @@ export class Connections {
 
   private begin(exchange: Exchange): Exchange {
     const { connection, holder, res } = exchange;
-    (res as Carrier)[EXCHANGE] = exchange;
     closeBehindParts(exchange.req, res, connection);
     if (connection.started.push(exchange) === 1) connection.headSince = performance.now();
     holder.exchanges++;
@@ -270,49 +241,13 @@ export class Connections {
   private startWaiting(connection: Connection): void {
     const { socket, waiting } = connection;
     if (waiting.length === 0 || connection.isCut || socket.destroyed) return;
-    for (let first = waiting[0]; first !== undefined && this.hasRoom(connection, first.req); first = waiting[0]) {
+    for (let first = waiting[0]; first !== undefined && hasRoom(connection, first.req, this.limits); first = waiting[0]) {
       waiting.shift();
       connection.holder.parsed--;
       this.parsed--;
       first.start();
     }
-    if (waiting.length === 0) this.readOn(connection);
-  }
-
-  /** Parses the rest of the last read first, a few requests at a time and in rotation with other addresses. */
-  private readOn(connection: Connection): void {
-    const { socket, holder } = connection;
-    if (!connection.isHeld) socket.resume();
-    if (connection.isScheduled || !canParseRest(connection)) return;
-    connection.isScheduled = true;
-    try {
-      this.turns.run(holder, () => {
-        connection.isScheduled = false;
-        if (!canParseRest(connection)) return;
-        parseRest(connection);
-        this.readOn(connection);
-      });
-    } catch {
-      // Its address has too much work queued.
-      setTimeout(() => {
-        connection.isScheduled = false;
-        this.readOn(connection);
-      }, RETRY_MS).unref();
-    }
-  }
-
-  /** Whether another request may start: even responses of maximum size must not exceed the limit. None starts behind a stream. */
-  private hasRoom({ started, unsentBytes }: Connection, req: IncomingMessage): boolean {
-    const [head, ...others] = started;
-    if (head === undefined) return true;
-    if (started.length >= this.limits.started) return false;
-    let behind = unsentBytes - head.bytes + largest(req);
-    if (head.isStream) return false;
-    for (const other of others) {
-      if (other.isStream) return false;
-      if (other.madeAt === undefined) behind += largest(other.req);
-    }
-    return behind <= this.limits.unsentBehindBytes;
+    if (waiting.length === 0) readOn(connection, this.turns);
   }
 
   private closed(connection: Connection): void {
@@ -326,18 +261,6 @@ export class Connections {
     this.forget(connection.holder);
   }
 
-  /** Also closes connections with a request behind a stream, which `Connection: close` declared the last response: it might wait very long. */
-  private closeSlowReaders(): void {
-    const now = performance.now();
-    for (const { socket, started, waiting, headSince } of this.all.values()) {
-      const [head] = started;
-      if (head?.isStream && started.length + waiting.length > 1) socket.destroy();
-      if (head?.madeAt === undefined || head.isStream) continue;
-      const allowedMs = this.limits.sendTimeoutMs + (head.bytes / this.limits.sendBytesPerSecond) * 1_000;
-      if (now - Math.max(headSince, head.madeAt) > allowedMs) socket.destroy();
-    }
-  }
-
   private holderOf(address: string): Holder {
     let holder = this.holders.get(address);
     if (holder === undefined) this.holders.set(address, (holder = new Holder(address)));
@@ -347,9 +270,4 @@ export class Connections {
   private forget(holder: Holder): void {
     if (holder.isEmpty) this.holders.delete(holder.address);
   }
-}
-
-function largest(req: IncomingMessage): number {
-  if (hotProduct(req) !== undefined) return LARGEST_PRODUCT_BYTES;
-  return req.method === "GET" ? LARGEST_BYTES : LARGEST_ORDER_BYTES;
 }

@@ -9,10 +9,23 @@ import type { Stream } from "../streams";
 /** Time limit from a request's head to its response, including all waiting, in ms. */
 const BUDGET_MS = 4_900;
 
+/** A property rather than a WeakMap, whose entries cost too much garbage collection at thousands of requests per second. */
+const EXCHANGE = Symbol("exchange");
+type Carrier = ServerResponse & { [EXCHANGE]?: Exchange };
+
+/** The exchange of a response. @throws Error if its request was never started */
+export function exchangeOf(res: Carrier): Exchange {
+  const exchange = res[EXCHANGE];
+  if (exchange === undefined) throw new Error("this response belongs to no started request");
+  return exchange;
+}
+
 /** One request and its response. */
 export class Exchange implements Requester, Request {
   readonly since = performance.now();
   deadline = this.since + BUDGET_MS;
+  /** The path of its route, as in `ROUTES`; set once the route is found. */
+  routePath: string | undefined;
   /** Set once the token is verified. */
   caller: Caller | undefined;
   /** Size of the response, once it is ready. */
@@ -34,11 +47,13 @@ export class Exchange implements Requester, Request {
   constructor(
     readonly id: string,
     readonly req: IncomingMessage,
-    readonly res: ServerResponse,
+    readonly res: Carrier,
     readonly connection: Connection,
     /** The resources that the client's address holds on this gateway. */
     readonly holder: Holder,
-  ) {}
+  ) {
+    res[EXCHANGE] = this;
+  }
 
   get address(): string {
     return this.holder.address;

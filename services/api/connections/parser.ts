@@ -20,19 +20,21 @@ const PAUSE = 21;
 
 /** Maximum requests waiting on a connection before its parser pauses: the 64 KiB that Node reads at a time may hold thousands. */
 const MAX_WAITING = 16;
+/** Delay before parsing is retried after its address had too much work queued. */
+const RETRY_MS = 20;
 
 /**
  * Makes Node's parser stop if the connection is closed, and pause if many requests wait; on its own it first parses everything that was
  * read. If this turn of the event loop has no time left, pipelined requests wait for a later turn.
  */
-export function attend(connection: Connection, turns: LoopTurns, readOn: () => void): void {
+export function attend(connection: Connection, turns: LoopTurns): void {
   const socket: HttpSocket = connection.socket;
   const { parser } = socket;
   // Node resumes the socket after each request, and to read or drop a body; this listener runs after Node's own.
   socket.on("resume", () => {
     if (!connection.isHeld) return;
     hold(socket);
-    readOn();
+    readOn(connection, turns);
   });
   if (parser === undefined) return;
   const { onIncoming } = parser;
@@ -62,12 +64,34 @@ interface ParseError {
   rawPacket?: Buffer;
 }
 
+/** Continues reading. Parses the rest of the last read first, a few requests at a time and in rotation with other addresses. */
+export function readOn(connection: Connection, turns: LoopTurns): void {
+  const { socket, holder } = connection;
+  if (!connection.isHeld) socket.resume();
+  if (connection.isScheduled || !canParseRest(connection)) return;
+  connection.isScheduled = true;
+  try {
+    turns.run(holder, () => {
+      connection.isScheduled = false;
+      if (!canParseRest(connection)) return;
+      parseRest(connection);
+      readOn(connection, turns);
+    });
+  } catch {
+    // Its address has too much work queued.
+    setTimeout(() => {
+      connection.isScheduled = false;
+      readOn(connection, turns);
+    }, RETRY_MS).unref();
+  }
+}
+
 /** Whether the rest can be parsed now. If Node has paused the socket at its own limit, it resumes the socket itself. */
-export const canParseRest = ({ socket, waiting, rest, isCut }: Connection): boolean =>
+const canParseRest = ({ socket, waiting, rest, isCut }: Connection): boolean =>
   rest !== undefined && waiting.length === 0 && !isCut && !socket.destroyed && (socket as HttpSocket)._paused !== true;
 
 /** Passes the rest to Node's parser, as if it had just been read. */
-export function parseRest(connection: Connection): void {
+function parseRest(connection: Connection): void {
   const { rest } = connection;
   const socket: HttpSocket = connection.socket;
   connection.rest = undefined;

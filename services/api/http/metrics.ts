@@ -1,10 +1,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Metrics } from "../../../broker/metrics";
 import type { FairSlots } from "../../../mixins/fair-queue";
-import { hotProduct, pathOf } from "./request";
-
-/** With its route, if moleculer-web has found one. */
-type Request = IncomingMessage & { $alias?: { fullPath: string } };
+import { pathOf } from "./request";
 
 /** All other methods are counted as one: clients can invent methods and paths, and each label would be kept for ever. */
 const METHODS = new Set(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]);
@@ -17,7 +14,7 @@ export class RequestMetrics {
   private readonly durations;
   private readonly refusals;
 
-  /** @param routeAt the route of a path, for any method: for requests that moleculer-web has not routed */
+  /** @param routeAt the route of a path, for any method: for requests whose own route was not looked for, or does not exist */
   constructor(
     metrics: Metrics,
     admission: FairSlots,
@@ -38,21 +35,16 @@ export class RequestMetrics {
     ]);
   }
 
-  served(req: Request, res: ServerResponse, milliseconds: number): void {
-    this.count(req, this.routeOf(req), res.writableFinished ? String(res.statusCode) : CLIENT_GONE, milliseconds);
+  /** @param routePath the path of its route, if that was found */
+  served(req: IncomingMessage, res: ServerResponse, routePath: string | undefined, milliseconds: number): void {
+    const { method = "" } = req;
+    const route = routePath ?? this.routeAt(pathOf(req)) ?? NO_ROUTE;
+    const status = res.writableFinished ? String(res.statusCode) : CLIENT_GONE;
+    this.durations.observe({ method: METHODS.has(method) ? method : "other", route, status }, milliseconds / 1_000);
   }
 
   /** A request refused at once, and therefore without a route. */
   refused(): void {
     this.refusals.inc();
-  }
-
-  private routeOf(req: Request): string {
-    if (req.$alias !== undefined) return req.$alias.fullPath;
-    return hotProduct(req) === undefined ? (this.routeAt(pathOf(req)) ?? NO_ROUTE) : "/products/:id";
-  }
-
-  private count({ method = "" }: Request, route: string, status: string, milliseconds: number): void {
-    this.durations.observe({ method: METHODS.has(method) ? method : "other", route, status }, milliseconds / 1_000);
   }
 }

@@ -1,7 +1,6 @@
 import { randomUUID } from "node:crypto";
 import type { IncomingMessage } from "node:http";
 import { problem, type Problem } from "../../../broker/errors";
-import { ID_LENGTH, parseId } from "../../../contracts/contract";
 
 /** A token of RFC 9110, section 5.6.2. */
 const REQUEST_ID = /^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$/;
@@ -80,14 +79,6 @@ function halves(target: string): [path: string, search: string] {
 
 /** Whether it is a load balancer's health check. These cost almost nothing, so no limit applies to them. */
 export const isProbe = (req: IncomingMessage): boolean => /^\/health\/(live|ready)$/.test(pathOf(req));
-
-const PRODUCTS = "/products/";
-
-/** The id of a `GET /products/{id}` that can take the fast path; undefined for all other requests. */
-export function hotProduct({ method, url = "", headers }: IncomingMessage): string | undefined {
-  if (method !== "GET" || headers.origin !== undefined || headers.host === undefined) return undefined;
-  return url.length === PRODUCTS.length + ID_LENGTH && url.startsWith(PRODUCTS) ? parseId(url.slice(PRODUCTS.length)) : undefined;
-}
 
 /** The content codings that are decoded (RFC 9110, 8.4.1), one at most: each further one would multiply what a small body can expand to. */
 const CODINGS = ["gzip", "br", "deflate"];

@@ -8,8 +8,8 @@ import { ok } from "../routing/replies";
 import { refuseQuery } from "../routing/input";
 import { TAKES_NOTHING, type Routes } from "../routing/route";
 
-/** Milliseconds that a node has to report its state. */
-const ASK_TIMEOUT = 1_000;
+/** Time that a node has to report its state. */
+const NODE_RESPONSE_TIMEOUT_MS = 1_000;
 
 /** The fields used from the result of Moleculer's `$node.health`. */
 const Health = Type.Object({
@@ -19,7 +19,9 @@ const Health = Type.Object({
 
 /** Each node is called individually, so that one that hangs does not hide the others. */
 async function healthOf(ctx: Context<unknown, Meta>, nodeID: string): Promise<Pick<Node, "uptime" | "cpu" | "memory">> {
-  const health: unknown = await ctx.call("$node.health", {}, { nodeID, timeout: ASK_TIMEOUT, retries: 0 }).catch(() => undefined);
+  const health: unknown = await ctx
+    .call("$node.health", {}, { nodeID, timeout: NODE_RESPONSE_TIMEOUT_MS, retries: 0 })
+    .catch(() => undefined);
   if (!matches(Health, health)) return { uptime: null, cpu: null, memory: null };
   const { cpu, process } = health;
   return { uptime: Math.floor(process.uptime), cpu: cpu.utilization, memory: process.memory.rss };
