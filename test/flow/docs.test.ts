@@ -8,6 +8,7 @@ import type { Tokens } from "../../contracts/users";
 import { EXAMPLE_ID } from "../../services/api/openapi/schemas";
 import { Documentation, type Served } from "../support/openapi";
 import { ROOT } from "../support/processes";
+import { codesOf } from "../support/refusals";
 import { ADMIN, startShop, type Shop } from "../support/shop";
 
 const ORIGIN = "https://shop.example.com";
@@ -70,7 +71,28 @@ describe("the document", () => {
     expect(headers("PATCH /products/{id}")).toEqual(["If-Match"]);
     expect(fields("POST /orders")).toEqual(["items"]);
     expect(headers("POST /orders")).toEqual(["Idempotency-Key"]);
+    expect(headers("POST /orders/{id}/cancel")).toEqual(["If-Match", "Idempotency-Key"]);
     expect(JSON.stringify(documentation.document)).not.toMatch(/"(versions|tags|edits|idempotency_key)":\{|"version":\{[^}]*integer/);
+  });
+
+  it("has an Idempotency-Key, its errors and the header of a replay on each route that honours it, and on no other", () => {
+    const keyed = documentation.lines.filter((line) =>
+      documentation.operation(line).parameters?.some(({ name }) => name === "Idempotency-Key"),
+    );
+    expect(keyed.toSorted()).toEqual([
+      "POST /admin/outbox/{id}/replay",
+      "POST /orders",
+      "POST /orders/{id}/cancel",
+      "POST /products",
+      "POST /products/{id}/stock",
+    ]);
+    for (const line of documentation.lines) {
+      const isKeyed = keyed.includes(line);
+      const codes = codesOf(documentation, line).filter((code) => code.startsWith("IDEMPOTENCY_"));
+      expect([line, codes.sort()]).toEqual([line, isKeyed ? ["IDEMPOTENCY_IN_FLIGHT", "IDEMPOTENCY_KEY_REUSED"] : []]);
+      for (const [status, { headers = {} }] of Object.entries(documentation.operation(line).responses))
+        expect([line, status, "Idempotent-Replayed" in headers]).toEqual([line, status, isKeyed && Number(status) < 300]);
+    }
   });
 
   it("shows how to read each event stream in a terminal", () => {

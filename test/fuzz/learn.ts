@@ -5,6 +5,7 @@ import type { World } from "./world";
 /** Remembers ids, ETags, tokens and links to next pages from a response. */
 export function learn(world: World, request: FuzzRequest, { status, headers, text }: Response): void {
   if (status < 200 || status >= 300 || request.method === "HEAD") return;
+  if (headers.has("idempotent-replayed")) return; // it shows an earlier state
   const { line, who } = request;
   const next = /<([^>]*)>; rel="next"/.exec(headers.get("link") ?? "")?.[1];
   if (next !== undefined && next.length < 8_000) {
@@ -17,12 +18,11 @@ export function learn(world: World, request: FuzzRequest, { status, headers, tex
   const id = "id" in body ? String(body.id) : undefined; // absent if a fault has turned the request into one for a list
   const etag = headers.get("etag") ?? '"1"';
   if (line === "POST /products" && who === "seller" && id !== undefined) world.remember(world.products, { id, etag });
-  if (line === "POST /orders" && who === "buyer" && id !== undefined && headers.get("idempotent-replayed") === null) {
-    world.remember(world.orders, { id, etag });
-    const key = request.headers.find(([name]) => name === "Idempotency-Key")?.[1];
-    const json = request.body?.json;
-    if (key !== undefined && json !== undefined) world.remember(world.keys, { key, body: json });
-  }
+  if (line === "POST /orders" && who === "buyer" && id !== undefined) world.remember(world.orders, { id, etag });
+  const key = request.headers.find(([name]) => name === "Idempotency-Key")?.[1];
+  const json = request.body?.json;
+  if (key !== undefined && json !== undefined && request.faults.length === 0)
+    world.remember(world.keyed, { line, path: request.path, key, body: json });
   for (const list of [world.products, world.orders])
     for (const one of list) if (request.path.toLowerCase().endsWith(`/${one.id}`) && headers.has("etag")) one.etag = etag;
   if ("refresh_token" in body) world.remember(world.refreshTokens, String(body.refresh_token));
