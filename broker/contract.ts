@@ -22,6 +22,10 @@ export interface Meta {
   address?: string;
   /** The call comes from a console or script on one of the shop's own nodes, not from a user. A gateway never sets this. */
   system?: true;
+  /** The client's Idempotency-Key, for an action that works `once`. Not a param, since nodes of version 0.2.0 refuse unknown params. */
+  idempotencyKey?: string;
+  /** Set by the action: its result is the response to an earlier request with the same key. */
+  replayed?: boolean;
 }
 
 /** Call options with which the shop itself may call actions for admins. A new object each time, since Moleculer modifies a call's meta. */

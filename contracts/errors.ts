@@ -97,7 +97,7 @@ export const ERRORS = {
   IDEMPOTENCY_KEY_REUSED: {
     status: 422,
     title: "Unprocessable Content",
-    explanation: "This Idempotency-Key was used before with a different body. Use a new key for a new order.",
+    explanation: "This Idempotency-Key was used before for a different request. Use a new key for each new request.",
   },
   TOO_MANY_REQUESTS: {
     status: 429,

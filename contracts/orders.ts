@@ -132,7 +132,10 @@ export const list = action("orders.list", {
   repeatable: true,
 });
 
-/** Cancels an order that is PENDING or CONFIRMED; its stock is released asynchronously. Cancelling again returns the same order. */
+/**
+ * Cancels an order that is PENDING or CONFIRMED; its stock is released asynchronously. Cancelling again returns the same order. With an
+ * Idempotency-Key, a repeat gets the first response.
+ */
 export const cancel = action("orders.cancel", { params: closed({ id: Id, versions: Versions }), result: Order, repeatable: true });
 
 /** The user who placed the order, so that users take turns; the nil UUID or absent if unknown. */
@@ -236,7 +239,7 @@ export const outbox = action("orders.outbox", {
   repeatable: true,
 });
 
-/** Makes a parked outbox row pending again, as if it were new; NOT_PARKED for any other. For admins. */
+/** Makes a parked outbox row pending again, as if it were new; NOT_PARKED for any other. Once per Idempotency-Key. For admins. */
 export const replay = action("orders.replay", { params: closed({ id: RowId }), result: closed({}) });
 
 export const ordersHealth = health("orders");

@@ -63,6 +63,7 @@ export const Movement = closed({
 
 export const SORTS = ["name", "-name", "price", "-price", "created_at", "-created_at"] as const;
 
+/** Puts a product on sale; the caller becomes its seller. Takes effect once per Idempotency-Key, as does `adjust`. */
 export const create = action("products.create", {
   params: closed({ name: Name, price: Price, quantity: Quantity, ...details }),
   result: Product,

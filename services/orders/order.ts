@@ -1,5 +1,5 @@
-import { createHash } from "node:crypto";
 import { compareIds, type Params, type Shortage } from "../../contracts/contract";
+import { digestOfJson } from "../../contracts/digest";
 import { NO_LINES } from "../../contracts/lines";
 import type { create, Line, orderCancelled, orderCreated, Status } from "../../contracts/orders";
 import type { Outcome, Quote } from "../../contracts/products";
@@ -34,18 +34,11 @@ export function mergeLines(lines: readonly Line[]): Required<Line>[] {
 }
 
 /**
- * Identifies the content of an order request: requests with the same `Idempotency-Key` must have the same hash. SHA-256 of the whole content
- * as JSON with sorted keys, in base64url. It covers every field, so fields added to the contract later need no change here.
+ * Identifies the content of an order request: requests with the same `Idempotency-Key` must have the same hash. It covers every field, so
+ * fields added to the contract later need no change here.
  * @param content with merged lines
  */
-export function hashRequest(content: Content): string {
-  return createHash("sha256").update(JSON.stringify(content, sortKeys)).digest("base64url");
-}
-
-const sortKeys = (_key: string, value: unknown): unknown =>
-  typeof value === "object" && value !== null && !Array.isArray(value)
-    ? Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)))
-    : value;
+export const hashRequest = (content: Content): string => digestOfJson(content);
 
 /** Places merged lines at the quoted names and prices. Sufficient stock at this point guarantees nothing: products decides later. */
 export function place(lines: readonly Line[], quotes: readonly Quote[]): Placement {

@@ -12,6 +12,8 @@ import type { Caller } from "../../contracts/users";
 import { batch } from "../../mixins/batching";
 import { countWithin } from "../../mixins/bytes";
 import { databaseMixin, type WithDatabase } from "../../mixins/database.mixin";
+import { once } from "../../mixins/idempotency";
+import { idempotencyMixin } from "../../mixins/idempotency.mixin";
 import { outboxMixin, type WithOutbox } from "../../mixins/outbox.mixin";
 import { isLockTimeout, mayBeOfOne } from "../../mixins/sql-state";
 import { auditShop, type ProductsSide } from "./audit";
@@ -44,9 +46,10 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
   const limits = { ...config.outbox, maxInFlight: MAX_IN_FLIGHT, batch: MAX_BATCH };
   return {
     name: "orders",
-    // The last mixin starts first and stops last: the relay needs the database.
+    // The last mixin starts first and stops last: the others need the database.
     mixins: [
       outboxMixin([contract.orderCreated, contract.orderCancelled], limits),
+      idempotencyMixin(),
       databaseMixin({
         service: "orders",
         url: config.databases.orders,
@@ -89,27 +92,34 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
       cancel: implement(contract.cancel, async function (this: Orders, ctx) {
         const caller = viewerOf(ctx);
         const { id, versions } = ctx.params;
-        if (caller.role === "admin") {
-          const [order] = await findOrders(this.db.query, [id]);
-          if (order !== undefined && order.user_id !== caller.id) await call(ctx, record, { action: "order.cancelled", subject: id });
-        }
-        const cancelled = await this.db.transaction(async (query) => {
-          const order = await lockOrder(query, id);
-          if (!isSeenBy(order, caller)) throw notFound();
-          const status = after(order.status, "cancel");
-          if (status === undefined) throw problem("ORDER_NOT_CANCELLABLE", `the order is ${order.status}`);
-          if (status !== order.status) {
-            // An order that is already cancelled is what the client wants (RFC 9110, 13.1.1): the first response may have been lost.
-            if (versions !== undefined && !versions.includes(order.version))
-              throw problem("PRECONDITION_FAILED", "the order has changed since it was read");
-            await writeCancelled(query, id);
-          }
-          return (await findOrders(query, [id]))[0];
+        let hasChanged = false;
+        const cancelled = await once(this.db, contract.cancel, ctx, {
+          prepare: async () => {
+            if (caller.role !== "admin") return;
+            const [order] = await findOrders(this.db.query, [id]);
+            if (order !== undefined && order.user_id !== caller.id) await call(ctx, record, { action: "order.cancelled", subject: id });
+          },
+          change: async (query) => {
+            const order = await lockOrder(query, id);
+            if (!isSeenBy(order, caller)) throw notFound();
+            const status = after(order.status, "cancel");
+            if (status === undefined) throw problem("ORDER_NOT_CANCELLABLE", `the order is ${order.status}`);
+            if (status !== order.status) {
+              // An order that is already cancelled is what the client wants (RFC 9110, 13.1.1): the first response may have been lost.
+              if (versions !== undefined && !versions.includes(order.version))
+                throw problem("PRECONDITION_FAILED", "the order has changed since it was read");
+              await writeCancelled(query, id);
+              hasChanged = true;
+            }
+            const [row] = await findOrders(query, [id]);
+            if (row === undefined) throw notFound();
+            return present(row);
+          },
+          hasChanged: () => hasChanged,
         });
-        if (cancelled === undefined) throw notFound();
         this.relay();
         this.changes.note([id]);
-        return present(cancelled);
+        return cancelled;
       }),
 
       outbox: implement(contract.outbox, async function (this: Orders, ctx) {
@@ -120,12 +130,18 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
 
       replay: implement(contract.replay, async function (this: Orders, ctx) {
         adminOf(ctx);
-        await call(ctx, record, { action: "outbox.replayed", subject: String(ctx.params.id) });
-        const replayed = await replayRow(this.db, ctx.params.id);
-        if (replayed === undefined) throw problem("NOT_FOUND", "there is no such outbox row");
-        if (!replayed) throw problem("NOT_PARKED", "this outbox row is not parked");
+        const { id } = ctx.params;
+        const replayed = await once(this.db, contract.replay, ctx, {
+          prepare: () => call(ctx, record, { action: "outbox.replayed", subject: String(id) }),
+          change: async (query) => {
+            const wasParked = await replayRow(query, id);
+            if (wasParked === undefined) throw problem("NOT_FOUND", "there is no such outbox row");
+            if (!wasParked) throw problem("NOT_PARKED", "this outbox row is not parked");
+            return {};
+          },
+        });
         this.relay();
-        return {};
+        return replayed;
       }),
 
       audit: implement(contract.audit, async function (this: Orders, ctx) {

@@ -29,17 +29,15 @@ export async function noteParked(query: Query, parked: readonly outbox.Parked[])
 }
 
 /** Makes a parked row pending again and clears its order's reason. @returns whether it was parked; undefined if there is no such row */
-export function replayRow(db: Database, id: number): Promise<boolean | undefined> {
-  return db.transaction(async (query) => {
-    // lock the order before its rows, as everywhere
-    const [order] = await query<{ id: string }>("select id from orders where id = (select subject from outbox where id = $1) for update", [
-      id,
-    ]);
-    if (order === undefined) return undefined;
-    const revived = await outbox.revive(query, id);
-    if (revived) await query(`update orders as o set reason = null, ${CHANGED} where id = $1 and status = 'PENDING'`, [order.id]);
-    return revived;
-  });
+export async function replayRow(query: Query, id: number): Promise<boolean | undefined> {
+  // lock the order before its rows, as everywhere
+  const [order] = await query<{ id: string }>("select id from orders where id = (select subject from outbox where id = $1) for update", [
+    id,
+  ]);
+  if (order === undefined) return undefined;
+  const revived = await outbox.revive(query, id);
+  if (revived) await query(`update orders as o set reason = null, ${CHANGED} where id = $1 and status = 'PENDING'`, [order.id]);
+  return revived;
 }
 
 /** One page of the outbox, oldest first. */

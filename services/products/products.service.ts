@@ -10,7 +10,10 @@ import { toCents } from "../../contracts/money";
 import { orderCancelled, orderCreated, SMALL_ORDER, type CancelledOrder, type CreatedOrder } from "../../contracts/orders";
 import * as contract from "../../contracts/products";
 import { batch, type BatchOptions, type Requester } from "../../mixins/batching";
+import type { Query } from "../../mixins/database";
 import { databaseMixin, explained, type WithDatabase } from "../../mixins/database.mixin";
+import { once } from "../../mixins/idempotency";
+import { idempotencyMixin } from "../../mixins/idempotency.mixin";
 import { handler, replierMixin } from "../../mixins/replier.mixin";
 import { mayBeOfOne } from "../../mixins/sql-state";
 import { auditProducts, reservationsOf } from "./audit.store";
@@ -37,7 +40,7 @@ type Products = Service &
     list(list: List): Promise<Page>;
     /** One at a time. */
     search(list: List): Promise<Page>;
-    find(id: string): Promise<ProductRow>;
+    find(id: string, query?: Query): Promise<ProductRow>;
     findOwn(ctx: Context<unknown, Meta>, id: string, does?: ForeignAction): Promise<ProductRow>;
   };
 
@@ -75,6 +78,7 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
           return this.release(order);
         }),
       ]),
+      idempotencyMixin(),
       databaseMixin({
         service: "products",
         url: config.databases.products,
@@ -85,7 +89,11 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
 
     actions: {
       create: implement(contract.create, async function (this: Products, ctx) {
-        return insertProduct(this.db, ctx.params, callerOf(ctx).id);
+        const seller = callerOf(ctx);
+        return once(this.db, contract.create, ctx, {
+          change: (query) => insertProduct(query, ctx.params, seller.id),
+          isOneStatement: true,
+        });
       }),
 
       get: implement(contract.get, async function (this: Products, ctx) {
@@ -93,7 +101,7 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
       }),
 
       getMany: implement(contract.getMany, async function (this: Products, ctx) {
-        const found = new Map((await findProducts(this.db, ctx.params.ids)).map((row) => [row.id, present(row)]));
+        const found = new Map((await findProducts(this.db.query, ctx.params.ids)).map((row) => [row.id, present(row)]));
         return ctx.params.ids.map((id) => found.get(id) ?? null);
       }),
 
@@ -135,13 +143,18 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
 
       adjust: implement(contract.adjust, async function (this: Products, ctx) {
         const { id, tags, delta, reason = "adjusted by hand" } = ctx.params;
-        await this.findOwn(ctx, id, "stock.adjusted");
-        const adjusted = await adjustStock(this.db, { id, tags, delta, reason, max: contract.MAX_QUANTITY });
-        if (adjusted !== undefined) return adjusted;
-        const { edits, version } = await this.find(id); // which may have been archived meanwhile
-        if (tags !== undefined && !tags.some((tag) => tag.edits === edits && tag.version === version)) throw stale();
-        if (delta < 0) throw problem("INSUFFICIENT_STOCK", `there are fewer than ${-delta} units to remove`);
-        throw invalid("delta", `would lead to more than ${contract.MAX_QUANTITY} units, including those reserved for orders`);
+        return once(this.db, contract.adjust, ctx, {
+          prepare: () => this.findOwn(ctx, id, "stock.adjusted"),
+          change: async (query) => {
+            const adjusted = await adjustStock(query, { id, tags, delta, reason, max: contract.MAX_QUANTITY });
+            if (adjusted !== undefined) return adjusted;
+            const { edits, version } = await this.find(id, query); // which may have been archived meanwhile
+            if (tags !== undefined && !tags.some((tag) => tag.edits === edits && tag.version === version)) throw stale();
+            if (delta < 0) throw problem("INSUFFICIENT_STOCK", `there are fewer than ${-delta} units to remove`);
+            throw invalid("delta", `would lead to more than ${contract.MAX_QUANTITY} units, including those reserved for orders`);
+          },
+          isOneStatement: true,
+        });
       }),
 
       ledger: implement(contract.ledger, async function (this: Products, ctx) {
@@ -179,8 +192,8 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
         });
       },
 
-      async find(this: Products, id: string): Promise<ProductRow> {
-        const [product] = await findProducts(this.db, [id]);
+      async find(this: Products, id: string, query: Query = this.db.query): Promise<ProductRow> {
+        const [product] = await findProducts(query, [id]);
         if (product === undefined) throw notFound();
         return product;
       },

@@ -2,7 +2,7 @@ import { PAGE_BYTES, type Params } from "../../contracts/contract";
 import { fromCents, toCents } from "../../contracts/money";
 import type * as contract from "../../contracts/products";
 import type { Product, Quote, Tag } from "../../contracts/products";
-import type { Database, Reader } from "../../mixins/database";
+import type { Database, Query, Reader } from "../../mixins/database";
 import { decodeCursor, encodeCursor, page, timeOf, within } from "../../mixins/keyset";
 
 export interface ProductRow {
@@ -42,8 +42,8 @@ export function present(row: ProductRow): Product {
 }
 
 /** Adds a product to the catalogue; its initial stock is the first line of its ledger. */
-export async function insertProduct(db: Database, product: Params<typeof contract.create>, sellerId: string): Promise<Product> {
-  const [row] = await db.query<ProductRow>(
+export async function insertProduct(query: Query, product: Params<typeof contract.create>, sellerId: string): Promise<Product> {
+  const [row] = await query<ProductRow>(
     `with created as (
        insert into products (name, description, category, sku, price_cents, quantity, seller_id)
        values ($1, $2, $3, $4, $5, $6, $7) returning ${COLUMNS}
@@ -77,8 +77,8 @@ export interface Adjustment {
 }
 
 /** Adds or removes units, with a ledger entry. @returns undefined if there is no such product, or the quantity would be out of range */
-export async function adjustStock(db: Database, { id, tags, delta, reason, max }: Adjustment): Promise<Product | undefined> {
-  const [row] = await db.query<ProductRow>(
+export async function adjustStock(query: Query, { id, tags, delta, reason, max }: Adjustment): Promise<Product | undefined> {
+  const [row] = await query<ProductRow>(
     `with changed as (
        update products set quantity = quantity + $2, version = version + 1, updated_at = now()
        where id = $1 and archived_at is null and quantity + $2 >= 0 and quantity + reserved + $2 <= $4
@@ -95,8 +95,8 @@ export async function adjustStock(db: Database, { id, tags, delta, reason, max }
 }
 
 /** @returns those that exist, in no particular order */
-export function findProducts(db: Database, ids: readonly string[]): Promise<ProductRow[]> {
-  return db.query<ProductRow>(`select ${COLUMNS} from products where id = any($1) and archived_at is null`, [ids]);
+export function findProducts(query: Query, ids: readonly string[]): Promise<ProductRow[]> {
+  return query<ProductRow>(`select ${COLUMNS} from products where id = any($1) and archived_at is null`, [ids]);
 }
 
 /** @returns those that exist, in no particular order */

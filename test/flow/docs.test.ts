@@ -10,6 +10,7 @@ import { Documentation, type Served } from "../../testkit/openapi";
 import { ROOT } from "../../testkit/repository";
 import { ADMIN } from "../../testkit/admin";
 import { startShop, type Shop } from "../../testkit/shop";
+import { codesOf } from "./refusals";
 
 const ORIGIN = "https://shop.example.com";
 let shop: Shop;
@@ -71,7 +72,28 @@ describe("the document", () => {
     expect(headers("PATCH /products/{id}")).toEqual(["If-Match"]);
     expect(fields("POST /orders")).toEqual(["items"]);
     expect(headers("POST /orders")).toEqual(["Idempotency-Key"]);
+    expect(headers("POST /orders/{id}/cancel")).toEqual(["If-Match", "Idempotency-Key"]);
     expect(JSON.stringify(documentation.document)).not.toMatch(/"(versions|tags|edits|idempotency_key)":\{|"version":\{[^}]*integer/);
+  });
+
+  it("has an Idempotency-Key, its errors and the header of a replay on each route that honours it, and on no other", () => {
+    const keyed = documentation.lines.filter((line) =>
+      documentation.operation(line).parameters?.some(({ name }) => name === "Idempotency-Key"),
+    );
+    expect(keyed.toSorted()).toEqual([
+      "POST /admin/outbox/{id}/replay",
+      "POST /orders",
+      "POST /orders/{id}/cancel",
+      "POST /products",
+      "POST /products/{id}/stock",
+    ]);
+    for (const line of documentation.lines) {
+      const isKeyed = keyed.includes(line);
+      const codes = codesOf(documentation, line).filter((code) => code.startsWith("IDEMPOTENCY_"));
+      expect([line, codes.sort()]).toEqual([line, isKeyed ? ["IDEMPOTENCY_IN_FLIGHT", "IDEMPOTENCY_KEY_REUSED"] : []]);
+      for (const [status, { headers = {} }] of Object.entries(documentation.operation(line).responses))
+        expect([line, status, "Idempotent-Replayed" in headers]).toEqual([line, status, isKeyed && Number(status) < 300]);
+    }
   });
 
   it("shows how to read each event stream in a terminal", () => {

@@ -73,6 +73,8 @@ const ROWS = String.raw`
   buyer POST /orders/:order/cancel @If-Match:<"99"|W/"1"|1|"canary">@
 422 Unprocessable Content: IDEMPOTENCY_KEY_REUSED
   buyer POST /orders @Idempotency-Key:once@ {"items":[{"product_id":":lamp","quantity":2}]}
+  seller POST /products @Idempotency-Key:once@ {"name":"x","price":2,"quantity":1}
+  seller POST /products/<:lamp|:none>/stock @Idempotency-Key:once@ {"delta":1}
 400 Bad Request: MALFORMED_JSON
   seller POST /products <canary|{"name": canary|{"name":"canary"|{"name":"canary",}>
 413 Content Too Large: BODY_TOO_LARGE
@@ -113,6 +115,10 @@ const ROWS = String.raw`
   seller POST /products @Content-Encoding:<gzip|deflate|br>@ canary
   buyer GET /orders/:order/events @Last-Event-ID:<|x|-1|1.5|1, 2|1e3|0x1|9999999999999999>@
   buyer POST /orders @Idempotency-Key:<|é|a b|a,b c|:256>@ {"items":[{"product_id":":lamp","quantity":1}]}
+  seller POST /products @Idempotency-Key:<|é|a b|a,b c|:256>@ {"name":"x","price":1,"quantity":1}
+  seller POST /products/:lamp/stock @Idempotency-Key:<|:256>@ {"delta":1}
+  buyer POST /orders/:order/cancel @Idempotency-Key:<|:256>@
+  admin POST /admin/outbox/1/replay @Idempotency-Key:<|:256>@ {}
   nobody GET /products?<page=2|constructor=1|__proto__=1|q[a]=1|limit=0|limit=101|limit=x|limit=|limit=1&limit=2|q=a&q=b>
   nobody GET /products?<sort=canary|sort=name;drop%20table%20products|sort=name&sort=price|in_stock=maybe|cursor=|q=|q=%00canary>
   nobody GET /products?<min_price=1.001|max_price=-1|max_price=1e308|category=%00canary>
@@ -256,6 +262,7 @@ describe("in one process", () => {
     documentation = await Documentation.of(shop.url);
     orderId = String((await people.buyer.order(ids.lamp, 1, { headers: { "Idempotency-Key": "once" } })).body["id"]);
     ids.order = orderId;
+    await people.seller.post("/products", { name: "x", price: 1, quantity: 1 }, { headers: { "Idempotency-Key": "once" } });
   });
   afterAll(() => shop.stop());
 

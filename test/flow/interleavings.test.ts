@@ -161,7 +161,7 @@ it("an adjustment that finds too little stock gets INSUFFICIENT_STOCK, even if u
     const rows = await query(text, values);
     if (!text.includes("'ADJUSTMENT'")) return rows as never[];
     db.query = query;
-    await adjustStock(db, { id, tags: undefined, delta: 5, reason: "delivered", max: 1_000 });
+    await adjustStock(query, { id, tags: undefined, delta: 5, reason: "delivered", max: 1_000 });
     return rows as never[];
   };
   const taken = call(shop.node("products"), adjust, { id, delta: -3 }, { meta }).finally(() => shop.stop());

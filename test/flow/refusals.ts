@@ -25,9 +25,9 @@ export interface Fixture {
   rejectedId: string;
   /** of an outbox row that is not parked */
   outboxId: number;
-  /** the key of `orderId`, an order for one unit */
+  /** the key of `orderId`, an order for one unit; and in each database, of a request that no route has */
   usedKey: string;
-  /** a key that another transaction holds */
+  /** a key that another transaction holds, in each database */
   heldKey: string;
   email: string;
   /** the only admin */
@@ -48,7 +48,7 @@ const PROVOKE: Readonly<Record<string, (line: string, path: string, fixture: Fix
     ...(/^GET \/(products|orders|admin\/outbox|admin\/audit-log)$/.test(line)
       ? [{ target: `${line.slice(4)}?limit=0` }, { target: `${line.slice(4)}?cursor=x` }]
       : []),
-    ...(line === "POST /orders" ? [{ headers: { ...JSON_TYPE, "Idempotency-Key": "a b" }, body: "{}" }] : []),
+    ...(takesKey(line) ? [{ headers: { ...JSON_TYPE, "Idempotency-Key": "a b" }, body: "{}" }] : []),
     ...(line.endsWith("/events") ? [{ headers: { "Last-Event-ID": "x" } }] : []),
   ],
   MALFORMED_JSON: () => [
@@ -103,13 +103,13 @@ const PROVOKE: Readonly<Record<string, (line: string, path: string, fixture: Fix
     { body: line === "POST /orders" ? orderOf(productId, 9_999) : '{"delta":-9999}', headers: JSON_TYPE },
   ],
   ORDER_NOT_CANCELLABLE: (line, _path, { rejectedId }) => [{ target: pathOf(line, rejectedId) }],
-  IDEMPOTENCY_IN_FLIGHT: (_line, _path, { productId, heldKey }) => [
-    { body: orderOf(productId, 1), headers: { ...JSON_TYPE, "Idempotency-Key": heldKey } },
+  IDEMPOTENCY_IN_FLIGHT: (line, _path, { productId, heldKey }) => [
+    { body: keyedBody(line, productId, 1), headers: { ...JSON_TYPE, "Idempotency-Key": heldKey } },
   ],
-  IDEMPOTENCY_KEY_REUSED: (_line, _path, { productId, usedKey }) =>
+  IDEMPOTENCY_KEY_REUSED: (line, _path, { productId, usedKey }) =>
     // One order that would otherwise be created, and one that would be refused for lack of stock.
     [2, 9_999].map((quantity) => ({
-      body: orderOf(productId, quantity),
+      body: keyedBody(line, productId, quantity),
       headers: { ...JSON_TYPE, "Idempotency-Key": usedKey },
     })),
   NOT_PARKED: () => [{}],
@@ -119,6 +119,15 @@ const PROVOKE: Readonly<Record<string, (line: string, path: string, fixture: Fix
 const pathOf = (line: string, id: string | number): string => line.slice(line.indexOf("/")).replace("{id}", String(id));
 
 const orderOf = (productId: string, quantity: number): string => JSON.stringify({ items: [{ product_id: productId, quantity }] });
+
+const takesKey = (line: string): boolean => /^POST \/(products|orders|admin\/outbox)\b/.test(line);
+
+/** A valid body of a route that takes a key. @param quantity if it is an order */
+function keyedBody(line: string, productId: string, quantity: number): string {
+  if (line === "POST /orders") return orderOf(productId, quantity);
+  if (line === "POST /products") return '{"name":"Lamp","price":1,"quantity":1}';
+  return line.endsWith("/stock") ? '{"delta":1}' : "{}";
+}
 
 const takesBody = (line: string): boolean => /^(POST|PUT|PATCH)/.test(line) && !/\/(cancel|replay)$/.test(line);
 

@@ -32,7 +32,8 @@ export class Fixture {
   /** Accounts that are used only to test logins. */
   readonly loginAccounts: Pick<Account, "id" | "email" | "password">[] = [];
   readonly refreshTokens: string[] = [];
-  readonly keys: { key: string; body: unknown }[] = [];
+  /** Successful requests with an Idempotency-Key. */
+  readonly keyed: { line: string; path: string; key: string; body: unknown }[] = [];
   /** Links to next pages of lists, by operation and by the user that got the link. */
   readonly pages = new Map<string, string[]>();
 

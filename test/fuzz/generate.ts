@@ -139,10 +139,11 @@ function setBody(request: FuzzRequest, content: NonNullable<Operation["requestBo
       ...(chance(random, 0.9) && { quantity: int(random, 1, 3) }),
     });
   request.body = { json: fields };
-  if (request.line === "POST /orders" && chance(random, 0.1) && fixture.keys.length > 0) {
-    const { key, body } = structuredClone(pick(random, fixture.keys)); // reuse a key, with the same body or another
+  const keyed = fixture.keyed.filter(({ line }) => line === request.line);
+  if (keyed.length > 0 && chance(random, 0.1)) {
+    const { path, key, body } = structuredClone(pick(random, keyed)); // reuse a key, for the same request or another
     request.headers = [...request.headers.filter(([name]) => name !== "Idempotency-Key"), ["Idempotency-Key", key]];
-    if (chance(random, 0.7)) request.body = { json: body };
+    if (chance(random, 0.7)) Object.assign(request, { path, body: { json: body } });
   }
   if (chance(random, 0.15)) request.body.coding = pick(random, ["gzip", "br", "deflate"] as const);
   if (chance(random, 0.1)) request.body.chunked = true;

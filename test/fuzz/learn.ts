@@ -5,6 +5,7 @@ import type { Response } from "./send";
 /** Remembers ids, ETags, tokens and links to next pages from a response. */
 export function learn(fixture: Fixture, request: FuzzRequest, { status, headers, text }: Response): void {
   if (status < 200 || status >= 300 || request.method === "HEAD") return;
+  if (headers.has("idempotent-replayed")) return; // it shows an earlier state
   const { line, who } = request;
   const next = /<([^>]*)>; rel="next"/.exec(headers.get("link") ?? "")?.[1];
   if (next !== undefined && next.length < 8_000) {
@@ -17,12 +18,11 @@ export function learn(fixture: Fixture, request: FuzzRequest, { status, headers,
   const id = "id" in body ? String(body.id) : undefined; // absent if a fault has turned the request into one for a list
   const etag = headers.get("etag") ?? '"1"';
   if (line === "POST /products" && who === "seller" && id !== undefined) fixture.remember(fixture.products, { id, etag });
-  if (line === "POST /orders" && who === "buyer" && id !== undefined && headers.get("idempotent-replayed") === null) {
-    fixture.remember(fixture.orders, { id, etag });
-    const key = request.headers.find(([name]) => name === "Idempotency-Key")?.[1];
-    const json = request.body?.json;
-    if (key !== undefined && json !== undefined) fixture.remember(fixture.keys, { key, body: json });
-  }
+  if (line === "POST /orders" && who === "buyer" && id !== undefined) fixture.remember(fixture.orders, { id, etag });
+  const key = request.headers.find(([name]) => name === "Idempotency-Key")?.[1];
+  const json = request.body?.json;
+  if (key !== undefined && json !== undefined && request.faults.length === 0)
+    fixture.remember(fixture.keyed, { line, path: request.path, key, body: json });
   for (const list of [fixture.products, fixture.orders])
     for (const one of list) if (request.path.toLowerCase().endsWith(`/${one.id}`) && headers.has("etag")) one.etag = etag;
   if ("refresh_token" in body) fixture.remember(fixture.refreshTokens, String(body.refresh_token));

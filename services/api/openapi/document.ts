@@ -2,6 +2,7 @@ import { KindGuard, type TSchema } from "@sinclair/typebox";
 import { examples, headers, responses } from "./responses";
 import type { Route, Routes } from "../routing/route";
 import { fieldsOf } from "../../../contracts/contract";
+import { IdempotencyKey } from "../../../contracts/orders";
 import { EXAMPLE_ID, Schemas, type Schema } from "./schemas";
 
 /** From package.json. */
@@ -68,7 +69,7 @@ function operation(route: Route, path: string, schemas: Schemas): object {
 const inPath = (path: string, name: string): boolean => path.split("/").includes(`:${name}`);
 
 /** The parameters of a request outside its body. */
-function parametersOf({ statuses, body, contract, supplied }: Route, path: string, schemas: Schemas): object[] {
+function parametersOf({ statuses, body, contract, supplied, idempotent }: Route, path: string, schemas: Schemas): object[] {
   const parameters = Object.entries(fieldsOf(contract.params)).flatMap(([name, schema]): object[] => {
     const header = supplied[name]?.header;
     if (inPath(path, name)) return [{ name, in: "path", required: true, schema: schemas.of(schema), ...exampleId(schema) }];
@@ -76,7 +77,11 @@ function parametersOf({ statuses, body, contract, supplied }: Route, path: strin
     const { description, ...shape } = schemas.of(schema); // tools show only the parameter's own description, not its schema's
     return body === "none" ? [{ name, in: "query", required: !KindGuard.IsOptional(schema), description, schema: shape }] : [];
   });
-  return statuses.includes(304) ? [...parameters, IF_NONE_MATCH] : parameters;
+  return [
+    ...parameters,
+    ...(statuses.includes(304) ? [IF_NONE_MATCH] : []),
+    ...(idempotent ? [{ ...IDEMPOTENCY_KEY, schema: schemas.of(IdempotencyKey) }] : []),
+  ];
 }
 
 const exampleId = (schema: TSchema) => (KindGuard.IsInteger(schema) ? { example: 1 } : schema.format === "uuid" && { example: EXAMPLE_ID });
@@ -87,6 +92,12 @@ const IF_NONE_MATCH = {
   in: "header",
   description: "An ETag: the response is 304 if it is still current.",
   schema: TEXT,
+};
+const IDEMPOTENCY_KEY = {
+  name: "Idempotency-Key",
+  in: "header",
+  description:
+    "1 to 255 visible ASCII characters of your choice. After any failure, repeat the request with the same key: it takes effect once.",
 };
 
 function requestBody({ contract, supplied }: Route, body: Exclude<Route["body"], "none">, path: string, schemas: Schemas) {

@@ -2,7 +2,6 @@ import { STATUS_CODES } from "node:http";
 import { KindGuard } from "@sinclair/typebox";
 import { Problem, type ProblemDetails } from "../../../contracts/api";
 import { ERRORS, isErrorCode, type ErrorCode } from "../../../contracts/errors";
-import { IDEMPOTENCY_KEY } from "../routing/input";
 import { problemDetails } from "../http/problem";
 import type { Route } from "../routing/route";
 import { fieldsOf } from "../../../contracts/contract";
@@ -55,7 +54,7 @@ export const responses = (route: Route, schemas: Schemas): object => ({
   ...successes(route, schemas),
 });
 
-function successes({ statuses, contract: { result }, media = ["application/json"], supplied }: Route, schemas: Schemas): object {
+function successes({ statuses, contract: { result }, media = ["application/json"], idempotent }: Route, schemas: Schemas): object {
   const fields = fieldsOf(result);
   const isEmpty = KindGuard.IsObject(result) && Object.keys(fields).length === 0;
   return Object.fromEntries(
@@ -67,7 +66,7 @@ function successes({ statuses, contract: { result }, media = ["application/json"
           ...("version" in fields || statuses.includes(304) ? (["ETag"] as const) : []),
           ...(status === 201 ? (["Location"] as const) : []),
           ...("next_cursor" in fields ? (["Link"] as const) : []),
-          ...(Object.values(supplied).includes(IDEMPOTENCY_KEY) ? (["Idempotent-Replayed"] as const) : []),
+          ...(idempotent ? (["Idempotent-Replayed"] as const) : []),
         ]),
         ...(!EMPTY.includes(status) &&
           !isEmpty && { content: Object.fromEntries(media.map((type) => [type, { schema: schemas.of(result) }])) }),
@@ -77,12 +76,13 @@ function successes({ statuses, contract: { result }, media = ["application/json"
 }
 
 /** Every error code that a route may respond with: its own, and those of all routes of its kind. */
-function codesOf({ auth, body, errors, supplied }: Route): ErrorCode[] {
+function codesOf({ auth, body, errors, supplied, idempotent }: Route): ErrorCode[] {
   return [
     "BAD_REQUEST", // any route, e.g. without a Host header
     ...(body !== "none" ? (["MALFORMED_JSON", "BODY_TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE", "VALIDATION_ERROR"] as const) : []),
     ...(auth !== "public" ? (["UNAUTHENTICATED"] as const) : []),
     ...(auth === "admin" ? (["FORBIDDEN"] as const) : []),
+    ...(idempotent ? (["IDEMPOTENCY_IN_FLIGHT", "IDEMPOTENCY_KEY_REUSED"] as const) : []),
     ...Object.values(supplied).map(({ code }) => code),
     ...errors,
     "TOO_MANY_REQUESTS",

@@ -48,6 +48,7 @@ export const ADMIN_ROUTES: Routes = {
   }),
   "POST /admin/outbox/:id/replay": route({
     action: orders.replay,
+    idempotent: true,
     summary: "Retries a parked outbox row",
     statuses: [202],
     errors: ["NOT_PARKED"],

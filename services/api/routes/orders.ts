@@ -21,20 +21,21 @@ async function follow(ctx: Context<unknown, Meta>, input: Input, batched: Batche
 export const ORDER_ROUTES: Routes = {
   "POST /orders": route({
     action: orders.create,
+    idempotent: true,
     summary: "Places an order. It is PENDING at first, and confirmed or rejected a moment later",
     statuses: [201],
-    errors: ["PRODUCT_NOT_FOUND", "INSUFFICIENT_STOCK", "IDEMPOTENCY_IN_FLIGHT", "IDEMPOTENCY_KEY_REUSED"],
+    errors: ["PRODUCT_NOT_FOUND", "INSUFFICIENT_STOCK"],
     auth: "user",
     supplied: { idempotency_key: IDEMPOTENCY_KEY },
     body: { example: { items: [{ product_id: EXAMPLE_ID, quantity: 3 }] } },
     params: bodyParams,
-    perform: (batched, order, requester, ctx) => batched.createOrder(order, callerOf(ctx), requester),
+    perform: async (batched, order, requester, ctx) => {
+      const placed = await batched.createOrder(order, callerOf(ctx), requester);
+      ctx.meta.replayed = placed.replayed;
+      return placed;
+    },
     shows: orders.Order,
-    reply: ({ order, replayed }) =>
-      created(`/orders/${order.id}`, entity(order).body, {
-        ...entity(order).headers,
-        ...(replayed && { "Idempotent-Replayed": "true" }),
-      }),
+    reply: ({ order }) => created(`/orders/${order.id}`, entity(order).body, entity(order).headers),
   }),
   "GET /orders": route({
     action: orders.list,
@@ -74,6 +75,7 @@ export const ORDER_ROUTES: Routes = {
   },
   "POST /orders/:id/cancel": route({
     action: orders.cancel,
+    idempotent: true,
     summary: "Cancels a PENDING or CONFIRMED order and releases its stock",
     statuses: [200],
     errors: ["ORDER_NOT_CANCELLABLE"],

@@ -7,6 +7,7 @@ import { route, type Routes } from "../routing/route";
 export const PRODUCT_ROUTES: Routes = {
   "POST /products": route({
     action: products.create,
+    idempotent: true,
     summary: "Puts a product on sale; the caller becomes its seller",
     statuses: [201],
     errors: [],
@@ -48,6 +49,7 @@ export const PRODUCT_ROUTES: Routes = {
   }),
   "POST /products/:id/stock": route({
     action: products.adjust,
+    idempotent: true,
     summary: "Adds units to the stock or removes them, for the seller and for admins",
     statuses: [200],
     errors: ["FORBIDDEN", "INSUFFICIENT_STOCK"],

@@ -101,8 +101,8 @@ function schemaOf(contract: ActionContract, name: string): TSchema | undefined {
 const present = (values: Readonly<Record<string, unknown>>): Record<string, unknown> =>
   Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined));
 
-/** The Idempotency-Key of a request; undefined if there is none. */
-function idempotencyKey(input: Input): string | undefined {
+/** The Idempotency-Key of a request; undefined if there is none. @throws BAD_REQUEST if it is invalid */
+export function idempotencyKey(input: Pick<Input, "headers">): string | undefined {
   const key = input.headers["idempotency-key"];
   if (key === undefined) return undefined;
   if (typeof key !== "string" || !/^[\x21-\x7e]{1,255}$/.test(key))
@@ -110,15 +110,8 @@ function idempotencyKey(input: Input): string | undefined {
   return key;
 }
 
-export const IDEMPOTENCY_KEY: Supply = {
-  read: idempotencyKey,
-  code: "BAD_REQUEST",
-  header: {
-    name: "Idempotency-Key",
-    description:
-      "1 to 255 visible ASCII characters of your choice. After any failure, repeat the request with the same key: it takes effect once.",
-  },
-};
+/** For an action that takes the key as a param. `idempotent` routes have it in the OpenAPI document. */
+export const IDEMPOTENCY_KEY: Supply = { read: idempotencyKey, code: "BAD_REQUEST" };
 
 /** How many events of a stream the client has seen, which is the id of the last one (WHATWG HTML, 9.2.4). */
 function lastEventId(input: Input): number {

@@ -8,7 +8,7 @@ import type { ActionContract, Params, Result } from "../../../contracts/contract
 import type { ErrorCode } from "../../../contracts/errors";
 import type { Requester } from "../../../mixins/batching";
 import type { BatchedCalls } from "../batched-calls";
-import { refuseQuery, type Input, type Supply } from "./input";
+import { idempotencyKey, refuseQuery, type Input, type Supply } from "./input";
 import type { Lane } from "./lanes";
 import type { Following } from "../streams";
 import { normalized, textFields } from "./text";
@@ -52,6 +52,11 @@ interface Documented<S extends number> {
   errors: readonly ErrorCode[];
   /** Media types of its responses, if not JSON. */
   media?: readonly string[];
+  /**
+   * Takes effect once per Idempotency-Key. Its action finds the key in the call's meta and works `once` (mixins/idempotency.ts). A batched
+   * call, which has no meta of its own, takes the key as a param, and `perform` sets `replayed`.
+   */
+  idempotent?: true;
 }
 
 /** A public route and its documentation. */
@@ -122,12 +127,18 @@ export function route<C extends ActionContract, S extends number>(spec: Spec<C, 
     contract: shows ? { ...action, result: shows } : action,
     read: (input) => {
       const ours = Object.fromEntries(supplies.map(([name, { read }]) => [name, read(input)]));
+      const key = documented.idempotent ? idempotencyKey(input) : undefined;
       // Before validation, since length limits apply to the stored text, and requests that differ only in line endings must be equal.
       const given = normalized(params({ ...input, query: normalized(input.query, texts) }, ours), texts);
       const errors = check(action.params, given);
       if (errors.length > 0) throw problem("VALIDATION_ERROR", "the request breaks its contract", { errors });
-      return async (ctx, batched) =>
-        reply(await (perform ? perform(batched, given, input.requester, ctx) : call(ctx, action, given)), input);
+      return async (ctx, batched) => {
+        if (key !== undefined) ctx.meta.idempotencyKey = key;
+        const made = reply(await (perform ? perform(batched, given, input.requester, ctx) : call(ctx, action, given)), input);
+        return ctx.meta.replayed === true ? asReplay(made) : made;
+      };
     },
   };
 }
+
+const asReplay = (reply: Reply): Reply => ({ ...reply, headers: { ...reply.headers, "Idempotent-Replayed": "true" } });

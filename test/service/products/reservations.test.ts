@@ -58,7 +58,7 @@ afterAll(async () => {
 beforeEach(() => Object.assign(node.told, { settled: [], refused: [] }));
 
 const newProduct = async (quantity: number, on = db): Promise<string> =>
-  (await insertProduct(on, { name: "Lamp", price: 1, quantity }, testId(1))).id;
+  (await insertProduct(on.query, { name: "Lamp", price: 1, quantity }, testId(1))).id;
 const archive = (id: string) => db.query("update products set archived_at = now() where id = $1", [id]);
 const quantityOf = async (id: string): Promise<number> =>
   (await db.query<{ quantity: number }>("select quantity from products where id = $1", [id]))[0]!.quantity;
@@ -124,7 +124,7 @@ describe("concurrent batches in the database", () => {
           if (op.what === "reserve") return reserveStock(db, op.orders.map((i) => orders[i]!)); // prettier-ignore
           if (op.what === "release") return releaseStock(db, op.orders.map((i) => orders[i]!.order_id)); // prettier-ignore
           return op.what === "adjust"
-            ? adjustStock(db, { id: ids[op.product]!, tags: undefined, delta: op.delta, reason: "counted", max: 1e9 })
+            ? adjustStock(db.query, { id: ids[op.product]!, tags: undefined, delta: op.delta, reason: "counted", max: 1e9 })
             : archive(ids[3]!);
         };
         const told = new Map<string, Set<Outcome["outcome"]>>();
