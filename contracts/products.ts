@@ -93,7 +93,12 @@ const List = closed({
   min_price: Type.Optional(Money(MAX_PRICE, "Only products of at least this price, in the major unit of the currency.")),
   max_price: Type.Optional(Money(MAX_PRICE, "Only products of at most this price, in the major unit of the currency.")),
   in_stock: Type.Optional(Type.Boolean({ description: "`true`: only products in stock; `false`: only those that are sold out." })),
-  sort: Type.Optional(Type.Union(SORTS.map((sort) => Type.Literal(sort)), { description: SORTING })),
+  sort: Type.Optional(
+    Type.Union(
+      SORTS.map((sort) => Type.Literal(sort)),
+      { description: SORTING },
+    ),
+  ),
   limit: Type.Optional(Limit),
   cursor: Type.Optional(Cursor),
 });

@@ -12,7 +12,7 @@ import { ROUTES } from "../../services/api/routes/shop";
 import { metadataRoutes } from "../../services/api/routes/token";
 import { Documentation } from "../support/openapi";
 
-const unused = {} as ServiceBroker; // only requests need it
+const unused = {} as unknown as ServiceBroker; // only requests need it
 const shop = {
   ...ROUTES,
   ...metadataRoutes("https://shop.example.com"),
