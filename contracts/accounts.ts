@@ -1,17 +1,16 @@
 import { Type, type Static } from "@sinclair/typebox";
-import { action, closed, Cursor, Id, Limit, nullable, Page, RowId, Text, Timestamp } from "./contract";
+import { action, closed, Cursor, described, Id, Limit, named, nullable, Page, RowId, Text, Timestamp } from "./contract";
 import { Role, User } from "./users";
 
 /*
  * The administration of accounts, and the audit log. All of it is for admins and for the console.
  */
 
-/** A person's account as admins see it. A disabled one can't log in, and has no sessions. */
-export const Account = closed({
+export const Account = named("Account", "A user's account, as admins see it.", {
   id: User.properties.id,
   email: User.properties.email,
   role: Role,
-  disabled: Type.Boolean(),
+  disabled: Type.Boolean({ description: "Whether the user can't log in and has no sessions." }),
   created_at: Timestamp,
 });
 export type Account = Static<typeof Account>;
@@ -33,7 +32,11 @@ export const find = action("users.find", {
  * before. Both take effect at every gateway within 2 s. LAST_ADMIN if no enabled admin would be left.
  */
 export const update = action("users.update", {
-  params: closed({ id: Id, disabled: Type.Optional(Type.Boolean()), role: Type.Optional(Role) }),
+  params: named("Account changes", "Fields that are left out stay as they are.", {
+    id: described(Id, "The user's id."),
+    disabled: Type.Optional(Type.Boolean({ description: "`true` ends all sessions of the user and prevents new ones." })),
+    role: Type.Optional(Role),
+  }),
   result: Account,
   repeatable: true,
 });
@@ -73,18 +76,17 @@ export type AuditAction = Static<typeof AuditAction>;
 const Actor = Type.Union([Id, Type.Literal("system")]);
 const Subject = Text({ minLength: 1, maxLength: 64, description: "The id of a user, product, order, outbox row or key." });
 
-/**
- * Who did what to what. `actor` is a user's id, or `system` for the console and the shop itself, or null if unknown. `subject` is the id of
- * the resource that `action` begins with, a user's id for logins and passwords; null if there is none.
- */
-export const AuditEntry = closed({
+export const AuditEntry = named("Audit entry", "Who did what to which resource.", {
   id: RowId,
   at: Timestamp,
-  actor: nullable(Actor),
+  actor: described(nullable(Actor), "A user's id, or `system` for the console and the shop itself; null if unknown."),
   action: AuditAction,
-  subject: nullable(Type.String()),
-  address: nullable(Type.String()),
-  request_id: nullable(Type.String()),
+  subject: described(
+    nullable(Type.String()),
+    "The id of the resource that `action` begins with, a user's id for logins and passwords; null if there is none.",
+  ),
+  address: described(nullable(Type.String()), "The client's IP address; null if there is none."),
+  request_id: described(nullable(Type.String()), "The `X-Request-Id` of the request; null if there was none."),
 });
 export type AuditEntry = Static<typeof AuditEntry>;
 
@@ -94,9 +96,9 @@ export type AuditEntry = Static<typeof AuditEntry>;
  */
 export const auditLog = action("users.auditLog", {
   params: closed({
-    actor: Type.Optional({ ...Actor, description: "A user's id, or `system`." }),
+    actor: Type.Optional(described(Actor, "A user's id, or `system`.")),
     subject: Type.Optional(Subject),
-    action: Type.Optional(AuditAction),
+    action: Type.Optional(described(AuditAction, "Only entries of this action.")),
     limit: Type.Optional(Limit),
     cursor: Type.Optional(Cursor),
   }),

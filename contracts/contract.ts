@@ -75,6 +75,13 @@ export function outboxedEvent<Name extends string, I extends TSchema>(
 /** An object schema that refuses unknown fields, so that a misspelt field name never goes unnoticed. */
 export const closed = <T extends TProperties>(properties: T) => Type.Object(properties, { additionalProperties: false });
 
+/** As `closed`, for an object that clients meet. In the OpenAPI document it is a schema of its own: "Order line" is OrderLine. */
+export const named = <T extends TProperties>(title: string, description: string, properties: T) =>
+  Type.Object(properties, { title, description, additionalProperties: false });
+
+/** The same schema, which has no title, with a description of a field or parameter for the OpenAPI document. */
+export const described = <T extends TSchema>(schema: T, description: string): T => ({ ...schema, description });
+
 export const nullable = <T extends TSchema>(schema: T) => Type.Union([schema, Type.Null()]);
 
 const digits = (count: number): string => "[0-9a-f]".repeat(count); // five times as fast as `{count}`
@@ -114,26 +121,30 @@ export const Text = (options: { minLength?: number; maxLength: number; pattern?:
 /** RFC 3339, UTC, milliseconds. */
 export const Timestamp = Type.String({ format: "date-time" });
 
-/** An amount for clients: a JSON number with at most two decimals. A third decimal is refused, never rounded. */
-export const Money = (maximum: number) => Type.Number({ minimum: 0, maximum, format: "money" });
+const IN_CURRENCY = "In the major unit of the shop's currency, such as euros, with at most two decimals: more are refused, never rounded.";
+
+/** An amount for clients: a JSON number with at most two decimals. */
+export const Money = (maximum: number, description = IN_CURRENCY) => Type.Number({ minimum: 0, maximum, format: "money", description });
 
 /** An internal amount: an integer number of cents. */
 export const Cents = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER });
 
-export const Limit = Type.Integer({ minimum: 1, maximum: 100, default: 20 });
+export const Limit = Type.Integer({ minimum: 1, maximum: 100, default: 20, description: "Most items of the page, which may have fewer." });
 /** Long enough for a name of 200 characters with JSON escapes. */
 export const MAX_CURSOR = 4_096;
 export const Cursor = Type.String({ minLength: 1, maxLength: MAX_CURSOR, description: "Opaque: the `next_cursor` of the previous page." });
 
-/** One page of a list; `next_cursor` is null on the last one. */
-export const Page = <T extends TSchema>(item: T) => closed({ items: Type.Array(item), next_cursor: nullable(Cursor) });
+/** One page of a list of items that have a title. */
+export const Page = <T extends TSchema>(item: T) =>
+  named(`${item.title ?? ""} page`, "One page of a list.", {
+    items: Type.Array(item),
+    next_cursor: described(nullable(Cursor), "The `cursor` of the next page; null on the last page."),
+  });
 
-/** A line of an order that can't be served. */
-export const Shortage = closed({
+export const Shortage = named("Shortage", "A line of an order that can't be served.", {
   product_id: Id,
-  wanted: Type.Integer(),
-  /** Units left; null if the product is no longer sold. */
-  available: nullable(Type.Integer()),
+  wanted: Type.Integer({ description: "Units in the order." }),
+  available: described(nullable(Type.Integer()), "Units left; null if the product is no longer sold."),
 });
 export type Shortage = Static<typeof Shortage>;
 

@@ -1,5 +1,5 @@
 import { Type, type Static } from "@sinclair/typebox";
-import { action, closed } from "./contract";
+import { action, closed, described, named } from "./contract";
 import { refresh, token } from "./users";
 
 /*
@@ -11,37 +11,41 @@ import { refresh, token } from "./users";
  * There are no scopes: a token has all rights of its user, and so those that were requested (3.3).
  */
 const IGNORED = {
-  client_id: Type.Optional(Type.String()),
-  client_secret: Type.Optional(Type.String()),
-  scope: Type.Optional(Type.String()),
+  client_id: Type.Optional(Type.String({ description: "Ignored." })),
+  client_secret: Type.Optional(Type.String({ description: "Ignored." })),
+  scope: Type.Optional(Type.String({ description: "Ignored: a token has all rights of its user." })),
 };
 
-/** RFC 6749, section 4.3.2. Unlike in JSON, unknown parameters are ignored (3.2). */
-export const PasswordGrant = Type.Object({
-  grant_type: Type.Literal("password"),
-  username: token.params.properties.email,
-  password: token.params.properties.password,
-  ...IGNORED,
-});
+/** Unlike in JSON, unknown parameters are ignored (3.2). */
+export const PasswordGrant = Type.Object(
+  {
+    grant_type: Type.Literal("password"),
+    username: described(token.params.properties.email, "The e-mail address, in upper or lower case."),
+    password: token.params.properties.password,
+    ...IGNORED,
+  },
+  { title: "Password grant", description: "A login (RFC 6749, section 4.3.2)." },
+);
 
-/** RFC 6749, section 6. */
-export const RefreshGrant = Type.Object({
-  grant_type: Type.Literal("refresh_token"),
-  refresh_token: refresh.params.properties.refresh_token,
-  ...IGNORED,
-});
+export const RefreshGrant = Type.Object(
+  {
+    grant_type: Type.Literal("refresh_token"),
+    refresh_token: refresh.params.properties.refresh_token,
+    ...IGNORED,
+  },
+  { title: "Refresh grant", description: "A request of new tokens (RFC 6749, section 6)." },
+);
 
 export const Grant = Type.Union([PasswordGrant, RefreshGrant]);
 
-/** An error of a form, with status 400 (RFC 6749, section 5.2). The description has no other characters than these. */
-export const OAuthError = closed({
+export const OAuthError = named("OAuth error", "An error of a form (RFC 6749, section 5.2).", {
   error: Type.Union([Type.Literal("invalid_request"), Type.Literal("invalid_grant"), Type.Literal("unsupported_grant_type")]),
+  // the only characters that it may have
   error_description: Type.String({ pattern: "^[\\x20-\\x21\\x23-\\x5b\\x5d-\\x7e]*$" }),
 });
 export type OAuthError = Static<typeof OAuthError>;
 
-/** RFC 8414, section 2. */
-export const AuthorizationServer = closed({
+export const AuthorizationServer = named("Authorization server", "The metadata of an authorization server (RFC 8414, section 2).", {
   issuer: Type.String(),
   token_endpoint: Type.String(),
   jwks_uri: Type.String(),

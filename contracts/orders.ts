@@ -3,6 +3,7 @@ import {
   action,
   closed,
   Cursor,
+  described,
   event,
   FailedItem,
   health,
@@ -11,6 +12,7 @@ import {
   MAX_BATCH,
   MAX_LINES,
   Money,
+  named,
   nullable,
   outboxedEvent,
   Page,
@@ -21,33 +23,43 @@ import {
 import { AuditCheck } from "./products";
 import { Role } from "./users";
 
-export const Status = Type.Union([Type.Literal("PENDING"), Type.Literal("CONFIRMED"), Type.Literal("REJECTED"), Type.Literal("CANCELLED")]);
+export const Status = Type.Union(
+  [Type.Literal("PENDING"), Type.Literal("CONFIRMED"), Type.Literal("REJECTED"), Type.Literal("CANCELLED")],
+  {
+    title: "Order status",
+    description: "PENDING until its stock is reserved, then CONFIRMED; REJECTED if the stock is short; CANCELLED by its buyer or an admin.",
+  },
+);
 export type Status = Static<typeof Status>;
 
 /** Whether an order can no longer change. */
 export const isFinal = (status: Status): boolean => status === "REJECTED" || status === "CANCELLED";
 
-export const Line = closed({ product_id: Id, quantity: Type.Integer({ minimum: 1, maximum: 10_000 }) });
+export const Line = named("New order line", "A product to order.", {
+  product_id: Id,
+  quantity: Type.Integer({ minimum: 1, maximum: 10_000, description: "Units. Those of lines with the same product are added up." }),
+});
 export type Line = Static<typeof Line>;
 
-/** Names and prices are those at the time of ordering; `version` grows with every change and is the ETag. */
-export const Order = closed({
+const OrderLine = named("Order line", "An ordered product, with its name and price at the time of ordering.", {
+  product_id: Id,
+  name: Type.String({ maxLength: 200 }),
+  unit_price: Money(9_999_999.99),
+  quantity: Type.Integer({ minimum: 1, description: "Units." }),
+});
+
+const StatusChange = named("Status change", "When an order got a status.", { status: Status, at: Timestamp });
+
+/** `version` grows with every change and is the ETag. */
+export const Order = named("Order", "An order of one user.", {
   id: Id,
-  user_id: Id,
+  user_id: described(Id, "The user who placed it."),
   status: Status,
   total_price: Money(Number.MAX_SAFE_INTEGER),
-  items: Type.Array(
-    closed({
-      product_id: Id,
-      name: Type.String({ maxLength: 200 }),
-      unit_price: Money(9_999_999.99),
-      quantity: Type.Integer({ minimum: 1 }),
-    }),
-    { maxItems: MAX_LINES },
-  ),
-  reason: nullable(Type.String({ maxLength: 10_000 })),
+  items: Type.Array(OrderLine, { maxItems: MAX_LINES }),
+  reason: described(nullable(Type.String({ maxLength: 10_000 })), "Why it is rejected, or why it is not processed; otherwise null."),
   // An order is in each state at most once.
-  history: Type.Array(closed({ status: Status, at: Timestamp }), { maxItems: 4 }),
+  history: Type.Array(StatusChange, { maxItems: 4, description: "Every status that it has had, the first one first." }),
   created_at: Timestamp,
   updated_at: Timestamp,
   version: Type.Integer({ minimum: 1 }),
@@ -79,7 +91,7 @@ const CREATE_TIMEOUT = 2_200;
  * retried, and the shop does not retry it either.
  */
 export const create = action("orders.create", {
-  params: closed(NewOrder),
+  params: named("New order", "What to order.", NewOrder),
   result: Created,
   timeout: CREATE_TIMEOUT,
 });
@@ -104,8 +116,10 @@ export const createMany = action("orders.createMany", {
   timeout: CREATE_TIMEOUT,
 });
 
+const OrderId = described(Id, "The order's id.");
+
 /** ORDER_NOT_FOUND also for another user's order, since its existence must not be revealed. */
-export const get = action("orders.get", { params: closed({ id: Id }), result: Order, repeatable: true });
+export const get = action("orders.get", { params: closed({ id: OrderId }), result: Order, repeatable: true });
 
 /**
  * As `get`, for several users at once, in the order of the request; null for an order that is not found. Returns only the first orders that
@@ -123,7 +137,7 @@ export const getMany = action("orders.getMany", {
 export const list = action("orders.list", {
   params: closed({
     status: Type.Optional(Status),
-    user_id: Type.Optional({ ...Id, description: "For admins: the orders of this user." }),
+    user_id: Type.Optional(described(Id, "For admins: the orders of this user.")),
     all: Type.Optional(Type.Boolean({ description: "For admins: the orders of everyone." })),
     limit: Type.Optional(Limit),
     cursor: Type.Optional(Cursor),
@@ -136,7 +150,7 @@ export const list = action("orders.list", {
  * Cancels an order that is PENDING or CONFIRMED; its stock is released asynchronously. Cancelling again returns the same order. With an
  * Idempotency-Key, a repeat gets the first response.
  */
-export const cancel = action("orders.cancel", { params: closed({ id: Id, versions: Versions }), result: Order, repeatable: true });
+export const cancel = action("orders.cancel", { params: closed({ id: OrderId, versions: Versions }), result: Order, repeatable: true });
 
 /** The user who placed the order, so that users take turns; the nil UUID or absent if unknown. */
 const Buyer = Type.Optional(Id);
@@ -173,12 +187,12 @@ export const orderChanged = event(
  */
 export const audit = action("orders.audit", {
   params: closed({}),
-  result: closed({
+  result: named("Consistency report", "Whether the databases keep every invariant, and agree.", {
     ok: Type.Boolean(),
     checked_at: Timestamp,
-    in_flight: Type.Integer({ minimum: 0 }),
-    oldest_in_flight: nullable(Type.Number()),
-    parked: Type.Integer({ minimum: 0 }),
+    in_flight: Type.Integer({ minimum: 0, description: "Orders with a pending outbox row, which are no violations." }),
+    oldest_in_flight: described(nullable(Type.Number()), "The age in seconds of the oldest pending outbox row; null if there is none."),
+    parked: Type.Integer({ minimum: 0, description: "Parked outbox rows." }),
     checks: Type.Array(AuditCheck),
   }),
   repeatable: true,
@@ -188,11 +202,15 @@ export const audit = action("orders.audit", {
 /** Most repairs that are made, or listed, per call; and most decisions that are listed. */
 export const REPAIRS_PER_CALL = 100;
 
-const Repair = {
+const difference = {
   order_id: Id,
-  /** How the order and its reservation differ. */
-  what: Type.String({ maxLength: 200 }),
+  what: Type.String({ maxLength: 200, description: "How the order and its reservation differ." }),
 };
+const RepairAction = Type.Union([Type.Literal("order.created"), Type.Literal("order.cancelled"), Type.Literal("release")], {
+  description: "The event to publish again, or `release` for stock to be released.",
+});
+const Repair = named("Repair", "A difference that can be repaired.", { ...difference, action: RepairAction });
+const RepairDecision = named("Repair decision", "A difference that a person must decide.", difference);
 
 /**
  * Repairs differences between orders and reservations after a backup was restored: republishes the events that products has lost, and
@@ -201,45 +219,51 @@ const Repair = {
  * again. For admins.
  */
 export const repair = action("orders.repair", {
-  params: closed({ apply: Type.Optional(Type.Boolean()) }),
-  result: closed({
-    applied: Type.Boolean(),
-    repairs: Type.Array(
-      closed({ ...Repair, action: Type.Union([Type.Literal("order.created"), Type.Literal("order.cancelled"), Type.Literal("release")]) }),
-      { maxItems: REPAIRS_PER_CALL },
-    ),
-    decisions: Type.Array(closed(Repair), { maxItems: REPAIRS_PER_CALL }),
-    undecided: Type.Integer({ minimum: 0 }),
-    more: Type.Boolean(),
+  params: named("Repair request", "Whether to repair or only to report.", {
+    apply: Type.Optional(Type.Boolean({ description: "`true`: make the repairs; otherwise they are only listed." })),
+  }),
+  result: named("Repair report", "What was repaired, or would be.", {
+    applied: Type.Boolean({ description: "Whether the repairs were made." }),
+    repairs: Type.Array(Repair, { maxItems: REPAIRS_PER_CALL }),
+    decisions: Type.Array(RepairDecision, { maxItems: REPAIRS_PER_CALL, description: "The first of those in `undecided`." }),
+    undecided: Type.Integer({ minimum: 0, description: "Differences that a person must decide." }),
+    more: Type.Boolean({ description: "Whether there are more repairs, for another request." }),
   }),
   timeout: 120_000,
 });
 
-const OutboxState = Type.Union([Type.Literal("PENDING"), Type.Literal("SETTLED"), Type.Literal("PARKED")]);
+const OutboxState = Type.Union([Type.Literal("PENDING"), Type.Literal("SETTLED"), Type.Literal("PARKED")], {
+  description: "PENDING until the consumer has replied, then SETTLED; PARKED if the consumer can't process it.",
+});
+const OutboxRow = named("Outbox row", "An event that is published until its consumer has replied.", {
+  id: RowId,
+  order_id: Id,
+  event: Type.String(),
+  state: OutboxState,
+  attempts: Type.Integer({ minimum: 0, description: "How often it was published." }),
+  next_attempt_at: Timestamp,
+  last_error: described(nullable(Type.String({ maxLength: 500 })), "Why the consumer refused it; null if it did not."),
+  created_at: Timestamp,
+});
 
 /** Outbox rows, oldest first; by default those that are pending or parked. For admins. */
 export const outbox = action("orders.outbox", {
   params: closed({
-    state: Type.Optional(Type.String({ pattern: "^(pending|parked|settled)(,(pending|parked|settled))*$", default: "pending,parked" })),
+    state: Type.Optional(
+      Type.String({
+        pattern: "^(pending|parked|settled)(,(pending|parked|settled))*$",
+        default: "pending,parked",
+        description: "Only rows in these states, comma-separated.",
+      }),
+    ),
     limit: Type.Optional(Limit),
     cursor: Type.Optional(Cursor),
   }),
-  result: Page(
-    closed({
-      id: RowId,
-      order_id: Id,
-      event: Type.String(),
-      state: OutboxState,
-      attempts: Type.Integer({ minimum: 0 }),
-      next_attempt_at: Timestamp,
-      last_error: nullable(Type.String({ maxLength: 500 })),
-      created_at: Timestamp,
-    }),
-  ),
+  result: Page(OutboxRow),
   repeatable: true,
 });
 
 /** Makes a parked outbox row pending again, as if it were new; NOT_PARKED for any other. Once per Idempotency-Key. For admins. */
-export const replay = action("orders.replay", { params: closed({ id: RowId }), result: closed({}) });
+export const replay = action("orders.replay", { params: closed({ id: described(RowId, "The row's id.") }), result: closed({}) });
 
 export const ordersHealth = health("orders");

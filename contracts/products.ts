@@ -4,6 +4,7 @@ import {
   Cents,
   closed,
   Cursor,
+  described,
   event,
   FailedItem,
   health,
@@ -12,6 +13,7 @@ import {
   MAX_BATCH,
   MAX_LINES,
   Money,
+  named,
   nullable,
   Page,
   RowId,
@@ -23,27 +25,27 @@ import {
 /** Most units of one product, available and reserved together, that an adjustment may lead to. */
 export const MAX_QUANTITY = 1_000_000_000;
 const Name = Text({ minLength: 1, maxLength: 200, pattern: "\\S" });
-const Price = Money(9_999_999.99);
-const Quantity = Type.Integer({ minimum: 0, maximum: MAX_QUANTITY });
+const MAX_PRICE = 9_999_999.99;
+const Price = Money(MAX_PRICE);
+const Quantity = Type.Integer({ minimum: 0, maximum: MAX_QUANTITY, description: "Units available for sale." });
+const SKU = "The seller's own number for it (stock keeping unit).";
 const details = {
   description: Type.Optional(nullable(Text({ maxLength: 5_000 }))),
   category: Type.Optional(nullable(Text({ minLength: 1, maxLength: 100 }))),
-  sku: Type.Optional(nullable(Text({ minLength: 1, maxLength: 64 }))),
+  sku: Type.Optional(described(nullable(Text({ minLength: 1, maxLength: 64 })), SKU)),
 };
+const ProductId = described(Id, "The product's id.");
 
-/**
- * `quantity` is the number of units available for sale. `version` grows with every change, `edits` only with those that are not of the stock;
- * the ETag is `"<edits>-<version>"`.
- */
-export const Product = closed({
+/** `version` grows with every change, `edits` only with those that are not of the stock; the ETag is `"<edits>-<version>"`. */
+export const Product = named("Product", "A product on sale.", {
   id: Id,
   name: Type.String({ maxLength: 200 }),
   price: Price,
   quantity: Quantity,
   description: nullable(Type.String({ maxLength: 5_000 })),
   category: nullable(Type.String({ maxLength: 100 })),
-  sku: nullable(Type.String({ maxLength: 64 })),
-  seller_id: Id,
+  sku: described(nullable(Type.String({ maxLength: 64 })), SKU),
+  seller_id: described(Id, "The user who sells it."),
   created_at: Timestamp,
   updated_at: Timestamp,
   version: Type.Integer({ minimum: 1 }),
@@ -51,25 +53,25 @@ export const Product = closed({
 });
 export type Product = Static<typeof Product>;
 
-/** A line of the ledger: the change of a quantity, the reason, and the quantity afterwards. */
-export const Movement = closed({
+export const Movement = named("Movement", "A change of a product's stock: an entry of its ledger.", {
   id: RowId,
-  delta: Type.Integer(),
-  balance: Quantity,
+  delta: Type.Integer({ description: "Units added; negative if they were removed." }),
+  balance: described(Quantity, "Units available afterwards."),
   reason: Type.String({ maxLength: 200 }),
-  order_id: nullable(Id),
+  order_id: described(nullable(Id), "The order that reserved or released the units; null for other changes."),
   created_at: Timestamp,
 });
 
 export const SORTS = ["name", "-name", "price", "-price", "created_at", "-created_at"] as const;
+const SORTING = "With a leading `-` descending. By default `created_at`, the oldest first.";
 
 /** Puts a product on sale; the caller becomes its seller. Takes effect once per Idempotency-Key, as does `adjust`. */
 export const create = action("products.create", {
-  params: closed({ name: Name, price: Price, quantity: Quantity, ...details }),
+  params: named("New product", "A product to be put on sale.", { name: Name, price: Price, quantity: Quantity, ...details }),
   result: Product,
 });
 
-export const get = action("products.get", { params: closed({ id: Id }), result: Product, repeatable: true });
+export const get = action("products.get", { params: closed({ id: ProductId }), result: Product, repeatable: true });
 
 /** As `get`, for several products that a gateway batches, in the order of the request; null for an unknown or archived product. */
 export const getMany = action("products.getMany", {
@@ -86,12 +88,17 @@ const List = closed({
       description: "Text in the first 300 characters of name and description.",
     }),
   ),
-  category: Type.Optional(Text({ maxLength: 100 })),
-  seller_id: Type.Optional(Id),
-  min_price: Type.Optional(Price),
-  max_price: Type.Optional(Price),
-  in_stock: Type.Optional(Type.Boolean({ description: "`false`: products that are sold out." })),
-  sort: Type.Optional(Type.Union(SORTS.map((sort) => Type.Literal(sort)))),
+  category: Type.Optional(Text({ maxLength: 100, description: "Only products of this category." })),
+  seller_id: Type.Optional(described(Id, "Only products of this seller.")),
+  min_price: Type.Optional(Money(MAX_PRICE, "Only products of at least this price, in the major unit of the currency.")),
+  max_price: Type.Optional(Money(MAX_PRICE, "Only products of at most this price, in the major unit of the currency.")),
+  in_stock: Type.Optional(Type.Boolean({ description: "`true`: only products in stock; `false`: only those that are sold out." })),
+  sort: Type.Optional(
+    Type.Union(
+      SORTS.map((sort) => Type.Literal(sort)),
+      { description: SORTING },
+    ),
+  ),
   limit: Type.Optional(Limit),
   cursor: Type.Optional(Cursor),
 });
@@ -118,8 +125,8 @@ const Tags = Type.Optional(Type.Array(Tag, { maxItems: 100 }));
  * Changes of its stock, such as sales, don't matter.
  */
 export const update = action("products.update", {
-  params: closed({
-    id: Id,
+  params: named("Product changes", "Fields that are left out stay as they are. Null clears a description, category or sku.", {
+    id: ProductId,
     tags: Tags,
     name: Type.Optional(Name),
     price: Type.Optional(Price),
@@ -129,17 +136,19 @@ export const update = action("products.update", {
 });
 
 /** Removes a product from reads and new orders; it is kept for existing orders. `tags` are those of `update`. */
-export const archive = action("products.archive", { params: closed({ id: Id, tags: Tags }), result: closed({}) });
+export const archive = action("products.archive", { params: closed({ id: ProductId, tags: Tags }), result: closed({}) });
 
 /**
  * Adds `delta` units, or removes them if negative; INSUFFICIENT_STOCK if the quantity would be below zero. If `tags` are given, the product
  * must have one of these ETags.
  */
 export const adjust = action("products.adjust", {
-  params: closed({
-    id: Id,
+  params: named("Stock adjustment", "A change of a product's stock.", {
+    id: ProductId,
     tags: Tags,
-    delta: Type.Union([Type.Integer({ minimum: 1, maximum: MAX_QUANTITY }), Type.Integer({ minimum: -MAX_QUANTITY, maximum: -1 })]),
+    delta: Type.Union([Type.Integer({ minimum: 1, maximum: MAX_QUANTITY }), Type.Integer({ minimum: -MAX_QUANTITY, maximum: -1 })], {
+      description: "Units to add; negative to remove them.",
+    }),
     reason: Type.Optional(Text({ minLength: 1, maxLength: 200 })),
   }),
   result: Product,
@@ -147,7 +156,7 @@ export const adjust = action("products.adjust", {
 
 /** The stock movements of a product, newest first. */
 export const ledger = action("products.ledger", {
-  params: closed({ id: Id, limit: Type.Optional(Limit), cursor: Type.Optional(Cursor) }),
+  params: closed({ id: ProductId, limit: Type.Optional(Limit), cursor: Type.Optional(Cursor) }),
   result: Page(Movement),
   repeatable: true,
 });
@@ -224,11 +233,11 @@ export const reservations = action("products.reservations", {
  */
 export const release = action("products.release", { params: closed({ order_id: Id }), result: closed({}), repeatable: true });
 
-export const AuditCheck = closed({
-  name: Type.String(),
+export const AuditCheck = named("Consistency check", "Whether the databases keep one invariant.", {
+  name: Type.String({ description: "The invariant." }),
   ok: Type.Boolean(),
   violations: Type.Integer({ minimum: 0 }),
-  sample: Type.Array(Type.String()),
+  sample: Type.Array(Type.String(), { description: "The first violations." }),
 });
 export type AuditCheck = Static<typeof AuditCheck>;
 

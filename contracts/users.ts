@@ -1,7 +1,10 @@
 import { Type, type Static } from "@sinclair/typebox";
-import { action, closed, health, Id, nullable, Text, Timestamp } from "./contract";
+import { action, closed, health, Id, named, nullable, Text, Timestamp } from "./contract";
 
-export const Role = Type.Union([Type.Literal("user"), Type.Literal("admin")]);
+export const Role = Type.Union([Type.Literal("user"), Type.Literal("admin")], {
+  title: "Role",
+  description: "An `admin` may also use the routes for admins, and act on products and orders of others.",
+});
 export type Role = Static<typeof Role>;
 
 /** The calling user, as the gateway read it from the token; passed on in `ctx.meta.user`. */
@@ -17,11 +20,10 @@ const Email = Type.String({ format: "idn-email", maxLength: 254 });
 /** At most 72 bytes of UTF-8 without NUL: bcrypt ignores anything after that. No composition rules (NIST SP 800-63B, 3.1.1.2). */
 const Password = (minLength: number) => Type.String({ minLength, format: "password", maxLength: 72 });
 
-export const User = closed({ id: Id, email: Email, role: Role, created_at: Timestamp });
+export const User = named("User", "An account, as its owner sees it.", { id: Id, email: Email, role: Role, created_at: Timestamp });
 export type User = Static<typeof User>;
 
-/** A public signing key, RFC 7517 section 4. */
-export const Jwk = closed({
+export const Jwk = named("Public key", "A public signing key (RFC 7517, section 4).", {
   kty: Type.Literal("RSA"),
   n: Type.String(),
   e: Type.String(),
@@ -55,21 +57,21 @@ const Address = Type.Optional(Type.String({ maxLength: 64 }));
  * the client can't know whether it was created. `EMAIL_TAKEN` for any other; that counts as a failed login.
  */
 export const register = action("users.register", {
-  params: closed({ email: Email, password: Password(8), address: Address }),
+  params: named("Registration", "A new account.", { email: Email, password: Password(8), address: Address }),
   result: User,
   timeout: 4_000,
 });
 
-/** RFC 6749, section 5.1. `expires_in` is the lifetime of the access token in seconds. */
-export const Tokens = closed({
-  access_token: Type.String(),
+export const Tokens = named("Token pair", "The tokens of a session (RFC 6749, section 5.1).", {
+  access_token: Type.String({ description: "For the header `Authorization`, after `Bearer`." }),
   token_type: Type.Literal("bearer"),
-  expires_in: Type.Integer({ minimum: 1 }),
-  refresh_token: Type.String(),
+  expires_in: Type.Integer({ minimum: 1, description: "The lifetime of the access token in seconds." }),
+  refresh_token: Type.String({ description: "For one request of new tokens." }),
 });
 export type Tokens = Static<typeof Tokens>;
 
 const RefreshToken = Text({ minLength: 1, maxLength: 4_096 });
+const OfSession = named("Refresh token", "The newest refresh token of a session.", { refresh_token: RefreshToken, address: Address });
 
 /**
  * Logs in: opens a session. `INVALID_CREDENTIALS` for an unknown e-mail and for a wrong password, in the same time. `TOO_MANY_REQUESTS` after
@@ -77,8 +79,8 @@ const RefreshToken = Text({ minLength: 1, maxLength: 4_096 });
  * last limit does not apply to an address from which the account has logged in before.
  */
 export const token = action("users.token", {
-  params: closed({
-    email: Text({ minLength: 1, maxLength: 254 }),
+  params: named("Credentials", "What a user logs in with.", {
+    email: Text({ minLength: 1, maxLength: 254, description: "In upper or lower case." }),
     password: Password(1),
     address: Address,
   }),
@@ -90,11 +92,11 @@ export const token = action("users.token", {
  * New tokens for a refresh token, which is valid once. If it is used again within REFRESH_GRACE, the new refresh token is the same one;
  * later use ends its session. INVALID_REFRESH_TOKEN for any other token but the newest.
  */
-export const refresh = action("users.refresh", { params: closed({ refresh_token: RefreshToken, address: Address }), result: Tokens });
+export const refresh = action("users.refresh", { params: OfSession, result: Tokens });
 
 /** Ends the session of a refresh token, including its access tokens; does nothing if the token is unknown. */
 export const logout = action("users.logout", {
-  params: closed({ refresh_token: RefreshToken, address: Address }),
+  params: OfSession,
   result: closed({}),
   repeatable: true,
 });
@@ -104,7 +106,11 @@ export const logout = action("users.logout", {
  * `TOO_MANY_REQUESTS` after too many of these by the same user within a minute.
  */
 export const changePassword = action("users.changePassword", {
-  params: closed({ current_password: Password(1), new_password: Password(8), address: Address }),
+  params: named("Password change", "A new password, and the current one as proof.", {
+    current_password: Password(1),
+    new_password: Password(8),
+    address: Address,
+  }),
   result: closed({}),
   timeout: 4_000,
 });
@@ -114,7 +120,7 @@ export const me = action("users.me", { params: closed({}), result: User, repeata
 /** The keys that verify access tokens. */
 export const jwks = action("users.jwks", {
   params: closed({}),
-  result: closed({ keys: Type.Array(Jwk) }),
+  result: named("Key set", "The public keys that are valid now (RFC 7517, section 5).", { keys: Type.Array(Jwk) }),
   repeatable: true,
   timeout: 1_500,
 });

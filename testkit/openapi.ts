@@ -2,18 +2,49 @@ import type { ValidateFunction } from "ajv";
 import Ajv2020 from "ajv/dist/2020";
 import addFormats from "ajv-formats";
 
-/** A body of one media type. */
-interface Content {
-  schema: { properties?: { code?: { enum?: string[] } } };
+export interface Operation {
+  operationId: string;
+  tags: string[];
+  summary: string;
+  description?: string;
+  security: object[];
+  parameters?: {
+    name: string;
+    in: string;
+    required?: boolean;
+    description?: string;
+    example?: unknown;
+    schema: { enum?: unknown[]; examples?: unknown[] };
+  }[];
+  requestBody?: { content: Record<string, Media> };
+  responses: Record<string, DocumentedResponse>;
 }
 
-export interface Operation {
-  tags: string[];
-  security: object[];
-  parameters?: { name: string; in: string; required?: boolean; example?: unknown; schema: { enum?: unknown[]; examples?: unknown[] } }[];
-  requestBody?: { content: Record<string, { schema: object; example?: unknown }> };
-  responses: Record<string, { headers?: Record<string, unknown>; content?: Record<string, Content> }>;
+export interface DocumentedResponse {
+  headers?: Record<string, object>;
+  content?: Record<string, Media>;
 }
+
+/** A body of one media type. */
+interface Media {
+  schema: Schema;
+  example?: unknown;
+  examples?: Record<string, { value?: unknown }>;
+}
+
+type Reference = Record<"$ref", string>;
+
+/** The parts of a schema that tests read. */
+export interface Schema {
+  $ref?: string;
+  oneOf?: Reference[];
+  allOf?: Schema[];
+  properties?: Record<string, { enum?: string[] }>;
+  required?: string[];
+}
+
+/** The part of the document where a reference leads to. */
+const partsOf = ({ $ref }: Reference): string[] => $ref.slice(2).split("/");
 
 /** A received response. */
 export interface Served {
@@ -36,13 +67,15 @@ export class Documentation {
   private readonly compiled = new Map<string, ValidateFunction>();
   private readonly paths: readonly { line: string; method: string; path: RegExp }[];
 
-  private constructor(readonly document: { paths: Record<string, Record<string, Operation>> }) {
+  constructor(
+    readonly document: { paths: Record<string, Record<string, Operation>>; components?: Record<string, Record<string, object>> },
+  ) {
     for (const known of ["decimal", "password", "idn-email"]) this.ajv.addFormat(known, true);
     this.ajv.addFormat("uuid", UUID);
     this.ajv.addSchema(document, "openapi");
     this.paths = this.lines.map((line) => {
-      const [itsMethod = "", template = ""] = line.split(" ");
-      return { line, method: itsMethod, path: new RegExp(`^${template.replace(/[.]/g, "\\.").replace(/\{\w+\}/g, "[^/]+")}$`) };
+      const [method = "", template = ""] = line.split(" ");
+      return { line, method, path: new RegExp(`^${template.replace(/[.]/g, "\\.").replace(/\{\w+\}/g, "[^/]+")}$`) };
     });
   }
 
@@ -64,6 +97,33 @@ export class Documentation {
     return operation;
   }
 
+  /** The component that a part of the document refers to, or the part itself. */
+  resolve<T extends object>(part: T): T {
+    if (!("$ref" in part)) return part;
+    return partsOf(part as unknown as Reference).reduce<unknown>((at, name) => (at as Record<string, unknown>)[name], this.document) as T;
+  }
+
+  /** A documented response; undefined if the status is not documented. */
+  response(line: string, status: number | string): DocumentedResponse | undefined {
+    const found = this.operation(line).responses[status];
+    return found && this.resolve(found);
+  }
+
+  /** The codes of an operation's problems, by status. */
+  codes(line: string): Record<string, string[]> {
+    return Object.fromEntries(
+      Object.keys(this.operation(line).responses).flatMap((status): [string, string[]][] => {
+        const schema = this.response(line, status)?.content?.["application/problem+json"]?.schema;
+        if (schema === undefined) return [];
+        return [[status, (schema.oneOf ?? [schema]).flatMap((problem) => this.codesOf(problem))]];
+      }),
+    );
+  }
+
+  private codesOf(problem: Schema): string[] {
+    return this.resolve(problem).allOf?.flatMap(({ properties }) => properties?.["code"]?.enum ?? []) ?? [];
+  }
+
   /** The operation of an actual request target without its query. */
   lineOf(method: string, target: string): string | undefined {
     const [path = ""] = target.split("?");
@@ -72,18 +132,25 @@ export class Documentation {
 
   /** How a response differs from its documentation; empty if it doesn't. */
   differences(line: string, { status, headers, body }: Served): string[] {
-    const said = this.operation(line).responses[status];
+    const said = this.response(line, status);
     if (said === undefined) return [`${status} is not documented`];
     const missing = Object.keys(said.headers ?? {}).filter((name) => !SOMETIMES.includes(name) && !headers.has(name));
     return [...missing.map((name) => `${name} is missing`), ...this.differencesOfBody(line, said.content, { status, headers, body })];
   }
 
-  private differencesOfBody(line: string, content: Record<string, Content> | undefined, { status, headers, body }: Served): string[] {
+  private differencesOfBody(line: string, content: DocumentedResponse["content"], { status, headers, body }: Served): string[] {
     const type = headers.get("content-type")?.split(";")[0];
     if (content === undefined) return status !== 304 && type !== undefined ? [`${type} where no body is documented`] : [];
     const key = Object.keys(content).find((candidate) => candidate.split(";")[0] === type);
     if (key === undefined) return [`${type ?? "no type"} is not documented`];
-    return this.breaches([...pointerOf(line), "responses", String(status), "content", key, "schema"], body);
+    return this.breachesOfResponse(line, status, key, body);
+  }
+
+  /** How a response's body breaks its schema. */
+  breachesOfResponse(line: string, status: number | string, type: string, body: unknown): string[] {
+    const found: object = this.operation(line).responses[status] ?? {};
+    const at = "$ref" in found ? partsOf(found as Reference) : [...pointerOf(line), "responses", String(status)];
+    return this.breaches([...at, "content", type, "schema"], body);
   }
 
   /** How a request's body breaks its schema. */

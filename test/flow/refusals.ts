@@ -141,13 +141,7 @@ function idFor(template: string, { outboxId, adminId, orderId, productId }: Fixt
 }
 
 /** The codes that an operation documents. */
-export function codesOf(documentation: Documentation, line: string): string[] {
-  const { responses } = documentation.operation(line);
-  return Object.values(responses).flatMap(({ content }) => {
-    const schema = content?.["application/problem+json"]?.schema;
-    return schema?.properties?.code?.enum ?? [];
-  });
-}
+export const codesOf = (documentation: Documentation, line: string): string[] => Object.values(documentation.codes(line)).flat();
 
 /** Requests for every refusal that the routes document. @returns as `unknown`, the codes for which PROVOKE has no entry */
 export function refusals(documentation: Documentation, fixture: Fixture): { known: Refusal[]; unknown: string[] } {

@@ -120,7 +120,7 @@ function setBody(request: FuzzRequest, content: NonNullable<Operation["requestBo
   }
   const schema = content["application/json"]?.schema as Schema;
   const fields = values.valid(schema) as Record<string, unknown>;
-  const known = propertiesOf(schema);
+  const known = propertiesOf(values.resolve(schema));
   if ("refresh_token" in known && chance(random, 0.8)) fields["refresh_token"] = fixture.refreshTokens.pop() ?? fields["refresh_token"];
   if (request.line === "POST /token" && chance(random, 0.8)) {
     const { email, password } = pick(random, fixture.loginAccounts);
@@ -425,7 +425,7 @@ function breakField(request: FuzzRequest, { random, values, documentation }: Gen
   const schema = operation.requestBody?.content["application/json"]?.schema as Schema | undefined;
   if (schema === undefined || !isRecord(request.body?.json)) return undefined;
   let holder: Record<string | number, unknown> = request.body.json;
-  let fields = Object.entries(propertiesOf(schema));
+  let fields = Object.entries(propertiesOf(values.resolve(schema)));
   if (fields.length === 0) return undefined; // a body without fields
   for (;;) {
     const [name, field] = pick(random, fields);

@@ -1,8 +1,10 @@
 import { KindGuard, type TSchema } from "@sinclair/typebox";
-import { examples, headers, responses } from "./responses";
-import type { Route, Routes } from "../routing/route";
+import { EmptyBody } from "../../../contracts/api";
 import { fieldsOf } from "../../../contracts/contract";
 import { IdempotencyKey } from "../../../contracts/orders";
+import type { Route, Routes } from "../routing/route";
+import { operationOf } from "./operations";
+import { responses } from "./responses";
 import { EXAMPLE_ID, Schemas, type Schema } from "./schemas";
 
 /** From package.json. */
@@ -19,9 +21,18 @@ Log in with \`Authorize\`, by e-mail address and password or with a token from \
 Every error is a \`Problem\` with a stable \`code\`, except that a form at \`POST /token\` gets the errors of OAuth. Unknown fields in a
 body are refused. Every response has an \`X-Request-Id\`: yours, if you send one. HEAD works wherever GET does.`;
 
-/** Tags by service. Routes only for admins, and the gateway's own, have the tag `OPERATIONS`. */
-const TAGS: Readonly<Record<string, string>> = { users: "Users", products: "Products", orders: "Orders" };
-const OPERATIONS = "Operations";
+interface Tag {
+  name: string;
+  description: string;
+}
+
+/** By service. Routes only for admins, and the gateway's own, have the tag `OPERATIONS`. */
+const TAGS: Readonly<Record<string, Tag>> = {
+  users: { name: "Users", description: "Accounts, sessions and their tokens." },
+  products: { name: "Products", description: "The catalogue, and the stock of each product." },
+  orders: { name: "Orders", description: "Orders of the caller; an admin may see and cancel those of others." },
+};
+const OPERATIONS: Tag = { name: "Operations", description: "For operators: health, administration, and this documentation." };
 
 /** An OpenAPI 3.1 document, generated from the routes that are served, so it is never out of date. */
 export function openapi(routes: Routes, { name, version, description, license }: Info, basePath: string): object {
@@ -30,39 +41,43 @@ export function openapi(routes: Routes, { name, version, description, license }:
   for (const [line, route] of Object.entries(routes)) {
     const [method = "", path = ""] = line.split(" ");
     const operations = (paths[path.replace(/:(\w+)/g, "{$1}")] ??= {});
-    operations[method.toLowerCase()] = operation(route, path, schemas);
+    operations[method.toLowerCase()] = operation(route, path, schemas, basePath);
   }
   return {
     openapi: "3.1.0",
     info: { title: name, version, description: `${description}.\n${RULES}`, license: { name: license, identifier: license } },
     servers: [{ url: basePath || "/" }],
-    tags: [...Object.values(TAGS), OPERATIONS].map((tag) => ({ name: tag })),
+    tags: [...Object.values(TAGS), OPERATIONS],
     paths,
     components: {
-      schemas: schemas.named,
-      headers,
-      examples: examples(basePath),
+      ...schemas.components.all,
       securitySchemes: {
-        bearer: { type: "http", scheme: "bearer", bearerFormat: "JWT" },
-        password: { type: "oauth2", flows: { password: { tokenUrl: `${basePath}/token`, refreshUrl: `${basePath}/token`, scopes: {} } } },
+        bearer: { type: "http", scheme: "bearer", bearerFormat: "JWT", description: "An access token from `POST /token`." },
+        password: {
+          type: "oauth2",
+          description: "The e-mail address as the username, and the password.",
+          flows: { password: { tokenUrl: `${basePath}/token`, refreshUrl: `${basePath}/token`, scopes: {} } },
+        },
       },
     },
   };
 }
 
-function operation(route: Route, path: string, schemas: Schemas): object {
-  const { auth, body, contract, summary, description } = route;
-  const [service = "", action = ""] = contract.name.split(".");
+function operation(route: Route, path: string, schemas: Schemas, basePath: string): object {
+  const { auth, body, contract, summary } = route;
+  const [service = ""] = contract.name.split(".");
+  const { id, description } = operationOf(contract);
+  const tag = (auth === "admin" ? undefined : TAGS[service]) ?? OPERATIONS;
   const parameters = parametersOf(route, path, schemas);
   return {
-    operationId: service + action.charAt(0).toUpperCase() + action.slice(1),
-    tags: [(auth === "admin" ? undefined : TAGS[service]) ?? OPERATIONS],
+    operationId: id,
+    tags: [tag.name],
     summary,
-    ...(description !== undefined && { description }),
+    description: route.description ?? description,
     security: auth === "public" ? [] : [{ bearer: [] }, { password: [] }],
     ...(parameters.length > 0 && { parameters }),
     ...(body !== "none" && { requestBody: requestBody(route, body, path, schemas) }),
-    responses: responses(route, schemas),
+    responses: responses(route, schemas, basePath),
   };
 }
 
@@ -70,12 +85,13 @@ const inPath = (path: string, name: string): boolean => path.split("/").includes
 
 /** The parameters of a request outside its body. */
 function parametersOf({ statuses, body, contract, supplied, idempotent }: Route, path: string, schemas: Schemas): object[] {
-  const parameters = Object.entries(fieldsOf(contract.params)).flatMap(([name, schema]): object[] => {
+  const parameters = Object.entries(fieldsOf(contract.params)).flatMap(([name, field]): object[] => {
     const header = supplied[name]?.header;
-    if (inPath(path, name)) return [{ name, in: "path", required: true, schema: schemas.of(schema), ...exampleId(schema) }];
-    if (header) return [{ ...header, in: "header", schema: KindGuard.IsString(schema) ? schemas.of(schema) : TEXT }];
-    const { description, ...shape } = schemas.of(schema); // tools show only the parameter's own description, not its schema's
-    return body === "none" ? [{ name, in: "query", required: !KindGuard.IsOptional(schema), description, schema: shape }] : [];
+    if (header) return [{ ...header, in: "header", schema: KindGuard.IsString(field) ? schemas.of(field) : TEXT }];
+    // tools show only the parameter's own description, not its schema's; that of a named schema remains there, too
+    const { description = field.description, ...schema } = schemas.of(field);
+    if (inPath(path, name)) return [{ name, in: "path", required: true, description, schema, example: exampleId(field) }];
+    return body === "none" ? [{ name, in: "query", required: !KindGuard.IsOptional(field), description, schema }] : [];
   });
   return [
     ...parameters,
@@ -84,7 +100,12 @@ function parametersOf({ statuses, body, contract, supplied, idempotent }: Route,
   ];
 }
 
-const exampleId = (schema: TSchema) => (KindGuard.IsInteger(schema) ? { example: 1 } : schema.format === "uuid" && { example: EXAMPLE_ID });
+/** The example of a part of a path: an id, or the first of the values. */
+function exampleId(field: TSchema): unknown {
+  if (KindGuard.IsInteger(field)) return 1;
+  const values: unknown = field["enum"];
+  return Array.isArray(values) ? values[0] : EXAMPLE_ID;
+}
 
 const TEXT: Schema = { type: "string" };
 const IF_NONE_MATCH = {
@@ -101,12 +122,13 @@ const IDEMPOTENCY_KEY = {
 };
 
 function requestBody({ contract, supplied }: Route, body: Exclude<Route["body"], "none">, path: string, schemas: Schemas) {
-  const { example, form } = body === "empty" ? { example: {}, form: undefined } : body;
+  if (body === "empty") return { required: false, content: { "application/json": { schema: schemas.of(EmptyBody), example: {} } } };
+  const { example, form } = body;
   const elsewhere = Object.keys(fieldsOf(contract.params)).filter((name) => inPath(path, name) || supplied[name] !== undefined);
   return {
-    required: body !== "empty",
+    required: true,
     content: {
-      "application/json": { schema: schemas.object(contract.params, elsewhere), example },
+      "application/json": { schema: schemas.body(contract.params, elsewhere), example },
       ...(form && { "application/x-www-form-urlencoded": { schema: schemas.of(form.schema) } }),
     },
   };

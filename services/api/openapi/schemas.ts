@@ -1,18 +1,9 @@
 import { KindGuard, type TSchema, type TUnion } from "@sinclair/typebox";
 import { fieldsOf } from "../../../contracts/contract";
-import * as accounts from "../../../contracts/accounts";
-import * as api from "../../../contracts/api";
-import * as oauth from "../../../contracts/oauth";
-import * as orders from "../../../contracts/orders";
-import * as products from "../../../contracts/products";
-import * as users from "../../../contracts/users";
+import { Components, type Reference } from "./components";
 
 /** A schema of JSON Schema 2020-12, as used by OpenAPI 3.1. */
 export type Schema = Readonly<Record<string, unknown>>;
-
-const CONTRACTS = { ...api, ...oauth, ...users, ...accounts, ...products, ...orders };
-/** Schema names: those that the contracts export them by. */
-const NAMES: ReadonlyMap<unknown, string> = new Map(Object.entries(CONTRACTS).map(([name, value]): [unknown, string] => [value, name]));
 
 /** The example of RFC 9562, appendix A.6. */
 export const EXAMPLE_ID = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f";
@@ -24,21 +15,30 @@ export const EXAMPLE_ID = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f";
 const FORMATS: Readonly<Record<string, Schema>> = {
   text: {},
   uuid: { format: "uuid", examples: [EXAMPLE_ID] },
-  money: { format: "decimal", description: "At most two decimals. More are refused, never rounded." },
+  money: { format: "decimal" },
   password: { format: "password", description: "At most 72 bytes of UTF-8." },
 };
 
 const MAX_INT32 = 2 ** 31 - 1;
 
-/** Converts contracts to the schemas that clients see. Named ones become references and are collected in `named`. */
+/** Converts contracts to the schemas that clients see. Those with a title become components. */
 export class Schemas {
-  readonly named: Record<string, Schema> = {};
+  constructor(readonly components = new Components()) {}
 
   of(schema: TSchema): Schema {
-    const name = NAMES.get(schema);
-    if (name === undefined) return this.inline(schema);
-    this.named[name] ??= this.inline(schema);
-    return { $ref: `#/components/schemas/${name}` };
+    return schema.title === undefined ? this.inline(schema) : this.refer(schema.title, this.inline(schema));
+  }
+
+  /** The schema of a body: an object without the fields that come from elsewhere. */
+  body(schema: TSchema, elsewhere: readonly string[]): Schema {
+    const object = this.object(schema, elsewhere);
+    return schema.title === undefined ? object : this.refer(schema.title, object);
+  }
+
+  /** Adds a component: "Order line" becomes OrderLine. */
+  refer(title: string, schema: Schema): Reference {
+    const name = title.replace(/(^| )(\w)/g, (_all, _space, letter: string) => letter.toUpperCase());
+    return this.components.refer("schemas", name, schema);
   }
 
   /** An object schema without some of its fields. Integers `version` and `edits` are never shown: they are the ETag. */
@@ -58,7 +58,7 @@ export class Schemas {
     if (KindGuard.IsUnion(schema)) return this.union(schema);
     if (KindGuard.IsInteger(schema)) return { ...schema, ...((schema.maximum ?? 0) > MAX_INT32 && { format: "int64" }) };
     const { format, lowercase: _, ...rest } = schema;
-    return typeof format === "string" ? { ...rest, ...(FORMATS[format] ?? { format }) } : rest;
+    return typeof format === "string" ? { ...(FORMATS[format] ?? { format }), ...rest } : rest;
   }
 
   /** Uses the shorter forms of JSON Schema where possible. */
@@ -67,7 +67,7 @@ export class Schemas {
     const parts = anyOf.map((part) => this.of(part));
     const [one, other] = parts;
     if (parts.length === 2 && typeof one?.["type"] === "string" && other?.["type"] === "null" && !("enum" in one))
-      return { ...rest, ...one, type: [one["type"], "null"] };
+      return { ...one, ...rest, type: [one["type"], "null"] };
     return { ...rest, anyOf: parts };
   }
 }
