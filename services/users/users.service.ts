@@ -1,5 +1,5 @@
 import path from "node:path";
-import type { Service, ServiceBroker } from "moleculer";
+import type { Context, Service, ServiceBroker } from "moleculer";
 import { DataTypes } from "sequelize";
 import { adminOf, callerOf, FAIR, implement, type Admin, type SchemaFor } from "../../broker/contract";
 import { problem } from "../../broker/errors";
@@ -16,11 +16,11 @@ import * as auditLog from "./audit-log.store";
 import { KeyCipher, KeyEncryptionError } from "./key-cipher";
 import { KeyRing } from "./key-ring";
 import { forgetAddresses } from "./known-addresses.store";
-import { Logins, noAccount } from "./logins";
+import { Logins, noAccount, type Visitor } from "./logins";
 import { OWN_TURN, Passwords } from "./passwords";
 import * as sessions from "./sessions.store";
 import { issueToken, publicJwk, successorOf, type SigningKey } from "./tokens";
-import { emailKey, ensureAdmin, present, type UserRow } from "./users.store";
+import { ensureAdmin, present, type UserRow } from "./users.store";
 
 type Users = Service &
   WithDatabase & {
@@ -28,7 +28,6 @@ type Users = Service &
     logins: Logins;
     keys: KeyRing;
     findUser(where: { email_key: string } | { id: string }): Promise<UserRow | undefined>;
-    subjectOf(email: string): () => Promise<string | null>;
     changeAccount(by: Admin, id: string, change: Partial<State>): Promise<accounts.Account>;
     encryptKeys(): Promise<void>;
     tidy(): Promise<void>;
@@ -45,7 +44,7 @@ const MODEL = {
     email: DataTypes.TEXT,
     email_key: DataTypes.TEXT,
     password_hash: DataTypes.TEXT,
-    role: { type: DataTypes.TEXT, defaultValue: "user" },
+    role: DataTypes.TEXT,
     created_at: DataTypes.DATE,
     disabled_at: DataTypes.DATE,
   },
@@ -68,11 +67,7 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
       register: implement(
         contract.register,
         async function (this: Users, ctx) {
-          const { address, ...credentials } = ctx.params;
-          const failure = { by: { actor: null, address }, action: "login.failed", subject: this.subjectOf(credentials.email) } as const;
-          return auditLog.loggingRefusals(this.db, failure, async () =>
-            present(await this.logins.register(credentials, { address, isWanted: () => isCallerThere(ctx) })),
-          );
+          return present(await this.logins.register(ctx.params, visitorOf(ctx)));
         },
         FAIR,
       ),
@@ -80,13 +75,8 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
       token: implement(
         contract.token,
         async function (this: Users, ctx) {
-          const { address, ...credentials } = ctx.params;
           const { signing } = await this.keys.recent();
-          const failure = { by: { actor: null, address }, action: "login.failed", subject: this.subjectOf(credentials.email) } as const;
-          const granted = await auditLog.loggingRefusals(this.db, failure, () =>
-            this.logins.logIn(credentials, { address, isWanted: () => isCallerThere(ctx) }),
-          );
-          return tokens(signing, granted, config.accessTokenTtl);
+          return tokens(signing, await this.logins.logIn(ctx.params, visitorOf(ctx)), config.accessTokenTtl);
         },
         FAIR,
       ),
@@ -114,16 +104,8 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
       changePassword: implement(
         contract.changePassword,
         async function (this: Users, ctx) {
-          const { current_password: current, new_password: next, address } = ctx.params;
-          const caller = callerOf(ctx);
-          const refusal = {
-            by: { actor: caller.id, address },
-            action: "password.refused",
-            subject: () => Promise.resolve(caller.id),
-          } as const;
-          await auditLog.loggingRefusals(this.db, refusal, () =>
-            this.logins.changePassword(caller, { current, next }, { address, isWanted: () => isCallerThere(ctx) }),
-          );
+          const { current_password: current, new_password: next } = ctx.params;
+          await this.logins.changePassword(callerOf(ctx), { current, next }, visitorOf(ctx));
           return {};
         },
         FAIR,
@@ -209,11 +191,6 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
         return changed.account;
       },
 
-      /** Looks up the id of the account with an e-mail address, for the audit log. */
-      subjectOf(this: Users, email: string): () => Promise<string | null> {
-        return async () => (await this.findUser({ email_key: emailKey(email) }))?.id ?? null;
-      },
-
       /** @throws ConfigError if the configured key does not decrypt the signing keys */
       async encryptKeys(this: Users): Promise<void> {
         const count = await this.keys.reencrypt().catch((error: unknown) => {
@@ -260,6 +237,11 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
     },
   };
 }
+
+const visitorOf = (ctx: Context<{ address?: string }, object>): Visitor => ({
+  address: ctx.params.address,
+  isWanted: () => isCallerThere(ctx),
+});
 
 const REFUSALS = {
   USER_NOT_FOUND: "there is no such user",

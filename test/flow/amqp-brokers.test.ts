@@ -20,9 +20,8 @@ testNodes("a node's queues are deleted with its connection, and calls to it are 
   a.broker.localBus.on("$node.disconnected", gone);
   b.line.refuse();
   await until("RabbitMQ has dropped its queues", async () => !(await queueExists(pair.url, b.queue("REQ"))));
-  const from = Date.now();
+  // not REQUEST_TIMEOUT: the call's time-out is 10 s, and the heartbeat time-out is longer
   await expect(pair.call("refused")).rejects.toMatchObject({ type: "REQUEST_REJECTED", retryable: true });
-  expect(Date.now() - from).toBeLessThan(1_000); // the call's time-out is 10 s, and the heartbeat time-out is longer
   expect(gone.mock.calls).toMatchObject([[{ unexpected: true }]]);
   b.line.restore();
   await a.broker.waitForServices("worker", 10_000, 20);
@@ -36,7 +35,7 @@ testNodes("an event to a node that has just lost its connection marks the node a
   await until("RabbitMQ has dropped its queues", async () => !(await queueExists(pair.url, b.queue("EVENT"))));
   expect(a.broker.registry.nodes.get(b.id)).toMatchObject({ available: true });
   await a.broker.emit("thing.happened", { n: 1 });
-  await until("a has noticed", () => !a.broker.registry.nodes.get(b.id).available, 1_000);
+  await until("a has noticed", () => !a.broker.registry.nodes.get(b.id).available, 5_000); // long before its heartbeats are missed
   b.line.restore();
   await a.broker.waitForServices("worker", 10_000, 20);
   await a.broker.emit("thing.happened", { n: 2 });
@@ -96,11 +95,11 @@ async function startWithThree(pair: NodePair): Promise<[Node, FlakyProxy, FlakyP
 
 testNodes("a node that loses its broker switches to the next of its URLs at once, and skips one that refuses it", async (pair) => {
   const [node, used, next, last] = await startWithThree(pair);
+  const failed = jest.spyOn(node.broker.transit!.logger, "warn");
   next.refuse();
-  const from = Date.now();
   used.refuse();
   await until("it is connected again", () => node.connected && last.open === 1);
-  expect(Date.now() - from).toBeLessThan(3_000); // Moleculer itself waits 5 s before it reconnects
+  expect(failed).not.toHaveBeenCalledWith("Connection is failed.", expect.anything()); // after which Moleculer itself waits for 5 s
   expect([used, next, last].map((line) => line.accepted.length)).toEqual([1, 1, 1]);
 });
 
@@ -123,8 +122,7 @@ testNodes("a broker that accepts a connection and stays silent delays a node by 
   const from = Date.now();
   used.refuse();
   await until("it is connected again", () => node.connected && last.open === 1);
-  expect(Date.now() - from).toBeGreaterThan(4_900);
-  expect(Date.now() - from).toBeLessThan(8_000);
+  expect(Date.now() - from).toBeGreaterThan(4_900); // and not for ever
 });
 
 testNodes(
@@ -151,10 +149,8 @@ testNodes(
     expect(await look()).toEqual(sound);
     const waiting = pair.call("waiting", { held: true });
     await until("the action runs", () => pair.ran.length === 1);
-    const from = Date.now();
     a.transporter.connection?.emit("blocked", "as in a disk alarm");
-    await expect(waiting).rejects.toMatchObject({ type: "REQUEST_REJECTED", retryable: true });
-    expect(Date.now() - from).toBeLessThan(1_000);
+    await expect(waiting).rejects.toMatchObject({ type: "REQUEST_REJECTED", retryable: true }); // not REQUEST_TIMEOUT
     const detail = "RabbitMQ takes no messages";
     expect(await look()).toEqual({
       ready: 503,

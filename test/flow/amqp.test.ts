@@ -85,10 +85,9 @@ testNodes("while RabbitMQ is unavailable, calls are refused as retryable, and pe
   for (const { line } of [a, b]) line.refuse();
   await expect(pending).rejects.toMatchObject({ type: "REQUEST_TIMEOUT" });
   await until("both nodes have noticed", () => !a.connected && !b.connected);
-  const from = Date.now();
+  // at once: a call that waited for its time-out would be rejected with another type
   await expect(pair.call("refused")).rejects.toMatchObject(RETRYABLE);
   await expect(a.broker.emit("thing.happened", {}, { throwError: true })).rejects.toMatchObject(RETRYABLE);
-  expect(Date.now() - from).toBeLessThan(500);
   await until("a has retried without success", () => a.line.accepted.length > 1);
   await expect(pair.call("refused")).rejects.toMatchObject(RETRYABLE);
   for (const { line } of [a, b]) line.restore();
@@ -186,7 +185,6 @@ testNodes("a packet above the limit fails only its own call, and the node stays 
   const TOO_MUCH = MAX_PACKET_BYTES + 1;
   const refused = { type: "PACKET_TOO_LARGE", code: 500, retryable: false };
 
-  const from = Date.now();
   const [response, request, ...others] = await Promise.allSettled([
     pair.call("r", { size: TOO_MUCH }),
     pair.call("q".repeat(TOO_MUCH)),
@@ -197,7 +195,6 @@ testNodes("a packet above the limit fails only its own call, and the node stays 
     { status: "rejected", reason: refused },
   ]);
   expect(others).toMatchObject(["1", "2", "3"].map((value) => ({ status: "fulfilled", value })));
-  expect(Date.now() - from).toBeLessThan(5_000); // sooner than the call's time-out
   expect(a.broker.transit!.pendingRequests.size).toBe(0);
 
   logged.mockClear();
@@ -226,9 +223,7 @@ testNodes("a node that stops sends the responses that are ready", async (pair) =
 testNodes("a node whose connection is dead still stops", async ({ b }) => {
   const socket = b.transporter.connection?.connection.stream;
   b.line.freeze();
-  const from = Date.now();
-  await b.broker.stop();
-  expect(Date.now() - from).toBeLessThan(5_000);
+  await b.broker.stop(); // amqplib itself would wait for ever
   expect(socket?.destroyed).toBe(true);
 });
 

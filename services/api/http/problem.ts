@@ -21,7 +21,7 @@ const DETAILS: Partial<Record<ErrorCode, string>> = {
   MALFORMED_JSON: "the body is not JSON",
   BODY_TOO_LARGE: "the body has more than 100 KiB",
   UNSUPPORTED_MEDIA_TYPE: "the body must be application/json",
-  BAD_REQUEST: "the request can't be read",
+  BAD_REQUEST: "the request is malformed",
   SERVICE_UNAVAILABLE: "this part of the shop is unavailable now; try again soon",
   INTERNAL_ERROR: "something went wrong on our side; please quote the request id when you report it",
 };

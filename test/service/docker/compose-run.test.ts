@@ -22,8 +22,8 @@ const run = promisify(execFile);
 async function buildImage(directory: string): Promise<void> {
   const sources = [...textOf(".dockerignore").matchAll(/^!(.+)$/gm)].map(([, name]) => name!);
   for (const name of sources) await cp(path.join(ROOT, name), path.join(directory, name), { recursive: true });
-  await symlink(path.join(ROOT, "node_modules"), path.join(directory, "node_modules"), "junction");
-  await run("npm", ["run", "build"], { cwd: directory, shell: process.platform === "win32" }).catch((cause: unknown) => {
+  await symlink(path.join(ROOT, "node_modules"), path.join(directory, "node_modules"));
+  await run("npm", ["run", "build"], { cwd: directory }).catch((cause: unknown) => {
     throw new Error(`npm run build failed: ${(cause as { stdout: string }).stdout}`, { cause });
   });
 }

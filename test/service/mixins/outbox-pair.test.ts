@@ -11,7 +11,7 @@ import type { Database } from "../../../mixins/database";
 import { databaseMixin, type WithDatabase } from "../../../mixins/database.mixin";
 import { refuse, settle } from "../../../mixins/outbox";
 import { outboxMixin, type WithOutbox } from "../../../mixins/outbox.mixin";
-import { handler, processOnce, replierMixin, type Inbox } from "../../../mixins/replier.mixin";
+import { processOnce, replierMixin, type Inbox } from "../../../mixins/replier.mixin";
 import { brokerOptions } from "../../../moleculer.config";
 import { until } from "../../../testkit/until";
 import { testId } from "../../../testkit/ids";
@@ -70,18 +70,16 @@ const INBOX: Inbox<Static<typeof Invoice>, Static<typeof Printed>> = {
 const printer = (url: string, migrations: string): ServiceSchema => ({
   name: "printer",
   mixins: [
-    replierMixin({ settled: printed, refused: jammed }, [
-      handler(issued, async function (this: Service & WithDatabase, invoice) {
-        const outcomes = await processOnce(this.db, INBOX, [invoice], async (query, fresh) => {
-          await query("update paper set used = used + $1", [fresh.length]);
-          return INBOX.read(
-            query,
-            fresh.map(({ invoice }) => invoice),
-          );
-        });
-        return outcomes[0]!;
-      }),
-    ]),
+    replierMixin(issued, { settled: printed, refused: jammed }, async function (this: Service & WithDatabase, invoice) {
+      const outcomes = await processOnce(this.db, INBOX, [invoice], async (query, fresh) => {
+        await query("update paper set used = used + $1", [fresh.length]);
+        return INBOX.read(
+          query,
+          fresh.map(({ invoice }) => invoice),
+        );
+      });
+      return outcomes[0]!;
+    }),
     databaseMixin({ service: "printer", url, migrations, model: { ...MODEL, name: "prints" } }),
   ],
 });
