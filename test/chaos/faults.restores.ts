@@ -14,7 +14,7 @@ import { pause, until } from "./wait";
 
 /*
  * One database is set back to an earlier moment while the others keep their data: by restoring a dump, or by promoting an asynchronous
- * standby that was behind. docs/operations.md, "Databases of your own", describes the same steps for operators.
+ * standby that was behind. docs/operations.md, "Standbys, backups and recovery", describes the same steps for operators.
  */
 
 type Way = "dump" | "standby";

@@ -123,7 +123,7 @@ describe("a cursor", () => {
   const encode = (...parts: unknown[]): string => Buffer.from(JSON.stringify(parts)).toString("base64url");
   const refused = async (path: string, cursor: string) => {
     const { status, body } = await read(path, cursor);
-    expect([cursor, status, body["detail"]]).toEqual([cursor, 400, "the cursor can't be read, or is of another list or sort"]);
+    expect([cursor, status, body["detail"]]).toEqual([cursor, 400, "the cursor is invalid, or belongs to another list or sort order"]);
   };
 
   it.each(LISTS)("of %s is refused if a value has the wrong kind, and accepted if all are right", async (path, kinds) => {

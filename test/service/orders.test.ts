@@ -1,6 +1,6 @@
 import type { Middleware, ServiceBroker } from "moleculer";
 import { Client as Postgres } from "pg";
-import { asSystem, call, emit } from "../../broker/contract";
+import { asSystem, call } from "../../broker/contract";
 import { digestOf } from "../../contracts/lines";
 import { compareIds } from "../../contracts/contract";
 import * as orders from "../../contracts/orders";
@@ -241,7 +241,7 @@ describe("an order whose stock was gone before it was reserved", () => {
   it("stays as it was decided, whatever a late reply contains", async () => {
     const { order } = await create(basket([await seller.createProduct(), 1]));
     await settled();
-    await emit(broker, stockSettled, {
+    await broker.emit(stockSettled.name, {
       orders: [{ order_id: order.id, outcome: "REJECTED", lines_digest: digestOf(order.items), shortages: [] }],
     });
     expect((await admin.get(`/orders/${order.id}`)).body["status"]).toBe("CONFIRMED");

@@ -572,7 +572,7 @@ describe("an order and the replies to its events", () => {
       expect(await stateOf(id)).toEqual(PARKED);
       expect(await stateOf(other)).toMatchObject({ status: "CONFIRMED", outbox: { "order.created": "SETTLED" } });
       const [row] = await db.query<{ last_error: string }>("select last_error from outbox where subject = $1", [id]);
-      expect(row?.last_error).toMatch(/^its stock is R\w+ (for other lines|while it is PENDING)$/);
+      expect(row?.last_error).toMatch(/^the reservation is R\w+ (for other lines|but the order is PENDING)$/);
       await settled(outcome(id, ...reply()));
       expect(await stateOf(id)).toEqual(PARKED);
       await settled(outcome(id, "RESERVED"));

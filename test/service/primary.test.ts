@@ -85,7 +85,7 @@ describe("of several servers in a URL", () => {
     await takesWrites(first, false);
     const refusal = portOf(urlOf("postgres", first, second));
     await expect(refusal).rejects.toThrow(
-      /^no server takes writes \(127\.0\.0\.1:\d+: the server is read-only, 127\.0\.0\.1:\d+: the server is read-only\)$/,
+      /^no server accepts writes \(127\.0\.0\.1:\d+: the server is read-only, 127\.0\.0\.1:\d+: the server is read-only\)$/,
     );
   });
 
@@ -107,7 +107,7 @@ it("a read-only primary serves reads if the other server is its standby, but not
     } finally {
       await standby.stop();
     }
-    await expect(portOf(both)).rejects.toThrow(/no server takes writes .*: the server is read-only/);
+    await expect(portOf(both)).rejects.toThrow(/no server accepts writes .*: the server is read-only/);
   } finally {
     await primary.stop();
     await rm(folder, { recursive: true });

@@ -309,7 +309,7 @@ describe("a temporarily read-only database", () => {
       else expect(seen).toContain(503);
       expect((await seller.get(`/orders/${String(order["id"])}`)).status).toBe(200);
       expect((await seller.get("/products")).status).toBe(200);
-      expect(await failing()).toEqual([503, [{ name: `${which} database`, ok: false, detail: "the database takes no writes" }]]);
+      expect(await failing()).toEqual([503, [{ name: `${which} database`, ok: false, detail: "the database is read-only" }]]);
       expect((await seller.get("/health/ready")).status).toBe(200); // this gateway still serves requests
       await setReadOnly(client, false);
       let good = 0;

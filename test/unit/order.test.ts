@@ -198,14 +198,14 @@ describe("misfit", () => {
     "a %s order accepts %s if the state machine allows it, and only for its own lines",
     (status, outcome) => {
       expect(misfit(order(status), reply(outcome)) === undefined).toBe(FITTING.includes(`${status} ${outcome}`));
-      expect(misfit(order(status), reply(outcome, digestOf([line(1, 2)])))).toMatch(/^its stock is R/);
+      expect(misfit(order(status), reply(outcome, digestOf([line(1, 2)])))).toMatch(/^the reservation is R/);
     },
   );
 
   it("a tombstone, which has no lines, fits only a cancelled order", () => {
     expect(misfit(order("CANCELLED"), reply("RELEASED", NO_LINES))).toBeUndefined();
-    expect(misfit(order("PENDING"), reply("RELEASED", NO_LINES))).toBe("its stock is RELEASED while it is PENDING");
-    expect(misfit(order("PENDING"), reply("RESERVED", NO_LINES))).toBe("its stock is RESERVED for other lines");
+    expect(misfit(order("PENDING"), reply("RELEASED", NO_LINES))).toBe("the reservation is RELEASED but the order is PENDING");
+    expect(misfit(order("PENDING"), reply("RESERVED", NO_LINES))).toBe("the reservation is RESERVED for other lines");
   });
 
   it("a digest covers products and units, whatever the order of the lines", () => {

@@ -43,7 +43,7 @@ it.each([
   expect(endsConnection(new Error("read ECONNRESET"))).toBe(true);
 });
 
-it("every class of PostgreSQL's list has its own row", () => {
+it("every class of PostgreSQL's list has a meaning of its own", () => {
   const classes = [...new Set(appendixA().map((code) => code.slice(0, 2)))];
   expect(classes.length).toBeGreaterThan(35);
   expect(classes.filter((one) => MEANINGS[one] === undefined)).toEqual([]);
