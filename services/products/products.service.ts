@@ -12,10 +12,10 @@ import * as contract from "../../contracts/products";
 import { batch, type BatchOptions, type Requester } from "../../mixins/batching";
 import type { Query } from "../../mixins/database";
 import { databaseMixin, explained, type WithDatabase } from "../../mixins/database.mixin";
-import { once } from "../../mixins/idempotency";
-import { idempotencyMixin } from "../../mixins/idempotency.mixin";
+import { forgetResponses, once } from "../../mixins/idempotency";
 import { replierMixin } from "../../mixins/replier.mixin";
 import { mayBeOfOne } from "../../mixins/sql-state";
+import { tidyMixin } from "../../mixins/tidy.mixin";
 import { auditProducts, reservationsOf } from "./audit.store";
 import {
   adjustStock,
@@ -78,7 +78,7 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
       replierMixin(orderCancelled, REPLIES, function (this: Products, order) {
         return this.release(order);
       }),
-      idempotencyMixin(),
+      tidyMixin(forgetResponses),
       databaseMixin({
         service: "products",
         url: config.databases.products,

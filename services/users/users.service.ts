@@ -9,6 +9,7 @@ import * as accounts from "../../contracts/accounts";
 import { parseId } from "../../contracts/contract";
 import * as contract from "../../contracts/users";
 import { databaseMixin, type WithDatabase } from "../../mixins/database.mixin";
+import { tidyMixin } from "../../mixins/tidy.mixin";
 import type { State } from "./accounts";
 import { changeAccount, changedRoles, findAccount, type Changed } from "./accounts.store";
 import { forgetAttempts } from "./attempts.store";
@@ -30,12 +31,7 @@ type Users = Service &
     findUser(where: { email_key: string } | { id: string }): Promise<UserRow | undefined>;
     changeAccount(by: Admin, id: string, change: Partial<State>): Promise<accounts.Account>;
     encryptKeys(): Promise<void>;
-    tidy(): Promise<void>;
-    tidying: NodeJS.Timeout | undefined;
   };
-
-/** Interval of the clean-up, in ms. Nodes may run it concurrently. */
-const TIDY_INTERVAL = 3_600_000;
 
 const MODEL = {
   name: "users",
@@ -54,7 +50,9 @@ const MODEL = {
 export default function users(_broker: ServiceBroker, config: Config = loadConfig()): SchemaFor<Users> {
   return {
     name: "users",
+    // The last mixin starts first and stops last.
     mixins: [
+      tidyMixin(forgetAttempts, forgetAddresses, (db) => sessions.forgetSessions(db, config.refreshTokenTtl), auditLog.forgetAudit),
       databaseMixin({
         service: "users",
         url: config.databases.users,
@@ -198,22 +196,6 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
         });
         if (count > 0) this.logger.info(`${count} signing keys were encrypted with KEY_ENCRYPTION_KEY`);
       },
-
-      /** Deletes expired sessions and failed logins, addresses not used for long, and old entries of the audit log. */
-      async tidy(this: Users): Promise<void> {
-        const all = [
-          () => forgetAttempts(this.db),
-          () => forgetAddresses(this.db),
-          () => sessions.forgetSessions(this.db, config.refreshTokenTtl),
-          () => auditLog.forgetAudit(this.db),
-        ];
-        for (const forget of all)
-          try {
-            while (await forget()) if (this.broker.stopping) return;
-          } catch (error) {
-            this.logger.warn("expired rows could not be deleted; the next attempt is in an hour:", error);
-          }
-      },
     },
 
     created(this: Users) {
@@ -225,15 +207,13 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
       this.keys = new KeyRing(this.db, config.accessTokenTtl, new KeyCipher(config.keyEncryption));
       await this.encryptKeys();
       await this.keys.current();
-      this.tidying = setInterval(() => void this.tidy(), TIDY_INTERVAL).unref();
       if (config.admin === undefined) return;
       const made = await ensureAdmin(this.db, config.admin.email, await this.passwords.hash(config.admin.password, OWN_TURN));
       if (made) this.logger.info("the first admin was created");
     },
 
-    async stopped(this: Users) {
-      clearInterval(this.tidying);
-      await this.passwords.close();
+    stopped(this: Users) {
+      return this.passwords.close();
     },
   };
 }

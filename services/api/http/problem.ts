@@ -6,7 +6,7 @@ import { Shortage } from "../../../contracts/contract";
 import { ERRORS, isErrorCode, type ErrorCode, type FieldError } from "../../../contracts/errors";
 
 /** Default of `Retry-After`, in seconds. */
-export const RETRY_AFTER = 2;
+const RETRY_AFTER = 2;
 
 /** Our codes for the body parsers' errors (http-errors). */
 const PARSER_ERRORS: Readonly<Record<string, ErrorCode>> = {
