@@ -5,7 +5,8 @@ import { Errors, Transporters, type Packet } from "moleculer";
 import { reasonOf } from "./errors";
 import { claimQueues, nodeOf, NODE_QUEUE } from "./amqp.queues";
 
-type Lost = (reason: unknown) => void;
+/** Moleculer types this as any function. */
+type Lost = Parameters<Transporters.Base["connect"]>[0];
 type Outgoing = { balanced?: boolean; packet: Packet.Packet<Packet.PacketRequestPayload> };
 /** amqplib's types hide the socket. */
 type Link = ChannelModel & { connection: Connection & { stream: Socket } };
@@ -95,7 +96,7 @@ export class AmqpTransporter extends Transporters.AMQP {
       const isReplaced = this.connect(lost).then(() => true);
       if (await isReplaced.catch(() => false)) return; // the reason has been logged
     }
-    lost(reason);
+    (lost as (reason: unknown) => void)(reason);
   }
 
   /** Takes at most CLOSE_TIMEOUT_MS. RabbitMQ confirms the close of a channel only after everything that was sent on it. */
