@@ -1,4 +1,4 @@
-import { readdirSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import tseslint from "typescript-eslint";
 
 /** Every service has a folder. */
@@ -27,10 +27,13 @@ const node = [
   ["node:*", "!node:crypto", "moleculer*", "sequelize", "pg"],
   "pure files import only contract types and node:crypto, for hashes",
 ];
-const tests = [["**/test/**", "**/bench/**"], "the shop does not depend on its tests"];
+const tests = [["**/test/**", "**/testkit/**", "**/bench/**"], "the shop does not depend on its tests"];
+const suites = [["**/test/**"], "what tests and benchmarks share is in the testkit"];
+const benchmarks = [["**/bench/**"], "what tests and benchmarks share is in the testkit"];
 const outside = [["**/scripts/**", "**/moleculer.config"], "scripts start services, not the other way round"];
 const http = [["**/broker/errors"], "a store returns a result, and its service decides on the HTTP error", ["problem", "tooLate"]];
-const pure = ["order.ts", "stock.ts", "accounts.ts", "key-times.ts"];
+/** Those in contracts have the restrictions of all contracts. */
+const pure = JSON.parse(readFileSync(new URL("pure.json", import.meta.url), "utf8"));
 
 /** The entries for one service: its stores, its pure files, and all others. */
 function service(name) {
@@ -39,11 +42,11 @@ function service(name) {
     .flat();
   const own = [[[...others, "**/services/**"], services[1]], tests, outside];
   const folder = `services/${name}`;
-  const [stores, decisions] = [`${folder}/**/*.store.ts`, pure.map((file) => `${folder}/${file}`)];
+  const [stores, decisions] = [`${folder}/**/*.store.ts`, pure.filter((file) => file.startsWith(`${folder}/`))];
   return [
     forbid([`${folder}/**/*.ts`], own, [stores, ...decisions]),
     forbid([stores], [...own, config, http, [["moleculer*"], "a store knows the database, not the broker"]]),
-    forbid(decisions, [...own, config, mixins, broker, node]),
+    ...(decisions.length > 0 ? [forbid(decisions, [...own, config, mixins, broker, node])] : []),
   ];
 }
 
@@ -66,6 +69,9 @@ export default tseslint.config(
   forbid(["broker/**/*.ts"], [services, config, mixins, tests, outside]),
   forbid(["mixins/**/*.ts"], [services, config, tests, outside]),
   forbid(["scripts/**/*.ts", "*.ts"], [tests]),
+  forbid(["testkit/**/*.ts"], [suites, benchmarks]),
+  forbid(["bench/**/*.ts"], [suites]),
+  forbid(["test/**/*.ts"], [benchmarks]),
   ...SERVICES.flatMap(service),
   {
     files: ["test/**/*.ts"],

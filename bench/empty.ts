@@ -1,5 +1,5 @@
 import { createServer } from "node:http";
-import { testId } from "../test/support/ids";
+import { testId } from "../testkit/ids";
 
 /*
  * Node's HTTP server alone: it always returns the same product. No single-process gateway can be faster than this.

@@ -1,5 +1,5 @@
+import { spread, type Spread } from "../testkit/statistics";
 import type { Confirmation, Storm } from "./latency";
-import { spread, type Spread } from "./statistics";
 import { LIMIT, type Cell } from "./table";
 
 export interface Verdict {

@@ -1,10 +1,10 @@
 import { randomUUID } from "node:crypto";
-import { sql } from "../test/chaos/system";
-import { untilQuiet } from "./cost";
-import { progress } from "./ground";
+import { sql } from "../testkit/sql";
+import { quantiles, spread, type Spread } from "../testkit/statistics";
+import { untilQuiet } from "./idle";
 import type { Generator } from "./load";
 import { gets, posts } from "./scenarios";
-import { quantiles, spread, type Spread } from "./statistics";
+import { progress } from "./setup";
 import type { Target } from "./targets";
 
 export interface Confirmation {

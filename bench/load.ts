@@ -1,8 +1,8 @@
 import { fork, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import path from "node:path";
-import { cpuOf, difference, memoryOf, type Roles } from "./cost";
-import type { Ground } from "./ground";
+import { cpuOf, difference, memoryOf, type Roles } from "../testkit/process-stats";
+import type { Setup } from "./setup";
 
 export interface Request {
   method: "GET" | "POST";
@@ -90,14 +90,14 @@ export interface Measured extends ClosedResult {
 export class Generator {
   private constructor(
     private readonly child: ChildProcess,
-    private readonly ground: Ground,
+    private readonly setup: Setup,
   ) {}
 
-  static async start(ground: Ground): Promise<Generator> {
-    const child = fork(path.join(ground.build, "bench/load.worker.js"), { stdio: ["ignore", "inherit", "inherit", "ipc"], detached: true });
-    ground.onStop(() => Promise.resolve(child.kill("SIGKILL")));
+  static async start(setup: Setup): Promise<Generator> {
+    const child = fork(path.join(setup.build, "bench/load.worker.js"), { stdio: ["ignore", "inherit", "inherit", "ipc"], detached: true });
+    setup.onStop(() => Promise.resolve(child.kill("SIGKILL")));
     await once(child, "spawn");
-    return new Generator(child, ground);
+    return new Generator(child, setup);
   }
 
   get pid(): number {
@@ -106,7 +106,7 @@ export class Generator {
 
   /** Runs a closed loop and measures the cost of each process. */
   async closed(job: Omit<ClosedJob, "kind">, roles: Roles): Promise<Measured> {
-    const { postmaster, rabbit } = this.ground;
+    const { postmaster, rabbit } = this.setup;
     const all: Roles = { ...roles, generator: [this.pid], ...(rabbit !== undefined && { rabbitmq: [rabbit] }) };
     let before = {};
     let after = {};
@@ -114,32 +114,32 @@ export class Generator {
       if (edge === "begin") before = cpuOf(all, postmaster);
       else after = cpuOf(all, postmaster);
     });
-    if (!("rate" in result)) throw new Error("the generator answered another question");
+    if (!("rate" in result)) throw new Error("the generator returned another job's result");
     const cpu = Object.entries(difference(before, after)).map(([role, s]): [string, number] => [role, (1_000 * s) / result.requests]);
     return { ...result, cpu: Object.fromEntries(cpu), rss: memoryOf(all) };
   }
 
   async open(job: Omit<OpenJob, "kind">): Promise<OpenResult> {
     const result = await this.run({ ...job, kind: "open" }, () => undefined);
-    if (!("orders" in result)) throw new Error("the generator answered another question");
+    if (!("orders" in result)) throw new Error("the generator returned another job's result");
     return result;
   }
 
   private run(job: Job, onEdge: (edge: "begin" | "end") => void): Promise<ClosedResult | OpenResult> {
     return new Promise((resolve, reject) => {
-      const ended = (): void => {
+      const onExit = (): void => {
         reject(new Error("the load generator has exited"));
       };
-      const heard = (message: ToParent): void => {
+      const onMessage = (message: ToParent): void => {
         if ("edge" in message) {
           onEdge(message.edge);
           return;
         }
-        this.child.off("message", heard).off("exit", ended);
+        this.child.off("message", onMessage).off("exit", onExit);
         if ("result" in message) resolve(message.result);
         else reject(new Error(message.error));
       };
-      this.child.on("message", heard).on("exit", ended);
+      this.child.on("message", onMessage).on("exit", onExit);
       this.child.send(job);
     });
   }

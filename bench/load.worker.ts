@@ -1,20 +1,20 @@
 import { setTimeout as pause } from "node:timers/promises";
 import autocannon, { type Client } from "autocannon";
 import { Agent, request } from "undici";
+import { quantiles } from "../testkit/statistics";
 import type { ClosedJob, ClosedResult, Job, Request, ToParent } from "./load";
 import { openLoop } from "./open";
-import { quantiles } from "./statistics";
 
-const tell = (message: ToParent): void => void process.send?.(message);
+const send = (message: ToParent): void => void process.send?.(message);
 
 process.on("message", (job: Job) => {
   const work = job.kind === "closed" ? closedLoop(job) : openLoop(job);
   work.then(
     (result) => {
-      tell({ result });
+      send({ result });
     },
     (error: unknown) => {
-      tell({ error: error instanceof Error ? (error.stack ?? error.message) : String(error) });
+      send({ error: error instanceof Error ? (error.stack ?? error.message) : String(error) });
     },
   );
 });
@@ -59,14 +59,14 @@ async function closedLoop({ url, connections, warmUp, seconds, requests, logins 
   const background = new Background(url, logins);
 
   await pause(warmUp * 1_000);
-  tell({ edge: "begin" });
+  send({ edge: "begin" });
   const since = performance.now();
   measuring = true;
   background.reset();
   await pause(seconds * 1_000);
   measuring = false;
   const took = (performance.now() - since) / 1_000;
-  tell({ edge: "end" });
+  send({ edge: "end" });
   const { count, refused } = background;
 
   const done = new Promise((resolve) => instance.once("done", resolve));

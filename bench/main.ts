@@ -1,7 +1,7 @@
 import path from "node:path";
 import { parseArgs } from "node:util";
+import { auditShop } from "../testkit/audit";
 import { judge } from "./goals";
-import { prepare, progress, type Ground } from "./ground";
 import { measureConfirmation, measureStorm, type Confirmation, type Storm } from "./latency";
 import { Generator } from "./load";
 import { overload } from "./overload";
@@ -10,7 +10,7 @@ import { profile } from "./profile";
 import { machine, markdown, write, type Results } from "./report";
 import { scale } from "./scale";
 import { SCENARIOS } from "./scenarios";
-import { auditShop } from "./shop";
+import { prepareSetup, progress, type Setup } from "./setup";
 import { soak } from "./soak";
 import { start } from "./start";
 import { LIMIT, measureAll, measureIdle, summarise, type Cell, type Plan } from "./table";
@@ -55,23 +55,23 @@ if (unknown.length > 0 || !(rounds > 0) || !(seconds > 0)) {
   process.exit(2);
 }
 
-async function startAll(ground: Ground, skipped: string[]): Promise<Plan> {
+async function startAll(setup: Setup, skipped: string[]): Promise<Plan> {
   const targets: Plan["targets"][number][] = [];
   for (const kind of TARGETS) {
     if (wanted !== undefined && !wanted.includes(kind.key)) continue;
-    const missing = kind.missing?.(ground);
+    const missing = kind.missing?.(setup);
     if (missing !== undefined) {
       if (options.targets !== undefined) throw new Error(`${kind.key} can't be measured: ${missing}`);
       skipped.push(`${kind.name}: ${missing}`);
       continue;
     }
     progress(`starting ${kind.name}`);
-    targets.push({ kind, target: { key: kind.key, name: kind.name, ...(await kind.start(ground)) } });
+    targets.push({ kind, target: { key: kind.key, name: kind.name, ...(await kind.start(setup)) } });
   }
   const program = findPgbench();
   const limited = wanted?.includes(LIMIT.key) ?? true;
   if (limited && program === undefined) skipped.push(`${LIMIT.name}: pgbench is not installed (Debian: postgresql-contrib)`);
-  const pgbench = limited && program !== undefined ? await Pgbench.prepare(program, ground) : undefined;
+  const pgbench = limited && program !== undefined ? await Pgbench.prepare(program, setup) : undefined;
   const scenarios = SCENARIOS.filter(({ name }) => only.includes(name)).map((scenario) => ({
     ...scenario,
     connections: scenario.connections.filter((count) => !options.quick || QUICK_CONNECTIONS.includes(count)),
@@ -96,12 +96,12 @@ async function measureLatencies(generator: Generator, { targets }: Plan, cells: 
   return [confirmations, storms];
 }
 
-async function run(ground: Ground): Promise<boolean> {
+async function run(setup: Setup): Promise<boolean> {
   const skipped: string[] = [];
   const problems: string[] = [];
-  const plan = await startAll(ground, skipped);
+  const plan = await startAll(setup, skipped);
   for (const line of skipped) progress(`not measured: ${line}`);
-  const generator = await Generator.start(ground);
+  const generator = await Generator.start(setup);
   const targets = plan.targets.map(({ target }) => target);
   const idle = await measureIdle(targets, options.quick ? 3 : 10);
   const cells = await measureAll(generator, plan);
@@ -143,16 +143,16 @@ async function main(): Promise<void> {
     await scale({ sizes: options.sizes.split(",").map(Number), out: options.out, requests: Number(options.requests) });
     return;
   }
-  const ground = await prepare();
+  const setup = await prepareSetup();
   let clean = false;
   try {
-    if (options.overload) clean = await overload(ground, options.out, Number(options.connections));
-    else if (options.soak) clean = await soak(ground, options.out, Number(options.minutes), Number(options.rate));
-    else if (options.start) clean = await start(ground, options.out);
-    else if (options.profile) clean = await profile(ground, options.out);
-    else clean = await run(ground);
+    if (options.overload) clean = await overload(setup, options.out, Number(options.connections));
+    else if (options.soak) clean = await soak(setup, options.out, Number(options.minutes), Number(options.rate));
+    else if (options.start) clean = await start(setup, options.out);
+    else if (options.profile) clean = await profile(setup, options.out);
+    else clean = await run(setup);
   } finally {
-    await ground.stop();
+    await setup.stop();
   }
   process.exit(clean ? 0 : 1);
 }

@@ -1,14 +1,14 @@
 import { connect, type Socket } from "node:net";
 import { setTimeout as pause } from "node:timers/promises";
+import { quantiles } from "../testkit/statistics";
 import type { OpenJob, OpenResult, Request, Second } from "./load";
-import { quantiles } from "./statistics";
 
 /*
  * An open loop that uses as little CPU as possible, since it shares the cores with the shop: requests are prepared bytes, and of a response it
  * reads only the status, the length and, for an order, the id.
  */
 const TICK_MS = 2;
-const ANSWER_MS = 5_000;
+const RESPONSE_MS = 5_000;
 /** A server may close a connection that was idle for five seconds, so connections are reused only for a shorter time. */
 const IDLE_MS = 4_000;
 
@@ -44,12 +44,12 @@ export async function openLoop({ url, phases, connections, requests }: OpenJob):
   const orders: [string, number][] = [];
   const tallies: Tally[] = [];
   const free = new Queue();
-  const lines: Line[] = [];
+  const opened: Connection[] = [];
   const epoch = Date.now() - performance.now();
   const since = performance.now();
   const tally = (at: number): Tally => (tallies[Math.floor((at - since) / 1_000)] ??= new Tally());
 
-  const answered = (line: Line, { due, sent }: Pending, status: number, id: string | undefined): void => {
+  const onResponse = (connection: Connection, { due, sent }: Pending, status: number, id: string | undefined): void => {
     const now = performance.now();
     const second = tally(now);
     if (status >= 200 && status < 300) {
@@ -62,10 +62,13 @@ export async function openLoop({ url, phases, connections, requests }: OpenJob):
       const what = status === 0 ? "no response" : String(status);
       failures[what] = (failures[what] ?? 0) + 1;
     }
-    free.push(line);
+    free.push(connection);
   };
-  for (let n = 0; n < connections; n++) lines.push(new Line(hostname, Number(port), ADDRESSES[n % ADDRESSES.length] ?? "", answered));
-  for (const line of lines) free.push(line);
+  for (let n = 0; n < connections; n++) {
+    const address = ADDRESSES[n % ADDRESSES.length] ?? "";
+    opened.push(new Connection(hostname, Number(port), address, onResponse));
+  }
+  for (const connection of opened) free.push(connection);
 
   let due = since;
   for (const { rate, seconds } of phases) {
@@ -73,41 +76,41 @@ export async function openLoop({ url, phases, connections, requests }: OpenJob):
     while (due < end) {
       for (const now = performance.now(); due <= now && due < end; due += 1_000 / rate) {
         tally(due).due++;
-        const line = free.take();
-        if (line === undefined) tally(due).unsent++;
-        else line.send(prepared[Math.floor(Math.random() * prepared.length)] ?? Buffer.alloc(0), due);
+        const connection = free.take();
+        if (connection === undefined) tally(due).unsent++;
+        else connection.send(prepared[Math.floor(Math.random() * prepared.length)] ?? Buffer.alloc(0), due);
       }
-      const before = performance.now() - ANSWER_MS;
-      for (const line of lines) line.giveUp(before);
+      const before = performance.now() - RESPONSE_MS;
+      for (const connection of opened) connection.closeIfOverdue(before);
       await pause(TICK_MS);
     }
     due = end;
   }
-  for (let n = 0; n < ANSWER_MS / 20 && free.length < lines.length; n++) await pause(20);
-  for (const line of lines) line.close();
+  for (let n = 0; n < RESPONSE_MS / 20 && free.length < opened.length; n++) await pause(20);
+  for (const connection of opened) connection.close();
   const sums = Array.from({ length: Math.floor((due - since) / 1_000) }, (_, n) => (tallies[n] ?? new Tally()).sum());
   return { seconds: sums, orders, failures };
 }
 
 /** First in, first out, so that all connections are opened before an overload and none stays idle until the server closes it. */
 class Queue {
-  private lines: Line[] = [];
+  private items: Connection[] = [];
   private head = 0;
 
   get length(): number {
-    return this.lines.length - this.head;
+    return this.items.length - this.head;
   }
 
-  push(line: Line): void {
-    this.lines.push(line);
+  push(connection: Connection): void {
+    this.items.push(connection);
   }
 
-  take(): Line | undefined {
+  take(): Connection | undefined {
     if (this.head > 10_000) {
-      this.lines = this.lines.slice(this.head);
+      this.items = this.items.slice(this.head);
       this.head = 0;
     }
-    return this.head < this.lines.length ? this.lines[this.head++] : undefined;
+    return this.head < this.items.length ? this.items[this.head++] : undefined;
   }
 }
 
@@ -117,10 +120,10 @@ function bytesOf({ method, path, headers = {}, body }: Request, host: string): B
   return Buffer.from(`${method} ${path} HTTP/1.1\r\n${lines.join("")}\r\n${body ?? ""}`);
 }
 
-type Answered = (line: Line, pending: Pending, status: number, id: string | undefined) => void;
+type OnResponse = (connection: Connection, pending: Pending, status: number, id: string | undefined) => void;
 
 /** One connection, with one request in flight at a time. */
-class Line {
+class Connection {
   private socket: Socket | undefined;
   private pending: Pending | undefined;
   private text = "";
@@ -130,7 +133,7 @@ class Line {
     private readonly host: string,
     private readonly port: number,
     private readonly localAddress: string,
-    private readonly answered: Answered,
+    private readonly onResponse: OnResponse,
   ) {}
 
   send(bytes: Buffer, due: number): void {
@@ -143,7 +146,7 @@ class Line {
     this.socket.write(bytes);
   }
 
-  giveUp(before: number): void {
+  closeIfOverdue(before: number): void {
     if (this.pending !== undefined && this.pending.sent < before) this.close();
   }
 
@@ -187,6 +190,6 @@ class Line {
   private finish(status: number, id?: string): void {
     const { pending } = this;
     this.pending = undefined;
-    if (pending !== undefined) this.answered(this, pending, status, id);
+    if (pending !== undefined) this.onResponse(this, pending, status, id);
   }
 }

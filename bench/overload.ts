@@ -1,13 +1,14 @@
 import { mkdirSync, writeFileSync } from "node:fs";
 import path from "node:path";
-import { untilQuiet } from "./cost";
-import { progress, type Ground } from "./ground";
+import { auditShop } from "../testkit/audit";
+import { spread } from "../testkit/statistics";
+import { untilQuiet } from "./idle";
 import { Generator, type OpenResult, type Second } from "./load";
 import { lines } from "./plot";
 import { machine, table } from "./report";
 import { gets, posts } from "./scenarios";
-import { auditShop, startShop } from "./shop";
-import { spread } from "./statistics";
+import { progress, type Setup } from "./setup";
+import { startShop } from "./shop";
 import { ONE_EACH, targetOf, type Target } from "./targets";
 
 /** Seconds at half load, at four times the peak, and at half load again. */
@@ -40,11 +41,11 @@ interface Overload {
 }
 
 /** Measures the shop's behaviour with four times as many requests as it can serve. */
-export async function overload(ground: Ground, out: string, connections: number): Promise<boolean> {
+export async function overload(setup: Setup, out: string, connections: number): Promise<boolean> {
   progress("starting shop 1+1+1+1");
-  const shop = await startShop(ground, { key: "shop", topology: ONE_EACH });
+  const shop = await startShop(setup, { key: "shop", topology: ONE_EACH });
   const target: Target = { key: "shop", name: "shop 1+1+1+1", ...targetOf(shop) };
-  const generator = await Generator.start(ground);
+  const generator = await Generator.start(setup);
   const all = [await overloadBy("GET", generator, target, connections), await overloadBy("POST", generator, target, connections)];
   const wrong = await auditShop(shop);
 

@@ -6,13 +6,13 @@ import { NIL_ID } from "../contracts/contract";
 import type { Database, Query } from "../mixins/database";
 import { migrate } from "../mixins/migrations";
 import { insertOrders } from "../services/orders/insert.store";
-import { ROOT } from "./build";
-import { difference, treeSeconds, type Cpu } from "./cost";
-import type { Ground } from "./ground";
+import { difference, treeSeconds, type Cpu } from "../testkit/process-stats";
+import { ROOT } from "../testkit/repository";
+import { idOf, PRODUCTS } from "../testkit/seed-products";
+import { quantiles } from "../testkit/statistics";
 import type { Measured } from "./load";
-import { idOf, PRODUCTS } from "./seed";
+import type { Setup } from "./setup";
 import { USERS } from "./shop";
-import { quantiles } from "./statistics";
 
 const CLIENTS = 32;
 const THREADS = 2;
@@ -40,7 +40,7 @@ export function findPgbench(): string | undefined {
 }
 
 /** No outbox row is claimed: nothing would settle it, and the statement counts the rows in flight. */
-const ROOM = { maxInFlight: 0, retryMs: 5_000, windowMs: 5_000 };
+const NO_CLAIMS = { maxInFlight: 0, retryMs: 5_000, windowMs: 5_000 };
 
 /** The store's own statement, captured by a database stub. */
 async function statement(): Promise<string> {
@@ -50,7 +50,7 @@ async function statement(): Promise<string> {
     return Promise.resolve([]);
   };
   const listener = { query, adhoc: query } as unknown as Database;
-  await insertOrders(listener, [{ user_id: NIL_ID, idempotency_key: "", request_hash: "", total_cents: 0, lines: [] }], ROOM);
+  await insertOrders(listener, [{ user_id: NIL_ID, idempotency_key: "", request_hash: "", total_cents: 0, lines: [] }], NO_CLAIMS);
   const bound = (_: string, n: string): string => VALUES[n] ?? String(found.values[Number(n) - 1]);
   const text = found.text.replaceAll(/\$(\d+)/g, bound).replaceAll(/\s*\n\s*/g, " ");
   if (!text.includes("insert into orders") || !found.values.every((value, n) => n + 1 in VALUES || typeof value === "number"))
@@ -62,27 +62,27 @@ async function statement(): Promise<string> {
 export class Pgbench {
   private constructor(
     private readonly program: string,
-    private readonly ground: Ground,
+    private readonly setup: Setup,
     private readonly script: string,
   ) {}
 
-  static async prepare(program: string, ground: Ground): Promise<Pgbench> {
-    await migrate({ url: ground.postgres.url("limit_orders"), directory: path.join(ROOT, "services/orders/migrations") });
-    const script = path.join(ground.folder, "order.sql");
+  static async prepare(program: string, setup: Setup): Promise<Pgbench> {
+    await migrate({ url: setup.postgres.url("limit_orders"), directory: path.join(ROOT, "services/orders/migrations") });
+    const script = path.join(setup.folder, "order.sql");
     writeFileSync(script, await statement());
-    return new Pgbench(program, ground, script);
+    return new Pgbench(program, setup, script);
   }
 
   async measure(seconds: number): Promise<Measured> {
-    const { hostname, port, username, password, pathname } = new URL(this.ground.postgres.url("limit_orders"));
-    const log = path.join(this.ground.folder, "pgbench");
+    const { hostname, port, username, password, pathname } = new URL(this.setup.postgres.url("limit_orders"));
+    const log = path.join(this.setup.folder, "pgbench");
     const whole = WARM_UP + Math.ceil(seconds);
     const args = ["-h", hostname, "-p", port, "-U", username, "-n", "-M", "prepared", "-f", this.script, "-T", String(whole)];
     args.push("-c", String(CLIENTS), "-j", String(THREADS), "-l", "--log-prefix", log, pathname.slice(1));
-    const before: Cpu = { postgres: treeSeconds(this.ground.postmaster) };
+    const before: Cpu = { postgres: treeSeconds(this.setup.postmaster) };
     const env = { PATH: process.env.PATH, PGPASSWORD: decodeURIComponent(password) };
     const { stdout } = await promisify(execFile)(this.program, args, { env });
-    const cpu = difference(before, { postgres: treeSeconds(this.ground.postmaster) });
+    const cpu = difference(before, { postgres: treeSeconds(this.setup.postmaster) });
     const failed = Number(/number of failed transactions: (\d+)/.exec(stdout)?.[1] ?? 0);
 
     const all = this.takeLogs();
@@ -105,9 +105,9 @@ export class Pgbench {
 
   /** One line per transaction: client, number, microseconds, script, second and microsecond of its end. Sorted by end. */
   private takeLogs(): { end: number; ms: number }[] {
-    const files = readdirSync(this.ground.folder).filter((name) => /^pgbench\.\d/.test(name));
+    const files = readdirSync(this.setup.folder).filter((name) => /^pgbench\.\d/.test(name));
     const all = files.flatMap((name) => {
-      const file = path.join(this.ground.folder, name);
+      const file = path.join(this.setup.folder, name);
       const lines = readFileSync(file, "utf8").trimEnd().split("\n");
       rmSync(file);
       return lines.map((line) => {

@@ -1,12 +1,13 @@
 import { cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
-import { until } from "../test/chaos/wait";
-import { untilQuiet, watchIdle } from "./cost";
-import { progress, type Ground } from "./ground";
+import { auditShop } from "../testkit/audit";
+import { eventually } from "../testkit/until";
+import { untilQuiet, watchIdle } from "./idle";
 import { Generator, type Measured, type Request } from "./load";
 import { machine, table } from "./report";
 import { gets, posts } from "./scenarios";
-import { auditShop, startShop, type Shop } from "./shop";
+import { progress, type Setup } from "./setup";
+import { startShop, type Shop } from "./shop";
 import { ONE_EACH, targetOf, type Target } from "./targets";
 
 /** The inspector's profile; times in µs. */
@@ -47,13 +48,13 @@ const PLACES: readonly [string, (name: string, url: string) => boolean][] = [
 ];
 
 /** Measures how each node spends the time of a request, and how much of the machine is idle meanwhile. */
-export async function profile(ground: Ground, out: string): Promise<boolean> {
+export async function profile(setup: Setup, out: string): Promise<boolean> {
   progress("starting shop 1+1+1+1 with a sampler in each node");
-  const folder = path.join(ground.folder, "profiles");
+  const folder = path.join(setup.folder, "profiles");
   mkdirSync(folder);
-  const shop = await startShop(ground, { key: "shop", topology: ONE_EACH, preload: "./bench/sampler.js", env: { PROFILE_FOLDER: folder } });
+  const shop = await startShop(setup, { key: "shop", topology: ONE_EACH, preload: "./bench/sampler.js", env: { PROFILE_FOLDER: folder } });
   const target: Target = { key: "shop", name: "shop 1+1+1+1", ...targetOf(shop) };
-  const generator = await Generator.start(ground);
+  const generator = await Generator.start(setup);
   progress("warming up");
   for (const requests of [posts, gets]) {
     await generator.closed(
@@ -94,7 +95,7 @@ async function profilesOf(shop: Shop, folder: string, n: number): Promise<Map<st
   const profiles = new Map<string, Profile>();
   for (const { name } of working(shop)) {
     const file = path.join(folder, `${name}.${n}.cpuprofile`);
-    await until(`${name} has written its profile`, () => Promise.resolve(existsSync(file)), 60_000);
+    await eventually(`${name} has written its profile`, () => Promise.resolve(existsSync(file)), 60_000);
     profiles.set(name, JSON.parse(readFileSync(file, "utf8")) as Profile); // the inspector's own
   }
   return profiles;

@@ -1,11 +1,11 @@
 import { mkdirSync, writeFileSync } from "node:fs";
 import { cpus, release, totalmem } from "node:os";
 import path from "node:path";
+import type { Spread } from "../testkit/statistics";
 import { standing, type Verdict } from "./goals";
 import type { Confirmation, Storm } from "./latency";
 import { bars } from "./plot";
 import { summarise, type Cell, type Idle } from "./table";
-import type { Spread } from "./statistics";
 
 export interface Results {
   at: string;

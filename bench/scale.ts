@@ -3,11 +3,12 @@ import { cpus, tmpdir, totalmem } from "node:os";
 import path from "node:path";
 import { Client } from "pg";
 import { startEmbeddedPostgres } from "../scripts/embedded-postgres";
-import { startProcess, type NodeProcess } from "../test/support/processes";
-import { rssOf } from "./cost";
+import { ADMIN } from "../testkit/admin";
+import { startProcess, type NodeProcess } from "../testkit/node-process";
+import { rssOf } from "../testkit/process-stats";
 import { fill, type Actors, type Databases } from "./scale/fill";
 import { Visitor } from "./scale/http";
-import { PLAN_SETTINGS, plansSince, sizeOf, tellPlans, type Plan } from "./scale/plans";
+import { logPlans, PLAN_SETTINGS, plansSince, sizeOf, type Plan } from "./scale/plans";
 import { figure, markdown, write, type Figure, type Measured } from "./scale/report";
 import { findPlaces, probes, type Probe, type Tokens } from "./scale/routes";
 
@@ -23,7 +24,6 @@ export interface ScaleOptions {
 const ROUNDS = 10;
 /** Maximum time per route and round, in ms: slow routes get fewer requests. */
 const MOST_MS = 500;
-const ADMIN = { email: "admin@shop.test", password: "an admin's password" };
 /** A prepared statement may get another plan at its sixth execution; the last plan is reported. */
 const REPEATS_FOR_PLAN = 7;
 
@@ -92,7 +92,7 @@ const MACHINE = `Node ${process.version}, ${cpus().length} × ${cpus()[0]?.model
 
 class Bench {
   private shop: NodeProcess | undefined;
-  private people: (Actors & { tokens: Tokens }) | undefined;
+  private actors: (Actors & { tokens: Tokens }) | undefined;
   /** Increases with each request, so that no e-mail address or row is used twice. */
   private turn = 0;
 
@@ -106,14 +106,14 @@ class Bench {
   async measure(size: number): Promise<Measured> {
     say(`\n${size} products and orders`);
     // The first start creates the tables.
-    const people = (this.people ??= await this.within((visitor) => signUp(visitor)));
-    await fill(this.databases, size, people, (line) => {
+    const actors = (this.actors ??= await this.within((visitor) => signUp(visitor)));
+    await fill(this.databases, size, actors, (line) => {
       say(`  ${line}`);
     });
     const before = await this.updates();
     const { figures, audit } = await this.within(async (visitor, shop) => {
-      const routes = probes(await findPlaces(this.databases, people), people.tokens, people.seller);
-      return { figures: await this.time(visitor, routes), audit: await timeAudit(visitor, people.tokens, shop.pid) };
+      const routes = probes(await findPlaces(this.databases, actors), actors.tokens, actors.seller);
+      return { figures: await this.time(visitor, routes), audit: await timeAudit(visitor, actors.tokens, shop.pid) };
     });
     const after = await this.updates();
     const { plans, background } = await this.explain();
@@ -157,10 +157,10 @@ class Bench {
         const n = Math.ceil(this.requests / ROUNDS / (route.writes ? 3 : 1));
         const enough = performance.now() + MOST_MS;
         for (let i = 0; i < n && (i === 0 || performance.now() < enough); i++) {
-          const ask = route.ask(++this.turn);
-          const { status, took, text } = await visitor.ask(ask);
+          const request = route.request(++this.turn);
+          const { status, took, text } = await visitor.send(request);
           if (status === 503) failed.set(route, (failed.get(route) ?? 0) + 1);
-          else if (status >= 400) throw new Error(`${ask.method} ${ask.path}: ${status} ${text}`);
+          else if (status >= 400) throw new Error(`${request.method} ${request.path}: ${status} ${text}`);
           if (round >= 0) taken.push(took);
         }
         if (route.writes) await settled(this.databases.orders);
@@ -172,26 +172,26 @@ class Bench {
 
   /** Logs the plans in a separate run, since that takes time. The shop's start is logged as well. */
   private async explain(): Promise<Pick<Measured, "plans" | "background">> {
-    const { databases, logFile, people } = this;
-    if (people === undefined) throw new Error("nothing was measured before");
-    await tellPlans(databases.orders, true);
+    const { databases, logFile, actors } = this;
+    if (actors === undefined) throw new Error("nothing was measured before");
+    await logPlans(databases.orders, true);
     const start = await sizeOf(logFile);
     const plans: Record<string, Plan[]> = {};
     try {
       await this.within(async (visitor) => {
-        for (const route of probes(await findPlaces(databases, people), people.tokens, people.seller)) {
+        for (const route of probes(await findPlaces(databases, actors), actors.tokens, actors.seller)) {
           let place = 0;
           for (let i = 0; i < REPEATS_FOR_PLAN; i++) {
             if (route.writes) await settled(databases.orders);
             place = await sizeOf(logFile);
-            await visitor.ask(route.ask(++this.turn));
+            await visitor.send(route.request(++this.turn));
           }
           if (route.writes) await settled(databases.orders);
           plans[route.name] = (await plansSince(logFile, place)).filter((plan) => isOurs(plan) && !isBackground(plan));
         }
       });
     } finally {
-      await tellPlans(databases.orders, false);
+      await logPlans(databases.orders, false);
     }
     const background = new Map<string, Plan>();
     for (const plan of await plansSince(logFile, start)) if (isOurs(plan) && isBackground(plan)) background.set(plan.sql, plan);

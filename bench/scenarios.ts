@@ -1,7 +1,7 @@
-import { sql } from "../test/chaos/system";
-import { testId } from "../test/support/ids";
+import { testId } from "../testkit/ids";
+import { PRODUCTS, WORDS } from "../testkit/seed-products";
+import { sql } from "../testkit/sql";
 import type { Request } from "./load";
-import { PRODUCTS, WORDS } from "./seed";
 import { USER_IDS } from "./shop";
 import type { Target } from "./targets";
 

@@ -1,15 +1,17 @@
 import { randomBytes, randomUUID } from "node:crypto";
 import path from "node:path";
-import { DATABASES, SERVICES, databaseNames, type DatabaseName, type ServiceName } from "../config";
-import { issueToken, signingKey, type SigningKey } from "../services/users/tokens";
-import { sql } from "../test/chaos/system";
-import { freePorts, until } from "../test/chaos/wait";
-import { forget } from "../test/support/amqp";
-import { testId } from "../test/support/ids";
-import type { Ground } from "./ground";
-import { isOk, startProcess, type Started } from "./processes";
-import { seedProducts } from "./seed";
-import { NODE_FLAGS } from "./node-flags";
+import { databaseNames, DATABASES, SERVICES, type DatabaseName, type ServiceName } from "../config";
+import { issueToken, type SigningKey } from "../services/users/tokens";
+import { deleteLeftovers } from "../testkit/amqp";
+import { freePorts } from "../testkit/free-ports";
+import { testId } from "../testkit/ids";
+import { NODE_FLAGS } from "../testkit/node-flags";
+import { isOk, startProgram, type RunningProgram } from "../testkit/program";
+import { seedProducts } from "../testkit/seed-products";
+import { shopKey } from "../testkit/signing-key";
+import { sql } from "../testkit/sql";
+import { eventually } from "../testkit/until";
+import type { Setup } from "./setup";
 
 export interface ShopOptions {
   key: string;
@@ -25,7 +27,7 @@ export interface ShopOptions {
 export interface Shop {
   url: string;
   namespace: string;
-  nodes: Started[];
+  nodes: RunningProgram[];
   databases: Readonly<Record<DatabaseName, string>>;
   tokens: string[];
   adminToken: string;
@@ -46,33 +48,33 @@ const ENV = {
 };
 
 /** Starts the nodes of one shop as processes and seeds its databases. */
-export async function startShop(ground: Ground, options: ShopOptions): Promise<Shop> {
+export async function startShop(setup: Setup, options: ShopOptions): Promise<Shop> {
   const { key, topology } = options;
   const namespace = `bench-${key}-${randomBytes(3).toString("hex")}`;
   const databases = {
-    users: ground.postgres.url(`${key}_users`),
-    products: ground.postgres.url(`${key}_products`),
-    orders: ground.postgres.url(`${key}_orders`),
+    users: setup.postgres.url(`${key}_users`),
+    products: setup.postgres.url(`${key}_products`),
+    orders: setup.postgres.url(`${key}_orders`),
   };
   const env: Record<string, string> = { ...ENV, NAMESPACE: namespace };
   for (const [service] of databaseNames()) env[DATABASES[service]] = databases[service];
-  if (topology !== undefined) env.TRANSPORTER = ground.amqp;
+  if (topology !== undefined) env.TRANSPORTER = setup.amqp;
 
   const places = topology === undefined ? [undefined] : SERVICES.flatMap((service) => Array<ServiceName>(topology[service]).fill(service));
   const names = places.map((service, n) => `${key}-${service ?? "all"}-${n}`);
   const url = { gateway: "" };
-  const launch = async (service: ServiceName | undefined, n: number): Promise<Started> => {
+  const launch = async (service: ServiceName | undefined, n: number): Promise<RunningProgram> => {
     const [port = 0, opsPort = 0] = await freePorts(2);
     const name = names[n] ?? "";
     if (service === undefined || service === "api") url.gateway = `http://127.0.0.1:${port}`;
     const own = { NODE_ID: name, PORT: String(port), OPS_PORT: String(opsPort), ...(service !== undefined && { SERVICES: service }) };
-    const node = await startProcess({
+    const node = await startProgram({
       name,
-      cwd: ground.build,
-      logs: ground.logs,
+      cwd: setup.build,
+      logs: setup.logs,
       args: [...NODE_FLAGS, ...(options.preload === undefined ? [] : ["--require", options.preload]), "scripts/start.js"],
       env: {
-        NODE_COMPILE_CACHE: path.join(ground.folder, "compile-cache"),
+        NODE_COMPILE_CACHE: path.join(setup.folder, "compile-cache"),
         ...env,
         ...options.env,
         ...options.nodeEnv?.(name),
@@ -80,28 +82,28 @@ export async function startShop(ground: Ground, options: ShopOptions): Promise<S
       },
       ready: () => isOk(`http://127.0.0.1:${opsPort}/ready`),
     });
-    ground.onStop(() => node.stop());
+    setup.onStop(() => node.stop());
     return node;
   };
-  if (topology !== undefined) ground.onStop(() => forget(ground.amqp, namespace));
+  if (topology !== undefined) setup.onStop(() => deleteLeftovers(setup.amqp, namespace));
   const nodes = await Promise.all(places.map(launch));
-  await until(`${key} responds`, () => isOk(`${url.gateway}/health`), 30_000);
+  await eventually(`${key} responds`, () => isOk(`${url.gateway}/health`), 30_000);
   await seedProducts(databases.products);
-  await insertPeople(databases.users);
+  await insertUsers(databases.users);
   const signer = await shopKey(databases.users);
   return { url: url.gateway, namespace, nodes, databases, tokens: tokensOf(signer), adminToken: issueToken(signer, ADMIN, TOKEN_SECONDS) };
 }
 
 /** A hundred users and an admin, logged in once each. */
-const PEOPLE = USER_IDS.map((id) => ({ id, role: "user", session: randomUUID() }) as const);
+const LOGGED_IN_USERS = USER_IDS.map((id) => ({ id, role: "user", session: randomUUID() }) as const);
 const ADMIN = { id: testId(USERS + 1), role: "admin", session: randomUUID() } as const;
 
 /** The users' tokens. They are signed here, since a login takes a third of a second of CPU. */
-export const tokensOf = (signer: SigningKey): string[] => PEOPLE.map((person) => issueToken(signer, person, TOKEN_SECONDS));
+export const tokensOf = (signer: SigningKey): string[] => LOGGED_IN_USERS.map((user) => issueToken(signer, user, TOKEN_SECONDS));
 
 /** Inserts the users and their sessions: tokens of unknown sessions are refused. */
-async function insertPeople(usersDatabase: string): Promise<void> {
-  const people = [...PEOPLE, ADMIN];
+async function insertUsers(usersDatabase: string): Promise<void> {
+  const users = [...LOGGED_IN_USERS, ADMIN];
   await sql(
     usersDatabase,
     `with input as (
@@ -110,40 +112,6 @@ async function insertPeople(usersDatabase: string): Promise<void> {
        insert into users (id, email, email_key, password_hash, role) select id, id || '@bench.test', id || '@bench.test', '', role from input returning id
      )
      insert into sessions (id, user_id, expires_at) select session, people.id, now() + interval '1 day' from people join input on input.id = people.id`,
-    [people.map(({ id }) => id), people.map(({ role }) => role), people.map(({ session }) => session)],
+    [users.map(({ id }) => id), users.map(({ role }) => role), users.map(({ session }) => session)],
   );
-}
-
-/** The signing key. Without KEY_ENCRYPTION_KEY it is stored in plaintext. */
-export async function shopKey(usersDatabase: string): Promise<SigningKey> {
-  const [row] = await sql<{ kid: string; private_key: string }>(
-    usersDatabase,
-    "select kid, private_key from signing_keys order by created_at desc, kid limit 1",
-  );
-  if (row === undefined) throw new Error("the shop has no signing key");
-  return signingKey(row.kid, row.private_key);
-}
-
-interface Report {
-  ok: boolean;
-  in_flight: number;
-  parked: number;
-  checks: { name: string; ok: boolean; violations: number; sample: string[] }[];
-}
-
-/** Audits the shop over HTTP, after all orders are settled. @returns the violations */
-export async function auditShop({ url, adminToken }: Pick<Shop, "url" | "adminToken">): Promise<string[]> {
-  let report: Report | undefined;
-  const settled = async (): Promise<boolean> => {
-    const response = await fetch(`${url}/admin/consistency`, { headers: { Authorization: `Bearer ${adminToken}` } });
-    if (!response.ok) throw new Error(`the audit failed with ${response.status}: ${await response.text()}`);
-    report = (await response.json()) as Report;
-    return report.in_flight === 0;
-  };
-  const wrong: string[] = [];
-  await until("all orders are settled", settled, 120_000, 1_000).catch((error: unknown) => wrong.push(String(error)));
-  if (report !== undefined && report.parked > 0) wrong.push(`${report.parked} outbox rows are parked`);
-  for (const { name, ok, violations, sample } of report?.checks ?? [])
-    if (!ok) wrong.push(`${name}: ${violations}, such as ${sample.join("; ")}`);
-  return wrong;
 }

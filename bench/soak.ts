@@ -1,16 +1,17 @@
 import { mkdirSync, writeFileSync } from "node:fs";
 import path from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
 import { readIfThere } from "../scripts/postgres-binaries";
-import { sql } from "../test/chaos/system";
-import { pause } from "../test/chaos/wait";
-import { rssOf } from "./cost";
-import { progress, type Ground } from "./ground";
+import { auditShop } from "../testkit/audit";
+import { rssOf } from "../testkit/process-stats";
+import { sql } from "../testkit/sql";
+import { spread } from "../testkit/statistics";
 import { Generator, type Measured, type OpenResult } from "./load";
 import { lines, type Series } from "./plot";
 import { machine, table } from "./report";
 import { mixture, posts } from "./scenarios";
-import { auditShop, startShop, type Shop } from "./shop";
-import { spread } from "./statistics";
+import { progress, type Setup } from "./setup";
+import { startShop, type Shop } from "./shop";
 import { ONE_EACH, targetOf, type Target } from "./targets";
 
 const EVERY_MS = 5_000;
@@ -30,17 +31,17 @@ interface Sample {
 }
 
 /** Runs a mixed load for a long time and checks whether memory or queues grow. */
-export async function soak(ground: Ground, out: string, minutes: number, rate: number): Promise<boolean> {
+export async function soak(setup: Setup, out: string, minutes: number, rate: number): Promise<boolean> {
   progress("starting shop 1+1+1+1");
-  const loopFile = (name: string): string => path.join(ground.logs, `${name}.loop`);
-  const shop = await startShop(ground, {
+  const loopFile = (name: string): string => path.join(setup.logs, `${name}.loop`);
+  const shop = await startShop(setup, {
     key: "shop",
     topology: ONE_EACH,
     preload: "./bench/loop-delay.js",
     nodeEnv: (name) => ({ BENCH_LOOP_FILE: loopFile(name) }),
   });
   const target: Target = { key: "shop", name: "shop 1+1+1+1", ...targetOf(shop) };
-  const generator = await Generator.start(ground);
+  const generator = await Generator.start(setup);
   const first: Measured = await generator.closed(
     { url: shop.url, connections: 8, warmUp: 0, seconds: 2, requests: posts(target) },
     target.roles,
@@ -68,7 +69,7 @@ export async function soak(ground: Ground, out: string, minutes: number, rate: n
   if (running.result === undefined) throw running.error;
   const wrong = await auditShop(shop);
   const delays = Object.fromEntries(shop.nodes.map(({ name }) => [name, loopDelays(readIfThere(loopFile(name)), since)]));
-  return tell(out, { minutes, rate, samples, delays, result: running.result, wrong });
+  return writeReport(out, { minutes, rate, samples, delays, result: running.result, wrong });
 }
 
 async function sample(shop: Shop, since: number): Promise<Sample> {
@@ -98,7 +99,7 @@ interface Soak {
   wrong: string[];
 }
 
-function tell(out: string, soaked: Soak): boolean {
+function writeReport(out: string, soaked: Soak): boolean {
   const { minutes, rate, samples, delays, result, wrong } = soaked;
   const settled = 60 * Math.min(SETTLED_MINUTES, minutes / 3);
   const end = samples.at(-1)?.at ?? 0;

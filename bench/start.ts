@@ -2,16 +2,18 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdirSync, mkdtempSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
 import { readIfThere, readPidFile } from "../scripts/postgres-binaries";
-import { sql } from "../test/chaos/system";
-import { freePorts, pause, until } from "../test/chaos/wait";
-import { ROOT } from "./build";
-import { childrenOf, cpuOf, difference, memoryOf, treeSeconds, type Roles } from "./cost";
-import { progress, type Ground } from "./ground";
-import { isOk } from "./processes";
+import { freePorts } from "../testkit/free-ports";
+import { childrenOf, cpuOf, difference, memoryOf, treeSeconds, type Roles } from "../testkit/process-stats";
+import { isOk } from "../testkit/program";
+import { ROOT } from "../testkit/repository";
+import { sql } from "../testkit/sql";
+import { spread, type Spread } from "../testkit/statistics";
+import { eventually } from "../testkit/until";
 import { machine, table } from "./report";
+import { progress, type Setup } from "./setup";
 import { startShop } from "./shop";
-import { spread, type Spread } from "./statistics";
 import { ONE_EACH } from "./targets";
 
 const ROUNDS = 3;
@@ -29,21 +31,21 @@ interface IdleCost {
 }
 
 /** Measures how long `npm start` takes, and what an idle shop costs. */
-export async function start(ground: Ground, out: string): Promise<boolean> {
+export async function start(setup: Setup, out: string): Promise<boolean> {
   const [firsts, laters]: [number[], number[]] = [[], []];
   const idle: IdleCost[] = [];
   for (let round = 0; round < ROUNDS; round++) {
-    const dataDir = mkdtempSync(path.join(ground.folder, "data-"));
-    const first = await npmStart(ground, dataDir);
+    const dataDir = mkdtempSync(path.join(setup.folder, "data-"));
+    const first = await npmStart(setup, dataDir);
     firsts.push(first.took);
     await first.stop();
-    const later = await npmStart(ground, dataDir);
+    const later = await npmStart(setup, dataDir);
     laters.push(later.took);
     progress(`npm start: ${first.took.toFixed(1)} s with an empty DATA_DIR, ${later.took.toFixed(1)} s later`);
     if (round === ROUNDS - 1) idle.push(await idleAlone(dataDir, later.pid));
     await later.stop();
   }
-  idle.push(await idleTogether(ground));
+  idle.push(await idleTogether(setup));
 
   const clean = idle.every(({ cpu }) => Object.values(cpu).every((percent) => percent < IDLE_CPU));
   const text = report(spread(firsts), spread(laters), idle, clean);
@@ -55,9 +57,9 @@ export async function start(ground: Ground, out: string): Promise<boolean> {
 }
 
 /** Starts the source tree, as after `npm ci`, and waits until /health is ok. */
-async function npmStart(ground: Ground, dataDir: string): Promise<{ took: number; pid: number; stop: () => Promise<void> }> {
+async function npmStart(setup: Setup, dataDir: string): Promise<{ took: number; pid: number; stop: () => Promise<void> }> {
   const [port = 0] = await freePorts(1);
-  const log = openSync(path.join(ground.logs, "npm-start.log"), "a");
+  const log = openSync(path.join(setup.logs, "npm-start.log"), "a");
   const { PATH = "", HOME = "" } = process.env;
   const env = { PATH, HOME, PORT: String(port), DATA_DIR: dataDir, LOG_LEVEL: "warn" };
   const since = performance.now();
@@ -67,9 +69,9 @@ async function npmStart(ground: Ground, dataDir: string): Promise<{ took: number
     for (const pid of childrenOf(npm.pid ?? 0)) process.kill(pid, "SIGTERM"); // npm does not wait for its child if it receives the signal itself
     await ended;
   };
-  ground.onStop(() => (npm.exitCode === null && npm.signalCode === null ? stop() : Promise.resolve()));
-  await until("npm start is ready", () => npm.exitCode !== null || isOk(`http://127.0.0.1:${port}/health`), 120_000, 10);
-  if (npm.exitCode !== null) throw new Error(`npm start exited: ${readIfThere(path.join(ground.logs, "npm-start.log")).slice(-2_000)}`);
+  setup.onStop(() => (npm.exitCode === null && npm.signalCode === null ? stop() : Promise.resolve()));
+  await eventually("npm start is ready", () => npm.exitCode !== null || isOk(`http://127.0.0.1:${port}/health`), 120_000, 10);
+  if (npm.exitCode !== null) throw new Error(`npm start exited: ${readIfThere(path.join(setup.logs, "npm-start.log")).slice(-2_000)}`);
   const took = (performance.now() - since) / 1_000;
   return { took, pid: childrenOf(npm.pid ?? 0)[0] ?? 0, stop };
 }
@@ -81,10 +83,10 @@ async function idleAlone(dataDir: string, pid: number): Promise<IdleCost> {
   return idleOf("npm start, one process", { shop: [pid] }, postmaster, url);
 }
 
-async function idleTogether(ground: Ground): Promise<IdleCost> {
-  const shop = await startShop(ground, { key: "shop", topology: ONE_EACH });
+async function idleTogether(setup: Setup): Promise<IdleCost> {
+  const shop = await startShop(setup, { key: "shop", topology: ONE_EACH });
   const roles = Object.fromEntries(shop.nodes.map(({ name, pid }) => [name, [pid]]));
-  return idleOf("shop 1+1+1+1 over RabbitMQ", roles, ground.postmaster, ground.postgres.url("postgres"));
+  return idleOf("shop 1+1+1+1 over RabbitMQ", roles, setup.postmaster, setup.postgres.url("postgres"));
 }
 
 async function idleOf(what: string, roles: Roles, postmaster: number, admin: string): Promise<IdleCost> {

@@ -1,11 +1,12 @@
-import { memoryOf, untilQuiet, cpuOf, difference } from "./cost";
-import { progress } from "./ground";
+import { setTimeout as pause } from "node:timers/promises";
+import { cpuOf, difference, memoryOf } from "../testkit/process-stats";
+import { spread, type Spread } from "../testkit/statistics";
+import { untilQuiet } from "./idle";
 import type { Generator, Measured } from "./load";
 import type { Pgbench } from "./pgbench";
 import type { Scenario } from "./scenarios";
-import { spread, type Spread } from "./statistics";
+import { progress } from "./setup";
 import type { Target, TargetKind } from "./targets";
-import { pause } from "../test/chaos/wait";
 
 /** One target under one load, measured once per round. */
 export interface Cell {

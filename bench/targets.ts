@@ -3,16 +3,18 @@ import path from "node:path";
 import { migrate } from "../mixins/migrations";
 import { readIfThere } from "../scripts/postgres-binaries";
 import { generateSigningKey, signingKey } from "../services/users/tokens";
-import { sql } from "../test/chaos/system";
-import { freePorts, until } from "../test/chaos/wait";
-import { forget } from "../test/support/amqp";
-import { testId } from "../test/support/ids";
-import { ROOT } from "./build";
-import type { Roles } from "./cost";
-import type { Ground } from "./ground";
+import { deleteLeftovers } from "../testkit/amqp";
+import { freePorts } from "../testkit/free-ports";
+import { testId } from "../testkit/ids";
+import type { Roles } from "../testkit/process-stats";
+import { isOk, startProgram, type RunningProgram } from "../testkit/program";
+import { ROOT } from "../testkit/repository";
+import { seedProducts } from "../testkit/seed-products";
+import { sql } from "../testkit/sql";
+import { eventually } from "../testkit/until";
 import { startPeer } from "./peer/start";
-import { isOk, startProcess, type Started } from "./processes";
-import { seedProducts, seedStock } from "./seed";
+import { seedStock } from "./seed-stock";
+import type { Setup } from "./setup";
 import { startShop, tokensOf, type Shop } from "./shop";
 
 /** A running target. */
@@ -36,88 +38,88 @@ export interface TargetKind {
   /** The numbers of connections to measure with; by default all. */
   connections?: readonly number[];
   /** Why it can't be measured here; undefined if it can. */
-  missing?: (ground: Ground) => string | undefined;
-  start: (ground: Ground) => Promise<Omit<Target, "key" | "name">>;
+  missing?: (setup: Setup) => string | undefined;
+  start: (setup: Setup) => Promise<Omit<Target, "key" | "name">>;
 }
 
-const pidsOf = (started: readonly Started[]): Roles => Object.fromEntries(started.map(({ name, pid }) => [name, [pid]]));
+const pidsOf = (started: readonly RunningProgram[]): Roles => Object.fromEntries(started.map(({ name, pid }) => [name, [pid]]));
 
-async function startRaw(ground: Ground): Promise<Omit<Target, "key" | "name">> {
-  const database = ground.postgres.url("raw_products");
+async function startRaw(setup: Setup): Promise<Omit<Target, "key" | "name">> {
+  const database = setup.postgres.url("raw_products");
   await migrate({ url: database, directory: path.join(ROOT, "services/products/migrations") });
   await seedProducts(database);
-  return startOne(ground, { name: "raw", path: `/products/${testId(1)}`, env: { DATABASE_URL: database } });
+  return startOne(setup, { name: "raw", path: `/products/${testId(1)}`, env: { DATABASE_URL: database } });
 }
 
-const startEmpty = (ground: Ground) => startOne(ground, { name: "empty", path: "/", env: {} });
+const startEmpty = (setup: Setup) => startOne(setup, { name: "empty", path: "/", env: {} });
 
 /** Starts a target that is one process, from the file with its name. */
-async function startOne(ground: Ground, { name, path, env }: { name: string; path: string; env: Record<string, string> }) {
+async function startOne(setup: Setup, { name, path, env }: { name: string; path: string; env: Record<string, string> }) {
   const [port = 0] = await freePorts(1);
   const url = `http://127.0.0.1:${port}`;
   const args = [`bench/${name}.js`];
-  const one = await startProcess({
+  const one = await startProgram({
     name,
-    cwd: ground.build,
-    logs: ground.logs,
+    cwd: setup.build,
+    logs: setup.logs,
     args,
     env: { PORT: String(port), ...env },
     ready: () => isOk(url + path),
   });
-  ground.onStop(() => one.stop());
+  setup.onStop(() => one.stop());
   return { url, roles: { [name]: [one.pid] }, tokens: [] };
 }
 
-async function startFastify(ground: Ground): Promise<Omit<Target, "key" | "name">> {
-  for (const name of ["peer_products", "peer_orders"]) await sql(ground.postgres.url("postgres"), `create database ${name}`); // a constant: names can't be parameters
+async function startFastify(setup: Setup): Promise<Omit<Target, "key" | "name">> {
+  for (const name of ["peer_products", "peer_orders"]) await sql(setup.postgres.url("postgres"), `create database ${name}`); // a constant: names can't be parameters
   const { kid, pem } = await generateSigningKey();
   const signer = signingKey(kid, pem);
-  const products = ground.postgres.url("peer_products");
-  const log = path.join(ground.logs, "peer.log");
+  const products = setup.postgres.url("peer_products");
+  const log = path.join(setup.logs, "peer.log");
   const peer = await startPeer({
     productsDatabaseUrl: products,
-    ordersDatabaseUrl: ground.postgres.url("peer_orders"),
-    amqpUrl: ground.amqp,
+    ordersDatabaseUrl: setup.postgres.url("peer_orders"),
+    amqpUrl: setup.amqp,
     publicKeyPem: createPublicKey(pem).export({ type: "spki", format: "pem" }).toString(),
     log,
   }).catch((cause: unknown) => {
     throw new Error(`the peer could not be started; it wrote:\n${readIfThere(log).slice(-3_000)}`, { cause });
   });
-  ground.onStop(() => peer.stop());
+  setup.onStop(() => peer.stop());
   await seedProducts(products);
   const roles = Object.fromEntries(Object.entries(peer.pids).map(([name, pid]) => [name, [pid]]));
-  return { url: peer.url, roles, tokens: tokensOf(signer), ordersDatabase: ground.postgres.url("peer_orders") };
+  return { url: peer.url, roles, tokens: tokensOf(signer), ordersDatabase: setup.postgres.url("peer_orders") };
 }
 
-async function startStock(ground: Ground): Promise<Omit<Target, "key" | "name">> {
+async function startStock(setup: Setup): Promise<Omit<Target, "key" | "name">> {
   const namespace = `bench-stock-${randomBytes(3).toString("hex")}`;
-  for (const name of ["stock_products", "stock_orders"]) await sql(ground.postgres.url("postgres"), `create database ${name}`);
+  for (const name of ["stock_products", "stock_orders"]) await sql(setup.postgres.url("postgres"), `create database ${name}`);
   const [port = 0] = await freePorts(1);
   const url = `http://127.0.0.1:${port}`;
-  const launch = async (service: string, database: string | undefined, ready: () => Promise<boolean>): Promise<Started> => {
-    const node = await startProcess({
+  const launch = async (service: string, database: string | undefined, ready: () => Promise<boolean>): Promise<RunningProgram> => {
+    const node = await startProgram({
       name: `stock-${service}`,
-      cwd: ground.build,
-      logs: ground.logs,
+      cwd: setup.build,
+      logs: setup.logs,
       args: ["bench/stock.js"],
       env: {
         SERVICE: service,
         NAMESPACE: namespace,
         NODE_ID: service,
-        TRANSPORTER: ground.amqp,
+        TRANSPORTER: setup.amqp,
         PORT: String(port),
         ...(database !== undefined && { DATABASE_URL: database }),
       },
       ready,
     });
-    ground.onStop(() => node.stop());
+    setup.onStop(() => node.stop());
     return node;
   };
   const hasTable = (database: string, table: string) => async (): Promise<boolean> =>
     (await sql<{ there: boolean }>(database, "select to_regclass($1) is not null as there", [table]))[0]?.there === true;
-  const products = ground.postgres.url("stock_products");
-  const orders = ground.postgres.url("stock_orders");
-  ground.onStop(() => forget(ground.amqp, namespace, ["api", "products", "orders"]));
+  const products = setup.postgres.url("stock_products");
+  const orders = setup.postgres.url("stock_orders");
+  setup.onStop(() => deleteLeftovers(setup.amqp, namespace, ["api", "products", "orders"]));
   const nodes = await Promise.all([
     launch("products", products, hasTable(products, "products")),
     launch("orders", orders, hasTable(orders, "orders")),
@@ -127,7 +129,7 @@ async function startStock(ground: Ground): Promise<Omit<Target, "key" | "name">>
   const body = JSON.stringify({ items: [{ product_id: testId(1), quantity: 1 }] });
   const order = async (): Promise<boolean> =>
     (await fetch(`${url}/orders`, { method: "POST", headers: { "Content-Type": "application/json" }, body })).ok;
-  await until("stock responds", async () => (await isOk(`${url}/products/${testId(1)}`)) && (await order()), 30_000);
+  await eventually("stock responds", async () => (await isOk(`${url}/products/${testId(1)}`)) && (await order()), 30_000);
   return { url, roles: pidsOf(nodes), tokens: [] };
 }
 
@@ -147,14 +149,14 @@ export const targetOf = (started: Shop): Omit<Target, "key" | "name"> => ({
   shop: started,
 });
 
-const shop = (key: string, topology: Topology | undefined, preload?: string) => async (ground: Ground) =>
-  targetOf(await startShop(ground, { key, topology, preload }));
+const shop = (key: string, topology: Topology | undefined, preload?: string) => async (setup: Setup) =>
+  targetOf(await startShop(setup, { key, topology, preload }));
 
 export const ONE_EACH: Topology = { api: 1, users: 1, products: 1, orders: 1 };
 const TWO: Topology = { api: 1, users: 1, products: 2, orders: 2 };
 const UNBATCHED = "./bench/unbatched.js";
 const ONLY_ONE = [1];
-const noBatching = ({ batches }: Ground) => (batches ? undefined : "this tree has no mixins/batching.ts");
+const noBatching = ({ batches }: Setup) => (batches ? undefined : "this tree has no mixins/batching.ts");
 
 export const TARGETS: readonly TargetKind[] = [
   { key: "empty", name: "node:http alone", only: ["get"], start: startEmpty },

@@ -8,17 +8,16 @@ import { claimQueues, nodeOf, NODE_QUEUE } from "./amqp.queues";
 /** Moleculer types this as any function. */
 type Lost = Parameters<Transporters.Base["connect"]>[0];
 type Outgoing = { balanced?: boolean; packet: Packet.Packet<Packet.PacketRequestPayload> };
-type SocketOptions = { noDelay: boolean; timeout: number };
-type AmqpOptions = Transporters.AMQP.AmqpTransporterOptions & { socketOptions?: SocketOptions };
 /** amqplib's types hide the socket. */
 type Link = ChannelModel & { connection: Connection & { stream: Socket } };
 
 const REQUEST = "REQ";
-const RESPONSE = "RES";
 /** Above its max_message_size, 16 MiB by default, RabbitMQ closes the sender's connection: the whole node would be unavailable. */
 export const MAX_PACKET_BYTES = 4 * 1024 * 1024;
 const HEARTBEAT_S = 5;
 const CONNECT_TIMEOUT_MS = 5_000;
+/** Most deliveries that are not acknowledged yet: one at a time would wait for a round trip each. */
+const PREFETCH = 64;
 /** No new connection is opened before the old one is closed. */
 const CLOSE_TIMEOUT_MS = 3_000;
 /** A lost connection is replaced at once, but no more often than this; otherwise Moleculer retries every 5 s. */
@@ -34,13 +33,11 @@ const tooLarge = (what: string, bytes: number) =>
 /**
  * Moleculer's AMQP transporter, with requests that run at most once, and without nodes that seem alive but receive nothing: a closed channel
  * closes its connection, since only a closed connection makes Moleculer reconnect. (Moleculer's own transporter acknowledges a request that
- * ran across a reconnect on the new channel. RabbitMQ closes that channel because of the unknown tag and redelivers the request, and the
- * node seems alive but receives nothing. moleculer#692)
+ * ran across a reconnect on the new channel. RabbitMQ closes that channel because of the unknown tag, and redelivers it. moleculer#692)
  */
 export class AmqpTransporter extends Transporters.AMQP {
   declare connection: Link | null;
   declare channel: Channel | null;
-  declare opts: AmqpOptions;
   private attempts = 0;
   /** When a lost connection was last replaced at once, by `performance.now()`. */
   private replacedAt = -Infinity;
@@ -123,7 +120,7 @@ export class AmqpTransporter extends Transporters.AMQP {
     // a request buffered in this node's memory would run after RabbitMQ reads again, when its caller has long timed out
     if (!channel || (isRequest && this.blocked)) throw disconnected();
     if (packet.type === "HEARTBEAT" && this.blocked) return; // they would pile up in memory
-    const options: Options.Publish = { ...this.opts.messageOptions, mandatory: isRequest || packet.type === "EVENT" };
+    const options: Options.Publish = { mandatory: isRequest || packet.type === "EVENT" };
     const { timeout } = packet.payload;
     // RabbitMQ closes the channel unless this is a 32-bit integer, and the time left of a nested call is fractional
     if (isRequest && timeout > 0) options.expiration = Math.min(Math.ceil(timeout), 0xffff_ffff);
@@ -140,7 +137,7 @@ export class AmqpTransporter extends Transporters.AMQP {
 
   /** Fails the one call instead of the connection: its caller gets an error at once. An event is lost, which is logged. */
   private async refuse({ type, target, payload: { id } }: Outgoing["packet"], bytes: number): Promise<void> {
-    if (type !== RESPONSE || !target) {
+    if (type !== "RES" || !target) {
       this.transit.removePendingRequest(id); // there will be no response
       throw tooLarge(`a packet of type ${type}`, bytes); // Moleculer logs it as an error, and rejects the call
     }
@@ -168,7 +165,7 @@ export class AmqpTransporter extends Transporters.AMQP {
   }
 
   override _getQueueOptions(packetType: string, isShared = false): Record<string, unknown> {
-    return isShared ? super._getQueueOptions(packetType, isShared) : { ...NODE_QUEUE, ...this.opts.queueOptions };
+    return isShared ? super._getQueueOptions(packetType, isShared) : { ...NODE_QUEUE };
   }
 
   /** Acknowledges on receipt and on the delivering channel: on a later one the tag is another delivery's, or unknown. */
@@ -197,8 +194,8 @@ export class AmqpTransporter extends Transporters.AMQP {
   private async dial(url: string): Promise<Link> {
     // Moleculer's retry timer outlives broker.stop(): without this it would reconnect a stopped node
     if (this.left) throw disconnected();
-    const clientProperties = { connection_name: this.nodeID };
-    return (await connect(url, { ...this.opts.socketOptions, ...loginOf(url), clientProperties })) as Link;
+    const socketOptions = { noDelay: true, timeout: CONNECT_TIMEOUT_MS };
+    return (await connect(url, { ...socketOptions, ...loginOf(url), clientProperties: { connection_name: this.nodeID } })) as Link;
   }
 
   private async open(connection: Link): Promise<void> {
@@ -215,7 +212,7 @@ export class AmqpTransporter extends Transporters.AMQP {
       // a closing connection closes its channels first: let it finish before closing it because of them
       if (!this.left) setImmediate(() => this.close(connection));
     });
-    await channel.prefetch(this.opts.prefetch ?? 1);
+    await channel.prefetch(PREFETCH);
     const again = ++this.connectionCount > 1;
     if (again) await this.transit.makeSubscriptions(); // afterConnect() does it the first time
     // Moleculer's subscribe() silently does nothing if the channel has closed
@@ -265,7 +262,7 @@ export class AmqpTransporter extends Transporters.AMQP {
   private async letResponsesPass(channel: Channel): Promise<void> {
     this.left = true;
     if (this.connection) this.cut(this.connection); // a dead connection never responds
-    await channel.prefetch(this.opts.prefetch ?? 1);
+    await channel.prefetch(PREFETCH);
   }
 
   private close(connection: Link): void {
@@ -283,12 +280,8 @@ export class AmqpTransporter extends Transporters.AMQP {
 /** @param urls amqp:// or amqps://, of the brokers of one cluster. Each node starts with a random one: its queues are on the broker it uses. */
 export function amqpTransporter(...urls: string[]): AmqpTransporter {
   const first = Math.floor(Math.random() * urls.length);
-  const options: AmqpOptions = {
-    url: [...urls.slice(first), ...urls.slice(0, first)].map(withHeartbeat),
-    prefetch: 64,
-    socketOptions: { noDelay: true, timeout: CONNECT_TIMEOUT_MS },
-  };
-  const transporter = new AmqpTransporter(options);
+  const url = [...urls.slice(first), ...urls.slice(0, first)].map(withHeartbeat);
+  const transporter = new AmqpTransporter({ url, prefetch: PREFETCH });
   // The REPL's `info`, and whatever else prints a broker's options, would show the password.
   Object.defineProperty(transporter.opts, "url", { enumerable: false });
   return transporter;

@@ -32,7 +32,7 @@ export interface Meta {
 export const asSystem = (): { meta: Meta } => ({ meta: { system: true } });
 
 /** The context of an action or event whose params have been validated by its contract. */
-export type ContractContext<P extends TSchema> = Context<Static<P>, Meta>;
+type ContractContext<P extends TSchema> = Context<Static<P>, Meta>;
 
 /** A service schema whose handlers have the service's own type as `this`. */
 export type SchemaFor<This> = ServiceSchema<
@@ -123,10 +123,6 @@ export function call<C extends ActionContract>(
     ...(requestID !== undefined && { requestID }),
     ...options,
   });
-}
-
-export function emit<P extends TSchema>(broker: ServiceBroker, contract: EventContract<P>, payload: Static<P>): Promise<void> {
-  return broker.emit(contract.name, payload);
 }
 
 /** Sends an event to every node that listens now, without waiting: for notifications whose loss is harmless. */

@@ -7,12 +7,11 @@ import { ERRORS, isErrorCode, type ErrorCode, type FieldError, type Literal } fr
  * Between nodes it becomes a plain Error with the same `type`, `code` and `data`: match by `type`, never by `instanceof`.
  */
 export class Problem extends Errors.MoleculerError {
-  readonly shortages: readonly Shortage[] | undefined;
+  declare readonly data: Omit<ProblemOptions, "cause">;
 
   constructor(code: ErrorCode, detail: string, { cause, ...data }: ProblemOptions = {}) {
     super(detail, ERRORS[code].status, code, data);
     this.name = "Problem";
-    this.shortages = data.shortages;
     if (cause !== undefined) this.cause = cause;
   }
 }
@@ -78,7 +77,7 @@ export const isUnreachable = (error: unknown): boolean => errorCode(error) === "
 export function failedItem(error: unknown): FailedItem {
   const code = errorCode(error);
   const isOurs = isErrorCode(errorType(error)) && error instanceof Error;
-  const shortages = error instanceof Problem ? error.shortages : undefined;
+  const shortages = error instanceof Problem ? error.data.shortages : undefined;
   return { error: { code, detail: isOurs ? error.message : "", ...(shortages && { shortages: [...shortages] }) } };
 }
 

@@ -3,7 +3,7 @@ import type { TArray, TObject, TSchema } from "@sinclair/typebox";
 import type { FieldError, Literal } from "../contracts/errors";
 
 /** Most errors that are listed for one value. A sender with more errors needs no complete list. */
-export const MAX_ERRORS = 20;
+const MAX_ERRORS = 20;
 /** Most characters of a field's name that a response repeats. */
 const MAX_NAME_LENGTH = 100;
 

@@ -35,7 +35,7 @@ export const PAGE_BYTES = 256 * 1024;
 export const RESPONSE_BYTES = 2 * 1024 * 1024;
 
 /** Default time-out of a call, in ms: even with one retry the client gets its response within 5 s. */
-export const CALL_TIMEOUT = 2_000;
+const CALL_TIMEOUT = 2_000;
 
 export function action<Name extends string, P extends TSchema, R extends TSchema>(
   name: Name,

@@ -107,7 +107,7 @@ const List = closed({
 export const list = action("products.list", { params: List, result: Page(Product), repeatable: true });
 
 /** A response with this many pages of PAGE_BYTES is not too large for a message. */
-export const LISTS_PER_CALL = 8;
+const LISTS_PER_CALL = 8;
 
 /** Several pages at once, in the order of the request; each succeeds or fails individually. */
 export const listMany = action("products.listMany", {

@@ -22,7 +22,6 @@ interface Adapter {
   model: ModelStatic<Model>;
   connect(): Promise<void>;
   disconnect(): Promise<void>;
-  insert(entity: Record<string, unknown>): Promise<Model>;
   findOne(options: FindOptions): Promise<unknown>;
   updateMany(where: WhereOptions, update: Record<string, unknown>): Promise<number>;
 }
@@ -37,15 +36,13 @@ export interface WithDatabase {
   lists: ListDatabase;
 }
 
-export interface DatabaseOptions {
+interface DatabaseOptions {
   service: string;
   /** Undefined only if nothing connects: in tests of a schema, or on a misconfigured node. */
   url: string | undefined;
   /** Folder of numbered SQL files. */
   migrations: string;
   model: { name: string; define: ModelAttributes };
-  /** Most connections of this service on this node. */
-  poolSize?: number;
   /** Milliseconds that a statement waits for a row that is locked. */
   lockTimeout?: number;
 }
@@ -61,17 +58,8 @@ const CLOSE_TIMEOUT_MS = 3_000;
 export const explained = (error: unknown): unknown =>
   isDatabaseUnavailable(error) ? problem("SERVICE_UNAVAILABLE", "the database is unavailable", { cause: error }) : error;
 
-/** The actions of moleculer-db let a client choose any column, sort and search, so all of them are disabled. */
-const NO_ACTIONS = {
-  find: false,
-  count: false,
-  list: false,
-  create: false,
-  insert: false,
-  get: false,
-  update: false,
-  remove: false,
-};
+/** moleculer-db without its actions, which let a client choose any column, sort and search. */
+const DbBase = { ...(DbService as unknown as ServiceSchema), actions: {} }; // it is a schema, and declared as a class
 
 /**
  * A service's own PostgreSQL database: one pool, migrated before the service is ready. The schema holds no state: Sequelize and the models
@@ -79,18 +67,16 @@ const NO_ACTIONS = {
  */
 export function databaseMixin(options: DatabaseOptions): Partial<ServiceSchema> {
   const schema = {
-    mixins: [DbService],
-    settings: { idField: "id" },
+    mixins: [DbBase],
     // Without noSync the adapter would create tables from the model.
     adapter: new SqlAdapter({ ...sequelizeOptions(options), noSync: true }),
     model: { ...options.model, options: { timestamps: false, freezeTableName: true } },
     actions: {
-      ...NO_ACTIONS,
       health: implement(health(options.service), async function (this: Service & WithDatabase) {
         const [row] = await this.db.query<{ is_read_only: boolean }>(
           "select current_setting('transaction_read_only')::boolean as is_read_only",
         );
-        if (row?.is_read_only !== false) throw problem("SERVICE_UNAVAILABLE", "the database takes no writes");
+        if (row?.is_read_only !== false) throw problem("SERVICE_UNAVAILABLE", "the database is read-only");
         return { database: true };
       }),
     },
@@ -192,12 +178,10 @@ const SESSION_FOR_ALL = {
   idle_in_transaction_session_timeout: 5_000,
 };
 
-function sequelizeOptions({
-  service,
-  url,
-  poolSize = 10,
-  lockTimeout = 2_000,
-}: DatabaseOptions): Options & { keepDefaultTimezone: boolean } {
+/** Most connections of one service on one node. */
+const POOL_SIZE = 10;
+
+function sequelizeOptions({ service, url, lockTimeout = 2_000 }: DatabaseOptions): Options & { keepDefaultTimezone: boolean } {
   const { user: username, ssl, options, ...connection } = connectionOf(url);
   return {
     dialect: "postgres",
@@ -206,7 +190,7 @@ function sequelizeOptions({
     username,
     logging: false,
     keepDefaultTimezone: true,
-    pool: { max: poolSize, min: 0, acquire: 1_500, idle: 30_000 },
+    pool: { max: POOL_SIZE, min: 0, acquire: 1_500, idle: 30_000 },
     dialectOptions: {
       ...FOR_ALL,
       application_name: service,

@@ -32,7 +32,7 @@ export const timeOf = (bound: string): string => `to_timestamp(${bound}::float8 
 export function decodeCursor(list: string, cursor: string, kinds: readonly (keyof typeof KINDS)[]): unknown[] {
   const [of, ...values] = parse(cursor);
   const fits = of === list && values.length === kinds.length && kinds.every((kind, i) => KINDS[kind](values[i]));
-  if (!fits) throw problem("BAD_REQUEST", "the cursor can't be read, or is of another list or sort");
+  if (!fits) throw problem("BAD_REQUEST", "the cursor is invalid, or belongs to another list or sort order");
   return values;
 }
 

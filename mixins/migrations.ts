@@ -26,7 +26,7 @@ const MAX_PAUSE_S = 30;
 /** How soon a stopped node ends its wait. */
 const LOOK_EVERY_MS = 250;
 
-export interface MigrationOptions {
+interface MigrationOptions {
   url: string;
   /** A folder of numbered SQL files; each runs once, in the order of their names, in a transaction of its own. */
   directory: string;
@@ -43,7 +43,7 @@ export class MigrationRefused extends Error {
 }
 
 /** A migration was rolled back, since another session holds a lock that it needs. */
-export class MigrationBlocked extends Error {}
+class MigrationBlocked extends Error {}
 
 interface PatientOptions extends MigrationOptions {
   /** Whether the migration is still needed. */
@@ -101,7 +101,7 @@ export async function migrate({ url, directory, log = () => undefined }: Migrati
       client,
       files.filter(({ name }) => !applied.has(name)),
     );
-    await umzug(client, files, log).up();
+    await umzug(client, files, applied, log).up();
   } catch (error) {
     if (watch === undefined || !(isLockTimeout(error) || isRolledBack(error))) throw explainPrivilege(error, client);
     throw new MigrationBlocked(`the migration of ${client.database ?? ""} waits for ${await watch.end()}`, { cause: error });
@@ -144,13 +144,11 @@ function refuseEdited(applied: ReadonlyMap<string, string>, files: readonly Migr
     );
 }
 
-function umzug(client: Client, files: readonly Migration[], log: (line: string) => void): Umzug<Client> {
+function umzug(client: Client, files: readonly Migration[], applied: ReadonlyMap<string, string>, log: (line: string) => void): Umzug {
   return new Umzug({
-    context: client,
     logger: undefined,
     storage: {
-      executed: async () =>
-        (await client.query<{ name: string }>("select name from schema_migrations order by name")).rows.map((row) => row.name),
+      executed: () => Promise.resolve([...applied.keys()]),
       logMigration: () => Promise.resolve(), // written with the migration itself, below
       unlogMigration: () => Promise.reject(new Error("migrations only go forward: write a new one")),
     },

@@ -155,7 +155,7 @@ const CLAIM = `
   from in_flight cross join cap cross join taken_again as t cross join (select coalesce(sum(weight), 0) as n from fresh) as taken left join claimed on true
   order by claimed.id`;
 
-export interface Claimed {
+interface Claimed {
   /** To be published, oldest first. */
   rows: OutboxRow[];
   /** Rows are left that must wait until replies free some of the cap. */

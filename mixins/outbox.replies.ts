@@ -54,13 +54,13 @@ export async function watchReplies(
   return new Set(rows.map(({ event }) => event));
 }
 
-/** Records replies that settle nothing, since the outbox does not show them. */
-export async function noteReplies(query: Query, events: readonly string[]): Promise<void> {
-  if (events.length === 0) return;
+/** Records replies that settle nothing, since the outbox does not show them. @param rows those that were replied to */
+export async function noteReplies(query: Query, rows: readonly { event: string }[]): Promise<void> {
+  if (rows.length === 0) return;
   await query(
     `insert into outbox_events (event, replied_at) select event, now() from unnest($1::text[]) as e (event) order by event
      on conflict (event) do update set replied_at = excluded.replied_at`,
-    [[...new Set(events)]],
+    [[...new Set(rows.map(({ event }) => event))]],
   );
 }
 

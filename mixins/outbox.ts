@@ -16,7 +16,7 @@ export interface OutboxRow extends OutboxMessage {
   id: number;
 }
 
-export const REFUSALS_BEFORE_PARKING = 10;
+const REFUSALS_BEFORE_PARKING = 10;
 
 /** Settles these events of these subjects. A reply also settles a row that was parked meanwhile. The caller has locked the subjects. */
 export async function settle(query: Query, replies: readonly { subject: string; events: readonly string[] }[]): Promise<void> {
@@ -94,9 +94,11 @@ export async function revive(query: Query, id: number): Promise<boolean> {
 /** Rows that were settled longer ago are no longer needed. */
 const KEPT = "7 days";
 const SWEEP_LOCK = 7_205_761;
+/** Most rows that one statement deletes. */
+const MOST_DELETED = 1_000;
 
 /** Deletes one batch of old settled rows of these events; does nothing while another node is doing so. @returns how many were deleted */
-export function deleteSettled(db: Database, events: readonly string[], batch = 1_000): Promise<number> {
+export function deleteSettled(db: Database, events: readonly string[]): Promise<number> {
   return db.transaction(async (query) => {
     const [lock] = await query<{ mine: boolean }>("select pg_try_advisory_xact_lock($1) as mine", [SWEEP_LOCK]);
     if (lock?.mine !== true) return 0;
@@ -104,7 +106,7 @@ export function deleteSettled(db: Database, events: readonly string[], batch = 1
       `delete from outbox where id in (
          select id from outbox where state = 'SETTLED' and event = any($1::text[]) and settled_at < now() - interval '${KEPT}' limit $2)
        returning id`,
-      [events, batch],
+      [events, MOST_DELETED],
     );
     return deleted.length;
   });
@@ -123,10 +125,7 @@ export async function park(query: Query, misfits: readonly { subject: string; me
      returning o.subject, o.event, o.last_error`,
     [misfits.map((m) => m.subject), misfits.map((m) => m.message)],
   );
-  await noteReplies(
-    query,
-    parked.map(({ event }) => event),
-  );
+  await noteReplies(query, parked);
   return parked;
 }
 
@@ -154,9 +153,6 @@ export async function refuse(
       REFUSALS_BEFORE_PARKING,
     ],
   );
-  await noteReplies(
-    query,
-    rows.map(({ event }) => event),
-  );
+  await noteReplies(query, rows);
   return rows.filter((row) => row.state === "PARKED");
 }

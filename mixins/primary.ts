@@ -46,7 +46,7 @@ function finder(servers: readonly string[]): () => Promise<Place> {
 /**
  * The first server that accepts writes. Otherwise a primary that is read-only, to serve reads, but only if all other servers are hot
  * standbys: one that can't be reached may have been promoted.
- * @throws the error of a reachable server, such as that the database does not exist; else that no server takes writes
+ * @throws the error of a reachable server, such as that the database does not exist; else that no server accepts writes
  */
 async function findPrimary(servers: readonly string[]): Promise<Place> {
   try {
@@ -60,7 +60,7 @@ async function findPrimary(servers: readonly string[]): Promise<Place> {
       (reason): reason is Error => reason instanceof Error && !(reason instanceof HotStandby) && sqlState(reason) !== undefined,
     );
     const all = reasons.map((reason, n) => `${new URL(servers[n] ?? "").host}: ${reasonOf(reason)}`).join(", ");
-    throw reason ?? new Error(`no server takes writes (${all})`);
+    throw reason ?? new Error(`no server accepts writes (${all})`);
   }
 }
 

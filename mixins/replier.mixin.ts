@@ -1,5 +1,5 @@
 import type { Static, TSchema } from "@sinclair/typebox";
-import type { EventSchema, ServiceBroker, ServiceSchema } from "moleculer";
+import type { ServiceBroker, ServiceSchema } from "moleculer";
 import { FAIR, subscribe } from "../broker/contract";
 import { errorCode, isUnreachable } from "../broker/errors";
 import { check, matches } from "../broker/validator";
@@ -9,7 +9,7 @@ import type { Database, Query } from "./database";
 import { isRefusal } from "./sql-state";
 
 /** The events with which a replier replies. Both have the same list as the event that they reply to. */
-export interface Replies {
+interface Replies {
   /** Outcomes, one for each item that was processed. */
   readonly settled: EventContract;
   /** Items that could not be processed: `Refused`, with the subject's id in the subject's field. */
@@ -27,39 +27,27 @@ interface Refused {
 /** An item whose subject is known, and nothing else. */
 type Item = Readonly<Record<string, unknown>>;
 
-/** An event, and how one item of it is processed. */
-export interface Handler {
-  readonly event: OutboxedEvent;
-  readonly schema: (replies: Replies) => EventSchema;
-}
-
 /**
+ * The replier of a transactional outbox (outbox.mixin.ts) for one event: replies to each item with its outcome, or with a refusal and the
+ * reason. While the database is unavailable or a queue is full it sends no reply: without one the event is republished, whereas a refusal
+ * counts towards parking. Safe on any number of nodes in parallel.
  * @param process processes one item, together with others that arrive at the same moment if it is batched, and must store the outcome: an item
  * that is redelivered gets the same one (`processOnce`). Its errors concern that item only.
  */
-export function handler<Name extends string, I extends TSchema, This extends { broker: ServiceBroker }>(
-  event: OutboxedEvent<Name, I>,
+export function replierMixin<I extends TSchema, This extends { broker: ServiceBroker }>(
+  event: OutboxedEvent<string, I>,
+  replies: Replies,
   process: (this: This, item: Static<I>) => Promise<object>,
-): Handler {
-  const schema = (replies: Replies): EventSchema =>
-    subscribe(
-      event,
-      async function (this: This, ctx) {
-        await replyToEach(this.broker, event, replies, itemsOf(event, ctx.params), (item) => process.call(this, item));
-      },
-      FAIR,
-    );
-  return { event, schema };
+): Partial<ServiceSchema> {
+  const listener = subscribe(
+    event,
+    async function (this: This, ctx) {
+      await replyToEach(this.broker, event, replies, itemsOf(event, ctx.params), (item) => process.call(this, item));
+    },
+    FAIR,
+  );
+  return { events: { [event.name]: listener } };
 }
-
-/**
- * The replier of a transactional outbox (outbox.mixin.ts): replies to each item of an event with its outcome, or with a refusal and the
- * reason. While the database is unavailable or a queue is full it sends no reply: without one the event is republished, whereas a refusal
- * counts towards parking. Safe on any number of nodes in parallel.
- */
-export const replierMixin = (replies: Replies, handlers: readonly Handler[]): Partial<ServiceSchema> => ({
-  events: Object.fromEntries(handlers.map(({ event, schema }) => [event.name, schema(replies)])),
-});
 
 /** @throws the reason why an item got no reply, after all other replies have been sent */
 export async function replyToEach<I extends TSchema>(

@@ -7,9 +7,9 @@
  *   succeed once the database has recovered.
  * - `ours`: a statement that can't succeed. INTERNAL_ERROR, logged; an outbox row stays pending until the bug is fixed.
  */
-export type Kind = "data" | "transient" | "ours";
+type Kind = "data" | "transient" | "ours";
 
-export interface Meaning {
+interface Meaning {
   readonly kind: Kind;
   /** The connection must not be reused: its session has ended, is read-only, or is not in the expected state. */
   readonly drops?: true;
@@ -23,28 +23,17 @@ export interface Meaning {
 
 const CACHED_PLAN = "0A000, cached plan";
 
+/** Classes whose errors, apart from the codes below, are `ours`: syntax (42), unsupported features (0A), limits (54), PL/pgSQL (P0), … */
+const OURS = "00 01 02 03 09 0A 0B 0F 0L 0P 0Z 10 20 21 24 27 2B 2D 2F 34 38 39 3B 42 44 54 P0";
+
 /** By code, else by its first three characters, else by its class. For the reasons see docs/decisions/19-sqlstates.md. */
 export const MEANINGS: Readonly<Record<string, Meaning>> = {
-  "00": { kind: "ours" }, // success: never an error
-  "01": { kind: "ours" }, // a warning: never an error
-  "02": { kind: "ours" }, // no data
-  "03": { kind: "ours" }, // statement not yet complete
+  ...Object.fromEntries(OURS.split(" ").map((one): [string, Meaning] => [one, { kind: "ours" }])),
   "08": { kind: "transient", drops: true }, // connection exception; all of PgBouncer's own errors
-  "09": { kind: "ours" }, // triggered action exception
-  "0A": { kind: "ours" }, // feature not supported
   // The columns of a prepared statement's result have changed in a migration.
   [CACHED_PLAN]: { kind: "transient", drops: true, isStatementLost: true },
-  "0B": { kind: "ours" }, // invalid transaction initiation
-  "0F": { kind: "ours" }, // locator exception
-  "0L": { kind: "ours" }, // invalid grantor
-  "0P": { kind: "ours" }, // invalid role
-  "0Z": { kind: "ours" }, // diagnostics exception
-  "10": { kind: "ours" }, // XQuery
-  "20": { kind: "ours" }, // case not found
-  "21": { kind: "ours" }, // cardinality violation
   "22": { kind: "data" }, // data exception
   "23": { kind: "data" }, // integrity constraint violation
-  "24": { kind: "ours" }, // invalid cursor state
   // Invalid transaction state: client and server disagree about the session, so it must not be used further.
   "25": { kind: "ours", drops: true },
   "25006": { kind: "transient", drops: true }, // read-only: a hot standby, or default_transaction_read_only when it connected
@@ -53,20 +42,11 @@ export const MEANINGS: Readonly<Record<string, Meaning>> = {
   "25P04": { kind: "transient", drops: true }, // transaction_timeout: the same
   // Invalid statement name: the session lacks a prepared statement, since another client uses the session or has reset it.
   "26": { kind: "transient", drops: true, isStatementLost: true },
-  "27": { kind: "ours" }, // triggered data change violation
   "28": { kind: "transient" }, // this node may not log in, until an operator fixes that
-  "2B": { kind: "ours" }, // dependent privileges
-  "2D": { kind: "ours" }, // invalid transaction termination
-  "2F": { kind: "ours" }, // SQL routine exception
-  "34": { kind: "ours" }, // invalid cursor name
-  "38": { kind: "ours" }, // external routine exception
-  "39": { kind: "ours" }, // external routine invocation
-  "3B": { kind: "ours" }, // savepoint exception
   "3D": { kind: "transient" }, // the database does not exist, until an operator fixes that
   "3F": { kind: "transient" }, // the schema does not exist: as 42P01
   "40": { kind: "transient", isRolledBack: true }, // transaction rollback: serialization failure, deadlock
   "40003": { kind: "transient", drops: true }, // completion unknown: it may not have been rolled back
-  "42": { kind: "ours" }, // syntax error or access rule violation
   // The node migrated this database before it was ready. So whatever is missing now is being restored, or an operator has changed it.
   "42P01": { kind: "transient" }, // table
   "42703": { kind: "transient" }, // column
@@ -74,9 +54,7 @@ export const MEANINGS: Readonly<Record<string, Meaning>> = {
   "42883": { kind: "transient" }, // function
   "42501": { kind: "transient" }, // privilege: as 28
   "42P05": { kind: "transient", drops: true, isStatementLost: true }, // duplicate prepared statement: as 26
-  "44": { kind: "ours" }, // with check option
   "53": { kind: "transient" }, // insufficient resources: disk, memory, connections
-  "54": { kind: "ours" }, // program limit exceeded
   "55": { kind: "transient" }, // object not in prerequisite state, lock not available
   "57": { kind: "transient" }, // operator intervention: query canceled
   "57P": { kind: "transient", drops: true }, // shutdown, crash, start, database dropped, session idle for too long
@@ -84,7 +62,6 @@ export const MEANINGS: Readonly<Record<string, Meaning>> = {
   "72": { kind: "transient" }, // snapshot too old, up to version 16
   F0: { kind: "transient" }, // configuration file
   HV: { kind: "transient" }, // foreign data wrapper: an error of another server
-  P0: { kind: "ours" }, // raised by PL/pgSQL
   // Internal error, corrupted data or index: no fault of the request. This session may have cached something invalid, another may not.
   XX: { kind: "transient", drops: true, mayBeOfOne: true },
 };

@@ -4,7 +4,7 @@ import { mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from "node:f
 import { join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { exclusively } from "./directory-lock";
-import { findPrograms, freePort, initialise, lastLines, launch, readIfThere, readPidFile, sendSignal } from "./postgres-binaries";
+import { findPrograms, freePort, initialise, lastLines, launch, readIfThere, readPidFile } from "./postgres-binaries";
 import type { Programs } from "./postgres-binaries";
 import { connected, Use } from "./postgres-sessions";
 import { identify } from "./process-identity";
@@ -117,7 +117,7 @@ async function start(home: Home, options: Options): Promise<EmbeddedPostgres> {
       server = found;
       isLast = await (await Use.begin(urlOf(found.port, password, "postgres"))).end();
     }
-    if (isLast === true) await terminate(server, programs);
+    if (isLast === true) await terminate(server);
   };
   const stop = (): Promise<void> => (ended ??= existsSync(home.directory) ? exclusively(home.directory, end) : end());
 
@@ -196,10 +196,8 @@ async function findRunning(home: Home, password: string): Promise<Server | undef
 
 async function expectCluster(url: string, cluster: string): Promise<void> {
   const { rowCount } = await connected(url, (client) =>
-    // the second is for Windows; the third is relative to the process, whose directory worksIn has checked
-    client.query("select 1 where current_setting('data_directory') = any($1)", [
-      [cluster, cluster.replaceAll("\\", "/"), "/proc/self/cwd"],
-    ]),
+    // the second is relative to the process, whose directory worksIn has checked
+    client.query("select 1 where current_setting('data_directory') in ($1, '/proc/self/cwd')", [cluster]),
   );
   if (rowCount !== 1) throw new Error("it has another data directory");
 }
@@ -234,11 +232,11 @@ async function launchPatiently(
 }
 
 /** Fast shutdown, which ends the sessions and writes a checkpoint; if it takes too long, immediate shutdown, which requires recovery. */
-async function terminate(server: Server, programs: Programs): Promise<void> {
+async function terminate(server: Server): Promise<void> {
   const running = (): boolean => identify(server.pid) === server.process;
-  for (const signal of ["INT", "QUIT"] as const) {
+  for (const signal of ["SIGINT", "SIGQUIT"]) {
     try {
-      if (running()) sendSignal(programs, server.pid, signal);
+      if (running()) process.kill(server.pid, signal);
     } catch (error) {
       if (running()) throw error;
     }

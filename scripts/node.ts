@@ -15,7 +15,7 @@ export const DATABASE_NAMES: Readonly<Record<DatabaseName, string>> = {
   orders: "order_db",
 };
 
-export interface RunningNode {
+interface RunningNode {
   broker: ServiceBroker;
   /** Drains the node and shuts it down; may be called twice. */
   stop(): Promise<void>;
@@ -25,7 +25,7 @@ interface NodeOptions {
   config: Config;
   services: readonly ServiceName[];
   /** Called with the function that stops the node, before its start has completed. */
-  onStop?: (stop: () => Promise<void>) => void;
+  onStop: (stop: () => Promise<void>) => void;
   /** Serves OPS_PORT, if set. For long-running nodes, not for a script next to one. */
   ops?: boolean;
   /** Overrides options of moleculer.config. */
@@ -38,7 +38,7 @@ export async function startNode({ config, services, onStop, ops = false, broker:
   const providing = provideDatabases(config, services, (report) => {
     logDeath(report);
   });
-  onStop?.(stopOf(providing));
+  onStop(stopOf(providing));
   const stopDatabases = await providing;
   // Databases are stopped in the broker's own last step, so that the REPL's `exit`, which stops the broker, stops them, too.
   const broker = new ServiceBroker({ ...brokerOptions(config), stopped: stopDatabases, ...options });
@@ -47,7 +47,7 @@ export async function startNode({ config, services, onStop, ops = false, broker:
   };
   let stopping: Promise<void> | undefined;
   const stop = (): Promise<void> => (stopping ??= broker.stop());
-  onStop?.(stop);
+  onStop(stop);
   try {
     if (ops && config.ops.port !== undefined) await serveOps(broker, config.ops.port, config.ops.host);
     for (const name of services) broker.loadService(serviceFile(name));
@@ -75,7 +75,7 @@ export async function startBeside({
   const node = await startNode({
     config,
     services: hosted,
-    ...(onStop && { onStop }),
+    onStop,
     broker: { logger: logger(level, config.log.format) },
   });
   try {

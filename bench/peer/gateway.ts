@@ -5,7 +5,7 @@ import { LRUCache } from "lru-cache";
 import { parseId } from "../../contracts/contract";
 import { AUDIENCE, ISSUER } from "../../contracts/users";
 import { NEW_ORDER, PAGE_QUERY } from "./schema";
-import { env, Refusal, serve, server, Upstream, type Answer } from "./shared";
+import { env, Refusal, serve, server, Upstream, type UpstreamResponse } from "./shared";
 
 const pem = env("PUBLIC_KEY");
 const key = createPublicKey(pem.startsWith("{") ? { key: JSON.parse(pem) as JsonWebKey, format: "jwk" } : pem);
@@ -33,11 +33,11 @@ function authenticate(request: FastifyRequest): string {
 const PASSED_ON = ["etag", "location", "idempotent-replayed"] as const;
 
 /** Passes a service's response on unchanged. */
-function pass(request: FastifyRequest, reply: FastifyReply, answer: Answer): FastifyReply {
-  for (const name of PASSED_ON) if (answer.headers[name] !== undefined) reply.header(name, answer.headers[name]);
-  if (answer.headers.etag !== undefined && answer.headers.etag === request.headers["if-none-match"] && answer.status === 200)
+function pass(request: FastifyRequest, reply: FastifyReply, response: UpstreamResponse): FastifyReply {
+  for (const name of PASSED_ON) if (response.headers[name] !== undefined) reply.header(name, response.headers[name]);
+  if (response.headers.etag !== undefined && response.headers.etag === request.headers["if-none-match"] && response.status === 200)
     return reply.code(304).send();
-  return reply.code(answer.status).header("content-type", "application/json; charset=utf-8").send(answer.body);
+  return reply.code(response.status).header("content-type", "application/json; charset=utf-8").send(response.body);
 }
 
 app.get<{ Params: { id: string } }>("/products/:id", async (request, reply) => {
@@ -76,8 +76,8 @@ app.get<{ Params: { id: string } }>("/orders/:id", async (request, reply) => {
 });
 
 app.get("/health", async (_request, reply) => {
-  const answers = await Promise.allSettled([products.request("GET", "/health"), orders.request("GET", "/health")]);
-  const ok = answers.every((answer) => answer.status === "fulfilled" && answer.value.status === 200);
+  const responses = await Promise.allSettled([products.request("GET", "/health"), orders.request("GET", "/health")]);
+  const ok = responses.every((response) => response.status === "fulfilled" && response.value.status === 200);
   return reply.code(ok ? 200 : 503).send({ status: ok ? "ok" : "unavailable" });
 });
 

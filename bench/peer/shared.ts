@@ -55,7 +55,7 @@ export async function serve(app: FastifyInstance, stop: () => Promise<unknown>):
   process.stdout.write("ready\n");
 }
 
-export interface Answer {
+export interface UpstreamResponse {
   status: number;
   headers: IncomingHttpHeaders;
   body: Buffer;
@@ -77,8 +77,8 @@ export class Upstream {
     });
   }
 
-  request(method: "GET" | "POST", path: string, headers?: IncomingHttpHeaders, body?: string): Promise<Answer> {
-    return new Promise<Answer>((resolve, reject) => {
+  request(method: "GET" | "POST", path: string, headers?: IncomingHttpHeaders, body?: string): Promise<UpstreamResponse> {
+    return new Promise<UpstreamResponse>((resolve, reject) => {
       this.pool.dispatch({ method, path, headers: headers ?? null, body: body ?? null, blocking: false }, new Collector(resolve, reject));
     }).catch(() => {
       throw new Refusal(503, "SERVICE_UNAVAILABLE", "a service is unavailable");
@@ -87,10 +87,10 @@ export class Upstream {
 }
 
 class Collector implements Dispatcher.DispatchHandler {
-  private readonly answer: Answer = { status: 0, headers: {}, body: Buffer.alloc(0) };
+  private readonly response: UpstreamResponse = { status: 0, headers: {}, body: Buffer.alloc(0) };
 
   constructor(
-    private readonly resolve: (answer: Answer) => void,
+    private readonly resolve: (response: UpstreamResponse) => void,
     private readonly reject: (error: Error) => void,
   ) {}
 
@@ -98,14 +98,14 @@ class Collector implements Dispatcher.DispatchHandler {
     // required by undici
   }
   onResponseStart(_controller: Dispatcher.DispatchController, status: number, headers: IncomingHttpHeaders): void {
-    this.answer.status = status;
-    this.answer.headers = headers;
+    this.response.status = status;
+    this.response.headers = headers;
   }
   onResponseData(_controller: Dispatcher.DispatchController, chunk: Buffer): void {
-    this.answer.body = this.answer.body.length === 0 ? chunk : Buffer.concat([this.answer.body, chunk]);
+    this.response.body = this.response.body.length === 0 ? chunk : Buffer.concat([this.response.body, chunk]);
   }
   onResponseEnd(): void {
-    this.resolve(this.answer);
+    this.resolve(this.response);
   }
   onResponseError(_controller: Dispatcher.DispatchController, error: Error): void {
     this.reject(error);

@@ -1,6 +1,6 @@
 import type { Client } from "pg";
-import { testId } from "../../test/support/ids";
-import { idOf } from "../seed";
+import { testId } from "../../testkit/ids";
+import { idOf } from "../../testkit/seed-products";
 
 /** Superuser connections to the databases to fill. */
 export interface Databases {

@@ -1,14 +1,14 @@
-import { Agent, request } from "node:http";
+import { Agent, request as open } from "node:http";
 
 /** One request of the public API. */
-export interface Ask {
+export interface ApiRequest {
   readonly method: string;
   readonly path: string;
   readonly token?: string | undefined;
   readonly body?: unknown;
 }
 
-export interface Told {
+export interface ApiResponse {
   readonly status: number;
   readonly text: string;
   /** From the first byte sent to the last one read, in ms. */
@@ -21,7 +21,7 @@ export class Visitor {
 
   constructor(private readonly url: string) {}
 
-  ask({ method, path, token, body }: Ask): Promise<Told> {
+  send({ method, path, token, body }: ApiRequest): Promise<ApiResponse> {
     const text = body === undefined ? undefined : JSON.stringify(body);
     const headers = {
       ...(token !== undefined && { Authorization: `Bearer ${token}` }),
@@ -29,7 +29,7 @@ export class Visitor {
     };
     return new Promise((resolve, reject) => {
       const since = performance.now();
-      const sent = request(this.url + path, { method, headers, agent: this.agent }, (response) => {
+      const sent = open(this.url + path, { method, headers, agent: this.agent }, (response) => {
         const chunks: Buffer[] = [];
         response.on("data", (chunk: Buffer) => chunks.push(chunk));
         response.on("error", reject);
@@ -44,14 +44,14 @@ export class Visitor {
   }
 
   /** @throws with the response if its status is 400 or above */
-  async expect(ask: Ask): Promise<Told> {
-    const told = await this.ask(ask);
-    if (told.status >= 400) throw new Error(`${ask.method} ${ask.path}: ${told.status} ${told.text.slice(0, 300)}`);
-    return told;
+  async expect(request: ApiRequest): Promise<ApiResponse> {
+    const response = await this.send(request);
+    if (response.status >= 400) throw new Error(`${request.method} ${request.path}: ${response.status} ${response.text.slice(0, 300)}`);
+    return response;
   }
 
-  async json<T>(ask: Ask): Promise<T> {
-    return JSON.parse((await this.expect(ask)).text) as T; // the caller knows the response's contract
+  async json<T>(request: ApiRequest): Promise<T> {
+    return JSON.parse((await this.expect(request)).text) as T; // the caller knows the response's contract
   }
 
   close(): void {

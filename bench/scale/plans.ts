@@ -28,11 +28,11 @@ interface Node {
   Plans?: Node[];
 }
 
-/** Server settings that allow logging plans. They cost nothing until `tellPlans` switches it on. */
+/** Server settings that allow logging plans. They cost nothing until `logPlans` switches it on. */
 export const PLAN_SETTINGS = { session_preload_libraries: "auto_explain", log_line_prefix: "%m [%p] %a " } as const;
 
 /** Switches the logging of every statement's plan on or off. */
-export async function tellPlans(client: Client, on: boolean): Promise<void> {
+export async function logPlans(client: Client, on: boolean): Promise<void> {
   for (const [name, value] of Object.entries({
     "auto_explain.log_min_duration": on ? "0" : "-1",
     "auto_explain.log_analyze": "on",
@@ -66,20 +66,20 @@ function parse(log: string): Plan[] {
     const found = /^\S+ \S+ \S+ \[\d+\] (\S*) LOG: +duration: ([\d.]+) ms +plan:\n([^]*)$/.exec(entry);
     if (found === null) return [];
     const [, service = "", ms = "", json = ""] = found;
-    let told: { "Query Text": string; Plan: Node };
+    let logged: { "Query Text": string; Plan: Node };
     try {
-      told = JSON.parse(json.replace(/^\t/gm, "")) as typeof told; // the format of auto_explain
+      logged = JSON.parse(json.replace(/^\t/gm, "")) as typeof logged; // the format of auto_explain
     } catch {
       return []; // still being written
     }
-    const scans = nodesOf(told.Plan).filter((node) => isScan(node));
+    const scans = nodesOf(logged.Plan).filter((node) => isScan(node));
     return {
       service,
-      sql: told["Query Text"].replace(/\s+/g, " ").trim(),
+      sql: logged["Query Text"].replace(/\s+/g, " ").trim(),
       ms: Number(ms),
       reads: scans.map(describe),
       rows: scans.reduce((sum, node) => sum + rowsOf(node), 0),
-      buffers: (told.Plan["Shared Hit Blocks"] ?? 0) + (told.Plan["Shared Read Blocks"] ?? 0),
+      buffers: (logged.Plan["Shared Hit Blocks"] ?? 0) + (logged.Plan["Shared Read Blocks"] ?? 0),
     };
   });
 }

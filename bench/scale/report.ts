@@ -33,7 +33,7 @@ export function figure(times: readonly number[]): Omit<Figure, "failed"> {
   return { p50: at(0.5), p99: at(0.99), requests: sorted.length };
 }
 
-const told = (figure: Figure | undefined): string =>
+const formatted = (figure: Figure | undefined): string =>
   figure === undefined
     ? ""
     : `${figure.p50.toFixed(2)} / ${figure.p99.toFixed(2)}${figure.failed > 0 ? ` (${figure.failed} of ${figure.requests} FAILED)` : ""}`;
@@ -60,7 +60,7 @@ export function markdown(measured: readonly Measured[], machine: string): string
       ["route", ...measured.map(({ size }) => short(size)), "ratio", `plan at ${short(last.size)}: rows by index`],
       routes.map((route) => [
         route,
-        ...measured.map(({ figures }) => told(figures[route])),
+        ...measured.map(({ figures }) => formatted(figures[route])),
         `${ratioOf(measured, route).toFixed(2)}${ratioOf(measured, route) > GOAL ? " !" : ""}`,
         summary(last.plans[route] ?? []),
       ]),

@@ -1,14 +1,14 @@
 import { encodeCursor } from "../../mixins/keyset";
-import { testId } from "../../test/support/ids";
+import { testId } from "../../testkit/ids";
 import { CATEGORY, countFilled, HOT, OTHER_BUYER, RARE_PAIR, WORDS, type Actors, type Databases } from "./fill";
-import type { Ask } from "./http";
+import type { ApiRequest } from "./http";
 
 /** A route, or a variant of one, that is measured. */
 export interface Probe {
   readonly name: string;
   /** Set if it changes data: it gets fewer requests, since it uses up the filled data. */
   readonly writes?: boolean;
-  ask(i: number): Ask;
+  request(i: number): ApiRequest;
 }
 
 export interface Tokens {
@@ -85,7 +85,7 @@ export function probes(places: Places, tokens: Tokens, seller: string): Probe[] 
     const n = spread(i, places.products);
     return testId(n % 50 === 0 ? n - 1 : n);
   };
-  const get = (path: string, token?: string): Probe => ({ name: `GET ${shown(path)}`, ask: () => ({ method: "GET", path, token }) });
+  const get = (path: string, token?: string): Probe => ({ name: `GET ${shown(path)}`, request: () => ({ method: "GET", path, token }) });
   const catalogue = (query: Record<string, string | number | boolean>): Probe =>
     get(`/products?${new URLSearchParams(entries(query)).toString()}`);
   const { admin } = tokens;
@@ -94,7 +94,7 @@ export function probes(places: Places, tokens: Tokens, seller: string): Probe[] 
 
   return [
     get("/.well-known/jwks.json"),
-    { name: "GET /products/:id", ask: (i) => ({ method: "GET", path: `/products/${testId(spread(i, places.products))}` }) },
+    { name: "GET /products/:id", request: (i) => ({ method: "GET", path: `/products/${testId(spread(i, places.products))}` }) },
     ...SORTS.map((sort) => catalogue({ sort })),
     ...SORTS.map((sort) => catalogue({ sort, cursor: places.cursors[sort] })),
     ...SORTS.map((sort) => catalogue({ category: CATEGORY, sort })),
@@ -129,14 +129,14 @@ export function probes(places: Places, tokens: Tokens, seller: string): Probe[] 
     get("/orders?all=true&status=PENDING", admin),
     get(`/orders?all=true&cursor=${places.cursors.orders}`, admin),
     get(`/orders?user_id=${OTHER_BUYER}`, admin),
-    { name: "GET /orders/:id", ask: (i) => ({ method: "GET", path: `/orders/${at(places.buyers, i)}`, token: tokens.buyer }) },
+    { name: "GET /orders/:id", request: (i) => ({ method: "GET", path: `/orders/${at(places.buyers, i)}`, token: tokens.buyer }) },
     get("/admin/outbox", admin),
     get("/admin/outbox?state=parked", admin),
     get("/admin/outbox?state=settled", admin),
     {
       name: "POST /orders",
       writes: true,
-      ask: (i) => ({
+      request: (i) => ({
         method: "POST",
         path: "/orders",
         token: tokens.buyer,
@@ -146,12 +146,12 @@ export function probes(places: Places, tokens: Tokens, seller: string): Probe[] 
     {
       name: "POST /orders/:id/cancel",
       writes: true,
-      ask: () => ({ method: "POST", path: `/orders/${at(places.cancellable, cancelled++)}/cancel`, token: admin }),
+      request: () => ({ method: "POST", path: `/orders/${at(places.cancellable, cancelled++)}/cancel`, token: admin }),
     },
     {
       name: "POST /products",
       writes: true,
-      ask: (i) => ({
+      request: (i) => ({
         method: "POST",
         path: "/products",
         token: tokens.seller,
@@ -161,17 +161,22 @@ export function probes(places: Places, tokens: Tokens, seller: string): Probe[] 
     {
       name: "PATCH /products/:id",
       writes: true,
-      ask: (i) => ({ method: "PATCH", path: `/products/${at(places.sellers, i)}`, token: tokens.seller, body: { price: 10 + (i % 900) } }),
+      request: (i) => ({
+        method: "PATCH",
+        path: `/products/${at(places.sellers, i)}`,
+        token: tokens.seller,
+        body: { price: 10 + (i % 900) },
+      }),
     },
     {
       name: "POST /products/:id/stock",
       writes: true,
-      ask: (i) => ({ method: "POST", path: `/products/${at(places.sellers, i)}/stock`, token: tokens.seller, body: { delta: 1 } }),
+      request: (i) => ({ method: "POST", path: `/products/${at(places.sellers, i)}/stock`, token: tokens.seller, body: { delta: 1 } }),
     },
     {
       name: "POST /register",
       writes: true,
-      ask: () => ({
+      request: () => ({
         method: "POST",
         path: "/register",
         body: { email: `new-${process.pid}-${Date.now()}-${registered++}@shop.test`, password: "correct horse battery" },

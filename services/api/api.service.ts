@@ -16,6 +16,7 @@ import { Cors } from "./http/cors";
 import { docsRoutes } from "./openapi/docs-page";
 import { batchedCalls } from "./batched-calls";
 import type { Api } from "./gateway";
+import { largestBytes } from "./largest-response";
 import { healthRoutes } from "./routes/health";
 import { intake } from "./intake.mixin";
 import { ADMISSION, lanes } from "./routing/lanes";
@@ -108,7 +109,7 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
         (exchange) => {
           this.finished(exchange);
         },
-        limits.connections,
+        { largestBytes, ...limits.connections },
       );
       this.rateLimit = new RateLimit(config.rateLimit.requests);
       this.passwordRate = new RateLimit(passwordsOf(config.bcryptCost));

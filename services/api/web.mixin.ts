@@ -15,7 +15,7 @@ import type { Route, Routes } from "./routing/route";
 /*
  * Everything that depends on moleculer-web: its settings, what is replaced in it, and its private members and shapes. It creates the
  * server, finds routes and reads bodies; the gateway does all else itself. No other file of the gateway imports it or names these members,
- * and test/unit/moleculer-web.test.ts fails if another version is installed.
+ * and test/unit/api/web.mixin.test.ts fails if another version is installed.
  */
 
 const BODY_LIMIT = "100kb";

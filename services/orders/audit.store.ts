@@ -65,7 +65,7 @@ export function ordersBetween(db: Database, after: string, upto: string): Promis
   );
 }
 
-export interface Start {
+interface Start {
   checked_at: Date;
   in_flight: number;
   parked: number;

@@ -18,7 +18,7 @@ export type OrderEvent = typeof orderCreated.name | typeof orderCancelled.name;
 /** Why an order can't be placed now. */
 export type Refusal = { kind: "unknown"; product_ids: string[] } | { kind: "short"; shortages: Shortage[] };
 
-export type Placement = { ok: true; lines: OrderLine[]; total_cents: number } | { ok: false; refusal: Refusal };
+type Placement = { ok: true; lines: OrderLine[]; total_cents: number } | { ok: false; refusal: Refusal };
 
 /** What a client writes in an order request. */
 export type Content = Omit<Params<typeof create>, "idempotency_key">;
@@ -74,7 +74,7 @@ export function describeShortages(shortages: readonly Shortage[]): string {
 }
 
 /** What may change an order's state. */
-export type Input = "cancel" | Outcome["outcome"];
+type Input = "cancel" | Outcome["outcome"];
 
 /*
  *  PENDING ──stock reserved──▶ CONFIRMED ──cancel──▶ CANCELLED
@@ -113,9 +113,9 @@ function nextOf(status: Status): Status[] {
  * @returns undefined if it fits
  */
 export function misfit(order: { status: Status; lines_digest: string }, reply: Outcome): string | undefined {
-  if (after(order.status, reply.outcome) === undefined) return `its stock is ${reply.outcome} while it is ${order.status}`;
+  if (after(order.status, reply.outcome) === undefined) return `the reservation is ${reply.outcome} but the order is ${order.status}`;
   const isTombstone = reply.outcome === "RELEASED" && reply.lines_digest === NO_LINES;
-  return isTombstone || reply.lines_digest === order.lines_digest ? undefined : `its stock is ${reply.outcome} for other lines`;
+  return isTombstone || reply.lines_digest === order.lines_digest ? undefined : `the reservation is ${reply.outcome} for other lines`;
 }
 
 /** The events of an order that an outcome settles: RELEASED and REJECTED are final, and settle both. */

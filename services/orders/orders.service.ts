@@ -12,10 +12,10 @@ import type { Caller } from "../../contracts/users";
 import { batch } from "../../mixins/batching";
 import { countWithin } from "../../mixins/bytes";
 import { databaseMixin, type WithDatabase } from "../../mixins/database.mixin";
-import { once } from "../../mixins/idempotency";
-import { idempotencyMixin } from "../../mixins/idempotency.mixin";
+import { forgetResponses, once } from "../../mixins/idempotency";
 import { outboxMixin, type WithOutbox } from "../../mixins/outbox.mixin";
 import { isLockTimeout, mayBeOfOne } from "../../mixins/sql-state";
+import { tidyMixin } from "../../mixins/tidy.mixin";
 import { auditShop, type ProductsSide } from "./audit";
 import { Changes } from "./changes";
 import { after } from "./order";
@@ -49,7 +49,7 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
     // The last mixin starts first and stops last: the others need the database.
     mixins: [
       outboxMixin([contract.orderCreated, contract.orderCancelled], limits),
-      idempotencyMixin(),
+      tidyMixin(forgetResponses),
       databaseMixin({
         service: "orders",
         url: config.databases.orders,

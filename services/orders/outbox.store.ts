@@ -22,7 +22,7 @@ export function refuseOrders(db: Database, refusals: readonly Refusal[]): Promis
 export async function noteParked(query: Query, parked: readonly outbox.Parked[]): Promise<void> {
   if (parked.length === 0) return;
   await query(
-    `update orders as o set reason = 'parked: it could not be processed and waits for an operator', ${CHANGED}
+    `update orders as o set reason = 'parked: processing failed, manual intervention is required', ${CHANGED}
      where id = any($1) and status = 'PENDING'`,
     [parked.map(({ subject }) => subject)],
   );

@@ -16,7 +16,7 @@ import { findByKeys, type Keyed } from "./read.store";
 import { present, presentAsCreated, type OrderRow } from "./row";
 
 /** An order that a user asks for. */
-export interface OrderRequest extends Content {
+interface OrderRequest extends Content {
   user_id: string;
   idempotency_key?: string;
 }
@@ -62,7 +62,7 @@ export class Placing {
       throw error;
     });
     if (first !== undefined) return first;
-    throw refusal instanceof Error ? refusal : new Error("a key was taken, but its order was not found");
+    throw refusal instanceof Error ? refusal : new Error("the idempotency key exists, but its order was not found");
   }
 
   /** Names, prices and stock of products; unknown ones are missing. */

@@ -62,7 +62,7 @@ export async function findSeen(db: Database, requested: Params<typeof getMany>["
   return rows.map((row) => (row.id === null ? null : row));
 }
 
-export interface ListFilter {
+interface ListFilter {
   userId: string | undefined;
   status: Status | undefined;
   limit: number;

@@ -12,10 +12,10 @@ import * as contract from "../../contracts/products";
 import { batch, type BatchOptions, type Requester } from "../../mixins/batching";
 import type { Query } from "../../mixins/database";
 import { databaseMixin, explained, type WithDatabase } from "../../mixins/database.mixin";
-import { once } from "../../mixins/idempotency";
-import { idempotencyMixin } from "../../mixins/idempotency.mixin";
-import { handler, replierMixin } from "../../mixins/replier.mixin";
+import { forgetResponses, once } from "../../mixins/idempotency";
+import { replierMixin } from "../../mixins/replier.mixin";
 import { mayBeOfOne } from "../../mixins/sql-state";
+import { tidyMixin } from "../../mixins/tidy.mixin";
 import { auditProducts, reservationsOf } from "./audit.store";
 import {
   adjustStock,
@@ -63,22 +63,22 @@ const MODEL = {
   },
 };
 
+const REPLIES = { settled: contract.stockSettled, refused: contract.stockRefused };
+
 /** The catalogue and the inventory. */
 export default function products(_broker: ServiceBroker, config: Config = loadConfig()): SchemaFor<Products> {
   return {
     name: "products",
     mixins: [
-      replierMixin({ settled: contract.stockSettled, refused: contract.stockRefused }, [
-        // The inventory handler: reserves each order's stock, all lines or none.
-        handler(orderCreated, function (this: Products, order) {
-          return this.reserve(order);
-        }),
-        // Releases the stock of cancelled orders.
-        handler(orderCancelled, function (this: Products, order) {
-          return this.release(order);
-        }),
-      ]),
-      idempotencyMixin(),
+      // The inventory handler: reserves each order's stock, all lines or none.
+      replierMixin(orderCreated, REPLIES, function (this: Products, order) {
+        return this.reserve(order);
+      }),
+      // Releases the stock of cancelled orders.
+      replierMixin(orderCancelled, REPLIES, function (this: Products, order) {
+        return this.release(order);
+      }),
+      tidyMixin(forgetResponses),
       databaseMixin({
         service: "products",
         url: config.databases.products,

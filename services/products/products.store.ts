@@ -66,7 +66,7 @@ export async function insertProduct(query: Query, product: Params<typeof contrac
   return present(row);
 }
 
-export interface Adjustment {
+interface Adjustment {
   id: string;
   /** If given, the product must have one of these ETags. */
   tags: readonly Tag[] | undefined;

@@ -15,7 +15,7 @@ export interface StockMovement {
   balance: number;
 }
 
-export interface Decision {
+interface Decision {
   outcomes: Outcome[];
   movements: StockMovement[];
 }

@@ -11,8 +11,8 @@ export interface State {
 }
 
 /** A change of an account, for the audit log. */
-export type AccountEvent = Extract<AuditAction, "user.disabled" | "user.enabled" | "user.promoted" | "user.demoted">;
-export type Change = { ok: true; after: State; events: AccountEvent[] } | { ok: false; refusal: "LAST_ADMIN" };
+type AccountEvent = Extract<AuditAction, "user.disabled" | "user.enabled" | "user.promoted" | "user.demoted">;
+type Change = { ok: true; after: State; events: AccountEvent[] } | { ok: false; refusal: "LAST_ADMIN" };
 
 /** No events if nothing changes. @param otherAdmins number of enabled admins besides this account */
 export function change(before: State, { role = before.role, disabled = before.disabled }: Partial<State>, otherAdmins: number): Change {

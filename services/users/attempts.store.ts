@@ -13,7 +13,7 @@ export interface Limit {
 }
 
 /** A counted attempt, with a function that undoes the count; or a refused one, with the seconds until the limit's minute has passed. */
-export type Attempt = { ok: true; undo: () => Promise<void> } | { ok: false; retryAfter: number };
+type Attempt = { ok: true; undo: () => Promise<void> } | { ok: false; retryAfter: number };
 
 interface Counted {
   readonly subject: Buffer;

@@ -1,5 +1,4 @@
-import { errorType } from "../../broker/errors";
-import { currentRequestId, regardless } from "../../broker/request";
+import { currentRequestId } from "../../broker/request";
 import type { AuditAction, AuditEntry } from "../../contracts/accounts";
 import type { Database, Query, Reader } from "../../mixins/database";
 import { decodeCursor, encodeCursor, page } from "../../mixins/keyset";
@@ -89,26 +88,7 @@ export async function recordFailure(
   );
 }
 
-/**
- * Runs work that checks a password, and logs a refusal.
- * @param subject called only then: returns the id of the account, or null if there is none
- */
-export async function loggingRefusals<T>(
-  db: Database,
-  { by, action, subject }: { by: By; action: "login.failed" | "password.refused"; subject: () => Promise<string | null> },
-  work: () => Promise<T>,
-): Promise<T> {
-  try {
-    return await work();
-  } catch (error) {
-    // EMAIL_TAKEN too, since registering an e-mail address that has an account checks the account's password.
-    if (["INVALID_CREDENTIALS", "EMAIL_TAKEN"].includes(errorType(error) ?? ""))
-      await regardless(async () => recordFailure(db, by, action, await subject()));
-    throw error;
-  }
-}
-
-export interface AuditFilter {
+interface AuditFilter {
   actor?: string;
   subject?: string;
   action?: string;

@@ -9,7 +9,7 @@ import { generateSigningKey, signingKey, type SigningKey } from "./tokens";
 /** Milliseconds for which the keys are cached. */
 const FRESH = 1_000;
 
-export interface Keys {
+interface Keys {
   /** the newest one that every verifier has had time to fetch */
   signing: SigningKey;
   /** the published keys: the signing key, future signing keys, and those whose tokens may still be valid */
@@ -122,7 +122,7 @@ export class KeyRing {
       return this.cipher.decrypt(kid, stored).pem;
     } catch (cause) {
       if (!(cause instanceof KeyEncryptionError)) throw cause;
-      throw problem("SERVICE_UNAVAILABLE", "the signing keys can't be read now", { cause });
+      throw problem("SERVICE_UNAVAILABLE", "the signing keys can't be decrypted", { cause });
     }
   }
 

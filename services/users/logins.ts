@@ -1,10 +1,11 @@
 import { createHash } from "node:crypto";
 import { errorType, problem, tooLate } from "../../broker/errors";
-import { currentDeadline } from "../../broker/request";
+import { currentDeadline, regardless } from "../../broker/request";
 import type { Database } from "../../mixins/database";
 import { FairSlots } from "../../mixins/fair-queue";
 import { isUniqueViolation } from "../../mixins/sql-state";
 import { countAttempt, type Limit } from "./attempts.store";
+import { recordFailure } from "./audit-log.store";
 import { isKnownAddress, rememberAddress } from "./known-addresses.store";
 import type { Passwords, Question } from "./passwords";
 import { changePassword, openSession, type Grant } from "./sessions.store";
@@ -12,7 +13,7 @@ import type { Line, Turn } from "./turns";
 import { emailKey, highestCost, insertUser, isJustRegistered, renewHash, type UserRow } from "./users.store";
 
 /** Attempts per minute; 0 means no limit. */
-export interface LoginLimits {
+interface LoginLimits {
   /** wrong passwords for one account from one address */
   auth: number;
   /** wrong passwords for one account from all addresses */
@@ -25,8 +26,11 @@ export interface LoginLimits {
   password: number;
 }
 
+/** Whose password is checked: an account's at a login or a registration, or the caller's own when they change it. */
+type Who = { email_key: string } | { id: string };
+
 /** Looks up a user in the users table. */
-type FindUser = (where: { email_key: string } | { id: string }) => Promise<UserRow | undefined>;
+type FindUser = (where: Who) => Promise<UserRow | undefined>;
 
 /** The caller: the address as the gateway names it, undefined for an internal call. */
 export interface Visitor {
@@ -59,12 +63,12 @@ export class Logins {
 
   /** @throws INVALID_CREDENTIALS, TOO_MANY_REQUESTS, SERVICE_UNAVAILABLE */
   async logIn({ email, password }: Credentials, visitor: Visitor): Promise<Grant> {
-    const account = emailKey(email);
-    const turn = turnOf("logins", visitor, hashOf(account));
+    const account = { email_key: emailKey(email) };
+    const turn = turnOf("logins", visitor, hashOf(account.email_key));
     this.passwords.checkCapacity(turn); // before a row is written
-    return this.counted(turn, this.loginLimits(account, visitor), isWrongPassword, () =>
+    return this.checked(account, visitor, turn, () =>
       insist(async () => {
-        const user = await this.verify(await this.find({ email_key: account }), { password }, turn);
+        const user = await this.verify(await this.find(account), { password }, turn);
         checkTime(turn);
         const grant = await openSession(this.db, user, { ttl: this.settings.refreshTokenTtl, address: visitor.address });
         if (grant && visitor.address !== undefined) await rememberAddress(this.db, user.id, visitor.address);
@@ -80,19 +84,19 @@ export class Logins {
    * commit, the account may exist
    */
   async register({ email, password }: Credentials, visitor: Visitor): Promise<UserRow> {
-    const account = emailKey(email);
+    const account = { email_key: emailKey(email) };
     const turn = turnOf("registrations", visitor);
     this.passwords.checkCapacity(turn);
     const isCounted = (): boolean => turn.isUsed === true; // whatever the outcome, once a password has been hashed
     return this.counted(turn, this.registrationLimits(visitor), isCounted, async () => {
-      const taken = await this.find({ email_key: account });
+      const taken = await this.find(account);
       if (taken) return this.registerAgain(taken, password, visitor, turn);
       const password_hash = await this.passwords.hash(password, turn);
       checkTime(turn);
       try {
         return await insertUser(this.db, { email, password_hash }, visitor.address);
       } catch (error) {
-        const winner = isUniqueViolation(error) ? await this.find({ email_key: account }) : undefined;
+        const winner = isUniqueViolation(error) ? await this.find(account) : undefined;
         if (winner === undefined) throw error;
         return this.registerAgain(winner, password, visitor, turn);
       }
@@ -110,9 +114,7 @@ export class Logins {
   ): Promise<void> {
     const turn = turnOf("logins", visitor, id);
     this.passwords.checkCapacity(turn);
-    // Counted separately: failed logins by strangers must not keep a user from changing their password.
-    const limits = [{ subject: ["password", id], limit: this.settings.rateLimit.password }];
-    await this.counted(turn, limits, isWrongPassword, () =>
+    await this.checked({ id }, visitor, turn, () =>
       insist(async () => {
         const user = await this.find({ id });
         if (user?.disabled_at !== null) throw noAccount();
@@ -122,6 +124,21 @@ export class Logins {
         return (await changePassword(this.db, user, hash, { session, address: visitor.address })) || undefined;
       }),
     );
+  }
+
+  /** Runs work that checks a password, within the limits of wrong ones, and logs it if the password is wrong. */
+  private async checked<T>(who: Who, visitor: Visitor, turn: Turn, work: () => Promise<T>): Promise<T> {
+    try {
+      return await this.counted(turn, this.limitsOf(who, visitor), isWrongPassword, work);
+    } catch (error) {
+      if (isWrongPassword(error)) await regardless(() => this.logFailure(who, visitor));
+      throw error;
+    }
+  }
+
+  private async logFailure(who: Who, { address }: Visitor): Promise<void> {
+    if ("id" in who) await recordFailure(this.db, { actor: who.id, address }, "password.refused", who.id);
+    else await recordFailure(this.db, { actor: null, address }, "login.failed", (await this.find(who))?.id ?? null);
   }
 
   /**
@@ -149,7 +166,7 @@ export class Logins {
 
   /** Always does as much work as for a wrong password, so that timing reveals nothing about the account. */
   private async registerAgain(user: UserRow, password: string, visitor: Visitor, turn: Turn): Promise<UserRow> {
-    return this.counted(turn, this.loginLimits(user.email_key, visitor), isWrongPassword, async () => {
+    return this.checked({ email_key: user.email_key }, visitor, turn, async () => {
       const isRepeatable = await isJustRegistered(this.db, user.id);
       const { isRight } = await this.check(isRepeatable ? user : undefined, { password }, turn);
       if (!isRight) throw problem("EMAIL_TAKEN", "this e-mail address already has an account");
@@ -171,14 +188,17 @@ export class Logins {
   }
 
   /** The address's limit comes first: a refused address must not be able to lock accounts. */
-  private loginLimits(account: string, { address }: Visitor): Limit[] {
+  private limitsOf(who: Who, { address }: Visitor): Limit[] {
     const { rateLimit } = this.settings;
+    // Counted separately: failed logins by strangers must not keep a user from changing their password.
+    if ("id" in who) return [{ subject: ["password", who.id], limit: rateLimit.password }];
+    const account = who.email_key;
     const ofAccount = { subject: ["account", account], limit: rateLimit.account };
     if (address === undefined) return [ofAccount];
     return [
       { subject: ["address", address], limit: rateLimit.address },
       { subject: ["account", account, "address", address], limit: rateLimit.auth },
-      { ...ofAccount, isExempt: () => this.isKnown(account, address) },
+      { ...ofAccount, isExempt: () => this.isKnown(who, address) },
     ];
   }
 
@@ -186,13 +206,13 @@ export class Logins {
     return address === undefined ? [] : [{ subject: ["register", address], limit: this.settings.rateLimit.register }];
   }
 
-  private async isKnown(account: string, address: string): Promise<boolean> {
-    const user = await this.find({ email_key: account });
+  private async isKnown(who: Who, address: string): Promise<boolean> {
+    const user = await this.find(who);
     return user !== undefined && isKnownAddress(this.db, user.id, address);
   }
 }
 
-export const wrongCredentials = () => problem("INVALID_CREDENTIALS", "the e-mail address or the password is wrong");
+const wrongCredentials = () => problem("INVALID_CREDENTIALS", "the e-mail address or the password is wrong");
 export const noAccount = () => problem("UNAUTHENTICATED", "this account does not exist, or is disabled");
 
 const isWrongPassword = (error: unknown): boolean => ["INVALID_CREDENTIALS", "EMAIL_TAKEN"].includes(errorType(error) ?? "");

@@ -1,5 +1,5 @@
 import path from "node:path";
-import type { Service, ServiceBroker } from "moleculer";
+import type { Context, Service, ServiceBroker } from "moleculer";
 import { DataTypes } from "sequelize";
 import { adminOf, callerOf, FAIR, implement, type Admin, type SchemaFor } from "../../broker/contract";
 import { problem } from "../../broker/errors";
@@ -9,6 +9,7 @@ import * as accounts from "../../contracts/accounts";
 import { parseId } from "../../contracts/contract";
 import * as contract from "../../contracts/users";
 import { databaseMixin, type WithDatabase } from "../../mixins/database.mixin";
+import { tidyMixin } from "../../mixins/tidy.mixin";
 import type { State } from "./accounts";
 import { changeAccount, changedRoles, findAccount, type Changed } from "./accounts.store";
 import { forgetAttempts } from "./attempts.store";
@@ -16,11 +17,11 @@ import * as auditLog from "./audit-log.store";
 import { KeyCipher, KeyEncryptionError } from "./key-cipher";
 import { KeyRing } from "./key-ring";
 import { forgetAddresses } from "./known-addresses.store";
-import { Logins, noAccount } from "./logins";
+import { Logins, noAccount, type Visitor } from "./logins";
 import { OWN_TURN, Passwords } from "./passwords";
 import * as sessions from "./sessions.store";
 import { issueToken, publicJwk, successorOf, type SigningKey } from "./tokens";
-import { emailKey, ensureAdmin, present, type UserRow } from "./users.store";
+import { ensureAdmin, present, type UserRow } from "./users.store";
 
 type Users = Service &
   WithDatabase & {
@@ -28,15 +29,9 @@ type Users = Service &
     logins: Logins;
     keys: KeyRing;
     findUser(where: { email_key: string } | { id: string }): Promise<UserRow | undefined>;
-    subjectOf(email: string): () => Promise<string | null>;
     changeAccount(by: Admin, id: string, change: Partial<State>): Promise<accounts.Account>;
     encryptKeys(): Promise<void>;
-    tidy(): Promise<void>;
-    tidying: NodeJS.Timeout | undefined;
   };
-
-/** Interval of the clean-up, in ms. Nodes may run it concurrently. */
-const TIDY_INTERVAL = 3_600_000;
 
 const MODEL = {
   name: "users",
@@ -45,7 +40,7 @@ const MODEL = {
     email: DataTypes.TEXT,
     email_key: DataTypes.TEXT,
     password_hash: DataTypes.TEXT,
-    role: { type: DataTypes.TEXT, defaultValue: "user" },
+    role: DataTypes.TEXT,
     created_at: DataTypes.DATE,
     disabled_at: DataTypes.DATE,
   },
@@ -55,7 +50,9 @@ const MODEL = {
 export default function users(_broker: ServiceBroker, config: Config = loadConfig()): SchemaFor<Users> {
   return {
     name: "users",
+    // The last mixin starts first and stops last.
     mixins: [
+      tidyMixin(forgetAttempts, forgetAddresses, (db) => sessions.forgetSessions(db, config.refreshTokenTtl), auditLog.forgetAudit),
       databaseMixin({
         service: "users",
         url: config.databases.users,
@@ -68,11 +65,7 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
       register: implement(
         contract.register,
         async function (this: Users, ctx) {
-          const { address, ...credentials } = ctx.params;
-          const failure = { by: { actor: null, address }, action: "login.failed", subject: this.subjectOf(credentials.email) } as const;
-          return auditLog.loggingRefusals(this.db, failure, async () =>
-            present(await this.logins.register(credentials, { address, isWanted: () => isCallerThere(ctx) })),
-          );
+          return present(await this.logins.register(ctx.params, visitorOf(ctx)));
         },
         FAIR,
       ),
@@ -80,13 +73,8 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
       token: implement(
         contract.token,
         async function (this: Users, ctx) {
-          const { address, ...credentials } = ctx.params;
           const { signing } = await this.keys.recent();
-          const failure = { by: { actor: null, address }, action: "login.failed", subject: this.subjectOf(credentials.email) } as const;
-          const granted = await auditLog.loggingRefusals(this.db, failure, () =>
-            this.logins.logIn(credentials, { address, isWanted: () => isCallerThere(ctx) }),
-          );
-          return tokens(signing, granted, config.accessTokenTtl);
+          return tokens(signing, await this.logins.logIn(ctx.params, visitorOf(ctx)), config.accessTokenTtl);
         },
         FAIR,
       ),
@@ -114,16 +102,8 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
       changePassword: implement(
         contract.changePassword,
         async function (this: Users, ctx) {
-          const { current_password: current, new_password: next, address } = ctx.params;
-          const caller = callerOf(ctx);
-          const refusal = {
-            by: { actor: caller.id, address },
-            action: "password.refused",
-            subject: () => Promise.resolve(caller.id),
-          } as const;
-          await auditLog.loggingRefusals(this.db, refusal, () =>
-            this.logins.changePassword(caller, { current, next }, { address, isWanted: () => isCallerThere(ctx) }),
-          );
+          const { current_password: current, new_password: next } = ctx.params;
+          await this.logins.changePassword(callerOf(ctx), { current, next }, visitorOf(ctx));
           return {};
         },
         FAIR,
@@ -209,33 +189,12 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
         return changed.account;
       },
 
-      /** Looks up the id of the account with an e-mail address, for the audit log. */
-      subjectOf(this: Users, email: string): () => Promise<string | null> {
-        return async () => (await this.findUser({ email_key: emailKey(email) }))?.id ?? null;
-      },
-
       /** @throws ConfigError if the configured key does not decrypt the signing keys */
       async encryptKeys(this: Users): Promise<void> {
         const count = await this.keys.reencrypt().catch((error: unknown) => {
           throw error instanceof KeyEncryptionError ? new ConfigError([error.message]) : error;
         });
         if (count > 0) this.logger.info(`${count} signing keys were encrypted with KEY_ENCRYPTION_KEY`);
-      },
-
-      /** Deletes expired sessions and failed logins, addresses not used for long, and old entries of the audit log. */
-      async tidy(this: Users): Promise<void> {
-        const all = [
-          () => forgetAttempts(this.db),
-          () => forgetAddresses(this.db),
-          () => sessions.forgetSessions(this.db, config.refreshTokenTtl),
-          () => auditLog.forgetAudit(this.db),
-        ];
-        for (const forget of all)
-          try {
-            while (await forget()) if (this.broker.stopping) return;
-          } catch (error) {
-            this.logger.warn("expired rows could not be deleted; the next attempt is in an hour:", error);
-          }
       },
     },
 
@@ -248,18 +207,21 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
       this.keys = new KeyRing(this.db, config.accessTokenTtl, new KeyCipher(config.keyEncryption));
       await this.encryptKeys();
       await this.keys.current();
-      this.tidying = setInterval(() => void this.tidy(), TIDY_INTERVAL).unref();
       if (config.admin === undefined) return;
       const made = await ensureAdmin(this.db, config.admin.email, await this.passwords.hash(config.admin.password, OWN_TURN));
       if (made) this.logger.info("the first admin was created");
     },
 
-    async stopped(this: Users) {
-      clearInterval(this.tidying);
-      await this.passwords.close();
+    stopped(this: Users) {
+      return this.passwords.close();
     },
   };
 }
+
+const visitorOf = (ctx: Context<{ address?: string }, object>): Visitor => ({
+  address: ctx.params.address,
+  isWanted: () => isCallerThere(ctx),
+});
 
 const REFUSALS = {
   USER_NOT_FOUND: "there is no such user",

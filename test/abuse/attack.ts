@@ -1,6 +1,6 @@
-import type { People } from "./people";
+import type { Accounts } from "./accounts";
+import type { Attacker } from "./attacker";
 import type { Layout, Shop } from "./shop";
-import type { Tools } from "./tools";
 
 /** Ids that an attack has prepared, by name. */
 export type Prepared = Readonly<Record<string, readonly string[]>>;
@@ -9,9 +9,9 @@ export type Prepared = Readonly<Record<string, readonly string[]>>;
 export type Counts = Readonly<Record<string, number>>;
 
 /** What an attack can use before and after it runs. */
-export interface Stage {
+export interface AttackContext {
   shop: Shop;
-  people: People;
+  accounts: Accounts;
 }
 
 export interface Attack {
@@ -27,17 +27,17 @@ export interface Attack {
   /** The products that victims read and order, instead of any. */
   products?: readonly string[];
   /** Prepares data by SQL, in the harness, which the attacker would have created before. */
-  prepare?: (stage: Stage) => Promise<Prepared>;
-  /** Attacks until `tools.isOver`, in a separate process with nice 10. */
-  run: (tools: Tools) => Promise<void>;
+  prepare?: (context: AttackContext) => Promise<Prepared>;
+  /** Attacks until `attacker.isOver`, in a separate process with nice 10. */
+  run: (attacker: Attacker) => Promise<void>;
   /** Minimum counts per second on average, well below measured ones. With less, the attack did not really happen. */
   least: Counts;
   /** Checks right after the attack. @returns violations */
-  expect?: (seen: Seen) => string[];
+  expect?: (outcome: AttackOutcome) => string[];
 }
 
 /** What an attack can check afterwards. */
-export interface Seen {
+export interface AttackOutcome {
   counts: Counts;
   /** Number of the victims' requests, and of their successful writes. */
   victims: number;
@@ -62,12 +62,12 @@ export interface Check {
   row: string;
   name: string;
   /** @returns violations */
-  check: (stage: Stage) => Promise<string[]>;
+  check: (context: AttackContext) => Promise<string[]>;
 }
 
 /** A row of the table that another test covers. */
-export interface Pointer {
+export interface CoveredElsewhere {
   row: string;
   name: string;
-  shownBy: string;
+  coveredBy: string;
 }

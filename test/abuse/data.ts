@@ -1,4 +1,4 @@
-import type { Stage } from "./attack";
+import type { AttackContext } from "./attack";
 
 /** Three bytes in UTF-8: the most bytes per character that text without control characters takes in JSON. */
 const IDEOGRAPH = "chr(20000 + n % 5000)";
@@ -15,7 +15,7 @@ interface Products {
 }
 
 /** Inserts products with the first movement of their ledger. @returns their ids */
-export async function insertProducts({ shop }: Stage, products: Products): Promise<string[]> {
+export async function insertProducts({ shop }: AttackContext, products: Products): Promise<string[]> {
   const { seller, count, name, description, category = "null", sku = "null", quantity = 10 } = products;
   const rows = await shop.sql<{ id: string }>(
     "products",
@@ -34,8 +34,8 @@ export async function insertProducts({ shop }: Stage, products: Products): Promi
 }
 
 /** Inserts products with all texts at their maximum length. */
-export const insertBigProducts = (stage: Stage, seller: string): Promise<string[]> =>
-  insertProducts(stage, {
+export const insertBigProducts = (context: AttackContext, seller: string): Promise<string[]> =>
+  insertProducts(context, {
     seller,
     count: 100,
     name: `repeat(${IDEOGRAPH}, 200)`,
@@ -45,7 +45,7 @@ export const insertBigProducts = (stage: Stage, seller: string): Promise<string[
   });
 
 /** Inserts cancelled orders of a hundred lines with long names, the largest possible. They pass the audit. */
-export async function insertLongOrders({ shop }: Stage, user: string, count: number): Promise<string[]> {
+export async function insertLongOrders({ shop }: AttackContext, user: string, count: number): Promise<string[]> {
   const rows = await shop.sql<{ id: string }>(
     "orders",
     `with made as (

@@ -1,19 +1,19 @@
 import path from "node:path";
 import { parseArgs } from "node:util";
-import { seedProducts } from "../../bench/seed";
-import { auditShop } from "../../bench/shop";
-import { checkReport, writeReport } from "../chaos/report";
-import { RabbitMQ } from "../chaos/rabbitmq";
-import { messageOf } from "../chaos/wait";
-import { wholeNumber } from "../support/whole-number";
-import type { Attack, Check, Pointer } from "./attack";
-import { ATTACKS, CHECKS, POINTERS } from "./attacks";
-import { Ground } from "./ground";
-import { populate } from "./people";
-import { Bout, startVictims, type Row, type Times } from "./row";
-import type { Samples } from "./verdict";
+import { auditShop } from "../../testkit/audit";
+import { messageOf } from "../../testkit/error-message";
+import { RabbitMQ } from "../../testkit/rabbitmq";
+import { checkReport, writeReport } from "../../testkit/report-section";
+import { seedProducts } from "../../testkit/seed-products";
+import { wholeNumber } from "../../testkit/whole-number";
+import { insertAccounts } from "./accounts";
+import type { Attack, Check, CoveredElsewhere } from "./attack";
+import { AttackRunner, startVictims, type AttackResult, type Times } from "./attack-runner";
+import { ATTACKS, CHECKS, COVERED_ELSEWHERE } from "./attacks";
+import { Infrastructure } from "./infrastructure";
 import { LAYOUTS, Shop, type Layout } from "./shop";
-import { cellsOf, checkCells, HEAD, missingTests, pointerCells, table } from "./table";
+import { cellsOf, checkCells, coveredElsewhereCells, HEAD, missingTests, table } from "./table";
+import type { Samples } from "./verdict";
 
 const { values: options } = parseArgs({
   options: {
@@ -36,10 +36,10 @@ const BASELINE_TRIES = 5;
 
 const since = Date.now();
 const seconds = (): string => ((Date.now() - since) / 1000).toFixed(0);
-const say = (line: string): void => {
+const log = (line: string): void => {
   console.log(`${seconds().padStart(5)} s  ${line}`);
 };
-let ground: Ground | undefined;
+let infrastructure: Infrastructure | undefined;
 
 const wantedRows = options.row?.split(",");
 const seed = wholeNumber("seed", options.seed, 0);
@@ -50,12 +50,12 @@ const times = {
 
 /** `35` selects 35a, 35b …; `35b` selects only that one. */
 const isRow = (row: string, wanted: string): boolean => row === wanted || row.replace(/[a-z]$/, "") === wanted;
-const isChosen = ({ row }: Attack | Check | Pointer): boolean => wantedRows?.some((wanted) => isRow(row, wanted)) ?? true;
+const isChosen = ({ row }: Attack | Check | CoveredElsewhere): boolean => wantedRows?.some((wanted) => isRow(row, wanted)) ?? true;
 
 /** @throws if a requested row doesn't exist, or is excluded by --quick and --layout: an empty run would seem to pass */
 function checkRows(): void {
   const quick = ATTACKS.filter((attack) => layouts().some((layout) => attack.quick?.includes(layout)));
-  const known = options.quick ? quick : [...ATTACKS, ...CHECKS, ...POINTERS];
+  const known = options.quick ? quick : [...ATTACKS, ...CHECKS, ...COVERED_ELSEWHERE];
   const unknown = wantedRows?.filter((wanted) => !known.some(({ row }) => isRow(row, wanted))) ?? [];
   if (unknown.length > 0) throw new Error(`there is no row ${unknown.join(", ")} in this selection: see --list`);
 }
@@ -67,55 +67,55 @@ function layouts(): Layout[] {
 }
 
 /** @throws if the victims' requests fail even without an attack */
-async function measureBaseline(bout: Bout, seconds: number): Promise<Samples> {
+async function measureBaseline(runner: AttackRunner, seconds: number): Promise<Samples> {
   for (let tries = 1; ; tries++) {
-    const { samples, failures } = await bout.quiet(seconds);
+    const { samples, failures } = await runner.measureVictims(seconds);
     if (Object.keys(failures).length === 0) return samples;
-    say(`without an attack, the victims' requests failed: ${JSON.stringify(failures)}`);
+    log(`without an attack, the victims' requests failed: ${JSON.stringify(failures)}`);
     if (tries === BASELINE_TRIES) throw new Error("the victims' requests fail without an attack: is the machine busy with something else?");
   }
 }
 
 /** @returns cells of the table, and whether the shop withstood everything */
-async function attackLayout(ground: Ground, layout: Layout): Promise<{ cells: string[][]; isHeld: boolean }> {
-  say(`${layout}: starting`);
-  const shop = await Shop.start(ground, layout);
+async function attackLayout(infrastructure: Infrastructure, layout: Layout): Promise<{ cells: string[][]; isHeld: boolean }> {
+  log(`${layout}: starting`);
+  const shop = await Shop.start(infrastructure, layout);
   await seedProducts(shop.databaseUrl("products"));
-  const people = await populate(shop);
+  const accounts = await insertAccounts(shop);
   const victims = await startVictims();
-  ground.onStop(() => {
-    victims.end();
+  infrastructure.onStop(() => {
+    victims.kill();
   });
-  const stage = { shop, people };
-  const bout = new Bout(ground, stage, victims, times, seed);
-  await bout.quiet(2, true); // warm-up, since code is slow when it runs for the first time
-  const baseline = await measureBaseline(bout, times.baseline);
+  const context = { shop, accounts };
+  const runner = new AttackRunner(infrastructure, context, victims, times, seed);
+  await runner.measureVictims(2, true); // warm-up, since code is slow when it runs for the first time
+  const baseline = await measureBaseline(runner, times.baseline);
 
   const cells: string[][] = [];
   let isHeld = true;
   const note = (row: string, name: string, violations: readonly string[]): void => {
     isHeld &&= violations.length === 0;
-    say(`${layout} ${row} ${name}: ${violations.length === 0 ? "held" : "NOT HELD"}`);
+    log(`${layout} ${row} ${name}: ${violations.length === 0 ? "held" : "NOT HELD"}`);
     for (const violation of violations.slice(0, 15)) console.log(`           ${violation.slice(0, 400)}`);
   };
   for (const attack of ATTACKS.filter(isChosen).filter(({ quick }) => !options.quick || quick?.includes(layout) === true)) {
-    let row: Row = await bout.fight(attack, baseline);
-    if (options.quick && row.violations.length > 0) {
+    let result: AttackResult = await runner.run(attack, baseline);
+    if (options.quick && result.violations.length > 0) {
       // In CI, a busy machine may look like harm, but hardly twice.
-      say(`${layout} ${attack.row}: ${row.violations[0] ?? ""}; repeating with a new baseline`);
-      row = await bout.fight(attack, await measureBaseline(bout, times.baseline));
+      log(`${layout} ${attack.row}: ${result.violations[0] ?? ""}; repeating with a new baseline`);
+      result = await runner.run(attack, await measureBaseline(runner, times.baseline));
     }
-    note(attack.row, attack.name, row.violations);
-    cells.push(cellsOf(layout, row));
+    note(attack.row, attack.name, result.violations);
+    cells.push(cellsOf(layout, result));
   }
   for (const check of CHECKS.filter(isChosen).filter(() => !options.quick)) {
-    const violations = await check.check(stage).catch((error: unknown) => [messageOf(error)]);
+    const violations = await check.check(context).catch((error: unknown) => [messageOf(error)]);
     note(check.row, check.name, violations);
     cells.push(checkCells(layout, check, violations));
   }
-  const wrong = await auditShop({ url: shop.url, adminToken: people.admins[0]?.token ?? "" });
+  const wrong = await auditShop({ url: shop.url, adminToken: accounts.admins[0]?.token ?? "" });
   note("audit", "GET /admin/consistency after all attacks", wrong);
-  victims.end();
+  victims.kill();
   await shop.stop();
   return { cells, isHeld };
 }
@@ -123,7 +123,7 @@ async function attackLayout(ground: Ground, layout: Layout): Promise<{ cells: st
 async function main(): Promise<number> {
   if (options.list) {
     for (const { row, name } of [...ATTACKS, ...CHECKS]) console.log(`${row.padStart(4)}  ${name}`);
-    for (const { row, name, shownBy } of POINTERS) console.log(`${row.padStart(4)}  ${name}: ${shownBy}`);
+    for (const { row, name, coveredBy } of COVERED_ELSEWHERE) console.log(`${row.padStart(4)}  ${name}: ${coveredBy}`);
     return 0;
   }
   checkRows();
@@ -132,31 +132,31 @@ async function main(): Promise<number> {
     return 2;
   }
   if (options.report !== undefined) checkReport(options.report, SECTION);
-  ground = await Ground.prepare();
+  infrastructure = await Infrastructure.prepare();
   const results = [];
-  for (const layout of layouts()) results.push(await attackLayout(ground, layout));
-  const pointers = POINTERS.filter(isChosen).filter(() => !options.quick);
-  const missing = missingTests(pointers);
-  for (const { row, shownBy } of missing) console.log(`row ${row} refers to ${shownBy}, which doesn't exist`);
-  const cells = [...results.flatMap((result) => result.cells), ...pointers.map(pointerCells)];
+  for (const layout of layouts()) results.push(await attackLayout(infrastructure, layout));
+  const coveredElsewhere = COVERED_ELSEWHERE.filter(isChosen).filter(() => !options.quick);
+  const missing = missingTests(coveredElsewhere);
+  for (const { row, coveredBy } of missing) console.log(`row ${row} refers to ${coveredBy}, which doesn't exist`);
+  const cells = [...results.flatMap((result) => result.cells), ...coveredElsewhere.map(coveredElsewhereCells)];
   console.log(`\n${table(cells)}\n`);
   if (options.report !== undefined) await writeReport(options.report, Number(seconds()), HEAD, cells, SECTION);
   const isHeld = missing.length === 0 && results.every((result) => result.isHeld);
-  if (!isHeld) console.log(`The processes' logs are in ${path.join(ground.folder, "logs")}`);
-  await ground.stop(!isHeld);
+  if (!isHeld) console.log(`The processes' logs are in ${path.join(infrastructure.folder, "logs")}`);
+  await infrastructure.stop(!isHeld);
   return isHeld ? 0 : 1;
 }
 
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const)
   process.on(signal, () => {
-    void (ground?.stop(false) ?? Promise.resolve()).then(() => process.exit(130));
+    void (infrastructure?.stop(false) ?? Promise.resolve()).then(() => process.exit(130));
   });
 
 main().then(
   (code) => process.exit(code),
   async (error: unknown) => {
     console.error(error);
-    await ground?.stop(true);
+    await infrastructure?.stop(true);
     process.exit(1);
   },
 );

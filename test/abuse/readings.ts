@@ -2,7 +2,7 @@ import { databaseNames } from "../../config";
 import type { Readings } from "./attack";
 import type { Shop } from "./shop";
 
-export async function read(shop: Shop): Promise<Readings> {
+export async function takeReadings(shop: Shop): Promise<Readings> {
   const sizes = databaseNames().map(async ([service]) => {
     const [row] = await shop.sql<{ bytes: string }>(service, "select pg_database_size(current_database()) as bytes");
     return Number(row?.bytes ?? 0);

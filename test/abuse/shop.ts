@@ -1,12 +1,14 @@
 import path from "node:path";
 import type { QueryResultRow } from "pg";
-import { NODE_FLAGS } from "../../bench/node-flags";
-import { isOk, startProcess, type Started } from "../../bench/processes";
-import { DATABASES, databaseNames, SERVICES, type DatabaseName, type ServiceName } from "../../config";
-import { isAlive, sql } from "../chaos/system";
-import { freePorts, until } from "../chaos/wait";
+import { databaseNames, DATABASES, SERVICES, type DatabaseName, type ServiceName } from "../../config";
+import { freePorts } from "../../testkit/free-ports";
+import { NODE_FLAGS } from "../../testkit/node-flags";
+import { isAlive } from "../../testkit/process-tree";
+import { isOk, startProgram, type RunningProgram } from "../../testkit/program";
+import { sql } from "../../testkit/sql";
+import { eventually } from "../../testkit/until";
 import { setCpuWeight } from "./cpu-weight";
-import type { Ground } from "./ground";
+import type { Infrastructure } from "./infrastructure";
 
 /** `one`: everything in one process, on the local bus. `nodes`: one process per service, connected by RabbitMQ. */
 export const LAYOUTS = ["one", "nodes"] as const;
@@ -16,27 +18,27 @@ export type Layout = (typeof LAYOUTS)[number];
 const TWICE = -3;
 
 /** A place for one process, whose ports stay the same across restarts. */
-interface Place {
+interface Slot {
   name: string;
   service: ServiceName | undefined;
   port: number;
   opsPort: number;
-  process: Started | undefined;
+  process: RunningProgram | undefined;
 }
 
 /** A shop with the default configuration, in its own processes. */
 export class Shop {
   private constructor(
-    private readonly ground: Ground,
+    private readonly infrastructure: Infrastructure,
     readonly layout: Layout,
-    private readonly places: readonly Place[],
+    private readonly slots: readonly Slot[],
     private readonly env: Readonly<Record<string, string>>,
   ) {}
 
-  static async start(ground: Ground, layout: Layout): Promise<Shop> {
+  static async start(infrastructure: Infrastructure, layout: Layout): Promise<Shop> {
     const services: (ServiceName | undefined)[] = layout === "one" ? [undefined] : [...SERVICES];
-    const places = await Promise.all(
-      services.map(async (service): Promise<Place> => {
+    const slots = await Promise.all(
+      services.map(async (service): Promise<Slot> => {
         const [port = 0, opsPort = 0] = await freePorts(2);
         return { name: service ?? "shop", service, port, opsPort, process: undefined };
       }),
@@ -44,31 +46,31 @@ export class Shop {
     const env: Record<string, string> = {
       LOG_FORMAT: "json", // makes the level of each line readable
       NAMESPACE: `abuse-${layout}`,
-      NODE_COMPILE_CACHE: path.join(ground.folder, "compile-cache"),
-      ...(layout === "nodes" && { TRANSPORTER: await ground.amqp() }),
+      NODE_COMPILE_CACHE: path.join(infrastructure.folder, "compile-cache"),
+      ...(layout === "nodes" && { TRANSPORTER: await infrastructure.amqp() }),
     };
-    const shop = new Shop(ground, layout, places, env);
+    const shop = new Shop(infrastructure, layout, slots, env);
     for (const [service, variable] of databaseNames()) env[variable] = shop.databaseUrl(service);
-    ground.onStop(() => shop.stop());
+    infrastructure.onStop(() => shop.stop());
     await shop.launch();
     return shop;
   }
 
   get url(): string {
-    const gateway = this.places.find(({ service }) => service === undefined || service === "api");
+    const gateway = this.slots.find(({ service }) => service === undefined || service === "api");
     return `http://127.0.0.1:${gateway?.port ?? 0}`;
   }
 
-  get processes(): Started[] {
-    return this.places.flatMap(({ process }) => process ?? []);
+  get processes(): RunningProgram[] {
+    return this.slots.flatMap(({ process }) => process ?? []);
   }
 
   get ops(): string[] {
-    return this.places.map(({ opsPort }) => `http://127.0.0.1:${opsPort}`);
+    return this.slots.map(({ opsPort }) => `http://127.0.0.1:${opsPort}`);
   }
 
   databaseUrl(service: DatabaseName): string {
-    return this.ground.postgres.url(`${this.layout}_${service}`);
+    return this.infrastructure.postgres.url(`${this.layout}_${service}`);
   }
 
   sql<Row extends QueryResultRow>(service: DatabaseName, text: string, values?: unknown[]): Promise<Row[]> {
@@ -77,20 +79,20 @@ export class Shop {
 
   /** Starts processes that aren't running. */
   async launch(): Promise<void> {
-    await Promise.all(this.places.map((place) => this.launchOne(place)));
-    await until("the whole shop responds", () => isOk(`${this.url}/health`), 60_000);
+    await Promise.all(this.slots.map((slot) => this.launchOne(slot)));
+    await eventually("the whole shop responds", () => isOk(`${this.url}/health`), 60_000);
   }
 
-  private async launchOne(place: Place): Promise<void> {
-    const { name, service, port, opsPort } = place;
-    if (place.process !== undefined && isAlive(place.process.pid)) return;
+  private async launchOne(slot: Slot): Promise<void> {
+    const { name, service, port, opsPort } = slot;
+    if (slot.process !== undefined && isAlive(slot.process.pid)) return;
     const database = service === undefined || service === "api" ? undefined : DATABASES[service];
     const databases = service === undefined ? Object.values(DATABASES) : database === undefined ? [] : [database];
     const shared = Object.entries(this.env).filter(([key]) => !key.endsWith("_DATABASE_URL") || databases.some((one) => one === key));
-    place.process = await startProcess({
+    slot.process = await startProgram({
       name: `${this.layout}-${name}`,
-      cwd: this.ground.build,
-      logs: this.ground.logs,
+      cwd: this.infrastructure.build,
+      logs: this.infrastructure.logs,
       args: [...NODE_FLAGS, "scripts/start.js"],
       env: {
         ...Object.fromEntries(shared),
@@ -101,7 +103,7 @@ export class Shop {
       },
       ready: () => isOk(`http://127.0.0.1:${opsPort}/ready`),
     });
-    if (service === "users") setCpuWeight(place.process.pid, TWICE);
+    if (service === "users") setCpuWeight(slot.process.pid, TWICE);
   }
 
   /** Replaces all processes, on the same ports and databases. */
@@ -112,6 +114,6 @@ export class Shop {
 
   async stop(): Promise<void> {
     await Promise.all(this.processes.map((process) => process.stop()));
-    for (const place of this.places) place.process = undefined;
+    for (const slot of this.slots) slot.process = undefined;
   }
 }

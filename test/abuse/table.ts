@@ -1,11 +1,10 @@
 import { existsSync } from "node:fs";
 import path from "node:path";
-import type { Check, Counts, Pointer } from "./attack";
-import { worstOf, type Row } from "./row";
+import { ROOT } from "../../testkit/repository";
+import type { Check, Counts, CoveredElsewhere } from "./attack";
+import { worstOf, type AttackResult } from "./attack-runner";
 import type { Layout } from "./shop";
 import type { Comparison } from "./verdict";
-
-const ROOT = path.join(__dirname, "..", "..");
 
 export const HEAD = [
   "#",
@@ -34,8 +33,8 @@ function counted(counts: Counts): string {
 const compared = (comparison: Comparison | undefined): string =>
   comparison === undefined ? "none" : `${comparison.kind} ${comparison.withoutMs.toFixed(0)} → ${comparison.withMs.toFixed(0)}`;
 
-export function cellsOf(layout: Layout, row: Row): string[] {
-  const { attack, counts, victims, memoryMb, violations } = row;
+export function cellsOf(layout: Layout, result: AttackResult): string[] {
+  const { attack, counts, victims, memoryMb, violations } = result;
   const failures = Object.values(victims.failures).reduce((sum, count) => sum + count, 0);
   const memory = Object.entries(memoryMb).map(([name, mb]) => `${name.replace(`${layout}-`, "")} ${mb.toFixed(0)}`);
   return [
@@ -44,8 +43,8 @@ export function cellsOf(layout: Layout, row: Row): string[] {
     layout,
     counted(counts),
     `${failures} of ${victims.requests}`,
-    compared(worstOf(row, false)),
-    compared(worstOf(row, true)),
+    compared(worstOf(result, false)),
+    compared(worstOf(result, true)),
     memory.join(", "),
     violations.length === 0 ? "yes" : "NO",
   ];
@@ -63,11 +62,11 @@ export const checkCells = (layout: Layout, { row, name }: Check, violations: rea
   violations.length === 0 ? "yes" : "NO",
 ];
 
-export const pointerCells = ({ row, name, shownBy }: Pointer): string[] => [row, name, "", `see ${shownBy}`];
+export const coveredElsewhereCells = ({ row, name, coveredBy }: CoveredElsewhere): string[] => [row, name, "", `see ${coveredBy}`];
 
 /** Rows that refer to a test file which doesn't exist. */
-export const missingTests = (pointers: readonly Pointer[]): Pointer[] =>
-  pointers.filter(({ shownBy }) => !existsSync(path.join(ROOT, shownBy.split(" ")[0] ?? "")));
+export const missingTests = (coveredElsewhere: readonly CoveredElsewhere[]): CoveredElsewhere[] =>
+  coveredElsewhere.filter(({ coveredBy }) => !existsSync(path.join(ROOT, coveredBy.split(" ")[0] ?? "")));
 
 export function table(rows: readonly string[][]): string {
   const all = [HEAD, ...rows];

@@ -1,4 +1,4 @@
-import { quantiles } from "../../bench/statistics";
+import { quantiles } from "../../testkit/statistics";
 import type { Counts } from "./attack";
 
 /** Durations of requests in ms, by kind. */

@@ -1,12 +1,12 @@
 import { setTimeout as pause } from "node:timers/promises";
 import { Agent, request, type Dispatcher } from "undici";
+import { PASSWORD, type VictimAccount } from "./accounts";
 import type { Samples } from "./verdict";
-import { PASSWORD, type Person } from "./people";
 import { serve } from "./worker";
 
 export interface VictimsJob {
   url: string;
-  people: readonly Person[];
+  accounts: readonly VictimAccount[];
   seconds: number;
   /** Ids of the products that victims read and order. */
   products: readonly string[];
@@ -68,11 +68,11 @@ class Victim {
 
   constructor(
     private readonly url: string,
-    private readonly person: Person,
+    private readonly account: VictimAccount,
   ) {
     const timeouts = { headersTimeout: GIVE_UP_MS, bodyTimeout: GIVE_UP_MS, connect: { timeout: GIVE_UP_MS } };
-    this.kept = new Agent({ localAddress: person.address, ...timeouts });
-    this.fresh = new Agent({ localAddress: person.address, pipelining: 0, ...timeouts });
+    this.kept = new Agent({ localAddress: account.address, ...timeouts });
+    this.fresh = new Agent({ localAddress: account.address, pipelining: 0, ...timeouts });
   }
 
   /** Logs in before the measurement. A token is used for a third of its 15 minutes. */
@@ -98,10 +98,10 @@ class Victim {
 
   async login(): Promise<void> {
     await this.measurements.measure("login", async () => {
-      const { status, body } = await this.send(this.fresh, "POST", "/token", { email: this.person.email, password: this.password });
+      const { status, body } = await this.send(this.fresh, "POST", "/token", { email: this.account.email, password: this.password });
       const text = await body.text();
       if (status === 401 && this.isPasswordUnsure) this.togglePassword();
-      if (status !== 200) return said(status, text);
+      if (status !== 200) return failureOf(status, text);
       this.isPasswordUnsure = false;
       if (this.token === "") {
         this.token = stringOf(text, "access_token");
@@ -117,14 +117,14 @@ class Victim {
     await this.measurements.measure("order", async () => {
       const { status, body } = await this.send(this.kept, "POST", "/orders", { items: [{ product_id: this.pick(), quantity: 1 }] });
       const text = await body.text();
-      if (status !== 201) return said(status, text);
+      if (status !== 201) return failureOf(status, text);
       id = stringOf(text, "id");
       return undefined;
     });
     if (id === "") return;
     await this.measurements.measure("follow", async () => {
       const { status, body } = await this.send(this.fresh, "GET", `/orders/${id}/events`, undefined, AbortSignal.timeout(CONFIRMED_MS));
-      if (status !== 200) return said(status, await body.text());
+      if (status !== 200) return failureOf(status, await body.text());
       let events = "";
       for await (const chunk of body) {
         events += String(chunk);
@@ -141,7 +141,7 @@ class Victim {
       const { status, body } = await this.send(this.fresh, "PUT", "/me/password", change);
       const text = await body.text();
       if (status < 500) this.isPasswordUnsure = false;
-      if (status !== 204) return said(status, text);
+      if (status !== 204) return failureOf(status, text);
       this.togglePassword();
       return undefined;
     });
@@ -160,7 +160,7 @@ class Victim {
     return this.measurements.measure(kind, async () => {
       const response = await this.send(agent, method, path, body);
       const text = await response.body.text();
-      return response.status === expected ? undefined : said(response.status, text);
+      return response.status === expected ? undefined : failureOf(response.status, text);
     });
   }
 
@@ -182,13 +182,13 @@ class Victim {
 
 const otherThan = (password: string): string => (password === PASSWORD ? `another ${PASSWORD}` : PASSWORD);
 const stringOf = (text: string, name: string): string => new RegExp(`"${name}":"([^"]*)"`).exec(text)?.[1] ?? "";
-const said = (status: number, text: string): string => `${status} ${stringOf(text, "code")}`.trim();
+const failureOf = (status: number, text: string): string => `${status} ${stringOf(text, "code")}`.trim();
 
 /** Starts work at a steady rate, even if earlier work is unfinished. @returns a function that stops it */
-function steadily(everyMs: number, work: () => Promise<void>, underWay: Set<Promise<void>>): () => void {
+function startPaced(everyMs: number, work: () => Promise<void>, inFlight: Set<Promise<void>>): () => void {
   const begin = (): void => {
-    const done = work().finally(() => underWay.delete(done));
-    underWay.add(done);
+    const done = work().finally(() => inFlight.delete(done));
+    inFlight.add(done);
   };
   let repeat: NodeJS.Timeout | undefined;
   const first = setTimeout(
@@ -207,27 +207,27 @@ function steadily(everyMs: number, work: () => Promise<void>, underWay: Set<Prom
 /** Victims are reused for later jobs, with their tokens, passwords and connections. */
 const known = new Map<string, Victim>();
 
-async function use({ url, people, seconds, products, changesPassword }: VictimsJob): Promise<VictimsResult> {
-  const victims = people.map((person) => {
-    const key = `${url} ${person.email}`;
-    const victim = known.get(key) ?? new Victim(url, person);
+async function use({ url, accounts, seconds, products, changesPassword }: VictimsJob): Promise<VictimsResult> {
+  const victims = accounts.map((account) => {
+    const key = `${url} ${account.email}`;
+    const victim = known.get(key) ?? new Victim(url, account);
     known.set(key, victim);
     return victim;
   });
   const measurements = new Measurements();
   await Promise.all(victims.map((victim) => victim.begin(measurements, products)));
-  const underWay = new Set<Promise<void>>();
+  const inFlight = new Set<Promise<void>>();
   const stops: (() => void)[] = [];
   const last = victims.at(-1);
   for (const victim of victims) {
     if (victim === last) continue;
     for (const kind of ["read", "list", "search", "order", "create", "login"] as const)
-      stops.push(steadily(1_000 / RATES[kind], () => victim[kind](), underWay));
+      stops.push(startPaced(1_000 / RATES[kind], () => victim[kind](), inFlight));
   }
-  if (changesPassword && last !== undefined) stops.push(steadily(PASSWORD_EVERY_MS, () => last.changePassword(), underWay));
+  if (changesPassword && last !== undefined) stops.push(startPaced(PASSWORD_EVERY_MS, () => last.changePassword(), inFlight));
   await pause(seconds * 1_000);
   for (const stop of stops) stop();
-  await Promise.all(underWay);
+  await Promise.all(inFlight);
   return { samples: measurements.samples, failures: measurements.failures, requests: measurements.requests };
 }
 

@@ -1,7 +1,7 @@
 import { closeSync, openSync, readSync, statSync } from "node:fs";
-import type { Started } from "../../bench/processes";
-import { rssOf } from "../../bench/cost";
-import { isAlive } from "../chaos/system";
+import { rssOf } from "../../testkit/process-stats";
+import { isAlive } from "../../testkit/process-tree";
+import type { RunningProgram } from "../../testkit/program";
 
 const SAMPLE_MS = 200;
 /** Far beyond the limit: stop the attack before it uses up the machine's memory. */
@@ -18,7 +18,7 @@ export class Watch {
 
   /** @param onHopeless called once, when `isHopeless` becomes true */
   constructor(
-    private readonly processes: readonly Started[],
+    private readonly processes: readonly RunningProgram[],
     onHopeless: () => void,
   ) {
     this.offsets = new Map(processes.map(({ logFile }) => [logFile, statSync(logFile).size]));

@@ -22,7 +22,7 @@ export class Worker<Job extends object, Result> {
     return result;
   }
 
-  end(): void {
+  kill(): void {
     this.child.kill("SIGKILL");
   }
 

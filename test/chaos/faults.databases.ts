@@ -1,14 +1,15 @@
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
 import { Client } from "pg";
 import { databaseNames, SERVICES, type DatabaseName, type ServiceName } from "../../config";
 import { sqlState } from "../../mixins/sql-state";
 import { DATABASE_NAMES } from "../../scripts/node";
 import { readPidFile } from "../../scripts/postgres-binaries";
-import { startStandby } from "../support/standby";
-import { accepting, ALL, back, parked, type Chaos, type Fault } from "./fault";
-import type { System } from "./system";
-import { pause, until } from "./wait";
+import { startStandby } from "../../testkit/standby";
+import type { System } from "../../testkit/system/system";
+import { eventually } from "../../testkit/until";
+import { ALL_PARTS, countParked, expectRecovery, untilAccepting, type Chaos, type Fault } from "./fault";
 
 /*
  * Databases that respond, but can't execute what they are asked to.
@@ -18,20 +19,20 @@ export const DATABASE_FAULTS: readonly Fault[] = [
   {
     number: 40,
     name: "the endpoint leads to a hot standby, then the databases are read-only",
-    within: 15_000, // rows published during the fault are due again after 5 or 10 s
-    random: ALL,
+    withinMs: 15_000, // rows published during the fault are due again after 5 or 10 s
+    random: ALL_PARTS,
     async inject(chaos) {
-      const before = await parked(chaos);
+      const before = await countParked(chaos);
       await behindStandby(chaos);
       await readOnly(chaos);
-      await back(chaos, "the databases were writable again");
-      chaos.expect((await parked(chaos)) === before, "outbox rows were parked");
+      await expectRecovery(chaos, "the databases were writable again");
+      chaos.expect((await countParked(chaos)) === before, "outbox rows were parked");
     },
   },
   {
     number: 43,
     name: "a migration behind an open transaction",
-    random: ALL,
+    random: ALL_PARTS,
     async inject({ system, load, expect }) {
       const name = `of_a_fault_${Date.now()}`; // a new name each time
       const file = path.join(system.buildFolder, `services/orders/migrations/900_${name}.sql`);
@@ -41,7 +42,7 @@ export const DATABASE_FAULTS: readonly Fault[] = [
       writeFileSync(file, `alter table orders add column ${name} int;\n`);
       try {
         const newer = system.scale(Object.fromEntries(SERVICES.map((service) => [service, count(service)])));
-        await until("the migration waits", () => system.logsSay("the migration of order_db waits for orders"));
+        await eventually("the migration waits", () => system.logsContain("the migration of order_db waits for orders"));
         load.openWindow();
         await pause(10_000);
         const { slowest, failures } = load.window;
@@ -58,7 +59,7 @@ export const DATABASE_FAULTS: readonly Fault[] = [
   {
     number: 48,
     name: "others take all connections but two",
-    within: 15_000,
+    withinMs: 15_000,
     random: ["orders", "products", "databases"],
     async inject(chaos) {
       const { system } = chaos;
@@ -78,7 +79,7 @@ export const DATABASE_FAULTS: readonly Fault[] = [
       } finally {
         await Promise.all(others.map((one) => one.end()));
       }
-      await accepting(chaos);
+      await untilAccepting(chaos);
     },
   },
 ];
@@ -89,7 +90,7 @@ const TOO_MANY_CONNECTIONS = "53300";
 /** The URL that bypasses the proxies. */
 function urlOf(system: System, service: DatabaseName): string {
   const url = new URL(system.databases[service].url);
-  url.port = String(readPidFile(system.cluster).port);
+  url.port = String(readPidFile(system.dataDir).port);
   return url.href;
 }
 
@@ -103,9 +104,9 @@ async function connect(system: System, service: DatabaseName): Promise<Client> {
 /** Moves the address to a standby and back, as a provider may. Connections to the standby stay open. */
 async function behindStandby(chaos: Chaos): Promise<void> {
   const { system } = chaos;
-  const folder = path.join(system.folder, "lone"); // a folder that is removed at the end
+  const folder = path.join(system.folder, "single-node"); // a folder that is removed at the end
   mkdirSync(folder, { recursive: true });
-  const standby = await startStandby(system.cluster, urlOf(system, "orders"), folder);
+  const standby = await startStandby(system.dataDir, urlOf(system, "orders"), folder);
   const lead = (urlTo: (service: DatabaseName) => string): void => {
     for (const [service] of databaseNames()) system.databases[service].retarget(urlTo(service));
   };
@@ -115,7 +116,7 @@ async function behindStandby(chaos: Chaos): Promise<void> {
     for (const [service] of databaseNames()) system.databases[service].reset();
     await pause(4_000);
     lead((service) => home[service] ?? "");
-    await back(chaos, "the endpoint led to the primary again");
+    await expectRecovery(chaos, "the endpoint led to the primary again");
   } finally {
     await standby.stop();
     rmSync(folder, { recursive: true, force: true });

@@ -1,10 +1,11 @@
 import { rm } from "node:fs/promises";
 import path from "node:path";
-import { ALL, anyProduct, back, parked, type Chaos, type Fault, type Ground, type GroundPlan } from "./fault";
-import { onGround, shopOnServer } from "./ground";
+import { setTimeout as pause } from "node:timers/promises";
+import { eventually } from "../../testkit/until";
+import { ALL_PARTS, anyProduct, countParked, expectRecovery, type Chaos, type Fault, type Setup, type SetupPlan } from "./fault";
+import { startShopOnServer, withOwnSetup } from "./setup";
 import { PostgresServer, withoutPostgres } from "./postgres-server";
 import { SmallDisk } from "./small-disk";
-import { pause, until } from "./wait";
 
 /*
  * PostgreSQL with its data on one small disk and its WAL on another. Each disk fills up in turn.
@@ -28,18 +29,18 @@ interface Disks {
   wal: SmallDisk;
 }
 
-async function lay(plan: GroundPlan): Promise<[Ground, Disks]> {
+async function setUp(plan: SetupPlan): Promise<[Setup, Disks]> {
   const folder = path.join(plan.common.folder, "fault-41", "server");
   plan.onStop(() => rm(folder, { recursive: true, force: true, maxRetries: 5 }));
   const disk = (name: keyof typeof SIZE): SmallDisk => {
     const one = SmallDisk.mount(path.join(folder, name), SIZE[name]);
-    plan.onStop(() => one.end());
+    plan.onStop(() => one.remove());
     return one;
   };
   const [wal, data] = [disk("wal"), disk("data")]; // unmounted in reverse order: the server's working directory is on the data disk
   const server = await PostgresServer.create(folder, SETTINGS, ["--waldir", wal.folder, "--wal-segsize=1"]);
   plan.onStop(() => server.stop("immediate"));
-  return [await shopOnServer(server, plan, "fault-41"), { server, data, wal }];
+  return [await startShopOnServer(server, plan, "fault-41"), { server, data, wal }];
 }
 
 /** The statuses of a repeated read. */
@@ -57,18 +58,18 @@ async function dataFull(chaos: Chaos, { data }: Disks): Promise<void> {
   const { load, expect } = chaos;
   data.fill();
   const { failures } = load.window;
-  await until("writes are refused", () => load.window.failures > failures + 20, 60_000);
+  await eventually("writes are refused", () => load.window.failures > failures + 20, 60_000);
   const statuses = await reads(chaos, FULL_MS);
   expect([...statuses].join() === "200", `reads had the statuses ${[...statuses].join()} while the data disk was full`);
   data.free();
-  await back(chaos, "the data disk had space", WITHIN_MS);
+  await expectRecovery(chaos, "the data disk had space", WITHIN_MS);
 }
 
 /** PostgreSQL terminates, and terminates again whenever it is started before the disk has space. */
 async function walFull(chaos: Chaos, { server, wal }: Disks): Promise<void> {
   const { load, expect } = chaos;
   wal.fill();
-  await until("PostgreSQL has terminated", async () => {
+  await eventually("PostgreSQL has terminated", async () => {
     // uses up the existing segments, as archive_timeout does
     if (server.isRunning) await server.sql("select pg_switch_wal()");
     return !server.isRunning;
@@ -84,22 +85,22 @@ async function walFull(chaos: Chaos, { server, wal }: Disks): Promise<void> {
   expect(load.window.accepted === accepted, `${load.window.accepted - accepted} orders were accepted while PostgreSQL was down`);
   wal.free();
   await server.start();
-  await back(chaos, "the WAL disk had space", WITHIN_MS);
+  await expectRecovery(chaos, "the WAL disk had space", WITHIN_MS);
 }
 
 export const DISK_FAULTS: readonly Fault[] = [
   {
     number: 41,
     name: "disk full: data, then WAL",
-    within: WITHIN_MS,
-    random: ALL,
+    withinMs: WITHIN_MS,
+    random: ALL_PARTS,
     impossible: () => withoutPostgres() ?? SmallDisk.impossible(),
-    ...onGround(lay, async (chaos, disks) => {
+    ...withOwnSetup(setUp, async (chaos, disks) => {
       const pids = (): string => chaos.system.running().map(({ process }) => process.pid).join(); // prettier-ignore
-      const [before, nodes] = [await parked(chaos), pids()];
+      const [before, nodes] = [await countParked(chaos), pids()];
       await dataFull(chaos, disks);
       await walFull(chaos, disks);
-      chaos.expect((await parked(chaos)) === before, "outbox rows were parked");
+      chaos.expect((await countParked(chaos)) === before, "outbox rows were parked");
       chaos.expect(pids() === nodes, "a node has exited");
     }),
   },

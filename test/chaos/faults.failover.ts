@@ -1,13 +1,15 @@
 import path from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
 import { DATABASES } from "../../config";
 import { DATABASE_NAMES } from "../../scripts/node";
-import { ALL, someOf, type Chaos, type Fault } from "./fault";
-import { Load } from "./load";
-import { NodeProcess } from "./node";
+import { freePorts } from "../../testkit/free-ports";
+import { Load } from "../../testkit/load/load";
+import { verify } from "../../testkit/load/verdict";
+import { SystemNode } from "../../testkit/system/node";
+import { NODE_ENV, type Shop } from "../../testkit/system/system";
+import { eventually } from "../../testkit/until";
+import { ALL_PARTS, allOrRandomOne, type Chaos, type Fault } from "./fault";
 import { PatroniCluster, TTL_S } from "./patroni";
-import { NODE_ENV, type Shop } from "./system";
-import { verify } from "./verdict";
-import { freePorts, pause, until } from "./wait";
 
 /** Maximum milliseconds without a new order. */
 const SILENCE_MS = 15_000;
@@ -40,7 +42,7 @@ async function failover(chaos: Chaos): Promise<void> {
     url: `http://127.0.0.1:${port}`,
     sql: (database, text, values) => cluster.sql(DATABASE_NAMES[database], text, values),
   };
-  const node = new NodeProcess({
+  const node = new SystemNode({
     build: system.buildFolder,
     logFile: path.join(system.folder, "logs", "failover.log"),
     readyUrl: `${shop.url}/health/ready`,
@@ -48,9 +50,9 @@ async function failover(chaos: Chaos): Promise<void> {
       ...NODE_ENV,
       PORT: String(port),
       HOST: "127.0.0.1",
-      [DATABASES.users]: cluster.proxied(DATABASE_NAMES.users),
-      [DATABASES.products]: cluster.proxied(DATABASE_NAMES.products),
-      [DATABASES.orders]: cluster.list(DATABASE_NAMES.orders),
+      [DATABASES.users]: cluster.urlOfProxy(DATABASE_NAMES.users),
+      [DATABASES.products]: cluster.urlOfProxy(DATABASE_NAMES.products),
+      [DATABASES.orders]: cluster.urlOfAll(DATABASE_NAMES.orders),
     },
   });
   try {
@@ -60,29 +62,29 @@ async function failover(chaos: Chaos): Promise<void> {
     load.start(25);
     const more = (): Promise<void> => {
       const wanted = load.window.accepted + 20;
-      return until("orders are accepted", () => load.window.accepted >= wanted, 60_000);
+      return eventually("orders are accepted", () => load.window.accepted >= wanted, 60_000);
     };
     await more();
-    const disasters: [what: string, most: number, happens: () => Promise<void>][] = [
+    const failovers: [what: string, most: number, act: () => Promise<void>][] = [
       ["killed", SILENCE_MS, () => cluster.killPrimary()],
       ["switched over", SILENCE_MS, () => cluster.switchOver()],
       ["frozen", FROZEN_MS, () => cluster.freezePrimary()],
     ];
-    for (const [what, most, happens] of someOf(chaos, disasters)) {
+    for (const [what, most, act] of allOrRandomOne(chaos, failovers)) {
       const longest = watchOrders(load);
-      await happens();
+      await act();
       await more();
       const silence = longest();
       expect(silence <= most, `no order was accepted for ${silence} ms while the primary was ${what}`);
-      await cluster.sound();
+      await cluster.untilHealthy();
       await pause(2_000); // normal operation between two failovers
     }
     await load.stop();
     for (const violation of [...(await verify(shop, load, 60_000)), ...load.violations]) expect(false, violation);
   } finally {
     node.signal("SIGTERM");
-    await node.ended(20_000).catch(() => node.kill());
-    cluster.end();
+    await node.exited(20_000).catch(() => node.kill());
+    cluster.stop();
   }
 }
 
@@ -90,7 +92,7 @@ export const FAILOVER_FAULTS: readonly Fault[] = [
   {
     number: 39,
     name: "the primary killed, switched over, frozen (Patroni)",
-    random: ALL,
+    random: ALL_PARTS,
     impossible: () => PatroniCluster.missing(),
     inject: failover,
   },

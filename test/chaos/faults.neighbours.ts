@@ -2,13 +2,14 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { closeSync, openSync } from "node:fs";
 import path from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
 import { ServiceBroker, type ServiceSchema } from "moleculer";
 import { orderCreated } from "../../contracts/orders";
 import { stockSettled } from "../../contracts/products";
 import { readIfThere } from "../../scripts/postgres-binaries";
-import { accepting, ALL, TWO, type Fault } from "./fault";
-import { NAMESPACE, type System } from "./system";
-import { pause, until } from "./wait";
+import { NAMESPACE, type System } from "../../testkit/system/system";
+import { eventually } from "../../testkit/until";
+import { ALL_PARTS, TWO_OF_EACH, untilAccepting, type Fault } from "./fault";
 
 /*
  * Faults of a node's neighbours: a peer that dies repeatedly, and nodes that don't belong to the shop.
@@ -55,7 +56,7 @@ export const NEIGHBOUR_FAULTS: readonly Fault[] = [
   {
     number: 46,
     name: "nodes that die of their heap again and again",
-    nodes: TWO,
+    nodes: TWO_OF_EACH,
     random: ["orders", "products"],
     async inject(chaos) {
       const { system, load, quick, expect } = chaos;
@@ -63,13 +64,13 @@ export const NEIGHBOUR_FAULTS: readonly Fault[] = [
         for (const service of ["orders", "products"] as const) {
           const [slot] = system.running(service);
           if (slot === undefined) continue;
-          await system.leave(slot);
+          await system.shutDown(slot);
           const node = await system.launch(slot, { flags: SMALL_HEAP });
           await node.arm({ point: "now", does: "fill the heap" });
-          await node.ended(40_000);
+          await node.exited(40_000);
           expect(readIfThere(node.logFile).includes("heap limit"), `${slot.name} exited, but not for lack of heap`);
           const before = load.window.accepted;
-          await until("its peer serves requests", () => load.window.accepted > before + 10, 30_000);
+          await eventually("its peer serves requests", () => load.window.accepted > before + 10, 30_000);
           await system.launch(slot);
         }
     },
@@ -77,8 +78,8 @@ export const NEIGHBOUR_FAULTS: readonly Fault[] = [
   {
     number: 47,
     name: "strangers: a listener to everything, a slow one, a console",
-    within: 15_000,
-    random: ALL,
+    withinMs: 15_000,
+    random: ALL_PARTS,
     async inject(chaos) {
       const { system, load, expect } = chaos;
       const slow = (): Promise<void> => pause(SLOW_MS, undefined, { ref: false });
@@ -97,7 +98,7 @@ export const NEIGHBOUR_FAULTS: readonly Fault[] = [
         await Promise.all(slots.map(({ process }) => process.kill()));
         await pause(12_000); // longer than the heartbeat timeout
         await Promise.all(slots.map((slot) => system.launch(slot)));
-        await accepting(chaos);
+        await untilAccepting(chaos);
       } finally {
         await Promise.all(strangers.map((broker) => broker.stop()));
         const code = await closeConsole();

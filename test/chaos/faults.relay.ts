@@ -1,35 +1,36 @@
 import { rm } from "node:fs/promises";
 import path from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
+import { insertOrders } from "../../testkit/load/insert-orders";
+import { Load } from "../../testkit/load/load";
+import { eventually } from "../../testkit/until";
 import {
-  accepting,
-  ALL,
+  ALL_PARTS,
   anyProduct,
-  ask,
   becomes,
-  clockOff,
-  insertOrders,
+  clockOffset,
+  queryValue,
+  untilAccepting,
   type Chaos,
   type Fault,
-  type Ground,
-  type GroundPlan,
+  type Setup,
+  type SetupPlan,
 } from "./fault";
-import { onGround, shopOnServer } from "./ground";
-import { Load } from "./load";
+import { startShopOnServer, withOwnSetup } from "./setup";
 import { PostgresServer, withoutPostgres } from "./postgres-server";
-import { pause, until } from "./wait";
 
 const HOUR = "+3600s";
 /** Milliseconds that the relay may need to notice due rows and settle them. */
 const SOON_MS = 15_000;
 
-async function layServer(plan: GroundPlan): Promise<[Ground, PostgresServer]> {
+async function setUpServer(plan: SetupPlan): Promise<[Setup, PostgresServer]> {
   const folder = path.join(plan.common.folder, "fault-44", "server");
   const server = await PostgresServer.create(folder);
   plan.onStop(async () => {
     await server.stop("immediate");
     await rm(folder, { recursive: true, force: true, maxRetries: 5 });
   });
-  return [await shopOnServer(server, plan, "fault-44"), server];
+  return [await startShopOnServer(server, plan, "fault-44"), server];
 }
 
 async function isAhead(server: PostgresServer): Promise<void> {
@@ -41,32 +42,32 @@ export const RELAY_FAULTS: readonly Fault[] = [
   {
     number: 44,
     name: "the database's clock an hour ahead, and back",
-    random: ALL,
-    impossible: () => withoutPostgres() ?? (clockOff(HOUR) ? undefined : "faketime is not installed"),
-    ...onGround(layServer, async (chaos, server) => {
+    random: ALL_PARTS,
+    impossible: () => withoutPostgres() ?? (clockOffset(HOUR) ? undefined : "faketime is not installed"),
+    ...withOwnSetup(setUpServer, async (chaos, server) => {
       const products = chaos.system.node("products");
       try {
         await server.stop("immediate");
-        await server.start(clockOff(HOUR));
+        await server.start(clockOffset(HOUR));
         await isAhead(server);
-        await accepting(chaos);
+        await untilAccepting(chaos);
         await products.arm({ point: "before query", match: "begin", does: "delay", ms: 3_000 });
-        await until("rows are in flight", async () => ((await inFlight(chaos)) ?? 0) >= 5);
+        await eventually("rows are in flight", async () => ((await inFlight(chaos)) ?? 0) >= 5);
       } finally {
         await server.stop("immediate");
         await server.start();
         await products.arm();
       }
-      await accepting(chaos);
-      const left = () => ask<number>(chaos, "orders", `${COUNT} and created_at > now() + interval '30 minutes'`);
-      await until("rows from the future are settled", async () => (await left()) === 0, SOON_MS);
+      await untilAccepting(chaos);
+      const left = () => queryValue<number>(chaos, "orders", `${COUNT} and created_at > now() + interval '30 minutes'`);
+      await eventually("rows from the future are settled", async () => (await left()) === 0, SOON_MS);
     }),
   },
   {
     number: 45,
     name: "10,000 orders pending",
-    within: 90_000,
-    random: ALL,
+    withinMs: 90_000,
+    random: ALL_PARTS,
     async inject(chaos) {
       const { system, quick, random, expect } = chaos;
       const [count, seconds] = quick ? [2_000, 20] : [10_000, 90];
@@ -77,7 +78,7 @@ export const RELAY_FAULTS: readonly Fault[] = [
         "products",
         `begin; set local statement_timeout = 0; lock table reservations in access exclusive mode; select pg_sleep(${seconds}); commit`,
       );
-      await insertOrders(chaos, count, product, { lines: [{ product_id: product, quantity: 1 }] });
+      await insertOrders(system, count, product, { lines: [{ product_id: product, quantity: 1 }] });
       await pause(10_000);
       const before = await emissions(chaos);
       const since = Date.now();
@@ -94,8 +95,9 @@ export const RELAY_FAULTS: readonly Fault[] = [
 ];
 
 const COUNT = "select count(*)::int from outbox where state = 'PENDING'";
-const inFlight = (chaos: Chaos): Promise<number | undefined> => ask<number>(chaos, "orders", `${COUNT} and attempts > 0`);
+const inFlight = (chaos: Chaos): Promise<number | undefined> => queryValue<number>(chaos, "orders", `${COUNT} and attempts > 0`);
 
 /** Per second: a probe and a new order, each for small and for large orders, for two events; plus some leeway. */
 const MOST_A_SECOND = 10;
-const emissions = async (chaos: Chaos): Promise<number> => Number(await ask(chaos, "orders", "select sum(attempts)::int from outbox"));
+const emissions = async (chaos: Chaos): Promise<number> =>
+  Number(await queryValue(chaos, "orders", "select sum(attempts)::int from outbox"));

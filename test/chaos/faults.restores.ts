@@ -1,20 +1,32 @@
 import { rm } from "node:fs/promises";
 import path from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
 import { asSystem, call } from "../../broker/contract";
 import { DATABASES, type DatabaseName } from "../../config";
 import { orderCreated } from "../../contracts/orders";
 import { rotateKeys } from "../../contracts/users";
 import { DATABASE_NAMES } from "../../scripts/node";
-import { accepting, ALL, anyProduct, ask, becomes, orderMany, type Chaos, type Fault, type Ground, type GroundPlan } from "./fault";
-import { onGround, shopOn } from "./ground";
-import type { OrderRecord } from "./load";
+import type { OrderRecord } from "../../testkit/load/load";
+import { eventually } from "../../testkit/until";
+import {
+  ALL_PARTS,
+  anyProduct,
+  becomes,
+  orderMany,
+  queryValue,
+  untilAccepting,
+  type Chaos,
+  type Fault,
+  type Setup,
+  type SetupPlan,
+} from "./fault";
+import { startShopOn, withOwnSetup } from "./setup";
 import { withoutPostgres } from "./postgres-server";
-import { Servers } from "./servers";
-import { pause, until } from "./wait";
+import { RestorableServers } from "./restorable-servers";
 
 /*
  * One database is set back to an earlier moment while the others keep their data: by restoring a dump, or by promoting an asynchronous
- * standby that was behind. docs/operations.md, "Databases of your own", describes the same steps for operators.
+ * standby that was behind. docs/operations.md, "Standbys, backups and recovery", describes the same steps for operators.
  */
 
 type Way = "dump" | "standby";
@@ -25,34 +37,34 @@ const SESSIONS_END_MS = 2_000;
 const NAME = { dump: "restored from a dump", standby: "falls back: a standby promoted that was behind" };
 
 /** A fault of a shop with its own database servers. With `isFollowed`, the nodes get the URLs of both primary and standby. */
-function falling(
+function restoreFault(
   number: number,
   name: string,
-  { database, isFollowed = false }: { database: DatabaseName; isFollowed?: boolean },
-  inject: (chaos: Chaos, servers: Servers) => Promise<void>,
+  { database, hasStandby = false }: { database: DatabaseName; hasStandby?: boolean },
+  inject: (chaos: Chaos, servers: RestorableServers) => Promise<void>,
 ): Fault {
-  const lay = async (plan: GroundPlan): Promise<[Ground, Servers]> => {
+  const setUp = async (plan: SetupPlan): Promise<[Setup, RestorableServers]> => {
     const folder = path.join(plan.common.folder, `fault-${number}`, "servers");
-    const servers = new Servers(folder, database);
+    const servers = new RestorableServers(folder, database);
     plan.onStop(async () => {
       await servers.stop();
       await rm(folder, { recursive: true, force: true, maxRetries: 5 });
     });
     await servers.start();
-    if (isFollowed) await servers.follow();
-    const env = isFollowed ? { [DATABASES[database]]: servers.urlOfBoth } : {};
-    return [await shopOn(servers, plan, `fault-${number}`, env), servers];
+    if (hasStandby) await servers.addStandby();
+    const env = hasStandby ? { [DATABASES[database]]: servers.urlOfBoth } : {};
+    return [await startShopOn(servers, plan, `fault-${number}`, env), servers];
   };
-  return { number, name, random: ALL, impossible: withoutPostgres, ...onGround(lay, inject) };
+  return { number, name, random: ALL_PARTS, impossible: withoutPostgres, ...withOwnSetup(setUp, inject) };
 }
 
 /**
  * Sets the database back to the moment before `meanwhile`. For `standby`, the server has a standby already.
  * @param prepare statements to run in a restored copy before it replaces the database
  */
-async function fallBack<T>(
+async function setBack<T>(
   { load }: Chaos,
-  servers: Servers,
+  servers: RestorableServers,
   way: Way,
   meanwhile: () => Promise<T>,
   prepare: readonly string[] = [],
@@ -60,7 +72,7 @@ async function fallBack<T>(
   const { database } = servers;
   const name = DATABASE_NAMES[database];
   if (way === "standby") {
-    await servers.cutOff();
+    await servers.stopReplication();
     const loss = load.losses.open(database);
     const lost = await meanwhile();
     loss.from = (await servers.failOver()).getTime();
@@ -80,12 +92,12 @@ async function fallBack<T>(
 /** Repairs as an admin does, under load, until nothing differs. Cancels what needs a manual decision. @returns those decisions, by order */
 async function repair({ load }: Chaos): Promise<Map<string, string>> {
   const decided = new Map<string, string>();
-  await until(
+  await eventually(
     "nothing is left to repair",
     async () => {
-      const answer = await load.asAdmin("POST", "/admin/repair", { apply: true });
-      if (answer?.status !== 200) throw new Error(`a repair failed: ${answer?.status ?? "no response"} ${answer?.body ?? ""}`);
-      const report = JSON.parse(answer.body) as Record<"repairs" | "decisions", { order_id: string; what: string }[]>;
+      const response = await load.asAdmin("POST", "/admin/repair", { apply: true });
+      if (response?.status !== 200) throw new Error(`a repair failed: ${response?.status ?? "no response"} ${response?.body ?? ""}`);
+      const report = JSON.parse(response.body) as Record<"repairs" | "decisions", { order_id: string; what: string }[]>;
       for (const { order_id, what } of report.decisions) {
         decided.set(order_id, what);
         await load.asAdmin("POST", `/orders/${order_id}/cancel`);
@@ -106,25 +118,25 @@ const confirmed = async (chaos: Chaos, count: number, product: string, client?: 
 };
 
 const reservationOf = (chaos: Chaos, { id }: OrderRecord) =>
-  ask<string>(chaos, "products", "select state from reservations where order_id = $1", id);
+  queryValue<string>(chaos, "products", "select state from reservations where order_id = $1", id);
 
 /** Cancels orders, and waits until their stock is released. */
 async function cancelled(chaos: Chaos, orders: readonly OrderRecord[]): Promise<void> {
   await Promise.all(orders.map((order) => chaos.load.cancel(order)));
-  for (const order of orders) await until("its stock is released", async () => (await reservationOf(chaos, order)) === "RELEASED");
+  for (const order of orders) await eventually("its stock is released", async () => (await reservationOf(chaos, order)) === "RELEASED");
 }
 
-const isThere = async ({ load }: Chaos, url: string): Promise<boolean> => (await load.asAdmin("GET", url))?.status === 200;
+const exists = async ({ load }: Chaos, url: string): Promise<boolean> => (await load.asAdmin("GET", url))?.status === 200;
 
 /** Orders are lost, and others lose their outcome. */
-async function ordersFallBack(chaos: Chaos, servers: Servers, way: Way): Promise<void> {
+async function setBackOrders(chaos: Chaos, servers: RestorableServers, way: Way): Promise<void> {
   const { system, load, expect } = chaos;
   const few = await load.createProduct(5);
   // PENDING in the backup; afterwards confirmed, cancelled and their stock released
   const node = system.node("orders");
   await node.arm({ point: "before emit", match: orderCreated.name, does: "postpone", ms: 4_000 });
   const overtaken = await orderMany(chaos, 3, anyProduct(chaos));
-  const lost = await fallBack(chaos, servers, way, async () => {
+  const lost = await setBack(chaos, servers, way, async () => {
     await node.arm();
     for (const order of overtaken) await becomes(chaos, order, "CONFIRMED");
     await cancelled(chaos, overtaken);
@@ -132,9 +144,9 @@ async function ordersFallBack(chaos: Chaos, servers: Servers, way: Way): Promise
     await pause(LOST_MS);
     return orders;
   });
-  await accepting(chaos);
+  await untilAccepting(chaos);
 
-  for (const { id } of lost) expect(!(await isThere(chaos, `/orders/${id ?? ""}`)), `order ${id ?? ""} exists, although its row is lost`);
+  for (const { id } of lost) expect(!(await exists(chaos, `/orders/${id ?? ""}`)), `order ${id ?? ""} exists, although its row is lost`);
   const tooEarly = await load.order([{ product_id: few, quantity: 1 }], true, 1);
   expect(tooEarly.status === 409, `stock held by lost orders was sold to another user: ${tooEarly.status ?? "no response"}`);
   await confirmed(chaos, 3, anyProduct(chaos));
@@ -153,11 +165,11 @@ async function ordersFallBack(chaos: Chaos, servers: Servers, way: Way): Promise
 }
 
 /** Reservations, releases, adjustments and products are lost. */
-async function productsFallBack(chaos: Chaos, servers: Servers, way: Way): Promise<void> {
+async function setBackProducts(chaos: Chaos, servers: RestorableServers, way: Way): Promise<void> {
   const { load, expect } = chaos;
   const few = await load.createProduct(5);
   const early = await confirmed(chaos, 3, anyProduct(chaos));
-  const { sold, newcomer, ofNewcomer } = await fallBack(chaos, servers, way, async () => {
+  const { sold, newcomer, ofNewcomer } = await setBack(chaos, servers, way, async () => {
     await cancelled(chaos, early);
     const product = await load.createProduct(10);
     const orders = { sold: await confirmed(chaos, 5, few, 0), newcomer: product, ofNewcomer: await confirmed(chaos, 2, product) };
@@ -165,7 +177,7 @@ async function productsFallBack(chaos: Chaos, servers: Servers, way: Way): Promi
     return orders;
   });
   load.products.delete(newcomer);
-  await accepting(chaos);
+  await untilAccepting(chaos);
   expect((await load.request("GET", `/products/${newcomer}`)).status === 404, "a lost product exists");
   await confirmed(chaos, 3, few, 1); // sells the same units again, since the first sale is lost
 
@@ -184,7 +196,7 @@ async function productsFallBack(chaos: Chaos, servers: Servers, way: Way): Promi
 }
 
 /** Accounts and sessions are lost, and ended sessions come back. */
-async function usersFallBack(chaos: Chaos, servers: Servers): Promise<void> {
+async function setBackUsers(chaos: Chaos, servers: RestorableServers): Promise<void> {
   const { system, load, expect } = chaos;
   const as = async (
     token: string,
@@ -198,7 +210,7 @@ async function usersFallBack(chaos: Chaos, servers: Servers): Promise<void> {
   const idOf = async (token: string): Promise<string> => String((await as(token, "GET", "/me")).body["id"]);
   const early = await load.tokensOf(await load.register());
   const promoted = await load.register();
-  const lost = await fallBack(
+  const lost = await setBack(
     chaos,
     servers,
     "dump",
@@ -224,12 +236,12 @@ async function usersFallBack(chaos: Chaos, servers: Servers): Promise<void> {
     ["a lost", lost.tokens],
     ["an older", early],
   ] as const) {
-    await until(`${whose} session is refused`, async () => (await reads(access_token)).status === 401, 10_000, 20);
+    await eventually(`${whose} session is refused`, async () => (await reads(access_token)).status === 401, 10_000, 20);
     const took = Date.now() - since;
     expect(took <= SESSIONS_END_MS, `${whose} session was refused ${took} ms after the restore`);
   }
   await system.asNode((broker) => call(broker, rotateKeys, { at_once: true }, asSystem()), ["users"]);
-  await accepting(chaos);
+  await untilAccepting(chaos);
   for (const { access_token, refresh_token } of [lost.tokens, early]) {
     expect((await reads(access_token)).status === 401, "an old access token is accepted again");
     const renewed = await load.request("POST", "/token/refresh", { refresh_token });
@@ -245,21 +257,21 @@ async function usersFallBack(chaos: Chaos, servers: Servers): Promise<void> {
   expect(Array.isArray(items) && items.length === 0, "a new user has the orders of a lost one");
   const changed = await as(token, "PATCH", `/products/${lost.product}`, { price: 1 });
   expect(changed.status === 403, `a new user can change a product of a lost one: ${changed.status}`);
-  expect(await isThere(chaos, `/orders/${lost.order}`), "an admin can't see the order of a lost user");
+  expect(await exists(chaos, `/orders/${lost.order}`), "an admin can't see the order of a lost user");
 
   const { access_token: fallen } = await load.tokensOf(promoted);
   const isRefused = async (): Promise<boolean> => (await as(fallen, "GET", "/admin/outbox")).status === 403;
-  await until("a user made admin after the backup no longer is one", isRefused, SESSIONS_END_MS);
+  await eventually("a user made admin after the backup no longer is one", isRefused, SESSIONS_END_MS);
 }
 
 export const RESTORE_FAULTS: readonly Fault[] = [
-  falling(31, `order_db ${NAME.dump}`, { database: "orders" }, (chaos, servers) => ordersFallBack(chaos, servers, "dump")),
-  falling(32, `order_db ${NAME.standby}`, { database: "orders", isFollowed: true }, (chaos, servers) =>
-    ordersFallBack(chaos, servers, "standby"),
+  restoreFault(31, `order_db ${NAME.dump}`, { database: "orders" }, (chaos, servers) => setBackOrders(chaos, servers, "dump")),
+  restoreFault(32, `order_db ${NAME.standby}`, { database: "orders", hasStandby: true }, (chaos, servers) =>
+    setBackOrders(chaos, servers, "standby"),
   ),
-  falling(33, "product_db falls back both ways", { database: "products", isFollowed: true }, async (chaos, servers) => {
-    await productsFallBack(chaos, servers, "standby");
-    await productsFallBack(chaos, servers, "dump");
+  restoreFault(33, "product_db falls back both ways", { database: "products", hasStandby: true }, async (chaos, servers) => {
+    await setBackProducts(chaos, servers, "standby");
+    await setBackProducts(chaos, servers, "dump");
   }),
-  falling(34, `user_db ${NAME.dump}`, { database: "users" }, usersFallBack),
+  restoreFault(34, `user_db ${NAME.dump}`, { database: "users" }, setBackUsers),
 ];

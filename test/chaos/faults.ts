@@ -1,34 +1,35 @@
+import { setTimeout as pause } from "node:timers/promises";
 import { digestOf } from "../../contracts/lines";
 import { orderCreated } from "../../contracts/orders";
 import { stockSettled } from "../../contracts/products";
+import { insertOrders } from "../../testkit/load/insert-orders";
+import type { OrderRecord } from "../../testkit/load/load";
+import type { SystemNode } from "../../testkit/system/node";
+import { eventually } from "../../testkit/until";
 import {
-  accepting,
   anyProduct,
-  ask,
   becomes,
-  clockOff,
+  clockOffset,
   cutCommits,
   die,
   diesAt,
-  insertOrders,
   NEW_ORDER,
   orderMany,
+  queryValue,
   statusOf,
-  TWO,
+  TWO_OF_EACH,
+  untilAccepting,
   type Fault,
 } from "./fault";
+import { BROKER_FAULTS } from "./faults.brokers";
+import { DATABASE_FAULTS } from "./faults.databases";
+import { DISK_FAULTS } from "./faults.disk";
 import { FAILOVER_FAULTS } from "./faults.failover";
 import { NEIGHBOUR_FAULTS } from "./faults.neighbours";
 import { RELAY_FAULTS } from "./faults.relay";
 import { RESTORE_FAULTS } from "./faults.restores";
-import { BROKER_FAULTS } from "./faults.brokers";
-import { DATABASE_FAULTS } from "./faults.databases";
-import { DISK_FAULTS } from "./faults.disk";
 import { UPGRADE_FAULTS } from "./faults.upgrades";
-import type { OrderRecord } from "./load";
-import { loneNode } from "./lone";
-import type { NodeProcess } from "./node";
-import { pause, until } from "./wait";
+import { killSingleNode } from "./single-node";
 
 let tombstones: OrderRecord[] = [];
 let lastUnit = "";
@@ -45,11 +46,11 @@ const FIRST_THIRTY: readonly Fault[] = [
       const { system } = chaos;
       const slot = system.slots.find((one) => one.process === system.node("orders"));
       await slot?.process?.arm(die("after query", NEW_ORDER));
-      await slot?.process?.ended(40_000);
+      await slot?.process?.exited(40_000);
       const dead = Date.now();
       const left = () =>
         system.sql("orders", "select 1 from outbox where state = 'PENDING' and created_at < to_timestamp($1) limit 1", [dead / 1000]);
-      await until("the other node relays what the dead one left", async () => (await left()).length === 0, 40_000);
+      await eventually("the other node relays what the dead one left", async () => (await left()).length === 0, 40_000);
       if (slot) await system.launch(slot);
     },
   },
@@ -96,7 +97,7 @@ const FIRST_THIRTY: readonly Fault[] = [
     async inject({ system }) {
       const [slot] = system.running("products");
       await slot?.process.arm(die("before query", "insert into reservations"));
-      await slot?.process.ended(20_000);
+      await slot?.process.exited(20_000);
       for (const orders of system.running("orders")) {
         await orders.process.kill();
         await system.launch(orders);
@@ -115,7 +116,7 @@ const FIRST_THIRTY: readonly Fault[] = [
       const orders = system.node("orders");
       await orders.arm({ point: "after query", match: NEW_ORDER, does: "delay", ms: 500 });
       const waiting = () => [...load.orders.values()].slice(-20).filter(({ status }) => status === undefined).length;
-      await until("several POSTs are in flight", () => waiting() >= 3, 20_000, 5);
+      await eventually("several POSTs are in flight", () => waiting() >= 3, 20_000, 5);
       await slot?.process.kill();
       await orders.arm();
       if (slot) await system.launch(slot);
@@ -124,20 +125,20 @@ const FIRST_THIRTY: readonly Fault[] = [
   {
     number: 9,
     name: "RabbitMQ stopped and started",
-    within: 15_000,
+    withinMs: 15_000,
     random: ["rabbitmq"],
     quick: true,
     async inject({ system, quick }) {
       await system.rabbit.ctl("stop_app");
       await pause(quick ? 3_000 : 8_000);
       await system.rabbit.ctl("start_app");
-      await system.rabbit.answers();
+      await system.rabbit.untilReady();
     },
   },
   {
     number: 10,
     name: "RabbitMQ killed",
-    within: 15_000,
+    withinMs: 15_000,
     random: ["rabbitmq"],
     async inject({ system }) {
       await system.rabbit.kill();
@@ -147,7 +148,7 @@ const FIRST_THIRTY: readonly Fault[] = [
   {
     number: 11,
     name: "every AMQP connection closed",
-    within: 10_000,
+    withinMs: 10_000,
     random: ["rabbitmq"],
     quick: true,
     inject: async ({ system }) => {
@@ -157,11 +158,11 @@ const FIRST_THIRTY: readonly Fault[] = [
   {
     number: 12,
     name: "a channel error",
-    within: 15_000,
+    withinMs: 15_000,
     random: ["orders", "products"],
     quick: true,
     async inject({ system }) {
-      const broken: NodeProcess[] = [system.node("orders"), system.node("products")];
+      const broken: SystemNode[] = [system.node("orders"), system.node("products")];
       await Promise.all(broken.map((node) => node.arm({ point: "now", does: "channel error" })));
     },
   },
@@ -176,9 +177,9 @@ const FIRST_THIRTY: readonly Fault[] = [
       void load.adjust(anyProduct(chaos), 1, reason);
       await pause(1_000); // the action is running by now; its call times out after 2 s
       slot?.amqp.reset();
-      const applied = () => ask(chaos, "products", "select true from stock_movements where reason = $1", reason);
-      await until("the long action has finished", applied, 20_000);
-      expect(slot?.process.running === true, "the node with the long action has exited");
+      const applied = () => queryValue(chaos, "products", "select true from stock_movements where reason = $1", reason);
+      await eventually("the long action has finished", applied, 20_000);
+      expect(slot?.process.isRunning === true, "the node with the long action has exited");
     },
   },
   {
@@ -188,13 +189,13 @@ const FIRST_THIRTY: readonly Fault[] = [
     quick: true,
     async inject(chaos) {
       const { system, quick } = chaos;
-      for (const lines of [system.lines, [system.databases.orders, system.databases.products]]) {
+      for (const lines of [system.amqpProxies, [system.databases.orders, system.databases.products]]) {
         for (const line of lines) line.freeze();
         await pause(quick ? 4_000 : 8_000);
         for (const line of lines) line.thaw();
-        await accepting(chaos);
+        await untilAccepting(chaos);
         for (const line of lines) line.reset();
-        await accepting(chaos);
+        await untilAccepting(chaos);
       }
     },
   },
@@ -203,13 +204,14 @@ const FIRST_THIRTY: readonly Fault[] = [
     name: "latency and throttling",
     async inject(chaos) {
       const { system, load, expect } = chaos;
-      const lines = [...system.lines, system.databases.orders, system.databases.products];
+      const lines = [...system.amqpProxies, system.databases.orders, system.databases.products];
       for (const line of lines) line.slowDown(40, 40_000);
       const before = load.window.accepted;
       await pause(20_000);
       for (const line of lines) line.slowDown(0, Infinity);
       expect(load.window.accepted > before, "no order was accepted over a slow network");
-      const most = (await ask<number>(chaos, "orders", "select max(attempts) from outbox where created_at > now() - interval '20 s'")) ?? 0;
+      const most =
+        (await queryValue<number>(chaos, "orders", "select max(attempts) from outbox where created_at > now() - interval '20 s'")) ?? 0;
       expect(most <= 6, `an event was published ${most} times within 20 s`);
     },
   },
@@ -228,7 +230,7 @@ const FIRST_THIRTY: readonly Fault[] = [
       // orders commits with its single insert, recognised by its bound values; products sends an explicit commit
       const cuts = [cutCommits(system.databases.orders, '"unit_price_cents'), cutCommits(system.databases.products, "commit\0")];
       try {
-        await until("connections were cut during commits", () => cuts.every((one) => one.cuts() >= 8), 60_000);
+        await eventually("connections were cut during commits", () => cuts.every((one) => one.cuts() >= 8), 60_000);
       } finally {
         for (const one of cuts) one.stop();
       }
@@ -240,13 +242,13 @@ const FIRST_THIRTY: readonly Fault[] = [
     async inject(chaos) {
       const { system, load, expect } = chaos;
       await system.relaunch("orders", { env: { CHAOS_POOL: "1" } });
-      await accepting(chaos);
+      await untilAccepting(chaos);
       load.openWindow();
       const node = system.node("orders");
       await node.arm({ point: "before query", match: NEW_ORDER, does: "sleep in the database", ms: 2_500, times: 4 });
-      await until("requests are refused", () => load.window.failures >= 5, 30_000);
+      await eventually("requests are refused", () => load.window.failures >= 5, 30_000);
       await node.arm();
-      await accepting(chaos);
+      await untilAccepting(chaos);
       expect(load.window.failures >= 5, "a pool of one connection refused nothing");
     },
     after: ({ system }) => system.relaunch("orders"),
@@ -263,7 +265,8 @@ const FIRST_THIRTY: readonly Fault[] = [
         const event = { orders: [{ order_id: order.id, lines: order.items }] };
         await Promise.all(Array.from({ length: 100 }, () => broker.emit(orderCreated.name, event)));
         await becomes(chaos, order, "CONFIRMED");
-        const moved = await ask<number>(chaos, "products", "select count(*)::int from stock_movements where order_id = $1", order.id);
+        const movements = "select count(*)::int from stock_movements where order_id = $1";
+        const moved = await queryValue<number>(chaos, "products", movements, order.id);
         chaos.expect(moved === 1, `one event sent 100 times moved stock ${moved ?? 0} times`);
       }),
   },
@@ -282,7 +285,7 @@ const FIRST_THIRTY: readonly Fault[] = [
     async after(chaos) {
       const early = "select count(*)::int from reservations where order_id = any($1) and state = 'RELEASED' and lines = '[]'";
       const ids = tombstones.map((order) => order.id);
-      const left = await ask<number>(chaos, "products", early, ids);
+      const left = await queryValue<number>(chaos, "products", early, ids);
       chaos.expect(left === ids.length, `only ${left ?? 0} of ${ids.length} early cancels left a tombstone`);
     },
   },
@@ -299,7 +302,7 @@ const FIRST_THIRTY: readonly Fault[] = [
       await chaos.system.asNode((broker) =>
         broker.emit(stockSettled.name, { orders: [{ order_id: order.id, outcome: "RESERVED", lines_digest }] }),
       );
-      await accepting(chaos);
+      await untilAccepting(chaos);
       chaos.expect((await statusOf(chaos, order)) === "CANCELLED", "a stale RESERVED changed a cancelled order");
     },
   },
@@ -309,16 +312,16 @@ const FIRST_THIRTY: readonly Fault[] = [
     async inject(chaos) {
       const { system, load, expect } = chaos;
       const product = anyProduct(chaos);
-      const [poison] = await insertOrders(chaos, 1, product, { lines: "nonsense" });
+      const [poison] = await insertOrders(system, 1, product, { lines: "nonsense" });
       const is = (state: string) => async () =>
-        (await ask(chaos, "orders", "select state from outbox where id = $1", poison?.id)) === state;
-      await until("the poisoned row is parked", is("PARKED"), 30_000);
-      await accepting(chaos); // other orders are still processed
+        (await queryValue(chaos, "orders", "select state from outbox where id = $1", poison?.id)) === state;
+      await eventually("the poisoned row is parked", is("PARKED"), 30_000);
+      await untilAccepting(chaos); // other orders are still processed
       const mended = { lines: [{ product_id: product, quantity: 1 }] };
       await system.sql("orders", "update outbox set payload = $2 where id = $1", [poison?.id, mended]);
       const replayed = await load.asAdmin("POST", `/admin/outbox/${poison?.id ?? ""}/replay`);
       expect(replayed?.status === 202, `the replay's response was ${replayed?.status ?? "missing"}`);
-      await until("the repaired row is settled", is("SETTLED"), 30_000);
+      await eventually("the repaired row is settled", is("SETTLED"), 30_000);
     },
   },
   {
@@ -333,8 +336,8 @@ const FIRST_THIRTY: readonly Fault[] = [
       const orders = await orderMany(chaos, 5, lemon);
       const find = "select id from outbox where state = 'PARKED' and subject = any($1)";
       const parked = () => system.sql<{ id: string }>("orders", find, [orders.map((order) => order.id)]);
-      await until("all five are parked", async () => (await parked()).length === 5, 60_000);
-      await accepting(chaos);
+      await eventually("all five are parked", async () => (await parked()).length === 5, 60_000);
+      await untilAccepting(chaos);
       await products.arm();
       for (const { id } of await parked()) {
         const replayed = await load.asAdmin("POST", `/admin/outbox/${id}/replay`);
@@ -347,19 +350,20 @@ const FIRST_THIRTY: readonly Fault[] = [
   {
     number: 24,
     name: "slow products and 3,000 waiting orders",
-    within: 90_000,
+    withinMs: 90_000,
     async inject(chaos) {
       const { system, expect } = chaos;
       const products = system.node("products");
       await products.arm({ point: "before query", match: "begin", does: "delay", ms: 2_000 });
-      const before = products.memory;
+      const before = products.memoryMb;
       const product = anyProduct(chaos);
-      await insertOrders(chaos, 3_000, product, { lines: [{ product_id: product, quantity: 1 }] });
+      await insertOrders(system, 3_000, product, { lines: [{ product_id: product, quantity: 1 }] });
       // in flight: published within OUTBOX_RETRY_MS; overdue rows no longer count against the in-flight cap
       const waiting = "select count(*)::int from outbox where state = 'PENDING' and emitted_at > now() - interval '5 s'";
       let most = 0;
-      for (const end = Date.now() + 12_000; Date.now() < end;) most = Math.max(most, (await ask<number>(chaos, "orders", waiting)) ?? 0);
-      const after = products.memory;
+      for (const end = Date.now() + 12_000; Date.now() < end;)
+        most = Math.max(most, (await queryValue<number>(chaos, "orders", waiting)) ?? 0);
+      const after = products.memoryMb;
       await products.arm();
       // tolerates one extra batch, since the relay and a commit may claim at the same moment
       expect(most > 500 && most <= 1_024 + 128, `${most} events were in flight at the same time`);
@@ -378,7 +382,7 @@ const FIRST_THIRTY: readonly Fault[] = [
     async after(chaos) {
       const buyers =
         "select count(*)::int from orders o join order_lines l on l.order_id = o.id where l.product_id = $1 and o.status = 'CONFIRMED'";
-      const got = await ask<number>(chaos, "orders", buyers, lastUnit);
+      const got = await queryValue<number>(chaos, "orders", buyers, lastUnit);
       chaos.expect(got === 1, `${got ?? 0} buyers got the last unit`);
     },
   },
@@ -394,20 +398,20 @@ const FIRST_THIRTY: readonly Fault[] = [
       await Promise.all(orders.filter((_, n) => n % 3 === 0).map((order) => load.cancel(order)));
     },
     after: ({ system, expect }) => {
-      expect(!system.logsSay("deadlock detected"), "a node logged a deadlock");
+      expect(!system.logsContain("deadlock detected"), "a node logged a deadlock");
       return Promise.resolve();
     },
   },
   {
     number: 27,
     name: "rolling restart by SIGTERM under load",
-    nodes: TWO,
+    nodes: TWO_OF_EACH,
     async inject({ system, load, expect }) {
       load.openWindow();
       for (const service of ["orders", "products", "users", "api"] as const)
         for (const slot of system.running(service)) {
           const before = load.window.failures;
-          const code = await system.leave(slot);
+          const code = await system.shutDown(slot);
           expect(code === 0, `${slot.name} exited with ${code ?? "a signal"}`);
           await system.launch(slot);
           expect(load.window.failures === before, `${load.window.failures - before} requests failed while ${slot.name} restarted`);
@@ -417,11 +421,11 @@ const FIRST_THIRTY: readonly Fault[] = [
   {
     number: 28,
     name: "clocks an hour off",
-    impossible: () => (clockOff("+1s") ? undefined : "faketime is not installed"),
+    impossible: () => (clockOffset("+1s") ? undefined : "faketime is not installed"),
     async inject(chaos) {
-      await chaos.system.relaunch("orders", { env: clockOff("+3600s") });
-      await chaos.system.relaunch("products", { env: clockOff("-3600s") });
-      await accepting(chaos);
+      await chaos.system.relaunch("orders", { env: clockOffset("+3600s") });
+      await chaos.system.relaunch("products", { env: clockOffset("-3600s") });
+      await untilAccepting(chaos);
       await pause(8_000);
     },
     after: async ({ system }) => {
@@ -443,7 +447,7 @@ const FIRST_THIRTY: readonly Fault[] = [
       expect(silence < 15_000, `there was no response for ${silence} ms although peers were running`);
     },
   },
-  { number: 30, name: "a whole node and its database killed", inject: loneNode },
+  { number: 30, name: "a whole node and its database killed", inject: killSingleNode },
 ];
 
 export const FAULTS: readonly Fault[] = [

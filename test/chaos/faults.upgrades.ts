@@ -2,13 +2,15 @@ import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { cp } from "node:fs/promises";
 import path from "node:path";
 import { databaseNames, SERVICES, type DatabaseName } from "../../config";
-import { build, ROOT } from "./build";
-import { accepting, ask, type Fault, type Ground, type GroundPlan } from "./fault";
-import { Fleet } from "./fleet";
-import { onGround } from "./ground";
-import { Load } from "./load";
-import { checkOut, named, newestRelease } from "./release";
-import { startPostgres, type System } from "./system";
+import { build } from "../../testkit/build";
+import { Load } from "../../testkit/load/load";
+import { checkOut, newestRelease, releaseAt } from "../../testkit/release";
+import { ROOT } from "../../testkit/repository";
+import { Deployment } from "../../testkit/system/deployment";
+import { FAILPOINTS } from "../../testkit/system/node";
+import { startPostgres, type System } from "../../testkit/system/system";
+import { queryValue, untilAccepting, type Fault, type Setup, type SetupPlan } from "./fault";
+import { withOwnSetup } from "./setup";
 
 /*
  * A new version replaces an older one while the shop runs.
@@ -29,8 +31,8 @@ const additive = (table: string): string =>
 /** Builds the newest release; if there is none, uses the build of this tree. */
 async function older(common: System, folder: string): Promise<string> {
   const wanted = process.env["CHAOS_RELEASE"];
-  const release = wanted === undefined ? await newestRelease() : await named(wanted);
-  return release === undefined ? common.buildFolder : build(folder, await checkOut(release, folder));
+  const release = wanted === undefined ? await newestRelease() : await releaseAt(wanted);
+  return release === undefined ? common.buildFolder : build(folder, [FAILPOINTS], await checkOut(release, folder));
 }
 
 /** Copies this tree's build and adds one migration to each service. */
@@ -42,13 +44,13 @@ async function newer(common: System, folder: string): Promise<string> {
   return copy;
 }
 
-interface Fleets {
-  from: Fleet;
-  to: Fleet;
+interface Deployments {
+  from: Deployment;
+  to: Deployment;
 }
 
 /** Starts a shop of the older version. The nodes of the newer version are prepared but not started. */
-async function lay({ common, random, onStop }: GroundPlan): Promise<[Ground, Fleets]> {
+async function setUp({ common, random, onStop }: SetupPlan): Promise<[Setup, Deployments]> {
   const folder = path.join(common.folder, "fault-42");
   mkdirSync(folder);
   onStop(() => {
@@ -60,9 +62,9 @@ async function lay({ common, random, onStop }: GroundPlan): Promise<[Ground, Fle
   onStop(() => postgres.stop());
   const system = await common.another("fault-42", postgres);
   onStop(() => system.stop());
-  const from = await Fleet.of(system, "old", await older(common, folder));
-  const to = await Fleet.of(system, "new", await newer(common, folder));
-  await from.join(...SERVICES);
+  const from = await Deployment.of(system, "old", await older(common, folder));
+  const to = await Deployment.of(system, "new", await newer(common, folder));
+  await from.start(...SERVICES);
   const load = new Load(system, random);
   await load.setUp();
   return [
@@ -76,17 +78,17 @@ export const UPGRADE_FAULTS: readonly Fault[] = [
     number: 42,
     name: "additive migrations under load, old and new version side by side",
     impossible: () => (existsSync(path.join(ROOT, ".git")) ? undefined : "this tree has no history, so its newest release is unknown"),
-    ...onGround(lay, async (chaos, { from, to }) => {
+    ...withOwnSetup(setUp, async (chaos, { from, to }) => {
       const { load, expect } = chaos;
       for (const service of SERVICES) {
-        await to.join(service);
-        await accepting(chaos); // by both versions, on the newer schema
-        await from.leave(service);
+        await to.start(service);
+        await untilAccepting(chaos); // by both versions, on the newer schema
+        await from.shutDown(service);
       }
       const { failures, failed } = load.window;
       expect(failures === 0, `${failures} requests failed: ${failed.join("; ")}`);
       for (const [service] of databaseNames()) {
-        const applied = await ask(chaos, service, "select true from schema_migrations where name = $1", MIGRATION);
+        const applied = await queryValue(chaos, service, "select true from schema_migrations where name = $1", MIGRATION);
         expect(applied === true, `${service} did not migrate`);
       }
     }),

@@ -1,36 +1,21 @@
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
 import { parseArgs } from "node:util";
-import { endAll } from "./ends";
+import { runCleanups } from "../../testkit/cleanups";
+import { messageOf } from "../../testkit/error-message";
+import { writeHistory } from "../../testkit/history/file";
+import { Load } from "../../testkit/load/load";
+import { pendingRows, recovered, verify } from "../../testkit/load/verdict";
+import { RabbitMQ } from "../../testkit/rabbitmq";
+import { checkReport, writeReport } from "../../testkit/report-section";
+import { seededRandom } from "../../testkit/seeded-random";
+import { System, type Topology } from "../../testkit/system/system";
+import { eventually } from "../../testkit/until";
 import { areCompatible, type Chaos, type Fault } from "./fault";
 import { FAULTS } from "./faults";
-import { writeHistory } from "./history";
-import { Load } from "./load";
-import { RabbitMQ } from "./rabbitmq";
-import { checkReport, writeReport } from "./report";
-import { System, type Topology } from "./system";
-import { pendingRows, recovered, verify } from "./verdict";
-import { messageOf, pause, seeded, until } from "./wait";
-
-interface Row {
-  /** one fault, or two that overlap */
-  faults: readonly Fault[];
-  /** the system was healthy before the fault, and the fault could be caused */
-  sound: boolean;
-  accepted: number;
-  /** Successful writes lost with a database that was set back; no violations. */
-  lost: number;
-  repeats: number;
-  failures: number;
-  silence: number;
-  slowest: number;
-  recovery: number | undefined;
-  /** Number of operations in the checked history; undefined if it wasn't checked, since a database was set back. */
-  operations: number | undefined;
-  violations: string[];
-  notRun?: string | undefined;
-}
+import { cellsOf, HEAD, namesOf, numbersOf, table, type Row } from "./row";
 
 const { values: options } = parseArgs({
   options: {
@@ -51,11 +36,11 @@ const { values: options } = parseArgs({
 const WITHIN_MS = 45_000;
 /** Enough for a control's fault in a healthy system, and not much more, since the wait is expected to fail. */
 const CONTROL_WITHIN_MS = 20_000;
-const CONTROL_GIVE_UP_MS = 5_000;
+const CONTROL_RETRY_MS = 5_000;
 /** How often a random run causes a second fault during the first one. */
 const OVERLAPPING = 1 / 4;
 const control = options["without-repeat"] || options["stock-transporter"];
-const random = seeded(Number(options.seed));
+const random = seededRandom(Number(options.seed));
 const stops: (() => Promise<void>)[] = [];
 const since = Date.now();
 let folder = ""; // of the run
@@ -89,19 +74,19 @@ function chosen(): Fault[] {
 /** Runs one fault, or two that overlap, on the common system or on their own. */
 async function run(faults: readonly Fault[], common: System, topology: Topology): Promise<Row> {
   const none = { accepted: 0, lost: 0, repeats: 0, failures: 0, silence: 0, slowest: 0, recovery: undefined, operations: undefined };
-  const row: Row = { faults, sound: true, ...none, violations: [] };
+  const row: Row = { faults, isValid: true, ...none, violations: [] };
   row.notRun = faults.map((fault) => fault.impossible?.()).find((why) => why !== undefined);
   if (row.notRun !== undefined || load === undefined) return row;
   now = `fault ${numbersOf(row)}, ${namesOf(row)}`;
-  const lay = faults.find((fault) => fault.ground !== undefined)?.ground;
-  if (lay === undefined) await take(row, common, load, topology);
-  else if (!options.random) await onOwn(lay, common, row);
-  else await beside(row, common, load, () => onOwn(lay, common, row));
+  const setUp = faults.find((fault) => fault.setUp !== undefined)?.setUp;
+  if (setUp === undefined) await injectFaults(row, common, load, topology);
+  else if (!options.random) await runOnOwnSetup(setUp, common, row);
+  else await keepCommonLoad(row, common, load, () => runOnOwnSetup(setUp, common, row));
   return row;
 }
 
 /** Keeps the load of the common system running while a random run causes a fault in another one. */
-async function beside(row: Row, common: System, load: Load, act: () => Promise<void>): Promise<void> {
+async function keepCommonLoad(row: Row, common: System, load: Load, act: () => Promise<void>): Promise<void> {
   load.start(Number(options.rate));
   await act();
   await load.stop();
@@ -109,17 +94,17 @@ async function beside(row: Row, common: System, load: Load, act: () => Promise<v
   row.violations.push(...(await verdict), ...load.violations.splice(0));
 }
 
-async function onOwn(lay: NonNullable<Fault["ground"]>, common: System, row: Row): Promise<void> {
+async function runOnOwnSetup(setUp: NonNullable<Fault["setUp"]>, common: System, row: Row): Promise<void> {
   const usual = load;
   const ends: (() => Promise<void>)[] = [];
-  const end = (): Promise<void> => endAll(ends);
+  const end = (): Promise<void> => runCleanups(ends);
   stops.push(end);
   try {
-    const ground = await lay({ common, random, onStop: (stop) => ends.push(stop) });
-    load = ground.load;
-    await take(row, ground.system, ground.load, {});
+    const setup = await setUp({ common, random, onStop: (stop) => ends.push(stop) });
+    load = setup.load;
+    await injectFaults(row, setup.system, setup.load, {});
   } catch (error) {
-    row.sound = false;
+    row.isValid = false;
     row.violations.push(`the fault's own shop could not be started: ${messageOf(error)}`);
   } finally {
     load = usual;
@@ -129,7 +114,7 @@ async function onOwn(lay: NonNullable<Fault["ground"]>, common: System, row: Row
 }
 
 /** Causes faults in a healthy system, and checks that it recovers. */
-async function take(row: Row, system: System, load: Load, topology: Topology): Promise<void> {
+async function injectFaults(row: Row, system: System, load: Load, topology: Topology): Promise<void> {
   const { faults, violations } = row;
   const chaos: Chaos = {
     system,
@@ -144,73 +129,73 @@ async function take(row: Row, system: System, load: Load, topology: Topology): P
     violations.push(`${what}: ${messageOf(error)}`);
     return undefined;
   };
-  const unsound = (what: string) => (error: unknown) => {
-    row.sound = false;
+  const invalidate = (what: string) => (error: unknown) => {
+    row.isValid = false;
     note(what)(error);
     return undefined;
   };
-  const within = control ? CONTROL_WITHIN_MS : Math.max(...faults.map((fault) => fault.within ?? WITHIN_MS));
+  const withinMs = control ? CONTROL_WITHIN_MS : Math.max(...faults.map((fault) => fault.withinMs ?? WITHIN_MS));
 
   await system.scale(faults.reduce((nodes, fault) => ({ ...nodes, ...fault.nodes }), topology));
   load.start(Number(options.rate));
   const warm = () => load.window.accepted >= 15;
-  await until("the load is running", warm, control ? CONTROL_WITHIN_MS : 60_000).catch(unsound("before the fault"));
+  await eventually("the load is running", warm, control ? CONTROL_WITHIN_MS : 60_000).catch(invalidate("before the fault"));
   load.openWindow();
   const inject = async (fault: Fault, n: number): Promise<void> => {
     if (n > 0) await pause(random() * 1_000); // at a random moment during the first one
-    await fault.inject(chaos).catch(unsound("the fault could not be caused, or its end was not observed"));
+    await fault.inject(chaos).catch(invalidate("the fault could not be caused, or its end was not observed"));
   };
   // a delivery on a closed channel would close the whole connection, from which Moleculer's transporter recovers
-  if (options["stock-transporter"]) await lull(system, load);
+  if (options["stock-transporter"]) await quiesce(system, load);
   await Promise.all(faults.map(inject));
   if (options["stock-transporter"]) load.start(Number(options.rate));
   const end = Date.now();
   // waits longer than allowed, to distinguish a late recovery from none
-  row.recovery = await recovered(system, load, end, within * (control ? 1 : 2)).catch(note("no recovery"));
-  if ((row.recovery ?? 0) > within) violations.push(`recovery took ${row.recovery} ms, more than ${within}`);
+  row.recovery = await recovered(system, load, end, withinMs * (control ? 1 : 2)).catch(note("no recovery"));
+  if ((row.recovery ?? 0) > withinMs) violations.push(`recovery took ${row.recovery} ms, more than ${withinMs}`);
   await load.stop();
   const { accepted, repeats, failures, silence, slowest } = load.window;
   Object.assign(row, { accepted, repeats, failures, silence, slowest });
-  const quiet = control && row.recovery === undefined ? 0 : within;
+  const quiet = control && row.recovery === undefined ? 0 : withinMs;
   violations.push(...(await verify(system, load, quiet).catch((error: unknown) => [`no verdict: ${messageOf(error)}`])));
   for (const fault of faults) await fault.after?.(chaos).catch(note("afterwards"));
   violations.push(...load.violations.splice(0));
   row.lost = Object.values(load.losses.counts).reduce((sum, n) => sum + n, 0);
-  if (!load.losses.any) row.operations = load.history.operations?.length;
+  if (!load.losses.hasAny) row.operations = load.history.operations?.length;
 }
 
 /** Stops the load and waits until nothing is in flight between the nodes. */
-async function lull(system: System, load: Load): Promise<void> {
+async function quiesce(system: System, load: Load): Promise<void> {
   await load.stop();
-  await until("nothing is in flight", async () => (await pendingRows(system)).length === 0, CONTROL_WITHIN_MS);
+  await eventually("nothing is in flight", async () => (await pendingRows(system)).length === 0, CONTROL_WITHIN_MS);
 }
 
 async function runAll(): Promise<Row[]> {
   showProgress();
   folder = mkdtempSync(path.join(tmpdir(), "shop-chaos-"));
-  const system = await System.start(folder, environment(), (stop) => stops.push(stop));
+  const system = await System.start(folder, (stop) => stops.push(stop), { env: environment() });
   const topology: Topology = options.random ? { api: 2, users: 2, products: 2, orders: 2 } : {};
   await system.scale(topology);
-  load = new Load(system, random, control ? { giveUpMs: CONTROL_GIVE_UP_MS, withCancels: false } : {});
+  load = new Load(system, random, control ? { retryMs: CONTROL_RETRY_MS, withCancels: false } : {});
   await load.setUp();
 
   const rows: Row[] = [];
-  const told = new Set<string>(); // a lost order stays lost, so each violation is reported once
+  const reported = new Set<string>(); // a lost order stays lost, so each violation is reported once
   for (const faults of options.random ? schedule() : chosen().map((fault) => [fault])) {
     const row = await run(faults, system, topology);
     if (cleaning !== undefined) break; // a signal has arrived
-    row.violations = row.violations.filter((violation) => !told.has(violation));
-    for (const violation of row.violations) told.add(violation);
+    row.violations = row.violations.filter((violation) => !reported.has(violation));
+    for (const violation of row.violations) reported.add(violation);
     rows.push(row);
-    tell(row);
-    if (row.recovery === undefined && row.notRun === undefined) await system.startAfresh();
+    logRow(row);
+    if (row.recovery === undefined && row.notRun === undefined) await system.restartAll();
   }
   return rows;
 }
 
 /** The same faults for the same seed. It has its own generator, since the load draws numbers depending on time. */
 function* schedule(): Generator<Fault[]> {
-  const choice = seeded(Number(options.seed));
+  const choice = seededRandom(Number(options.seed));
   const pick = (from: Fault[]): Fault[] => from.slice(Math.floor(choice() * from.length)).slice(0, 1);
   const faults = chosen().filter((fault) => fault.random);
   const end = Date.now() + Number(options.minutes) * 60_000;
@@ -231,11 +216,9 @@ function showProgress(): void {
   progress = setInterval(show, isTTY ? 1_000 : 15_000);
 }
 
-const numbersOf = ({ faults }: Row): string => faults.map(({ number }) => number).join("+");
-const namesOf = ({ faults }: Row): string => faults.map(({ name }) => name).join(", and ");
 const seconds = (): string => ((Date.now() - since) / 1000).toFixed(0);
 
-function tell(row: Row): void {
+function logRow(row: Row): void {
   const { violations, notRun, recovery, lost } = row;
   const ok = `ok, recovered after ${recovery ?? "?"} ms${lost > 0 ? `; ${lost} orders, cancels and adjustments were lost` : ""}`;
   const what = notRun ?? (violations.length > 0 ? `${violations.length} VIOLATIONS` : ok);
@@ -244,34 +227,16 @@ function tell(row: Row): void {
   for (const violation of violations.slice(0, 5)) console.log(`           ${violation.slice(0, 400)}`);
 }
 
-const HEAD = ["#", "fault", "orders", "lost", "repeats", "failed", "silence ms", "slowest ms", "recovery ms", "history", "violations"];
-
-/** As many cells as HEAD has, or fewer if the fault was not run. */
-function cellsOf(row: Row): string[] {
-  const { notRun, accepted, lost, repeats, failures, silence, slowest, recovery, operations, violations } = row;
-  const checked = operations ?? "not checked";
-  const figures = [accepted, lost, repeats, failures, silence, slowest, recovery ?? "never", checked, violations.length].map(String);
-  return [numbersOf(row), namesOf(row), ...(notRun === undefined ? figures : [`not run: ${notRun}`])];
-}
-
-function table(rows: Row[]): string {
-  const cells = [HEAD, ...rows.map(cellsOf)];
-  const widths = HEAD.map((_, i) => Math.max(...cells.filter((line) => line.length === HEAD.length).map((line) => line[i]?.length ?? 0)));
-  return cells
-    .map((line) => line.map((cell, i) => (i === 1 ? cell.padEnd(widths[i] ?? 0) : cell.padStart(widths[i] ?? 0))).join("  "))
-    .join("\n");
-}
-
 let cleaning: Promise<void> | undefined;
 
 /** Cleans up only once: an interrupted run fails during the cleanup, and must not exit before it is complete. */
-const cleanUp = (keepLogs: boolean): Promise<void> => (cleaning ??= endEverything(keepLogs));
+const cleanUp = (keepLogs: boolean): Promise<void> => (cleaning ??= stopEverything(keepLogs));
 
-async function endEverything(keepLogs: boolean): Promise<void> {
+async function stopEverything(keepLogs: boolean): Promise<void> {
   clearInterval(progress);
-  await endAll(stops);
+  await runCleanups(stops);
   if (!existsSync(folder)) return;
-  const kept = ["build", "postgres", "rabbitmq", "lone", "compile-cache", "tsconfig.json"];
+  const kept = ["build", "postgres", "rabbitmq", "single-node", "compile-cache", "tsconfig.json"];
   if (!keepLogs) rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
   else for (const name of kept) rmSync(path.join(folder, name), { recursive: true, force: true, maxRetries: 5 });
 }
@@ -289,7 +254,7 @@ async function main(): Promise<number> {
   if (options.report !== undefined) checkReport(options.report);
   const rows = await runAll();
   // for a control, violations don't count if the system was unhealthy before or the fault could not be caused
-  const found = rows.some((row) => row.violations.length > 0 && (row.sound || !control));
+  const found = rows.some((row) => row.violations.length > 0 && (row.isValid || !control));
   console.log(`\n${table(rows)}\n`);
   if (options.report !== undefined) await writeReport(options.report, Number(seconds()), HEAD, rows.map(cellsOf));
   if (options.history !== undefined) await writeHistory(options.history, load?.history.operations ?? []);

@@ -1,5 +1,5 @@
 import { execFileSync } from "node:child_process";
-import type { Place } from "./rabbitmq";
+import type { Place } from "../../testkit/rabbitmq";
 
 const ip = (...args: string[]): void => void execFileSync("ip", args, { stdio: ["ignore", "ignore", "pipe"] });
 
@@ -13,7 +13,7 @@ export class Network {
   /** @returns why it can't be used here */
   static impossible(): string | undefined {
     try {
-      new Network(1).build().end();
+      new Network(1).build().stop();
       return undefined;
     } catch {
       return "network namespaces can't be made here: root and iproute2 are needed";
@@ -52,7 +52,7 @@ export class Network {
     ip("link", "set", this.cable(n), "up");
   }
 
-  end(): void {
+  stop(): void {
     for (let n = 0; n < this.count; n++) attempt("netns", "del", this.namespace(n));
     attempt("link", "del", this.bridge);
   }
@@ -73,7 +73,7 @@ export class Network {
       }
       return this;
     } catch (error) {
-      this.end();
+      this.stop();
       throw error;
     }
   }

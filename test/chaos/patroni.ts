@@ -2,10 +2,12 @@ import { execFileSync, spawn, type ChildProcess } from "node:child_process";
 import { chownSync, existsSync, mkdirSync, openSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import type { QueryResultRow } from "pg";
-import { signalTree } from "./node";
+import { freePorts } from "../../testkit/free-ports";
+import { signalTree } from "../../testkit/process-tree";
+import { sql } from "../../testkit/sql";
+import { postmasterOf } from "../../testkit/system/system";
+import { eventually } from "../../testkit/until";
 import { debianPrograms } from "./postgres-server";
-import { postmasterOf, sql } from "./system";
-import { freePorts, until } from "./wait";
 
 /** Seconds until a silent leader is replaced: Patroni's minimum. */
 export const TTL_S = 20;
@@ -30,7 +32,7 @@ interface Member {
 /** PostgreSQL as operators run it: two servers with synchronous replication under Patroni, etcd, and HAProxy in front. */
 export class PatroniCluster {
   private readonly members: Member[] = [];
-  private readonly others: ChildProcess[] = [];
+  private readonly helpers: ChildProcess[] = [];
 
   private constructor(
     private readonly folder: string,
@@ -56,22 +58,22 @@ export class PatroniCluster {
         cluster.members.push({ name: `pg${n}`, port, rest, data: path.join(folder, `pg${n}`), patroni: undefined });
       }
       for (const member of cluster.members) cluster.launch(member);
-      await cluster.sound();
+      await cluster.untilHealthy();
       cluster.startProxy();
     } catch (error) {
-      cluster.end();
+      cluster.stop();
       throw error;
     }
     return cluster;
   }
 
   /** A URL in libpq's form that lists every server. */
-  list(database: string): string {
+  urlOfAll(database: string): string {
     return `postgres://postgres:${encodeURIComponent(PASSWORD)}@${this.members.map(({ port }) => `127.0.0.1:${port}`).join(",")}/${database}?target_session_attrs=read-write`;
   }
 
   /** The URL of HAProxy, which forwards to the primary. */
-  proxied(database: string): string {
+  urlOfProxy(database: string): string {
     return urlOf(this.proxyPort, database);
   }
 
@@ -80,8 +82,8 @@ export class PatroniCluster {
   }
 
   /** Waits until one server is the primary and the other a synchronous standby. */
-  sound(): Promise<void> {
-    return until(
+  untilHealthy(): Promise<void> {
+    return eventually(
       "Patroni has a primary and a synchronous standby",
       async () => {
         const roles = (await this.roles()).map(({ role, state }) => `${role} ${state}`).sort();
@@ -96,7 +98,7 @@ export class PatroniCluster {
   async killPrimary(): Promise<void> {
     const leader = await this.leader();
     process.kill(postmasterOf(leader.data), "SIGKILL");
-    await this.succeeded(leader);
+    await this.untilReplaced(leader);
   }
 
   async switchOver(): Promise<void> {
@@ -107,7 +109,7 @@ export class PatroniCluster {
       signal: AbortSignal.timeout(60_000),
     });
     if (!response.ok) throw new Error(`Patroni did not switch over: ${response.status} ${await response.text()}`);
-    await this.succeeded(leader);
+    await this.untilReplaced(leader);
   }
 
   /** Sends SIGSTOP to all processes of the primary's machine until the other server is the primary. */
@@ -118,14 +120,14 @@ export class PatroniCluster {
     };
     signal("SIGSTOP");
     try {
-      await this.succeeded(leader);
+      await this.untilReplaced(leader);
     } finally {
       signal("SIGCONT");
     }
   }
 
   /** Sends SIGKILL to everything, since nothing is kept. */
-  end(): void {
+  stop(): void {
     for (const { patroni } of this.members) patroni?.kill("SIGKILL");
     for (const member of this.members) {
       try {
@@ -135,18 +137,18 @@ export class PatroniCluster {
         // it isn't running
       }
     }
-    for (const other of this.others) other.kill("SIGKILL");
+    for (const other of this.helpers) other.kill("SIGKILL");
   }
 
-  private succeeded(leader: Member): Promise<void> {
-    return until("the other server is the primary", async () => (await this.leader()).name !== leader.name, (TTL_S + 30) * 1_000, 100);
+  private untilReplaced(leader: Member): Promise<void> {
+    return eventually("the other server is the primary", async () => (await this.leader()).name !== leader.name, (TTL_S + 30) * 1_000, 100);
   }
 
   /** The roles according to the first member that responds. */
   private async roles(): Promise<{ name: string; role: string; state: string }[]> {
-    type Answer = { members: { name: string; role: string; state: string }[] };
-    const ask = async ({ rest }: Member): Promise<Answer> =>
-      (await (await fetch(`http://127.0.0.1:${rest}/cluster`, { signal: AbortSignal.timeout(2_000) })).json()) as Answer;
+    type Status = { members: { name: string; role: string; state: string }[] };
+    const ask = async ({ rest }: Member): Promise<Status> =>
+      (await (await fetch(`http://127.0.0.1:${rest}/cluster`, { signal: AbortSignal.timeout(2_000) })).json()) as Status;
     return (await Promise.any(this.members.map(ask))).members;
   }
 
@@ -178,7 +180,7 @@ export class PatroniCluster {
     const [client, peers] = [`http://127.0.0.1:${port}`, `http://127.0.0.1:${peer}`];
     const args = ["--data-dir", path.join(this.folder, "etcd"), "--listen-client-urls", client, "--advertise-client-urls", client];
     args.push("--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers, "--initial-cluster", `default=${peers}`);
-    this.others.push(this.spawn(PROGRAMS["etcd-server"], args));
+    this.helpers.push(this.spawn(PROGRAMS["etcd-server"], args));
   }
 
   private launch(member: Member): void {
@@ -242,7 +244,7 @@ listen primary
 ${servers.join("\n")}
 `,
     );
-    this.others.push(this.spawn(PROGRAMS.haproxy, ["-db", "-f", file]));
+    this.helpers.push(this.spawn(PROGRAMS.haproxy, ["-db", "-f", file]));
   }
 }
 

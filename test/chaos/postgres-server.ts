@@ -4,8 +4,9 @@ import { appendFile, chown, mkdir } from "node:fs/promises";
 import path from "node:path";
 import { promisify } from "node:util";
 import type { QueryResultRow } from "pg";
-import { sql } from "./system";
-import { freePorts, until } from "./wait";
+import { freePorts } from "../../testkit/free-ports";
+import { sql } from "../../testkit/sql";
+import { eventually } from "../../testkit/until";
 
 const run = promisify(execFile);
 const VERSIONS = "/usr/lib/postgresql";
@@ -124,7 +125,7 @@ export class PostgresServer {
   async isFollowedBy(standby: PostgresServer): Promise<void> {
     const [now] = await this.sql<{ lsn: string }>("select pg_current_wal_lsn()::text as lsn");
     const replayed = `select pg_last_wal_replay_lsn() >= '${now?.lsn ?? ""}'::pg_lsn as all`;
-    await until("the standby has caught up", async () => (await standby.sql<{ all: boolean }>(replayed))[0]?.all);
+    await eventually("the standby has caught up", async () => (await standby.sql<{ all: boolean }>(replayed))[0]?.all);
   }
 
   /** Promotes a standby. @returns the time of the last commit that it has replayed, by the old primary's clock */

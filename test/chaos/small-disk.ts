@@ -3,8 +3,8 @@ import { closeSync, mkdirSync, mkdtempSync, openSync, readdirSync, readlinkSync,
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { codeOf } from "../../scripts/postgres-binaries";
+import { eventually } from "../../testkit/until";
 import { USER } from "./postgres-server";
-import { until } from "./wait";
 
 const MIB = 1024 * 1024;
 /** A page of tmpfs. */
@@ -60,9 +60,9 @@ export class SmallDisk {
   }
 
   /** Kills servers that still use it, and unmounts it. May be called more than once. */
-  async end(): Promise<void> {
-    await until(`${this.folder} is unmounted`, () => {
-      for (const pid of this.inhabitants()) process.kill(pid, "SIGKILL");
+  async remove(): Promise<void> {
+    await eventually(`${this.folder} is unmounted`, () => {
+      for (const pid of this.processesInside()) process.kill(pid, "SIGKILL");
       this.unmount();
       return true;
     });
@@ -75,7 +75,7 @@ export class SmallDisk {
   }
 
   /** Processes with this working directory. The folder is new, so they can only be ours. */
-  private inhabitants(): number[] {
+  private processesInside(): number[] {
     const worksHere = (name: string): boolean => {
       try {
         return /^\d+$/.test(name) && readlinkSync(`/proc/${name}/cwd`) === this.folder;

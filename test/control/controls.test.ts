@@ -1,9 +1,8 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import path from "node:path";
-import { RabbitMQ } from "../chaos/rabbitmq";
+import { RabbitMQ } from "../../testkit/rabbitmq";
+import { ROOT } from "../../testkit/repository";
 
-const ROOT = path.resolve(__dirname, "../..");
 const FOUND = "The control's violations were detected, as expected.";
 
 let child: ChildProcess | undefined;

@@ -2,22 +2,22 @@ import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import path from "node:path";
 import { MUTANTS } from "../mutants/mutants";
-import { Tree } from "../mutants/plant";
 import type { Verdict } from "../mutants/run";
 import { SCENARIOS, type Scenario } from "../mutants/scenarios";
+import { SourceCopy } from "../mutants/source-copy";
 
 const ALL = Object.keys(SCENARIOS) as Scenario[];
 const RUN_MS = 60_000;
 const ALL_MS = 120_000;
 
-let tree: Tree;
+let copy: SourceCopy;
 let child: ChildProcess | undefined;
 
-/** Runs scenarios in a separate process, against the shop in the tree's current state. */
+/** Runs scenarios in a separate process, against the shop in the copy's current state. */
 async function run(scenarios: readonly Scenario[], timeout: number): Promise<Verdict[]> {
   const run = spawn(process.execPath, ["--import", "tsx", "test/mutants/run.ts", ...scenarios], {
-    cwd: tree.folder,
-    env: { ...process.env, NODE_COMPILE_CACHE: path.join(tree.folder, "compile-cache") },
+    cwd: copy.folder,
+    env: { ...process.env, NODE_COMPILE_CACHE: path.join(copy.folder, "compile-cache") },
     stdio: ["ignore", "pipe", "inherit"],
     timeout,
   });
@@ -33,10 +33,10 @@ async function run(scenarios: readonly Scenario[], timeout: number): Promise<Ver
 }
 
 beforeAll(async () => {
-  tree = await Tree.copy();
+  copy = await SourceCopy.create();
 });
 afterEach(() => child?.kill());
-afterAll(() => tree.remove());
+afterAll(() => copy.remove());
 
 /** A check that finds nothing in a faulty shop proves nothing when it finds nothing in a correct one. */
 describe("the checks of histories", () => {
@@ -52,7 +52,7 @@ describe("the checks of histories", () => {
   it.each(MUTANTS.map((mutant) => [mutant.name, mutant] as const))(
     "find that %s",
     async (_name, { scenario, foundBy, replacements }) => {
-      const [verdict] = await tree.with(replacements, () => run([scenario], RUN_MS - 5_000));
+      const [verdict] = await copy.with(replacements, () => run([scenario], RUN_MS - 5_000));
       console.info(verdict?.violations.join("\n"));
       expect(verdict?.violations).toContainEqual(expect.stringMatching(`^${foundBy}: `));
     },

@@ -4,11 +4,12 @@ import { Client as Postgres } from "pg";
 import { asSystem, call } from "../../broker/contract";
 import { disable } from "../../contracts/accounts";
 import { revocations } from "../../contracts/users";
-import { until } from "../support/amqp";
-import { Client, type Answer } from "../support/client";
-import { EventStream } from "../support/events";
-import { testId } from "../support/ids";
-import { ADMIN, startShop, urlOf, type Shop } from "../support/shop";
+import { until } from "../../testkit/until";
+import { Client, type ApiResponse } from "../../testkit/client";
+import { EventStream } from "./event-stream";
+import { testId } from "../../testkit/ids";
+import { ADMIN } from "../../testkit/admin";
+import { startShop, urlOf, type Shop } from "../../testkit/shop";
 
 /** The API promises 2 s; the rest allows for a busy machine. */
 const SOON_MS = 2_500;
@@ -57,20 +58,20 @@ async function register(): Promise<Person> {
   expect(status).toBe(201);
   return { ...credentials, id: String(body["id"]) };
 }
-const tryLogin = ({ email, password }: Person): Promise<Answer> => anywhere().post("/token", { email, password });
+const tryLogin = ({ email, password }: Person): Promise<ApiResponse> => anywhere().post("/token", { email, password });
 async function logIn(person: Person): Promise<Session> {
   const { status, body } = await tryLogin(person);
   expect(status).toBe(200);
   return body as unknown as Session;
 }
-const refresh = ({ refresh_token }: Session): Promise<Answer> => anywhere().post("/token/refresh", { refresh_token });
-const patch = (id: string, changes: object, token = admin.token): Promise<Answer> =>
+const refresh = ({ refresh_token }: Session): Promise<ApiResponse> => anywhere().post("/token/refresh", { refresh_token });
+const patch = (id: string, changes: object, token = admin.token): Promise<ApiResponse> =>
   anywhere().request("PATCH", `/admin/users/${id}`, changes, { token });
 async function set(id: string, changes: object): Promise<void> {
   const { status, body } = await patch(id, changes);
   expect([status, body]).toMatchObject([200, { id, ...changes }]);
 }
-const code = ({ status, body }: Answer): unknown => [status, body["code"]];
+const code = ({ status, body }: ApiResponse): unknown => [status, body["code"]];
 
 /** Waits until each gateway responds with the status. */
 const everywhere = (what: string, path: string, { access_token }: Session, status: number): Promise<unknown> =>

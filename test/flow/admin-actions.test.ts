@@ -3,9 +3,10 @@ import { ROUTES } from "../../services/api/routes/shop";
 import { asSystem, call } from "../../broker/contract";
 import type { AuditEntry } from "../../contracts/accounts";
 import * as orders from "../../contracts/orders";
-import type { Client } from "../support/client";
-import { testId } from "../support/ids";
-import { ADMIN, startShop, type Shop } from "../support/shop";
+import type { Client } from "../../testkit/client";
+import { testId } from "../../testkit/ids";
+import { ADMIN } from "../../testkit/admin";
+import { startShop, type Shop } from "../../testkit/shop";
 
 let shop: Shop;
 let admin: Client;

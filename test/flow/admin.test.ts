@@ -1,9 +1,10 @@
 import { digestOf } from "../../contracts/lines";
 import { Client as Postgres } from "pg";
-import { until } from "../support/amqp";
-import type { Client } from "../support/client";
-import { testId } from "../support/ids";
-import { ADMIN, startShop, type Shop } from "../support/shop";
+import { until } from "../../testkit/until";
+import type { Client } from "../../testkit/client";
+import { testId } from "../../testkit/ids";
+import { ADMIN } from "../../testkit/admin";
+import { startShop, type Shop } from "../../testkit/shop";
 
 let shop: Shop;
 let admin: Client;

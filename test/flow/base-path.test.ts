@@ -1,9 +1,9 @@
 import { request } from "node:http";
 import { connect } from "node:net";
-import type { Client } from "../support/client";
-import { testId } from "../support/ids";
-import { Documentation } from "../support/openapi";
-import { startShop, type Shop } from "../support/shop";
+import type { Client } from "../../testkit/client";
+import { testId } from "../../testkit/ids";
+import { Documentation } from "../../testkit/openapi";
+import { startShop, type Shop } from "../../testkit/shop";
 
 const BASE_PATH = "/shop";
 let shop: Shop;

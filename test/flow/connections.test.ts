@@ -1,8 +1,8 @@
 import type { Server } from "node:http";
 import { connect, type Socket } from "node:net";
-import { until } from "../support/amqp";
-import { testId } from "../support/ids";
-import { startShop, type Shop } from "../support/shop";
+import { until } from "../../testkit/until";
+import { testId } from "../../testkit/ids";
+import { startShop, type Shop } from "../../testkit/shop";
 
 let shop: Shop;
 const sockets: Socket[] = [];

@@ -3,8 +3,8 @@ import type { Service } from "moleculer";
 import { full } from "../../mixins/fair-queue";
 import type { Connections } from "../../services/api/connections/connections";
 import { Cors } from "../../services/api/http/cors";
-import { until } from "../support/amqp";
-import { startShop, type Shop } from "../support/shop";
+import { until } from "../../testkit/until";
+import { startShop, type Shop } from "../../testkit/shop";
 
 const ORIGIN = "https://shop.example.com";
 const RATE_LIMIT = 20;

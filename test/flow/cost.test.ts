@@ -1,8 +1,9 @@
 import { fieldsOf } from "../../contracts/contract";
 import type { Route } from "../../services/api/routing/route";
-import { bodies, BODY_LIMIT, BOMBS, EMPTY_MEMBERS, ENCODE, exchange, HEADERS, oneByOne, QUERIES, SEGMENTS } from "../support/cost";
-import type { Client } from "../support/client";
-import { ADMIN, startShop, type Shop } from "../support/shop";
+import { bodies, BODY_LIMIT, BOMBS, EMPTY_MEMBERS, ENCODE, exchange, HEADERS, oneByOne, queriesFor, SEGMENTS } from "./expensive-requests";
+import type { Client } from "../../testkit/client";
+import { ADMIN } from "../../testkit/admin";
+import { startShop, type Shop } from "../../testkit/shop";
 
 /** Maximum CPU time of the gateway's thread per request, in ms. */
 const LIMIT_MS = 50;
@@ -44,7 +45,7 @@ function routes(): [string, string, Route][] {
 function* requests(spec: Route, hasId: boolean): Generator<Sent> {
   const names = Object.keys(fieldsOf(spec.contract.params));
   for (const [name, value] of HEADERS) yield { what: `${name}: ${value.slice(0, 20)}`, headers: [[name, value]] };
-  for (const query of QUERIES(spec.body === "none" ? names : [])) yield { what: `?${query.slice(0, 20)}`, query };
+  for (const query of queriesFor(spec.body === "none" ? names : [])) yield { what: `?${query.slice(0, 20)}`, query };
   if (hasId) for (const segment of SEGMENTS) yield { what: segment.slice(0, 20), segment };
   if (spec.body === "none") return;
   let n = 0;

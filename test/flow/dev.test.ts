@@ -3,11 +3,10 @@ import { cp, mkdtemp, readFile, realpath, rename, rm, symlink, writeFile } from 
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { databaseNames } from "../../config";
-import { until } from "../support/amqp";
-import { Client } from "../support/client";
-import { textOf } from "../support/compose";
-import { ROOT } from "../support/processes";
-import { createDatabases, NO_LIMITS, uniqueNamespace, type Shop } from "../support/shop";
+import { until } from "../../testkit/until";
+import { Client } from "../../testkit/client";
+import { textOf, ROOT } from "../../testkit/repository";
+import { createDatabases, NO_LIMITS, uniqueNamespace, type Shop } from "../../testkit/shop";
 
 const DETAIL = "the e-mail address or the password is wrong";
 let folder: string;

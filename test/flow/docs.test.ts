@@ -6,10 +6,11 @@ import path from "node:path";
 import { Client as Postgres } from "pg";
 import type { Tokens } from "../../contracts/users";
 import { EXAMPLE_ID } from "../../services/api/openapi/schemas";
-import { Documentation, type Served } from "../support/openapi";
-import { ROOT } from "../support/processes";
-import { codesOf } from "../support/refusals";
-import { ADMIN, startShop, type Shop } from "../support/shop";
+import { Documentation, type Served } from "../../testkit/openapi";
+import { ROOT } from "../../testkit/repository";
+import { ADMIN } from "../../testkit/admin";
+import { startShop, type Shop } from "../../testkit/shop";
+import { codesOf } from "./refusals";
 
 const ORIGIN = "https://shop.example.com";
 let shop: Shop;

@@ -4,10 +4,11 @@ import { brotliCompressSync, deflateSync, gzipSync } from "node:zlib";
 import type { Middleware } from "moleculer";
 import { Client as Postgres } from "pg";
 import { NIL_ID } from "../../contracts/contract";
-import type { Answer, Client } from "../support/client";
-import { testId } from "../support/ids";
-import { Documentation } from "../support/openapi";
-import { ADMIN, startShop, type Shop, type ShopOptions } from "../support/shop";
+import type { ApiResponse, Client } from "../../testkit/client";
+import { testId } from "../../testkit/ids";
+import { Documentation } from "../../testkit/openapi";
+import { ADMIN } from "../../testkit/admin";
+import { startShop, type Shop, type ShopOptions } from "../../testkit/shop";
 
 /*
  * The table "Errors" of the API, and under each code requests that get it: user, method, path, a header between @, body. One
@@ -181,7 +182,7 @@ function withIds(text: string): string {
 }
 
 /** Sends the request of a row. */
-function ask(row: string): Promise<Answer> {
+function ask(row: string): Promise<ApiResponse> {
   const [, who, method, path, name, value, raw] = /^(\w+) (\w+) (\S+)(?: @([\w-]+):(.*)@)?(?: (.*))?$/.exec(row) ?? [];
   const special = (text: string): string => text.replace(/:(nested|KiB|256|2000|100&)/, (word) => SPECIAL[word]!);
   const target = withIds(special(path!)).replace(
@@ -195,7 +196,7 @@ function ask(row: string): Promise<Answer> {
 }
 
 /** Expects the response that the contract defines for a code: status, members and headers, without internals. */
-function expectProblem({ status, headers, body }: Answer, code: string): void {
+function expectProblem({ status, headers, body }: ApiResponse, code: string): void {
   const { detail, errors, request_id, allowed: _allowed, shortages: _shortages, retry_after, ...rest } = body;
   const expected = SECTIONS.find((section) => section.code === code)!;
   expect({ status, ...rest }).toEqual({ type: `/problems/${code}`, title: expected.title, status: expected.status, code });
@@ -213,7 +214,7 @@ function expectProblem({ status, headers, body }: Answer, code: string): void {
 }
 
 /** Sends bytes that no HTTP client would send, and reads until the other side closes. */
-function overSocket(...head: string[]): Promise<Answer> {
+function overSocket(...head: string[]): Promise<ApiResponse> {
   const { hostname, port } = new URL(shop.url);
   return new Promise((resolve, reject) => {
     let answer = "";

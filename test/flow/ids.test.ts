@@ -1,10 +1,11 @@
 import jwt from "jsonwebtoken";
 import { ROUTES } from "../../services/api/routes/shop";
 import { consoleOf } from "../../scripts/console";
-import { until } from "../support/amqp";
-import type { Answer, Client } from "../support/client";
-import { timeOfId, UUID_V7 } from "../support/ids";
-import { ADMIN, startShop, type Shop } from "../support/shop";
+import { until } from "../../testkit/until";
+import type { ApiResponse, Client } from "../../testkit/client";
+import { timeOfId, UUID_V7 } from "../../testkit/ids";
+import { ADMIN } from "../../testkit/admin";
+import { startShop, type Shop } from "../../testkit/shop";
 
 let shop: Shop, seller: Client, buyer: Client, admin: Client;
 let sellerId: string, buyerId: string;
@@ -20,7 +21,7 @@ interface Row {
   id: string;
   created_at: string;
 }
-const idOf = ({ body }: Answer): string => String(body["id"]);
+const idOf = ({ body }: ApiResponse): string => String(body["id"]);
 const both = (id: string): string[] => [id, id.toUpperCase()];
 
 describe("a new resource", () => {
@@ -53,7 +54,7 @@ describe("a new resource", () => {
       const seen: Row[] = [];
       let next: string | undefined = list;
       while (next !== undefined) {
-        const page: Answer<{ items: Row[] }> = await who.get<{ items: Row[] }>(next);
+        const page: ApiResponse<{ items: Row[] }> = await who.get<{ items: Row[] }>(next);
         seen.push(...page.body.items);
         next = /^<(.*)>; rel="next"$/.exec(page.headers.get("link") ?? "")?.[1];
       }

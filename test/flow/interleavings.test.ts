@@ -6,10 +6,10 @@ import { adjust, create } from "../../contracts/products";
 import type { WithDatabase } from "../../mixins/database.mixin";
 import type { WithOutbox } from "../../mixins/outbox.mixin";
 import { adjustStock } from "../../services/products/products.store";
-import { until } from "../support/amqp";
-import type { Client } from "../support/client";
-import { testId } from "../support/ids";
-import { startShop, type Shop } from "../support/shop";
+import { until } from "../../testkit/until";
+import type { Client } from "../../testkit/client";
+import { testId } from "../../testkit/ids";
+import { startShop, type Shop } from "../../testkit/shop";
 
 const FAULTS = ["pass", "drop", "twice", "late"] as const;
 type Fault = (typeof FAULTS)[number];

@@ -4,9 +4,10 @@ import { inspect } from "node:util";
 import type { BrokerOptions, Middleware, Packet, ServiceBroker } from "moleculer";
 import { Client as Postgres } from "pg";
 import { amqpTransporter } from "../../broker/amqp.transporter";
-import { testId } from "../support/ids";
-import { ROOT } from "../support/processes";
-import { ADMIN, startShop, type Shop } from "../support/shop";
+import { testId } from "../../testkit/ids";
+import { ROOT } from "../../testkit/repository";
+import { ADMIN } from "../../testkit/admin";
+import { startShop, type Shop } from "../../testkit/shop";
 
 const PLANTED = "canary-a8d1f0";
 const PLANTED_URL = `amqp://shop:${PLANTED}@mq.test:5672/shop`;

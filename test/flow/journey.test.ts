@@ -1,7 +1,7 @@
 import { audit } from "../../contracts/orders";
 import { asSystem, call } from "../../broker/contract";
-import { until } from "../support/amqp";
-import { startShop, type Shop } from "../support/shop";
+import { until } from "../../testkit/until";
+import { startShop, type Shop } from "../../testkit/shop";
 
 /** The same journey, however the services are distributed. */
 describe.each([

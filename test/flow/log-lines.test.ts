@@ -1,9 +1,10 @@
 import { databaseNames } from "../../config";
-import { Proxy } from "../chaos/proxy";
-import { amqpUrl, forget, until } from "../support/amqp";
-import { Client } from "../support/client";
-import { killProcesses, startProcess } from "../support/processes";
-import { createDatabases, uniqueNamespace, type Shop } from "../support/shop";
+import { Proxy } from "../../testkit/proxy";
+import { amqpUrl, deleteLeftovers } from "../../testkit/amqp";
+import { until } from "../../testkit/until";
+import { Client } from "../../testkit/client";
+import { killProcesses, startProcess } from "../../testkit/node-process";
+import { createDatabases, uniqueNamespace, type Shop } from "../../testkit/shop";
 
 let databases: Shop["databases"];
 let orderDatabase: Proxy;
@@ -91,6 +92,6 @@ it("a node that hosts a part of the shop says so, its lines name it, and polling
     await until("its request is logged", () => new RegExp(`INFO +${id} \\S+ GET /products`).test(node.output()));
   } finally {
     await node.stop();
-    await forget(amqp, NAMESPACE, [node.nodeId]);
+    await deleteLeftovers(amqp, NAMESPACE, [node.nodeId]);
   }
 });

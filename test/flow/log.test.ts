@@ -1,10 +1,11 @@
 import { connect } from "node:net";
 import { Client as Postgres } from "pg";
-import type { Client } from "../support/client";
-import { testId } from "../support/ids";
-import { Documentation } from "../support/openapi";
-import { refusals, type Fixture, type Refusal } from "../support/refusals";
-import { ADMIN, startShop, type Shop } from "../support/shop";
+import type { Client } from "../../testkit/client";
+import { testId } from "../../testkit/ids";
+import { Documentation } from "../../testkit/openapi";
+import { refusals, type Fixture, type Refusal } from "./refusals";
+import { ADMIN } from "../../testkit/admin";
+import { startShop, type Shop } from "../../testkit/shop";
 import { SERVICES } from "../../config";
 
 /** Rate limit per address and second; the test sends each request from another address. */

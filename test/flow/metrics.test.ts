@@ -5,13 +5,13 @@ import { metricsOf } from "../../broker/metrics";
 import { serveOps } from "../../broker/ops";
 import { databaseNames, loadConfig } from "../../config";
 import { brokerOptions } from "../../moleculer.config";
-import { Proxy } from "../chaos/proxy";
-import { until } from "../support/amqp";
-import type { Client } from "../support/client";
-import { testId } from "../support/ids";
-import { killProcesses, startProcess } from "../support/processes";
-import { scrape } from "../support/prometheus";
-import { createDatabases, startShop, uniqueNamespace, type Shop } from "../support/shop";
+import { Proxy } from "../../testkit/proxy";
+import { until } from "../../testkit/until";
+import type { Client } from "../../testkit/client";
+import { testId } from "../../testkit/ids";
+import { killProcesses, startProcess } from "../../testkit/node-process";
+import { scrape } from "./prometheus";
+import { createDatabases, startShop, uniqueNamespace, type Shop } from "../../testkit/shop";
 
 async function served(broker: ServiceBroker): Promise<string> {
   const server: Server = await serveOps(broker, 0, "127.0.0.1");

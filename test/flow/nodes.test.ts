@@ -2,7 +2,8 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { Middleware } from "moleculer";
 import { SERVICES } from "../../config";
 import { version } from "../../package.json";
-import { ADMIN, startShop, type Shop } from "../support/shop";
+import { ADMIN } from "../../testkit/admin";
+import { startShop, type Shop } from "../../testkit/shop";
 
 let shop: Shop;
 afterEach(() => shop.stop());

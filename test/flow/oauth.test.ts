@@ -2,8 +2,9 @@ import { gzipSync } from "node:zlib";
 import jwt from "jsonwebtoken";
 import type { AuthorizationServer } from "../../contracts/oauth";
 import { metadataRoutes } from "../../services/api/routes/token";
-import type { Answer, Client } from "../support/client";
-import { ADMIN, startShop, type Shop } from "../support/shop";
+import type { ApiResponse, Client } from "../../testkit/client";
+import { ADMIN } from "../../testkit/admin";
+import { startShop, type Shop } from "../../testkit/shop";
 
 /*
  * OAuth 2.0: the forms of POST /token, and the metadata of the authorization server.
@@ -24,14 +25,17 @@ afterAll(() => shop.stop());
 
 type Fields = Record<string, string> | [string, string][] | string;
 
-const send = (fields: Fields, { type = FORM, headers = {} }: { type?: string; headers?: Record<string, string> } = {}): Promise<Answer> =>
+const send = (
+  fields: Fields,
+  { type = FORM, headers = {} }: { type?: string; headers?: Record<string, string> } = {},
+): Promise<ApiResponse> =>
   nobody.post("/token", undefined, { raw: new URLSearchParams(fields).toString(), headers: { "Content-Type": type, ...headers } });
 
 /** Sends a form as it is, without encoding it. */
-const sendRaw = (raw: string | Buffer, headers: Record<string, string> = {}): Promise<Answer> =>
+const sendRaw = (raw: string | Buffer, headers: Record<string, string> = {}): Promise<ApiResponse> =>
   nobody.post("/token", undefined, { raw, headers: { "Content-Type": FORM, ...headers } });
 
-function expectTokens({ status, headers, body }: Answer): void {
+function expectTokens({ status, headers, body }: ApiResponse): void {
   expect([status, headers.get("cache-control"), headers.get("pragma")]).toEqual([200, "no-store", "no-cache"]);
   expect(body).toEqual({
     access_token: expect.any(String),
@@ -42,7 +46,7 @@ function expectTokens({ status, headers, body }: Answer): void {
 }
 
 /** Expects exactly the error of RFC 6749, section 5.2. */
-function expectError({ status, headers, body }: Answer, error: string, description: RegExp = /./): void {
+function expectError({ status, headers, body }: ApiResponse, error: string, description: RegExp = /./): void {
   expect([status, body]).toEqual([400, { error, error_description: expect.stringMatching(description) }]);
   expect(body["error_description"]).toMatch(/^[\x20-\x21\x23-\x5b\x5d-\x7e]+$/);
   expect(headers.get("content-type")).toBe("application/json; charset=utf-8");
@@ -124,8 +128,8 @@ describe("a form with a password", () => {
 
 describe("a form with a refresh token", () => {
   const logIn = async (): Promise<string> => String((await send(ADMIN_GRANT)).body["refresh_token"]);
-  const refresh = (refresh_token: string): Promise<Answer> => send({ grant_type: "refresh_token", refresh_token });
-  const sessionOf = ({ body }: Answer): unknown => (jwt.decode(String(body["access_token"])) as { sid: string }).sid;
+  const refresh = (refresh_token: string): Promise<ApiResponse> => send({ grant_type: "refresh_token", refresh_token });
+  const sessionOf = ({ body }: ApiResponse): unknown => (jwt.decode(String(body["access_token"])) as { sid: string }).sid;
 
   it("gets new tokens of the same session, which can be refreshed as JSON as well", async () => {
     const first = await send(ADMIN_GRANT);
@@ -173,7 +177,7 @@ describe("the media type of a form", () => {
 });
 
 describe("a problem stays a problem, also for a form,", () => {
-  it.each<[string, number, () => Promise<Answer>]>([
+  it.each<[string, number, () => Promise<ApiResponse>]>([
     ["if it is too large", 413, () => send({ ...ADMIN_GRANT, scope: "x".repeat(110_000) })],
     ["in an unknown coding", 415, () => sendRaw("x", { "Content-Encoding": "zstd" })],
     ["at another route", 415, () => nobody.post("/register", undefined, { raw: "email=a@b.co", headers: { "Content-Type": FORM } })],

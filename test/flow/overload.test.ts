@@ -1,9 +1,9 @@
 import type { Middleware } from "moleculer";
 import { Agent, request } from "node:http";
-import { until } from "../support/amqp";
-import { testId } from "../support/ids";
+import { until } from "../../testkit/until";
+import { testId } from "../../testkit/ids";
 import type { GatewayLimits } from "../../services/api/api.service";
-import { startShop, type Shop } from "../support/shop";
+import { startShop, type Shop } from "../../testkit/shop";
 
 /** Lists of orders and reads of products wait until the test releases them. */
 let open = (): void => undefined;

@@ -1,9 +1,10 @@
-import type { ServiceName } from "../../config";
-import { databaseNames, DATABASES } from "../../config";
-import { amqpUrl, connectionPids, forget, until } from "../support/amqp";
-import { Client } from "../support/client";
-import { killProcesses, startProcess, type NodeProcess } from "../support/processes";
-import { ADMIN, createDatabases, uniqueNamespace, type Shop } from "../support/shop";
+import { type ServiceName, databaseNames, DATABASES } from "../../config";
+import { amqpUrl, connectionPids, deleteLeftovers } from "../../testkit/amqp";
+import { until } from "../../testkit/until";
+import { Client } from "../../testkit/client";
+import { killProcesses, startProcess, type NodeProcess } from "../../testkit/node-process";
+import { ADMIN } from "../../testkit/admin";
+import { createDatabases, uniqueNamespace, type Shop } from "../../testkit/shop";
 
 const NODES: readonly ServiceName[] = ["api", "users", "products", "products", "orders", "orders"];
 
@@ -50,7 +51,7 @@ describe("the shop as processes over RabbitMQ, two each for products and orders 
 
   afterAll(async () => {
     await killProcesses();
-    if (amqp !== undefined) await forget(amqp, namespace);
+    if (amqp !== undefined) await deleteLeftovers(amqp, namespace);
     if (databases !== undefined) await Promise.all(Object.values(databases).map((database) => database.drop()));
   });
 

@@ -1,9 +1,10 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { databaseNames, SERVICES } from "../../config";
-import { amqpUrl, connectionPids, forget, until } from "../support/amqp";
-import { ROOT } from "../support/processes";
-import { createDatabases, uniqueNamespace, type Shop } from "../support/shop";
+import { amqpUrl, connectionPids, deleteLeftovers } from "../../testkit/amqp";
+import { until } from "../../testkit/until";
+import { ROOT } from "../../testkit/repository";
+import { createDatabases, uniqueNamespace, type Shop } from "../../testkit/shop";
 
 let databases: Shop["databases"] | undefined;
 let child: ChildProcess | undefined;
@@ -39,6 +40,6 @@ it("moleculer-runner starts the shop with our transporter, and SIGTERM drains it
     const [code] = (await once(started, "close")) as [number | null];
     expect({ code, output }).toEqual({ code: 0, output: expect.stringContaining("ServiceBroker is stopped. Good bye.") });
   } finally {
-    await forget(amqp, NAMESPACE, [NODE_ID]);
+    await deleteLeftovers(amqp, NAMESPACE, [NODE_ID]);
   }
 });

@@ -1,8 +1,9 @@
 import { randomBytes } from "node:crypto";
 import { Client as Postgres } from "pg";
-import type { Answer, Client } from "../support/client";
-import { testId } from "../support/ids";
-import { ADMIN, startShop, type Shop } from "../support/shop";
+import type { ApiResponse, Client } from "../../testkit/client";
+import { testId } from "../../testkit/ids";
+import { ADMIN } from "../../testkit/admin";
+import { startShop, type Shop } from "../../testkit/shop";
 
 let shop: Shop;
 let nobody: Client;
@@ -130,8 +131,8 @@ it("passwords, tokens and keys are never logged, and never in an audit or an err
   const [password, wrong, next, key] = [secret(), secret(), secret(), secret()];
   const email = `${randomBytes(8).toString("hex")}@shop.test`;
   const client = shop.client();
-  const answers: Answer[] = [];
-  const keep = async (answer: Promise<Answer>): Promise<Answer> => {
+  const answers: ApiResponse[] = [];
+  const keep = async (answer: Promise<ApiResponse>): Promise<ApiResponse> => {
     answers.push(await answer);
     return answer;
   };

@@ -7,10 +7,11 @@ import { Client as Postgres } from "pg";
 import type { FairSlots } from "../../mixins/fair-queue";
 import type { Connections } from "../../services/api/connections/connections";
 import type { Streams } from "../../services/api/streams";
-import { until } from "../support/amqp";
-import { Client } from "../support/client";
-import { EventStream } from "../support/events";
-import { ADMIN, urlOf, startShop, type Shop, type ShopOptions } from "../support/shop";
+import { until } from "../../testkit/until";
+import { Client } from "../../testkit/client";
+import { EventStream } from "./event-stream";
+import { ADMIN } from "../../testkit/admin";
+import { urlOf, startShop, type Shop, type ShopOptions } from "../../testkit/shop";
 
 /** Names of the events that are currently lost. */
 const lost = new Set<string>();

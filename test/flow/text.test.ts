@@ -1,5 +1,5 @@
-import type { Client } from "../support/client";
-import { startShop, type Shop } from "../support/shop";
+import type { Client } from "../../testkit/client";
+import { startShop, type Shop } from "../../testkit/shop";
 
 let shop: Shop;
 let seller: Client;

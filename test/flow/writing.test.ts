@@ -1,9 +1,9 @@
 import type { Middleware } from "moleculer";
 import { connect, type Socket } from "node:net";
-import { until } from "../support/amqp";
-import type { Client } from "../support/client";
-import { testId } from "../support/ids";
-import { startShop, type Shop } from "../support/shop";
+import { until } from "../../testkit/until";
+import type { Client } from "../../testkit/client";
+import { testId } from "../../testkit/ids";
+import { startShop, type Shop } from "../../testkit/shop";
 import type { GatewayLimits } from "../../services/api/api.service";
 import type { Connections } from "../../services/api/connections/connections";
 

@@ -1,4 +1,4 @@
-import type { Documentation } from "../support/openapi";
+import type { Documentation } from "../../testkit/openapi";
 import { lineOf } from "./judge";
 import type { FuzzRequest } from "./request";
 

@@ -1,10 +1,10 @@
 import { gzipSync } from "node:zlib";
 import { MAX_ID, NIL_ID } from "../../contracts/contract";
-import { misspelled, testId } from "../support/ids";
-import type { Documentation, Operation } from "../support/openapi";
+import { misspelled, testId } from "../../testkit/ids";
+import type { Documentation, Operation } from "../../testkit/openapi";
+import { inAnyCase, type Fixture, type Person } from "./fixture";
 import type { FuzzRequest } from "./request";
 import { chance, int, pick, propertiesOf, type Random, type Schema, type Values } from "./values";
-import { inAnyCase, type Person, type World } from "./world";
 
 interface Parameter {
   name: string;
@@ -13,14 +13,14 @@ interface Parameter {
   schema: Schema;
 }
 
-export interface Scene {
+export interface GenerationContext {
   documentation: Documentation;
-  world: World;
+  fixture: Fixture;
   random: Random;
   values: Values;
 }
 
-type Fault = (request: FuzzRequest, scene: Scene, operation: Operation) => string | undefined;
+type Fault = (request: FuzzRequest, context: GenerationContext, operation: Operation) => string | undefined;
 
 /** The share of valid requests. It is high, since invalid ones are refused before anything interesting happens. */
 const VALID = 0.5;
@@ -28,16 +28,16 @@ const FORM = "application/x-www-form-urlencoded";
 /** Operations to call less often. */
 const RARE = new Set(["GET /admin/consistency", "GET /health", "GET /docs/{file}", "GET /openapi.json", "GET /docs"]);
 
-export function generate(n: number, scene: Scene): FuzzRequest {
-  const { documentation, random } = scene;
+export function generate(n: number, context: GenerationContext): FuzzRequest {
+  const { documentation, random } = context;
   let line = pick(random, documentation.lines);
   if (RARE.has(line) && chance(random, 0.7)) line = pick(random, documentation.lines);
   const operation = documentation.operation(line);
-  const request = valid(n, line, operation, scene);
+  const request = valid(n, line, operation, context);
   if (chance(random, VALID)) return request;
   const wanted = chance(random, 0.8) ? 1 : 2;
   for (let tries = 0; tries < 20 && request.faults.length < wanted; tries++) {
-    const fault = pick(random, FAULTS)(request, scene, operation);
+    const fault = pick(random, FAULTS)(request, context, operation);
     if (fault !== undefined) request.faults.push(fault);
   }
   if (request.faults.length > 1) delete request.refusals;
@@ -45,8 +45,8 @@ export function generate(n: number, scene: Scene): FuzzRequest {
 }
 
 /** A valid request according to the OpenAPI document. */
-function valid(n: number, line: string, operation: Operation, scene: Scene): FuzzRequest {
-  const { world, random, values } = scene;
+function valid(n: number, line: string, operation: Operation, context: GenerationContext): FuzzRequest {
+  const { fixture, random, values } = context;
   const [method = "", template = ""] = line.split(" ");
   const parameters = (operation.parameters ?? []) as unknown as Parameter[];
   const request: FuzzRequest = {
@@ -55,7 +55,7 @@ function valid(n: number, line: string, operation: Operation, scene: Scene): Fuz
     method: method === "GET" && chance(random, 0.05) ? "HEAD" : method,
     path: template.replace(/\{(\w+)\}/g, (_all, name: string) => {
       const schema = parameters.find((one) => one.in === "path" && one.name === name)?.schema ?? {};
-      return name === "id" ? world.idFor(line, random) : encodeURIComponent(String(values.valid(schema)));
+      return name === "id" ? fixture.idFor(line, random) : encodeURIComponent(String(values.valid(schema)));
     }),
     query: [],
     headers: [["X-Request-Id", `fuzz-${n}`]],
@@ -67,18 +67,18 @@ function valid(n: number, line: string, operation: Operation, scene: Scene): Fuz
     if (place === "query" && name !== "cursor" && (required || chance(random, 0.25)) && isFor(name, request.who))
       request.query.push([
         name,
-        encodeURIComponent(PEOPLE.has(name) && chance(random, 0.7) ? somebody(world, random) : String(values.valid(schema))),
+        encodeURIComponent(PEOPLE.has(name) && chance(random, 0.7) ? somebody(fixture, random) : String(values.valid(schema))),
       ]);
-    if (place === "header" && chance(random, 0.5)) request.headers.push([name, headerFor(name, request, scene)]);
+    if (place === "header" && chance(random, 0.5)) request.headers.push([name, headerFor(name, request, context)]);
   }
   if (line === "GET /admin/users" && chance(random, 0.5))
-    request.query = [["email", encodeURIComponent(pick(random, world.strangers).email)]];
+    request.query = [["email", encodeURIComponent(pick(random, fixture.loginAccounts).email)]];
   // which contradict each other
   if (request.query.some(([name, value]) => name === "all" && value === "true"))
     request.query = request.query.filter(([name]) => name !== "user_id");
   const { content } = operation.requestBody ?? {};
-  if (content !== undefined) setBody(request, content, scene);
-  followPage(request, scene);
+  if (content !== undefined) setBody(request, content, context);
+  followPage(request, context);
   return request;
 }
 
@@ -92,14 +92,14 @@ function whoFor(line: string, { security, tags }: Operation, random: Random): Pe
 
 /** Query parameters that contain a user's id. */
 const PEOPLE = new Set(["seller_id", "user_id", "actor", "subject"]);
-const somebody = ({ accounts }: World, random: Random): string => inAnyCase(pick(random, Object.values(accounts)).id, random);
+const somebody = ({ accounts }: Fixture, random: Random): string => inAnyCase(pick(random, Object.values(accounts)).id, random);
 
 /** Whether a user may send this parameter; some are only for admins. */
 const isFor = (name: string, who: Person): boolean => who === "admin" || !/^(user_id|all)$/.test(name);
 
-function headerFor(name: string, { path }: FuzzRequest, { world, random, values }: Scene): string {
+function headerFor(name: string, { path }: FuzzRequest, { fixture, random, values }: GenerationContext): string {
   const id = ID.exec(path)?.[0].toLowerCase();
-  const etag = [...world.products, ...world.orders].find((one) => one.id === id)?.etag ?? '"1"';
+  const etag = [...fixture.products, ...fixture.orders].find((one) => one.id === id)?.etag ?? '"1"';
   if (name === "If-Match") return pick(random, [etag, etag, "*", '"7"', `W/${etag}`, `"0", ${etag}`]);
   if (name === "If-None-Match") return pick(random, [etag, etag, "*", '"7"', `W/${etag}`, "x", `"0" , ${etag},`]);
   if (name === "Last-Event-ID") return String(int(random, 0, 5));
@@ -107,39 +107,39 @@ function headerFor(name: string, { path }: FuzzRequest, { world, random, values 
   return values.letters(10);
 }
 
-function setBody(request: FuzzRequest, content: NonNullable<Operation["requestBody"]>["content"], scene: Scene): void {
-  const { world, random, values } = scene;
+function setBody(request: FuzzRequest, content: NonNullable<Operation["requestBody"]>["content"], context: GenerationContext): void {
+  const { fixture, random, values } = context;
   const form = content[FORM];
   if (form !== undefined && chance(random, 0.2)) {
     const fields = values.valid(form.schema as Schema) as Record<string, unknown>;
-    const { email, password } = pick(random, world.strangers);
+    const { email, password } = pick(random, fixture.loginAccounts);
     if ("username" in fields && chance(random, 0.7)) Object.assign(fields, { username: email, password });
-    if ("refresh_token" in fields && chance(random, 0.8)) fields["refresh_token"] = world.refreshTokens.pop() ?? fields["refresh_token"];
+    if ("refresh_token" in fields && chance(random, 0.8)) fields["refresh_token"] = fixture.refreshTokens.pop() ?? fields["refresh_token"];
     request.body = { form: Object.entries(fields).map(([name, value]) => [name, String(value)]) };
     return;
   }
   const schema = content["application/json"]?.schema as Schema;
   const fields = values.valid(schema) as Record<string, unknown>;
   const known = propertiesOf(values.resolve(schema));
-  if ("refresh_token" in known && chance(random, 0.8)) fields["refresh_token"] = world.refreshTokens.pop() ?? fields["refresh_token"];
+  if ("refresh_token" in known && chance(random, 0.8)) fields["refresh_token"] = fixture.refreshTokens.pop() ?? fields["refresh_token"];
   if (request.line === "POST /token" && chance(random, 0.8)) {
-    const { email, password } = pick(random, world.strangers);
+    const { email, password } = pick(random, fixture.loginAccounts);
     Object.assign(fields, { email, password });
   }
-  if (request.line === "POST /register" && chance(random, 0.2)) fields["email"] = pick(random, world.strangers).email;
+  if (request.line === "POST /register" && chance(random, 0.2)) fields["email"] = pick(random, fixture.loginAccounts).email;
   if ("current_password" in known) {
-    const { password } = world.accounts.changer; // the new password is the same, so that other requests can log in meanwhile
+    const { password } = fixture.accounts.changer; // the new password is the same, so that other requests can log in meanwhile
     Object.assign(fields, { current_password: chance(random, 0.8) ? password : "not the password", new_password: password });
   }
   if ("delta" in known && chance(random, 0.9)) fields["delta"] = pick(random, [1, 5, -1, 100, -1_000_000]);
   if (request.line === "POST /products" && chance(random, 0.7)) fields["quantity"] = int(random, 0, 2_000);
   for (const item of Array.isArray(fields["items"]) ? (fields["items"] as Record<string, unknown>[]) : [])
     Object.assign(item, {
-      ...(chance(random, 0.97) && { product_id: inAnyCase(pick(random, world.products).id, random) }),
+      ...(chance(random, 0.97) && { product_id: inAnyCase(pick(random, fixture.products).id, random) }),
       ...(chance(random, 0.9) && { quantity: int(random, 1, 3) }),
     });
   request.body = { json: fields };
-  const keyed = world.keyed.filter(({ line }) => line === request.line);
+  const keyed = fixture.keyed.filter(({ line }) => line === request.line);
   if (keyed.length > 0 && chance(random, 0.1)) {
     const { path, key, body } = structuredClone(pick(random, keyed)); // reuse a key, for the same request or another
     request.headers = [...request.headers.filter(([name]) => name !== "Idempotency-Key"), ["Idempotency-Key", key]];
@@ -150,8 +150,8 @@ function setBody(request: FuzzRequest, content: NonNullable<Operation["requestBo
 }
 
 /** Sometimes replaces path and query by a link to a next page. */
-function followPage(request: FuzzRequest, { world, random }: Scene): void {
-  const pages = world.pages.get(`${request.line} ${request.who}`);
+function followPage(request: FuzzRequest, { fixture, random }: GenerationContext): void {
+  const pages = fixture.pages.get(`${request.line} ${request.who}`);
   if (pages === undefined || pages.length === 0 || !chance(random, 0.3)) return;
   const [path = "", query = ""] = pick(random, pages).split("?");
   request.path = path;
@@ -421,7 +421,7 @@ const FAULTS: readonly Fault[] = [
 const isRecord = (value: unknown): value is Record<string, unknown> => typeof value === "object" && value !== null && !Array.isArray(value);
 
 /** Replaces a field of the body, at any depth, by an invalid value. */
-function breakField(request: FuzzRequest, { random, values, documentation }: Scene, operation: Operation): string | undefined {
+function breakField(request: FuzzRequest, { random, values, documentation }: GenerationContext, operation: Operation): string | undefined {
   const schema = operation.requestBody?.content["application/json"]?.schema as Schema | undefined;
   if (schema === undefined || !isRecord(request.body?.json)) return undefined;
   let holder: Record<string | number, unknown> = request.body.json;

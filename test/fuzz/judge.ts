@@ -1,5 +1,5 @@
 import { ERRORS, isErrorCode } from "../../contracts/errors";
-import type { Documentation } from "../support/openapi";
+import type { Documentation } from "../../testkit/openapi";
 import { isForm, isGiven, type FuzzRequest } from "./request";
 import type { Response } from "./send";
 

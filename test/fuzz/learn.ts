@@ -1,31 +1,31 @@
+import type { Fixture } from "./fixture";
 import type { FuzzRequest } from "./request";
 import type { Response } from "./send";
-import type { World } from "./world";
 
 /** Remembers ids, ETags, tokens and links to next pages from a response. */
-export function learn(world: World, request: FuzzRequest, { status, headers, text }: Response): void {
+export function learn(fixture: Fixture, request: FuzzRequest, { status, headers, text }: Response): void {
   if (status < 200 || status >= 300 || request.method === "HEAD") return;
   if (headers.has("idempotent-replayed")) return; // it shows an earlier state
   const { line, who } = request;
   const next = /<([^>]*)>; rel="next"/.exec(headers.get("link") ?? "")?.[1];
   if (next !== undefined && next.length < 8_000) {
-    const pages = world.pages.get(`${line} ${who}`) ?? [];
-    world.pages.set(`${line} ${who}`, pages);
-    world.remember(pages, next);
+    const pages = fixture.pages.get(`${line} ${who}`) ?? [];
+    fixture.pages.set(`${line} ${who}`, pages);
+    fixture.remember(pages, next);
   }
   const body: unknown = /json/.test(headers.get("content-type") ?? "") && text !== "" ? JSON.parse(text) : undefined;
   if (typeof body !== "object" || body === null) return;
   const id = "id" in body ? String(body.id) : undefined; // absent if a fault has turned the request into one for a list
   const etag = headers.get("etag") ?? '"1"';
-  if (line === "POST /products" && who === "seller" && id !== undefined) world.remember(world.products, { id, etag });
-  if (line === "POST /orders" && who === "buyer" && id !== undefined) world.remember(world.orders, { id, etag });
+  if (line === "POST /products" && who === "seller" && id !== undefined) fixture.remember(fixture.products, { id, etag });
+  if (line === "POST /orders" && who === "buyer" && id !== undefined) fixture.remember(fixture.orders, { id, etag });
   const key = request.headers.find(([name]) => name === "Idempotency-Key")?.[1];
   const json = request.body?.json;
   if (key !== undefined && json !== undefined && request.faults.length === 0)
-    world.remember(world.keyed, { line, path: request.path, key, body: json });
-  for (const list of [world.products, world.orders])
+    fixture.remember(fixture.keyed, { line, path: request.path, key, body: json });
+  for (const list of [fixture.products, fixture.orders])
     for (const one of list) if (request.path.toLowerCase().endsWith(`/${one.id}`) && headers.has("etag")) one.etag = etag;
-  if ("refresh_token" in body) world.remember(world.refreshTokens, String(body.refresh_token));
+  if ("refresh_token" in body) fixture.remember(fixture.refreshTokens, String(body.refresh_token));
   const given = request.body?.json;
   if (
     line === "POST /register" &&
@@ -35,5 +35,5 @@ export function learn(world: World, request: FuzzRequest, { status, headers, tex
     "email" in given &&
     "password" in given
   )
-    world.remember(world.strangers, { id, email: String(given.email), password: String(given.password) });
+    fixture.remember(fixture.loginAccounts, { id, email: String(given.email), password: String(given.password) });
 }

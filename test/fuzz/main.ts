@@ -1,18 +1,19 @@
 import http from "node:http";
 import { parseArgs } from "node:util";
-import { messageOf, seeded } from "../chaos/wait";
-import { Documentation } from "../support/openapi";
-import { wholeNumber } from "../support/whole-number";
+import { messageOf } from "../../testkit/error-message";
+import { Documentation } from "../../testkit/openapi";
+import { seededRandom } from "../../testkit/seeded-random";
+import { wholeNumber } from "../../testkit/whole-number";
 import { Coverage } from "./coverage";
+import type { Fixture } from "./fixture";
 import { generate } from "./generate";
 import { judge } from "./judge";
 import { learn } from "./learn";
-import { curl, wire, type FuzzRequest } from "./request";
+import { curl, encode, type FuzzRequest } from "./request";
 import { send } from "./send";
-import { shrink } from "./shrink";
 import { startTarget, type Target } from "./shop";
+import { shrink } from "./shrink";
 import { Values } from "./values";
-import type { World } from "./world";
 
 const { values: options } = parseArgs({
   options: {
@@ -32,8 +33,8 @@ const MOST_FAILURES = 5;
 const PROGRESS_MS = 5_000;
 
 /** Set by a signal; the run then ends in order, so that everything it started is stopped. */
-let isLeft = false;
-for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => (isLeft = true));
+let isInterrupted = false;
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => (isInterrupted = true));
 
 interface Failure {
   request: FuzzRequest;
@@ -43,7 +44,7 @@ interface Failure {
 }
 
 async function run(target: Target): Promise<boolean> {
-  const { url, world } = target;
+  const { url, fixture } = target;
   const documentation = await Documentation.of(url);
   const agent = new http.Agent({ keepAlive: true, maxSockets: AT_ONCE });
   const coverage = new Coverage(documentation);
@@ -53,8 +54,8 @@ async function run(target: Target): Promise<boolean> {
   /** Sends a request and judges the response. */
   const attempt = async (request: FuzzRequest): Promise<Failure> => {
     try {
-      const response = await send(url, agent, wire(request, world));
-      learn(world, request, response);
+      const response = await send(url, agent, encode(request, fixture));
+      learn(fixture, request, response);
       coverage.count(request, response.status);
       return { request, wrong: judge(request, response, documentation), text: response.text };
     } catch (error) {
@@ -62,10 +63,10 @@ async function run(target: Target): Promise<boolean> {
     }
   };
   const work = async (): Promise<void> => {
-    while (next < most && performance.now() < deadline && failures.size < MOST_FAILURES && !isLeft) {
+    while (next < most && performance.now() < deadline && failures.size < MOST_FAILURES && !isInterrupted) {
       const n = next++;
-      const random = seeded(seed * 1_000_003 + n); // one generator per request, so that the n-th doesn't depend on earlier ones
-      const request = generate(n, { documentation, world, random, values: new Values(documentation.document, random) });
+      const random = seededRandom(seed * 1_000_003 + n); // one generator per request, so that the n-th doesn't depend on earlier ones
+      const request = generate(n, { documentation, fixture, random, values: new Values(documentation.document, random) });
       const result = await attempt(request);
       if (result.wrong.length > 0 && !failures.has(kindOf(result))) failures.set(kindOf(result), result);
     }
@@ -90,7 +91,7 @@ async function run(target: Target): Promise<boolean> {
     const least = await shrink(request, wrong, fails);
     console.log(`\nFAILED ${request.method} ${request.path} (request ${request.n} of seed ${seed}): ${wrong.join("; ")}`);
     console.log(`  deliberate faults: ${request.faults.join(", ") || "none"}${least ? "" : "; it did not fail a second time"}`);
-    console.log(`  ${withoutTokens(curl(url, wire(least ?? request, world)), world)}`);
+    console.log(`  ${withoutTokens(curl(url, encode(least ?? request, fixture)), fixture)}`);
     if (text !== "") console.log(`  ${text.slice(0, 500)}`);
   }
   for (const line of errors.slice(0, 10)) console.log(`\nLOGGED ${line.slice(0, 2_000)}`);
@@ -104,7 +105,7 @@ async function run(target: Target): Promise<boolean> {
 }
 
 /** Replaces tokens, which become invalid when the shop stops, by placeholders. */
-const withoutTokens = (text: string, { accounts }: World): string =>
+const withoutTokens = (text: string, { accounts }: Fixture): string =>
   Object.entries(accounts).reduce((rest, [name, { token }]) => rest.replaceAll(token, `<token of the ${name}>`), text);
 
 /** Failures of the same kind are reported once. */

@@ -1,5 +1,5 @@
 import { brotliCompressSync, deflateSync, gzipSync } from "node:zlib";
-import type { Person, World } from "./world";
+import type { Fixture, Person } from "./fixture";
 
 export type Coding = "gzip" | "br" | "deflate";
 
@@ -34,7 +34,7 @@ export interface FuzzRequest {
   refusals?: number[];
 }
 
-export interface Wire {
+export interface EncodedRequest {
   method: string;
   target: string;
   headers: [string, string][];
@@ -59,10 +59,10 @@ export const isGiven = (headers: readonly (readonly [string, string])[], name: s
   headers.some(([given]) => given.toLowerCase() === name);
 
 /** The request in the form in which it is sent. */
-export function wire(request: FuzzRequest, world: World): Wire {
+export function encode(request: FuzzRequest, fixture: Fixture): EncodedRequest {
   const { method, path, query, body, hasHost, who, authorization } = request;
   const headers = [...request.headers];
-  const token = world.tokenOf(who);
+  const token = fixture.tokenOf(who);
   const credentials = authorization ?? (token === undefined ? undefined : `Bearer ${token}`);
   if (credentials !== undefined && credentials !== "") headers.push(["Authorization", credentials]);
   let bytes: Buffer | undefined;
@@ -84,7 +84,7 @@ const quoted = (text: string): string => `'${text.replaceAll("'", "'\\''")}'`;
 const isPrintable = (bytes: Buffer): boolean => /^[\x20-\x7e]*$/.test(bytes.toString("latin1"));
 
 /** The equivalent curl command, as far as curl can send it. */
-export function curl(url: string, { method, target, headers, body, chunked, hasHost }: Wire): string {
+export function curl(url: string, { method, target, headers, body, chunked, hasHost }: EncodedRequest): string {
   const all = [...headers, ...(hasHost ? [] : [["Host", ""]]), ...(chunked ? [["Transfer-Encoding", "chunked"]] : [])];
   const words = [
     "curl -sS -i --path-as-is",

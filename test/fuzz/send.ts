@@ -1,6 +1,6 @@
 import http from "node:http";
 import type { Socket } from "node:net";
-import type { Wire } from "./request";
+import type { EncodedRequest } from "./request";
 
 export interface Response {
   status: number;
@@ -17,7 +17,11 @@ const last = new WeakMap<Socket, string>();
 const STREAM_MS = 30;
 
 /** @throws if there is no response, or an incomplete one */
-export function send(url: string, agent: http.Agent, { method, target, headers, body, chunked, hasHost }: Wire): Promise<Response> {
+export function send(
+  url: string,
+  agent: http.Agent,
+  { method, target, headers, body, chunked, hasHost }: EncodedRequest,
+): Promise<Response> {
   const { hostname, port } = new URL(url);
   const timeout = /^\/admin\/(consistency|repair)/.test(target) ? AUDIT_TIMEOUT_MS : TIMEOUT_MS;
   return new Promise((resolve, reject) => {

@@ -1,9 +1,9 @@
 import { randomBytes } from "node:crypto";
 import { Client as Postgres } from "pg";
-import { Client } from "../support/client";
-import { createDatabase, startTestPostgres, type TestDatabase } from "../support/postgres";
-import { startProcess } from "../support/processes";
-import { World, type Account } from "./world";
+import { Client } from "../../testkit/client";
+import { startProcess } from "../../testkit/node-process";
+import { createDatabase, startTestPostgres, type TestDatabase } from "../../testkit/postgres";
+import { Fixture, type Account } from "./fixture";
 
 const ADMIN = { email: "admin@fuzz.test", password: "an admin's password" };
 const PASSWORD = "correct horse battery";
@@ -12,7 +12,7 @@ const PARKED = 60;
 /** The shop under test. */
 export interface Target {
   url: string;
-  world: World;
+  fixture: Fixture;
   /** Log lines of level error or fatal since the last call. */
   errors(): string[];
   stop(): Promise<void>;
@@ -57,7 +57,7 @@ export async function startTarget(): Promise<Target> {
     });
     stops.push(() => node.stop());
     const url = node.url ?? "";
-    const world = await furnish(url, orders ?? "");
+    const fixture = await createFixture(url, orders ?? "");
     let read = 0;
     const errors = (): string[] => {
       const output = node.output();
@@ -65,14 +65,14 @@ export async function startTarget(): Promise<Target> {
       read = output.length - (lines.pop()?.length ?? 0);
       return lines.filter((line) => /"level":"(error|fatal)"|^\S*Error\b/.test(line));
     };
-    return { url, world, errors, stop };
+    return { url, fixture, errors, stop };
   } catch (error) {
     await stop();
     throw error;
   }
 }
 
-async function furnish(url: string, ordersUrl: string): Promise<World> {
+async function createFixture(url: string, ordersUrl: string): Promise<Fixture> {
   const account = async (): Promise<Account> => {
     const client = new Client(url);
     const email = `${randomBytes(6).toString("hex")}@fuzz.test`;
@@ -82,43 +82,43 @@ async function furnish(url: string, ordersUrl: string): Promise<World> {
   };
   const admin = await new Client(url).login(ADMIN.email, ADMIN.password);
   const { body: itself } = await admin.get("/me");
-  const world = new World({
+  const fixture = new Fixture({
     seller: await account(),
     buyer: await account(),
     changer: await account(),
     admin: { ...ADMIN, id: String(itself["id"]), token: admin.token ?? "" },
   });
   const as = (token: string): Client => Object.assign(new Client(url), { token });
-  const [seller, buyer] = [as(world.accounts.seller.token), as(world.accounts.buyer.token)];
+  const [seller, buyer] = [as(fixture.accounts.seller.token), as(fixture.accounts.buyer.token)];
   for (let i = 0; i < 5; i++) {
     const { id, email, password } = await account();
-    world.strangers.push({ id, email, password });
+    fixture.loginAccounts.push({ id, email, password });
     const { body } = await new Client(url).post("/token", { email, password });
-    world.refreshTokens.push(String(body["refresh_token"]));
+    fixture.refreshTokens.push(String(body["refresh_token"]));
   }
   for (let i = 0; i < 40; i++)
-    world.products.push({ id: await seller.createProduct({ name: `Lamp ${i}`, quantity: i < 5 ? 3 : 100_000 }), etag: '"1-1"' });
+    fixture.products.push({ id: await seller.createProduct({ name: `Lamp ${i}`, quantity: i < 5 ? 3 : 100_000 }), etag: '"1-1"' });
   for (let i = 0; i < PARKED + 2; i++) {
-    const { body } = await buyer.order(world.products[10 + (i % 20)]?.id ?? "", 1);
-    world.orders.push({ id: String(body["id"]), etag: '"1"' });
+    const { body } = await buyer.order(fixture.products[10 + (i % 20)]?.id ?? "", 1);
+    fixture.orders.push({ id: String(body["id"]), etag: '"1"' });
   }
-  for (const { id } of world.orders) await buyer.decided(id);
-  world.rejectedId = world.orders.shift()?.id ?? "";
-  await arrange(ordersUrl, world);
-  return world;
+  for (const { id } of fixture.orders) await buyer.decided(id);
+  fixture.rejectedId = fixture.orders.shift()?.id ?? "";
+  await insertStates(ordersUrl, fixture);
+  return fixture;
 }
 
 /** Arranges by SQL what requests can't provoke: a rejected order, and parked outbox rows. */
-async function arrange(url: string, world: World): Promise<void> {
+async function insertStates(url: string, fixture: Fixture): Promise<void> {
   const database = new Postgres(url);
   await database.connect();
   try {
-    await database.query("update orders set status = 'REJECTED' where id = $1", [world.rejectedId]);
+    await database.query("update orders set status = 'REJECTED' where id = $1", [fixture.rejectedId]);
     const { rows } = await database.query<{ id: string }>("select id from outbox order by id");
     const ids = rows.map(({ id }) => Number(id));
-    world.outbox.push(...ids.slice(0, 2));
-    world.parked.push(...ids.slice(2));
-    await database.query("update outbox set state = 'PARKED', settled_at = null where id = any($1::bigint[])", [world.parked]);
+    fixture.outbox.push(...ids.slice(0, 2));
+    fixture.parked.push(...ids.slice(2));
+    await database.query("update outbox set state = 'PARKED', settled_at = null where id = any($1::bigint[])", [fixture.parked]);
   } finally {
     await database.end();
   }

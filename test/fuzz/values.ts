@@ -1,5 +1,5 @@
 import fc from "fast-check";
-import { misspelled, testId } from "../support/ids";
+import { misspelled, testId } from "../../testkit/ids";
 
 /** A schema of an OpenAPI document. */
 export type Schema = Readonly<Record<string, unknown>>;

@@ -1,7 +1,7 @@
 import { parseArgs } from "node:util";
-import { checkHistory, report } from "./check";
-import type { Operation } from "./operation";
-import { readHistory, writeHistory } from "./read";
+import { checkHistory, report } from "../../testkit/history/check";
+import { readHistory, writeHistory } from "../../testkit/history/file";
+import type { Operation } from "../../testkit/history/operation";
 import { simulate } from "./simulated/clients";
 
 const USAGE = `usage: npm run history -- FILE.jsonl

@@ -4,21 +4,21 @@ import { Client } from "pg";
 type Deliver = () => Promise<void>;
 
 /** Events between the nodes of a shop: a scenario can hold or lose them; the others pass. */
-export class Wire {
+export class EventInterceptor {
   private readonly held = new Map<string, Deliver[]>();
   private readonly losing = new Set<string>();
   private readonly counts = new Map<string, number>();
 
   readonly middleware: Middleware = {
-    name: "Wire",
+    name: "EventInterceptor",
     localEvent: (next, event) => {
       const name = String(event.name);
       const handle = next as (ctx: Context) => Promise<void>;
-      return (ctx: Context) => this.carry(name, () => handle(ctx));
+      return (ctx: Context) => this.intercept(name, () => handle(ctx));
     },
   };
 
-  private async carry(name: string, deliver: Deliver): Promise<void> {
+  private async intercept(name: string, deliver: Deliver): Promise<void> {
     const held = this.held.get(name);
     if (held !== undefined) held.push(deliver);
     else if (!this.losing.has(name)) await deliver();
@@ -30,13 +30,13 @@ export class Wire {
     return this.counts.get(name) ?? 0;
   }
 
-  /** Holds events of this name until `letGo`. */
+  /** Holds events of this name until `release`. */
   hold(name: string): void {
     this.held.set(name, []);
   }
 
   /** Delivers the held events one after the other, in their original order. */
-  async letGo(name: string): Promise<void> {
+  async release(name: string): Promise<void> {
     const held = this.held.get(name) ?? [];
     this.held.delete(name);
     for (const deliver of held) await deliver();
@@ -49,7 +49,7 @@ export class Wire {
   /** Stops losing events, and delivers the held ones. */
   async clear(): Promise<void> {
     this.losing.clear();
-    for (const name of [...this.held.keys()]) await this.letGo(name);
+    for (const name of [...this.held.keys()]) await this.release(name);
   }
 }
 

@@ -1,8 +1,8 @@
-import { checkHistory } from "../history/check";
-import { Recorder } from "../history/recorder";
-import type { Person } from "./person";
+import { checkHistory } from "../../testkit/history/check";
+import { Recorder } from "../../testkit/history/recorder";
+import type { RecordedUser } from "./recorded-user";
+import { ScenarioShop } from "./scenario-shop";
 import { SCENARIOS, type Scenario } from "./scenarios";
-import { World } from "./world";
 
 /*
  * Runs scenarios against the shop of its own source tree, and prints the violations in the clients' histories as one line of JSON per scenario:
@@ -18,25 +18,25 @@ export interface Verdict {
   broken?: string;
 }
 
-async function run(world: World, scenario: Scenario): Promise<Verdict> {
+async function run(shop: ScenarioShop, scenario: Scenario): Promise<Verdict> {
   const history = new Recorder();
-  const [seller, buyer, stranger] = [await world.person(history), await world.person(history), await world.person(history)];
-  const people = [seller, buyer, stranger];
-  const error: unknown = await SCENARIOS[scenario]({ world, seller, buyer, stranger }).then(
+  const [seller, buyer, stranger] = [await shop.signUp(history), await shop.signUp(history), await shop.signUp(history)];
+  const users = [seller, buyer, stranger];
+  const error: unknown = await SCENARIOS[scenario]({ shop, seller, buyer, stranger }).then(
     () => undefined,
     (reason: unknown) => reason,
   );
-  await world.wire.clear();
-  if (await world.getsQuiet()) await readAll(history, people);
+  await shop.events.clear();
+  if (await shop.becomesQuiet()) await readAll(history, users);
   const violations = checkHistory(history.operations ?? []).violations.map(({ check, message }) => `${check}: ${message}`);
   return { scenario, violations, ...(error instanceof Error && { broken: error.message }) };
 }
 
 /** Reads all products and orders of the history as their owners. Nothing is in flight, so the stock must balance. */
-async function readAll(history: Recorder, people: readonly Person[]): Promise<void> {
+async function readAll(history: Recorder, users: readonly RecordedUser[]): Promise<void> {
   const begin = performance.now();
   for (const operation of [...(history.operations ?? [])]) {
-    const owner = people.find(({ user }) => "user" in operation && user === operation.user);
+    const owner = users.find(({ user }) => "user" in operation && user === operation.user);
     if (owner === undefined) continue;
     if (operation.kind === "product.create" && operation.seen) await owner.product(operation.seen.id);
     if (operation.kind === "order.place" && operation.seen) await owner.read(operation.seen.id);
@@ -45,15 +45,15 @@ async function readAll(history: Recorder, people: readonly Person[]): Promise<vo
 }
 
 async function main(names: readonly string[]): Promise<void> {
-  const world = await World.start();
-  process.once("SIGTERM", () => void world.stop().finally(() => process.exit(1))); // the caller has stopped waiting
+  const shop = await ScenarioShop.start();
+  process.once("SIGTERM", () => void shop.stop().finally(() => process.exit(1))); // the caller has stopped waiting
   try {
     for (const name of names) {
       if (!isScenario(name)) throw new Error(`there is no scenario "${name}"`);
-      console.log(JSON.stringify(await run(world, name)));
+      console.log(JSON.stringify(await run(shop, name)));
     }
   } finally {
-    await world.stop();
+    await shop.stop();
   }
 }
 

@@ -2,17 +2,17 @@ import { randomUUID } from "node:crypto";
 import { digestOf } from "../../contracts/lines";
 import { orderCreated } from "../../contracts/orders";
 import { stockSettled } from "../../contracts/products";
-import { until } from "../support/amqp";
+import { until } from "../../testkit/until";
 import { Gate } from "./interference";
-import type { Person } from "./person";
-import type { World } from "./world";
+import type { RecordedUser } from "./recorded-user";
+import type { ScenarioShop } from "./scenario-shop";
 
 /** The participants of a scenario. */
-export interface Cast {
-  world: World;
-  seller: Person;
-  buyer: Person;
-  stranger: Person;
+export interface Participants {
+  shop: ScenarioShop;
+  seller: RecordedUser;
+  buyer: RecordedUser;
+  stranger: RecordedUser;
 }
 
 const CREATED = orderCreated.name;
@@ -23,7 +23,7 @@ const SETTLED = stockSettled.name;
  * mutant. A correct shop withstands all of them.
  */
 export const SCENARIOS = {
-  async "two buyers of the last unit"({ world, seller, buyer, stranger }) {
+  async "two buyers of the last unit"({ shop, seller, buyer, stranger }) {
     const product = await seller.createProduct(1);
     const gate = new Gate(["update products as p"]);
     try {
@@ -32,19 +32,19 @@ export const SCENARIOS = {
       await stranger.order(product, 1);
       await until(
         "the other order's stock is about to be taken, too, or waits for the lock",
-        async () => gate.arrivals >= 2 || (await world.isBlocked()),
+        async () => gate.arrivals >= 2 || (await shop.isBlocked()),
       );
     } finally {
       gate.open();
     }
   },
 
-  async "orders for more than there is"({ world: { wire }, seller, buyer }) {
+  async "orders for more than there is"({ shop: { events }, seller, buyer }) {
     const product = await seller.createProduct(5);
-    wire.hold(CREATED); // both orders are accepted before stock is reserved
+    events.hold(CREATED); // both orders are accepted before stock is reserved
     await buyer.order(product, 3);
     await buyer.order(product, 3);
-    await wire.letGo(CREATED);
+    await events.release(CREATED);
   },
 
   async "a repeated key"({ seller, buyer }) {
@@ -55,22 +55,22 @@ export const SCENARIOS = {
     await buyer.order(product, 2, key);
   },
 
-  async "a cancel that overtakes its create"({ world, seller, buyer }) {
-    const { wire } = world;
+  async "a cancel that overtakes its create"({ shop, seller, buyer }) {
+    const { events } = shop;
     const product = await seller.createProduct(10);
-    wire.hold(CREATED);
+    events.hold(CREATED);
     const { id } = await buyer.order(product, 3);
     await buyer.cancel(id);
-    await world.getsQuiet();
-    await wire.letGo(CREATED);
+    await shop.becomesQuiet();
+    await events.release(CREATED);
   },
 
-  async "a lost order.created"({ world: { wire }, seller, buyer }) {
+  async "a lost order.created"({ shop: { events }, seller, buyer }) {
     const product = await seller.createProduct(10);
-    const before = wire.count(CREATED);
-    wire.lose(CREATED);
+    const before = events.count(CREATED);
+    events.lose(CREATED);
     await buyer.order(product, 3);
-    await until("the event is lost", () => wire.count(CREATED) > before);
+    await until("the event is lost", () => events.count(CREATED) > before);
   },
 
   async "a cancel of a confirmed order"({ seller, buyer }) {
@@ -78,13 +78,13 @@ export const SCENARIOS = {
     await buyer.cancel(await buyer.buys(product, 3));
   },
 
-  async "a repeated order.created"({ world, seller, buyer }) {
-    const { wire } = world;
+  async "a repeated order.created"({ shop, seller, buyer }) {
+    const { events } = shop;
     const product = await seller.createProduct(10);
     const order_id = await buyer.buys(product, 3);
-    const before = wire.count(CREATED);
-    await world.emit(CREATED, [{ order_id, lines: [{ product_id: product, quantity: 3 }] }]);
-    await until("the event is handled", () => wire.count(CREATED) > before);
+    const before = events.count(CREATED);
+    await shop.emit(CREATED, [{ order_id, lines: [{ product_id: product, quantity: 3 }] }]);
+    await until("the event is handled", () => events.count(CREATED) > before);
   },
 
   async "two changes of one version, one after the other"({ seller }) {
@@ -124,19 +124,19 @@ export const SCENARIOS = {
     await buyer.product(product);
   },
 
-  async "a cancel that is faster than the reply"({ world: { wire }, seller, buyer }) {
+  async "a cancel that is faster than the reply"({ shop: { events }, seller, buyer }) {
     const product = await seller.createProduct(10);
-    const before = wire.count(SETTLED);
-    wire.hold(SETTLED);
+    const before = events.count(SETTLED);
+    events.hold(SETTLED);
     const { id } = await buyer.order(product, 3);
-    await until("the stock is reserved", () => wire.count(SETTLED) > before);
+    await until("the stock is reserved", () => events.count(SETTLED) > before);
     await buyer.cancel(id);
     await buyer.read(id);
-    await wire.letGo(SETTLED);
+    await events.release(SETTLED);
     await buyer.read(id);
   },
 
-  async "a cancel while the order is settled"({ world, seller, buyer }) {
+  async "a cancel while the order is settled"({ shop, seller, buyer }) {
     const product = await seller.createProduct(10);
     const gate = new Gate(["update orders as o set status"]);
     try {
@@ -144,7 +144,7 @@ export const SCENARIOS = {
       await until("the order is about to be CONFIRMED", () => gate.arrivals >= 1);
       let isDone = false;
       const cancel = buyer.cancel(id).finally(() => (isDone = true));
-      await until("the cancel is done, or waits for the lock", async () => isDone || (await world.isBlocked()));
+      await until("the cancel is done, or waits for the lock", async () => isDone || (await shop.isBlocked()));
       gate.open();
       await cancel;
     } finally {
@@ -152,18 +152,18 @@ export const SCENARIOS = {
     }
   },
 
-  async "a reply for other lines"({ world, seller, buyer }) {
-    const { wire } = world;
+  async "a reply for other lines"({ shop, seller, buyer }) {
+    const { events } = shop;
     const product = await seller.createProduct(10);
-    const before = { created: wire.count(CREATED), settled: wire.count(SETTLED) };
-    wire.lose(CREATED);
+    const before = { created: events.count(CREATED), settled: events.count(SETTLED) };
+    events.lose(CREATED);
     const { id } = await buyer.order(product, 3);
-    await until("the event is lost", () => wire.count(CREATED) > before.created);
+    await until("the event is lost", () => events.count(CREATED) > before.created);
     const lines_digest = digestOf([{ product_id: product, quantity: 1 }]);
-    await world.emit(SETTLED, [{ order_id: id, outcome: "RESERVED", lines_digest }]);
-    await until("the reply is handled", () => wire.count(SETTLED) > before.settled);
-    await wire.clear();
-    await world.replayParked();
+    await shop.emit(SETTLED, [{ order_id: id, outcome: "RESERVED", lines_digest }]);
+    await until("the reply is handled", () => events.count(SETTLED) > before.settled);
+    await events.clear();
+    await shop.replayParked();
   },
 
   async "a stranger"({ seller, buyer, stranger }) {
@@ -180,29 +180,29 @@ export const SCENARIOS = {
     await buyer.walk(2);
   },
 
-  async "reads through two gateways"({ world: { wire }, seller, buyer }) {
+  async "reads through two gateways"({ shop: { events }, seller, buyer }) {
     const product = await seller.createProduct(10);
-    wire.hold(CREATED);
+    events.hold(CREATED);
     const { id } = await buyer.order(product, 3);
     await buyer.read(id, 0);
-    await wire.letGo(CREATED);
+    await events.release(CREATED);
     await buyer.becomes(id, "CONFIRMED", 1);
     await buyer.read(id, 0);
   },
 
-  async "a followed order"({ world: { wire }, seller, buyer }) {
+  async "a followed order"({ shop: { events }, seller, buyer }) {
     const product = await seller.createProduct(10);
-    wire.hold(CREATED);
+    events.hold(CREATED);
     const { id } = await buyer.order(product, 3);
     const stream = buyer.follow(id);
     await stream.has("PENDING");
-    await wire.letGo(CREATED);
+    await events.release(CREATED);
     await stream.has("CONFIRMED");
     const late = buyer.follow(id);
     await late.has("CONFIRMED");
     await buyer.cancel(id);
     await Promise.all([stream.end(), late.end()]);
   },
-} satisfies Record<string, (cast: Cast) => Promise<void>>;
+} satisfies Record<string, (participants: Participants) => Promise<void>>;
 
 export type Scenario = keyof typeof SCENARIOS;

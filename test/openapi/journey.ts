@@ -1,5 +1,5 @@
 import { EXAMPLE_ID } from "../../services/api/openapi/schemas";
-import { until } from "../chaos/wait";
+import { eventually } from "../../testkit/until";
 import { ADMIN } from "./shop";
 import { Walk } from "./walk";
 
@@ -68,7 +68,7 @@ async function order(walk: Walk, token: string, product: string): Promise<void> 
   await walk.ask("PRODUCT_NOT_FOUND", "POST /orders", request(1, EXAMPLE_ID));
 
   const path = `/orders/${String(body["id"])}`;
-  await until("the order is confirmed", async () => (await walk.ask(200, `GET ${path}`, { token })).body["status"] === "CONFIRMED");
+  await eventually("the order is confirmed", async () => (await walk.ask(200, `GET ${path}`, { token })).body["status"] === "CONFIRMED");
   await walk.ask(200, "GET /orders?status=CONFIRMED&limit=1", { token });
   await walk.ask("FORBIDDEN", "GET /orders?all=true", { token });
   await walk.ask("ORDER_NOT_FOUND", `GET /orders/${EXAMPLE_ID}`, { token });

@@ -1,7 +1,7 @@
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { endAll } from "../chaos/ends";
+import { runCleanups } from "../../testkit/cleanups";
 import { journey } from "./journey";
 import { startShop } from "./shop";
 import { lintWithRedocly, lintWithSpectral, startPrism } from "./tools";
@@ -32,7 +32,7 @@ async function check(): Promise<boolean> {
 
 let cleaning: Promise<void> | undefined;
 /** Only once: an interrupted check fails during the clean-up, and must not exit before it is complete. */
-const cleanUp = (): Promise<void> => (cleaning ??= endAll(stops));
+const cleanUp = (): Promise<void> => (cleaning ??= runCleanups(stops));
 
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const)
   process.on(signal, () => {

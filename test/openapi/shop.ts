@@ -1,5 +1,5 @@
-import { createDatabase, startTestPostgres } from "../support/postgres";
-import { killProcesses, startProcess } from "../support/processes";
+import { createDatabase, startTestPostgres } from "../../testkit/postgres";
+import { killProcesses, startProcess } from "../../testkit/node-process";
 
 export const ADMIN = { email: "admin@shop.test", password: "an admin's password" };
 

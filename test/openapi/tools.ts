@@ -1,8 +1,9 @@
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import path from "node:path";
-import { freePorts, until } from "../chaos/wait";
-import { ROOT } from "../support/processes";
+import { freePorts } from "../../testkit/free-ports";
+import { ROOT } from "../../testkit/repository";
+import { eventually } from "../../testkit/until";
 
 /*
  * The tools that read the document, as their commands: so each is used as clients use it.
@@ -53,7 +54,7 @@ export async function startPrism(file: string, shop: string, stops: (() => Promi
   const url = `http://127.0.0.1:${port}`;
   const serves = async (): Promise<boolean> => (await fetch(`${url}/health/live`, { signal: AbortSignal.timeout(2_000) })).ok;
   try {
-    await until("Prism serves", async () => child.exitCode !== null || (await serves()), START_MS);
+    await eventually("Prism serves", async () => child.exitCode !== null || (await serves()), START_MS);
   } catch (cause) {
     throw new Error(`its output:\n${output}`, { cause });
   }

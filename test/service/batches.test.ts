@@ -5,10 +5,10 @@ import { call } from "../../broker/contract";
 import type { Params, Result } from "../../contracts/contract";
 import * as orders from "../../contracts/orders";
 import * as products from "../../contracts/products";
-import { until } from "../support/amqp";
-import type { Client } from "../support/client";
-import { testId } from "../support/ids";
-import { startShop, type Shop } from "../support/shop";
+import { until } from "../../testkit/until";
+import type { Client } from "../../testkit/client";
+import { testId } from "../../testkit/ids";
+import { startShop, type Shop } from "../../testkit/shop";
 
 let shop: Shop, broker: ServiceBroker, database: Postgres, seller: Client;
 let lastUser = 0;

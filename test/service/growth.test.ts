@@ -10,8 +10,8 @@ import { watchReplies } from "../../mixins/outbox.replies";
 import { insertOrders } from "../../services/orders/insert.store";
 import { listOrders } from "../../services/orders/read.store";
 import { listProducts } from "../../services/products/products.store";
-import { testId } from "../support/ids";
-import { startShop, type Shop } from "../support/shop";
+import { testId } from "../../testkit/ids";
+import { startShop, type Shop } from "../../testkit/shop";
 
 /** So many that reading all of them would be noticed. */
 const MANY = 20_000;

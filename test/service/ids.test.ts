@@ -1,9 +1,9 @@
 import path from "node:path";
 import { Client as Postgres } from "pg";
 import { migrate } from "../../mixins/migrations";
-import { timeOfId, UUID_V7 } from "../support/ids";
-import { createDatabase, type TestDatabase } from "../support/postgres";
-import { ROOT } from "../support/processes";
+import { timeOfId, UUID_V7 } from "../../testkit/ids";
+import { createDatabase, type TestDatabase } from "../../testkit/postgres";
+import { ROOT } from "../../testkit/repository";
 
 /** Statements that insert a hundred rows. */
 const INSERTS = {

@@ -8,9 +8,10 @@ import type { Database } from "../../mixins/database";
 import { batchedCalls } from "../../services/api/batched-calls";
 import { findByKeys, findSeen, listOrders } from "../../services/orders/read.store";
 import { listProducts } from "../../services/products/products.store";
-import type { Client } from "../support/client";
-import { testId } from "../support/ids";
-import { ADMIN, startShop, type Shop } from "../support/shop";
+import type { Client } from "../../testkit/client";
+import { testId } from "../../testkit/ids";
+import { ADMIN } from "../../testkit/admin";
+import { startShop, type Shop } from "../../testkit/shop";
 
 const MOST_TEXT = "語".repeat(5_000);
 const LONG_NAME = "語".repeat(200);

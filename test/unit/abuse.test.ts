@@ -1,4 +1,4 @@
-import type { Seen } from "../abuse/attack";
+import type { AttackOutcome } from "../abuse/attack";
 import { ATTACKS } from "../abuse/attacks";
 import { compare, isHarm, missing, violations, worst, type Observation } from "../abuse/verdict";
 
@@ -92,7 +92,7 @@ describe("an attack", () => {
 
 describe("the size of the databases", () => {
   const MIB = 1_024 * 1_024;
-  const seen = (counts: Seen["counts"], mib: number): Seen => ({
+  const outcome = (counts: AttackOutcome["counts"], mib: number): AttackOutcome => ({
     counts,
     victims: 1_000,
     victimsWrites: 100,
@@ -101,17 +101,17 @@ describe("the size of the databases", () => {
     before: { databaseBytes: 50 * MIB, metricLines: 0 },
     after: { databaseBytes: (50 + mib) * MIB, metricLines: 0 },
   });
-  const grown = (row: string, state: Seen): string[] => ATTACKS.find((one) => one.row === row)?.expect?.(state) ?? ["no such row"];
+  const grown = (row: string, state: AttackOutcome): string[] => ATTACKS.find((one) => one.row === row)?.expect?.(state) ?? ["no such row"];
 
   it("may grow by a bound per accepted request of the attacker and per write of a victim", () => {
-    expect(grown("41a", seen({ "200": 900 }, 40))).toEqual([]);
-    expect(grown("41b", seen({ "200": 500, "201": 400 }, 4))).toEqual([]);
+    expect(grown("41a", outcome({ "200": 900 }, 40))).toEqual([]);
+    expect(grown("41b", outcome({ "200": 500, "201": 400 }, 4))).toEqual([]);
   });
 
   it.each([
     ["41a", 70],
     ["41b", 9],
   ])("may not grow by more than row %s's bound per write, however much was read or refused", (row, mib) => {
-    expect(grown(row, seen({ "200": 900, "429": 9_000 }, mib))).toEqual([expect.stringMatching(/^the databases grew by \d+ KiB/)]);
+    expect(grown(row, outcome({ "200": 900, "429": 9_000 }, mib))).toEqual([expect.stringMatching(/^the databases grew by \d+ KiB/)]);
   });
 });

@@ -1,13 +1,13 @@
+import { Fixture } from "../fuzz/fixture";
 import { judge } from "../fuzz/judge";
-import { curl, wire, type FuzzRequest } from "../fuzz/request";
+import { curl, encode, type FuzzRequest } from "../fuzz/request";
 import { shrink } from "../fuzz/shrink";
-import { World } from "../fuzz/world";
-import { testId } from "../support/ids";
-import { Documentation } from "../support/openapi";
-import { wholeNumber } from "../support/whole-number";
+import { testId } from "../../testkit/ids";
+import { Documentation } from "../../testkit/openapi";
+import { wholeNumber } from "../../testkit/whole-number";
 
 const account = { id: testId(1), email: "a@b.test", password: "a password", token: "t" };
-const world = new World({ seller: account, buyer: account, admin: account, changer: account });
+const fixture = new Fixture({ seller: account, buyer: account, admin: account, changer: account });
 const request: FuzzRequest = {
   n: 1,
   line: "POST /products",
@@ -64,10 +64,10 @@ it("a command-line number may be as small as its option allows", () => {
 it("a request can be repeated with curl, including quotes", () => {
   const { coding: _coding, chunked: _chunked, ...body } = request.body!;
   const plain = { ...request, body: { ...body, json: { b: "it's" } } };
-  expect(curl("http://shop", wire(plain, world))).toBe(
+  expect(curl("http://shop", encode(plain, fixture))).toBe(
     `curl -sS -i --path-as-is -X POST -H 'X-Request-Id: fuzz-1' -H 'Origin: null' -H 'Authorization: Bearer t' -H 'Content-Type: application/json' --data-binary '{"b":"it'\\''s"}' 'http://shop/products?a=1'`,
   );
-  expect(curl("http://shop", wire(request, world))).toMatch(
+  expect(curl("http://shop", encode(request, fixture))).toMatch(
     /^echo H4sI\S+ \| base64 -d \| curl .* -H 'Content-Encoding: gzip' .*--data-binary @- /,
   );
 });

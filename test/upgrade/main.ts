@@ -4,20 +4,21 @@ import path from "node:path";
 import { parseArgs } from "node:util";
 import { matches } from "../../broker/validator";
 import { SERVICES, type ServiceName } from "../../config";
-import { build } from "../chaos/build";
-import { endAll } from "../chaos/ends";
-import { Fleet } from "../chaos/fleet";
-import { Load } from "../chaos/load";
-import { RabbitMQ } from "../chaos/rabbitmq";
-import { checkOut, named, newestRelease, type Release } from "../chaos/release";
-import { System, type How } from "../chaos/system";
-import { verify } from "../chaos/verdict";
-import { seeded } from "../chaos/wait";
-import { read } from "../history/recorder";
+import { build } from "../../testkit/build";
+import { runCleanups } from "../../testkit/cleanups";
+import { validated } from "../../testkit/history/recorder";
+import { Load } from "../../testkit/load/load";
+import { verify } from "../../testkit/load/verdict";
+import { RabbitMQ } from "../../testkit/rabbitmq";
+import { checkOut, newestRelease, releaseAt, type Release } from "../../testkit/release";
+import { seededRandom } from "../../testkit/seeded-random";
+import { Deployment } from "../../testkit/system/deployment";
+import { FAILPOINTS } from "../../testkit/system/node";
+import { System, type LaunchOptions } from "../../testkit/system/system";
 import { Consoles } from "./consoles";
-import { Outcome, Sighting } from "./messages";
+import { CallResult, HandledMessage } from "./messages";
 import { Tour } from "./tour";
-import { NEW, offered, OLD, Traffic } from "./traffic";
+import { NEW, offeredNames, OLD, Traffic } from "./traffic";
 
 /*
  * `npm run upgrade`: runs the newest release before HEAD and this tree side by side, on the same databases and broker, under load.
@@ -34,32 +35,32 @@ const since = Date.now();
 const stops: (() => Promise<void>)[] = [];
 let folder = ""; // of the run
 
-const say = (line: string): void => {
+const log = (line: string): void => {
   console.log(`${((Date.now() - since) / 1_000).toFixed(0).padStart(4)} s  ${line}`);
 };
 
 async function upgradeFrom(release: Release): Promise<string[]> {
-  say(`from ${release.version} (${release.revision.slice(0, 7)}) to this tree`);
+  log(`from ${release.version} (${release.revision.slice(0, 7)}) to this tree`);
   folder = mkdtempSync(path.join(tmpdir(), "shop-upgrade-"));
   const aside = path.join(folder, "release");
-  const older = checkOut(release, aside).then((root) => build(aside, root));
+  const older = checkOut(release, aside).then((root) => build(aside, [FAILPOINTS], root));
   older.catch(() => undefined); // awaited below, after the system's cleanup has been registered
-  const system = await System.start(folder, {}, (stop) => stops.push(stop));
+  const system = await System.start(folder, (stop) => stops.push(stop), { preloads: ["test/upgrade/probe.ts"] });
   const traffic = new Traffic();
   const consoles = new Consoles();
-  const watched = (version: typeof OLD | typeof NEW): How => ({
-    flags: ["--require", path.join(system.buildFolder, "test/upgrade/witness.js")],
-    hear: (message) => {
-      if (matches(Sighting, message)) traffic.note(message.what, message.from, version);
-      else consoles.hear(read(Outcome, message));
+  const watched = (version: typeof OLD | typeof NEW): LaunchOptions => ({
+    flags: ["--require", path.join(system.buildFolder, "test/upgrade/probe.js")],
+    onMessage: (message) => {
+      if (matches(HandledMessage, message)) traffic.note(message.what, message.from, version);
+      else consoles.receive(validated(CallResult, message));
     },
   });
-  const from = await Fleet.of(system, OLD, await older, watched(OLD));
-  const to = await Fleet.of(system, NEW, system.buildFolder, watched(NEW));
+  const from = await Deployment.of(system, OLD, await older, watched(OLD));
+  const to = await Deployment.of(system, NEW, system.buildFolder, watched(NEW));
 
-  await from.join(...SERVICES);
-  const before = await offered(system);
-  const load = new Load(system, seeded(1));
+  await from.start(...SERVICES);
+  const before = await offeredNames(system);
+  const load = new Load(system, seededRandom(1));
   await load.setUp();
   const tour = new Tour(load, system, consoles);
   await tour.setUp();
@@ -70,34 +71,34 @@ async function upgradeFrom(release: Release): Promise<string[]> {
     [to, from],
   ] as const)
     for (const service of ORDER) {
-      const replaced = joining.join(service).then(() => leaving.leave(service));
-      await Promise.all([replaced, tour.ofClients()]);
-      say(`${service} is ${joining.name} now`);
+      const replaced = joining.start(service).then(() => leaving.shutDown(service));
+      await Promise.all([replaced, tour.asClients()]);
+      log(`${service} is ${joining.name} now`);
       if (service === ORDER.at(-1)) continue; // all services have the same version
-      await tour.ofClients();
+      await tour.asClients();
       const { process } = leaving.slot("api");
-      if (process) await tour.ofConsole(process);
+      if (process) await tour.asConsole(process);
     }
-  await Promise.all([to.join(...SERVICES), tour.ofClients()]);
-  say("each service has an old and a new node");
-  await tour.ofClients();
-  await Promise.all([from.leave(...SERVICES), tour.ofClients()]);
-  say("all nodes are new");
+  await Promise.all([to.start(...SERVICES), tour.asClients()]);
+  log("each service has an old and a new node");
+  await tour.asClients();
+  await Promise.all([from.shutDown(...SERVICES), tour.asClients()]);
+  log("all nodes are new");
   const { process } = to.slot("api");
-  if (process) await tour.ofConsole(process);
-  const now = await offered(system);
+  if (process) await tour.asConsole(process);
+  const now = await offeredNames(system);
 
   await load.stop();
   const { accepted, failures, failed, slowest } = load.window;
-  const violations = [...traffic.missing(before, now), ...lackedBySchema(), ...tour.violations, ...load.violations];
+  const violations = [...traffic.missing(before, now), ...missingFromSchema(), ...tour.violations, ...load.violations];
   if (failures > 0) violations.push(`${failures} requests failed`, ...failed);
   violations.push(...(await verify(system, load, QUIET_MS)), ...(await unsettled(system)));
-  say(`${now.size} actions and events, ${accepted} orders of the load, ${failures} failed requests, the slowest took ${slowest} ms`);
+  log(`${now.size} actions and events, ${accepted} orders of the load, ${failures} failed requests, the slowest took ${slowest} ms`);
   return violations;
 }
 
 /** Database objects that nodes missed, according to their logs. Requests may still succeed, if a node of the other version handles the retry. */
-function lackedBySchema(): string[] {
+function missingFromSchema(): string[] {
   const logs = path.join(folder, "logs");
   const lines = readdirSync(logs).flatMap((name) => {
     const found = readFileSync(path.join(logs, name), "utf8").matchAll(/\b(?:column|relation|function|type) \S.* does not exist/g);
@@ -119,17 +120,17 @@ async function unsettled(system: System): Promise<string[]> {
 let cleaning: Promise<void> | undefined;
 
 /** Cleans up only once: an interrupted run fails during the cleanup, and must not exit before it is complete. */
-const cleanUp = (keepLogs: boolean): Promise<void> => (cleaning ??= endEverything(keepLogs));
+const cleanUp = (keepLogs: boolean): Promise<void> => (cleaning ??= stopEverything(keepLogs));
 
-async function endEverything(keepLogs: boolean): Promise<void> {
-  await endAll(stops);
+async function stopEverything(keepLogs: boolean): Promise<void> {
+  await runCleanups(stops);
   if (folder === "") return;
   const heavy = ["release", "build", "postgres", "rabbitmq", "compile-cache", "tsconfig.json"];
   for (const name of keepLogs ? heavy : [""]) rmSync(path.join(folder, name), { recursive: true, force: true, maxRetries: 5 });
 }
 
 async function main(): Promise<number> {
-  const release = options.release === undefined ? await newestRelease() : await named(options.release);
+  const release = options.release === undefined ? await newestRelease() : await releaseAt(options.release);
   if (release === undefined) {
     console.log(
       "There is no release before HEAD, that is, no earlier commit with the subject `Release x.y.z`, so there is no version to upgrade from.",
@@ -143,7 +144,7 @@ async function main(): Promise<number> {
   }
   const violations = await upgradeFrom(release);
   for (const violation of violations.slice(0, MOST_SHOWN)) console.log(`         ${violation.slice(0, 400)}`);
-  say(violations.length === 0 ? "ok" : `${violations.length} VIOLATIONS; the nodes' logs are in ${folder}`);
+  log(violations.length === 0 ? "ok" : `${violations.length} VIOLATIONS; the nodes' logs are in ${folder}`);
   return violations.length === 0 ? 0 : 1;
 }
 

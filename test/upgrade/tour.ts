@@ -2,12 +2,14 @@ import { randomUUID } from "node:crypto";
 import { Agent, fetch as fetchFrom } from "undici";
 import { digestOf } from "../../contracts/lines";
 import { SMALL_ORDER, type Status } from "../../contracts/orders";
-import { followOrder, type Open } from "../history/readers";
-import { insertOrders } from "../chaos/fault";
-import { PLENTY, type Load } from "../chaos/load";
-import type { NodeProcess } from "../chaos/node";
-import { ADMIN, type Shop } from "../chaos/system";
-import { messageOf, until } from "../chaos/wait";
+import { ADMIN } from "../../testkit/admin";
+import { messageOf } from "../../testkit/error-message";
+import { followOrder, type Open } from "../../testkit/history/readers";
+import { insertOrders } from "../../testkit/load/insert-orders";
+import { PLENTY, type Load } from "../../testkit/load/load";
+import type { SystemNode } from "../../testkit/system/node";
+import type { Shop } from "../../testkit/system/system";
+import { eventually } from "../../testkit/until";
 import type { Consoles } from "./consoles";
 
 /** Enough for an order to settle, including a delay of the relay and one retry. */
@@ -15,7 +17,7 @@ const SETTLED_MS = 20_000;
 /** Separate from the load's agents, since a stream closes its connection when it ends. */
 const FOLLOWERS = new Agent({ connect: { localAddress: "127.0.0.6" } });
 
-interface Person {
+interface User {
   id: string;
   email: string;
   password: string;
@@ -47,24 +49,24 @@ export class Tour {
   }
 
   /** All requests over HTTP. Any unexpected response is a violation. */
-  async ofClients(): Promise<void> {
-    await this.noting(async () => {
-      const person = await this.person();
+  async asClients(): Promise<void> {
+    await this.recordViolations(async () => {
+      const user = await this.registerUser();
       await Promise.all([
-        this.catalogue(person),
-        this.ordering(person, 1),
-        this.ordering(person, SMALL_ORDER + 1),
-        this.parked(),
-        this.audited(),
+        this.editCatalogue(user),
+        this.placeOrder(user, 1),
+        this.placeOrder(user, SMALL_ORDER + 1),
+        this.replayParked(),
+        this.auditAndRepair(),
       ]);
-      await this.account(person);
+      await this.endSessions(user);
     });
   }
 
   /** Calls that only a console can make. @param node the console's node */
-  async ofConsole(node: NodeProcess): Promise<void> {
-    await this.noting(async () => {
-      const { id, email } = await this.person();
+  async asConsole(node: SystemNode): Promise<void> {
+    await this.recordViolations(async () => {
+      const { id, email } = await this.registerUser();
       const call = (action: string, params: object, meta?: Record<string, unknown>) => this.consoles.call(node, action, params, meta);
       const [product_id] = this.products;
       const created = await call("orders.create", { items: [{ product_id, quantity: 1 }] }, { user: { id, role: "user" } });
@@ -79,68 +81,68 @@ export class Tour {
     });
   }
 
-  private async noting(work: () => Promise<void>): Promise<void> {
+  private async recordViolations(work: () => Promise<void>): Promise<void> {
     await work().catch((error: unknown) => this.violations.push(messageOf(error)));
   }
 
-  private async ask(expected: number, method: string, path: string, { body, token, headers }: Request = {}): Promise<unknown> {
-    const answer = await this.load.request(method, path, body, token, undefined, headers);
-    if (answer.status !== expected)
-      throw new Error(`${method} ${path} got ${answer.status || "no response"} instead of ${expected} ${answer.body}`);
-    return answer.body === "" ? undefined : JSON.parse(answer.body);
+  private async request(expected: number, method: string, path: string, { body, token, headers }: Request = {}): Promise<unknown> {
+    const response = await this.load.request(method, path, body, token, undefined, headers);
+    if (response.status !== expected)
+      throw new Error(`${method} ${path} got ${response.status || "no response"} instead of ${expected} ${response.body}`);
+    return response.body === "" ? undefined : JSON.parse(response.body);
   }
 
   /** Registers a user, logs in and refreshes the tokens. */
-  private async person(): Promise<Person> {
+  private async registerUser(): Promise<User> {
     const credentials = { email: `${randomUUID()}@shop.test`, password: "correct horse battery" };
-    const id = text(await this.ask(201, "POST", "/register", { body: credentials }), "id");
-    const refresh_token = text(await this.ask(200, "POST", "/token", { body: credentials }), "refresh_token");
-    const token = text(await this.ask(200, "POST", "/token/refresh", { body: { refresh_token } }), "access_token");
-    await this.ask(200, "GET", "/me", { token });
-    await this.ask(200, "GET", "/.well-known/jwks.json");
+    const id = text(await this.request(201, "POST", "/register", { body: credentials }), "id");
+    const refresh_token = text(await this.request(200, "POST", "/token", { body: credentials }), "refresh_token");
+    const token = text(await this.request(200, "POST", "/token/refresh", { body: { refresh_token } }), "access_token");
+    await this.request(200, "GET", "/me", { token });
+    await this.request(200, "GET", "/.well-known/jwks.json");
     return { id, ...credentials, token };
   }
 
   /** The last step with an account, since it ends the account's sessions. */
-  private async account({ id, email, password, token }: Person): Promise<void> {
+  private async endSessions({ id, email, password, token }: User): Promise<void> {
     const next = "battery staple horse";
-    await this.ask(204, "PUT", "/me/password", { token, body: { current_password: password, new_password: next } });
-    const granted = await this.ask(200, "POST", "/token", { body: { email, password: next } });
-    await this.ask(204, "POST", "/logout", { body: { refresh_token: text(granted, "refresh_token") } });
+    await this.request(204, "PUT", "/me/password", { token, body: { current_password: password, new_password: next } });
+    const granted = await this.request(200, "POST", "/token", { body: { email, password: next } });
+    await this.request(204, "POST", "/logout", { body: { refresh_token: text(granted, "refresh_token") } });
     const admin = { token: this.admin };
-    await this.ask(200, "GET", `/admin/users?email=${encodeURIComponent(email)}`, admin);
-    for (const disabled of [true, false]) await this.ask(200, "PATCH", `/admin/users/${id}`, { ...admin, body: { disabled } });
-    await this.ask(200, "GET", `/admin/audit-log?subject=${id}`, admin);
+    await this.request(200, "GET", `/admin/users?email=${encodeURIComponent(email)}`, admin);
+    for (const disabled of [true, false]) await this.request(200, "PATCH", `/admin/users/${id}`, { ...admin, body: { disabled } });
+    await this.request(200, "GET", `/admin/audit-log?subject=${id}`, admin);
   }
 
-  private async catalogue({ token }: Person): Promise<void> {
+  private async editCatalogue({ token }: User): Promise<void> {
     const body = { name: "Desk lamp", price: 49.9, quantity: 10, category: "lamps" };
     const headers = { "idempotency-key": randomUUID() }; // which products nodes of version 0.2.0 ignore
-    const path = `/products/${text(await this.ask(201, "POST", "/products", { token, body, headers }), "id")}`;
-    await this.ask(200, "GET", path);
-    await this.ask(200, "GET", "/products?limit=5");
-    await this.ask(200, "GET", "/products?q=lamp&limit=5");
-    await this.ask(200, "PATCH", path, { token, body: { price: 44.9 } });
-    await this.ask(200, "PATCH", path, { token: this.admin, body: { price: 39.9, description: "With a dimmer" } }); // the users service logs it
-    await this.ask(200, "POST", `${path}/stock`, { token, body: { delta: -3, reason: "broken" } });
-    await this.ask(200, "GET", `${path}/stock`, { token });
-    await this.ask(204, "DELETE", path, { token });
+    const path = `/products/${text(await this.request(201, "POST", "/products", { token, body, headers }), "id")}`;
+    await this.request(200, "GET", path);
+    await this.request(200, "GET", "/products?limit=5");
+    await this.request(200, "GET", "/products?q=lamp&limit=5");
+    await this.request(200, "PATCH", path, { token, body: { price: 44.9 } });
+    await this.request(200, "PATCH", path, { token: this.admin, body: { price: 39.9, description: "With a dimmer" } }); // the users service logs it
+    await this.request(200, "POST", `${path}/stock`, { token, body: { delta: -3, reason: "broken" } });
+    await this.request(200, "GET", `${path}/stock`, { token });
+    await this.request(204, "DELETE", path, { token });
   }
 
   /** Places an order and follows it until it is confirmed and then cancelled by an admin. */
-  private async ordering({ token }: Person, lines: number): Promise<void> {
+  private async placeOrder({ token }: User, lines: number): Promise<void> {
     const items = this.products.slice(0, lines).map((product_id) => ({ product_id, quantity: 1 }));
     const order = { token, body: { items }, headers: { "idempotency-key": randomUUID() } };
-    const id = text(await this.ask(201, "POST", "/orders", order), "id");
+    const id = text(await this.request(201, "POST", "/orders", order), "id");
     const path = `/orders/${id}`;
     const followed = this.follow(id, token, ["CONFIRMED", "CANCELLED"], () =>
-      this.ask(200, "POST", `${path}/cancel`, { token: this.admin }),
+      this.request(200, "POST", `${path}/cancel`, { token: this.admin }),
     );
     followed.catch(() => undefined); // awaited below
-    const again = text(await this.ask(201, "POST", "/orders", order), "id");
+    const again = text(await this.request(201, "POST", "/orders", order), "id");
     if (again !== id) throw new Error(`a retried order created another one: ${id}, ${again}`);
-    await this.ask(200, "GET", path, { token });
-    await this.ask(200, "GET", "/orders?limit=5", { token });
+    await this.request(200, "GET", path, { token });
+    await this.request(200, "GET", "/orders?limit=5", { token });
     await followed;
   }
 
@@ -174,16 +176,16 @@ export class Tour {
   }
 
   /** An outbox row whose event breaks its contract is refused and parked; once repaired and replayed, it is settled. */
-  private async parked(): Promise<void> {
+  private async replayParked(): Promise<void> {
     const [product_id = ""] = this.products;
-    const [row] = await insertOrders({ system: this.shop }, 1, product_id, { lines: "nonsense" });
+    const [row] = await insertOrders(this.shop, 1, product_id, { lines: "nonsense" });
     const becomes = (state: string): Promise<void> =>
-      until(`an outbox row is ${state}`, async () => (await this.stateOf(row?.id)) === state, SETTLED_MS);
+      eventually(`an outbox row is ${state}`, async () => (await this.stateOf(row?.id)) === state, SETTLED_MS);
     await becomes("PARKED");
-    await this.ask(200, "GET", "/admin/outbox?state=parked", { token: this.admin });
+    await this.request(200, "GET", "/admin/outbox?state=parked", { token: this.admin });
     const payload = { lines: [{ product_id, quantity: 1 }] };
     await this.shop.sql("orders", "update outbox set payload = $2 where id = $1", [row?.id, payload]);
-    await this.ask(202, "POST", `/admin/outbox/${row?.id ?? ""}/replay`, { token: this.admin });
+    await this.request(202, "POST", `/admin/outbox/${row?.id ?? ""}/replay`, { token: this.admin });
     await becomes("SETTLED");
   }
 
@@ -192,11 +194,11 @@ export class Tour {
   }
 
   /** The audit finds nothing; then an order that is unknown to products is repaired. */
-  private async audited(): Promise<void> {
+  private async auditAndRepair(): Promise<void> {
     const admin = { token: this.admin };
-    await this.ask(200, "GET", "/health");
-    await this.ask(200, "GET", "/admin/nodes", admin);
-    const report = await this.ask(200, "GET", "/admin/consistency", admin);
+    await this.request(200, "GET", "/health");
+    await this.request(200, "GET", "/admin/nodes", admin);
+    const report = await this.request(200, "GET", "/admin/consistency", admin);
     if (field(report, "ok") !== true) throw new Error(`the audit is not clean: ${JSON.stringify(report)}`);
     const [product_id = ""] = this.products;
     const [order] = await this.shop.sql<{ id: string }>(
@@ -209,7 +211,7 @@ export class Tour {
        select id from o`,
       [product_id, digestOf([{ product_id, quantity: 1 }])],
     );
-    const repaired = await this.ask(200, "POST", "/admin/repair", { ...admin, body: { apply: true } });
+    const repaired = await this.request(200, "POST", "/admin/repair", { ...admin, body: { apply: true } });
     if (order === undefined || !JSON.stringify(repaired).includes(order.id))
       throw new Error(`nothing was repaired: ${JSON.stringify(repaired)}`);
   }

@@ -1,7 +1,7 @@
-import type { System } from "../chaos/system";
 import { SERVICES } from "../../config";
+import type { System } from "../../testkit/system/system";
 
-/** Names of the two fleets, which are part of their node ids. */
+/** Names of the two deployments, which are part of their node ids. */
 export const OLD = "old";
 export const NEW = "new";
 type Version = typeof OLD | typeof NEW;
@@ -13,7 +13,7 @@ const SENDER = new RegExp(`^(\\w+)-(${OLD}|${NEW})\\.\\d+$`);
 export class Traffic {
   private readonly seen = new Set<string>();
 
-  /** @param from id of a node; nodes outside the fleets, such as the harness itself, don't count */
+  /** @param from id of a node; nodes outside of them, such as the harness itself, don't count */
   note(what: string, from: string, to: Version): void {
     const [, service, version] = SENDER.exec(from) ?? [];
     if (service === undefined) return;
@@ -44,7 +44,7 @@ export class Traffic {
 const isSent = (event: string): boolean => !event.startsWith("$");
 
 /** The actions and events that the running nodes offer to others. */
-export const offered = (system: System): Promise<Set<string>> =>
+export const offeredNames = (system: System): Promise<Set<string>> =>
   system.asNode(
     (broker) => {
       const nodes = broker.registry.getNodeList({ onlyAvailable: true, withServices: true }) as unknown as {

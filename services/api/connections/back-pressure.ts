@@ -1,5 +1,4 @@
 import type { IncomingMessage } from "node:http";
-import { hotProductId } from "../hot-read";
 import type { Connection } from "./connection";
 
 /*
@@ -7,6 +6,8 @@ import type { Connection } from "./connection";
  */
 
 export interface BackPressureLimits {
+  /** Maximum size of the response to a request, while it is not ready yet. */
+  largestBytes(req: IncomingMessage): number;
   /** Maximum number of requests per connection that are started at a time. */
   started: number;
   /** Maximum response bytes per connection that wait behind the response being sent. */
@@ -17,35 +18,22 @@ export interface BackPressureLimits {
 }
 
 const KIB = 1_024;
-export const BACK_PRESSURE: BackPressureLimits = {
+export const BACK_PRESSURE: Omit<BackPressureLimits, "largestBytes"> = {
   started: 8,
   unsentBehindBytes: KIB * KIB,
   sendTimeoutMs: 30_000,
   sendBytesPerSecond: 16 * KIB,
 };
 
-/**
- * Maximum size of a response that is not ready yet: a page has 256 KiB, an order 100 lines with names of 200 characters, and a product
- * a description of 5,000 characters.
- */
-const LARGEST_BYTES = 260 * KIB;
-const LARGEST_ORDER_BYTES = 96 * KIB;
-const LARGEST_PRODUCT_BYTES = 32 * KIB;
-
-function largestBytes(req: IncomingMessage): number {
-  if (hotProductId(req) !== undefined) return LARGEST_PRODUCT_BYTES;
-  return req.method === "GET" ? LARGEST_BYTES : LARGEST_ORDER_BYTES;
-}
-
 /** Whether another request may start: even responses of maximum size must not exceed the limit. None starts behind a stream. */
 export function hasRoom({ started, unsentBytes }: Connection, req: IncomingMessage, limits: BackPressureLimits): boolean {
   const [head, ...others] = started;
   if (head === undefined) return true;
   if (head.isStream || started.length >= limits.started) return false;
-  let behindBytes = unsentBytes - head.bytes + largestBytes(req);
+  let behindBytes = unsentBytes - head.bytes + limits.largestBytes(req);
   for (const other of others) {
     if (other.isStream) return false;
-    if (other.madeAt === undefined) behindBytes += largestBytes(other.req);
+    if (other.madeAt === undefined) behindBytes += limits.largestBytes(other.req);
   }
   return behindBytes <= limits.unsentBehindBytes;
 }

@@ -21,7 +21,7 @@ export interface ConnectionLimits extends BackPressureLimits {
   parsed: number;
 }
 
-const LIMITS: ConnectionLimits = {
+const LIMITS: Omit<ConnectionLimits, "largestBytes"> = {
   ...BACK_PRESSURE,
   sockets: 4_096,
   idleMs: 1_000,
@@ -53,7 +53,7 @@ export class Connections {
     private readonly turns: LoopTurns,
     /** Called for each request when its response is sent or its connection closed. */
     private readonly onOver: (exchange: Exchange) => void,
-    limits: Partial<ConnectionLimits> = {},
+    limits: Partial<ConnectionLimits> & Pick<ConnectionLimits, "largestBytes">,
   ) {
     this.limits = { ...LIMITS, ...limits };
     // Runs before Node creates a parser, which is most of the cost of a refused connection.

@@ -6,7 +6,7 @@ import { Shortage } from "../../../contracts/contract";
 import { ERRORS, isErrorCode, type ErrorCode, type FieldError } from "../../../contracts/errors";
 
 /** Default of `Retry-After`, in seconds. */
-export const RETRY_AFTER = 2;
+const RETRY_AFTER = 2;
 
 /** Our codes for the body parsers' errors (http-errors). */
 const PARSER_ERRORS: Readonly<Record<string, ErrorCode>> = {
@@ -21,7 +21,7 @@ const DETAILS: Partial<Record<ErrorCode, string>> = {
   MALFORMED_JSON: "the body is not JSON",
   BODY_TOO_LARGE: "the body has more than 100 KiB",
   UNSUPPORTED_MEDIA_TYPE: "the body must be application/json",
-  BAD_REQUEST: "the request can't be read",
+  BAD_REQUEST: "the request is malformed",
   SERVICE_UNAVAILABLE: "this part of the shop is unavailable now; try again soon",
   INTERNAL_ERROR: "something went wrong on our side; please quote the request id when you report it",
 };

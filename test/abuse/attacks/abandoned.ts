@@ -1,6 +1,6 @@
 import type { Attack } from "../attack";
+import { httpText } from "../attacker";
 import { insertLongOrders } from "../data";
-import { httpText } from "../tools";
 
 const REQUESTS = 500;
 /** Long enough for the gateway to read the requests; then the connection is closed. */
@@ -13,22 +13,22 @@ export const abandoned: readonly Attack[] = [
     name: `one user pipelines ${REQUESTS} × GET /orders?limit=100 with 100 long lines each and closes, twice a second`,
     least: { "requests given up": 100 },
     quick: ["nodes"],
-    prepare: async (stage) => {
-      await insertLongOrders(stage, stage.people.attackers[4]?.id ?? "", 100);
+    prepare: async (context) => {
+      await insertLongOrders(context, context.accounts.attackers[4]?.id ?? "", 100);
       return {};
     },
-    run: async (tools) => {
-      const one = httpText("GET", "/orders?limit=100", { token: tools.target.accounts[4]?.token });
+    run: async (attacker) => {
+      const one = httpText("GET", "/orders?limit=100", { token: attacker.target.accounts[4]?.token });
       const all = Buffer.concat(Array<Buffer>(REQUESTS).fill(one));
-      await tools.flood(1, async () => {
-        const wire = tools.wire();
-        if (await wire.opened()) {
-          wire.write(all);
-          tools.count("requests given up", REQUESTS);
+      await attacker.flood(1, async () => {
+        const connection = attacker.connect();
+        if (await connection.opened()) {
+          connection.write(all);
+          attacker.count("requests given up", REQUESTS);
         }
-        await tools.pause(STAY_MS);
-        wire.destroy();
-        await tools.pause(AGAIN_MS);
+        await attacker.pause(STAY_MS);
+        connection.destroy();
+        await attacker.pause(AGAIN_MS);
       });
     },
     expect: ({ busyCores }) =>

@@ -1,7 +1,7 @@
 import { gzipSync } from "node:zlib";
-import { testId } from "../../support/ids";
+import { testId } from "../../../testkit/ids";
 import type { Attack } from "../attack";
-import type { Message } from "../tools";
+import type { Message } from "../attacker";
 
 /** Decoded size in bytes, just below the limit of 100 KiB. */
 const UNPACKED = 102_000;
@@ -56,36 +56,36 @@ export const bodies: readonly Attack[] = [
     name: `gzip bodies of 154 bytes that are 34,100 empty items, ${AT_A_TIME} at a time`,
     least: { "422": 10 },
     quick: ["one"],
-    run: (tools) => tools.flood(AT_A_TIME, () => tools.send("POST", "/orders", { token: tools.token, ...EMPTY_ITEMS })),
+    run: (attacker) => attacker.flood(AT_A_TIME, () => attacker.send("POST", "/orders", { token: attacker.token, ...EMPTY_ITEMS })),
   },
   {
     row: "42c",
     name: `bodies as in 42a, ${MANY} at a time`,
     least: { "422": 10 },
-    run: (tools) => tools.flood(MANY, () => tools.send("POST", "/orders", { token: tools.token, ...EMPTY_ITEMS })),
+    run: (attacker) => attacker.flood(MANY, () => attacker.send("POST", "/orders", { token: attacker.token, ...EMPTY_ITEMS })),
   },
   {
     row: "42b",
     name: `bodies of 100 KiB full of mistakes, long names and deep trees, ${AT_A_TIME} at a time`,
     least: { "413": 2, "422": 20 },
-    run: (tools) =>
-      tools.flood(AT_A_TIME, () => {
-        const [method, path, body] = tools.pick(SHAPES);
-        return tools.send(method, path, { token: tools.token, ...body });
+    run: (attacker) =>
+      attacker.flood(AT_A_TIME, () => {
+        const [method, path, body] = attacker.pick(SHAPES);
+        return attacker.send(method, path, { token: attacker.token, ...body });
       }),
   },
   {
     row: "47",
     name: "unknown, broken and stacked Content-Encoding",
     least: { "400": 20, "415": 20 },
-    run: async (tools) => {
-      await tools.flood(4, () => {
-        const encoding = tools.pick(ENCODINGS);
+    run: async (attacker) => {
+      await attacker.flood(4, () => {
+        const encoding = attacker.pick(ENCODINGS);
         const raw =
-          tools.random() < 0.5
+          attacker.random() < 0.5
             ? '{"items":[]}'
             : gzipSync(JSON.stringify({ items: [{ product_id: testId(1), quantity: 1 }] })).subarray(0, 30);
-        return tools.send("POST", "/orders", { token: tools.token, raw, headers: { "content-encoding": encoding } });
+        return attacker.send("POST", "/orders", { token: attacker.token, raw, headers: { "content-encoding": encoding } });
       });
     },
     expect: ({ counts }) =>

@@ -1,23 +1,23 @@
-import { testId } from "../../support/ids";
+import { testId } from "../../../testkit/ids";
 import type { Attack } from "../attack";
-import { httpText, type Tools } from "../tools";
+import { httpText, type Attacker, type RawConnection } from "../attacker";
 
 /** Keeps `count` connections open, and replaces closed ones; `use` works with each while it is open. */
-async function keepOpen(tools: Tools, count: number, use: (wire: ReturnType<Tools["wire"]>, lane: number) => Promise<void>): Promise<void> {
-  await tools.flood(count, async (lane) => {
-    const wire = tools.wire();
-    if (await wire.opened()) await use(wire, lane);
-    wire.destroy();
-    await tools.pause(200 + 300 * tools.random());
+async function keepOpen(attacker: Attacker, count: number, use: (connection: RawConnection, lane: number) => Promise<void>): Promise<void> {
+  await attacker.flood(count, async (lane) => {
+    const connection = attacker.connect();
+    if (await connection.opened()) await use(connection, lane);
+    connection.destroy();
+    await attacker.pause(200 + 300 * attacker.random());
   });
 }
 
 /** Sends one byte per second, until all are sent or the connection is closed. */
-async function drip(tools: Tools, wire: ReturnType<Tools["wire"]>, bytes: Buffer): Promise<void> {
+async function drip(attacker: Attacker, connection: RawConnection, bytes: Buffer): Promise<void> {
   for (const byte of bytes) {
-    if (!wire.isOpen || tools.isOver) return;
-    wire.write(Buffer.of(byte));
-    await tools.pause(1_000);
+    if (!connection.isOpen || attacker.isOver) return;
+    connection.write(Buffer.of(byte));
+    await attacker.pause(1_000);
   }
 }
 
@@ -26,61 +26,61 @@ const LATE_MS = 4_870;
 
 const CHUNKS = Buffer.from("1\r\na\r\n".repeat(10_000));
 
-const closedOrOver = (tools: Tools, wire: ReturnType<Tools["wire"]>): Promise<unknown> =>
-  Promise.race([wire.closed(), tools.pause(tools.leftMs)]);
+const closedOrOver = (attacker: Attacker, connection: RawConnection): Promise<unknown> =>
+  Promise.race([connection.closed(), attacker.pause(attacker.leftMs)]);
 
 export const connections: readonly Attack[] = [
   {
     row: "36a",
     name: "2,500 connections that send nothing, and 2,500 that send half a head",
     least: { connections: 100, "connections closed": 20 },
-    run: (tools) =>
-      keepOpen(tools, 5_000, async (wire, lane) => {
-        if (lane % 2 === 1) wire.write("GET /products HTTP/1.1\r\nHost: shop.test\r\nX-Half:");
-        await closedOrOver(tools, wire);
+    run: (attacker) =>
+      keepOpen(attacker, 5_000, async (connection, lane) => {
+        if (lane % 2 === 1) connection.write("GET /products HTTP/1.1\r\nHost: shop.test\r\nX-Half:");
+        await closedOrOver(attacker, connection);
       }),
   },
   {
     row: "36b",
     name: "1,600 connections that send a byte a second, 600 of a head and 1,000 of a body",
     least: { connections: 50, "429": 10 },
-    run: (tools) =>
-      keepOpen(tools, 1_600, async (wire, lane) => {
-        if (lane % 8 < 3) return drip(tools, wire, httpText("GET", "/products", { headers: { "X-Slow": "x".repeat(200) } }));
+    run: (attacker) =>
+      keepOpen(attacker, 1_600, async (connection, lane) => {
+        if (lane % 8 < 3) return drip(attacker, connection, httpText("GET", "/products", { headers: { "X-Slow": "x".repeat(200) } }));
         const whole = httpText("POST", "/token", { json: { email: "slow@abuse.test", password: "x".repeat(60) } });
         const head = whole.indexOf("\r\n\r\n") + 4;
-        wire.write(whole.subarray(0, head));
-        return drip(tools, wire, whole.subarray(head));
+        connection.write(whole.subarray(0, head));
+        return drip(attacker, connection, whole.subarray(head));
       }),
   },
   {
     row: "36d",
     name: "25 requests a second whose last byte comes just before their time is over",
     least: { connections: 5 },
-    run: (tools) =>
-      tools.paced(25, async () => {
-        const wire = tools.wire();
-        const whole = httpText("POST", "/products", { token: tools.token, json: { name: "late", price: 1, quantity: 1 } });
-        if (await wire.opened()) {
-          wire.write(whole.subarray(0, -1));
-          await tools.pause(LATE_MS);
-          wire.write(whole.subarray(-1));
-          await wire.status(1_000);
+    run: (attacker) =>
+      attacker.paced(25, async () => {
+        const connection = attacker.connect();
+        const whole = httpText("POST", "/products", { token: attacker.token, json: { name: "late", price: 1, quantity: 1 } });
+        if (await connection.opened()) {
+          connection.write(whole.subarray(0, -1));
+          await attacker.pause(LATE_MS);
+          connection.write(whole.subarray(-1));
+          await connection.status(1_000);
         }
-        wire.destroy();
+        connection.destroy();
       }),
   },
   {
     row: "36e",
     name: "8 connections send bodies that nobody wants, in chunks of one byte and without end",
     least: { "connections closed": 10 },
-    run: (tools) =>
-      keepOpen(tools, 8, async (wire, lane) => {
+    run: (attacker) =>
+      keepOpen(attacker, 8, async (connection, lane) => {
         const head = lane % 2 === 0 ? `GET /products/${testId(1)}` : "POST /token";
-        wire.write(`${head} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n`);
-        while (wire.isOpen && !tools.isOver) {
-          wire.write(CHUNKS);
-          await tools.pause(5);
+        connection.write(`${head} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n`);
+        while (connection.isOpen && !attacker.isOver) {
+          connection.write(CHUNKS);
+          await attacker.pause(5);
         }
       }),
   },
@@ -88,10 +88,10 @@ export const connections: readonly Attack[] = [
     row: "36c",
     name: "1,500 connections that made a request and keep quiet",
     least: { "200": 50, "connections closed": 20 },
-    run: (tools) =>
-      keepOpen(tools, 1_500, async (wire) => {
-        wire.write(httpText("GET", `/products/${testId(1)}`));
-        await closedOrOver(tools, wire);
+    run: (attacker) =>
+      keepOpen(attacker, 1_500, async (connection) => {
+        connection.write(httpText("GET", `/products/${testId(1)}`));
+        await closedOrOver(attacker, connection);
       }),
   },
 ];

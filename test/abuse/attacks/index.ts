@@ -1,4 +1,4 @@
-import type { Attack, Check, Pointer } from "../attack";
+import type { Attack, Check, CoveredElsewhere } from "../attack";
 import { abandoned } from "./abandoned";
 import { accounts } from "./accounts";
 import { bodies } from "./bodies";
@@ -20,8 +20,8 @@ export const ATTACKS: readonly Attack[] = FAMILIES.flat().sort((a, b) => a.row.l
 export const CHECKS: readonly Check[] = [...accounts];
 
 /** Rows that are covered by other tests. */
-export const POINTERS: readonly Pointer[] = [
-  { row: "45", name: "the time of a login after BCRYPT_COST was raised", shownBy: "test/service/logins.test.ts" },
-  { row: "51a", name: "another service's database role", shownBy: "test/service/postgres-init.test.ts" },
-  { row: "51b", name: "RabbitMQ's user", shownBy: "test/service/compose-run.test.ts" },
+export const COVERED_ELSEWHERE: readonly CoveredElsewhere[] = [
+  { row: "45", name: "the time of a login after BCRYPT_COST was raised", coveredBy: "test/service/users/logins.test.ts" },
+  { row: "51a", name: "another service's database role", coveredBy: "test/service/docker/postgres-init.test.ts" },
+  { row: "51b", name: "RabbitMQ's user", coveredBy: "test/service/docker/compose-run.test.ts" },
 ];

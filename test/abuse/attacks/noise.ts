@@ -1,9 +1,9 @@
-import { testId } from "../../support/ids";
+import { testId } from "../../../testkit/ids";
 import type { Attack } from "../attack";
-import { httpText, type Tools } from "../tools";
+import { httpText, type Attacker } from "../attacker";
 
 /** Requests that are refused in different ways, or can't be parsed at all. */
-const NOISE: readonly ((tools: Tools) => Buffer)[] = [
+const NOISE: readonly ((attacker: Attacker) => Buffer)[] = [
   () => Buffer.from("nonsense\r\n\r\n"),
   () => Buffer.from([0x16, 0x03, 0x01, 0x02, 0x00, 0x01, 0x00, 0x01, 0xfc, 0x03, 0x03]), // a TLS ClientHello
   () => httpText("GET", "/products/%zz"),
@@ -19,23 +19,23 @@ const NOISE: readonly ((tools: Tools) => Buffer)[] = [
   () => httpText("POST", "/token", { raw: "{}", headers: { "Content-Type": "text/plain" } }),
   () => Buffer.concat([httpText("GET", "/products?limit=100"), Buffer.from("\u0000\u0001garbage\r\n\r\n")]),
   // the same key with another body
-  (tools) => {
-    const json = { items: [{ product_id: testId(1), quantity: 1 + Math.floor(9 * tools.random()) }] };
-    return httpText("POST", "/orders", { token: tools.target.accounts[8]?.token, headers: { "Idempotency-Key": "reused" }, json });
+  (attacker) => {
+    const json = { items: [{ product_id: testId(1), quantity: 1 + Math.floor(9 * attacker.random()) }] };
+    return httpText("POST", "/orders", { token: attacker.target.accounts[8]?.token, headers: { "Idempotency-Key": "reused" }, json });
   },
-  (tools) => httpText("GET", `/${tools.random()}`, { headers: { Origin: `https://${tools.random()}.test` } }),
-  (tools) => httpText("POST", "/orders", { token: tools.token, json: { items: [{ product_id: testId(1), quantity: 0 }] } }),
+  (attacker) => httpText("GET", `/${attacker.random()}`, { headers: { Origin: `https://${attacker.random()}.test` } }),
+  (attacker) => httpText("POST", "/orders", { token: attacker.token, json: { items: [{ product_id: testId(1), quantity: 0 }] } }),
 ];
 
-const send = (tools: Tools): Promise<void> =>
-  tools.flood(16, async () => {
-    const wire = tools.wire();
-    if (await wire.opened()) {
-      wire.write(tools.pick(NOISE)(tools));
-      tools.count("sent");
-      await wire.status(1_000);
+const send = (attacker: Attacker): Promise<void> =>
+  attacker.flood(16, async () => {
+    const connection = attacker.connect();
+    if (await connection.opened()) {
+      connection.write(attacker.pick(NOISE)(attacker));
+      attacker.count("sent");
+      await connection.status(1_000);
     }
-    wire.destroy();
+    connection.destroy();
   });
 
 const PIPELINED = 200;
@@ -62,12 +62,12 @@ export const noise: readonly Attack[] = [
     row: "52",
     name: "64 at a time: ever new paths, methods, origins, agents and ids",
     least: { "401": 20, "404": 20 },
-    run: (tools) =>
-      tools.flood(64, () => {
-        const word = Math.floor(tools.random() * 1e9).toString(36);
+    run: (attacker) =>
+      attacker.flood(64, () => {
+        const word = Math.floor(attacker.random() * 1e9).toString(36);
         const headers = { "user-agent": word, "x-request-id": word, origin: `https://${word}.test` };
-        const path = tools.pick([`/${word}`, `/products/${word}`, `/orders/${word}/${word}`, `/products?${word}=${word}`]);
-        return tools.send(tools.pick(["GET", "POST", "PATCH", "DELETE"]), path, { headers });
+        const path = attacker.pick([`/${word}`, `/products/${word}`, `/orders/${word}/${word}`, `/products?${word}=${word}`]);
+        return attacker.send(attacker.pick(["GET", "POST", "PATCH", "DELETE"]), path, { headers });
       }),
     expect: ({ before, after }) => {
       const more = after.metricLines - before.metricLines;
@@ -78,27 +78,27 @@ export const noise: readonly Attack[] = [
     row: "52b",
     name: `10 connections pipeline ${PIPELINED} requests for nothing, again as soon as they are answered`,
     least: { "404": 100 },
-    run: (tools) =>
-      tools.flood(10, async () => {
-        const wire = tools.wire();
+    run: (attacker) =>
+      attacker.flood(10, async () => {
+        const connection = attacker.connect();
         const all = Buffer.concat(Array.from({ length: PIPELINED }, () => httpText("GET", "/nothing")));
-        if (await wire.opened()) wire.write(all);
-        while (wire.isOpen && !tools.isOver && wire.responses < PIPELINED) await tools.pause(5);
-        wire.destroy();
+        if (await connection.opened()) connection.write(all);
+        while (connection.isOpen && !attacker.isOver && connection.responses < PIPELINED) await attacker.pause(5);
+        connection.destroy();
       }),
   },
   {
     row: "52d",
     name: "100 connections send 64 KiB of the shortest requests at the same moment, and come back",
     least: { "404": 100 },
-    run: async (tools) => {
+    run: async (attacker) => {
       const all = Buffer.from("GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(2_340));
-      while (!tools.isOver) {
-        const wires = Array.from({ length: 100 }, () => tools.wire());
-        await Promise.all(wires.map((wire) => wire.opened()));
-        for (const wire of wires) wire.write(all);
-        await Promise.race([Promise.all(wires.map((wire) => wire.closed())), tools.pause(1_000)]);
-        for (const wire of wires) wire.destroy();
+      while (!attacker.isOver) {
+        const connections = Array.from({ length: 100 }, () => attacker.connect());
+        await Promise.all(connections.map((connection) => connection.opened()));
+        for (const connection of connections) connection.write(all);
+        await Promise.race([Promise.all(connections.map((connection) => connection.closed())), attacker.pause(1_000)]);
+        for (const connection of connections) connection.destroy();
       }
     },
   },
@@ -106,6 +106,6 @@ export const noise: readonly Attack[] = [
     row: "52c",
     name: "64 at a time: queries of 16 KiB full of escapes that are no UTF-8",
     least: { "400": 20 },
-    run: (tools) => tools.flood(64, () => tools.send("GET", `/nothing?${"%ff&".repeat(3_900)}`)),
+    run: (attacker) => attacker.flood(64, () => attacker.send("GET", `/nothing?${"%ff&".repeat(3_900)}`)),
   },
 ];

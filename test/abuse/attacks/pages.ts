@@ -1,30 +1,30 @@
-import type { Attack, Prepared, Stage } from "../attack";
+import type { Attack, AttackContext, Prepared } from "../attack";
+import { httpText, type Attacker, type RawConnection } from "../attacker";
 import { insertBigProducts } from "../data";
-import { httpText, type Tools, type Wire } from "../tools";
 
 const PIPELINED = 300;
 const PROBE_MS = 1_000;
 
-async function prepare(stage: Stage): Promise<Prepared> {
-  const seller = stage.people.attackers[0]?.id ?? "";
-  await insertBigProducts(stage, seller);
+async function prepare(context: AttackContext): Promise<Prepared> {
+  const seller = context.accounts.attackers[0]?.id ?? "";
+  await insertBigProducts(context, seller);
   return { seller: [seller] };
 }
 
 /** Requests for different pages, so that no two can share a response. */
-function bigPages(tools: Tools, count: number): Buffer {
-  const [seller = ""] = tools.ids("seller");
-  const offset = Math.floor(tools.random() * 500);
+function bigPages(attacker: Attacker, count: number): Buffer {
+  const [seller = ""] = attacker.ids("seller");
+  const offset = Math.floor(attacker.random() * 500);
   const page = (_: unknown, n: number): Buffer =>
     httpText("GET", `/products?limit=100&seller_id=${seller}&min_price=${(offset + n + 1) / 100}`);
   return Buffer.concat(Array.from({ length: count }, page));
 }
 
 /** Probes the connection by writing, since a client that reads nothing doesn't notice that it was closed. */
-async function hold(tools: Tools, wire: Wire): Promise<void> {
-  while (wire.isOpen && !tools.isOver) {
-    await tools.pause(PROBE_MS);
-    wire.write("\r\n"); // RFC 9112, 2.2: ignored before a request
+async function hold(attacker: Attacker, connection: RawConnection): Promise<void> {
+  while (connection.isOpen && !attacker.isOver) {
+    await attacker.pause(PROBE_MS);
+    connection.write("\r\n"); // RFC 9112, 2.2: ignored before a request
   }
 }
 
@@ -39,12 +39,12 @@ export const pages: readonly Attack[] = [
     least: { connections: 0.1 },
     quick: ["one", "nodes"],
     prepare,
-    run: (tools) =>
-      tools.flood(5, async () => {
-        const wire = tools.wire({ reads: "none" });
-        if (await wire.opened()) wire.write(bigPages(tools, PIPELINED));
-        await hold(tools, wire);
-        await tools.pause(100);
+    run: (attacker) =>
+      attacker.flood(5, async () => {
+        const connection = attacker.connect({ reads: "none" });
+        if (await connection.opened()) connection.write(bigPages(attacker, PIPELINED));
+        await hold(attacker, connection);
+        await attacker.pause(100);
       }),
   },
   {
@@ -53,13 +53,13 @@ export const pages: readonly Attack[] = [
     least: { connections: 0.01 },
     minSeconds: CUT_SECONDS,
     prepare,
-    run: async (tools) => {
-      const wires = Array.from({ length: HELD }, () => tools.wire({ reads: "none" }));
-      for (const wire of wires) {
-        await wire.opened();
-        wire.write(bigPages(tools, 40));
+    run: async (attacker) => {
+      const connections = Array.from({ length: HELD }, () => attacker.connect({ reads: "none" }));
+      for (const connection of connections) {
+        await connection.opened();
+        connection.write(bigPages(attacker, 40));
       }
-      await Promise.all(wires.map((wire) => hold(tools, wire)));
+      await Promise.all(connections.map((connection) => hold(attacker, connection)));
     },
     expect: ({ counts }) => {
       const closed = counts["connections closed"] ?? 0;
@@ -71,12 +71,12 @@ export const pages: readonly Attack[] = [
     name: "100 connections ask for big pages and stop reading in the middle",
     least: { "200": 0.2 },
     prepare,
-    run: (tools) =>
-      tools.flood(100, async () => {
-        const wire = tools.wire({ reads: "beginning" });
-        if (await wire.opened()) wire.write(bigPages(tools, 4));
-        await hold(tools, wire);
-        await tools.pause(100);
+    run: (attacker) =>
+      attacker.flood(100, async () => {
+        const connection = attacker.connect({ reads: "beginning" });
+        if (await connection.opened()) connection.write(bigPages(attacker, 4));
+        await hold(attacker, connection);
+        await attacker.pause(100);
       }),
   },
 ];

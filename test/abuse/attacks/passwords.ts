@@ -1,5 +1,5 @@
+import { ATTACKER_ADDRESS } from "../accounts";
 import type { Attack } from "../attack";
-import { ATTACKER_ADDRESS } from "../people";
 
 /** Only a few, since addresses take turns at the hashing threads, and two cores do two hashes per second. */
 const ADDRESSES = [ATTACKER_ADDRESS, "127.0.1.1", "127.0.1.2"];
@@ -10,9 +10,9 @@ export const passwords: readonly Attack[] = [
     name: "3 wrong passwords a second for the victims",
     least: { "401": 0.2 },
     changesPassword: true,
-    run: (tools) =>
-      tools.paced(3, () =>
-        tools.send("POST", "/token", { json: { email: tools.pick(tools.target.victims), password: "a wrong password" } }),
+    run: (attacker) =>
+      attacker.paced(3, () =>
+        attacker.send("POST", "/token", { json: { email: attacker.pick(attacker.target.victims), password: "a wrong password" } }),
       ),
   },
   {
@@ -20,10 +20,10 @@ export const passwords: readonly Attack[] = [
     name: "2 wrong passwords a second for the victims, from three addresses",
     least: { "401": 0.1 },
     changesPassword: true,
-    run: (tools) =>
-      tools.paced(2, () => {
-        const json = { email: tools.pick(tools.target.victims), password: "a wrong password" };
-        return tools.send("POST", "/token", { json }, tools.pick(ADDRESSES));
+    run: (attacker) =>
+      attacker.paced(2, () => {
+        const json = { email: attacker.pick(attacker.target.victims), password: "a wrong password" };
+        return attacker.send("POST", "/token", { json }, attacker.pick(ADDRESSES));
       }),
   },
 ];

@@ -11,25 +11,26 @@ export const searches: readonly Attack[] = [
     name: "16 searches at a time for aaaa…ab among 600 products of aab aaaa…",
     least: { "200": 5 },
     quick: ["one"],
-    prepare: async (stage) => {
-      const seller = stage.people.attackers[3]?.id ?? "";
-      await insertProducts(stage, { seller, count: 600, name: "'aab ' || n", description: "'aab ' || repeat('a', 4990)" });
+    prepare: async (context) => {
+      const seller = context.accounts.attackers[3]?.id ?? "";
+      await insertProducts(context, { seller, count: 600, name: "'aab ' || n", description: "'aab ' || repeat('a', 4990)" });
       return {};
     },
-    run: (tools) => tools.flood(16, (lane) => tools.send("GET", `/products?q=${NEEDLES[lane % 2] ?? ""}&min_price=${(lane + 1) / 100}`)),
+    run: (attacker) =>
+      attacker.flood(16, (lane) => attacker.send("GET", `/products?q=${NEEDLES[lane % 2] ?? ""}&min_price=${(lane + 1) / 100}`)),
     expect: ({ counts }) => (counts["400"] === undefined ? [] : [`${counts["400"]} searches were refused with 400, and not run`]),
   },
   {
     row: "39b",
     name: "64 searches and filters at a time, of everything that an index helps least with",
     least: { "200": 5 },
-    run: (tools) =>
-      tools.flood(64, () => {
-        const params = new URLSearchParams({ q: tools.pick(PAIRS), sort: tools.pick(SORTS), limit: "100" });
-        if (tools.random() < 0.5) params.set("in_stock", "false");
-        params.set("min_price", String(Math.floor(tools.random() * 10_000) / 100));
-        if (tools.random() < 0.5) params.set("category", "bench");
-        return tools.send("GET", `/products?${params.toString()}`);
+    run: (attacker) =>
+      attacker.flood(64, () => {
+        const params = new URLSearchParams({ q: attacker.pick(PAIRS), sort: attacker.pick(SORTS), limit: "100" });
+        if (attacker.random() < 0.5) params.set("in_stock", "false");
+        params.set("min_price", String(Math.floor(attacker.random() * 10_000) / 100));
+        if (attacker.random() < 0.5) params.set("category", "bench");
+        return attacker.send("GET", `/products?${params.toString()}`);
       }),
   },
 ];

@@ -1,5 +1,5 @@
 import type { Line } from "../../../contracts/orders";
-import type { Operation } from "../operation";
+import type { Operation } from "../../../testkit/history/operation";
 import { Network } from "./network";
 import { EPOCH, SimulatedShop } from "./shop";
 import { follow } from "./streams";
@@ -93,7 +93,7 @@ class Clients {
 
   private step(): void {
     if (this.recorded >= this.nextQuiet) this.active--;
-    else this.something(() => this.network.clock.after(this.network.upTo(20), () => this.step()));
+    else this.requestSomething(() => this.network.clock.after(this.network.upTo(20), () => this.step()));
   }
 
   private awaitQuiet(): void {
@@ -125,7 +125,7 @@ class Clients {
     });
   }
 
-  private something(done: () => void): void {
+  private requestSomething(done: () => void): void {
     const { network } = this;
     const dice = network.random();
     const order = network.pick(this.recent);
@@ -162,12 +162,12 @@ class Clients {
     this.network.request(
       () => this.shop.place(user, key, lines),
       ({ call, seen: { seen: made } }) => {
-        const answer = made && {
+        const response = made && {
           seen: { id: made.order.id, version: 1, status: "PENDING" as const, total: made.order.total, created: made.order.created },
           digest: made.order.id,
           replayed: made.replayed,
         };
-        this.record({ kind: "order.place", ...call, user, key, lines, ...answer });
+        this.record({ kind: "order.place", ...call, user, key, lines, ...response });
         if (made && !made.replayed) this.remember({ id: made.order.id, user, key, lines });
         if (call.outcome !== "unknown" || attempts <= 1) done();
         else this.network.clock.after(this.network.upTo(300), () => this.place(order, attempts - 1, done));

@@ -1,4 +1,4 @@
-import { seeded } from "../../chaos/wait";
+import { seededRandom } from "../../../testkit/seeded-random";
 import { VirtualClock } from "./clock";
 import type { Response } from "./shop";
 
@@ -22,7 +22,7 @@ export class Network {
   hasFaults = false;
 
   constructor(seed: number) {
-    this.random = seeded(seed);
+    this.random = seededRandom(seed);
   }
 
   upTo(limit: number): number {

@@ -1,6 +1,6 @@
 import { isFinal, type Line, type Status } from "../../../contracts/orders";
 import { after, mergeLines, NEXT } from "../../../services/orders/order";
-import type { OrderSeen, ProductSeen } from "../operation";
+import type { OrderSeen, ProductSeen } from "../../../testkit/history/operation";
 import type { VirtualClock } from "./clock";
 
 export interface SimulatedProduct extends ProductSeen {

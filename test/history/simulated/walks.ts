@@ -1,4 +1,4 @@
-import type { Of } from "../operation";
+import type { Of } from "../../../testkit/history/operation";
 import type { Network } from "./network";
 import type { SimulatedShop } from "./shop";
 
