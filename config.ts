@@ -6,7 +6,7 @@ import { register } from "./contracts/users";
 import { serversOf, urlMistake } from "./mixins/database-url";
 import { readVariableFile } from "./variable-file";
 
-/** The one list of services. Every other list is derived from it, fails to compile if a service is missing, or is compared with it by a test. */
+/** The one list of services. Other lists in the code are derived from it, fail to compile if one is missing, or are compared with it by a test. */
 export const SERVICES = ["api", "users", "products", "orders"] as const;
 export type ServiceName = (typeof SERVICES)[number];
 /** The services that own a database. */

@@ -1,5 +1,5 @@
 import { execFile } from "node:child_process";
-import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { cp } from "node:fs/promises";
 import path from "node:path";
 import { promisify } from "node:util";
@@ -37,6 +37,7 @@ export async function build(folder: string, more: readonly string[] = [], root =
   await run(process.execPath, [path.join(root, "node_modules/typescript/bin/tsc"), "-p", path.join(folder, "tsconfig.json")]);
   for (const [service] of databaseNames()) {
     const migrations = path.join("services", service, "migrations");
+    if (!existsSync(path.join(root, migrations))) continue; // the tree is a release without this service
     await cp(path.join(root, migrations), path.join(out, migrations), { recursive: true });
   }
   symlinkSync(path.join(root, "node_modules"), path.join(out, "node_modules"));

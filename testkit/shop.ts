@@ -3,7 +3,7 @@ import type { AddressInfo, Server } from "node:net";
 import { ServiceBroker, type BrokerOptions, type Middleware, type ServiceSchema } from "moleculer";
 import type { TSchema } from "@sinclair/typebox";
 import { check } from "../broker/validator";
-import { databaseNames, loadConfig, SERVICES, type Config, type ServiceName } from "../config";
+import { databaseNames, loadConfig, SERVICES, type Config, type DatabaseName, type ServiceName } from "../config";
 import { brokerOptions } from "../moleculer.config";
 import api, { type GatewayLimits } from "../services/api/api.service";
 import orders from "../services/orders/orders.service";
@@ -41,7 +41,7 @@ export interface Shop {
   /** The base URL of the first gateway, with BASE_PATH. */
   readonly url: string;
   readonly nodes: readonly ServiceBroker[];
-  readonly databases: Readonly<Record<"users" | "products" | "orders", TestDatabase>>;
+  readonly databases: Readonly<Record<DatabaseName, TestDatabase>>;
   readonly config: Config;
   /** The first node that hosts a service. */
   node(service: ServiceName): ServiceBroker;

@@ -1,6 +1,6 @@
 import type { Status } from "../../contracts/orders";
 import type { Database } from "../../mixins/database";
-import { NEXT } from "./order";
+import { NEXT, RESERVATION_EVENTS } from "./order";
 
 /** The transitions of the state machine as SQL: `('PENDING', 'CONFIRMED'), …`. */
 const MOVES = Object.entries(NEXT)
@@ -36,7 +36,7 @@ export const CHECKS: Readonly<Record<string, string>> = {
 export interface AuditedOrder {
   id: string;
   status: Status;
-  /** PENDING: a row still waits for its reply, so products may differ for now. PARKED: it has no pending row, but a parked one. */
+  /** Of the RESERVATION_EVENTS. PENDING: a row still waits for its reply, so products may differ for now. PARKED: none is pending, but one is parked. */
   outbox: "PENDING" | "PARKED" | null;
   /** In the format of `textOf`. */
   lines: string;
@@ -54,14 +54,15 @@ export function ordersBetween(db: Database, after: string, upto: string): Promis
     `select o.id, o.status, x.state as outbox, coalesce(l.lines, '') as lines
      from orders o
      left join (
-       select subject, max(state) as state from outbox where subject > $1 and subject <= $2 and state <> 'SETTLED' group by subject -- PENDING comes last
+       select subject, max(state) as state from outbox -- PENDING comes last
+       where subject > $1 and subject <= $2 and event = any($3) and state <> 'SETTLED' group by subject
      ) x on x.subject = o.id
      left join (
        select order_id, string_agg(product_id || ':' || quantity, ',' order by product_id) as lines
        from order_lines where order_id > $1 and order_id <= $2 group by order_id
      ) l on l.order_id = o.id
      where o.id > $1 and o.id <= $2`,
-    [after, upto],
+    [after, upto, RESERVATION_EVENTS],
   );
 }
 

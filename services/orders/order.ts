@@ -12,8 +12,9 @@ export interface OrderLine {
   quantity: number;
 }
 
-/** The outboxed events of an order. */
+/** The outboxed events of an order that its reservation depends on. */
 export type OrderEvent = typeof orderCreated.name | typeof orderCancelled.name;
+export const RESERVATION_EVENTS: readonly OrderEvent[] = ["order.created", "order.cancelled"];
 
 /** Why an order can't be placed now. */
 export type Refusal = { kind: "unknown"; product_ids: string[] } | { kind: "short"; shortages: Shortage[] };
@@ -120,5 +121,5 @@ export function misfit(order: { status: Status; lines_digest: string }, reply: O
 
 /** The events of an order that an outcome settles: RELEASED and REJECTED are final, and settle both. */
 export function settledEvents(outcome: Outcome["outcome"]): readonly OrderEvent[] {
-  return outcome === "RESERVED" ? ["order.created"] : ["order.created", "order.cancelled"];
+  return outcome === "RESERVED" ? ["order.created"] : RESERVATION_EVENTS;
 }

@@ -2,7 +2,7 @@ import type { Status } from "../../contracts/orders";
 import type { Outcome } from "../../contracts/products";
 import type { Database, Query } from "../../mixins/database";
 import * as outbox from "../../mixins/outbox";
-import { after, describeShortages, misfit, settledEvents } from "./order";
+import { after, describeShortages, misfit, RESERVATION_EVENTS, settledEvents } from "./order";
 import { noteParked } from "./outbox.store";
 import { CHANGED, type OrderRow } from "./row";
 
@@ -34,7 +34,7 @@ interface Misfit {
 
 /**
  * Applies outcomes to their orders and settles the outbox rows that they reply to, in one transaction. A repeated outcome changes nothing.
- * One that does not fit its order settles nothing, and parks the order's pending rows.
+ * One that does not fit its order settles nothing, and parks the pending rows that it replies to.
  * @returns the orders whose status has changed; and those with a reply that did not fit, with the reason and whether a row was parked
  */
 export function settleOrders(db: Database, outcomes: readonly Outcome[]): Promise<{ changed: string[]; misfits: Misfit[] }> {
@@ -64,7 +64,7 @@ export function settleOrders(db: Database, outcomes: readonly Outcome[]): Promis
     }
     await writeStates(query, changed);
     await outbox.settle(query, settled);
-    const parked = misfits.length === 0 ? [] : await outbox.park(query, misfits);
+    const parked = misfits.length === 0 ? [] : await outbox.park(query, RESERVATION_EVENTS, misfits);
     await noteParked(query, parked);
     const isParked = (id: string): boolean => parked.some(({ subject }) => subject === id);
     return {

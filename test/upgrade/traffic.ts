@@ -44,7 +44,7 @@ export class Traffic {
 const isSent = (event: string): boolean => !event.startsWith("$");
 
 /** The actions and events that the running nodes offer to others. */
-export const offeredNames = (system: System): Promise<Set<string>> =>
+export const offeredNames = (system: System, services: readonly string[] = SERVICES): Promise<Set<string>> =>
   system.asNode(
     (broker) => {
       const nodes = broker.registry.getNodeList({ onlyAvailable: true, withServices: true }) as unknown as {
@@ -55,5 +55,5 @@ export const offeredNames = (system: System): Promise<Set<string>> =>
       const names = services.flatMap(({ actions, events }) => [...Object.keys(actions), ...Object.keys(events).filter(isSent)]);
       return Promise.resolve(new Set(names));
     },
-    [...SERVICES],
+    [...services],
   );

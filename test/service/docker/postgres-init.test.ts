@@ -1,5 +1,6 @@
 import { Client as Postgres } from "pg";
 import path from "node:path";
+import { databaseNames } from "../../../config";
 import { migrate } from "../../../mixins/migrations";
 import { Cluster, hasPsql, query, withoutPsql, withPsql } from "./cluster";
 import { compose } from "./compose-file";
@@ -42,7 +43,7 @@ describe.each([
     if (!runs) return;
     const limit = 90;
     const max = /max_connections=(\d+)/.exec(compose()["postgres"]!.command!.join())?.[1];
-    expect(3 * limit).toBeLessThanOrEqual(Number(max) - 3); // PostgreSQL reserves three for superusers
+    expect(databaseNames().length * limit).toBeLessThanOrEqual(Number(max) - 3); // PostgreSQL reserves three for superusers
     const { orders, users } = cluster.urls;
     const clients = Array.from({ length: limit }, () => new Postgres({ connectionString: orders.href }));
     try {
