@@ -4,6 +4,8 @@ import path from "node:path";
 import { Client } from "pg";
 import { startEmbeddedPostgres } from "../scripts/embedded-postgres";
 import { ADMIN } from "../testkit/admin";
+import { databaseNames } from "../config";
+import { DATABASE_NAMES } from "../scripts/node";
 import { startProcess, type NodeProcess } from "../testkit/node-process";
 import { rssOf } from "../testkit/process-stats";
 import { fill, type Actors, type Databases } from "./scale/fill";
@@ -38,12 +40,12 @@ export async function scale({ sizes, out, requests }: ScaleOptions): Promise<voi
     throw new Error("--sizes takes ascending whole numbers from 1000 on, comma separated");
   if (!(requests > 0)) throw new Error("--requests takes a number above 0");
   const dataDir = await mkdtemp(path.join(tmpdir(), "shop-scale-"));
-  const names = ["user_db", "product_db", "order_db"] as const;
+  const names = Object.values(DATABASE_NAMES);
   const stops: (() => Promise<unknown>)[] = [() => rm(dataDir, { recursive: true, force: true })];
   const measureAll = async (): Promise<void> => {
     const server = await startEmbeddedPostgres({ dataDir, databases: names, settings: SETTINGS });
     stops.push(() => server.stop());
-    const connect = async (name: (typeof names)[number]): Promise<Client> => {
+    const connect = async (name: string): Promise<Client> => {
       const client = new Client({ connectionString: server.url(name), application_name: "bench" });
       client.on("error", () => undefined); // the running statement then fails with the reason
       await client.connect();
@@ -51,16 +53,18 @@ export async function scale({ sizes, out, requests }: ScaleOptions): Promise<voi
       return client;
     };
     const env = {
-      USERS_DATABASE_URL: server.url("user_db"),
-      PRODUCTS_DATABASE_URL: server.url("product_db"),
-      ORDERS_DATABASE_URL: server.url("order_db"),
+      ...Object.fromEntries(databaseNames().map(([service, variable]) => [variable, server.url(DATABASE_NAMES[service])])),
       ADMIN_EMAIL: ADMIN.email,
       ADMIN_PASSWORD: ADMIN.password,
       ACCESS_TOKEN_TTL: "86400",
       RATE_LIMIT_REGISTER: "0", // POST /register is measured as well
       LOG_LEVEL: "warn",
     };
-    const databases = { users: await connect("user_db"), products: await connect("product_db"), orders: await connect("order_db") };
+    const databases = {
+      users: await connect(DATABASE_NAMES.users),
+      products: await connect(DATABASE_NAMES.products),
+      orders: await connect(DATABASE_NAMES.orders),
+    };
     const bench = new Bench(databases, path.join(dataDir, "postgres.log"), env, requests);
     stops.push(() => bench.stop());
 

@@ -138,6 +138,13 @@ export function callerOf(ctx: Context<unknown, Meta>): Caller {
   return { id, role: user.role === "admin" ? "admin" : "user", ...(user.session !== undefined && { session: user.session }) };
 }
 
+/** Who may see what: a user, or the shop itself, which has the permissions of an admin and no id. */
+export type Viewer = Pick<Caller, "role"> & { id?: string };
+
+/** The user who calls, or the shop itself (`system`) if the call names no user. @throws UNAUTHENTICATED */
+export const viewerOf = (ctx: Context<unknown, Meta>): Viewer =>
+  ctx.meta.user === undefined && ctx.meta.system === true ? { role: "admin" } : callerOf(ctx);
+
 /** Who performs an action for admins: an admin and their address, or the shop itself (`system`). */
 export interface Admin {
   actor: string;

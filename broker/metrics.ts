@@ -16,7 +16,7 @@ type ReadGauges = () => readonly Reading[] | Promise<readonly Reading[]>;
 /** Seconds; a client gets its response within five. */
 const BUCKETS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5];
 /** Milliseconds that a source of readings may take. */
-const ASK_TIMEOUT = 1_000;
+const RESPONSE_TIMEOUT_MS = 1_000;
 
 /** The metrics of one node, in Prometheus' text format. Label values come from the code only, so that memory is bounded. */
 export class Metrics {
@@ -60,7 +60,7 @@ export class Metrics {
 
 async function inTime(ask: ReadGauges): Promise<readonly Reading[]> {
   let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<readonly Reading[]>((resolve) => (timer = setTimeout(resolve, ASK_TIMEOUT, [])));
+  const late = new Promise<readonly Reading[]>((resolve) => (timer = setTimeout(resolve, RESPONSE_TIMEOUT_MS, [])));
   try {
     return await Promise.race([Promise.resolve().then(ask), late]);
   } catch {

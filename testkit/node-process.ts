@@ -63,7 +63,7 @@ export async function startProcess(options: ProcessOptions = {}, tries = 3): Pro
 }
 
 async function launch({ services, env = {}, command = SOURCE, cwd = ROOT }: ProcessOptions): Promise<NodeProcess> {
-  const { PATH, HOME, SystemRoot, TEMP, TMPDIR } = process.env;
+  const { PATH, HOME, TMPDIR } = process.env;
   const [port = 0, opsPort = 0] = await freePorts(2);
   const settings = {
     HOST: "127.0.0.1",
@@ -78,7 +78,7 @@ async function launch({ services, env = {}, command = SOURCE, cwd = ROOT }: Proc
   const [program = "", ...args] = command;
   const child = spawn(program, args, {
     cwd,
-    env: { PATH, HOME, SystemRoot, TEMP, TMPDIR, ...settings },
+    env: { PATH, HOME, TMPDIR, ...settings },
     stdio: ["ignore", "pipe", "pipe"],
   });
   let output = "";

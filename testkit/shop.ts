@@ -3,7 +3,7 @@ import type { AddressInfo, Server } from "node:net";
 import { ServiceBroker, type BrokerOptions, type Middleware, type ServiceSchema } from "moleculer";
 import type { TSchema } from "@sinclair/typebox";
 import { check } from "../broker/validator";
-import { databaseNames, loadConfig, SERVICES, type Config, type DatabaseName, type ServiceName } from "../config";
+import { loadConfig, SERVICES, type Config, type ServiceName } from "../config";
 import { brokerOptions } from "../moleculer.config";
 import api, { type GatewayLimits } from "../services/api/api.service";
 import orders from "../services/orders/orders.service";
@@ -11,7 +11,7 @@ import products from "../services/products/products.service";
 import users from "../services/users/users.service";
 import { ADMIN } from "./admin";
 import { Client } from "./client";
-import { createDatabase, type TestDatabase } from "./postgres";
+import { createDatabases, dropDatabases, variablesOf, type TestDatabases } from "./databases";
 
 type Factory = (broker: ServiceBroker, config: Config, limits: GatewayLimits) => unknown;
 const FACTORIES: Readonly<Record<ServiceName, Factory>> = { api, users, products, orders };
@@ -41,7 +41,7 @@ export interface Shop {
   /** The base URL of the first gateway, with BASE_PATH. */
   readonly url: string;
   readonly nodes: readonly ServiceBroker[];
-  readonly databases: Readonly<Record<DatabaseName, TestDatabase>>;
+  readonly databases: TestDatabases;
   readonly config: Config;
   /** The first node that hosts a service. */
   node(service: ServiceName): ServiceBroker;
@@ -61,15 +61,6 @@ export interface ShopOptions {
 }
 
 export const uniqueNamespace = (): string => `test-${randomBytes(6).toString("hex")}`;
-
-export async function createDatabases(): Promise<Shop["databases"]> {
-  const [ofUsers, ofProducts, ofOrders] = await Promise.all([
-    createDatabase("users"),
-    createDatabase("products"),
-    createDatabase("orders"),
-  ]);
-  return { users: ofUsers, products: ofProducts, orders: ofOrders };
-}
 
 /** Starts the whole shop, or a part of it, in this process, with its own databases, namespace and port. */
 export async function startShop({
@@ -93,7 +84,7 @@ export async function startShop({
       ...NO_LIMITS,
       ...env,
     }),
-    databases: { users: databases.users.url, products: databases.products.url, orders: databases.orders.url },
+    databases: loadConfig(variablesOf(databases)).databases,
   };
   const middlewares = [...(checksResults ? [checkedResults] : []), ...(over.middlewares ?? [])];
   const options: Partial<BrokerOptions> = { ...(groups.length > 1 && { transporter: "Fake" }), ...over, middlewares };
@@ -115,7 +106,7 @@ export async function startShop({
     client: () => new Client(url),
     stop: async () => {
       await Promise.all(nodes.map((broker) => broker.stop()));
-      await Promise.all(databaseNames().map(([name]) => databases[name].drop()));
+      await dropDatabases(databases);
     },
   };
 }

@@ -1,14 +1,24 @@
 import path from "node:path";
 import type { Context, Service, ServiceBroker } from "moleculer";
 import { DataTypes } from "sequelize";
-import { adminOf, handleEach, call, callerOf, implement, subscribe, type Meta, type SchemaFor } from "../../broker/contract";
+import {
+  adminOf,
+  handleEach,
+  call,
+  callerOf,
+  implement,
+  subscribe,
+  viewerOf,
+  type Meta,
+  type SchemaFor,
+  type Viewer,
+} from "../../broker/contract";
 import { problem } from "../../broker/errors";
 import { loadConfig, type Config } from "../../config";
 import { record } from "../../contracts/accounts";
 import { MAX_BATCH, RESPONSE_BYTES } from "../../contracts/contract";
 import * as contract from "../../contracts/orders";
 import { productsAudit, release, reservations, stockRefused, stockSettled, type Outcome } from "../../contracts/products";
-import type { Caller } from "../../contracts/users";
 import { batch } from "../../mixins/batching";
 import { countWithin } from "../../mixins/bytes";
 import { databaseMixin, type WithDatabase } from "../../mixins/database.mixin";
@@ -216,12 +226,6 @@ const productsSide = (ctx: Context<unknown, Meta>): ProductsSide => ({
 });
 
 type Found = Pick<OrderRow, "user_id">;
-
-type Viewer = Pick<Caller, "role"> & { id?: string };
-
-/** The caller. The shop itself has the permissions of an admin. */
-const viewerOf = (ctx: Context<unknown, Meta>): Viewer =>
-  ctx.meta.user === undefined && ctx.meta.system === true ? { role: "admin" } : callerOf(ctx);
 
 /** Whether the order exists and this viewer may see it. */
 const isSeenBy = <O extends Found>(order: O | undefined, { id, role }: Viewer): order is O =>

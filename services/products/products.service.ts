@@ -1,7 +1,7 @@
 import path from "node:path";
 import type { Context, Service, ServiceBroker } from "moleculer";
 import { DataTypes, literal } from "sequelize";
-import { adminOf, handleEach, call, callerOf, implement, type Meta, type SchemaFor } from "../../broker/contract";
+import { adminOf, handleEach, call, callerOf, implement, viewerOf, type Meta, type SchemaFor } from "../../broker/contract";
 import { invalid, problem } from "../../broker/errors";
 import { loadConfig, type Config } from "../../config";
 import { record, type ForeignAction } from "../../contracts/accounts";
@@ -200,9 +200,9 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
 
       /** @param does for the audit log: what an admin is about to do to another user's product */
       async findOwn(this: Products, ctx: Context<unknown, Meta>, id: string, does?: ForeignAction): Promise<ProductRow> {
-        const caller = ctx.meta.system === true ? undefined : callerOf(ctx);
+        const viewer = viewerOf(ctx);
         const product = await this.find(id);
-        if (product.seller_id === caller?.id) return product;
+        if (product.seller_id === viewer.id) return product;
         adminOf(ctx, "only its seller or an admin may do this");
         if (does !== undefined) await call(ctx, record, { action: does, subject: id });
         return product;

@@ -2,15 +2,15 @@ import { spawn, type ChildProcess } from "node:child_process";
 import { cp, mkdtemp, readFile, realpath, rename, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { databaseNames } from "../../config";
 import { until } from "../../testkit/until";
 import { Client } from "../../testkit/client";
 import { textOf, ROOT } from "../../testkit/repository";
-import { createDatabases, NO_LIMITS, uniqueNamespace, type Shop } from "../../testkit/shop";
+import { createDatabases, dropDatabases, variablesOf, type TestDatabases } from "../../testkit/databases";
+import { NO_LIMITS, uniqueNamespace } from "../../testkit/shop";
 
 const DETAIL = "the e-mail address or the password is wrong";
 let folder: string;
-let databases: Shop["databases"] | undefined;
+let databases: TestDatabases | undefined;
 let child: ChildProcess | undefined;
 let output = "";
 let url = "";
@@ -22,7 +22,7 @@ beforeAll(async () => {
   for (const name of sources) await cp(path.join(ROOT, name), path.join(folder, name), { recursive: true });
   await symlink(path.join(ROOT, "node_modules"), path.join(folder, "node_modules"), "junction");
   const made = (databases = await createDatabases());
-  const urls = Object.fromEntries(databaseNames().map(([name, variable]) => [variable, made[name].url]));
+  const urls = variablesOf(made);
   const started = (child = spawn(process.execPath, ["--import", "tsx", "scripts/dev.ts"], {
     cwd: folder,
     env: { PATH: process.env.PATH, HOME: folder, ...urls, ...NO_LIMITS, NAMESPACE: uniqueNamespace(), PORT: "0", BCRYPT_COST: "4" },
@@ -35,7 +35,7 @@ beforeAll(async () => {
 
 afterAll(async () => {
   child?.kill("SIGKILL");
-  if (databases !== undefined) await Promise.all(Object.values(databases).map((database) => database.drop()));
+  await dropDatabases(databases);
   await rm(folder, { recursive: true, force: true });
 });
 

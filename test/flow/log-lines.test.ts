@@ -1,25 +1,25 @@
-import { databaseNames } from "../../config";
 import { Proxy } from "../../testkit/proxy";
 import { amqpUrl, deleteLeftovers } from "../../testkit/amqp";
 import { until } from "../../testkit/until";
 import { Client } from "../../testkit/client";
 import { killProcesses, startProcess } from "../../testkit/node-process";
-import { createDatabases, uniqueNamespace, type Shop } from "../../testkit/shop";
+import { createDatabases, dropDatabases, variablesOf, type TestDatabases } from "../../testkit/databases";
+import { uniqueNamespace } from "../../testkit/shop";
 
-let databases: Shop["databases"];
+let databases: TestDatabases;
 let orderDatabase: Proxy;
 let env: Record<string, string>;
 
 beforeAll(async () => {
   databases = await createDatabases();
   orderDatabase = await Proxy.to(databases.orders.url, 5432);
-  env = Object.fromEntries(databaseNames().map(([name, variable]) => [variable, databases[name].url]));
+  env = variablesOf(databases);
   env["ORDERS_DATABASE_URL"] = orderDatabase.url;
 });
 afterEach(() => killProcesses());
 afterAll(async () => {
   orderDatabase.close();
-  await Promise.all(Object.values(databases).map((database) => database.drop()));
+  await dropDatabases(databases);
 });
 
 interface Line {

@@ -11,7 +11,8 @@ import type { Client } from "../../testkit/client";
 import { testId } from "../../testkit/ids";
 import { killProcesses, startProcess } from "../../testkit/node-process";
 import { scrape } from "./prometheus";
-import { createDatabases, startShop, uniqueNamespace, type Shop } from "../../testkit/shop";
+import { createDatabases, dropDatabases, variablesOf, type TestDatabases } from "../../testkit/databases";
+import { startShop, uniqueNamespace, type Shop } from "../../testkit/shop";
 
 async function served(broker: ServiceBroker): Promise<string> {
   const server: Server = await serveOps(broker, 0, "127.0.0.1");
@@ -188,18 +189,18 @@ describe("the metrics of a node with every service", () => {
 });
 
 describe("the metrics of a node as a process", () => {
-  let databases: Shop["databases"] | undefined;
+  let databases: TestDatabases | undefined;
   let line: Proxy | undefined;
   afterAll(async () => {
     await killProcesses();
     line?.close();
-    await Promise.all(Object.values(databases ?? {}).map((database) => database.drop()));
+    await dropDatabases(databases);
   });
 
   it("are served on its OPS_PORT, within two seconds even if a database hangs", async () => {
     databases = await createDatabases();
     line = await Proxy.to(databases.orders.url, 5432);
-    const urls = { ...Object.fromEntries(databaseNames().map(([name, variable]) => [variable, databases![name].url])), ORDERS_DATABASE_URL: line.url }; // prettier-ignore
+    const urls = { ...variablesOf(databases), ORDERS_DATABASE_URL: line.url };
     const node = await startProcess({ env: { NAMESPACE: uniqueNamespace(), ...urls } });
     await fetch(`${node.url}/health`);
     const request = 'shop_http_request_duration_seconds_count{method="GET",route="/health",status="200"}';

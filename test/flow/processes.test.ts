@@ -4,7 +4,8 @@ import { until } from "../../testkit/until";
 import { Client } from "../../testkit/client";
 import { killProcesses, startProcess, type NodeProcess } from "../../testkit/node-process";
 import { ADMIN } from "../../testkit/admin";
-import { createDatabases, uniqueNamespace, type Shop } from "../../testkit/shop";
+import { createDatabases, dropDatabases, type TestDatabases } from "../../testkit/databases";
+import { uniqueNamespace } from "../../testkit/shop";
 
 const NODES: readonly ServiceName[] = ["api", "users", "products", "products", "orders", "orders"];
 
@@ -13,7 +14,7 @@ describe("the shop as processes over RabbitMQ, two each for products and orders 
   const namespace = uniqueNamespace();
   const ids: string[] = [];
   const nodes: { service: ServiceName; process: NodeProcess }[] = [];
-  let databases: Shop["databases"] | undefined;
+  let databases: TestDatabases | undefined;
   let amqp: string | undefined;
   let client: Client;
 
@@ -52,7 +53,7 @@ describe("the shop as processes over RabbitMQ, two each for products and orders 
   afterAll(async () => {
     await killProcesses();
     if (amqp !== undefined) await deleteLeftovers(amqp, namespace);
-    if (databases !== undefined) await Promise.all(Object.values(databases).map((database) => database.drop()));
+    await dropDatabases(databases);
   });
 
   it("RabbitMQ lists each node by its id", async () => {

@@ -1,17 +1,18 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import { databaseNames, SERVICES } from "../../config";
+import { SERVICES } from "../../config";
 import { amqpUrl, connectionPids, deleteLeftovers } from "../../testkit/amqp";
 import { until } from "../../testkit/until";
 import { ROOT } from "../../testkit/repository";
-import { createDatabases, uniqueNamespace, type Shop } from "../../testkit/shop";
+import { createDatabases, dropDatabases, variablesOf, type TestDatabases } from "../../testkit/databases";
+import { uniqueNamespace } from "../../testkit/shop";
 
-let databases: Shop["databases"] | undefined;
+let databases: TestDatabases | undefined;
 let child: ChildProcess | undefined;
 
 afterEach(async () => {
   child?.kill("SIGKILL");
-  if (databases !== undefined) await Promise.all(Object.values(databases).map((database) => database.drop()));
+  await dropDatabases(databases);
 });
 
 it("moleculer-runner starts the shop with our transporter, and SIGTERM drains it and ends it with exit code 0", async () => {
@@ -20,7 +21,7 @@ it("moleculer-runner starts the shop with our transporter, and SIGTERM drains it
   const made = (databases = await createDatabases());
   const NAMESPACE = uniqueNamespace();
   const NODE_ID = `${NAMESPACE}-all`;
-  const urls = Object.fromEntries(databaseNames().map(([name, variable]) => [variable, made[name].url]));
+  const urls = variablesOf(made);
   const files = SERVICES.map((name) => `services/${name}/${name}.service.ts`);
   const runner = ["node_modules/moleculer/bin/moleculer-runner.js", "--config", "moleculer.config.ts", ...files];
   const started = (child = spawn(process.execPath, ["--import", "tsx", ...runner], {

@@ -10,11 +10,12 @@ import { Proxy } from "../../testkit/proxy";
 import { until } from "../../testkit/until";
 import { Client } from "../../testkit/client";
 import { killProcesses, startProcess, type NodeProcess } from "../../testkit/node-process";
-import { createDatabases, uniqueNamespace, type Shop } from "../../testkit/shop";
+import { createDatabases, dropDatabases, variablesOf, type TestDatabases } from "../../testkit/databases";
+import { uniqueNamespace } from "../../testkit/shop";
 
 /** The time limit is that of `stop()`: 20 s, less than the 30 s that compose grants. */
 describe("SIGTERM to a node whose databases hang", () => {
-  let databases: Shop["databases"] | undefined;
+  let databases: TestDatabases | undefined;
   let lines: Proxy[] = [];
   let node: NodeProcess;
   let client: Client;
@@ -36,7 +37,7 @@ describe("SIGTERM to a node whose databases hang", () => {
   afterEach(async () => {
     await killProcesses();
     for (const line of lines) line.close();
-    if (databases !== undefined) await Promise.all(Object.values(databases).map((database) => database.drop()));
+    await dropDatabases(databases);
   });
 
   const hang = (): void => {
@@ -72,16 +73,16 @@ describe("SIGTERM to a node whose databases hang", () => {
 });
 
 describe("SIGTERM to a gateway behind a load balancer", () => {
-  let databases: Shop["databases"] | undefined;
+  let databases: TestDatabases | undefined;
 
   afterEach(async () => {
     await killProcesses();
-    if (databases !== undefined) await Promise.all(Object.values(databases).map((database) => database.drop()));
+    await dropDatabases(databases);
   });
 
   it("makes it not ready at once, while it serves new connections for DRAIN_DELAY, and closes each after its response", async () => {
     const made = (databases = await createDatabases());
-    const urls = Object.fromEntries(databaseNames().map(([name, variable]) => [variable, made[name].url]));
+    const urls = variablesOf(made);
     const node = await startProcess({ env: { ...urls, NAMESPACE: uniqueNamespace(), DRAIN_DELAY: "8" } });
     const ask = async (path: string) => {
       const response = await fetch(`${node.url ?? ""}${path}`);

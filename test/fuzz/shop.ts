@@ -1,11 +1,11 @@
 import { randomBytes } from "node:crypto";
 import { Client as Postgres } from "pg";
+import { ADMIN } from "../../testkit/admin";
 import { Client } from "../../testkit/client";
-import { startProcess } from "../../testkit/node-process";
-import { createDatabase, startTestPostgres, type TestDatabase } from "../../testkit/postgres";
+import { runCleanups } from "../../testkit/cleanups";
+import { startWholeShop } from "../../testkit/whole-shop";
 import { Fixture, type Account } from "./fixture";
 
-const ADMIN = { email: "admin@fuzz.test", password: "an admin's password" };
 const PASSWORD = "correct horse battery";
 const PARKED = 60;
 
@@ -20,44 +20,21 @@ export interface Target {
 
 /** Starts a node with the data that requests need to succeed, on the PostgreSQL of TEST_POSTGRES_URL or on a new one. */
 export async function startTarget(): Promise<Target> {
-  const stops: (() => Promise<unknown>)[] = [];
-  const stop = async (): Promise<void> => {
-    for (const end of stops.splice(0).reverse()) await end();
-  };
+  const stops: (() => unknown)[] = [];
+  const stop = (): Promise<void> => runCleanups(stops);
   try {
-    if (!process.env.TEST_POSTGRES_URL) {
-      const server = await startTestPostgres();
-      stops.push(() => server.stop());
-      process.env.TEST_POSTGRES_URL = server.url("postgres");
-    }
-    const databases: TestDatabase[] = [];
-    for (const name of ["fuzz_users", "fuzz_products", "fuzz_orders"]) {
-      const database = await createDatabase(name);
-      stops.push(() => database.drop());
-      databases.push(database);
-    }
-    const [users, products, orders] = databases.map(({ url }) => url);
-    const node = await startProcess({
-      env: {
-        USERS_DATABASE_URL: users ?? "",
-        PRODUCTS_DATABASE_URL: products ?? "",
-        ORDERS_DATABASE_URL: orders ?? "",
-        ADMIN_EMAIL: ADMIN.email,
-        ADMIN_PASSWORD: ADMIN.password,
-        ACCESS_TOKEN_TTL: "86400",
-        LOG_LEVEL: "error",
-        LOG_FORMAT: "json",
-        // A single client sends everything. The rate limits have their own tests.
-        RATE_LIMIT_AUTH: "0",
-        RATE_LIMIT_ACCOUNT: "0",
-        RATE_LIMIT_ADDRESS: "0",
-        RATE_LIMIT_REGISTER: "0",
-        RATE_LIMIT_PASSWORD: "0",
-      },
+    const { node, databases } = await startWholeShop(stops, {
+      ACCESS_TOKEN_TTL: "86400",
+      LOG_FORMAT: "json",
+      // A single client sends everything. The rate limits have their own tests.
+      RATE_LIMIT_AUTH: "0",
+      RATE_LIMIT_ACCOUNT: "0",
+      RATE_LIMIT_ADDRESS: "0",
+      RATE_LIMIT_REGISTER: "0",
+      RATE_LIMIT_PASSWORD: "0",
     });
-    stops.push(() => node.stop());
     const url = node.url ?? "";
-    const fixture = await createFixture(url, orders ?? "");
+    const fixture = await createFixture(url, databases.orders.url);
     let read = 0;
     const errors = (): string[] => {
       const output = node.output();

@@ -1,6 +1,6 @@
+import { ADMIN } from "../../testkit/admin";
 import { EXAMPLE_ID } from "../../services/api/openapi/schemas";
 import { eventually } from "../../testkit/until";
-import { ADMIN } from "./shop";
 import { Walk } from "./walk";
 
 const ADA = { email: "ada@example.com", password: "correct horse" };

@@ -2,8 +2,8 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { runCleanups } from "../../testkit/cleanups";
+import { startWholeShop } from "../../testkit/whole-shop";
 import { journey } from "./journey";
-import { startShop } from "./shop";
 import { lintWithRedocly, lintWithSpectral, startPrism } from "./tools";
 
 /*
@@ -12,12 +12,13 @@ import { lintWithRedocly, lintWithSpectral, startPrism } from "./tools";
  */
 
 const DOCUMENT_MS = 10_000;
-const stops: (() => Promise<void>)[] = [];
+const stops: (() => unknown)[] = [];
 
 async function check(): Promise<boolean> {
   const folder = await mkdtemp(path.join(tmpdir(), "shop-openapi-"));
   stops.push(() => rm(folder, { recursive: true, force: true }));
-  const shop = await startShop(stops);
+  const { node } = await startWholeShop(stops);
+  const shop = node.url ?? "";
   const file = path.join(folder, "openapi.json");
   const response = await fetch(`${shop}/openapi.json`, { signal: AbortSignal.timeout(DOCUMENT_MS) });
   await writeFile(file, JSON.stringify(await response.json(), null, 2)); // in lines, to which the linters refer

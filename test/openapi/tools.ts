@@ -40,7 +40,7 @@ export const lintWithSpectral = (file: string): boolean =>
  * @param stops what to call afterwards, in reverse order
  * @returns its URL
  */
-export async function startPrism(file: string, shop: string, stops: (() => Promise<void>)[]): Promise<string> {
+export async function startPrism(file: string, shop: string, stops: (() => unknown)[]): Promise<string> {
   const [port = 0] = await freePorts(1);
   const args = ["proxy", file, shop, "--errors", "--host", "127.0.0.1", "--port", String(port)];
   const child = spawn(process.execPath, [commandOf("prism"), ...args], { cwd: ROOT, stdio: ["ignore", "pipe", "pipe"] });

@@ -1,8 +1,9 @@
 import type { TSchema } from "@sinclair/typebox";
 import { invalid, problem } from "../../../broker/errors";
-import { coerce } from "../../../broker/validator";
+import { coerce, matches } from "../../../broker/validator";
 import { parseId, type ActionContract } from "../../../contracts/contract";
 import type { ErrorCode } from "../../../contracts/errors";
+import { IdempotencyKey } from "../../../contracts/orders";
 import type { Tag } from "../../../contracts/products";
 import type { Requester } from "../../../mixins/batching";
 
@@ -105,8 +106,7 @@ const present = (values: Readonly<Record<string, unknown>>): Record<string, unkn
 export function idempotencyKey(input: Pick<Input, "headers">): string | undefined {
   const key = input.headers["idempotency-key"];
   if (key === undefined) return undefined;
-  if (typeof key !== "string" || !/^[\x21-\x7e]{1,255}$/.test(key))
-    throw problem("BAD_REQUEST", "the Idempotency-Key must be 1 to 255 visible ASCII characters");
+  if (!matches(IdempotencyKey, key)) throw problem("BAD_REQUEST", "the Idempotency-Key must be 1 to 255 visible ASCII characters");
   return key;
 }
 

@@ -2,16 +2,17 @@ import { Client as Postgres } from "pg";
 import { databaseNames } from "../../../config";
 import { Client } from "../../../testkit/client";
 import { killProcesses, startProcess } from "../../../testkit/node-process";
-import { createDatabases, uniqueNamespace, type Shop } from "../../../testkit/shop";
+import { createDatabases, dropDatabases, type TestDatabases } from "../../../testkit/databases";
+import { uniqueNamespace } from "../../../testkit/shop";
 
-let databases: Shop["databases"];
+let databases: TestDatabases;
 
 beforeAll(async () => {
   databases = await createDatabases();
 });
 afterAll(async () => {
   await killProcesses();
-  await Promise.all(Object.values(databases).map((database) => database.drop()));
+  await dropDatabases(databases);
 });
 
 it("a search_path in a database URL applies to migrations, statements, the model and lists alike", async () => {

@@ -13,7 +13,8 @@ import { brokerOptions } from "../../../moleculer.config";
 import { until } from "../../../testkit/until";
 import { createDatabase, type TestDatabase } from "../../../testkit/postgres";
 import { ROOT } from "../../../testkit/repository";
-import { createDatabases, startShop, uniqueNamespace } from "../../../testkit/shop";
+import { createDatabases, dropDatabases, variablesOf } from "../../../testkit/databases";
+import { startShop, uniqueNamespace } from "../../../testkit/shop";
 
 const FIRST = "001_orders.sql";
 const OURS = readdirSync(path.join(ROOT, "services/orders/migrations")).sort();
@@ -262,23 +263,21 @@ describe("a database of version 0.1.0", () => {
 
   it.each(["start", "migrate"])("makes npm run %s exit with code 1 and that as its last line, without a stack", async (script) => {
     await client.query(OLD);
-    const { orders, ...others } = await createDatabases();
+    const others = await createDatabases();
     try {
       const env = {
         PATH: process.env.PATH,
         NAMESPACE: uniqueNamespace(),
         PORT: "0",
         BCRYPT_COST: "4",
-        USERS_DATABASE_URL: others.users.url,
-        PRODUCTS_DATABASE_URL: others.products.url,
-        ORDERS_DATABASE_URL: database.url,
+        ...variablesOf({ ...others, orders: database }),
       };
       const ended = promisify(execFile)(process.execPath, ["--import", "tsx", `scripts/${script}.ts`], { cwd: ROOT, timeout: 60_000, env });
       const { code, stderr } = (await ended.catch((error: unknown) => error)) as { code: number; stderr: string };
       expect([code, stderr.trimEnd().split("\n").at(-1)]).toEqual([1, refusal()]);
       expect(stderr).not.toMatch(/^\s+at /m);
     } finally {
-      await Promise.all([orders, ...Object.values(others)].map((one) => one.drop()));
+      await dropDatabases(others);
     }
   });
 });

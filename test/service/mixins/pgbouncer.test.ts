@@ -10,7 +10,8 @@ import { isPgBouncerInstalled, startPgBouncer, type PgBouncer } from "./pgbounce
 import { createDatabase, type TestDatabase } from "../../../testkit/postgres";
 import { killProcesses, startProcess } from "../../../testkit/node-process";
 import { ROOT } from "../../../testkit/repository";
-import { createDatabases, NO_LIMITS, uniqueNamespace, type Shop } from "../../../testkit/shop";
+import { createDatabases, dropDatabases, type TestDatabases } from "../../../testkit/databases";
+import { NO_LIMITS, uniqueNamespace } from "../../../testkit/shop";
 
 const skipped = !isPgBouncerInstalled() && !process.env.CI;
 if (skipped) console.warn("skipped: Debian's pgbouncer is not installed");
@@ -19,7 +20,7 @@ const describeHere = skipped ? describe.skip : describe;
 const directory = path.join(ROOT, "services/orders/migrations");
 const server = (): string => process.env.TEST_POSTGRES_URL!;
 
-let databases: Shop["databases"];
+let databases: TestDatabases;
 /** The variables of a node whose databases are behind a PgBouncer. */
 const environment = (bouncer: PgBouncer) => ({
   NAMESPACE: uniqueNamespace(),
@@ -87,7 +88,7 @@ describeHere("PgBouncer in session mode", () => {
   afterAll(async () => {
     await killProcesses();
     await bouncer.stop();
-    await Promise.all(Object.values(databases).map((one) => one.drop()));
+    await dropDatabases(databases);
   });
 
   it("lets a node start and serve, although it accepts no start-up parameters", async () => {

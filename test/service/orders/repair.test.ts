@@ -9,6 +9,7 @@ import { reservations } from "../../../contracts/products";
 import type { Database } from "../../../mixins/database";
 import { COMMANDS } from "../../../scripts/commands";
 import { compare, differences, type ProductsSide } from "../../../services/orders/audit";
+import { variablesOf } from "../../../testkit/databases";
 import { ROOT } from "../../../testkit/repository";
 import { until } from "../../../testkit/until";
 import type { Client } from "../../../testkit/client";
@@ -241,15 +242,7 @@ describe("a difference that needs a manual decision", () => {
   });
 
   const script = async (...args: string[]) => {
-    const { users, products, orders } = shop.databases;
-    const env = {
-      PATH: process.env.PATH,
-      BCRYPT_COST: "4",
-      PORT: "0",
-      USERS_DATABASE_URL: users.url,
-      PRODUCTS_DATABASE_URL: products.url,
-      ORDERS_DATABASE_URL: orders.url,
-    };
+    const env = { PATH: process.env.PATH, BCRYPT_COST: "4", PORT: "0", ...variablesOf(shop.databases) };
     const all = ["--import", "tsx", "scripts/repair.ts", ...args];
     const ended = promisify(execFile)(process.execPath, all, { cwd: ROOT, env, timeout: 60_000 });
     const { code = 0, stdout } = (await ended.catch((error: unknown) => error)) as { code?: number; stdout: string };

@@ -266,6 +266,13 @@ describe("a change", () => {
     await expect(change(his, ADMIN)).resolves.toBeDefined();
   });
 
+  it.each(Object.entries(CHANGES))("(%s) by the console in the name of the seller, or of nobody, is allowed", async (_what, change) => {
+    for (const meta of [{ ...SELLER.meta, system: true }, { system: true }])
+      await expect(change((await make()).id, { meta } as typeof SELLER)).resolves.toBeDefined();
+    const stranger = { meta: { ...as(somebody()).meta, system: true } } as typeof SELLER;
+    await expect(change((await make()).id, stranger)).rejects.toMatchObject({ type: "FORBIDDEN" });
+  });
+
   it("of an archived product is impossible; it disappears from reads, lists and new orders, and its ledger stays", async () => {
     const seller = somebody();
     const { id } = await make({}, as(seller));

@@ -10,7 +10,8 @@ import users from "../../../services/users/users.service";
 import { createDatabase, type TestDatabase } from "../../../testkit/postgres";
 import { killProcesses, startProcess } from "../../../testkit/node-process";
 import { ADMIN } from "../../../testkit/admin";
-import { createDatabases, uniqueNamespace } from "../../../testkit/shop";
+import { createDatabases, dropDatabases } from "../../../testkit/databases";
+import { uniqueNamespace } from "../../../testkit/shop";
 
 const [OLD = "", NEW = "", OTHER = ""] = [1, 2, 3].map(() => randomBytes(32).toString("base64"));
 type Env = Readonly<Record<string, string>>;
@@ -186,6 +187,6 @@ it("a process warns if it doesn't encrypt keys, and with a wrong key exits and l
       /The configuration has a mistake:\n {2}- KEY_ENCRYPTION_KEY does not decrypt signing key [\w-]{43} in user_db/,
     );
   } finally {
-    await Promise.all(Object.values(databases).map((one) => one.drop()));
+    await dropDatabases(databases);
   }
 }, 200_000);
