@@ -51,9 +51,11 @@ describe("a misbehaving client", () => {
     expect(limits.requestTimeout + limits.connectionsCheckingInterval).toBeLessThanOrEqual(30_000);
     expect(limits.headersTimeout).toBeLessThanOrEqual(limits.requestTimeout);
     limits.requestTimeout = limits.headersTimeout = 500; // read at each check
-    for (const begun of ["", "GET /products HTTP/1.1\r\nHost:", "POST /token HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{"])
-      await holdOpen(begun);
-    await until("the gateway has the connections", () => connections() === 3);
+    const post = "POST /token HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n";
+    const chunked = `${post}Transfer-Encoding: chunked\r\n\r\n`;
+    const begun = ["", "GET /products HTTP/1.1\r\nHost:", `${post}Content-Length: 9\r\n\r\n{`, chunked, `${chunked}1\r\n{\r\n5\r\n"`];
+    for (const bytes of begun) await holdOpen(bytes);
+    await until("the gateway has the connections", () => connections() === begun.length);
     await until("the connections are closed", () => connections() === 0, 10_000);
   });
 

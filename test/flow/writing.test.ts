@@ -336,3 +336,88 @@ describe("a body in chunks of one byte, without end,", () => {
     expect(received.text).toContain("Connection: close");
   });
 });
+
+describe("a body in chunks", () => {
+  const body = JSON.stringify({ name: "Lamp", price: 1, quantity: 1, description: "x".repeat(4_900) });
+  const head = (more = ""): string =>
+    [
+      "POST /products HTTP/1.1\r\nHost: a\r\nContent-Type: application/json",
+      `Authorization: Bearer ${seller.token!}\r\nTransfer-Encoding: chunked\r\n${more}\r\n`,
+    ].join("\r\n");
+  const inChunks = (size: number): string =>
+    `${[...body.matchAll(new RegExp(`.{1,${size}}`, "g"))].map(([part]) => `${part.length.toString(16)}\r\n${part}\r\n`).join("")}0\r\n\r\n`;
+  const created = ({ text }: { text: string }): number => text.split("HTTP/1.1 201 ").length - 1;
+
+  it.each([
+    ["whole", [10_000], 100_000],
+    ["in small chunks", [2], 100_000],
+    ["in one packet per few chunks", [700], 1_000],
+    ["in packets that end within a chunk", [5_000], 999],
+  ])("(%s) is read, whatever the packets, as often as its connection sends one, beside other requests", async (_, [size = 0], packet) => {
+    await open();
+    const { socket, received, read } = await dial();
+    read();
+    const text = (head() + inChunks(size)).repeat(3) + get("/health/live") + head() + inChunks(size) + get("/health/live");
+    for (let i = 0; i < text.length; i += packet) {
+      socket.write(text.slice(i, i + packet));
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    await until("all have their responses", () => created(received) === 4 && bodies(received.text) === 2);
+    expect(received.isClosed).toBe(false);
+  });
+
+  it("is awaited after Expect: 100-continue", async () => {
+    await open();
+    const { socket, received, read } = await dial();
+    read();
+    for (let n = 1; n <= 2; n++) {
+      socket.write(head("Expect: 100-continue\r\n"));
+      await until("the client may go on", () => received.text.split("HTTP/1.1 100 ").length - 1 === n);
+      socket.write(inChunks(1_000));
+      await until("the product is created", () => created(received) === n);
+    }
+  });
+});
+
+/** The longest turn of the event loop while `work` runs, in ms. */
+async function longestTurn(work: () => Promise<void>): Promise<number> {
+  let [longestMs, since, isOver] = [0, performance.now(), false];
+  const turn = (): void => {
+    longestMs = Math.max(longestMs, performance.now() - since);
+    since = performance.now();
+    if (!isOver) setImmediate(turn);
+  };
+  setImmediate(turn);
+  await work();
+  await new Promise((resolve) => setImmediate(resolve));
+  isOver = true;
+  return longestMs;
+}
+
+describe("sixty requests at once in chunks of one byte", () => {
+  const chunks = (count: number): string => "1\r\na\r\n".repeat(count);
+  const head = (target: string): string =>
+    `${target} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n`;
+
+  it.each([
+    ["whose route takes no body", `GET /products/${testId(999_999)}`, false],
+    ["with too many chunks", "POST /token", false],
+    ["that are all in the second packet", "POST /token", true],
+  ])("%s are parsed a little in each turn of the event loop", async (_, target, isDivided) => {
+    await open();
+    const all = await Promise.all(Array.from({ length: 60 }, () => dial()));
+    await until("all are accepted", () => ofDialled() === all.length);
+    if (isDivided) {
+      for (const { socket } of all) socket.write(head(target) + chunks(1));
+      await until("all bodies are begun", () => held().bodies === all.length);
+    }
+    const longestMs = await longestTurn(async () => {
+      for (const { socket, read } of all) {
+        read();
+        socket.write((isDivided ? "" : head(target)) + chunks(10_000));
+      }
+      await until("all have their responses", () => all.every(({ received }) => /^HTTP\/1.1 4\d\d /.test(received.text)), 20_000);
+    });
+    expect(longestMs).toBeLessThan(250); // all in one turn take a second
+  });
+});

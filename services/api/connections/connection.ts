@@ -38,6 +38,10 @@ export class Connection {
   headSince = this.openedAt;
   /** Bytes already read, to be parsed when no request is waiting. */
   rest: Buffer | undefined;
+  /** The latest request with a body in chunks. */
+  chunked: IncomingMessage | undefined;
+  /** Node's parsing of received bytes, if they are passed to it in slices. */
+  parseSlice: ((bytes: Buffer) => void) | undefined;
   /** Parsing of the rest is already scheduled. */
   isScheduled = false;
   /** Its last response is being sent, and nothing more is read from it. */
@@ -79,6 +83,7 @@ export function linger(socket: Socket): void {
 export function cut(connection: Connection): void {
   const { socket } = connection;
   connection.isCut = true;
+  connection.rest = undefined;
   hold(socket);
   // Node calls this once the response is sent, and would close both directions at once.
   socket.destroySoon = () => {

@@ -140,7 +140,7 @@ export class Connections {
   /** @returns whether the error only means that the parser was paused; it is resumed later */
   paused(socket: Socket, error: Error): boolean {
     const connection = this.all.get(socket);
-    if (connection === undefined || !keepRest(connection, error)) return false;
+    if (connection === undefined || !keepRest(connection, error, this.turns)) return false;
     readOn(connection, this.turns);
     return true;
   }

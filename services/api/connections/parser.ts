@@ -2,10 +2,11 @@ import type { IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
 import { hold, type Connection } from "./connection";
 import type { LoopTurns } from "./loop-turns";
-import { hasBody } from "../http/request";
+import { hasBody, isChunked } from "../http/request";
 
 /*
- * Node reads 64 KiB at a time and parses all of it at once: 2,000 short requests, which take 20 ms. This code makes it parse a few at a time.
+ * Node reads 64 KiB at a time and parses all of it at once: 2,000 short requests, or 10,000 chunks of a body, which take 20 ms; and so for each
+ * connection that has something to read in a turn of the event loop. This code makes it parse a few at a time.
  */
 
 /** Node's socket, with its parser, which the types lack. */
@@ -18,6 +19,8 @@ interface Parser {
 const STOP = -1;
 const PAUSE = 21;
 
+/** Bytes of a body in chunks that are parsed at a time: at most 700 chunks, which take a millisecond. */
+const SLICE_BYTES = 4_096;
 /** Maximum requests waiting on a connection before its parser pauses: the 64 KiB that Node reads at a time may hold thousands. */
 const MAX_WAITING = 16;
 /** Delay before parsing is retried after its address had too much work queued. */
@@ -25,7 +28,7 @@ const RETRY_MS = 20;
 
 /**
  * Makes Node's parser stop if the connection is closed, and pause if many requests wait; on its own it first parses everything that was
- * read. If this turn of the event loop has no time left, pipelined requests wait for a later turn.
+ * read. If this turn of the event loop has no time left, pipelined requests wait for a later turn. Bodies in chunks are parsed in slices.
  */
 export function attend(connection: Connection, turns: LoopTurns): void {
   const socket: HttpSocket = connection.socket;
@@ -44,17 +47,25 @@ export function attend(connection: Connection, turns: LoopTurns): void {
     // Pausing within a body would leave it without a time limit, as Node reports a late request only once. So close the connection instead.
     if (waiting >= 2 * MAX_WAITING) socket.destroy();
     if (socket.destroyed) return STOP;
+    if (next === 0 && isChunked(req)) {
+      connection.chunked = req;
+      return PAUSE;
+    }
     const isMuch = waiting >= MAX_WAITING || (connection.started.length + waiting > 1 && turns.isSpent);
     return next === 0 && isMuch && !hasBody(req) ? PAUSE : next;
   };
 }
 
 /** Keeps the bytes that were not yet parsed when the parser paused. @returns whether the error means no more than such a pause */
-export function keepRest(connection: Connection, error: Error & ParseError): boolean {
-  // Node considers the last parsed request incomplete until the parser continues, so this time-out is not the client's fault.
-  if (error.code === "ERR_HTTP_REQUEST_TIMEOUT") return connection.rest !== undefined;
+export function keepRest(connection: Connection, error: Error & ParseError, turns: LoopTurns): boolean {
+  // Node considers the last parsed request incomplete until the parser continues, so this time-out is not the client's fault, except for a body
+  // that has not ended: Node reports a late request only once.
+  if (error.code === "ERR_HTTP_REQUEST_TIMEOUT") return connection.rest !== undefined && connection.chunked?.complete !== false;
   if (error.code !== "HPE_PAUSED" || error.rawPacket === undefined) return false;
-  connection.rest = error.rawPacket.subarray(error.bytesParsed);
+  if (connection.chunked !== undefined) readInSlices(connection, turns);
+  const { rest } = connection; // what follows a slice
+  const unparsed = error.rawPacket.subarray(error.bytesParsed);
+  connection.rest = rest === undefined ? unparsed : Buffer.concat([unparsed, rest]);
   hold(connection.socket);
   return true;
 }
@@ -90,11 +101,35 @@ export function readOn(connection: Connection, turns: LoopTurns): void {
 const canParseRest = ({ socket, waiting, rest, isCut }: Connection): boolean =>
   rest !== undefined && waiting.length === 0 && !isCut && !socket.destroyed && (socket as HttpSocket)._paused !== true;
 
-/** Passes the rest to Node's parser, as if it had just been read. */
+/** Passes the rest to Node's parser, as if it had just been read; in slices, if the connection has sent a body in chunks. */
 function parseRest(connection: Connection): void {
-  const { rest } = connection;
+  const { rest = Buffer.alloc(0), parseSlice } = connection;
   const socket: HttpSocket = connection.socket;
-  connection.rest = undefined;
   socket.parser?.resume();
-  socket.emit("data", rest);
+  if (parseSlice === undefined) {
+    connection.rest = undefined;
+    socket.emit("data", rest);
+    return;
+  }
+  connection.rest = rest.length > SLICE_BYTES ? rest.subarray(SLICE_BYTES) : undefined;
+  if (rest.length > 0) parseSlice(rest.subarray(0, SLICE_BYTES));
+}
+
+/** Takes over reading from Node, which would parse all that it reads at a time. */
+function readInSlices(connection: Connection, turns: LoopTurns): void {
+  if (connection.parseSlice !== undefined) return;
+  const { socket } = connection;
+  const [parse] = socket.listeners("data") as ((bytes: Buffer) => void)[];
+  connection.parseSlice = parse;
+  const [pause, resume] = [socket.listeners("pause"), socket.listeners("resume")] as (() => void)[][];
+  for (const event of ["data", "pause", "resume"]) socket.removeAllListeners(event);
+  // Node's parser reads the socket itself until there is another listener. Node then removes its own for these two events, which are still
+  // needed to stop reading.
+  socket.on("data", (bytes) => {
+    connection.rest = connection.rest === undefined ? bytes : Buffer.concat([connection.rest, bytes]);
+    hold(socket);
+    readOn(connection, turns);
+  });
+  for (const listener of pause ?? []) socket.on("pause", listener);
+  for (const listener of resume ?? []) socket.on("resume", listener);
 }

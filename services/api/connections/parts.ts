@@ -1,5 +1,6 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { problem } from "../../../broker/errors";
+import { isChunked } from "../http/request";
 import { cut, type Connection } from "./connection";
 
 /**
@@ -17,8 +18,6 @@ interface Parts {
   refuse?: (refusal: unknown) => void;
 }
 type Counted = IncomingMessage & { [PARTS]?: Parts };
-
-const isChunked = ({ headers }: IncomingMessage): boolean => headers["transfer-encoding"] !== undefined;
 
 /** Counts the pieces of a body, whether chunks or packets. Pieces beyond MAX_PARTS are dropped, and no more are read. */
 export function countParts(req: Counted): void {

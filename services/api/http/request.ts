@@ -45,6 +45,9 @@ export const pathOf = (req: IncomingMessage): string => halves(req.url ?? "/")[0
 export const hasBody = ({ headers }: IncomingMessage): boolean =>
   headers["transfer-encoding"] !== undefined || (headers["content-length"] ?? "0") !== "0";
 
+/** Whether a request has a body in chunks (RFC 9112, 7.1): Node accepts no other transfer coding alone. */
+export const isChunked = ({ headers }: IncomingMessage): boolean => headers["transfer-encoding"] !== undefined;
+
 /**
  * Splits a request target into its path and its query, as a flat object. It has no prototype, so `constructor` and `__proto__` are
  * ordinary names.

@@ -85,6 +85,21 @@ export const connections: readonly Attack[] = [
       }),
   },
   {
+    row: "36f",
+    name: "100 connections send 60 KB in chunks of one byte at the same moment, and come back",
+    least: { "connections closed": 50 },
+    run: async (attacker) => {
+      const head = "POST /token HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
+      while (!attacker.isOver) {
+        const all = Array.from({ length: 100 }, () => attacker.connect());
+        await Promise.all(all.map((connection) => connection.opened()));
+        for (const connection of all) connection.write(Buffer.concat([Buffer.from(head), CHUNKS]));
+        await Promise.all(all.map((connection) => closedOrOver(attacker, connection)));
+        for (const connection of all) connection.destroy();
+      }
+    },
+  },
+  {
     row: "36c",
     name: "1,500 connections that made a request and keep quiet",
     least: { "200": 50, "connections closed": 20 },
