@@ -14,35 +14,34 @@ import type { RequestMetrics } from "./http/metrics";
 import type { RateLimit } from "./http/rate-limit";
 import type { Reply } from "./routing/route";
 import type { Streams } from "./streams";
-import type { RoutedRequest, Web } from "./web.mixin";
+import type { Handlers, Web } from "./web.mixin";
 
 /** The gateway service, as its mixins and handlers see it. */
-export type Api = Web & {
-  verifier: TokenVerifier;
-  batched: BatchedCalls;
-  connections: Connections;
-  admission: FairSlots;
-  turns: LoopTurns;
-  lanes: Lanes;
-  address: ClientAddress;
-  cors: Cors;
-  rateLimit: RateLimit;
-  passwordRate: RateLimit;
-  metrics?: RequestMetrics;
-  streams: Streams;
-  send(req: IncomingMessage, res: ServerResponse, reply: Reply): void;
-  sendNoRoute(req: IncomingMessage, res: ServerResponse): void;
-  sendFailure(req: IncomingMessage, res: ServerResponse, error: unknown): void;
-  sendProblem(req: IncomingMessage, res: ServerResponse, details: ProblemDetails, headers?: Record<string, string>): void;
-  baseHeaders(exchange: Exchange): Record<string, string>;
-  /** A property, since it becomes a listener: Moleculer binds methods to their service. */
-  receive: (req: IncomingMessage, res: ServerResponse) => void;
-  begin(exchange: Exchange): void;
-  refuse(exchange: Exchange, refusal: unknown): void;
-  finished(exchange: Exchange): void;
-  checkShare(exchange: Exchange): void;
-  authenticated(req: IncomingMessage, auth: "user" | "admin"): Promise<Caller>;
-  take(exchange: Exchange): Promise<void>;
-  routed(exchange: Exchange): Promise<void>;
-  respond(exchange: Exchange, request: RoutedRequest, fail: (error: unknown) => void): void;
-};
+export type Api = Web &
+  Handlers & {
+    verifier: TokenVerifier;
+    batched: BatchedCalls;
+    connections: Connections;
+    admission: FairSlots;
+    turns: LoopTurns;
+    lanes: Lanes;
+    address: ClientAddress;
+    cors: Cors;
+    rateLimit: RateLimit;
+    passwordRate: RateLimit;
+    metrics?: RequestMetrics;
+    streams: Streams;
+    send(req: IncomingMessage, res: ServerResponse, reply: Reply): void;
+    writeInTurn(exchange: Exchange, write: () => void): void;
+    sendNoRoute(req: IncomingMessage, res: ServerResponse): void;
+    sendFailure(req: IncomingMessage, res: ServerResponse, error: unknown): void;
+    sendProblem(req: IncomingMessage, res: ServerResponse, details: ProblemDetails, headers?: Record<string, string>): void;
+    baseHeaders(exchange: Exchange): Record<string, string>;
+    begin(exchange: Exchange): void;
+    refuse(exchange: Exchange, refusal: unknown): void;
+    finished(exchange: Exchange): void;
+    checkShare(exchange: Exchange): void;
+    authenticated(req: IncomingMessage, auth: "user" | "admin"): Promise<Caller>;
+    take(exchange: Exchange): Promise<void>;
+    routed(exchange: Exchange): Promise<void>;
+  };

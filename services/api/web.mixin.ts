@@ -8,7 +8,6 @@ import type { Caller } from "../../contracts/users";
 import { unauthenticated } from "./auth/token-verifier";
 import { Doors } from "./connections/doors";
 import { exchangeOf, type Exchange } from "./connections/exchange";
-import type { Api } from "./gateway";
 import { isKnownBody, type splitTarget } from "./http/request";
 import type { Route, Routes } from "./routing/route";
 
@@ -34,6 +33,13 @@ export type Web = Service & {
   methodsOf(path: string): string[];
   dispatch(exchange: Exchange, found: FoundRoute, target: Target): Promise<void>;
 };
+
+/** What the rest of the gateway provides. */
+export interface Handlers {
+  /** Entry point of every request. A property, since it becomes a listener: Moleculer binds methods to their service. */
+  receive: (req: IncomingMessage, res: ServerResponse) => void;
+  respond(exchange: Exchange, request: RoutedRequest, fail: (error: unknown) => void): void;
+}
 
 export interface FoundRoute {
   readonly spec: Route;
@@ -80,12 +86,13 @@ type WebRequest = IncomingMessage & {
 };
 
 /** The gateway with the private members of moleculer-web that are used here. */
-type WebService = Api & {
-  aliases: Alias[];
-  resolveAlias(url: string, method: string): Resolved | false;
-  /** Reads the body, authenticates, authorizes, and calls the alias's handler. Resolves when the response ends. */
-  routeHandler(ctx: Context, route: unknown, req: IncomingMessage, res: ServerResponse, resolved: Resolved): Promise<unknown>;
-};
+type WebService = Web &
+  Handlers & {
+    aliases: Alias[];
+    resolveAlias(url: string, method: string): Resolved | false;
+    /** Reads the body, authenticates, authorizes, and calls the alias's handler. Resolves when the response ends. */
+    routeHandler(ctx: Context, route: unknown, req: IncomingMessage, res: ServerResponse, resolved: Resolved): Promise<unknown>;
+  };
 
 const settings = ({ port, host }: Pick<Config, "port" | "host">, routes: Routes) => ({
   $secureSettings: ["routes"], // keep them out of what is published to other nodes
@@ -115,7 +122,7 @@ const settings = ({ port, host }: Pick<Config, "port" | "host">, routes: Routes)
 });
 
 /** The handler of every alias. `next` rejects the promise of `routeHandler`; without an error, the end of the response resolves it. */
-function handler(this: Api, { $alias, $ctx, $params, body }: WebRequest, res: ServerResponse, next: (error: unknown) => void): void {
+function handler(this: Handlers, { $alias, $ctx, $params, body }: WebRequest, res: ServerResponse, next: (error: unknown) => void): void {
   const { params = {}, query = {} } = $params;
   const bytes = Buffer.isBuffer(body) ? body : NOTHING;
   this.respond(exchangeOf(res), { spec: $alias.spec, ctx: $ctx, path: params, query, body: bytes }, next);

@@ -1,6 +1,5 @@
 import type { IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
-import type { Exchange } from "./exchange";
 
 /** The resources of a gateway that one address holds. */
 export class Holder {
@@ -25,10 +24,19 @@ export interface Parsed {
   start(): void;
 }
 
+/** A started request, as its connection sees it. */
+interface Started {
+  readonly req: IncomingMessage;
+  /** Size of the response, and when it was ready. */
+  readonly bytes: number;
+  readonly madeAt: number | undefined;
+  readonly isStream: boolean;
+}
+
 /** One socket, and its requests in order of arrival. */
-export class Connection {
+export class Connection<R extends Started = Started> {
   /** Started; response not yet sent. */
-  readonly started: Exchange[] = [];
+  readonly started: R[] = [];
   /** Parsed, but not started. */
   readonly waiting: Parsed[] = [];
   /** Bytes of responses that are ready but not yet sent. */

@@ -39,7 +39,7 @@ const SWEEP_MS = 1_000;
  */
 export class Connections {
   private readonly limits: ConnectionLimits;
-  private readonly all = new Map<Socket, Connection>();
+  private readonly all = new Map<Socket, Connection<Exchange>>();
   private readonly holders = new Map<string, Holder>();
   private unsentBytes = 0;
   private bodies = 0;
@@ -76,7 +76,7 @@ export class Connections {
     return this.unfinished === 0;
   }
 
-  at(socket: Socket): Connection | undefined {
+  at(socket: Socket): Connection<Exchange> | undefined {
     return this.all.get(socket);
   }
 
@@ -149,14 +149,14 @@ export class Connections {
     clearInterval(this.sweeper);
   }
 
-  private accept(socket: Socket): Connection | undefined {
+  private accept(socket: Socket): Connection<Exchange> | undefined {
     const peer = socket.remoteAddress;
     if (peer === undefined) {
       socket.destroy(); // already disconnected
       return undefined;
     }
     const holder = this.holderOf(this.address.ofPeer(peer));
-    const connection = new Connection(socket, holder, this.address.isTrusted(peer));
+    const connection = new Connection<Exchange>(socket, holder, this.address.isTrusted(peer));
     if (!connection.isProxy && !this.makesRoom(holder)) {
       socket.destroy();
       this.forget(holder);
@@ -238,7 +238,7 @@ export class Connections {
     this.startWaiting(connection);
   }
 
-  private startWaiting(connection: Connection): void {
+  private startWaiting(connection: Connection<Exchange>): void {
     const { socket, waiting } = connection;
     if (waiting.length === 0 || connection.isCut || socket.destroyed) return;
     for (let first = waiting[0]; first !== undefined && hasRoom(connection, first.req, this.limits); first = waiting[0]) {
@@ -250,7 +250,7 @@ export class Connections {
     if (waiting.length === 0) readOn(connection, this.turns);
   }
 
-  private closed(connection: Connection): void {
+  private closed(connection: Connection<Exchange>): void {
     this.all.delete(connection.socket);
     connection.holder.connections.delete(connection);
     this.parsed -= connection.waiting.length;

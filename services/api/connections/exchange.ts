@@ -48,7 +48,7 @@ export class Exchange implements Requester, Request {
     readonly id: string,
     readonly req: IncomingMessage,
     readonly res: Carrier,
-    readonly connection: Connection,
+    readonly connection: Connection<Exchange>,
     /** The resources that the client's address holds on this gateway. */
     readonly holder: Holder,
   ) {

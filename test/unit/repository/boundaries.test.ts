@@ -36,6 +36,12 @@ const filesOf = (folder: string): string[] =>
     .filter((file) => file.endsWith(".ts"))
     .map((file) => `${folder}/${file}`);
 
+/** The files, relative to the root and without their extension, that a file imports. */
+const importsOf = (file: string): string[] =>
+  [...readFileSync(path.join(ROOT, file), "utf8").matchAll(/ from "(\.[^"]*)"/g)].map(([, target = ""]) =>
+    path.join(path.dirname(file), target),
+  );
+
 describe("lint", () => {
   const files = filesOf("services");
   const stores = files.filter((file) => file.endsWith(".store.ts"));
@@ -108,8 +114,7 @@ it("a suite imports no other suite, except that unit tests and controls test the
   const found = filesOf("test").flatMap((file) => {
     const [, suite = ""] = file.split("/");
     if (suite === "unit" || suite === "control") return [];
-    return [...readFileSync(path.join(ROOT, file), "utf8").matchAll(/ from "(\.[^"]*)"/g)]
-      .map(([, target = ""]) => path.join(path.dirname(file), target))
+    return importsOf(file)
       .filter((target) => target.startsWith("test/") && !target.startsWith(`test/${suite}/`))
       .map((target) => `${file} imports ${target}`);
   });
@@ -120,22 +125,31 @@ it("every folder in services is a service of the one list", () => {
   expect(readdirSync(path.join(ROOT, "services")).sort()).toEqual([...SERVICES].sort());
 });
 
+/** The nodes of a directed graph that can be reached from themselves. */
+function inCircles(graph: ReadonlyMap<string, ReadonlySet<string>>): string[] {
+  const reached = (node: string, seen = new Set<string>()): Set<string> => {
+    for (const other of graph.get(node) ?? []) if (!seen.has(other)) reached(other, seen.add(other));
+    return seen;
+  };
+  return [...graph.keys()].filter((node) => reached(node).has(node));
+}
+
+it("no file imports itself through others, not even for types", () => {
+  const files = ["contracts", "broker", "mixins", "services", "testkit"].flatMap(filesOf);
+  expect(files.length).toBeGreaterThan(150);
+  expect(inCircles(new Map(files.map((file) => [file.replace(/\.ts$/, ""), new Set(importsOf(file))])))).toEqual([]);
+});
+
 it("the folders of services/api depend on each other in one direction", () => {
   const folderOf = (file: string): string => path.relative("services/api", path.dirname(file));
   const imports = new Map<string, Set<string>>();
   for (const file of filesOf("services/api")) {
     const folder = folderOf(file);
-    for (const [, target = ""] of readFileSync(path.join(ROOT, file), "utf8").matchAll(/ from "(\.[^"]*)"/g)) {
-      const other = folderOf(path.join(path.dirname(file), target));
+    for (const other of importsOf(file).map(folderOf))
       // the files at the top join all folders
       if (folder !== "" && other !== "" && other !== folder && !other.startsWith(".."))
         imports.set(folder, (imports.get(folder) ?? new Set()).add(other));
-    }
   }
-  const reached = (folder: string, seen = new Set<string>()): Set<string> => {
-    for (const other of imports.get(folder) ?? []) if (!seen.has(other)) reached(other, seen.add(other));
-    return seen;
-  };
   expect(imports.size).toBeGreaterThan(2);
-  expect([...imports.keys()].filter((folder) => reached(folder).has(folder))).toEqual([]);
+  expect(inCircles(imports)).toEqual([]);
 });

@@ -1,0 +1,49 @@
+import { IncomingMessage, ServerResponse } from "node:http";
+import { Socket } from "node:net";
+import { loadConfig } from "../../../config";
+import { Connection, Holder } from "../../../services/api/connections/connection";
+import { Exchange } from "../../../services/api/connections/exchange";
+import { LoopTurns } from "../../../services/api/connections/loop-turns";
+import type { Api } from "../../../services/api/gateway";
+import { responder } from "../../../services/api/responder.mixin";
+
+const { send, writeInTurn } = responder(loadConfig({})).methods as unknown as Pick<Api, "send" | "writeInTurn">;
+
+/** Sends a response of a size, when this turn of the event loop has no time left. */
+function sent(bytes: number) {
+  const [socket, holder, turns] = [new Socket(), new Holder("192.0.2.1"), new LoopTurns()];
+  const req = new IncomingMessage(socket);
+  const res = new ServerResponse(req);
+  const exchange = new Exchange("id", req, res, new Connection(socket, holder, false), holder);
+  const made = (one: Exchange) => (one.madeAt = performance.now());
+  const api = { turns, connections: { made }, baseHeaders: () => ({}), writeInTurn } as unknown as Api;
+  turns.run(exchange, () => {
+    const since = performance.now();
+    while (performance.now() - since < 5); // uses up this turn
+  });
+  const respond = (): void => {
+    send.call(api, req, res, { status: 200, text: "x".repeat(bytes) });
+  };
+  respond();
+  return { res, exchange, respond };
+}
+const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+it("a small response is written at once", () => {
+  expect(sent(1_000).res.headersSent).toBe(true);
+});
+
+it("a large response is written when its turn comes, once", async () => {
+  const { res, respond } = sent(100_000);
+  respond();
+  expect(res.headersSent).toBe(false);
+  await turn();
+  expect([res.headersSent, res.writableEnded]).toEqual([true, true]);
+});
+
+it("a large response whose client has disconnected when its turn comes is not written", async () => {
+  const { res, exchange } = sent(100_000);
+  exchange.isOver = true;
+  await turn();
+  expect(res.headersSent).toBe(false);
+});
