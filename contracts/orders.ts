@@ -69,8 +69,11 @@ export type Order = Static<typeof Order>;
 /** 1–255 visible ASCII characters; draft-ietf-httpapi-idempotency-key-header. */
 export const IdempotencyKey = Type.String({ pattern: "^[\\x21-\\x7e]{1,255}$" });
 
-/** Most lines of all orders of one `createMany`; of one `getMany`, exceeded by at most one order. Responses contain the lines' names. */
+/** Most lines of all orders of one `createMany`, whose response contains the lines' names. */
 export const LINES_PER_CALL = 2_000;
+
+/** Most lines of one `getMany`, exceeded by at most one order. Few, so that clients don't wait for several large orders of others. */
+export const LINES_PER_READ = 128;
 
 /** Most lines of a small order. Larger orders wait for their stock in separate queues, so that small ones don't wait behind them. */
 export const SMALL_ORDER = 8;
@@ -123,7 +126,7 @@ export const get = action("orders.get", { params: closed({ id: OrderId }), resul
 
 /**
  * As `get`, for several users at once, in the order of the request; null for an order that is not found. Returns only the first orders that
- * fit into RESPONSE_BYTES and LINES_PER_CALL, at least one; the caller has to request the others again.
+ * fit into RESPONSE_BYTES and LINES_PER_READ, at least one; the caller has to request the others again.
  */
 export const getMany = action("orders.getMany", {
   params: closed({

@@ -25,6 +25,8 @@ export interface BatchOptions<Item> {
   mayBeOfOne?: (error: unknown) => boolean;
   /** Retries individual items in parallel: for work that may wait for a lock. */
   inParallel?: boolean;
+  /** Work may return the results of the first items only, at least one. They are passed on at once, and work is called again for the others. */
+  mayBePart?: boolean;
 }
 
 type Work<Item, Result> = (items: readonly Item[], waitedMs: number) => Promise<readonly (Result | Error)[]>;
@@ -74,6 +76,7 @@ export function batch<Item, Result>(
     patienceMs = Infinity,
     mayBeOfOne = () => false,
     inParallel = false,
+    mayBePart = false,
   }: BatchOptions<Item> = {},
 ): (item: Item, requester?: Requester) => Promise<Result> {
   const queue = new FairQueue<Waiting<Item, Result>>(places);
@@ -140,17 +143,23 @@ export function batch<Item, Result>(
     // The batch serves all its callers, so it may run until the last of their deadlines.
     const deadline = Math.max(...waiting.map((one) => one.deadline));
     const results = await withRequest(undefined, deadline, () => resultsOf(items, waitedMs));
-    for (const { place, resolve, reject } of waiting) {
-      const result = results[place];
-      if (result instanceof Error) reject(result);
-      else resolve(result as Result); // there is one per item
+    const others: Waiting<Item, Result>[] = [];
+    for (const one of waiting) {
+      const result = results[one.place];
+      if (one.place >= results.length) {
+        one.place -= results.length;
+        others.push(one);
+      } else if (result instanceof Error) one.reject(result);
+      else one.resolve(result as Result); // there is one per item
     }
+    if (others.length > 0) await perform({ items: items.slice(results.length), waiting: others });
   };
 
   const resultsOf = async (items: readonly Item[], waitedMs: number): Promise<readonly (Result | Error)[]> => {
     try {
       const results = await work(items, waitedMs);
-      if (results.length !== items.length) throw new Error(`a batch of ${items.length} returned ${results.length} results`);
+      const isAllowed = results.length === items.length || (mayBePart && results.length > 0 && results.length < items.length);
+      if (!isAllowed) throw new Error(`a batch of ${items.length} returned ${results.length} results`);
       return results;
     } catch (error) {
       if (!mayBeOfOne(error)) return items.map(() => toError(error));

@@ -51,10 +51,10 @@ type Wanted = Params<typeof orders.getMany>["orders"][number];
 export function batchedCalls(broker: ServiceBroker): BatchedCalls {
   const order = batch<Wanted, orders.Order>(
     async (wanted, waitedMs) =>
-      (await untilAll(wanted, (rest) => call(broker, orders.getMany, { orders: [...rest] }, inTime(waitedMs)))).map(
+      (await call(broker, orders.getMany, { orders: [...wanted] }, inTime(waitedMs))).map(
         (found) => found ?? problem("ORDER_NOT_FOUND", "there is no such order"),
       ),
-    { patienceMs: PATIENCE_MS, size: ORDERS_PER_READ },
+    { patienceMs: PATIENCE_MS, size: ORDERS_PER_READ, mayBePart: true },
   );
   const createAll = async (placed: readonly NewOrder[], waitedMs: number) =>
     (await call(broker, orders.createMany, { orders: [...placed] }, inTime(waitedMs))).map((made) =>
@@ -85,15 +85,4 @@ export function batchedCalls(broker: ServiceBroker): BatchedCalls {
       return (wanted.items.length > orders.SMALL_ORDER ? createLarge : create)(order, requester);
     },
   };
-}
-
-/** Repeats the call for the remaining items if a response, limited by message size, covers only the first ones. */
-async function untilAll<Item, R>(items: readonly Item[], request: (rest: readonly Item[]) => Promise<readonly R[]>): Promise<R[]> {
-  const results: R[] = [];
-  while (results.length < items.length) {
-    const some = await request(items.slice(results.length));
-    if (some.length === 0) throw new Error("a response has none of the requested items");
-    results.push(...some);
-  }
-  return results;
 }

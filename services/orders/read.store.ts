@@ -1,5 +1,5 @@
 import { PAGE_BYTES, type Params } from "../../contracts/contract";
-import { LINES_PER_CALL, type getMany, type Order, type Status } from "../../contracts/orders";
+import { LINES_PER_READ, type getMany, type Order, type Status } from "../../contracts/orders";
 import type { Database, Query, Reader } from "../../mixins/database";
 import { decodeCursor, encodeCursor, page, timeOf, within } from "../../mixins/keyset";
 import { present, type OrderRow } from "./row";
@@ -45,7 +45,7 @@ export const findOrders = (query: Query, ids: readonly string[]): Promise<OrderR
 
 /**
  * The requested orders, each for its own user; null for an order that this user may not see. Ends with the order that reaches
- * LINES_PER_CALL lines. Lines are counted first, so that no JSON is built for the orders behind it.
+ * LINES_PER_READ lines. Lines are counted first, so that no JSON is built for the orders behind it.
  */
 export async function findSeen(db: Database, requested: Params<typeof getMany>["orders"]): Promise<(OrderRow | null)[]> {
   const rows = await db.query<OrderRow | { id: null }>(
@@ -57,7 +57,7 @@ export async function findSeen(db: Database, requested: Params<typeof getMany>["
      ) as seen
      left join lateral (${SELECT} where o.id = seen.id) as found on true
      where lines_before < $4 order by seen.n`,
-    [requested.map(({ id }) => id), requested.map(({ user_id }) => user_id), requested.map(({ role }) => role), LINES_PER_CALL],
+    [requested.map(({ id }) => id), requested.map(({ user_id }) => user_id), requested.map(({ role }) => role), LINES_PER_READ],
   );
   return rows.map((row) => (row.id === null ? null : row));
 }

@@ -2,6 +2,7 @@ import { stat } from "node:fs";
 import fc from "fast-check";
 import { currentDeadline, currentRequestId, withRequest } from "../../../broker/request";
 import { batch, type Requester } from "../../../mixins/batching";
+import { until } from "../../../testkit/until";
 
 type Work = (items: readonly number[]) => Promise<readonly (string | Error)[]>;
 
@@ -245,6 +246,35 @@ describe("batch", () => {
     expect(results.filter(({ status }) => status === "fulfilled")).toHaveLength(127);
     expect(results[77]).toMatchObject({ status: "rejected", reason: { message: "bad" } });
     expect(calls).toEqual([128, ...range(128).map(() => 1)]);
+  });
+
+  it("of work that returns the first results only, each is passed on at once, and the others are requested again", async () => {
+    const calls: (readonly number[])[] = [];
+    const releases: (() => void)[] = [];
+    const one = batch<number, number>(
+      async (items) => {
+        calls.push(items);
+        if (calls.length > 1) await new Promise<void>((resolve) => releases.push(resolve));
+        return items.slice(0, 2);
+      },
+      { mayBePart: true },
+    );
+    const done: number[] = [];
+    const all = Promise.all(range(5).map(async (n) => done.push(await one(n))));
+    await until("the second call has begun", () => calls.length === 2);
+    expect(done).toEqual([0, 1]);
+    releases[0]?.();
+    await until("the third call has begun", () => calls.length === 3);
+    expect(done).toEqual([0, 1, 2, 3]);
+    releases[1]?.();
+    await all;
+    expect([done, calls]).toEqual([range(5), [range(5), [2, 3, 4], [4]]]);
+  });
+
+  it.each([true, false])("work without any result fails all items (may be a part: %s)", async (mayBePart) => {
+    const one = batch<number, number>(() => Promise.resolve([]), { mayBePart });
+    const results = await Promise.allSettled(range(3).map((n) => one(n)));
+    expect(results.map(({ status }) => status)).toEqual(["rejected", "rejected", "rejected"]);
   });
 
   it("work that throws for a common reason is not retried, and fails every item", async () => {
