@@ -418,6 +418,6 @@ describe("sixty requests at once in chunks of one byte", () => {
       }
       await until("all have their responses", () => all.every(({ received }) => /^HTTP\/1.1 4\d\d /.test(received.text)), 20_000);
     });
-    expect(longestMs).toBeLessThan(250); // all in one turn take a second
+    expect(longestMs).toBeLessThan(500); // all in one turn take a second or more
   });
 });
