@@ -10,7 +10,7 @@ import { isPgBouncerInstalled, startPgBouncer, type PgBouncer } from "./pgbounce
 import { createDatabase, type TestDatabase } from "../../../testkit/postgres";
 import { killProcesses, startProcess } from "../../../testkit/node-process";
 import { ROOT } from "../../../testkit/repository";
-import { createDatabases, dropDatabases, type TestDatabases } from "../../../testkit/databases";
+import { createDatabases, dropDatabases, variablesOf, type TestDatabases } from "../../../testkit/databases";
 import { NO_LIMITS, uniqueNamespace } from "../../../testkit/shop";
 
 const skipped = !isPgBouncerInstalled() && !process.env.CI;
@@ -71,7 +71,7 @@ describeHere.each(["transaction", "statement"])("PgBouncer in %s mode", (pool_mo
   });
 
   it("makes npm start exit with code 1 and that as its last line", async () => {
-    const direct = { USERS_DATABASE_URL: databases.users.url, PRODUCTS_DATABASE_URL: databases.products.url };
+    const direct = { ...variablesOf(databases), ORDERS_DATABASE_URL: bouncer.through(databases.orders.url) };
     const env = { PATH: process.env.PATH, PORT: "0", BCRYPT_COST: "4", ...environment(bouncer), ...direct };
     const started = promisify(execFile)(process.execPath, ["--import", "tsx", "scripts/start.ts"], { cwd: ROOT, timeout: 60_000, env });
     const { code, stderr } = (await started.catch((error: unknown) => error)) as { code: number; stderr: string };
