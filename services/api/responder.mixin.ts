@@ -7,6 +7,7 @@ import type { ProblemDetails } from "../../contracts/api";
 import { bearerToken } from "./auth/token-verifier";
 import type { Api } from "./gateway";
 import { exchangeOf, type Exchange } from "./connections/exchange";
+import type { LoopTurns } from "./connections/loop-turns";
 import { isOutside, withBasePath } from "./http/base-path";
 import { problemDetails, problemHeaders, toProblem, translated } from "./http/problem";
 import { pathOf } from "./http/request";
@@ -14,6 +15,15 @@ import type { Reply } from "./routing/route";
 
 /** Minimum size of responses that are written in turns. Encoding and copying one of 32 KiB takes half a millisecond. */
 const LARGE_BYTES = 16_384;
+
+/** Writes a large response in this or one of the next turns of the event loop, in rotation with other addresses. */
+function writeInTurn(turns: LoopTurns, exchange: Exchange, write: () => void): void {
+  try {
+    turns.run(exchange, write);
+  } catch {
+    write(); // its address has too much work queued; the response takes less than another request
+  }
+}
 
 /** How the gateway responds: replies, streams and errors. */
 export function responder(config: Config): Partial<ServiceSchema> {
@@ -62,16 +72,7 @@ export function responder(config: Config): Partial<ServiceSchema> {
           if (!res.destroyed && !exchange.isOver) res.writeHead(status, head).end(isHead ? undefined : content);
         };
         if (isHead || bytes < LARGE_BYTES) write();
-        else this.writeInTurn(exchange, write);
-      },
-
-      /** Writes a large response in one of the next turns of the event loop, in rotation with other addresses. */
-      writeInTurn(this: Api, exchange: Exchange, write: () => void): void {
-        try {
-          this.turns.run(exchange, write);
-        } catch {
-          write(); // its address has too much work queued; the response takes less than another request
-        }
+        else writeInTurn(this.turns, exchange, write);
       },
 
       sendProblem(

@@ -24,7 +24,7 @@ const TIMEOUT_CHECK_MS = 5_000;
 /** The body of a request without one. */
 const NOTHING = Buffer.alloc(0);
 
-/** What the rest of the gateway uses. */
+/** What the rest of the gateway uses; and `receive` and `respond`, which it provides (intake.mixin.ts). */
 export type Web = Service & {
   server: Server;
   doors: Doors;
@@ -32,14 +32,10 @@ export type Web = Service & {
   routeAt(path: string): string | undefined;
   methodsOf(path: string): string[];
   dispatch(exchange: Exchange, found: FoundRoute, target: Target): Promise<void>;
-};
-
-/** What the rest of the gateway provides. */
-export interface Handlers {
   /** Entry point of every request. A property, since it becomes a listener: Moleculer binds methods to their service. */
   receive: (req: IncomingMessage, res: ServerResponse) => void;
   respond(exchange: Exchange, request: RoutedRequest, fail: (error: unknown) => void): void;
-}
+};
 
 export interface FoundRoute {
   readonly spec: Route;
@@ -86,13 +82,12 @@ type WebRequest = IncomingMessage & {
 };
 
 /** The gateway with the private members of moleculer-web that are used here. */
-type WebService = Web &
-  Handlers & {
-    aliases: Alias[];
-    resolveAlias(url: string, method: string): Resolved | false;
-    /** Reads the body, authenticates, authorizes, and calls the alias's handler. Resolves when the response ends. */
-    routeHandler(ctx: Context, route: unknown, req: IncomingMessage, res: ServerResponse, resolved: Resolved): Promise<unknown>;
-  };
+type WebService = Web & {
+  aliases: Alias[];
+  resolveAlias(url: string, method: string): Resolved | false;
+  /** Reads the body, authenticates, authorizes, and calls the alias's handler. Resolves when the response ends. */
+  routeHandler(ctx: Context, route: unknown, req: IncomingMessage, res: ServerResponse, resolved: Resolved): Promise<unknown>;
+};
 
 const settings = ({ port, host }: Pick<Config, "port" | "host">, routes: Routes) => ({
   $secureSettings: ["routes"], // keep them out of what is published to other nodes
@@ -122,7 +117,7 @@ const settings = ({ port, host }: Pick<Config, "port" | "host">, routes: Routes)
 });
 
 /** The handler of every alias. `next` rejects the promise of `routeHandler`; without an error, the end of the response resolves it. */
-function handler(this: Handlers, { $alias, $ctx, $params, body }: WebRequest, res: ServerResponse, next: (error: unknown) => void): void {
+function handler(this: Web, { $alias, $ctx, $params, body }: WebRequest, res: ServerResponse, next: (error: unknown) => void): void {
   const { params = {}, query = {} } = $params;
   const bytes = Buffer.isBuffer(body) ? body : NOTHING;
   this.respond(exchangeOf(res), { spec: $alias.spec, ctx: $ctx, path: params, query, body: bytes }, next);

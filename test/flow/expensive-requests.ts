@@ -193,7 +193,7 @@ export interface Exchange {
   text: string;
 }
 
-const threadCpu = (): number => {
+export const threadCpu = (): number => {
   const { user, system } = process.threadCpuUsage();
   return (user + system) / 1_000;
 };

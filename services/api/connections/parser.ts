@@ -62,6 +62,7 @@ export function keepRest(connection: Connection, error: Error & ParseError, turn
   // that has not ended: Node reports a late request only once.
   if (error.code === "ERR_HTTP_REQUEST_TIMEOUT") return connection.rest !== undefined && connection.chunked?.complete !== false;
   if (error.code !== "HPE_PAUSED" || error.rawPacket === undefined) return false;
+  if (connection.isCut) return true; // refused at its head: the rest is not needed
   if (connection.chunked !== undefined) readInSlices(connection, turns);
   const { rest } = connection; // what follows a slice
   const unparsed = error.rawPacket.subarray(error.bytesParsed);

@@ -7,7 +7,7 @@ import { LoopTurns } from "../../../services/api/connections/loop-turns";
 import type { Api } from "../../../services/api/gateway";
 import { responder } from "../../../services/api/responder.mixin";
 
-const { send, writeInTurn } = responder(loadConfig({})).methods as unknown as Pick<Api, "send" | "writeInTurn">;
+const { send } = responder(loadConfig({})).methods as unknown as Pick<Api, "send">;
 
 /** Sends a response of a size, when this turn of the event loop has no time left. */
 function sent(bytes: number) {
@@ -16,7 +16,7 @@ function sent(bytes: number) {
   const res = new ServerResponse(req);
   const exchange = new Exchange("id", req, res, new Connection(socket, holder, false), holder);
   const made = (one: Exchange) => (one.madeAt = performance.now());
-  const api = { turns, connections: { made }, baseHeaders: () => ({}), writeInTurn } as unknown as Api;
+  const api = { turns, connections: { made }, baseHeaders: () => ({}) } as unknown as Api;
   turns.run(exchange, () => {
     const since = performance.now();
     while (performance.now() - since < 5); // uses up this turn
