@@ -9,12 +9,13 @@ import { bearerToken, unauthenticated } from "./auth/token-verifier";
 import type { Exchange } from "./connections/exchange";
 import type { Api } from "./gateway";
 import { hotProductId, serveHotRead } from "./hot-read";
-import { countParts, limitParts } from "./connections/parts";
+import { mergeParts, limitParts } from "./connections/parts";
 import { parseForm } from "./http/form";
 import { leaveBasePath } from "./http/base-path";
 import { problemDetails } from "./http/problem";
 import {
   bodyRefusal,
+  checkHeaders,
   hasBody,
   ignoreBody,
   isFormBody,
@@ -45,7 +46,7 @@ export function intake({ basePath }: Pick<Config, "basePath">): Partial<ServiceS
       receive(this: Api, req: IncomingMessage, res: ServerResponse): void {
         useOriginForm(req);
         if (basePath !== "") leaveBasePath(req, basePath);
-        countParts(req);
+        mergeParts(req);
         this.connections.open(requestId(req), req, res, (exchange) => {
           this.begin(exchange);
         });
@@ -66,6 +67,7 @@ export function intake({ basePath }: Pick<Config, "basePath">): Partial<ServiceS
           });
         };
         try {
+          checkHeaders(req);
           if (!isProbe(req)) this.checkShare(exchange);
           this.turns.run(exchange, take);
         } catch (error) {
@@ -77,6 +79,7 @@ export function intake({ basePath }: Pick<Config, "basePath">): Partial<ServiceS
         exchange.isRefused = true;
         this.metrics?.refused();
         this.connections.made(exchange, refuseAtOnce(exchange.res, this.baseHeaders(exchange), exchange.id, refusal, basePath));
+        this.connections.rest(exchange);
       },
 
       /** Called when the response is sent or the client has disconnected. */

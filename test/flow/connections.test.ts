@@ -12,8 +12,8 @@ afterEach(async () => {
   await shop.stop();
 });
 
-/** A client that sends this, then nothing more, and never closes its side. */
-async function holdOpen(text: string): Promise<{ answer: () => string }> {
+/** A client that sends this, and never closes its side. */
+async function holdOpen(text: string): Promise<{ answer: () => string; send: (text: string) => void }> {
   const { hostname, port } = new URL(shop.url);
   const socket = connect({ host: hostname, port: Number(port), allowHalfOpen: true });
   sockets.push(socket);
@@ -22,7 +22,7 @@ async function holdOpen(text: string): Promise<{ answer: () => string }> {
   socket.on("error", () => undefined); // the gateway closed the connection
   await new Promise((resolve) => socket.once("connect", resolve));
   socket.write(text);
-  return { answer: () => answer };
+  return { answer: () => answer, send: (more) => socket.write(more) };
 }
 
 const options = async (path: string): Promise<number> => (await fetch(shop.url + path, { method: "OPTIONS" })).status;
@@ -44,6 +44,18 @@ describe("a misbehaving client", () => {
     await Promise.all(Array.from({ length: 600 }, () => holdOpen(head)));
     await until("the gateway has all connections", () => connections() >= 600);
     expect(await options("/products")).toBe(204);
+  });
+
+  it("sends more than 100 header fields: it is refused, and its connection is not read for the next second", async () => {
+    const request = (fields: number): string => `OPTIONS /products HTTP/1.1\r\nHost: a\r\n${"a: b\r\n".repeat(fields - 1)}\r\n`;
+    const client = await holdOpen(request(100));
+    await until("the response has arrived", () => client.answer().startsWith("HTTP/1.1 204"));
+    client.send(request(101));
+    await until("the refusal has arrived", () => /HTTP\/1.1 400.*more than 100 header fields/s.test(client.answer()));
+    const refusedAt = performance.now();
+    client.send(request(100));
+    await until("the next response has arrived", () => client.answer().split("HTTP/1.1 204").length === 3);
+    expect(performance.now() - refusedAt).toBeGreaterThan(900);
   });
 
   it("does not finish its request: it is disconnected within 30 s", async () => {

@@ -52,6 +52,8 @@ export class Connection<R extends Started = Started> {
   parseSlice: ((bytes: Buffer) => void) | undefined;
   /** Parsing of the rest is already scheduled. */
   isScheduled = false;
+  /** A request was refused before any work on it, and the client should wait before it sends another. */
+  isResting = false;
   /** Its last response is being sent, and nothing more is read from it. */
   isCut = false;
 
@@ -64,7 +66,7 @@ export class Connection<R extends Started = Started> {
 
   /** Whether reading is paused, or has ended for good. */
   get isHeld(): boolean {
-    return this.isCut || this.waiting.length > 0 || this.rest !== undefined;
+    return this.isCut || this.isResting || this.waiting.length > 0 || this.rest !== undefined;
   }
 
   /** Whether no request has been started; one may have been received in part. */

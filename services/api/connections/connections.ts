@@ -30,6 +30,9 @@ const LIMITS: Omit<ConnectionLimits, "largestBytes"> = {
   parsed: 8_192, // a socket is read 64 KiB at a time, and the shortest request has about 30 bytes
 };
 
+/** After a refusal its connection is not read for this long, and up to twice as long, so that not all are read again at the same moment. */
+const REST_MS = 1_000;
+
 /** Interval of the check for slow readers. */
 const SWEEP_MS = 1_000;
 
@@ -129,6 +132,23 @@ export class Connections {
     exchange.connection.unsentBytes += bytes;
     exchange.holder.unsentBytes += bytes;
     this.unsentBytes += bytes;
+  }
+
+  /**
+   * Stops reading from the connection of a refused request for a while. Otherwise a thousand connections whose client does not wait before it
+   * tries again would get a thousand refusals in each turn of the event loop, which take 50 ms.
+   */
+  rest({ connection }: Exchange): void {
+    if (connection.isProxy || connection.isResting) return;
+    connection.isResting = true;
+    hold(connection.socket);
+    setTimeout(
+      () => {
+        connection.isResting = false;
+        readOn(connection, this.turns);
+      },
+      REST_MS * (1 + Math.random()),
+    ).unref();
   }
 
   /** Marks the response as a stream, which the client may keep open. */

@@ -9,26 +9,46 @@ import { cut, type Connection } from "./connection";
  */
 const MAX_PARTS = 4_096;
 
+/** Smaller pieces are merged into blocks of this size: on its own, a piece of one byte takes 500 bytes of memory until the body is read. */
+const BLOCK_BYTES = 4_096;
+/** Bodies of a known length up to this one are left alone: even one byte at a time they take little. */
+const SMALL_BYTES = 512;
+
 const tooMany = () => problem("BAD_REQUEST", "the body arrives in too many parts");
 
-/** Set only on requests whose body could exceed the maximum. */
+/** Set only on requests whose body is not small. */
 const PARTS = Symbol("parts");
 interface Parts {
   count: number;
+  /** Small pieces that the reader of the body has not been given yet: the first `bytes` bytes. */
+  block: Buffer | undefined;
+  bytes: number;
   refuse?: (refusal: unknown) => void;
 }
 type Counted = IncomingMessage & { [PARTS]?: Parts };
 
-/** Counts the pieces of a body, whether chunks or packets. Pieces beyond MAX_PARTS are dropped, and no more are read. */
-export function countParts(req: Counted): void {
-  if (!isChunked(req) && Number(req.headers["content-length"] ?? 0) <= MAX_PARTS) return;
+/**
+ * Counts the pieces of a body, whether chunks or packets, and merges small ones. Pieces beyond MAX_PARTS are dropped, and no more are read.
+ */
+export function mergeParts(req: Counted): void {
+  if (!isChunked(req) && Number(req.headers["content-length"] ?? 0) <= SMALL_BYTES) return;
   const push = req.push.bind(req);
-  const parts: Parts = (req[PARTS] = { count: 0 });
+  const parts: Parts = (req[PARTS] = { count: 0, block: undefined, bytes: 0 });
   // Node calls `push` with each piece as soon as it is parsed. A listener for "data" would start reading a body that may not be needed.
-  req.push = (part: unknown, encoding) => {
-    if (part === null || ++parts.count <= MAX_PARTS) return push(part, encoding);
-    if (parts.count === MAX_PARTS + 1) parts.refuse?.(tooMany());
-    return false;
+  req.push = (part: Buffer | null, encoding) => {
+    if (part !== null && ++parts.count > MAX_PARTS) {
+      if (parts.count === MAX_PARTS + 1) parts.refuse?.(tooMany());
+      return false;
+    }
+    if (part !== null && parts.bytes + part.length <= BLOCK_BYTES) {
+      parts.block ??= Buffer.allocUnsafe(BLOCK_BYTES);
+      parts.bytes += part.copy(parts.block, parts.bytes);
+      return true;
+    }
+    if (parts.block !== undefined) push(parts.block.subarray(0, parts.bytes));
+    parts.block = undefined;
+    parts.bytes = 0;
+    return push(part, encoding);
   };
 }
 

@@ -100,6 +100,20 @@ export const connections: readonly Attack[] = [
     },
   },
   {
+    row: "36g",
+    name: "900 connections send requests with 90 header fields at the same moment, and the next as soon as they have a response",
+    least: { "200": 1_000, "429": 100 },
+    run: (attacker) => {
+      const request = `GET /products/${testId(1)} HTTP/1.1\r\nHost: a\r\n${"a:\r\n".repeat(89)}\r\n`;
+      return keepOpen(attacker, 900, async (connection) => {
+        while (connection.isOpen && !attacker.isOver) {
+          connection.write(request);
+          await connection.status(3_000);
+        }
+      });
+    },
+  },
+  {
     row: "36c",
     name: "1,500 connections that made a request and keep quiet",
     least: { "200": 50, "connections closed": 20 },
