@@ -20,7 +20,7 @@ export const DATABASES = {
 /** Segments of unreserved characters (RFC 3986, 2.3), which proxies and browsers leave unchanged unless the segment is `.` or `..`. */
 const BASE_PATH = /^(?:\/(?!\.{1,2}(?:\/|$))[A-Za-z0-9._~-]+)+$/;
 /** Maximum servers in a URL or a list of URLs: more than any cluster has. */
-const MOST_SERVERS = 16;
+const MAX_SERVERS = 16;
 
 export type Config = ReturnType<typeof read>;
 type Env = Readonly<Record<string, string | undefined>>;
@@ -60,7 +60,7 @@ function read(env: Reader) {
   return {
     production,
     /** Whether the node hosts every service: only then may a missing database be an embedded one. */
-    whole: hosted.length === SERVICES.length,
+    hostsAll: hosted.length === SERVICES.length,
     services: hosted,
     port,
     host: env.text("HOST", "127.0.0.1"),
@@ -87,20 +87,19 @@ function read(env: Reader) {
       level: env.choice("LOG_LEVEL", ["fatal", "error", "warn", "info", "debug", "trace"], "info"),
       format: env.choice("LOG_FORMAT", ["short", "json"], production ? "json" : "short"),
     },
-    /** Seconds. */
-    accessTokenTtl: env.integer("ACCESS_TOKEN_TTL", 900, 1, 86_400),
-    refreshTokenTtl: env.integer("REFRESH_TOKEN_TTL", 2_592_000, 1, 31_536_000),
-    /** At most a minute, for which a signing key is still published after it has derived its last refresh token. */
-    refreshGrace: env.integer("REFRESH_GRACE", 10, 0, 60),
+    accessTokenTtlSeconds: env.integer("ACCESS_TOKEN_TTL", 900, 1, 86_400),
+    refreshTokenTtlSeconds: env.integer("REFRESH_TOKEN_TTL", 2_592_000, 1, 31_536_000),
+    /** At most a minute: a replaced signing key stays published for that long after it last derived a refresh token. */
+    refreshGraceSeconds: env.integer("REFRESH_GRACE", 10, 0, 60),
     bcryptCost: env.integer("BCRYPT_COST", 12, production ? 10 : 4, 16),
     admin: env.admin(),
     /** Keys that encrypt the signing keys in user_db; the older one only decrypts. KeyObjects, which can't leak into logs when printed. */
     keyEncryption: { key: env.encryptionKey("KEY_ENCRYPTION_KEY"), older: env.encryptionKey("KEY_ENCRYPTION_KEY_OLD") },
     corsOrigins: env.origins("CORS_ORIGINS"),
     /** Idle time-out of connections, in seconds. Must exceed that of a proxy in front, which might otherwise reuse a closing connection. */
-    keepAliveTimeout: env.integer("KEEP_ALIVE_TIMEOUT", 75, 1, 3_600),
+    keepAliveSeconds: env.integer("KEEP_ALIVE_TIMEOUT", 75, 1, 3_600),
     /** Seconds for which a gateway keeps serving at shutdown although it is not ready, so that load balancers notice. */
-    drainDelay: env.integer("DRAIN_DELAY", production ? 5 : 0, 0, 300),
+    drainDelaySeconds: env.integer("DRAIN_DELAY", production ? 5 : 0, 0, 300),
     /** Attempts per minute, as described in services/users/logins.ts; `requests` per second and client. 0 means no limit. */
     rateLimit: {
       auth: env.integer("RATE_LIMIT_AUTH", 10, 0, 1_000_000),
@@ -113,7 +112,6 @@ function read(env: Reader) {
     /** Proxies whose X-Forwarded-For and X-Forwarded-Proto headers are trusted. */
     trustProxy: env.proxies("TRUST_PROXY"),
     ops: { port: env.optionalInteger("OPS_PORT", 0, 65_535), host: env.text("OPS_HOST", "127.0.0.1") },
-    /** Milliseconds. */
     outbox: {
       retryMs: env.integer("OUTBOX_RETRY_MS", 5_000, 10, 3_600_000),
       retryMaxMs: env.integer("OUTBOX_RETRY_MAX_MS", 60_000, 10, 3_600_000),
@@ -121,11 +119,11 @@ function read(env: Reader) {
   };
 }
 
-/** Well-known passwords; the last two are those of docker-compose.yml and .env.example. */
+/** Well-known passwords; `shop-dev` is that of docker-compose.yml and .env.example. */
 const KNOWN_PASSWORDS = new Set(["", "guest", "postgres", "password", "admin", "secret", "shop-dev", "change-me"]);
 
 function checkTogether(config: Config, mistakes: string[]): void {
-  if (!config.whole && config.transporter === undefined) {
+  if (!config.hostsAll && config.transporter === undefined) {
     mistakes.push(
       "SERVICES names only part of the shop: set TRANSPORTER (amqp://user:password@host:5672) to connect it to the others, or unset SERVICES",
     );
@@ -133,13 +131,13 @@ function checkTogether(config: Config, mistakes: string[]): void {
   for (const [service, variable] of databaseNames()) {
     if (config.databases[service] !== undefined || !config.services.includes(service)) continue;
     if (config.production) mistakes.push(`${variable} is missing: production has no embedded PostgreSQL`);
-    else if (!config.whole) mistakes.push(`${variable} is missing: a node with SERVICES set needs the database of each service it hosts`);
+    else if (!config.hostsAll)
+      mistakes.push(`${variable} is missing: a node with SERVICES set needs the database of each service it hosts`);
   }
-  const [first, ...others] = databaseNames().flatMap(([service]) => config.databases[service] ?? []);
-  if (first !== undefined && new Set([first, ...others]).size <= others.length)
-    mistakes.push("two services share one database URL: each needs a database of its own");
+  const databases = databaseNames().flatMap(([service]) => config.databases[service] ?? []);
+  if (new Set(databases).size < databases.length) mistakes.push("two services share one database URL: each needs a database of its own");
   if (config.outbox.retryMaxMs < config.outbox.retryMs) mistakes.push("OUTBOX_RETRY_MAX_MS must not be below OUTBOX_RETRY_MS");
-  if (config.refreshTokenTtl < config.accessTokenTtl)
+  if (config.refreshTokenTtlSeconds < config.accessTokenTtlSeconds)
     mistakes.push("REFRESH_TOKEN_TTL must not be below ACCESS_TOKEN_TTL: an access token must not outlive its session");
   const { key, older } = config.keyEncryption;
   if (older !== undefined && (key === undefined || key.equals(older)))
@@ -148,9 +146,9 @@ function checkTogether(config: Config, mistakes: string[]): void {
   if (config.publicUrl?.startsWith("http:") === true)
     mistakes.push("PUBLIC_URL begins with http: in production it must be an https:// origin (RFC 8414, section 2)");
   if (key === undefined && config.services.includes("users"))
-    mistakes.push("KEY_ENCRYPTION_KEY is missing: production encrypts the signing keys, set what `openssl rand -base64 32` prints");
+    mistakes.push("KEY_ENCRYPTION_KEY is missing: production encrypts the signing keys; set what `openssl rand -base64 32` prints");
   if (config.transporter === undefined)
-    mistakes.push("TRANSPORTER is missing: production connects its nodes through RabbitMQ, set amqp://user:password@host:5672");
+    mistakes.push("TRANSPORTER is missing: production connects its nodes through RabbitMQ; set amqp://user:password@host:5672");
   const urls: [string, readonly string[]][] = [
     ["TRANSPORTER", config.transporter ?? []],
     ...databaseNames().map(([s, v]): [string, readonly string[]] => [
@@ -289,8 +287,8 @@ class Reader {
     const value = this.value(name);
     if (value === undefined) return undefined;
     const servers = serversOf(value);
-    if (servers.length > MOST_SERVERS || !servers.every((server) => isUrl(server, ["postgres:", "postgresql:"]))) {
-      this.mistakes.push(`${name} is not a URL of the form postgres://user:password@host:port/…, nor one with several host:port,host:port`);
+    if (servers.length > MAX_SERVERS || !servers.every((server) => isUrl(server, ["postgres:", "postgresql:"]))) {
+      this.mistakes.push(`${name} is not a URL of the form postgres://user:password@host:port/… (or several servers: host:port,host:port)`);
       return undefined;
     }
     const mistake = urlMistake(value);
@@ -305,7 +303,7 @@ class Reader {
     const urls = wordsOf(value);
     const valid = urls.filter((url) => isUrl(url, protocols));
     const form = `${protocols[0] ?? ""}//user:password@host:port/…`;
-    if (urls.length > MOST_SERVERS) this.mistakes.push(`${name} has ${urls.length} URLs: set ${MOST_SERVERS} at most`);
+    if (urls.length > MAX_SERVERS) this.mistakes.push(`${name} has ${urls.length} URLs: set ${MAX_SERVERS} at most`);
     if (urls.length <= 1 && valid.length === 0) this.mistakes.push(`${name} is not a URL of the form ${form}`);
     else if (valid.length < urls.length) {
       const wrong = urls.flatMap((url, i) => (valid.includes(url) ? [] : i + 1)).join(", ");

@@ -1,15 +1,13 @@
 import { Errors, type BrokerOptions } from "moleculer";
 import { amqpTransporter } from "./broker/amqp.transporter";
 import { drainFirst } from "./broker/drain";
-import { ownInternals } from "./broker/internals";
+import { minimalNodeService } from "./broker/internals";
 import { logger, logUnexpected } from "./broker/logger";
 import { requests } from "./broker/request";
-import { retries } from "./broker/retry";
+import { retries, TIMEOUT_STATUS } from "./broker/retry";
 import { ContractValidator } from "./broker/validator";
 import { loadConfig, type Config } from "./config";
 import { version } from "./package.json";
-
-const TIMEOUT = 504;
 
 /** The broker options of every node, whichever services it hosts. */
 export function brokerOptions(config: Config): BrokerOptions {
@@ -21,8 +19,8 @@ export function brokerOptions(config: Config): BrokerOptions {
     logger: logger(config.log.level, config.log.format, config.transporter !== undefined),
     transporter: config.transporter === undefined ? null : amqpTransporter(...config.transporter),
     validator: new ContractValidator({}),
-    middlewares: [requests, retrying, drainFirst, ownInternals],
-    internalServices: false, // replaced by ownInternals
+    middlewares: [requests, retrying, drainFirst, minimalNodeService],
+    internalServices: false, // replaced by minimalNodeService
     errorHandler: logUnexpected,
 
     // Only for the few calls without a contract: each contract has its own time-out.
@@ -37,7 +35,7 @@ export function brokerOptions(config: Config): BrokerOptions {
       minRequestCount: 20,
       windowTime: 10,
       halfOpenTime: 2_000,
-      check: (error) => error instanceof Errors.MoleculerError && error.code === TIMEOUT,
+      check: (error) => error instanceof Errors.MoleculerError && error.code === TIMEOUT_STATUS,
     },
     // A killed node is detected only by missing heartbeats.
     heartbeatInterval: 2,

@@ -25,7 +25,7 @@ export interface ScaleOptions {
 
 const ROUNDS = 10;
 /** Maximum time per route and round, in ms: slow routes get fewer requests. */
-const MOST_MS = 500;
+const MAX_MS = 500;
 /** A prepared statement may get another plan at its sixth execution; the last plan is reported. */
 const REPEATS_FOR_PLAN = 7;
 
@@ -159,7 +159,7 @@ class Bench {
     for (let round = -1; round < ROUNDS; round++) {
       for (const [route, taken] of times) {
         const n = Math.ceil(this.requests / ROUNDS / (route.writes ? 3 : 1));
-        const enough = performance.now() + MOST_MS;
+        const enough = performance.now() + MAX_MS;
         for (let i = 0; i < n && (i === 0 || performance.now() < enough); i++) {
           const request = route.request(++this.turn);
           const { status, took, text } = await visitor.send(request);

@@ -16,12 +16,12 @@ const REQUEST = "REQ";
 export const MAX_PACKET_BYTES = 4 * 1024 * 1024;
 const HEARTBEAT_S = 5;
 const CONNECT_TIMEOUT_MS = 5_000;
-/** Most deliveries that are not acknowledged yet: one at a time would wait for a round trip each. */
+/** Maximum number of unacknowledged deliveries: one at a time would wait for a round trip each. */
 const PREFETCH = 64;
-/** No new connection is opened before the old one is closed. */
+/** How long a close may take; a new connection is opened only afterwards. */
 const CLOSE_TIMEOUT_MS = 3_000;
 /** A lost connection is replaced at once, but no more often than this; otherwise Moleculer retries every 5 s. */
-const AT_ONCE_EVERY_MS = 2_000;
+const MIN_IMMEDIATE_RECONNECT_MS = 2_000;
 
 /** Retryable. It has its own message and ignores the argument that its types require. */
 const disconnected = () => new Errors.BrokerDisconnectedError("");
@@ -41,13 +41,9 @@ export class AmqpTransporter extends Transporters.AMQP {
   private attempts = 0;
   /** When a lost connection was last replaced at once, by `performance.now()`. */
   private replacedAt = -Infinity;
-  private blocked = false;
-  private left = false;
-
   /** With a memory or disk alarm RabbitMQ accepts no messages. It notifies connections that publish, as every node does with heartbeats. */
-  get isBlocked(): boolean {
-    return this.blocked;
-  }
+  isBlocked = false;
+  private isStopping = false;
 
   /**
    * Tries each URL once.
@@ -82,16 +78,16 @@ export class AmqpTransporter extends Transporters.AMQP {
       this.logger.info(`AMQP is connected to ${address}.`);
       void closed.catch((reason: unknown) => this.replace(reason, lost));
     } catch (err) {
-      if (this.left) return;
+      if (this.isStopping) return;
       this.logger.error(`AMQP can't connect to ${address}: ${reasonOf(err)}`);
       throw err;
     }
   }
 
   private async replace(reason: unknown, lost: Lost): Promise<void> {
-    if (this.left) return;
+    if (this.isStopping) return;
     const now = performance.now();
-    if (now - this.replacedAt > AT_ONCE_EVERY_MS) {
+    if (now - this.replacedAt > MIN_IMMEDIATE_RECONNECT_MS) {
       this.replacedAt = now;
       const isReplaced = this.connect(lost).then(() => true);
       if (await isReplaced.catch(() => false)) return; // the reason has been logged
@@ -101,10 +97,10 @@ export class AmqpTransporter extends Transporters.AMQP {
 
   /** Takes at most CLOSE_TIMEOUT_MS. RabbitMQ confirms the close of a channel only after everything that was sent on it. */
   override async disconnect(): Promise<void> {
-    this.left = true;
+    this.isStopping = true;
     const { connection } = this;
     if (!connection) return;
-    this.cut(connection);
+    this.destroyAfterTimeout(connection);
     const closed = new Promise((resolve) => connection.once("close", resolve));
     // amqplib's close() never settles if the connection dies meanwhile
     await Promise.race([super.disconnect(), closed]);
@@ -117,9 +113,9 @@ export class AmqpTransporter extends Transporters.AMQP {
     const { channel } = this;
     const isRequest = packet.type === REQUEST;
     if (data.length > MAX_PACKET_BYTES) return this.refuse(packet, data.length);
-    // a request buffered in this node's memory would run after RabbitMQ reads again, when its caller has long timed out
-    if (!channel || (isRequest && this.blocked)) throw disconnected();
-    if (packet.type === "HEARTBEAT" && this.blocked) return; // they would pile up in memory
+    // a request buffered in this node's memory would run after RabbitMQ reads again, long after its caller timed out
+    if (!channel || (isRequest && this.isBlocked)) throw disconnected();
+    if (packet.type === "HEARTBEAT" && this.isBlocked) return; // they would pile up in memory
     const options: Options.Publish = { mandatory: isRequest || packet.type === "EVENT" };
     const { timeout } = packet.payload;
     // RabbitMQ closes the channel unless this is a 32-bit integer, and the time left of a nested call is fractional
@@ -149,14 +145,14 @@ export class AmqpTransporter extends Transporters.AMQP {
    * RabbitMQ returns a request or event whose queue no longer exists: its node has lost its connection, and counts as lost until its next
    * packet. Otherwise calls to it would time out until its missing heartbeats are noticed.
    */
-  private returned({ fields: { routingKey } }: Message): void {
+  private onReturned({ fields: { routingKey } }: Message): void {
     const nodeID = nodeOf(routingKey, this.prefix);
     if (nodeID === undefined) return;
     this.transit.discoverer.remoteNodeDisconnected(nodeID, true);
     this.transit.removePendingRequestByNodeID(nodeID); // also if it was already known to be lost
   }
 
-  /** Moleculer keeps a rejected promise until the next attempt and fails every call in between with its reason, so that must be retryable. */
+  /** Moleculer keeps a rejected promise until the next attempt and fails every call in between with its reason, so the reason must be retryable. */
   override makeSubscriptions(topics: Record<string, unknown>[]): Promise<void> {
     return super.makeSubscriptions(topics).catch((err: unknown) => {
       this.logger.error(`AMQP subscriptions failed: ${String(err)}`);
@@ -193,54 +189,54 @@ export class AmqpTransporter extends Transporters.AMQP {
 
   private async dial(url: string): Promise<Link> {
     // Moleculer's retry timer outlives broker.stop(): without this it would reconnect a stopped node
-    if (this.left) throw disconnected();
+    if (this.isStopping) throw disconnected();
     const socketOptions = { noDelay: true, timeout: CONNECT_TIMEOUT_MS };
     return (await connect(url, { ...socketOptions, ...loginOf(url), clientProperties: { connection_name: this.nodeID } })) as Link;
   }
 
   private async open(connection: Link): Promise<void> {
-    if (this.left) throw disconnected(); // stopped while connecting: disconnect() saw no connection to close
+    if (this.isStopping) throw disconnected(); // stopped while connecting: disconnect() saw no connection to close
     this.connection = connection;
     this.bindings = [];
     await claimQueues(connection, this);
     const channel = await connection.createChannel();
     this.channel = channel;
-    channel.on("return", (message: Message) => this.returned(message));
+    channel.on("return", (message: Message) => this.onReturned(message));
     channel.on("error", (err: Error) => this.logger.error(`AMQP channel: ${err.message}`)); // "close" follows
     channel.on("close", () => {
       this.down();
       // a closing connection closes its channels first: let it finish before closing it because of them
-      if (!this.left) setImmediate(() => this.close(connection));
+      if (!this.isStopping) setImmediate(() => this.close(connection));
     });
     await channel.prefetch(PREFETCH);
-    const again = ++this.connectionCount > 1;
-    if (again) await this.transit.makeSubscriptions(); // afterConnect() does it the first time
+    const isReconnect = ++this.connectionCount > 1;
+    if (isReconnect) await this.transit.makeSubscriptions(); // afterConnect() does it the first time
     // Moleculer's subscribe() silently does nothing if the channel has closed
     if (this.channel !== channel) throw disconnected();
-    await this.onConnected(again);
+    await this.onConnected(isReconnect);
   }
 
   /** @returns a promise that is rejected when either side has closed the connection */
   private watch(connection: Link): Promise<never> {
     connection.on("error", (err: Error) => this.logger.error(`AMQP connection: ${err.message}`)); // "close" follows
     connection.on("blocked", (reason: string) => {
-      this.blocked = true;
-      this.logger.warn(`RabbitMQ accepts no messages, requests are refused: ${reason}.`);
+      this.isBlocked = true;
+      this.logger.warn(`RabbitMQ accepts no messages; requests are refused: ${reason}.`);
       // no node can respond before RabbitMQ has rechecked its memory, and by then the callers have timed out
       const nodeIDs = [...this.transit.pendingRequests.values()].map(({ nodeID }) => nodeID);
       for (const nodeID of new Set(nodeIDs)) this.transit.removePendingRequestByNodeID(nodeID);
     });
     connection.on("unblocked", () => {
-      this.blocked = false;
+      this.isBlocked = false;
       this.logger.info("RabbitMQ accepts messages again.");
       void this.transit.discoverer.sendHeartbeat(); // the other nodes may have missed some
     });
     return new Promise((_resolve, reject) => {
       connection.on("close", (reason: Error = new Error("closed by this node")) => {
-        this.logger[this.left ? "info" : "error"](`AMQP connection is closed: ${reason.message}`);
-        this.cut(connection); // a silent peer leaves the socket half open
+        this.logger[this.isStopping ? "info" : "error"](`AMQP connection is closed: ${reason.message}`);
+        this.destroyAfterTimeout(connection); // a silent peer leaves the socket half open
         this.connection = null;
-        this.blocked = false;
+        this.isBlocked = false;
         reject(reason);
         this.down();
       });
@@ -252,7 +248,7 @@ export class AmqpTransporter extends Transporters.AMQP {
     this.channel = null;
     this.connected = false;
     // Moleculer itself sends this event only after a graceful disconnect
-    if (wasConnected && !this.left) void this.broker.broadcastLocal("$transporter.disconnected", { graceFul: false });
+    if (wasConnected && !this.isStopping) void this.broker.broadcastLocal("$transporter.disconnected", { graceFul: false });
   }
 
   /**
@@ -260,24 +256,24 @@ export class AmqpTransporter extends Transporters.AMQP {
    * responses (31 of 480 in a trial). A round trip to RabbitMQ gives the responses a head start.
    */
   private async letResponsesPass(channel: Channel): Promise<void> {
-    this.left = true;
-    if (this.connection) this.cut(this.connection); // a dead connection never responds
+    this.isStopping = true;
+    if (this.connection) this.destroyAfterTimeout(this.connection); // a dead connection never responds
     await channel.prefetch(PREFETCH);
   }
 
   private close(connection: Link): void {
     connection.close().catch(() => undefined); // rejected if it is closed or closing already, which is fine
-    this.cut(connection);
+    this.destroyAfterTimeout(connection);
   }
 
-  /** Destroys the socket of a connection whose peer doesn't confirm the close; amqplib would wait for ever. */
-  private cut({ connection }: Link): void {
+  /** Destroys the socket if the peer has not confirmed the close after CLOSE_TIMEOUT_MS; amqplib would wait for ever. */
+  private destroyAfterTimeout({ connection }: Link): void {
     const destroy = () => connection.stream.destroy(new Error("RabbitMQ did not confirm the close"));
     setTimeout(destroy, CLOSE_TIMEOUT_MS).unref();
   }
 }
 
-/** @param urls amqp:// or amqps://, of the brokers of one cluster. Each node starts with a random one: its queues are on the broker it uses. */
+/** @param urls amqp:// or amqps://, of the servers of one RabbitMQ cluster. Each node starts with a random one: its queues are on the server it uses. */
 export function amqpTransporter(...urls: string[]): AmqpTransporter {
   const first = Math.floor(Math.random() * urls.length);
   const url = [...urls.slice(first), ...urls.slice(0, first)].map(withHeartbeat);

@@ -22,7 +22,7 @@ export interface Meta {
   address?: string;
   /** The call comes from a console or script on one of the shop's own nodes, not from a user. A gateway never sets this. */
   system?: true;
-  /** The client's Idempotency-Key, for an action that works `once`. Not a param, since nodes of version 0.2.0 refuse unknown params. */
+  /** The client's Idempotency-Key, for an action wrapped in `once` (mixins/idempotency.ts). Not a param, since nodes of version 0.2.0 refuse unknown params. */
   idempotencyKey?: string;
   /** Set by the action: its result is the response to an earlier request with the same key. */
   replayed?: boolean;
@@ -42,7 +42,7 @@ export type SchemaFor<This> = ServiceSchema<
   This
 >;
 
-/** Options that Moleculer supports but does not declare. */
+/** Moleculer supports this for events, too, but declares it only for actions. */
 type Options = Pick<ActionSchema, "bulkhead">;
 
 /** For work with a fair queue: a bulkhead in front of it is first come, first served, and one client could hold all its places. */
@@ -63,9 +63,9 @@ export function implement<C extends ActionContract, This>(
     visibility: "public",
     params: contract.params,
     result: contract.result,
-    timeout: contract.timeout,
+    timeout: contract.timeoutMs,
     // For callers that set no number of retries, such as the REPL and other nodes.
-    retryPolicy: { enabled: true, retries: contract.repeatable ? 1 : 0 },
+    retryPolicy: { enabled: true, retries: contract.idempotent ? 1 : 0 },
     handler,
   };
   return schema as ActionSchema<This>; // TypeBox' types are interfaces, Moleculer's require index signatures
@@ -98,7 +98,7 @@ export function subscribe<P extends TSchema, This>(
   handler: (this: This, ctx: ContractContext<P>) => Promise<void>,
   options: Options = {},
 ): EventSchema {
-  return { ...options, params: contract.params, handler }; // as above
+  return { ...options, params: contract.params, handler }; // see `implement`
 }
 
 /** A call with less time than this would time out before its response, and count as a failure of its node. */
@@ -116,7 +116,7 @@ export function call<C extends ActionContract>(
   options: CallingOptions = {},
 ): Promise<Result<C>> {
   const requestID = currentRequestId(); // a broker, unlike a context, does not know the current request
-  const timeout = Math.min(contract.timeout, Math.floor(remainingMs()));
+  const timeout = Math.min(contract.timeoutMs, Math.floor(remainingMs()));
   if (timeout < MIN_CALL_MS) return Promise.reject(tooLate());
   return from.call<Result<C>, Params<C>>(contract.name, params, {
     timeout,

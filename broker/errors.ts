@@ -71,7 +71,7 @@ export function errorCode(error: unknown): ErrorCode {
   return type !== undefined && UNREACHABLE.has(type) ? "SERVICE_UNAVAILABLE" : "INTERNAL_ERROR";
 }
 
-export const isUnreachable = (error: unknown): boolean => errorCode(error) === "SERVICE_UNAVAILABLE";
+export const isUnavailable = (error: unknown): boolean => errorCode(error) === "SERVICE_UNAVAILABLE";
 
 /** The error of one item of a batched call, serialized. Only the messages of our own refusals may be shown to clients. */
 export function failedItem(error: unknown): FailedItem {

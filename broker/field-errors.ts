@@ -2,9 +2,9 @@ import type { ErrorObject, ValidateFunction } from "ajv";
 import type { TArray, TObject, TSchema } from "@sinclair/typebox";
 import type { FieldError, Literal } from "../contracts/errors";
 
-/** Most errors that are listed for one value. A sender with more errors needs no complete list. */
+/** Maximum number of errors that are listed for one value. A sender with more errors needs no complete list. */
 const MAX_ERRORS = 20;
-/** Most characters of a field's name that a response repeats. */
+/** Maximum characters of a field's name that a response repeats. */
 const MAX_NAME_LENGTH = 100;
 
 const NO_ID = "must be a UUID";
@@ -39,9 +39,9 @@ const isLiteral = (value: unknown): value is Literal => value === null || ["stri
 function sentenceOf(error: ErrorObject): string {
   if (error.keyword === "additionalProperties") return "is not a known field";
   if (error.keyword === "required") return "is required";
-  if (error.keyword === "pattern") return "has characters or a form that are not allowed";
+  if (error.keyword === "pattern") return "does not have the required format";
   if (error.keyword === "format") return FORMATS[String(error.params["format"])] ?? "has an invalid format";
-  return error.message ?? "is not valid";
+  return error.message ?? "is invalid";
 }
 
 /** The field that an Ajv error is about: `/items/0/quantity` (RFC 6901) as `items[0].quantity`. */

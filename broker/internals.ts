@@ -1,7 +1,7 @@
 import type { Middleware, Service, ServiceSchema } from "moleculer";
 
 /** An allow-list, so that actions added by a later Moleculer are disabled as well. */
-const nodeService = (): ServiceSchema => ({
+const NODE_SERVICE: ServiceSchema = {
   name: "$node",
   actions: {
     health: {
@@ -12,16 +12,16 @@ const nodeService = (): ServiceSchema => ({
       },
     },
   },
-});
+};
 
 /**
  * Replaces Moleculer's own `$node` service, which any node can call and which exposes secrets: `$node.options` returns the broker's options
  * with the transporter's URL, `$node.services` every service's settings, `$node.health` the command line. The REPL's commands (`nodes`,
  * `services`, `actions`, `events`) read the registry and need none of these. To be used with `internalServices: false`.
  */
-export const ownInternals: Middleware = {
-  name: "OwnInternals",
+export const minimalNodeService: Middleware = {
+  name: "MinimalNodeService",
   created(broker) {
-    broker.createService(nodeService());
+    broker.createService(NODE_SERVICE);
   },
 };

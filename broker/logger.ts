@@ -5,11 +5,20 @@ import { currentRequestId, withRequestId } from "./request";
 
 const logged = new WeakSet<Error>();
 
-/** Logs an error once, with its cause and request id, unless it is an expected refusal without a cause. */
-export function logFailure(log: Service["logger"], what: string, error: unknown, requestId: string | undefined, expected = true): void {
+/**
+ * Logs an error once, with its cause and request id.
+ * @param skipsRefusals false for events: an expected refusal without a cause has no caller who gets it
+ */
+export function logFailure(
+  log: Service["logger"],
+  what: string,
+  error: unknown,
+  requestId: string | undefined,
+  skipsRefusals = true,
+): void {
   if (!(error instanceof Error) || logged.has(error)) return;
   const isOurFault = errorCode(error) === "INTERNAL_ERROR";
-  if (expected && !isOurFault && error.cause === undefined) return;
+  if (skipsRefusals && !isOurFault && error.cause === undefined) return;
   logged.add(error);
   withRequestId(requestId, () => {
     log[isOurFault ? "error" : "warn"](`${what} failed:`, error);
@@ -21,13 +30,13 @@ export function logFailure(log: Service["logger"], what: string, error: unknown,
  * request id. A failed event handler is only logged: there is no caller to fail, and the event is republished.
  */
 export const logUnexpected: NonNullable<BrokerOptions["errorHandler"]> = function (error, info) {
-  const elsewhere = "nodeID" in error && error.nodeID !== this.nodeID;
+  const isElsewhere = "nodeID" in error && error.nodeID !== this.nodeID;
   const isEvent = "event" in info;
   const ctx = "ctx" in info ? info.ctx : undefined;
   const what = isEvent ? ctx?.eventName : ctx?.action?.name;
   // A health check reports why it failed to its caller, which polls: it would fill the log.
   const isReported = what?.endsWith(".health") === true && errorCode(error) !== "INTERNAL_ERROR";
-  if (!elsewhere && !isReported) logFailure(this.logger, what ?? "a call", error, ctx?.requestID ?? undefined, !isEvent);
+  if (!isElsewhere && !isReported) logFailure(this.logger, what ?? "a call", error, ctx?.requestID ?? undefined, !isEvent);
   if (!isEvent) throw error;
 };
 

@@ -48,7 +48,7 @@ export class Metrics {
   async page(): Promise<string> {
     const now = new Registry();
     const gauges = new Map<string, Gauge>();
-    const readings = await Promise.all([...this.sources.values()].map(inTime));
+    const readings = await Promise.all([...this.sources.values()].map(readWithTimeout));
     for (const { name, help, value, labels = {} } of readings.flat()) {
       const gauge = gauges.get(name) ?? new Gauge({ name, help, labelNames: Object.keys(labels), registers: [now] });
       gauges.set(name, gauge);
@@ -58,7 +58,7 @@ export class Metrics {
   }
 }
 
-async function inTime(ask: ReadGauges): Promise<readonly Reading[]> {
+async function readWithTimeout(ask: ReadGauges): Promise<readonly Reading[]> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<readonly Reading[]>((resolve) => (timer = setTimeout(resolve, RESPONSE_TIMEOUT_MS, [])));
   try {
@@ -70,15 +70,15 @@ async function inTime(ask: ReadGauges): Promise<readonly Reading[]> {
   }
 }
 
-const nodes = new WeakMap<ServiceBroker, Metrics>();
+const metricsByBroker = new WeakMap<ServiceBroker, Metrics>();
 
 /** The metrics of this node; undefined if they are not served, and then nothing is counted. */
-export const metricsOf = (broker: ServiceBroker): Metrics | undefined => nodes.get(broker);
+export const metricsOf = (broker: ServiceBroker): Metrics | undefined => metricsByBroker.get(broker);
 
 /** Starts to collect this node's metrics. To be called before its services are created, since their actions are counted. */
 export function collectMetrics(broker: ServiceBroker): Metrics {
   const metrics = new Metrics();
-  nodes.set(broker, metrics);
+  metricsByBroker.set(broker, metrics);
   // The outermost middleware: it sees what the caller gets, including refusals of the validator and of a full queue.
   broker.middlewares.add(countCalls(metrics));
   metrics.observe("transporter", () => [

@@ -23,11 +23,10 @@ export const asRequest = <T>(request: Request, work: () => T): T => current.run(
 export const withRequest = <T>(id: string | undefined, deadline: number, work: () => T): T => asRequest({ id, deadline }, work);
 
 /** Runs work as part of the current request, but without its deadline: for work that must not be left half done. */
-export const regardless = <T>(work: () => T): T => withRequest(currentRequestId(), Infinity, work);
+export const withoutDeadline = <T>(work: () => T): T => withRequest(currentRequestId(), Infinity, work);
 
 /** Runs work as part of the current request, under another id if one is given. */
-export const withRequestId = <T>(id: string | null | undefined, work: () => T): T =>
-  id ? withRequest(id, currentDeadline(), work) : work();
+export const withRequestId = <T>(id: string | undefined, work: () => T): T => (id ? withRequest(id, currentDeadline(), work) : work());
 
 /**
  * Gives every action and event its request: the id for the log, and the deadline, which is sent as the milliseconds that are left. An action
@@ -44,18 +43,18 @@ export const requests: Middleware = {
     },
   remoteAction: (next) =>
     function (ctx) {
-      return forgotten(ctx as Context, next.call(this, ctx) as Promise<unknown>);
+      return forgetWhenTimedOut(ctx as Context, next.call(this, ctx) as Promise<unknown>);
     },
   // An event has no deadline: its emitter does not need the result, even if the listeners are in the same process.
   localEvent: (next) => (ctx) => withRequest(ctx.requestID ?? undefined, Infinity, () => next(ctx)),
-  call: inTime as unknown as NonNullable<Middleware["call"]>, // declared as if it returned no function
+  call: limitRetryTimeout as unknown as NonNullable<Middleware["call"]>, // declared as if it returned no function
 };
 
 /**
  * Moleculer rejects a call that has timed out, but keeps it as pending. If RabbitMQ has dropped the request, no response ever arrives: the
  * call would stay pending as long as its node is available, and a stopping node would wait for it. Moleculer's own timer fires first.
  */
-function forgotten({ id, nodeID, action, broker, options: { timeout } }: Context, response: Promise<unknown>): Promise<unknown> {
+function forgetWhenTimedOut({ id, nodeID, action, broker, options: { timeout } }: Context, response: Promise<unknown>): Promise<unknown> {
   if (!timeout) return response;
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => {
@@ -69,13 +68,13 @@ function forgotten({ id, nodeID, action, broker, options: { timeout } }: Context
 }
 
 /** Moleculer retries a call with the context of the first attempt and its full time-out; this reduces it to the time that is left. */
-function inTime(next: ServiceBroker["call"]) {
+function limitRetryTimeout(next: ServiceBroker["call"]) {
   return (action: string, params: unknown, options?: CallingOptions & { ctx?: Context }): Promise<unknown> => {
-    const again = options?.ctx;
-    if (again?.options.timeout) {
-      const left = Math.floor(remainingMs());
-      if (left <= 0) return Promise.reject(tooLate());
-      again.options = { ...again.options, timeout: Math.min(again.options.timeout, left) };
+    const retried = options?.ctx;
+    if (retried?.options.timeout) {
+      const leftMs = Math.floor(remainingMs());
+      if (leftMs <= 0) return Promise.reject(tooLate());
+      retried.options = { ...retried.options, timeout: Math.min(retried.options.timeout, leftMs) };
     }
     return next(action, params, options);
   };

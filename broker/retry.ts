@@ -1,7 +1,8 @@
 import { Errors, type BrokerOptions, type Middleware, type ServiceBroker } from "moleculer";
 import { isBlocked } from "./listeners";
 
-const TIMEOUT_STATUS = 504;
+/** The `code` of Moleculer's time-out errors. */
+export const TIMEOUT_STATUS = 504;
 
 /** The node that did not respond. A time-out error is created on the caller's side, so its `data` are Moleculer's own. */
 function silentNode({ data }: Errors.MoleculerError): string | undefined {
@@ -10,7 +11,7 @@ function silentNode({ data }: Errors.MoleculerError): string | undefined {
 }
 
 /**
- * Retries only calls whose contract is repeatable, and only if the request did not reach its service or the response did not reach the
+ * Retries only calls whose contract is idempotent, and only if the request did not reach its service or the response did not reach the
  * caller. A call that timed out is retried only if its node was lost meanwhile: a node that is merely slow would get the same work twice
  * while it is overloaded. Nothing is retried while RabbitMQ accepts no messages, since that lasts longer than a call.
  */

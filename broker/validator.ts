@@ -6,7 +6,7 @@ import { UUID } from "../contracts/contract";
 import type { FieldError } from "../contracts/errors";
 import { describe, fieldOf, listErrors } from "./field-errors";
 
-const UTF8_LIMIT_OF_BCRYPT = 72;
+const BCRYPT_LIMIT_BYTES = 72;
 /** Without characters that are invisible (Default_Ignorable_Code_Point): addresses that look the same must be the same. */
 const EMAIL =
   /^(?!.*\p{DI})[^\s@\p{C}"(),:;<>[\\\]]{1,64}@(?:[\p{L}\p{N}](?:[\p{L}\p{N}\p{M}-]{0,61}[\p{L}\p{N}\p{M}])?\.)+[\p{L}\p{N}\p{M}-]{2,63}$/u;
@@ -21,7 +21,7 @@ function extended(ajv: Ajv): Ajv {
   // A lone surrogate is not a character and would be stored as another one.
   ajv.addFormat("text", (text) => !CONTROL.test(text) && text.isWellFormed());
   // NUL ends a C string: other implementations of bcrypt would ignore what follows it.
-  ajv.addFormat("password", (text) => Buffer.byteLength(text) <= UTF8_LIMIT_OF_BCRYPT && !text.includes("\0") && text.isWellFormed());
+  ajv.addFormat("password", (text) => Buffer.byteLength(text) <= BCRYPT_LIMIT_BYTES && !text.includes("\0") && text.isWellFormed());
   // multipleOf 0.01 fails on binary fractions such as 1299.99, and a tolerance would let a third decimal pass.
   ajv.addFormat("money", { type: "number", validate: (amount: number) => Math.round(amount * 100) / 100 === amount });
   ajv.addFormat("uuid", UUID);
@@ -52,7 +52,7 @@ export function check(schema: TSchema, value: unknown): FieldError[] {
   return exact.compile(schema)(value) ? [] : errorsOf(schema, value);
 }
 
-/** As `check`, as a type guard. */
+/** Like `check`, but as a type guard. */
 export const matches = <S extends TSchema>(schema: S, value: unknown): value is Static<S> => exact.compile(schema)(value);
 
 /** Converts the strings of a query to the types of the contract, in place. @returns the first error; undefined if it is valid */

@@ -24,7 +24,7 @@ export const find = action("users.find", {
     },
   }),
   result: Account,
-  repeatable: true,
+  idempotent: true,
 });
 
 /**
@@ -38,13 +38,13 @@ export const update = action("users.update", {
     role: Type.Optional(Role),
   }),
   result: Account,
-  repeatable: true,
+  idempotent: true,
 });
 
 /** `update` by other names, for the console. */
-export const disable = action("users.disable", { params: closed({ id: Id }), result: Account, repeatable: true });
-export const enable = action("users.enable", { params: closed({ id: Id }), result: Account, repeatable: true });
-export const setRole = action("users.setRole", { params: closed({ id: Id, role: Role }), result: Account, repeatable: true });
+export const disable = action("users.disable", { params: closed({ id: Id }), result: Account, idempotent: true });
+export const enable = action("users.enable", { params: closed({ id: Id }), result: Account, idempotent: true });
+export const setRole = action("users.setRole", { params: closed({ id: Id, role: Role }), result: Account, idempotent: true });
 
 /** What admins do in other services, to resources of other users. */
 const FOREIGN = ["product.updated", "product.archived", "stock.adjusted", "order.cancelled", "outbox.replayed", "order.repaired"] as const;
@@ -91,8 +91,8 @@ export const AuditEntry = named("Audit entry", "Who did what to which resource."
 export type AuditEntry = Static<typeof AuditEntry>;
 
 /**
- * Newest first. With at most one filter, every page costs the same, however far into the list. With more, entries that only some of them
- * match are read, too: SERVICE_UNAVAILABLE if that takes longer than half a second, about a million entries.
+ * Newest first. With at most one filter, every page costs the same, however far into the list. With several, entries that
+ * match only some of them are read, too: SERVICE_UNAVAILABLE if that takes longer than half a second (about a million entries).
  */
 export const auditLog = action("users.auditLog", {
   params: closed({
@@ -103,7 +103,7 @@ export const auditLog = action("users.auditLog", {
     cursor: Type.Optional(Cursor),
   }),
   result: Page(AuditEntry),
-  repeatable: true,
+  idempotent: true,
 });
 
 /**
@@ -113,6 +113,6 @@ export const auditLog = action("users.auditLog", {
 export const record = action("users.record", {
   params: closed({ action: ForeignAction, subject: Subject }),
   result: closed({}),
-  repeatable: true,
-  timeout: 800, // with one retry within the time-out of the calling action
+  idempotent: true,
+  timeoutMs: 800, // even with one retry, shorter than the time-out of the calling action
 });

@@ -6,10 +6,10 @@ export interface ActionContract<P extends TSchema = TSchema, R extends TSchema =
   readonly name: string;
   readonly params: P;
   readonly result: R;
-  /** Idempotent: a caller may retry it after a transport failure. */
-  readonly repeatable: boolean;
-  /** Time-out in milliseconds; a call made inside another never outlives that one. */
-  readonly timeout: number;
+  /** A caller may retry it after a transport failure. */
+  readonly idempotent: boolean;
+  /** A call made inside another never outlives that one. */
+  readonly timeoutMs: number;
 }
 
 /** The payload of one event. */
@@ -21,27 +21,28 @@ export interface EventContract<P extends TSchema = TSchema> {
 export type Params<C extends { readonly params: TSchema }> = Static<C["params"]>;
 export type Result<C extends ActionContract> = Static<C["result"]>;
 
-/** Most items in one call or event. */
+/** Maximum number of items in one call or event. */
 export const MAX_BATCH = 128;
 
-/** Most lines of an order. */
+/** Maximum number of lines in an order. */
 export const MAX_LINES = 100;
 
-/**
- * Most bytes of JSON in a page, and in one of the larger responses to a batched call. RabbitMQ closes the connection of a node that sends
- * too large a message: no action's response may come near MAX_PACKET_BYTES of the transporter.
- */
+/** Maximum size of a page as JSON. */
 export const PAGE_BYTES = 256 * 1024;
+/**
+ * Maximum size of the response to a batched call, as JSON. RabbitMQ closes the connection of a node that sends too large a message: no
+ * action's response may come near MAX_PACKET_BYTES of the transporter.
+ */
 export const RESPONSE_BYTES = 2 * 1024 * 1024;
 
-/** Default time-out of a call, in ms: even with one retry the client gets its response within 5 s. */
-const CALL_TIMEOUT = 2_000;
+/** Default time-out of a call: even with one retry the client gets its response within 5 s. */
+const CALL_TIMEOUT_MS = 2_000;
 
 export function action<Name extends string, P extends TSchema, R extends TSchema>(
   name: Name,
-  contract: { params: P; result: R; repeatable?: boolean; timeout?: number },
+  contract: { params: P; result: R; idempotent?: boolean; timeoutMs?: number },
 ): ActionContract<P, R> & { readonly name: Name } {
-  return { repeatable: false, timeout: CALL_TIMEOUT, ...contract, name };
+  return { idempotent: false, timeoutMs: CALL_TIMEOUT_MS, ...contract, name };
 }
 
 export function event<Name extends string, P extends TSchema>(name: Name, params: P): EventContract<P> & { readonly name: Name } {
@@ -49,7 +50,7 @@ export function event<Name extends string, P extends TSchema>(name: Name, params
 }
 
 /**
- * An event that its sender's outbox publishes until the replier has replied (mixins/outbox.mixin.ts, mixins/replier.mixin.ts). Its payload is
+ * An event that its sender's outbox publishes until its consumer has replied (mixins/outbox.mixin.ts, mixins/replier.mixin.ts). Its payload is
  * a list of items.
  */
 export interface OutboxedEvent<Name extends string = string, I extends TSchema = TSchema> extends EventContract {
@@ -60,7 +61,7 @@ export interface OutboxedEvent<Name extends string = string, I extends TSchema =
   readonly list: string;
   /** The field of an item that identifies what it is about, such as an order. */
   readonly subject: string;
-  /** One item. The replier validates each individually, so that an invalid one can't hold up the others. */
+  /** One item. The consumer validates each individually, so that an invalid one can't hold up the others. */
   readonly item: I;
 }
 
@@ -75,11 +76,11 @@ export function outboxedEvent<Name extends string, I extends TSchema>(
 /** An object schema that refuses unknown fields, so that a misspelt field name never goes unnoticed. */
 export const closed = <T extends TProperties>(properties: T) => Type.Object(properties, { additionalProperties: false });
 
-/** As `closed`, for an object that clients meet. In the OpenAPI document it is a schema of its own: "Order line" is OrderLine. */
+/** Like `closed`, but for an object that clients see. In the OpenAPI document it is a schema of its own: "Order line" is OrderLine. */
 export const named = <T extends TProperties>(title: string, description: string, properties: T) =>
   Type.Object(properties, { title, description, additionalProperties: false });
 
-/** The same schema, which has no title, with a description of a field or parameter for the OpenAPI document. */
+/** A copy of a schema without a title, with a description of the field or parameter that it is used for, for the OpenAPI document. */
 export const described = <T extends TSchema>(schema: T, description: string): T => ({ ...schema, description });
 
 export const nullable = <T extends TSchema>(schema: T) => Type.Union([schema, Type.Null()]);
@@ -115,7 +116,7 @@ export const RowId = Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER
  * Text without control characters other than tab and line feed. Routes normalize it (routing/text.ts), so that one with a minimum length can't
  * be blank.
  */
-export const Text = (options: { minLength?: number; maxLength: number; pattern?: string; description?: string }) =>
+export const Text = (options: { minLength?: number; maxLength: number; description?: string }) =>
   Type.String({ format: "text", ...(options.minLength !== undefined && { pattern: "\\S" }), ...options });
 
 /** RFC 3339, UTC, milliseconds. */
@@ -129,10 +130,14 @@ export const Money = (maximum: number, description = IN_CURRENCY) => Type.Number
 /** An internal amount: an integer number of cents. */
 export const Cents = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER });
 
-export const Limit = Type.Integer({ minimum: 1, maximum: 100, default: 20, description: "Most items of the page, which may have fewer." });
+export const Limit = Type.Integer({ minimum: 1, maximum: 100, default: 20, description: "Maximum number of items in the page." });
 /** Long enough for a name of 200 characters with JSON escapes. */
-export const MAX_CURSOR = 4_096;
-export const Cursor = Type.String({ minLength: 1, maxLength: MAX_CURSOR, description: "Opaque: the `next_cursor` of the previous page." });
+export const MAX_CURSOR_LENGTH = 4_096;
+export const Cursor = Type.String({
+  minLength: 1,
+  maxLength: MAX_CURSOR_LENGTH,
+  description: "Opaque: the `next_cursor` of the previous page.",
+});
 
 /** One page of a list of items that have a title. */
 export const Page = <T extends TSchema>(item: T) =>
@@ -163,8 +168,8 @@ export const health = (service: string) =>
   action(`${service}.health`, {
     params: closed({}),
     result: closed({ database: Type.Boolean() }),
-    repeatable: true,
-    timeout: 2_500,
+    idempotent: true,
+    timeoutMs: 2_500,
   });
 
 /** The fields of an object schema; none of any other schema. */

@@ -53,7 +53,7 @@ export const ERRORS = {
   ORDER_NOT_CANCELLABLE: error(409, "The order was rejected, so there is nothing to cancel."),
   IDEMPOTENCY_IN_FLIGHT: error(
     409,
-    "The first request with this Idempotency-Key is still in progress. Repeat the request with the same key in a moment.",
+    "The first request with this Idempotency-Key is still in progress. Retry with the same key in a moment.",
   ),
   NOT_PARKED: error(409, "Only parked outbox rows can be replayed; this one is pending or settled."),
   LAST_ADMIN: error(409, "The shop would be left without an enabled admin. Make somebody else an admin first."),
@@ -77,11 +77,11 @@ export const ERRORS = {
   ),
   INTERNAL_ERROR: error(
     500,
-    "A bug on our side. Nothing is known about the effect of the request; with an Idempotency-Key it is safe to repeat. Quote the request id when you report it.",
+    "A bug on our side. Nothing is known about the effect of the request; with an Idempotency-Key it is safe to retry. Quote the request id when you report it.",
   ),
   SERVICE_UNAVAILABLE: error(
     503,
-    "A service or its database is unavailable or overloaded. Repeat the request after the seconds in `retry_after`; with an Idempotency-Key it takes effect once.",
+    "A service or its database is unavailable or overloaded. Retry after the seconds in `retry_after`; with an Idempotency-Key it takes effect once.",
   ),
 };
 

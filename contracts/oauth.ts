@@ -7,8 +7,8 @@ import { refresh, token } from "./users";
  */
 
 /**
- * Accepted for clients that send them, and ignored. No client is registered here, so all are public ones without credentials (2.1, 3.2.1).
- * There are no scopes: a token has all rights of its user, and so those that were requested (3.3).
+ * Accepted for clients that send them, and ignored. No client is registered here: all are public and have no credentials (2.1, 3.2.1).
+ * There are no scopes: a token has all rights of its user, which include any that were requested (3.3).
  */
 const IGNORED = {
   client_id: Type.Optional(Type.String({ description: "Ignored." })),
@@ -33,12 +33,12 @@ export const RefreshGrant = Type.Object(
     refresh_token: refresh.params.properties.refresh_token,
     ...IGNORED,
   },
-  { title: "Refresh grant", description: "A request of new tokens (RFC 6749, section 6)." },
+  { title: "Refresh grant", description: "A request for new tokens (RFC 6749, section 6)." },
 );
 
 export const Grant = Type.Union([PasswordGrant, RefreshGrant]);
 
-export const OAuthError = named("OAuth error", "An error of a form (RFC 6749, section 5.2).", {
+export const OAuthError = named("OAuth error", "The error response to a form-encoded token request (RFC 6749, section 5.2).", {
   error: Type.Union([Type.Literal("invalid_request"), Type.Literal("invalid_grant"), Type.Literal("unsupported_grant_type")]),
   // the only characters that it may have
   error_description: Type.String({ pattern: "^[\\x20-\\x21\\x23-\\x5b\\x5d-\\x7e]*$" }),

@@ -69,14 +69,14 @@ export type Order = Static<typeof Order>;
 /** 1–255 visible ASCII characters; draft-ietf-httpapi-idempotency-key-header. */
 export const IdempotencyKey = Type.String({ pattern: "^[\\x21-\\x7e]{1,255}$" });
 
-/** Most lines of all orders of one `createMany`, whose response contains the lines' names. */
+/** Maximum number of lines in all orders of one `createMany`, whose response contains the lines' names. */
 export const LINES_PER_CALL = 2_000;
 
-/** Most lines of one `getMany`, exceeded by at most one order. Few, so that clients don't wait for several large orders of others. */
+/** Maximum number of lines in one `getMany`, exceeded by at most one order. Few, so that clients don't wait for several large orders of others. */
 export const LINES_PER_READ = 128;
 
-/** Most lines of a small order. Larger orders wait for their stock in separate queues, so that small ones don't wait behind them. */
-export const SMALL_ORDER = 8;
+/** Maximum number of lines in a small order. Larger orders wait for their stock in separate queues, so that small ones don't wait behind them. */
+export const SMALL_ORDER_LINES = 8;
 
 const NewOrder = {
   items: Type.Array(Line, { minItems: 1, maxItems: MAX_LINES }),
@@ -86,7 +86,7 @@ const Created = closed({ order: Order, replayed: Type.Boolean() });
 export type Created = Static<typeof Created>;
 
 /** Milliseconds. Even after two attempts the client gets its response within 5 s; longer than the 2 s wait for a concurrent duplicate's commit. */
-const CREATE_TIMEOUT = 2_200;
+const CREATE_TIMEOUT_MS = 2_200;
 
 /**
  * Creates an order: PENDING, before any stock is reserved. For a key that was used before, the first response is returned again
@@ -96,11 +96,11 @@ const CREATE_TIMEOUT = 2_200;
 export const create = action("orders.create", {
   params: named("New order", "What to order.", NewOrder),
   result: Created,
-  timeout: CREATE_TIMEOUT,
+  timeoutMs: CREATE_TIMEOUT_MS,
 });
 
 /**
- * As `create`, for orders of several users that a gateway batches. Each succeeds or fails individually; the results are in the order of the
+ * Like `create`, but for orders of several users that a gateway batches. Each succeeds or fails individually; the results are in the order of the
  * requests. Each has a key, so that the call can be retried if its response is lost. `request_id` is that of the client's request, for the
  * log. All orders together have at most LINES_PER_CALL lines.
  */
@@ -115,17 +115,17 @@ export const createMany = action("orders.createMany", {
     ),
   }),
   result: Type.Array(Type.Union([Created, FailedItem]), { maxItems: MAX_BATCH }),
-  repeatable: true,
-  timeout: CREATE_TIMEOUT,
+  idempotent: true,
+  timeoutMs: CREATE_TIMEOUT_MS,
 });
 
 const OrderId = described(Id, "The order's id.");
 
 /** ORDER_NOT_FOUND also for another user's order, since its existence must not be revealed. */
-export const get = action("orders.get", { params: closed({ id: OrderId }), result: Order, repeatable: true });
+export const get = action("orders.get", { params: closed({ id: OrderId }), result: Order, idempotent: true });
 
 /**
- * As `get`, for several users at once, in the order of the request; null for an order that is not found. Returns only the first orders that
+ * Like `get`, but for several users at once, in the order of the request; null for an order that is not found. Returns only the first orders that
  * fit into RESPONSE_BYTES and LINES_PER_READ, at least one; the caller has to request the others again.
  */
 export const getMany = action("orders.getMany", {
@@ -133,7 +133,7 @@ export const getMany = action("orders.getMany", {
     orders: Type.Array(closed({ id: Id, user_id: Id, role: Role }), { minItems: 1, maxItems: MAX_BATCH }),
   }),
   result: Type.Array(nullable(Order), { maxItems: MAX_BATCH }),
-  repeatable: true,
+  idempotent: true,
 });
 
 /** The caller's orders, newest first; an admin may list another user's (`user_id`) or `all`. */
@@ -146,18 +146,18 @@ export const list = action("orders.list", {
     cursor: Type.Optional(Cursor),
   }),
   result: Page(Order),
-  repeatable: true,
+  idempotent: true,
 });
 
 /**
  * Cancels an order that is PENDING or CONFIRMED; its stock is released asynchronously. Cancelling again returns the same order. With an
- * Idempotency-Key, a repeat gets the first response.
+ * Idempotency-Key, a retry gets the first response.
  */
-export const cancel = action("orders.cancel", { params: closed({ id: OrderId, versions: Versions }), result: Order, repeatable: true });
+export const cancel = action("orders.cancel", { params: closed({ id: OrderId, versions: Versions }), result: Order, idempotent: true });
 
 /** The user who placed the order, so that users take turns; the nil UUID or absent if unknown. */
 const Buyer = Type.Optional(Id);
-/** Both are about orders, and products replies to both. */
+/** `order.created` and `order.cancelled` are about orders, and products replies to both. */
 const TO_PRODUCTS = { repliedBy: "products", list: "orders", subject: "order_id" };
 
 /** An order that needs stock. */
@@ -198,11 +198,11 @@ export const audit = action("orders.audit", {
     parked: Type.Integer({ minimum: 0, description: "Parked outbox rows." }),
     checks: Type.Array(AuditCheck),
   }),
-  repeatable: true,
-  timeout: 120_000,
+  idempotent: true,
+  timeoutMs: 120_000,
 });
 
-/** Most repairs that are made, or listed, per call; and most decisions that are listed. */
+/** Maximum number of repairs that are made, or listed, per call; and of decisions that are listed. */
 export const REPAIRS_PER_CALL = 100;
 
 const difference = {
@@ -232,7 +232,7 @@ export const repair = action("orders.repair", {
     undecided: Type.Integer({ minimum: 0, description: "Differences that a person must decide." }),
     more: Type.Boolean({ description: "Whether there are more repairs, for another request." }),
   }),
-  timeout: 120_000,
+  timeoutMs: 120_000,
 });
 
 const OutboxState = Type.Union([Type.Literal("PENDING"), Type.Literal("SETTLED"), Type.Literal("PARKED")], {
@@ -263,7 +263,7 @@ export const outbox = action("orders.outbox", {
     cursor: Type.Optional(Cursor),
   }),
   result: Page(OutboxRow),
-  repeatable: true,
+  idempotent: true,
 });
 
 /** Makes a parked outbox row pending again, as if it were new; NOT_PARKED for any other. Once per Idempotency-Key. For admins. */

@@ -22,9 +22,9 @@ import {
   Timestamp,
 } from "./contract";
 
-/** Most units of one product, available and reserved together, that an adjustment may lead to. */
+/** Maximum units of one product, available and reserved together, that an adjustment may lead to. */
 export const MAX_QUANTITY = 1_000_000_000;
-const Name = Text({ minLength: 1, maxLength: 200, pattern: "\\S" });
+const Name = Text({ minLength: 1, maxLength: 200 });
 const MAX_PRICE = 9_999_999.99;
 const Price = Money(MAX_PRICE);
 const Quantity = Type.Integer({ minimum: 0, maximum: MAX_QUANTITY, description: "Units available for sale." });
@@ -36,7 +36,7 @@ const details = {
 };
 const ProductId = described(Id, "The product's id.");
 
-/** `version` grows with every change, `edits` only with those that are not of the stock; the ETag is `"<edits>-<version>"`. */
+/** `version` grows with every change, `edits` only with changes to anything but the stock; the ETag is `"<edits>-<version>"`. */
 export const Product = named("Product", "A product on sale.", {
   id: Id,
   name: Type.String({ maxLength: 200 }),
@@ -53,7 +53,7 @@ export const Product = named("Product", "A product on sale.", {
 });
 export type Product = Static<typeof Product>;
 
-export const Movement = named("Movement", "A change of a product's stock: an entry of its ledger.", {
+const Movement = named("Movement", "A change of a product's stock: an entry of its ledger.", {
   id: RowId,
   delta: Type.Integer({ description: "Units added; negative if they were removed." }),
   balance: described(Quantity, "Units available afterwards."),
@@ -71,13 +71,13 @@ export const create = action("products.create", {
   result: Product,
 });
 
-export const get = action("products.get", { params: closed({ id: ProductId }), result: Product, repeatable: true });
+export const get = action("products.get", { params: closed({ id: ProductId }), result: Product, idempotent: true });
 
-/** As `get`, for several products that a gateway batches, in the order of the request; null for an unknown or archived product. */
+/** Like `get`, but for several products that a gateway batches, in the order of the request; null for an unknown or archived product. */
 export const getMany = action("products.getMany", {
   params: closed({ ids: Type.Array(Id, { minItems: 1, maxItems: MAX_BATCH }) }),
   result: Type.Array(nullable(Product), { maxItems: MAX_BATCH }),
-  repeatable: true,
+  idempotent: true,
 });
 
 const List = closed({
@@ -104,7 +104,7 @@ const List = closed({
 });
 
 /** One page of the catalogue. */
-export const list = action("products.list", { params: List, result: Page(Product), repeatable: true });
+export const list = action("products.list", { params: List, result: Page(Product), idempotent: true });
 
 /** A response with this many pages of PAGE_BYTES is not too large for a message. */
 const LISTS_PER_CALL = 8;
@@ -113,7 +113,7 @@ const LISTS_PER_CALL = 8;
 export const listMany = action("products.listMany", {
   params: closed({ lists: Type.Array(List, { minItems: 1, maxItems: LISTS_PER_CALL }) }),
   result: Type.Array(Type.Union([Page(Product), FailedItem]), { maxItems: LISTS_PER_CALL }),
-  repeatable: true,
+  idempotent: true,
 });
 
 const Tag = closed({ edits: Type.Integer(), version: Type.Integer() });
@@ -158,7 +158,7 @@ export const adjust = action("products.adjust", {
 export const ledger = action("products.ledger", {
   params: closed({ id: ProductId, limit: Type.Optional(Limit), cursor: Type.Optional(Cursor) }),
   result: Page(Movement),
-  repeatable: true,
+  idempotent: true,
 });
 
 /** A response with this many names is not too large for a message. */
@@ -170,24 +170,24 @@ export const quote = action("products.quote", {
   result: Type.Array(closed({ id: Id, name: Type.String({ maxLength: 200 }), price_cents: Cents, quantity: Quantity }), {
     maxItems: QUOTES_PER_CALL,
   }),
-  repeatable: true,
-  timeout: 900, // with one retry within the time-out of `orders.create`
+  idempotent: true,
+  timeoutMs: 900, // even with one retry, shorter than the time-out of `orders.create`
 });
 export type Quote = Static<typeof quote.result>[number];
 
 /** Shows whether a reply is about an order's own lines: see `digestOf`. */
 const LinesDigest = Type.String({ minLength: 43, maxLength: 43 });
+const decided = { order_id: Id, lines_digest: LinesDigest };
 
 /** The outcome of reserving or releasing an order's stock. It is stored with the reservation, and a republished event gets the same reply. */
 export const Outcome = Type.Union([
-  closed({ order_id: Id, outcome: Type.Literal("RESERVED"), lines_digest: LinesDigest }),
+  closed({ ...decided, outcome: Type.Literal("RESERVED") }),
   closed({
-    order_id: Id,
+    ...decided,
     outcome: Type.Literal("REJECTED"),
-    lines_digest: LinesDigest,
     shortages: Type.Array(Shortage, { maxItems: MAX_LINES }),
   }),
-  closed({ order_id: Id, outcome: Type.Literal("RELEASED"), lines_digest: LinesDigest }),
+  closed({ ...decided, outcome: Type.Literal("RELEASED") }),
 ]);
 export type Outcome = Static<typeof Outcome>;
 
@@ -213,7 +213,7 @@ const Reservation = closed({
 });
 export type Reservation = Static<typeof Reservation>;
 
-/** Most lines of the reservations in one response, exceeded by at most one reservation. */
+/** Maximum number of lines of the reservations in one response, exceeded by at most one reservation. */
 export const RESERVED_LINES_PER_CALL = 20_000;
 
 /**
@@ -223,15 +223,15 @@ export const RESERVED_LINES_PER_CALL = 20_000;
 export const reservations = action("products.reservations", {
   params: closed({ after: Id, upto: Id }),
   result: closed({ items: Type.Array(Reservation, { maxItems: 10_000 }), next: nullable(Id) }),
-  repeatable: true,
-  timeout: 10_000,
+  idempotent: true,
+  timeoutMs: 10_000,
 });
 
 /**
  * Releases the stock that is reserved for an order, for a repair. If nothing is reserved it leaves a tombstone, so that a late
  * `order.created` reserves nothing. It sends no event: the order no longer exists, or is decided.
  */
-export const release = action("products.release", { params: closed({ order_id: Id }), result: closed({}), repeatable: true });
+export const release = action("products.release", { params: closed({ order_id: Id }), result: closed({}), idempotent: true });
 
 export const AuditCheck = named("Consistency check", "Whether the databases keep one invariant.", {
   name: Type.String({ description: "The invariant." }),
@@ -245,8 +245,8 @@ export type AuditCheck = Static<typeof AuditCheck>;
 export const productsAudit = action("products.audit", {
   params: closed({}),
   result: Type.Array(AuditCheck),
-  repeatable: true,
-  timeout: 60_000,
+  idempotent: true,
+  timeoutMs: 60_000,
 });
 
 export const productsHealth = health("products");

@@ -53,25 +53,25 @@ export const AUDIENCE = "moleculer-shop";
 const Address = Type.Optional(Type.String({ maxLength: 64 }));
 
 /**
- * Creates an account. The same registration, repeated within 15 minutes and before the first login, returns the same account: after a 503
+ * Creates an account. The same registration, retried within 15 minutes and before the first login, returns the same account: after a 503
  * the client can't know whether it was created. `EMAIL_TAKEN` for any other; that counts as a failed login.
  */
 export const register = action("users.register", {
   params: named("Registration", "A new account.", { email: Email, password: Password(8), address: Address }),
   result: User,
-  timeout: 4_000,
+  timeoutMs: 4_000,
 });
 
 export const Tokens = named("Token pair", "The tokens of a session (RFC 6749, section 5.1).", {
   access_token: Type.String({ description: "For the header `Authorization`, after `Bearer`." }),
   token_type: Type.Literal("bearer"),
   expires_in: Type.Integer({ minimum: 1, description: "The lifetime of the access token in seconds." }),
-  refresh_token: Type.String({ description: "For one request of new tokens." }),
+  refresh_token: Type.String({ description: "For one refresh only." }),
 });
 export type Tokens = Static<typeof Tokens>;
 
 const RefreshToken = Text({ minLength: 1, maxLength: 4_096 });
-const OfSession = named("Refresh token", "The newest refresh token of a session.", { refresh_token: RefreshToken, address: Address });
+const RefreshParams = named("Refresh token", "The newest refresh token of a session.", { refresh_token: RefreshToken, address: Address });
 
 /**
  * Logs in: opens a session. `INVALID_CREDENTIALS` for an unknown e-mail and for a wrong password, in the same time. `TOO_MANY_REQUESTS` after
@@ -85,20 +85,20 @@ export const token = action("users.token", {
     address: Address,
   }),
   result: Tokens,
-  timeout: 4_000,
+  timeoutMs: 4_000,
 });
 
 /**
  * New tokens for a refresh token, which is valid once. If it is used again within REFRESH_GRACE, the new refresh token is the same one;
- * later use ends its session. INVALID_REFRESH_TOKEN for any other token but the newest.
+ * later use ends its session. Any other token gets INVALID_REFRESH_TOKEN.
  */
-export const refresh = action("users.refresh", { params: OfSession, result: Tokens });
+export const refresh = action("users.refresh", { params: RefreshParams, result: Tokens });
 
 /** Ends the session of a refresh token, including its access tokens; does nothing if the token is unknown. */
 export const logout = action("users.logout", {
-  params: OfSession,
+  params: RefreshParams,
   result: closed({}),
-  repeatable: true,
+  idempotent: true,
 });
 
 /**
@@ -112,17 +112,17 @@ export const changePassword = action("users.changePassword", {
     address: Address,
   }),
   result: closed({}),
-  timeout: 4_000,
+  timeoutMs: 4_000,
 });
 
-export const me = action("users.me", { params: closed({}), result: User, repeatable: true });
+export const me = action("users.me", { params: closed({}), result: User, idempotent: true });
 
 /** The keys that verify access tokens. */
 export const jwks = action("users.jwks", {
   params: closed({}),
   result: named("Key set", "The public keys that are valid now (RFC 7517, section 5).", { keys: Type.Array(Jwk) }),
-  repeatable: true,
-  timeout: 1_500,
+  idempotent: true,
+  timeoutMs: 1_500,
 });
 
 const EndedSession = closed({ session: SessionId, until: Type.Integer() });
@@ -150,24 +150,24 @@ export const revocations = action("users.revocations", {
     ended: Type.Array(EndedSession),
     roles: Type.Optional(Type.Array(ChangedRole)),
   }),
-  repeatable: true,
-  timeout: 500,
+  idempotent: true,
+  timeoutMs: 500,
 });
 
-/** Most sessions in one call. */
+/** Maximum number of sessions in one call. */
 export const SESSIONS_PER_CALL = 1_000;
 
 const Sessions = Type.Array(SessionId, { maxItems: SESSIONS_PER_CALL });
 
 /**
- * Detects changes that nobody made, after users' database fell back to an earlier state. Of these sessions, returns those that are unknown, and
- * those of users who are admins now. `until`: when the last access token with another role expires, seconds since 1970.
+ * Detects which sessions and roles changed because user_db was restored to an earlier state. Of these sessions, returns those that are unknown,
+ * and those of users who are admins now. `until`: when the last access token with another role expires, seconds since 1970.
  */
 export const checkSessions = action("users.checkSessions", {
   params: closed({ sessions: Type.Array(SessionId, { minItems: 1, maxItems: SESSIONS_PER_CALL }) }),
   result: closed({ unknown: Sessions, admins: Sessions, until: Type.Integer() }),
-  repeatable: true,
-  timeout: 500,
+  idempotent: true,
+  timeoutMs: 500,
 });
 
 /**

@@ -5,17 +5,19 @@ import type { Database } from "./database";
 const SAMPLE = 10;
 
 /** Milliseconds for one check: checks read whole tables. */
-const CHECK_TIMEOUT = 60_000;
+const CHECK_TIMEOUT_MS = 60_000;
 
 /**
  * Runs checks in one snapshot of a database. Each check is a name and a select that finds violations of an invariant and describes them in
  * one text column, `what`.
  */
 export function runChecks(db: Database, checks: Readonly<Record<string, string>>): Promise<AuditCheck[]> {
-  return db.snapshot(CHECK_TIMEOUT, async (query) => {
+  return db.snapshot(CHECK_TIMEOUT_MS, async (query) => {
     const results: AuditCheck[] = [];
     for (const [name, sql] of Object.entries(checks)) {
-      const found = await query<{ what: string; n: number }>(`select what, count(*) over () as n from (${sql}) as broken limit ${SAMPLE}`);
+      const found = await query<{ what: string; n: number }>(
+        `select what, count(*) over () as n from (${sql}) as violations limit ${SAMPLE}`,
+      );
       results.push(
         auditCheck(
           name,

@@ -9,15 +9,15 @@ export interface Requester extends Client {
 }
 
 export interface BatchOptions<Item> {
-  /** Most items in one batch. */
+  /** Maximum number of items in one batch. */
   size?: number;
-  /** Most weight in one batch, if items differ in weight; a heavier item gets a batch of its own. */
+  /** Maximum weight of one batch, if items differ in weight; a heavier item gets a batch of its own. */
   weight?: { readonly of: (item: Item) => number; readonly max: number };
   /** Pending items with the same key share one place in a batch, and its result. */
   keyOf?: (item: Item) => string;
-  /** Most batches in flight; items that arrive meanwhile wait for the next. */
+  /** Maximum number of batches in flight; items that arrive meanwhile wait for the next. */
   inFlight?: number;
-  /** Most pending items. */
+  /** Maximum number of pending items. */
   places?: number;
   /** Milliseconds that an item may wait; one that has waited longer is refused when its turn comes. */
   patienceMs?: number;

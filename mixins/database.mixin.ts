@@ -44,7 +44,7 @@ interface DatabaseOptions {
   migrations: string;
   model: { name: string; define: ModelAttributes };
   /** Milliseconds that a statement waits for a row that is locked. */
-  lockTimeout?: number;
+  lockTimeoutMs?: number;
 }
 
 interface Starting {
@@ -101,7 +101,7 @@ export function databaseMixin(options: DatabaseOptions): Partial<ServiceSchema> 
       async connect(this: Service & WithDatabase & Starting): Promise<void> {
         if (options.url === undefined) throw new Error(`the ${options.service} service has no database URL`);
         const directory = options.migrations;
-        for (let pause = 250; !this.broker.stopping; pause = Math.min(pause * 2, 5_000)) {
+        for (let pauseMs = 250; !this.broker.stopping; pauseMs = Math.min(pauseMs * 2, 5_000)) {
           try {
             const isMigrated = await migrateWhenFree({
               url: options.url,
@@ -129,9 +129,9 @@ export function databaseMixin(options: DatabaseOptions): Partial<ServiceSchema> 
               this.refusal = error; // moleculer-db would retry after an error thrown here
               return;
             }
-            this.logger.error(`the database is not ready, retrying in ${pause} ms:`, reasonOf(error));
+            this.logger.error(`the database is not ready, retrying in ${pauseMs} ms:`, reasonOf(error));
             await this.adapter.disconnect();
-            await delay(pause);
+            await delay(pauseMs);
           }
         }
         await new Promise(() => undefined); // stopped before it was ready: nothing that needs the database may run
@@ -178,10 +178,10 @@ const SESSION_FOR_ALL = {
   idle_in_transaction_session_timeout: 5_000,
 };
 
-/** Most connections of one service on one node. */
+/** Maximum number of connections of one service on one node. */
 const POOL_SIZE = 10;
 
-function sequelizeOptions({ service, url, lockTimeout = 2_000 }: DatabaseOptions): Options & { keepDefaultTimezone: boolean } {
+function sequelizeOptions({ service, url, lockTimeoutMs = 2_000 }: DatabaseOptions): Options & { keepDefaultTimezone: boolean } {
   const { user: username, ssl, options, ...connection } = connectionOf(url);
   return {
     dialect: "postgres",
@@ -202,7 +202,7 @@ function sequelizeOptions({ service, url, lockTimeout = 2_000 }: DatabaseOptions
     hooks: {
       // A client gets its response within 5 s; and the rows locked by a node that was suspended in mid-transaction are released.
       afterConnect: (connection) =>
-        openPooledSession(connection, { ...SESSION_FOR_ALL, statement_timeout: 3_000, lock_timeout: lockTimeout }),
+        openPooledSession(connection, { ...SESSION_FOR_ALL, statement_timeout: 3_000, lock_timeout: lockTimeoutMs }),
     },
   };
 }

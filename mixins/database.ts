@@ -18,7 +18,7 @@ export interface Reader {
   readonly adhoc: Query;
 }
 
-const REPEATS = 5;
+const MAX_ATTEMPTS = 5;
 const names = new Map<string, string>();
 
 /** The name of a prepared statement: it is parsed and planned once per connection (3× less work for the database). */
@@ -63,7 +63,7 @@ export class Database implements Reader {
       try {
         return await this.connected((client) => once(client, work, nameOf));
       } catch (error) {
-        if (attempt === REPEATS) throw error;
+        if (attempt === MAX_ATTEMPTS) throw error;
         if (isStatementLost(error)) nameOf = unprepared;
         else if (isRolledBack(error))
           await delay(Math.random() * 10 * 2 ** attempt); // full jitter

@@ -23,38 +23,38 @@ export const overShare = () =>
 export const full = () => problem("SERVICE_UNAVAILABLE", "too many requests are queued");
 
 /** A queue per member of a group; the members take turns in rotation. */
-class Rotation<Item, Line extends { readonly size: number; take(fits?: (item: Item) => boolean): Item | undefined }> {
+class Rotation<Item, Queue extends { readonly size: number; take(fits?: (item: Item) => boolean): Item | undefined }> {
   /** In the order of their turns: a member moves to the end after its turn. */
-  private readonly lines = new Map<unknown, Line>();
+  private readonly queues = new Map<unknown, Queue>();
 
-  constructor(private readonly newLine: () => Line) {}
+  constructor(private readonly newQueue: () => Queue) {}
 
-  line(member: unknown): Line {
-    let line = this.lines.get(member);
-    if (line === undefined) this.lines.set(member, (line = this.newLine()));
-    return line;
+  queueOf(member: unknown): Queue {
+    let queue = this.queues.get(member);
+    if (queue === undefined) this.queues.set(member, (queue = this.newQueue()));
+    return queue;
   }
 
   sizeOf(member: unknown): number {
-    return this.lines.get(member)?.size ?? 0;
+    return this.queues.get(member)?.size ?? 0;
   }
 
   /** The total number of items, counting at most so many per member. */
   countUpTo(most: number): number {
     let count = 0;
-    for (const line of this.lines.values()) count += Math.min(line.size, most);
+    for (const queue of this.queues.values()) count += Math.min(queue.size, most);
     return count;
   }
 
   /** Takes the first item that fits; a member without one keeps its turn. */
   take(fits?: (item: Item) => boolean): Item | undefined {
-    for (const [member, line] of this.lines) {
-      const item = line.take(fits);
+    for (const [member, queue] of this.queues) {
+      const item = queue.take(fits);
       if (item === undefined) continue;
-      const isAlone = this.lines.size === 1; // the usual case: it is first and last already
-      if (line.size > 0 && isAlone) return item;
-      this.lines.delete(member);
-      if (line.size > 0) this.lines.set(member, line);
+      const isAlone = this.queues.size === 1; // the usual case: it is first and last already
+      if (queue.size > 0 && isAlone) return item;
+      this.queues.delete(member);
+      if (queue.size > 0) this.queues.set(member, queue);
       return item;
     }
     return undefined;
@@ -62,7 +62,7 @@ class Rotation<Item, Line extends { readonly size: number; take(fits?: (item: It
 }
 
 /** First in, first out. */
-class Line<Item> {
+class Fifo<Item> {
   private items: Item[] = [];
   private next = 0;
 
@@ -90,10 +90,10 @@ class Line<Item> {
 /** The users of one address. */
 class Users<Item> {
   size = 0;
-  private readonly rotation = new Rotation<Item, Line<Item>>(() => new Line());
+  private readonly rotation = new Rotation<Item, Fifo<Item>>(() => new Fifo());
 
   add(user: unknown, item: Item): void {
-    this.rotation.line(user).add(item);
+    this.rotation.queueOf(user).add(item);
     this.size++;
   }
 
@@ -121,7 +121,7 @@ export class FairQueue<Item> {
   /** Places that each user holds. */
   private readonly held = new Map<string, number>();
 
-  /** @param places most pending items */
+  /** @param places maximum number of pending items */
   constructor(private readonly places: number) {
     this.share = shareOf(places);
   }
@@ -138,10 +138,10 @@ export class FairQueue<Item> {
     this.force(client, item);
   }
 
-  /** As `add`, for the shop's own work, which has no share to exceed. @throws SERVICE_UNAVAILABLE */
+  /** Like `add`, but without the check of shares: for the shop's own work, and for callers that have checked already. @throws SERVICE_UNAVAILABLE */
   force({ address, user }: Client, item: Item): void {
     if (this.size >= this.places) throw full();
-    this.addresses.line(address).add(user, { item, user });
+    this.addresses.queueOf(address).add(user, { item, user });
     this.size++;
     if (user !== undefined) this.held.set(user, (this.held.get(user) ?? 0) + 1);
   }
@@ -189,8 +189,8 @@ export class FairSlots {
   private readonly queue: FairQueue<Waiting>;
 
   /**
-   * @param slots most pieces of work that run at one time
-   * @param places most pieces of work in the queue
+   * @param slots maximum number of pieces of work that run at one time
+   * @param places maximum number of pieces of work in the queue
    */
   constructor(private readonly options: { readonly slots: number; readonly places: number }) {
     this.queue = new FairQueue(options.places);

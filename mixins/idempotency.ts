@@ -9,7 +9,7 @@ import { isKeyLockTimeout } from "./sql-state";
 /** How long a response is kept. After that its key is free. */
 const KEPT = "24 hours";
 /**
- * Milliseconds that a repeat waits for the first request with its key, and that a change then waits for each locked row. Two such waits are
+ * Milliseconds that a retry waits for the first request with its key, and that a change then waits for each locked row. Two such waits are
  * shorter than the time-out of a call.
  */
 const LOCK_WAIT_MS = 950;
@@ -18,14 +18,14 @@ const MAX_FORGOTTEN = 500;
 
 /** What an action does, in two parts, since a transaction must not wait for calls to other services. */
 interface Work<R> {
-  /** Checks, and calls to other services. A repeat skips them. */
+  /** Checks, and calls to other services. A retry skips them. */
   prepare?: () => Promise<unknown>;
   /** Makes the change, on this connection only. An error undoes it. @returns the response */
   change: (query: Query) => Promise<R>;
   /** The change is a single statement, which needs no transaction if there is no key. */
   isOneStatement?: boolean;
   /**
-   * Asked after the change: false if it had been made before, so that a repeat has no effect anyway. The response is then not stored, or one
+   * Called after the change: false if it had been made before, so that a retry has no effect anyway. The response is then not stored, or one
    * client could fill the disk with responses to requests that do nothing.
    */
   hasChanged?: () => boolean;
@@ -40,8 +40,8 @@ interface KeyedRequest {
 
 /**
  * Does the work of an action once per `Idempotency-Key`, which the gateway puts into the call's meta. The key, the change and the response
- * commit together. A repeat gets the stored response before anything could refuse it, and is marked as `replayed` in the meta. A request
- * that is refused or fails stores nothing, so its key is free. Repeats have the same params, including those from the path and from
+ * commit together. A retry gets the stored response before anything could refuse it, and is marked as `replayed` in the meta. A request
+ * that is refused or fails stores nothing, so its key is free. Retries have the same params, including those from the path and from
  * `If-Match`, which decides whether the change is made. Without a key the work is simply done.
  * @throws IDEMPOTENCY_KEY_REUSED, IDEMPOTENCY_IN_FLIGHT
  */

@@ -1,5 +1,5 @@
 import { problem } from "../broker/errors";
-import { MAX_CURSOR, PAGE_BYTES, UUID } from "../contracts/contract";
+import { MAX_CURSOR_LENGTH, PAGE_BYTES, UUID } from "../contracts/contract";
 import { countWithin } from "./bytes";
 
 /**
@@ -46,7 +46,7 @@ function parse(cursor: string): unknown[] {
 }
 
 /** The JSON around the items: `{"items":[…],"next_cursor":"…"}`. */
-const ENVELOPE_BYTES = MAX_CURSOR + 40;
+const ENVELOPE_BYTES = MAX_CURSOR_LENGTH + 40;
 /** Up to this many rows, at most two megabytes, summing up sizes would cost the usual page more than it saves. */
 const FEW = 20;
 
@@ -83,6 +83,6 @@ interface Cuttable {
   /** The `order by` list: expressions on the columns. */
   order: string;
   bytes: string;
-  /** The most rows that the select returns. */
+  /** Maximum number of rows that the select returns. */
   rows: number;
 }

@@ -11,7 +11,7 @@ export interface OutboxLimits {
    * back-pressure. One user gets at most a quarter of it.
    */
   maxInFlight: number;
-  /** Most rows in one event. */
+  /** Maximum number of rows in one event. */
   batch: number;
 }
 

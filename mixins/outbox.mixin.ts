@@ -21,7 +21,7 @@ export interface WithOutbox {
   relayHeldBack(): void;
 }
 
-interface Line extends Queue {
+interface EventQueue extends Queue {
   of: OutboxedEvent;
   /** The user who had the last turn. */
   turn: string;
@@ -35,7 +35,7 @@ interface RelayState {
   running?: Promise<void> | undefined;
   /** Which queues to look at next: all, or those with rows held back. */
   next: "all" | "held back" | undefined;
-  lines: Line[];
+  queues: EventQueue[];
   /** Whether it is time to look for replies. */
   isWatchDue: boolean;
   /** The events that had no replies when this node last looked. */
@@ -52,9 +52,9 @@ type Relay = Service &
     paceOf(event: string): Pace;
     isReachable(event: OutboxedEvent): boolean;
     watch(): Promise<boolean>;
-    emitDue(): Promise<void>;
+    publishDue(): Promise<void>;
     forgetSettled(): Promise<void>;
-    emitRows(rows: readonly OutboxMessage[]): Promise<void>;
+    publishRows(rows: readonly OutboxMessage[]): Promise<void>;
     reconsider(): Promise<void>;
   };
 
@@ -73,10 +73,10 @@ export function outboxMixin(events: readonly OutboxedEvent[], limits: OutboxLimi
   const [usual, slow] = [steady(limits), probing(limits, sweepMs)];
   const schema: Omit<SchemaFor<Relay>, "name"> = {
     created(this: Relay) {
-      const lines = events.flatMap((event) =>
+      const queues = events.flatMap((event) =>
         [false, true].map((large) => ({ of: event, event: event.name, large, turn: NIL_ID, isHeldBack: false })),
       );
-      this.relayState = { next: undefined, lines, isWatchDue: true, silent: new Set(), reachable: new Set() };
+      this.relayState = { next: undefined, queues, isWatchDue: true, silent: new Set(), reachable: new Set() };
     },
 
     started(this: Relay) {
@@ -121,7 +121,7 @@ export function outboxMixin(events: readonly OutboxedEvent[], limits: OutboxLimi
       relayHeldBack(this: Relay) {
         const state = this.relayState;
         if (state.silent.size > 0) state.isWatchDue = true;
-        if (state.lines.some((line) => line.isHeldBack)) this.wake("held back");
+        if (state.queues.some((queue) => queue.isHeldBack)) this.wake("held back");
       },
 
       wake(this: Relay, next: "all" | "held back") {
@@ -129,7 +129,7 @@ export function outboxMixin(events: readonly OutboxedEvent[], limits: OutboxLimi
         if (state.next !== "all") state.next = next;
         if (state.running !== undefined || state.timer === undefined) return;
         // The relay serves all pending rows: it must not inherit the id or the deadline of the request that triggered it.
-        state.running = withRequest(undefined, Infinity, () => this.emitDue())
+        state.running = withRequest(undefined, Infinity, () => this.publishDue())
           .catch((error: unknown) => {
             this.logger.warn("the outbox relay failed and will retry at the next sweep:", error);
           })
@@ -152,7 +152,7 @@ export function outboxMixin(events: readonly OutboxedEvent[], limits: OutboxLimi
 
       publish(this: Relay, claimed: readonly OutboxMessage[]) {
         if (claimed.length === 0) return;
-        this.emitRows(claimed).catch((error: unknown) => {
+        this.publishRows(claimed).catch((error: unknown) => {
           this.logger.warn("outbox rows could not be published and will be retried:", error);
         });
       },
@@ -176,34 +176,34 @@ export function outboxMixin(events: readonly OutboxedEvent[], limits: OutboxLimi
         state.isWatchDue = false;
         for (const event of names) {
           const isSilent = state.silent.has(event);
-          if (isSilent && !before.has(event)) this.logger.warn(`no replies to ${event}: probing once per second until one arrives`);
+          if (isSilent && !before.has(event)) this.logger.warn(`no replies to ${event}: probing until one arrives`);
           if (!isSilent && before.has(event)) this.logger.info(`replies to ${event} have resumed`);
         }
         return true;
       },
 
-      async emitDue(this: Relay) {
+      async publishDue(this: Relay) {
         const state = this.relayState;
         while (state.next !== undefined && events.some((event) => this.isReachable(event))) {
           const isWatched = await this.watch();
           const isAll = state.next === "all";
           state.next = undefined;
-          for (const line of state.lines) {
-            if (!this.isReachable(line.of) || (!isAll && !line.isHeldBack)) continue;
-            const pace = this.paceOf(line.event);
-            line.isHeldBack ||= pace.isProbing;
+          for (const queue of state.queues) {
+            if (!this.isReachable(queue.of) || (!isAll && !queue.isHeldBack)) continue;
+            const pace = this.paceOf(queue.event);
+            queue.isHeldBack ||= pace.isProbing;
             if (pace.isProbing && !isWatched) continue; // one probe per sweep, however many rows are written
-            const claimed = await claim(this.db, pace, line, line.turn);
+            const claimed = await claim(this.db, pace, queue, queue.turn);
             const isMore = claimed.rows.length === pace.batch || claimed.isMore;
-            line.turn = claimed.turn;
-            line.isHeldBack = claimed.isHeldBack || isMore || pace.isProbing;
+            queue.turn = claimed.turn;
+            queue.isHeldBack = claimed.isHeldBack || isMore || pace.isProbing;
             this.publish(claimed.rows); // not awaited: listeners in the same process would delay the queues behind this one
             if (isMore && !pace.isProbing) state.next ??= "held back";
           }
         }
       },
 
-      async emitRows(this: Relay, rows: readonly OutboxMessage[]) {
+      async publishRows(this: Relay, rows: readonly OutboxMessage[]) {
         // In parallel: if the listeners are in the same process, an emit resolves only when they have finished.
         await Promise.all(
           events.map(async ({ name, list, subject: field }) => {

@@ -1,8 +1,8 @@
 import type { Database, Query } from "./database";
 
 /*
- * Whether the events of an outbox get replies. An event is silent if rows were published after its last reply, if there was any, and the
- * first of them some time ago. This is read from the outbox itself, so that a reply costs no write. Only a change is written, for all nodes.
+ * Whether the events of an outbox get replies. An event is silent if a row that was published after its last reply has been without a
+ * reply for a while. This is read from the outbox itself, so that a reply costs no write. Only a change of this state is written; all nodes read it.
  * A timestamp in the future dates from before the database's clock was set back, and is ignored.
  */
 

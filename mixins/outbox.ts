@@ -40,7 +40,7 @@ export interface OutboxEntry extends Omit<OutboxRow, "user_id" | "payload"> {
   created_at: Date;
 }
 
-/** One select per state, each by the index that the relay needs anyway: open rows are found quickly among millions of settled ones. */
+/** One select per state, so that each can use its own index: unsettled rows are found quickly among millions of settled ones. */
 const LIST = [
   ["PENDING", "attempts = 0"],
   ["PENDING", "attempts > 0"],
@@ -94,8 +94,8 @@ export async function revive(query: Query, id: number): Promise<boolean> {
 /** Rows that were settled longer ago are no longer needed. */
 const KEPT = "7 days";
 const SWEEP_LOCK = 7_205_761;
-/** Most rows that one statement deletes. */
-const MOST_DELETED = 1_000;
+/** Maximum number of rows that one statement deletes. */
+const MAX_DELETED = 1_000;
 
 /** Deletes one batch of old settled rows of these events; does nothing while another node is doing so. @returns how many were deleted */
 export function deleteSettled(db: Database, events: readonly string[]): Promise<number> {
@@ -106,7 +106,7 @@ export function deleteSettled(db: Database, events: readonly string[]): Promise<
       `delete from outbox where id in (
          select id from outbox where state = 'SETTLED' and event = any($1::text[]) and settled_at < now() - interval '${KEPT}' limit $2)
        returning id`,
-      [events, MOST_DELETED],
+      [events, MAX_DELETED],
     );
     return deleted.length;
   });

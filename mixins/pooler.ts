@@ -1,6 +1,6 @@
 import type { Client } from "pg";
 
-/** Other clients may use the sessions meanwhile, so one round detects sharing only with good odds; the first suffices if they don't. */
+/** While other clients use the pooler's sessions, one round may miss that they are shared. Without other clients, the first is conclusive. */
 const ROUNDS = 10;
 /** How long to wait for a session of a pooler that has none left. */
 const WAIT_MS = 1_000;

@@ -23,7 +23,7 @@ const lacking = ({ user = "", database = "" }: Session, reason: string, statemen
     { cause },
   );
 
-/** For an error that means a missing privilege, one that says what to grant; any other error itself. */
+/** For an error that means a missing privilege, one that names the grant; any other error itself. */
 export function explainPrivilege(error: unknown, session: Session): unknown {
   const found = databaseError(error);
   if (found?.code !== NO_PRIVILEGE) return error;
@@ -37,8 +37,8 @@ export function explainPrivilege(error: unknown, session: Session): unknown {
 
 /**
  * Lets a session find the extensions that these migrations create unless they exist, in whichever schema they were installed. Needed only
- * for creating an index: statements use it without its schema.
- * @throws an error that says what to grant, if the role has no access to that schema
+ * by `create index`, which names the extension's operator class without a schema.
+ * @throws an error that names the missing grant, if the role has no access to that schema
  */
 export async function findExtensions(client: Client, migrations: readonly { sql: string }[]): Promise<void> {
   const names = migrations.flatMap(({ sql }) => [...sql.matchAll(/create extension if not exists (\w+)/gi)].map(([, name = ""]) => name));

@@ -1,7 +1,7 @@
 import type { Static, TSchema } from "@sinclair/typebox";
 import type { ServiceBroker, ServiceSchema } from "moleculer";
 import { FAIR, subscribe } from "../broker/contract";
-import { errorCode, isUnreachable } from "../broker/errors";
+import { errorCode, isUnavailable } from "../broker/errors";
 import { check, matches } from "../broker/validator";
 import type { EventContract, OutboxedEvent } from "../contracts/contract";
 import { batch } from "./batching";
@@ -70,9 +70,9 @@ export async function replyToEach<I extends TSchema>(
   const refuse = (item: Item, message: string, permanent: boolean): void => {
     const subject = item[event.subject];
     broker.logger.warn(`${event.name} of ${String(subject)} is refused: ${message}`);
-    refusals.push({ [event.subject]: subject, event: event.name, message: message.slice(0, MAX_REASON), permanent });
+    refusals.push({ [event.subject]: subject, event: event.name, message: message.slice(0, MAX_REASON_CHARS), permanent });
   };
-  let silence: Error | undefined;
+  let unrepliedReason: Error | undefined;
   const one = async (item: Item): Promise<void> => {
     if (!matches(event.item, item)) {
       refuse(item, describe(event.item, item), true);
@@ -83,7 +83,7 @@ export async function replyToEach<I extends TSchema>(
       outcome = await process(item);
     } catch (error) {
       const reason = error instanceof Error ? error : new Error(String(error));
-      if (!isRefusal(reason) || isUnreachable(reason) || errorCode(reason) === "TOO_MANY_REQUESTS") silence = reason;
+      if (!isRefusal(reason) || isUnavailable(reason) || errorCode(reason) === "TOO_MANY_REQUESTS") unrepliedReason = reason;
       else refuse(item, reason.message, false);
       return;
     }
@@ -92,11 +92,11 @@ export async function replyToEach<I extends TSchema>(
   await Promise.all(items.map(one));
 
   if (refusals.length > 0) await broker.emit(replies.refused.name, { [event.list]: refusals });
-  if (silence !== undefined) throw silence;
+  if (unrepliedReason !== undefined) throw unrepliedReason;
 }
 
-/** Most characters of a reason in a reply: the outbox stores no more. */
-const MAX_REASON = 500;
+/** Maximum characters of a reason in a reply: the outbox stores no more. */
+const MAX_REASON_CHARS = 500;
 
 const describe = (schema: TSchema, item: unknown): string =>
   check(schema, item)

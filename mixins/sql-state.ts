@@ -1,8 +1,8 @@
 /** The meaning of database errors, by their SQLSTATE (PostgreSQL manual, appendix A). */
 
 /**
- * - `data`: values of one request, or of one outbox row, break a rule of the database. Only this counts as a refusal of the row. The
- *   request gets INTERNAL_ERROR, since the contracts let through what the database does not accept, unless its store handles this code.
+ * - `data`: values of one request, or of one outbox row, break a rule of the database. Of database errors, only these count as a refusal of
+ *   the row. The request gets INTERNAL_ERROR unless its store handles the code: a contract that accepts what the database rejects is a bug.
  * - `transient`: nothing is wrong with the request. It gets SERVICE_UNAVAILABLE, an outbox row is republished, and both
  *   succeed once the database has recovered.
  * - `ours`: a statement that can't succeed. INTERNAL_ERROR, logged; an outbox row stays pending until the bug is fixed.

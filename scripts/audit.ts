@@ -1,6 +1,6 @@
 import { asSystem, call } from "../broker/contract";
 import { audit } from "../contracts/orders";
-import { startBeside } from "./node";
+import { startScriptNode } from "./node";
 import { run } from "./run";
 
 /**
@@ -8,7 +8,7 @@ import { run } from "./run";
  * hosts the services it needs. Exit code 1 on any violation.
  */
 run(async (config, onStop) => {
-  const node = await startBeside({ config, services: ["products", "orders"], onStop, level: "warn" });
+  const node = await startScriptNode({ config, services: ["products", "orders"], onStop, level: "warn" });
   try {
     const report = await call(node.broker, audit, {}, asSystem());
     console.log(

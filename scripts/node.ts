@@ -65,7 +65,7 @@ export async function startNode({ config, services, onStop, ops = false, broker:
 const WAIT_MS = 15_000;
 
 /** Starts a node for a script that calls these services: it joins the running nodes, or hosts the services itself without a transporter. */
-export async function startBeside({
+export async function startScriptNode({
   config,
   services,
   onStop,

@@ -1,7 +1,7 @@
 import { parseArgs } from "node:util";
 import { asSystem, call } from "../broker/contract";
 import { audit, repair } from "../contracts/orders";
-import { startBeside } from "./node";
+import { startScriptNode } from "./node";
 import { run } from "./run";
 
 /** Maximum wait until republished events are settled, in ms. */
@@ -13,7 +13,7 @@ const SETTLING_MS = 60_000;
  */
 run(async (config, onStop) => {
   const { apply } = parseArgs({ options: { apply: { type: "boolean", default: false } } }).values;
-  const node = await startBeside({ config, services: ["users", "products", "orders"], onStop, level: "error" });
+  const node = await startScriptNode({ config, services: ["users", "products", "orders"], onStop, level: "error" });
   try {
     let repairs = 0;
     for (;;) {

@@ -3,10 +3,10 @@ import { check } from "../broker/validator";
 import { ConfigError } from "../config";
 import { register } from "../contracts/users";
 import { fillCatalogue } from "./fill";
-import { startBeside } from "./node";
+import { startScriptNode } from "./node";
 import { run } from "./run";
 
-const MOST = 1_000_000;
+const MAX = 1_000_000;
 
 /**
  * `npm run seed`, or `npm run seed -- --products 5000 --password …`: adds a demo seller's products to the catalogue. Joins the running nodes
@@ -14,7 +14,7 @@ const MOST = 1_000_000;
  */
 run(async (config, onStop) => {
   const options = readArguments();
-  const node = await startBeside({ config, services: ["users", "products"], onStop, level: "warn" });
+  const node = await startScriptNode({ config, services: ["users", "products"], onStop, level: "warn" });
   try {
     await fillCatalogue(node.broker, { ...options, log: console.log });
     return 0;
@@ -25,8 +25,8 @@ run(async (config, onStop) => {
 
 function readArguments(): { products: number; password: string | undefined } {
   const { products, password } = parse();
-  if (!/^\d{1,7}$/.test(products) || Number(products) < 1 || Number(products) > MOST)
-    throw new ConfigError([`--products is "${products}": set a whole number from 1 to ${MOST}`]);
+  if (!/^\d{1,7}$/.test(products) || Number(products) < 1 || Number(products) > MAX)
+    throw new ConfigError([`--products is "${products}": set a whole number from 1 to ${MAX}`]);
   if (password !== undefined && check(register.params, { email: "demo@example.com", password }).length > 0)
     throw new ConfigError(["--password must have at least 8 characters and at most 72 bytes"]);
   return { products: Number(products), password };

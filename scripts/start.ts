@@ -38,13 +38,13 @@ function welcome(config: Config, tookMs: number): string[] {
     .map(([service]) => `  ${service.padEnd(9)}${describeDatabase(config.databases[service], config)}`);
   const url = `http://${config.host === "0.0.0.0" ? "localhost" : config.host}:${config.port}${config.basePath}`;
   const isGateway = config.services.includes("api");
-  const what = config.whole ? "The shop" : "This node";
+  const what = config.hostsAll ? "The shop" : "This node";
   return [
     `${what} is ready after ${(tookMs / 1000).toFixed(1)} s: ${config.services.join(", ")} on node ${config.nodeId}`,
     ...(isGateway ? [`  gateway  ${url}`] : []),
     ...where,
     `  nodes    ${describeNodes(config)}`,
-    ...(isGateway && config.whole
+    ...(isGateway && config.hostsAll
       ? [
           "",
           "Try next:",
@@ -53,7 +53,7 @@ function welcome(config: Config, tookMs: number): string[] {
           `  ${url}/docs in a browser`,
           "or follow the walk through the shop in README.md. Ctrl-C stops everything; the data are kept.",
         ]
-      : ["", "Ctrl-C stops this node; other nodes go on."]),
+      : ["", "Ctrl-C stops this node; other nodes keep running."]),
   ];
 }
 

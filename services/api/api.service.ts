@@ -3,7 +3,7 @@ import { setTimeout as pause } from "node:timers/promises";
 import type { ServiceBroker } from "moleculer";
 import { call, subscribe, type SchemaFor } from "../../broker/contract";
 import { metricsOf } from "../../broker/metrics";
-import { currentRequestId, withRequest } from "../../broker/request";
+import { withoutDeadline, withRequest } from "../../broker/request";
 import { loadConfig, type Config } from "../../config";
 import { orderChanged } from "../../contracts/orders";
 import { checkSessions, jwks, revocations } from "../../contracts/users";
@@ -28,16 +28,16 @@ import { RateLimit } from "./http/rate-limit";
 import { ROUTES } from "./routes/shop";
 import { metadataRoutes } from "./routes/token";
 import { Streams, type StreamLimits } from "./streams";
-import { refuseUnreadable } from "./connections/early-rejection";
+import { refuseUnreadable } from "./connections/early-refusal";
 import { web } from "./web.mixin";
 
 /**
  * Requests with a password that one address may make per second: three times what four threads can hash at that cost. Each request over
  * the login limits would still cost a call and four statements, so a flood would take CPU time from password hashing.
  */
-const passwordsOf = (cost: number): number => Math.max(10, Math.round(50 * 2 ** (12 - cost)));
+const passwordsPerSecond = (cost: number): number => Math.max(10, Math.round(50 * 2 ** (12 - cost)));
 /** Milliseconds that a gateway waits at shutdown for requests in progress. */
-const DRAIN_LIMIT = 10_000;
+const DRAIN_LIMIT_MS = 10_000;
 
 /** Limits that tests lower. */
 export interface GatewayLimits {
@@ -73,17 +73,17 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
       /**
        * Called before any service of this node stops. For DRAIN_DELAY the gateway is not ready, but serves: load balancers need that time to
        * notice, and would otherwise meet refused connections. Then it accepts no new connections, and resolves after the last response, or
-       * after DRAIN_LIMIT.
+       * after DRAIN_LIMIT_MS.
        */
       async drain(this: Api): Promise<void> {
         if (!this.server.listening) return;
-        if (config.drainDelay > 0) await pause(config.drainDelay * 1_000);
+        if (config.drainDelaySeconds > 0) await pause(config.drainDelaySeconds * 1_000);
         this.streams.end();
-        const closed = this.doors.close();
+        const closed = this.listeningSockets.close();
         const since = performance.now();
         const timer = setInterval(() => {
           // Node treats a connection that has sent nothing or half a head as busy, and has stopped checking timeouts.
-          if (this.connections.areIdle || performance.now() - since > DRAIN_LIMIT) this.server.closeAllConnections();
+          if (this.connections.areIdle || performance.now() - since > DRAIN_LIMIT_MS) this.server.closeAllConnections();
           else this.server.closeIdleConnections();
         }, 50);
         await closed;
@@ -107,17 +107,17 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
         this.address,
         this.turns,
         (exchange) => {
-          this.finished(exchange);
+          this.onFinished(exchange);
         },
         { largestBytes, ...limits.connections },
       );
       this.rateLimit = new RateLimit(config.rateLimit.requests);
-      this.passwordRate = new RateLimit(passwordsOf(config.bcryptCost));
+      this.passwordRate = new RateLimit(passwordsPerSecond(config.bcryptCost));
       this.verifier = new TokenVerifier(
         {
           // These calls serve all waiting requests, so the deadline of the request or stream that triggers one must not apply.
-          keys: async () => (await withRequest(currentRequestId(), Infinity, () => call(this.broker, jwks, {}))).keys,
-          revocations: (params) => withRequest(currentRequestId(), Infinity, () => call(this.broker, revocations, params, { retries: 0 })),
+          keys: async () => (await withoutDeadline(() => call(this.broker, jwks, {}))).keys,
+          revocations: (params) => withoutDeadline(() => call(this.broker, revocations, params, { retries: 0 })),
           checkSessions: (sessions) =>
             withRequest(undefined, Infinity, () => call(this.broker, checkSessions, { sessions }, { retries: 0 })),
         },
@@ -127,7 +127,7 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
       );
       this.streams = new Streams(this.batched, this.verifier, limits.streams);
       this.server.on("clientError", (error: Error, socket: Socket) => {
-        if (!this.connections.paused(socket, error)) refuseUnreadable(error, socket, this.connections.at(socket), basePath);
+        if (!this.connections.resumeIfPaused(socket, error)) refuseUnreadable(socket, this.connections.at(socket), basePath);
       });
     },
 

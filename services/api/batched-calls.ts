@@ -20,16 +20,16 @@ export interface BatchedCalls {
 
 /**
  * Time that a request may wait for its batch, in ms: together with the call itself, the client still has a response within 5 s.
- * The call is retried only if its requests have waited no longer than UNHURRIED_MS.
+ * The call is retried only if its requests have waited no longer than RETRY_WITHIN_MS.
  */
 const PATIENCE_MS = 2_600;
-const UNHURRIED_MS = 500;
-const inTime = (waitedMs: number): CallingOptions => (waitedMs > UNHURRIED_MS ? { retries: 0 } : {});
+const RETRY_WITHIN_MS = 500;
+const retryOptions = (waitedMs: number): CallingOptions => (waitedMs > RETRY_WITHIN_MS ? { retries: 0 } : {});
 
 /** Small, since an order may have 100 lines and each request waits for its whole batch. */
 const ORDERS_PER_READ = 4;
 /**
- * The gateway has validated each order. So if the batch breaks its contract, orders is a node of the last release, which does not know a field
+ * The gateway has validated each order. So if the batch breaks its contract, the orders node runs the previous release, which does not know a field
  * of some of them: the others must not be refused with them.
  */
 const CREATES = {
@@ -51,19 +51,19 @@ type Wanted = Params<typeof orders.getMany>["orders"][number];
 export function batchedCalls(broker: ServiceBroker): BatchedCalls {
   const order = batch<Wanted, orders.Order>(
     async (wanted, waitedMs) =>
-      (await call(broker, orders.getMany, { orders: [...wanted] }, inTime(waitedMs))).map(
+      (await call(broker, orders.getMany, { orders: [...wanted] }, retryOptions(waitedMs))).map(
         (found) => found ?? problem("ORDER_NOT_FOUND", "there is no such order"),
       ),
     { patienceMs: PATIENCE_MS, size: ORDERS_PER_READ, mayBePart: true },
   );
   const createAll = async (placed: readonly NewOrder[], waitedMs: number) =>
-    (await call(broker, orders.createMany, { orders: [...placed] }, inTime(waitedMs))).map((made) =>
+    (await call(broker, orders.createMany, { orders: [...placed] }, retryOptions(waitedMs))).map((made) =>
       "error" in made ? itemError(made) : made,
     );
   const create = batch<NewOrder, orders.Created>(createAll, CREATES);
   const createLarge = batch<NewOrder, orders.Created>(createAll, { ...CREATES, ...LARGE_CREATES });
   const readLists = async (lists: readonly List[], waitedMs: number) =>
-    (await call(broker, products.listMany, { lists: [...lists] }, inTime(waitedMs))).map((page) =>
+    (await call(broker, products.listMany, { lists: [...lists] }, retryOptions(waitedMs))).map((page) =>
       "error" in page ? itemError(page) : page,
     );
   const keyOf = (list: List): string => JSON.stringify(list);
@@ -72,7 +72,7 @@ export function batchedCalls(broker: ServiceBroker): BatchedCalls {
   return {
     product: batch<string, products.Product>(
       async (ids, waitedMs) =>
-        (await call(broker, products.getMany, { ids: [...ids] }, inTime(waitedMs))).map(
+        (await call(broker, products.getMany, { ids: [...ids] }, retryOptions(waitedMs))).map(
           (found) => found ?? problem("PRODUCT_NOT_FOUND", "there is no such product"),
         ),
       { patienceMs: PATIENCE_MS },
@@ -82,7 +82,7 @@ export function batchedCalls(broker: ServiceBroker): BatchedCalls {
     createOrder: (wanted, { id: user_id }, requester) => {
       const request_id = currentRequestId();
       const order = { idempotency_key: randomUUID(), ...wanted, user_id, ...(request_id !== undefined && { request_id }) };
-      return (wanted.items.length > orders.SMALL_ORDER ? createLarge : create)(order, requester);
+      return (wanted.items.length > orders.SMALL_ORDER_LINES ? createLarge : create)(order, requester);
     },
   };
 }

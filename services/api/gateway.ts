@@ -12,7 +12,7 @@ import type { Lanes } from "./routing/lanes";
 import type { LoopTurns } from "./connections/loop-turns";
 import type { RequestMetrics } from "./http/metrics";
 import type { RateLimit } from "./http/rate-limit";
-import type { Reply } from "./routing/route";
+import type { HttpResponse } from "./routing/route";
 import type { Streams } from "./streams";
 import type { Web } from "./web.mixin";
 
@@ -30,14 +30,14 @@ export type Api = Web & {
   passwordRate: RateLimit;
   metrics?: RequestMetrics;
   streams: Streams;
-  send(req: IncomingMessage, res: ServerResponse, reply: Reply): void;
+  send(req: IncomingMessage, res: ServerResponse, response: HttpResponse): void;
   sendNoRoute(req: IncomingMessage, res: ServerResponse): void;
   sendFailure(req: IncomingMessage, res: ServerResponse, error: unknown): void;
   sendProblem(req: IncomingMessage, res: ServerResponse, details: ProblemDetails, headers?: Record<string, string>): void;
   baseHeaders(exchange: Exchange): Record<string, string>;
   begin(exchange: Exchange): void;
   refuse(exchange: Exchange, refusal: unknown): void;
-  finished(exchange: Exchange): void;
+  onFinished(exchange: Exchange): void;
   checkShare(exchange: Exchange): void;
   authenticated(req: IncomingMessage, auth: "user" | "admin"): Promise<Caller>;
   take(exchange: Exchange): Promise<void>;

@@ -5,8 +5,8 @@ import type { BatchedCalls } from "./batched-calls";
 import type { Exchange } from "./connections/exchange";
 import type { Api } from "./gateway";
 import { idOr, pathId, refuseQuery, type Input } from "./routing/input";
-import { show } from "./routing/replies";
-import type { Reply, Routes } from "./routing/route";
+import { show } from "./routing/responses";
+import type { HttpResponse, Routes } from "./routing/route";
 
 /*
  * `GET /products/{id}`, the most frequent read. Most requests take a fast path without moleculer-web, which would take half of their time;
@@ -23,19 +23,19 @@ export function hotProductId({ method, url = "", headers }: IncomingMessage): st
 }
 
 /** A valid id is all the validation that the read needs. */
-const read = async (id: string, input: Pick<Input, "headers" | "requester">, batched: BatchedCalls): Promise<Reply> =>
+const read = async (id: string, input: Pick<Input, "headers" | "requester">, batched: BatchedCalls): Promise<HttpResponse> =>
   show(await batched.product(id, input.requester), input);
 
 /** The fast path. @param id from `hotProductId` */
 export async function serveHotRead(gateway: Pick<Api, "admission" | "batched" | "send">, exchange: Exchange, id: string): Promise<void> {
   const { req, res } = exchange;
   exchange.routePath = ROUTE_PATH;
-  const reply = await gateway.admission.run(
+  const response = await gateway.admission.run(
     exchange,
     () => read(id, { headers: req.headers, requester: exchange }, gateway.batched),
     () => exchange.isWanted(),
   );
-  gateway.send(req, res, reply);
+  gateway.send(req, res, response);
 }
 
 /** The route. */

@@ -29,8 +29,8 @@ import {
   useOriginForm,
   WHOLE_SERVER,
 } from "./http/request";
-import type { Reply } from "./routing/route";
-import { refuseAtOnce } from "./connections/early-rejection";
+import type { HttpResponse } from "./routing/route";
+import { refuseAtOnce } from "./connections/early-refusal";
 import type { RoutedRequest } from "./web.mixin";
 
 /** Maximum characters of a path in the log: a client may send 16 KiB. */
@@ -78,12 +78,12 @@ export function intake({ basePath }: Pick<Config, "basePath">): Partial<ServiceS
       refuse(this: Api, exchange: Exchange, refusal: unknown): void {
         exchange.isRefused = true;
         this.metrics?.refused();
-        this.connections.made(exchange, refuseAtOnce(exchange.res, this.baseHeaders(exchange), exchange.id, refusal, basePath));
-        this.connections.rest(exchange);
+        this.connections.markReady(exchange, refuseAtOnce(exchange.res, this.baseHeaders(exchange), exchange.id, refusal, basePath));
+        this.connections.pauseReading(exchange);
       },
 
       /** Called when the response is sent or the client has disconnected. */
-      finished(this: Api, { id, req, res, since, routePath, isRefused, stream }: Exchange): void {
+      onFinished(this: Api, { id, req, res, since, routePath, isRefused, stream }: Exchange): void {
         stream?.close(); // not on the response's "close", which Node 20 does not emit for one that waits behind another
         const milliseconds = performance.now() - since;
         this.metrics?.served(req, res, routePath, milliseconds);
@@ -145,7 +145,7 @@ export function intake({ basePath }: Pick<Config, "basePath">): Partial<ServiceS
           const refusal = bodyRefusal(req, form !== undefined);
           if (refusal !== undefined) throw refusal;
           if (isFormBody(req)) exchange.form = form;
-          this.connections.reads(exchange);
+          this.connections.countBody(exchange);
           limitParts(req, (refusal) => {
             this.sendFailure(req, res, refusal);
           });
@@ -178,13 +178,13 @@ export function respond(this: Api, exchange: Exchange, request: RoutedRequest, f
   const { spec, ctx, path, query, body } = request;
   const read = () =>
     spec.read({ path, query, body: exchange.form ? parseForm(body) : parseJson(body), headers: req.headers, requester: exchange });
-  exchange.allow(spec.contract.timeout);
+  exchange.extendDeadline(spec.contract.timeoutMs);
   const isWanted = (): boolean => exchange.isWanted();
   const { lane } = spec;
   const serve = async (): Promise<void> => {
     const perform = read();
-    const handle = (): Promise<Reply> => perform(ctx, this.batched);
-    const inTurn = lane === "none" ? handle : (): Promise<Reply> => this.lanes[lane].run(exchange, handle, isWanted);
+    const handle = (): Promise<HttpResponse> => perform(ctx, this.batched);
+    const inTurn = lane === "none" ? handle : (): Promise<HttpResponse> => this.lanes[lane].run(exchange, handle, isWanted);
     this.send(req, res, await (isProbe(req) ? handle() : this.admission.run(exchange, inTurn, isWanted)));
   };
   const begin = (): void => {

@@ -11,7 +11,7 @@ import type { LoopTurns } from "./connections/loop-turns";
 import { isOutside, withBasePath } from "./http/base-path";
 import { problemDetails, problemHeaders, toProblem, translated } from "./http/problem";
 import { pathOf } from "./http/request";
-import type { Reply } from "./routing/route";
+import type { HttpResponse } from "./routing/route";
 
 /** Minimum size of responses that are written in turns. Encoding and copying one of 32 KiB takes half a millisecond. */
 const LARGE_BYTES = 16_384;
@@ -25,7 +25,7 @@ function writeInTurn(turns: LoopTurns, exchange: Exchange, write: () => void): v
   }
 }
 
-/** How the gateway responds: replies, streams and errors. */
+/** How the gateway responds: with results, streams and errors. */
 export function responder(config: Config): Partial<ServiceSchema> {
   const { basePath } = config;
   const schema: Partial<SchemaFor<Api>> = {
@@ -42,7 +42,7 @@ export function responder(config: Config): Partial<ServiceSchema> {
         return headers;
       },
 
-      send(this: Api, req: IncomingMessage, res: ServerResponse, { status, body, text, follow, headers }: Reply): void {
+      send(this: Api, req: IncomingMessage, res: ServerResponse, { status, body, text, follow, headers }: HttpResponse): void {
         const exchange = exchangeOf(res);
         if (res.headersSent || res.destroyed || exchange.isOver || exchange.madeAt !== undefined) return;
         const isHead = req.method === "HEAD";
@@ -62,11 +62,11 @@ export function responder(config: Config): Partial<ServiceSchema> {
         };
         if (stream !== undefined && follow !== undefined) {
           res.writeHead(status, head);
-          this.connections.streams(exchange);
+          this.connections.markStream(exchange);
           stream.begin(follow.order);
           return;
         }
-        this.connections.made(exchange, isHead ? 0 : bytes);
+        this.connections.markReady(exchange, isHead ? 0 : bytes);
         const write = (): void => {
           // One writeHead call is faster than setting each header.
           if (!res.destroyed && !exchange.isOver) res.writeHead(status, head).end(isHead ? undefined : content);
@@ -109,13 +109,13 @@ export function responder(config: Config): Partial<ServiceSchema> {
         this.sendProblem(req, res, problemDetails("METHOD_NOT_ALLOWED", id, basePath, detail), { Allow: methods.join(", ") });
       },
 
-      /** Sends any route's error as problem+json, unless it is one of a form that has its own kind of errors. */
+      /** Sends any route's error as problem+json, unless the request is a form whose errors have a format of their own. */
       sendFailure(this: Api, req: IncomingMessage, res: ServerResponse, error: unknown): void {
         const { id, form } = exchangeOf(res);
         const known = translated(error);
-        const reply = form?.refusal(known);
-        if (reply !== undefined) {
-          this.send(req, res, reply);
+        const response = form?.refusal(known);
+        if (response !== undefined) {
+          this.send(req, res, response);
           return;
         }
         const details = toProblem(known, id, basePath);

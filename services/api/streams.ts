@@ -1,5 +1,5 @@
 import type { ServerResponse } from "node:http";
-import { errorCode, isUnreachable, problem } from "../../broker/errors";
+import { errorCode, isUnavailable, problem } from "../../broker/errors";
 import { currentRequestId, withRequest } from "../../broker/request";
 import { isFinal, type Order } from "../../contracts/orders";
 import type { Caller } from "../../contracts/users";
@@ -21,19 +21,19 @@ export interface StreamLimits {
   ofOneUser: number;
   ofAll: number;
   /** Maximum time between two reads of an order, in ms, since `order.changed` may get lost. */
-  readEvery: number;
+  readEveryMs: number;
   /** Milliseconds after which a stream ends; its client resumes, here or at another gateway. */
-  life: number;
+  lifeMs: number;
 }
 
-const LIMITS: StreamLimits = { ofOneUser: 10, ofAll: 1_000, readEvery: 5_000, life: 900_000 };
+const LIMITS: StreamLimits = { ofOneUser: 10, ofAll: 1_000, readEveryMs: 5_000, lifeMs: 900_000 };
 
 /** Milliseconds after which a client reconnects when its stream has ended. */
-const RETRY = 2_000;
+const RETRY_MS = 2_000;
 /** Interval of the check for ended sessions, in ms. Together with the polling interval of 1 s, a stream ends within 2 s. */
 const WATCH_MS = 250;
 /** Maximum unsent bytes per stream; more than a whole history has. */
-const MAX_UNREAD = 16_384;
+const MAX_UNSENT_BYTES = 16_384;
 
 /** A stream is the last response of its connection (RFC 9112, 9.6). */
 export const EVENT_STREAM = { "Content-Type": "text/event-stream", "X-Accel-Buffering": "no", Connection: "close" };
@@ -64,7 +64,7 @@ export class Streams {
 
   /**
    * Registers a stream until its `close`. Nothing is written before its `begin`.
-   * @throws TOO_MANY_REQUESTS if the user or the address has too many streams, SERVICE_UNAVAILABLE if the gateway has or is shutting down
+   * @throws TOO_MANY_REQUESTS if the user or the address has too many streams, SERVICE_UNAVAILABLE if the gateway is at its limit or shutting down
    */
   open(res: ServerResponse, following: Following, token: string, requester: Requester): Stream {
     const { ofOneUser, ofAll } = this.limits;
@@ -140,12 +140,12 @@ export class Stream {
     private readonly read: () => Promise<Order>,
     private readonly limits: StreamLimits,
   ) {
-    this.until = performance.now() + limits.life;
+    this.until = performance.now() + limits.lifeMs;
   }
 
   /** Call after the response head is written. */
   begin(order: Order): void {
-    this.write(`retry: ${RETRY}\n\n`);
+    this.write(`retry: ${RETRY_MS}\n\n`);
     this.writeNew(order);
     this.look(); // the order may have changed after it was read and before this stream was registered
   }
@@ -177,7 +177,7 @@ export class Stream {
         this.writeNew(await this.read());
       } catch (error) {
         // The token is no longer valid, or the order no longer visible. If a service is unavailable or busy, read again later.
-        if (!isUnreachable(error) && errorCode(error) !== "TOO_MANY_REQUESTS") this.end();
+        if (!isUnavailable(error) && errorCode(error) !== "TOO_MANY_REQUESTS") this.end();
       }
     }
     this.isLooking = false;
@@ -186,7 +186,7 @@ export class Stream {
 
   /** Schedules the next read, with jitter: streams that started together should not keep reading together. */
   private wait(): void {
-    const spread = this.limits.readEvery * (0.8 + 0.2 * Math.random());
+    const spread = this.limits.readEveryMs * (0.8 + 0.2 * Math.random());
     this.timer = setTimeout(
       () => {
         if (performance.now() >= this.until) {
@@ -210,7 +210,7 @@ export class Stream {
   private write(text: string): void {
     if (!this.isOpen) return;
     this.res.write(text);
-    if (this.res.writableLength <= MAX_UNREAD) return;
+    if (this.res.writableLength <= MAX_UNSENT_BYTES) return;
     this.stop();
     this.res.destroy();
   }

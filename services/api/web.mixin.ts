@@ -6,7 +6,7 @@ import { problem } from "../../broker/errors";
 import type { Config } from "../../config";
 import type { Caller } from "../../contracts/users";
 import { unauthenticated } from "./auth/token-verifier";
-import { Doors } from "./connections/doors";
+import { ListeningSockets } from "./connections/listening-sockets";
 import { exchangeOf, type Exchange } from "./connections/exchange";
 import { isKnownBody, type splitTarget } from "./http/request";
 import type { Route, Routes } from "./routing/route";
@@ -27,7 +27,7 @@ const NOTHING = Buffer.alloc(0);
 /** What the rest of the gateway uses; and `receive` and `respond`, which it provides (intake.mixin.ts). */
 export type Web = Service & {
   server: Server;
-  doors: Doors;
+  listeningSockets: ListeningSockets;
   routeFor(path: string, method: string): FoundRoute | undefined;
   routeAt(path: string): string | undefined;
   methodsOf(path: string): string[];
@@ -126,7 +126,7 @@ function handler(this: Web, { $alias, $ctx, $params, body }: WebRequest, res: Se
 const withoutSlash = (path: string): string => (path.length > 1 && path.endsWith("/") ? path.slice(0, -1) : path);
 
 /** The server passes each request to the gateway's `receive`. What the gateway passes to `dispatch` comes back to its `respond`. */
-export function web(config: Pick<Config, "port" | "host" | "keepAliveTimeout">, routes: Routes): Partial<ServiceSchema> {
+export function web(config: Pick<Config, "port" | "host" | "keepAliveSeconds">, routes: Routes): Partial<ServiceSchema> {
   const schema: Partial<SchemaFor<WebService>> = {
     mixins: [ApiGateway],
     settings: settings(config, routes),
@@ -190,13 +190,13 @@ export function web(config: Pick<Config, "port" | "host" | "keepAliveTimeout">, 
       Object.assign(this.server, {
         headersTimeout: REQUEST_TIMEOUT_MS,
         connectionsCheckingInterval: TIMEOUT_CHECK_MS,
-        keepAliveTimeout: config.keepAliveTimeout * 1_000,
+        keepAliveTimeout: config.keepAliveSeconds * 1_000,
         requireHostHeader: false, // Node would respond without problem+json
       });
-      this.doors = new Doors(this.server);
+      this.listeningSockets = new ListeningSockets(this.server);
       // Called by moleculer-web when the service starts.
       this.server.listen = (port?: unknown, host?: unknown, listening?: unknown) => {
-        this.doors.open(Number(port), String(host)).then(listening as () => void, (error: unknown) => {
+        this.listeningSockets.open(Number(port), String(host)).then(listening as () => void, (error: unknown) => {
           this.server.emit("error", error);
         });
         return this.server;

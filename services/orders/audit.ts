@@ -14,7 +14,7 @@ export interface ProductsSide {
 
 /** Orders compared at a time. */
 const WINDOW = 2_000;
-const MOST_SUSPECTS = 1_000;
+const MAX_SUSPECTS = 1_000;
 
 /**
  * Checks every invariant, within each database and between them. Each service reads its own database; orders and reservations are
@@ -28,14 +28,14 @@ export async function auditShop(db: Database, products: ProductsSide): Promise<R
   const suspects: string[] = [];
   let unseen = 0;
   for await (const found of differences(db, products)) {
-    const free = MOST_SUSPECTS - suspects.length;
+    const free = MAX_SUSPECTS - suspects.length;
     suspects.push(...found.slice(0, free));
     unseen += Math.max(0, found.length - free);
   }
 
   const violations: string[] = [];
   for (const id of suspects) {
-    const difference = await look(db, products, id);
+    const difference = await compareOne(db, products, id);
     if (difference !== undefined) violations.push(`order ${id}: ${difference.what}`);
   }
 
@@ -60,7 +60,7 @@ export interface Difference {
   order: AuditedOrder | undefined;
   reservation: Reservation | undefined;
   /** Also true if there is no reservation, or if it is a tombstone. */
-  isOfSameLines: boolean;
+  hasSameLines: boolean;
   what: string;
 }
 
@@ -100,7 +100,7 @@ export async function compare(
     const reservation = reservations.get(order.id);
     reservations.delete(order.id);
     const what = disagreement(order, reservation);
-    if (what !== undefined) found.push({ order_id: order.id, order, reservation, isOfSameLines: haveSameLines(order, reservation), what });
+    if (what !== undefined) found.push({ order_id: order.id, order, reservation, hasSameLines: haveSameLines(order, reservation), what });
   }
   // A reservation that holds no stock does no harm if a restored backup has lost its order.
   for (const reservation of reservations.values())
@@ -109,14 +109,14 @@ export async function compare(
         order_id: reservation.order_id,
         order: undefined,
         reservation,
-        isOfSameLines: false,
+        hasSameLines: false,
         what: "a reservation (RESERVED) without an order",
       });
   return { upto, differences: found };
 }
 
 /** Compares one order with its reservation. */
-export async function look(db: Database, products: ProductsSide, id: string): Promise<Difference | undefined> {
+export async function compareOne(db: Database, products: ProductsSide, id: string): Promise<Difference | undefined> {
   return (await compare(db, products, justBefore(id), id)).differences[0];
 }
 
@@ -129,7 +129,10 @@ function justBefore(id: string): string {
     .replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
 }
 
-/** CONFIRMED ⇔ RESERVED, REJECTED ⇔ REJECTED (or RELEASED, by a repair), CANCELLED ⇒ RELEASED, REJECTED or none; with the same lines. */
+/**
+ * How an order and its reservation disagree; undefined if they agree. `agreeing` lists the reservation states that fit each status. A parked
+ * row allows more of them, and with a pending row nothing is compared.
+ */
 export function disagreement(order: AuditedOrder, reservation: Reservation | undefined): string | undefined {
   if (order.outbox === "PENDING") return undefined;
   const isParked = order.outbox === "PARKED";

@@ -1,17 +1,21 @@
 import { digestOf } from "../../contracts/lines";
-import { SMALL_ORDER } from "../../contracts/orders";
+import { SMALL_ORDER_LINES } from "../../contracts/orders";
 import type { Database } from "../../mixins/database";
 import { shareOf } from "../../mixins/fair-queue";
 import type { OutboxMessage } from "../../mixins/outbox";
 import type { InFlightCap } from "../../mixins/outbox.claim";
 import type { OrderLine } from "./order";
-import type { OrderRow } from "./row";
+import { initialState, type OrderRow } from "./row";
 
-/** An order to be inserted. */
-export interface Draft {
+/** Identifies an order request: a retry with the same three values returns the same order. */
+export interface OrderKey {
   user_id: string;
   idempotency_key: string;
   request_hash: string;
+}
+
+/** An order to be inserted. */
+export interface Draft extends OrderKey {
   total_cents: number;
   lines: OrderLine[];
 }
@@ -114,7 +118,7 @@ export const weightOf = ({ lines }: Pick<Draft, "lines">): number => Math.max(1,
 const LINES_PER_UNIT = 4;
 
 /** Whether its outbox rows belong to the queues of large orders. */
-export const isLarge = ({ lines }: Pick<Draft, "lines">): boolean => lines.length > SMALL_ORDER;
+export const isLarge = ({ lines }: Pick<Draft, "lines">): boolean => lines.length > SMALL_ORDER_LINES;
 
 export const createdMessage = ({ id, user_id, lines }: OrderRow): OutboxMessage => ({
   subject: id,
@@ -123,13 +127,4 @@ export const createdMessage = ({ id, user_id, lines }: OrderRow): OutboxMessage 
   payload: { lines: lines.map(({ product_id, quantity }) => ({ product_id, quantity })) },
 });
 
-const newOrder = (draft: Draft, id: string, created_at: Date): OrderRow => ({
-  ...draft,
-  id,
-  status: "PENDING",
-  reason: null,
-  version: 1,
-  created_at,
-  updated_at: created_at,
-  history: [{ status: "PENDING", at: created_at.toISOString() }],
-});
+const newOrder = (draft: Draft, id: string, created_at: Date): OrderRow => ({ ...draft, id, created_at, ...initialState(created_at) });

@@ -65,7 +65,7 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
         url: config.databases.orders,
         migrations: path.join(__dirname, "migrations"),
         model: MODEL,
-        lockTimeout: KEY_WAIT_MS,
+        lockTimeoutMs: KEY_WAIT_MS,
       }),
     ],
 
@@ -115,7 +115,8 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
             const status = after(order.status, "cancel");
             if (status === undefined) throw problem("ORDER_NOT_CANCELLABLE", `the order is ${order.status}`);
             if (status !== order.status) {
-              // An order that is already cancelled is what the client wants (RFC 9110, 13.1.1): the first response may have been lost.
+              // Checked only here: for an order that is already cancelled, the request has succeeded, and its first response may have been lost
+              // (RFC 9110, 13.1.1).
               if (versions !== undefined && !versions.includes(order.version))
                 throw problem("PRECONDITION_FAILED", "the order has changed since it was read");
               await writeCancelled(query, id);
@@ -225,10 +226,8 @@ const productsSide = (ctx: Context<unknown, Meta>): ProductsSide => ({
   reservations: (after, upto) => call(ctx, reservations, { after, upto }),
 });
 
-type Found = Pick<OrderRow, "user_id">;
-
 /** Whether the order exists and this viewer may see it. */
-const isSeenBy = <O extends Found>(order: O | undefined, { id, role }: Viewer): order is O =>
+const isSeenBy = <O extends Pick<OrderRow, "user_id">>(order: O | undefined, { id, role }: Viewer): order is O =>
   order !== undefined && (order.user_id === id || role === "admin");
 
 const notFound = () => problem("ORDER_NOT_FOUND", "there is no such order");

@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import type { Service } from "moleculer";
 import { call } from "../../broker/contract";
-import { isUnreachable, problem } from "../../broker/errors";
+import { isUnavailable, problem } from "../../broker/errors";
 import { logFailure } from "../../broker/logger";
 import { currentRequestId } from "../../broker/request";
 import { LINES_PER_CALL, orderCreated, type Created } from "../../contracts/orders";
@@ -10,27 +10,20 @@ import { batch } from "../../mixins/batching";
 import { explained, type WithDatabase } from "../../mixins/database.mixin";
 import type { WithOutbox } from "../../mixins/outbox.mixin";
 import { isKeyLockTimeout, mayBeOfOne } from "../../mixins/sql-state";
-import { insertOrders, type Draft } from "./insert.store";
+import { insertOrders, type Draft, type OrderKey } from "./insert.store";
 import { describeShortages, hashRequest, mergeLines, place, type Content, type Refusal } from "./order";
 import { findByKeys, type Keyed } from "./read.store";
 import { present, presentAsCreated, type OrderRow } from "./row";
 
-/** An order that a user asks for. */
+/** An order that a user requests. */
 interface OrderRequest extends Content {
   user_id: string;
   idempotency_key?: string;
 }
 
-/** Identifies an order request: a repeat with the same three values returns the same order. */
-interface OrderKey {
-  user_id: string;
-  idempotency_key: string;
-  request_hash: string;
-}
-
 /**
- * Milliseconds that a repeated request waits for the first one with its key to finish. With one retry that makes the promised 2 s, and
- * leaves the create time to respond.
+ * Milliseconds that a retry waits for the first request with its key to finish. Two such waits stay within the promised 2 s, which leaves
+ * `create` time to respond.
  */
 export const KEY_WAIT_MS = 950;
 
@@ -56,7 +49,7 @@ export class Placing {
         ? problem("IDEMPOTENCY_IN_FLIGHT", "the first request with this key is still in progress")
         : explained(error);
     }
-    // If the key was used before, or meanwhile by a concurrent request, return that order: a repeat never turns into 404, 409 or 503.
+    // If the key was used before, or meanwhile by a concurrent request, return that order: a retry never turns into 404, 409 or 503.
     const first = await this.findReplay(key).catch((error: unknown) => {
       logFailure(this.service.logger, "an order", refusal, currentRequestId()); // nothing else would log it
       throw error;
@@ -69,7 +62,7 @@ export class Placing {
   private readonly quote = batch<string[], Quote[]>(
     async (wanted) => {
       const quotes = await call(this.service.broker, quote, { ids: [...new Set(wanted.flat())] }).catch((error: unknown) => {
-        throw isUnreachable(error) ? problem("SERVICE_UNAVAILABLE", "the catalogue is unavailable", { cause: error }) : error;
+        throw isUnavailable(error) ? problem("SERVICE_UNAVAILABLE", "the catalogue is unavailable", { cause: error }) : error;
       });
       const byId = new Map(quotes.map((one) => [one.id, one]));
       return wanted.map((ids) => ids.flatMap((id) => byId.get(id) ?? []));

@@ -2,6 +2,7 @@ import { PAGE_BYTES, type Params } from "../../contracts/contract";
 import { LINES_PER_READ, type getMany, type Order, type Status } from "../../contracts/orders";
 import type { Database, Query, Reader } from "../../mixins/database";
 import { decodeCursor, encodeCursor, page, timeOf, within } from "../../mixins/keyset";
+import type { OrderKey } from "./insert.store";
 import { present, type OrderRow } from "./row";
 
 const SELECT = `
@@ -22,13 +23,10 @@ export interface Keyed {
 }
 
 /**
- * The orders created with these keys; undefined for keys without an order. An order from another body is not read: it may be much larger
+ * The orders created with these keys; undefined for keys without an order. An order whose request had another body is not read: it may be much larger
  * than the request that now has its key.
  */
-export async function findByKeys(
-  db: Database,
-  keys: readonly { user_id: string; idempotency_key: string; request_hash: string }[],
-): Promise<(Keyed | undefined)[]> {
+export async function findByKeys(db: Database, keys: readonly OrderKey[]): Promise<(Keyed | undefined)[]> {
   const rows = await db.query<(OrderRow | { id: null }) & { n: number }>(
     `select k.n, ${ROW.map((column) => `same.${column}`).join()} from unnest($1::uuid[], $2::text[], $3::text[]) with ordinality as k (user_id, idempotency_key, request_hash, n)
      join orders made on made.user_id = k.user_id and made.idempotency_key = k.idempotency_key
@@ -50,9 +48,9 @@ export const findOrders = (query: Query, ids: readonly string[]): Promise<OrderR
 export async function findSeen(db: Database, requested: Params<typeof getMany>["orders"]): Promise<(OrderRow | null)[]> {
   const rows = await db.query<OrderRow | { id: null }>(
     `select ${ROW.map((column) => `found.${column}`).join()} from (
-       select asked.n, o.id, sum(l.count) over (order by asked.n rows unbounded preceding) - l.count as lines_before
-       from unnest($1::uuid[], $2::uuid[], $3::text[]) with ordinality as asked (order_id, user_id, role, n)
-       left join orders o on o.id = asked.order_id and (o.user_id = asked.user_id or asked.role = 'admin')
+       select requested.n, o.id, sum(l.count) over (order by requested.n rows unbounded preceding) - l.count as lines_before
+       from unnest($1::uuid[], $2::uuid[], $3::text[]) with ordinality as requested (order_id, user_id, role, n)
+       left join orders o on o.id = requested.order_id and (o.user_id = requested.user_id or requested.role = 'admin')
        cross join lateral (select count(*) from order_lines where order_id = o.id) as l
      ) as seen
      left join lateral (${SELECT} where o.id = seen.id) as found on true

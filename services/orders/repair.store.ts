@@ -11,7 +11,7 @@ const REPUBLISHED_IN: Readonly<Record<OrderEvent, readonly Status[]>> = {
   "order.cancelled": ["CANCELLED"],
 };
 
-/** Writes the order's outbox row again, as if it were new. @returns false if the event does not belong to the order's status */
+/** Makes the order's settled outbox row pending again, or writes it if it is missing. @returns false if the event does not belong to the order's status */
 export function republish(db: Database, id: string, event: OrderEvent): Promise<boolean> {
   return db.transaction(async (query) => {
     await lockOrder(query, id);

@@ -1,14 +1,14 @@
 import type { Result } from "../../contracts/contract";
 import { REPAIRS_PER_CALL, type repair } from "../../contracts/orders";
 import type { Database } from "../../mixins/database";
-import { differences, look, type Difference, type ProductsSide } from "./audit";
+import { compareOne, differences, type Difference, type ProductsSide } from "./audit";
 import type { OrderEvent } from "./order";
 
 /** What a repair may do. It never edits a stock count itself: the event's handler and the release do, through the ledger. */
 export interface Repairer {
   /** Logs what is about to be done, and on whose behalf. */
   note(id: string, line: string): Promise<void>;
-  /** Publishes an event of an order again. @returns false if the event no longer belongs to the order's status */
+  /** Republishes an order's event. @returns false if the event no longer belongs to the order's status */
   republish(id: string, event: OrderEvent): Promise<boolean>;
   /** Releases what products has reserved for an order; leaves a tombstone if that is nothing. */
   release(id: string): Promise<void>;
@@ -20,9 +20,9 @@ type Plan = { do: "republish"; event: OrderEvent } | { do: "release" } | { do: "
  * How to repair a difference between an order and its reservation. Events that products has lost are republished, which is harmless if it
  * has not lost them. Nothing is guessed: any other difference is left for a person to decide.
  */
-export function planOf({ order, reservation, isOfSameLines }: Pick<Difference, "order" | "reservation" | "isOfSameLines">): Plan {
+export function planOf({ order, reservation, hasSameLines }: Pick<Difference, "order" | "reservation" | "hasSameLines">): Plan {
   if (order === undefined) return { do: "release" };
-  if (order.outbox !== null || !isOfSameLines) return { do: "decide" };
+  if (order.outbox !== null || !hasSameLines) return { do: "decide" };
   const state = reservation?.state ?? "none";
   switch (order.status) {
     case "PENDING":
@@ -46,7 +46,7 @@ export async function repairShop(db: Database, products: ProductsSide, repairer:
   const result: Result<typeof repair> = { applied: apply, repairs: [], decisions: [], undecided: 0, more: false };
   for await (const found of differences(db, products))
     for (const order_id of found) {
-      const difference = await look(db, products, order_id); // a message may have been in flight before
+      const difference = await compareOne(db, products, order_id); // a message may have been in flight before
       if (difference === undefined) continue;
       const plan = planOf(difference);
       const { what } = difference;

@@ -43,14 +43,14 @@ export function present(row: OrderRow): Order {
   };
 }
 
-/** An order as the first response showed it, whatever its status is now: the response to a repeated request. */
-export function presentAsCreated(row: OrderRow): Order {
-  return present({
-    ...row,
-    status: "PENDING",
-    reason: null,
-    version: 1,
-    updated_at: row.created_at,
-    history: [{ status: "PENDING", at: row.created_at.toISOString() }],
-  });
-}
+/** What a new order has in the columns that change later. */
+export const initialState = (created_at: Date): Pick<OrderRow, "status" | "reason" | "version" | "updated_at" | "history"> => ({
+  status: "PENDING",
+  reason: null,
+  version: 1,
+  updated_at: created_at,
+  history: [{ status: "PENDING", at: created_at.toISOString() }],
+});
+
+/** An order as the first response showed it, whatever its status is now: the response to a retry. */
+export const presentAsCreated = (row: OrderRow): Order => present({ ...row, ...initialState(row.created_at) });

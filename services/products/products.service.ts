@@ -7,7 +7,7 @@ import { loadConfig, type Config } from "../../config";
 import { record, type ForeignAction } from "../../contracts/accounts";
 import { MAX_LINES, type Params, type Result } from "../../contracts/contract";
 import { toCents } from "../../contracts/money";
-import { orderCancelled, orderCreated, SMALL_ORDER, type CancelledOrder, type CreatedOrder } from "../../contracts/orders";
+import { orderCancelled, orderCreated, SMALL_ORDER_LINES, type CancelledOrder, type CreatedOrder } from "../../contracts/orders";
 import * as contract from "../../contracts/products";
 import { batch, type BatchOptions, type Requester } from "../../mixins/batching";
 import type { Query } from "../../mixins/database";
@@ -225,7 +225,7 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
         async (orders) => inOrder(await releaseStock(this.db, orders.map(idOf)), orders.map(idOf)),
         { ...SETTLING, size: LINES_LOCKED / MAX_LINES },
       );
-      this.reserve = (order) => (order.lines.length > SMALL_ORDER ? reserveLarge : reserveSmall)(order, buyerOf(order));
+      this.reserve = (order) => (order.lines.length > SMALL_ORDER_LINES ? reserveLarge : reserveSmall)(order, buyerOf(order));
       this.release = (order) => release(order, buyerOf(order));
     },
   };
@@ -237,7 +237,7 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
  */
 const SEARCHES = { size: 1, inFlight: 1, places: 256, patienceMs: 900 };
 
-/** Most lines whose products one transaction locks: it holds the locks for 20 to 40 ms. With ten thousand lines it was 260 ms. */
+/** Maximum number of lines whose products one transaction locks: it holds the locks for 20 to 40 ms. With ten thousand lines it was 260 ms. */
 const LINES_LOCKED = 1_000;
 
 const idOf = (order: CancelledOrder): string => order.order_id;

@@ -41,7 +41,7 @@ export function present(row: ProductRow): Product {
   };
 }
 
-/** Adds a product to the catalogue; its initial stock is the first line of its ledger. */
+/** Adds a product to the catalogue; its initial stock, unless 0, is the first entry of its ledger. */
 export async function insertProduct(query: Query, product: Params<typeof contract.create>, sellerId: string): Promise<Product> {
   const [row] = await query<ProductRow>(
     `with created as (

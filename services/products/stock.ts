@@ -6,7 +6,7 @@ import type { Outcome } from "../../contracts/products";
 /** Units available for sale, by product id; unknown and archived products are absent. */
 export type Shelf = ReadonlyMap<string, number>;
 
-/** One line of the ledger. */
+/** One entry of the ledger. */
 export interface StockMovement {
   order_id: string;
   product_id: string;

@@ -1,27 +1,15 @@
 import type { Account } from "../../contracts/accounts";
-import type { ChangedRole, Role } from "../../contracts/users";
+import type { ChangedRole } from "../../contracts/users";
 import type { Database } from "../../mixins/database";
 import { change, type State } from "./accounts";
 import { record, type By } from "./audit-log.store";
-import { LATE, SINCE } from "./sessions.store";
+import { LATE_SECONDS, SINCE } from "./sessions.store";
 import { emailKey } from "./users.store";
 
-interface AccountRow {
-  id: string;
-  email: string;
-  role: Role;
-  disabled: boolean;
-  created_at: Date;
-}
+type AccountRow = Omit<Account, "created_at"> & { created_at: Date };
 const COLUMNS = "id, email, role, disabled_at is not null as disabled, created_at";
 
-const present = ({ id, email, role, disabled, created_at }: AccountRow): Account => ({
-  id,
-  email,
-  role,
-  disabled,
-  created_at: created_at.toISOString(),
-});
+const present = (row: AccountRow): Account => ({ ...row, created_at: row.created_at.toISOString() });
 
 export async function findAccount({ query }: Database, email: string): Promise<Account | undefined> {
   const [row] = await query<AccountRow>(`select ${COLUMNS} from users where email_key = $1`, [emailKey(email)]);
@@ -75,6 +63,6 @@ export function changedRoles({ query }: Database, since: string | undefined, ttl
      from users
      where role_changed_at > ${SINCE}
      order by role_changed_at desc limit $4`,
-    [since ?? "-infinity", ttl, LATE, MAX_ROLES],
+    [since ?? "-infinity", ttl, LATE_SECONDS, MAX_ROLES],
   );
 }

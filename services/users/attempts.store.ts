@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { regardless } from "../../broker/request";
+import { withoutDeadline } from "../../broker/request";
 import type { Database, Query } from "../../mixins/database";
 
 /** Maximum attempts per minute for an account, an address, or both. */
@@ -25,12 +25,12 @@ interface Counted {
 const hash = (subject: Limit["subject"]): Buffer => createHash("sha256").update(JSON.stringify(subject)).digest();
 
 /**
- * Counts an attempt before its password is checked, so that many concurrent ones can't all pass. The limits are applied in order; an
- * attempt refused by one counts for none, nor does one that fails. Counted in the database, so the limits hold across all nodes.
+ * Counts an attempt before its password is checked, so that many concurrent ones can't all pass. The limits are applied in order.
+ * An attempt that one limit refuses counts towards none, and so does one whose counting fails. Counted in the database, so the limits hold across all nodes.
  */
 export async function countAttempt({ query }: Database, limits: readonly Limit[]): Promise<Attempt> {
   const counted: Counted[] = [];
-  const undo = (): Promise<void> => regardless(() => takeBack(query, counted));
+  const undo = (): Promise<void> => withoutDeadline(() => takeBack(query, counted));
   let retryAfter: number | undefined;
   try {
     for (const { subject: words, limit, isExempt } of limits) {

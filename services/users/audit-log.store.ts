@@ -22,7 +22,7 @@ export async function record(query: Query, { actor, address }: By, action: Audit
   ]);
 }
 
-/** Maximum entries per user and hour for each of the actions of `recordSession`. */
+/** Maximum entries per user per hour for each of the actions of `recordSession`. */
 const MAX_OF_USER = 60;
 
 /**
@@ -59,7 +59,7 @@ const MAX_COUNTED = 4_000;
 
 /**
  * Logs a failed login or password change, up to a maximum, since anybody can cause them. The first entry above the maximum is replaced by
- * `failures.omitted`: once per hour and address, and once per hour without an address if the total is exceeded. Concurrent failures may
+ * `failures.omitted`: once per address per hour, and once per hour without an address if the total is exceeded. Concurrent failures may
  * exceed the maximum by their number.
  * @param subject id of the account; null if there is none
  */

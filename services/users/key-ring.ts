@@ -7,7 +7,7 @@ import { deleteAllKeys, deleteKeys, insertKey, lockKeys, raiseTokenTtl, replaceE
 import { generateSigningKey, signingKey, type SigningKey } from "./tokens";
 
 /** Milliseconds for which the keys are cached. */
-const FRESH = 1_000;
+const FRESH_MS = 1_000;
 
 interface Keys {
   /** the newest one that every verifier has had time to fetch */
@@ -52,7 +52,7 @@ export class KeyRing {
 
   /** The keys as they were at most a second ago. */
   async recent(): Promise<Keys> {
-    const isFresh = performance.now() - this.readAt < FRESH;
+    const isFresh = performance.now() - this.readAt < FRESH_MS;
     return isFresh && this.keys ? this.keys : await this.current();
   }
 

@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { errorType, problem, tooLate } from "../../broker/errors";
-import { currentDeadline, regardless } from "../../broker/request";
+import { currentDeadline, withoutDeadline } from "../../broker/request";
 import type { Database } from "../../mixins/database";
 import { FairSlots } from "../../mixins/fair-queue";
 import { isUniqueViolation } from "../../mixins/sql-state";
@@ -9,7 +9,7 @@ import { recordFailure } from "./audit-log.store";
 import { isKnownAddress, rememberAddress } from "./known-addresses.store";
 import type { Passwords, Question } from "./passwords";
 import { changePassword, openSession, type Grant } from "./sessions.store";
-import type { Line, Turn } from "./turns";
+import type { QueueName, Turn } from "./turns";
 import { emailKey, highestCost, insertUser, isJustRegistered, renewHash, type UserRow } from "./users.store";
 
 /** Attempts per minute; 0 means no limit. */
@@ -58,7 +58,7 @@ export class Logins {
     private readonly db: Database,
     private readonly find: FindUser,
     private readonly passwords: Passwords,
-    private readonly settings: { rateLimit: LoginLimits; refreshTokenTtl: number },
+    private readonly settings: { rateLimit: LoginLimits; refreshTokenTtlSeconds: number },
   ) {}
 
   /** @throws INVALID_CREDENTIALS, TOO_MANY_REQUESTS, SERVICE_UNAVAILABLE */
@@ -70,7 +70,7 @@ export class Logins {
       insist(async () => {
         const user = await this.verify(await this.find(account), { password }, turn);
         checkTime(turn);
-        const grant = await openSession(this.db, user, { ttl: this.settings.refreshTokenTtl, address: visitor.address });
+        const grant = await openSession(this.db, user, { ttl: this.settings.refreshTokenTtlSeconds, address: visitor.address });
         if (grant && visitor.address !== undefined) await rememberAddress(this.db, user.id, visitor.address);
         return grant;
       }),
@@ -131,7 +131,7 @@ export class Logins {
     try {
       return await this.counted(turn, this.limitsOf(who, visitor), isWrongPassword, work);
     } catch (error) {
-      if (isWrongPassword(error)) await regardless(() => this.logFailure(who, visitor));
+      if (isWrongPassword(error)) await withoutDeadline(() => this.logFailure(who, visitor));
       throw error;
     }
   }
@@ -238,8 +238,8 @@ async function insist<T>(work: () => Promise<T | undefined>): Promise<T> {
 }
 
 /** Internal calls share one address. */
-const turnOf = (line: Line, { address = "inside", isWanted }: Visitor, user?: string): Turn => ({
-  line,
+const turnOf = (queue: QueueName, { address = "inside", isWanted }: Visitor, user?: string): Turn => ({
+  queue,
   client: { address, user },
   deadline: currentDeadline(),
   isWanted,

@@ -13,7 +13,7 @@ const MEASURED = 5;
 
 /** The turn for the service's own hashes. */
 export const OWN_TURN: Turn = {
-  line: "registrations",
+  queue: "registrations",
   client: { address: "the service itself", user: undefined },
   deadline: Infinity,
   isWanted: () => true,
@@ -70,8 +70,8 @@ export class Passwords {
     const rounds = roundsOf(cost) + (next === undefined ? 0 : roundsOf(this.cost));
     const isOld = hashed !== undefined && costOf(hashed) !== this.cost;
     return this.run<typeof check>("check", turn, rounds, (): CheckTask => {
-      const isTimeToRenew = performance.now() + this.expectedMs(rounds + roundsOf(this.cost)) <= turn.deadline;
-      const toHash = next ?? (isOld && isTimeToRenew ? password : undefined);
+      const hasTimeToRenew = performance.now() + this.expectedMs(rounds + roundsOf(this.cost)) <= turn.deadline;
+      const toHash = next ?? (isOld && hasTimeToRenew ? password : undefined);
       return { password, hashed, cost, next: toHash === undefined ? undefined : { password: toHash, cost: this.cost } };
     });
   }

@@ -7,19 +7,19 @@ import type { UserRow } from "./users.store";
 
 /** 256 bits; RFC 6749, section 10.10, requires 128. */
 const TOKEN_BYTES = 32;
-/** Seconds that a commit may happen after the time that it wrote, and that a verifier may accept a token after its expiry. */
-export const LATE = 15;
+/** Seconds by which a commit may come later than the timestamp that it wrote, and for which a verifier may accept a token after its expiry. */
+export const LATE_SECONDS = 15;
 
 /**
  * SQL for the time from which changes are reported to a gateway: its last poll ($1), but not further back than the lifetime of an access
- * token ($2 seconds); both less LATE ($3). If the time of the last poll lies in the future, the database's clock was set back since, and
+ * token ($2 seconds); both less LATE_SECONDS ($3). If the time of the last poll lies in the future, the database's clock was set back since, and
  * all changes within a token's lifetime are reported.
  */
 export const SINCE = `greatest(
   case when $1::timestamptz <= now() then $1::timestamptz - $3::int * interval '1 second' end,
   now() - ($2::int + $3::int) * interval '1 second')`;
 /** Maximum ended sessions per page. */
-const MAX_TOLD = 10_000;
+const MAX_ENDED_PER_PAGE = 10_000;
 /** Maximum tokens and sessions deleted at once; a session may have any number of tokens. */
 const MAX_FORGOTTEN = 10_000;
 const MAX_SESSIONS_FORGOTTEN = 200;
@@ -41,8 +41,8 @@ const MAX_SESSIONS = 100;
 /**
  * Opens a session, writes the audit log, and records an account's first login. Ends the user's oldest sessions above the maximum.
  * @param ttl lifetime of the refresh token, in seconds
- * @returns undefined if the password has changed since it was compared or the account was disabled: those have ended its sessions
- * already. The user's row stays locked until the commit, so any later change of it sees this session and ends it
+ * @returns undefined if the password has changed since it was compared, or the account was disabled: either has ended the user's
+ * sessions. The user's row stays locked until the commit, so any later change of it sees this session and ends it
  */
 export function openSession(
   db: Database,
@@ -225,9 +225,9 @@ export async function endedSessions(
      where ended_at > ${SINCE}
        and (ended_at, id) > ($4::timestamptz, $5::uuid)
      order by ended_at, id limit $6`,
-    [since ?? "-infinity", ttl, LATE, after?.ended_at ?? "-infinity", after?.session ?? NIL_ID, MAX_TOLD],
+    [since ?? "-infinity", ttl, LATE_SECONDS, after?.ended_at ?? "-infinity", after?.session ?? NIL_ID, MAX_ENDED_PER_PAGE],
   );
-  const last = rows.length === MAX_TOLD ? rows.at(-1) : undefined;
+  const last = rows.length === MAX_ENDED_PER_PAGE ? rows.at(-1) : undefined;
   return {
     at: (clock?.now ?? new Date(0)).toISOString(),
     next: last === undefined ? null : { ended_at: last.ended_at, session: last.session },
@@ -241,11 +241,11 @@ export async function endedSessions(
  */
 export async function checkSessions({ query }: Database, ids: readonly string[], ttl: number): Promise<Result<typeof contract>> {
   const [row] = await query<Result<typeof contract>>(
-    `select coalesce(array_agg(asked.id) filter (where s.id is null), '{}') as unknown,
-       coalesce(array_agg(asked.id) filter (where u.role = 'admin'), '{}') as admins,
+    `select coalesce(array_agg(requested.id) filter (where s.id is null), '{}') as unknown,
+       coalesce(array_agg(requested.id) filter (where u.role = 'admin'), '{}') as admins,
        ceil(extract(epoch from now()))::bigint + $2::int + $3::int as until
-     from unnest($1::uuid[]) as asked (id) left join sessions s on s.id = asked.id left join users u on u.id = s.user_id`,
-    [ids, ttl, LATE],
+     from unnest($1::uuid[]) as requested (id) left join sessions s on s.id = requested.id left join users u on u.id = s.user_id`,
+    [ids, ttl, LATE_SECONDS],
   );
   if (row === undefined) throw new Error("an aggregate returned no row");
   return row;

@@ -14,7 +14,7 @@ import jwt from "jsonwebtoken";
 import { AUDIENCE, ISSUER, type Caller, type Jwk } from "../../contracts/users";
 
 /** RFC 8725, section 3.5, requires at least 2048 bits. */
-const MODULUS_LENGTH = 2048;
+const MODULUS_BITS = 2048;
 
 /** The purpose of `refreshSecret`: part of its derivation, so that no other secret derived from the same key equals it (RFC 5869, 3.2). */
 const REFRESH_PURPOSE = "moleculer-shop refresh tokens";
@@ -29,7 +29,7 @@ export interface SigningKey {
 
 /** @returns a new private key as PEM, and its id, the key's thumbprint (RFC 7638), which identifies this key only */
 export async function generateSigningKey(): Promise<{ kid: string; pem: string }> {
-  const { privateKey, publicKey } = await promisify(generateKeyPair)("rsa", { modulusLength: MODULUS_LENGTH });
+  const { privateKey, publicKey } = await promisify(generateKeyPair)("rsa", { modulusLength: MODULUS_BITS });
   const { e, kty, n } = publicKey.export({ format: "jwk" });
   const kid = createHash("sha256").update(JSON.stringify({ e, kty, n })).digest("base64url");
   return { kid, pem: privateKey.export({ type: "pkcs8", format: "pem" }).toString() };

@@ -1,11 +1,11 @@
 import { problem, tooLate } from "../../broker/errors";
 import { FairQueue, overShare, shareOf, type Client } from "../../mixins/fair-queue";
 
-export type Line = "logins" | "registrations";
+export type QueueName = "logins" | "registrations";
 
 /** A request for hashing a password: who makes it, and its deadline. */
 export interface Turn {
-  readonly line: Line;
+  readonly queue: QueueName;
   readonly client: Client;
   /** By `performance.now()`. */
   readonly deadline: number;
@@ -37,7 +37,7 @@ const tooMany = () => problem("SERVICE_UNAVAILABLE", "too many passwords are bei
 export class Turns {
   private readonly queues = { logins: new FairQueue<Waiting>(MAX_WAITING), registrations: new FairQueue<Waiting>(MAX_WAITING) };
   private running = 0;
-  private last: Line = "registrations";
+  private last: QueueName = "registrations";
 
   constructor(private readonly threads: number) {}
 
@@ -48,12 +48,12 @@ export class Turns {
       if (!turn.isWanted() || performance.now() > turn.deadline) throw tooLate();
       return;
     }
-    const queue = this.queues[turn.line];
+    const queue = this.queues[turn.queue];
     const { address } = turn.client;
     const hashes = ((turn.deadline - performance.now()) / expectedMs()) * this.threads;
     if (queue.sizeOf(address) >= shareOf(Math.min(hashes, MAX_WAITING))) throw overShare();
     const before = queue.turnsBefore(address);
-    const ofOthers = Math.min(this.queues[otherThan(turn.line)].size, before + 1);
+    const ofOthers = Math.min(this.queues[otherThan(turn.queue)].size, before + 1);
     if (before + ofOthers + this.running / 2 + this.threads > hashes) throw tooMany(); // running work counts as half done
   }
 
@@ -67,7 +67,7 @@ export class Turns {
     this.check(turn, expectedMs);
     if (this.hasIdleThread) this.running++;
     else await this.wait(turn, expectedMs);
-    this.last = turn.line;
+    this.last = turn.queue;
     turn.isUsed = true;
     try {
       return await work();
@@ -83,7 +83,7 @@ export class Turns {
 
   private wait(turn: Turn, expectedMs: () => number): Promise<void> {
     return new Promise((resolve, reject) => {
-      this.queues[turn.line].force(turn.client, { turn, expectedMs, start: resolve, drop: reject });
+      this.queues[turn.queue].force(turn.client, { turn, expectedMs, start: resolve, drop: reject });
     });
   }
 
@@ -94,16 +94,16 @@ export class Turns {
       const { deadline, isWanted } = next.turn;
       if (isWanted() && performance.now() + next.expectedMs() <= deadline) {
         this.running++;
-        this.last = next.turn.line;
+        this.last = next.turn.queue;
         next.start();
       } else next.drop(tooLate());
     }
   }
 
   private take(): Waiting | undefined {
-    const line = otherThan(this.last);
-    return this.queues[line].take() ?? this.queues[this.last].take();
+    const name = otherThan(this.last);
+    return this.queues[name].take() ?? this.queues[this.last].take();
   }
 }
 
-const otherThan = (line: Line): Line => (line === "logins" ? "registrations" : "logins");
+const otherThan = (name: QueueName): QueueName => (name === "logins" ? "registrations" : "logins");

@@ -52,7 +52,7 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
     name: "users",
     // The last mixin starts first and stops last.
     mixins: [
-      tidyMixin(forgetAttempts, forgetAddresses, (db) => sessions.forgetSessions(db, config.refreshTokenTtl), auditLog.forgetAudit),
+      tidyMixin(forgetAttempts, forgetAddresses, (db) => sessions.forgetSessions(db, config.refreshTokenTtlSeconds), auditLog.forgetAudit),
       databaseMixin({
         service: "users",
         url: config.databases.users,
@@ -74,7 +74,7 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
         contract.token,
         async function (this: Users, ctx) {
           const { signing } = await this.keys.recent();
-          return tokens(signing, await this.logins.logIn(ctx.params, visitorOf(ctx)), config.accessTokenTtl);
+          return tokens(signing, await this.logins.logIn(ctx.params, visitorOf(ctx)), config.accessTokenTtlSeconds);
         },
         FAIR,
       ),
@@ -83,15 +83,15 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
         const { signing, published } = await this.keys.recent(); // before the token is spent
         const { refresh_token, address } = ctx.params;
         const renewed = await sessions.renewSession(this.db, refresh_token, {
-          ttl: config.refreshTokenTtl,
-          grace: config.refreshGrace,
+          ttl: config.refreshTokenTtlSeconds,
+          grace: config.refreshGraceSeconds,
           successor: successorOf(refresh_token, signing),
           candidates: published.map((key) => successorOf(refresh_token, key)),
           address,
         });
         if (renewed === undefined)
           throw problem("INVALID_REFRESH_TOKEN", "this refresh token is invalid, expired or already used: log in again");
-        return tokens(signing, renewed, config.accessTokenTtl);
+        return tokens(signing, renewed, config.accessTokenTtlSeconds);
       }),
 
       logout: implement(contract.logout, async function (this: Users, ctx) {
@@ -204,7 +204,7 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
 
     async started(this: Users) {
       this.logins = new Logins(this.db, this.findUser.bind(this), this.passwords, config);
-      this.keys = new KeyRing(this.db, config.accessTokenTtl, new KeyCipher(config.keyEncryption));
+      this.keys = new KeyRing(this.db, config.accessTokenTtlSeconds, new KeyCipher(config.keyEncryption));
       await this.encryptKeys();
       await this.keys.current();
       if (config.admin === undefined) return;

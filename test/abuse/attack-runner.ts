@@ -22,7 +22,7 @@ const PRODUCTS = Array.from({ length: 1_000 }, (_, n) => testId(n + 1));
 const WRITES = ["create", "order", "login", "password"];
 const SETTLE_MS = 1_000;
 /** Maximum number of windows without an attack to wait for recovery; more than one is a violation. */
-const MOST_WINDOWS = 10;
+const MAX_WINDOWS = 10;
 
 export interface Times {
   attack: number;
@@ -152,7 +152,7 @@ export class AttackRunner {
       return found.length === 0;
     };
     try {
-      await eventually("the victims are served normally again", isWell, MOST_WINDOWS * this.times.recovery * 1_000, 0);
+      await eventually("the victims are served normally again", isWell, MAX_WINDOWS * this.times.recovery * 1_000, 0);
     } catch {
       return [`no recovery after ${((performance.now() - since) / 1_000).toFixed(0)} s: ${first.join("; ")}`];
     }

@@ -18,14 +18,14 @@ export const HEAD = [
   "held",
 ];
 
-const MOST_COUNTS = 6;
+const MAX_COUNTS = 6;
 
 function counted(counts: Counts): string {
   const sorted = Object.entries(counts).sort(([, a], [, b]) => b - a);
   return (
     sorted
       .map(([what, count]) => `${count} × ${what}`)
-      .slice(0, MOST_COUNTS)
+      .slice(0, MAX_COUNTS)
       .join(", ") || "nothing"
   );
 }

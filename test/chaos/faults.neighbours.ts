@@ -55,7 +55,7 @@ function openConsole(system: System): () => Promise<number | null> {
 export const NEIGHBOUR_FAULTS: readonly Fault[] = [
   {
     number: 46,
-    name: "nodes that die of their heap again and again",
+    name: "nodes that repeatedly run out of heap",
     nodes: TWO_OF_EACH,
     random: ["orders", "products"],
     async inject(chaos) {
@@ -77,7 +77,7 @@ export const NEIGHBOUR_FAULTS: readonly Fault[] = [
   },
   {
     number: 47,
-    name: "strangers: a listener to everything, a slow one, a console",
+    name: "foreign nodes: a listener to everything, a slow one, a console",
     withinMs: 15_000,
     random: ALL_PARTS,
     async inject(chaos) {

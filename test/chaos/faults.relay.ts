@@ -85,7 +85,7 @@ export const RELAY_FAULTS: readonly Fault[] = [
       await pause((seconds - 14) * 1_000); // ends before the lock is released, when many rows are published
       const asked = ((await emissions(chaos)) - before) / ((Date.now() - since) / 1_000);
       await locked;
-      expect(asked < MOST_A_SECOND, `without a reply, ${asked.toFixed(1)} orders per second were published`);
+      expect(asked < MAX_A_SECOND, `without a reply, ${asked.toFixed(1)} orders per second were published`);
       const released = Date.now();
       const fresh = await buyer.order([{ product_id: product, quantity: 1 }]);
       await becomes(chaos, fresh, "CONFIRMED");
@@ -98,6 +98,6 @@ const COUNT = "select count(*)::int from outbox where state = 'PENDING'";
 const inFlight = (chaos: Chaos): Promise<number | undefined> => queryValue<number>(chaos, "orders", `${COUNT} and attempts > 0`);
 
 /** Per second: a probe and a new order, each for small and for large orders, for two events; plus some leeway. */
-const MOST_A_SECOND = 10;
+const MAX_A_SECOND = 10;
 const emissions = async (chaos: Chaos): Promise<number> =>
   Number(await queryValue(chaos, "orders", "select sum(attempts)::int from outbox"));

@@ -34,7 +34,7 @@ type Way = "dump" | "standby";
 /** How long the shop keeps writing after the moment to which a database is set back. */
 const LOST_MS = 3_000;
 const SESSIONS_END_MS = 2_000;
-const NAME = { dump: "restored from a dump", standby: "falls back: a standby promoted that was behind" };
+const NAME = { dump: "restored from a dump", standby: "loses writes: a lagging standby is promoted" };
 
 /** A fault of a shop with its own database servers. With `isFollowed`, the nodes get the URLs of both primary and standby. */
 function restoreFault(
@@ -269,7 +269,7 @@ export const RESTORE_FAULTS: readonly Fault[] = [
   restoreFault(32, `order_db ${NAME.standby}`, { database: "orders", hasStandby: true }, (chaos, servers) =>
     setBackOrders(chaos, servers, "standby"),
   ),
-  restoreFault(33, "product_db falls back both ways", { database: "products", hasStandby: true }, async (chaos, servers) => {
+  restoreFault(33, "product_db loses writes, both ways", { database: "products", hasStandby: true }, async (chaos, servers) => {
     await setBackProducts(chaos, servers, "standby");
     await setBackProducts(chaos, servers, "dump");
   }),

@@ -56,7 +56,7 @@ const FIRST_THIRTY: readonly Fault[] = [
   },
   {
     number: 3,
-    name: "orders dies after emitting, before the answer",
+    name: "orders dies after emitting, before the reply",
     random: ["orders"],
     quick: true,
     // holds the reply until the relay's sweep has published
@@ -76,14 +76,14 @@ const FIRST_THIRTY: readonly Fault[] = [
   },
   {
     number: 5,
-    name: "products dies after commit, before answering",
+    name: "products dies after commit, before replying",
     random: ["products"],
     quick: true,
     inject: diesAt("products", die("before emit", stockSettled.name)),
   },
   {
     number: 6,
-    name: "all products nodes away for a minute",
+    name: "all products nodes unavailable for a minute",
     async inject({ system, quick }) {
       const slots = system.running("products");
       await Promise.all(slots.map(({ process }) => process.kill()));
@@ -326,7 +326,7 @@ const FIRST_THIRTY: readonly Fault[] = [
   },
   {
     number: 23,
-    name: "a handler always throws, then is mended",
+    name: "a handler always throws, then is fixed",
     async inject(chaos) {
       const { system, load, expect } = chaos;
       await system.relaunch("orders", { env: { OUTBOX_RETRY_MS: "200", OUTBOX_RETRY_MAX_MS: "500" } });

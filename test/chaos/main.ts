@@ -28,8 +28,8 @@ const { values: options } = parseArgs({
     list: { type: "boolean", default: false },
     report: { type: "string" },
     history: { type: "string" },
-    "without-repeat": { type: "boolean", default: false },
-    "stock-transporter": { type: "boolean", default: false },
+    "without-republishing": { type: "boolean", default: false },
+    "moleculer-transporter": { type: "boolean", default: false },
   },
 });
 
@@ -39,7 +39,7 @@ const CONTROL_WITHIN_MS = 20_000;
 const CONTROL_RETRY_MS = 5_000;
 /** How often a random run causes a second fault during the first one. */
 const OVERLAPPING = 1 / 4;
-const control = options["without-repeat"] || options["stock-transporter"];
+const control = options["without-republishing"] || options["moleculer-transporter"];
 const random = seededRandom(Number(options.seed));
 const stops: (() => Promise<void>)[] = [];
 const since = Date.now();
@@ -51,8 +51,8 @@ let progress: NodeJS.Timeout | undefined;
 /** Variables that turn a run into a control: they disable a guard, and the harness must detect the consequences. */
 function environment(): Record<string, string> {
   return {
-    ...(options["without-repeat"] && { OUTBOX_RETRY_MS: "3600000", OUTBOX_RETRY_MAX_MS: "3600000", CHAOS_WITHOUT_REVIVAL: "1" }),
-    ...(options["stock-transporter"] && { CHAOS_STOCK_TRANSPORTER: "1" }),
+    ...(options["without-republishing"] && { OUTBOX_RETRY_MS: "3600000", OUTBOX_RETRY_MAX_MS: "3600000", CHAOS_WITHOUT_REPUBLISHING: "1" }),
+    ...(options["moleculer-transporter"] && { CHAOS_MOLECULER_TRANSPORTER: "1" }),
   };
 }
 
@@ -66,8 +66,8 @@ function chosen(): Fault[] {
     });
   }
   // only one fault, since its unsettled rows would count against the next one
-  if (options["without-repeat"]) return FAULTS.filter(({ number }) => number === 4);
-  if (options["stock-transporter"]) return FAULTS.filter(({ number }) => number === 12);
+  if (options["without-republishing"]) return FAULTS.filter(({ number }) => number === 4);
+  if (options["moleculer-transporter"]) return FAULTS.filter(({ number }) => number === 12);
   return FAULTS.filter((fault) => !options.quick || fault.quick);
 }
 
@@ -146,9 +146,9 @@ async function injectFaults(row: Row, system: System, load: Load, topology: Topo
     await fault.inject(chaos).catch(invalidate("the fault could not be caused, or its end was not observed"));
   };
   // a delivery on a closed channel would close the whole connection, from which Moleculer's transporter recovers
-  if (options["stock-transporter"]) await quiesce(system, load);
+  if (options["moleculer-transporter"]) await quiesce(system, load);
   await Promise.all(faults.map(inject));
-  if (options["stock-transporter"]) load.start(Number(options.rate));
+  if (options["moleculer-transporter"]) load.start(Number(options.rate));
   const end = Date.now();
   // waits longer than allowed, to distinguish a late recovery from none
   row.recovery = await recovered(system, load, end, withinMs * (control ? 1 : 2)).catch(note("no recovery"));

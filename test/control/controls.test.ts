@@ -36,8 +36,8 @@ describe("the fault runs find violations", () => {
   }, 60_000);
 
   (skipped ? it.skip : it).each([
-    ["if events without a reply are not republished", "--without-repeat"],
-    ["with Moleculer's own AMQP transporter", "--stock-transporter"],
+    ["if events without a reply are not republished", "--without-republishing"],
+    ["with Moleculer's own AMQP transporter", "--moleculer-transporter"],
   ])(
     "%s",
     async (_where, option) => {

@@ -24,7 +24,7 @@ let adminId: string;
 beforeAll(async () => {
   shop = await startShop({
     nodes: [["api"], ["api"], ["users"], ["users"], ["products"], ["orders"]],
-    limits: { streams: { readEvery: NEVER } },
+    limits: { streams: { readEveryMs: NEVER } },
   });
   gateways = shop.nodes.slice(0, 2).map((node) => new Client(urlOf(node)));
   admin = await shop.client().login(ADMIN.email, ADMIN.password);
@@ -182,7 +182,7 @@ describe("a disabled user", () => {
     for (let round = 0; round < 5; round++) {
       const person = await register();
       const sessions = await Promise.all([1, 2, 3, 4].map(() => logIn(person)));
-      const answers = await Promise.all([
+      const responses = await Promise.all([
         ...sessions.map(refresh),
         tryLogin(person),
         tryLogin(person),
@@ -190,9 +190,9 @@ describe("a disabled user", () => {
         tryLogin(person),
         tryLogin(person),
       ]);
-      expect(answers[6]!.status).toBe(200);
+      expect(responses[6]!.status).toBe(200);
       expect(await inUsers("select id from sessions where user_id = $1 and ended_at is null", [person.id])).toEqual([]);
-      for (const { body } of answers.filter((answer) => answer.status === 200 && "refresh_token" in answer.body))
+      for (const { body } of responses.filter((answer) => answer.status === 200 && "refresh_token" in answer.body))
         expect(code(await refresh(body as Session))).toEqual([401, "INVALID_REFRESH_TOKEN"]);
     }
   });
@@ -208,9 +208,9 @@ describe("a disabled user", () => {
     await database.query("begin");
     await database.query("update users set disabled_at = now() where id = $1", [person.id]);
     await database.query("update sessions set ended_at = now() where user_id = $1", [person.id]);
-    let answered = false;
-    const acting = act(person, session).finally(() => (answered = true));
-    await until("the request waits for the change", async () => answered || (await isSomebodyWaiting()));
+    let responded = false;
+    const acting = act(person, session).finally(() => (responded = true));
+    await until("the request waits for the change", async () => responded || (await isSomebodyWaiting()));
     await database.query("commit").finally(() => database.end());
     expect(code(await acting)).toEqual([401, refusal]);
   });
@@ -353,12 +353,12 @@ describe("the last admin", () => {
       const other = await register();
       await set(other.id, { role: "admin" });
       const { access_token } = await logIn(other);
-      const answers = await Promise.all(
+      const responses = await Promise.all(
         round % 2 === 0
           ? [patch(adminId, { role: "user" }), patch(other.id, { disabled: true }, access_token)] // each removes itself
           : [patch(other.id, { role: "user" }), patch(adminId, { disabled: true }, access_token)], // each removes the other
       );
-      expect(answers.map(({ status }) => status).sort()).toEqual([200, round % 2 === 0 ? 409 : 403]);
+      expect(responses.map(({ status }) => status).sort()).toEqual([200, round % 2 === 0 ? 409 : 403]);
       expect(await inUsers("select id from users where role = 'admin' and disabled_at is null")).toHaveLength(1);
       await inUsers("update users set role = 'admin', disabled_at = null, role_changed_at = clock_timestamp() where id = $1", [adminId]);
       admin = await admin.login(ADMIN.email, ADMIN.password);

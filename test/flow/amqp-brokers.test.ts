@@ -25,8 +25,8 @@ testNodes("a node's queues are deleted with its connection, and calls to it are 
   expect(gone.mock.calls).toMatchObject([[{ unexpected: true }]]);
   b.line.restore();
   await a.broker.waitForServices("worker", 10_000, 20);
-  expect(await pair.call("answered")).toBe("answered");
-  expect(pair.ran).toEqual(["answered"]);
+  expect(await pair.call("responded")).toBe("responded");
+  expect(pair.ran).toEqual(["responded"]);
 });
 
 testNodes("an event to a node that has just lost its connection marks the node as unavailable", async (pair) => {

@@ -92,8 +92,8 @@ testNodes("while RabbitMQ is unavailable, calls are refused as retryable, and pe
   await expect(pair.call("refused")).rejects.toMatchObject(RETRYABLE);
   for (const { line } of [a, b]) line.restore();
   await until("both nodes are back", () => a.connected && b.connected);
-  expect(await pair.call("answered")).toBe("answered");
-  expect(pair.ran).toEqual(["pending", "answered"]);
+  expect(await pair.call("responded")).toBe("responded");
+  expect(pair.ran).toEqual(["pending", "responded"]);
   expect(lost.mock.calls).toEqual([[{ graceFul: false }]]);
 });
 

@@ -121,7 +121,7 @@ it("a request that is refused at once has a type below the base path, too", asyn
   }
 });
 
-it("a product is read below the base path, with GET, HEAD and the version that a client has", async () => {
+it("a product is read below the base path, with GET, HEAD, and If-None-Match → 304", async () => {
   const id = await user.createProduct();
   const { status, headers, body } = await user.get(`/products/${id}`);
   expect([status, body["id"]]).toEqual([200, id]);

@@ -83,7 +83,7 @@ describe("npm run dev", () => {
     await until("the service is back", isDetail(before));
   });
 
-  it("a typo in a file of several services is survived by all of them", async () => {
+  it("all services survive a typo in a file that several of them share", async () => {
     const file = path.join(folder, "mixins/database.mixin.ts");
     const source = await readFile(file, "utf8");
     const reports = (): string[] => [...output.matchAll(/(\w+) was not reloaded/g)].map(([, name]) => name!);

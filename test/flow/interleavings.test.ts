@@ -114,7 +114,7 @@ describe("events that are lost, duplicated and reordered between five nodes", ()
   });
   afterAll(() => shop.stop());
 
-  it("finally every accepted order is final, the stock adds up and the audit finds nothing", async () => {
+  it("in the end every accepted order is decided, the stock adds up and the audit finds nothing", async () => {
     const stock = fc.array(fc.nat(12), { minLength: PRODUCTS, maxLength: PRODUCTS });
     const plan = fc.array(fc.constantFrom(...FAULTS), { minLength: 20, maxLength: 60 });
     const work = fc.tuple(...Array.from({ length: 3 }, () => fc.array(command, { minLength: 3, maxLength: 10 })));

@@ -50,8 +50,9 @@ beforeAll(async () => {
 });
 afterAll(() => shop.stop());
 
-const expectNoSecret = (what: string, told: unknown): void => {
-  const text = typeof told === "string" ? told : inspect(told, { depth: Infinity, maxStringLength: Infinity, maxArrayLength: Infinity });
+const expectNoSecret = (what: string, result: unknown): void => {
+  const text =
+    typeof result === "string" ? result : inspect(result, { depth: Infinity, maxStringLength: Infinity, maxArrayLength: Infinity });
   expect([what, secrets.filter((secret) => text.includes(secret))]).toEqual([what, []]);
 };
 
@@ -67,14 +68,14 @@ it("of Moleculer's built-in actions only $node.health can be called from another
   for (const { nodeID } of shop.nodes)
     for (const name of names) {
       const params = { withServices: true, withActions: true, withEvents: true, withEndpoints: true };
-      const told: unknown = await remote.call(name, name === "$node.health" ? {} : params, { nodeID }).catch((error: unknown) => error);
-      if (name !== "$node.health") expect([name, nodeID, (told as { type?: unknown }).type]).toEqual([name, nodeID, "SERVICE_NOT_FOUND"]);
+      const result: unknown = await remote.call(name, name === "$node.health" ? {} : params, { nodeID }).catch((error: unknown) => error);
+      if (name !== "$node.health") expect([name, nodeID, (result as { type?: unknown }).type]).toEqual([name, nodeID, "SERVICE_NOT_FOUND"]);
       else
-        expect(told).toEqual({
+        expect(result).toEqual({
           cpu: { utilization: expect.any(Number) },
           process: { uptime: expect.any(Number), memory: { rss: expect.any(Number) } },
         });
-      expectNoSecret(name, told);
+      expectNoSecret(name, result);
     }
   const internal = remote.registry.actions.list({}).filter(({ name }) => name.startsWith("$"));
   expect(internal.map(({ name }) => name)).toEqual(["$node.health"]);

@@ -50,10 +50,10 @@ describe.each([
     await client.signUp();
     const product = await client.createProduct({ quantity: 100 });
     const placed = await Promise.all(Array.from({ length: 200 }, () => client.buy(product, 1)));
-    const accepted = placed.filter((answer) => answer.status === 201);
+    const accepted = placed.filter((response) => response.status === 201);
     // Orders that arrive when stock is already short are refused at once.
     expect(placed.every(({ status, body }) => status === 201 || (status === 409 && body["code"] === "INSUFFICIENT_STOCK"))).toBe(true);
-    const decided = await Promise.all(accepted.map((answer) => client.decided(String(answer.body["id"]))));
+    const decided = await Promise.all(accepted.map((response) => client.decided(String(response.body["id"]))));
     expect(decided.filter((order) => order["status"] === "CONFIRMED")).toHaveLength(100);
     expect(await client.quantityOf(product)).toBe(0);
     const report = await call(shop.node("api"), audit, {}, asSystem());

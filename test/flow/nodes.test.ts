@@ -8,7 +8,7 @@ import { startShop, type Shop } from "../../testkit/shop";
 let shop: Shop;
 afterEach(() => shop.stop());
 
-const answers = { uptime: expect.any(Number), cpu: expect.any(Number), memory: expect.any(Number) };
+const figures = { uptime: expect.any(Number), cpu: expect.any(Number), memory: expect.any(Number) };
 
 interface Item {
   id: string;
@@ -29,7 +29,7 @@ describe("GET /admin/nodes", () => {
   it("shows the services, version, uptime and memory of a single process, and only to admins", async () => {
     shop = await startShop();
     const items = await list();
-    expect(items).toEqual([{ id: shop.node("api").nodeID, services: [...SERVICES].sort(), version, ...answers }]);
+    expect(items).toEqual([{ id: shop.node("api").nodeID, services: [...SERVICES].sort(), version, ...figures }]);
     const { uptime, cpu, memory } = items[0]!;
     expect(uptime).toBe(Math.floor(uptime));
     expect(Math.abs(uptime - process.uptime())).toBeLessThan(5);
@@ -55,8 +55,8 @@ describe("GET /admin/nodes", () => {
     const [first, second, third] = shop.nodes.map((node) => node.nodeID);
     const since = performance.now();
     expect(await list()).toEqual([
-      { id: first, services: ["api", "users"], version, ...answers },
-      { id: second, services: ["orders", "products"], version, ...answers },
+      { id: first, services: ["api", "users"], version, ...figures },
+      { id: second, services: ["orders", "products"], version, ...figures },
       { id: third, services: ["products"], version, uptime: null, cpu: null, memory: null },
     ]);
     expect(performance.now() - since).toBeLessThan(3_000);

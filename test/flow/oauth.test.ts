@@ -56,9 +56,9 @@ function expectError({ status, headers, body }: ApiResponse, error: string, desc
 
 describe("a form with a password", () => {
   it("gets tokens that work", async () => {
-    const answer = await send(ADMIN_GRANT);
-    expectTokens(answer);
-    expect((await nobody.get("/me", { token: String(answer.body["access_token"]) })).body["role"]).toBe("admin");
+    const response = await send(ADMIN_GRANT);
+    expectTokens(response);
+    expect((await nobody.get("/me", { token: String(response.body["access_token"]) })).body["role"]).toBe("admin");
   });
 
   it.each<[string, Record<string, string>]>([
@@ -140,7 +140,7 @@ describe("a form with a refresh token", () => {
     expect([third.status, sessionOf(second), sessionOf(third)]).toEqual([200, sessionOf(first), sessionOf(first)]);
   });
 
-  it("sent by two tabs at once gets both the same successor, which works", async () => {
+  it("that two tabs send at once gets the same successor in both, which works", async () => {
     const token = await logIn();
     const [one, other] = await Promise.all([refresh(token), refresh(token)]);
     expectTokens(one);
@@ -182,8 +182,8 @@ describe("a problem stays a problem, also for a form,", () => {
     ["in an unknown coding", 415, () => sendRaw("x", { "Content-Encoding": "zstd" })],
     ["at another route", 415, () => nobody.post("/register", undefined, { raw: "email=a@b.co", headers: { "Content-Type": FORM } })],
   ])("%s → %i", async (_what, status, ask) => {
-    const answer = await ask();
-    expect([answer.status, answer.headers.get("content-type")]).toEqual([status, "application/problem+json"]);
+    const response = await ask();
+    expect([response.status, response.headers.get("content-type")]).toEqual([status, "application/problem+json"]);
   });
 
   it("beyond the limit of failed logins → 429 with Retry-After", async () => {

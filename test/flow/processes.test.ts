@@ -83,7 +83,7 @@ describe("the shop as processes over RabbitMQ, two each for products and orders 
     await until("everything is settled", auditIsClean);
   });
 
-  it("every products node is killed while 50 orders arrive: after the restart all accepted ones are final, and the audit finds nothing", async () => {
+  it("every products node is killed while 50 orders arrive: after the restart all accepted ones are decided, and the audit finds nothing", async () => {
     if (amqp === undefined) return;
     const product = await client.createProduct({ quantity: 1_000 });
     const accepted: string[] = [];

@@ -131,9 +131,9 @@ it("passwords, tokens and keys are never logged, and never in an audit or an err
   const [password, wrong, next, key] = [secret(), secret(), secret(), secret()];
   const email = `${randomBytes(8).toString("hex")}@shop.test`;
   const client = shop.client();
-  const answers: ApiResponse[] = [];
+  const responses: ApiResponse[] = [];
   const keep = async (answer: Promise<ApiResponse>): Promise<ApiResponse> => {
-    answers.push(await answer);
+    responses.push(await answer);
     return answer;
   };
 
@@ -161,13 +161,13 @@ it("passwords, tokens and keys are never logged, and never in an audit or an err
   await database.query("alter table sessions drop constraint broken").finally(() => database.end());
   expect(broken.status).toBe(500);
 
-  const told = [
+  const logText = [
     ...logged,
-    ...answers.map(({ body }) => JSON.stringify(body)),
+    ...responses.map(({ body }) => JSON.stringify(body)),
     JSON.stringify((await admin.get("/admin/consistency")).body),
   ].join("\n");
-  expect(told).toContain("users.token failed"); // the log isn't empty
+  expect(logText).toContain("users.token failed"); // the log isn't empty
   const tokens = [first, second, third].flatMap((body) => [body["access_token"], body["refresh_token"]] as string[]);
   const secrets = [password, wrong, next, key, ...tokens, rows[0]!.private_key.slice(60, 120), "$2a$", "$2b$", "Bearer "];
-  for (const one of secrets) expect(told.includes(one) ? one : "").toBe("");
+  for (const one of secrets) expect(logText.includes(one) ? one : "").toBe("");
 });

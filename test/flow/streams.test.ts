@@ -60,7 +60,7 @@ afterEach(async () => {
 });
 
 describe("a stream of an order's events, updated only by order.changed", () => {
-  beforeAll(() => open({ limits: { streams: { readEvery: NEVER } } }));
+  beforeAll(() => open({ limits: { streams: { readEveryMs: NEVER } } }));
   afterAll(() => shop.stop());
 
   it("begins with the history, continues with CONFIRMED and CANCELLED as they happen, and then ends", async () => {
@@ -131,7 +131,7 @@ describe("a stream of an order's events, updated only by order.changed", () => {
     expect((await buyer.request("OPTIONS", path)).headers.get("allow")).toBe("GET, HEAD, OPTIONS");
   });
 
-  it("an eleventh of one user → 429, while others still get one; a client that disconnects frees its place", async () => {
+  it("a user's eleventh stream → 429, while others still get one; a client that disconnects frees its place", async () => {
     const id = await confirmed();
     const open = await Promise.all(Array.from({ length: 10 }, () => follow(id)));
     await Promise.all(open.map((stream) => stream.has("PENDING", "CONFIRMED")));
@@ -182,7 +182,7 @@ describe("a stream of an order's events, updated only by order.changed", () => {
 describe("a stream of an order's events, if order.changed is always lost", () => {
   let key: { kid: string; private_key: string };
   beforeAll(async () => {
-    await open({ limits: { streams: { readEvery: 250 } } });
+    await open({ limits: { streams: { readEveryMs: 250 } } });
     const database = new Postgres(shop.databases.users.url);
     await database.connect();
     key = (await database.query<typeof key>("select kid, private_key from signing_keys").finally(() => database.end())).rows[0]!;
@@ -242,7 +242,7 @@ describe("a stream of an order's events, if order.changed is always lost", () =>
 });
 
 describe("of many streams", () => {
-  beforeAll(() => open({ limits: { streams: { readEvery: NEVER, ofOneUser: 600, ofAll: 4 * 520 } } }));
+  beforeAll(() => open({ limits: { streams: { readEveryMs: NEVER, ofOneUser: 600, ofAll: 4 * 520 } } }));
   afterAll(() => shop.stop());
 
   it("none takes a place from requests, and an address with a quarter of all streams is refused another one", async () => {
@@ -261,7 +261,7 @@ describe("of many streams", () => {
 describe("with two gateways", () => {
   let there: Client;
   beforeAll(async () => {
-    await open({ nodes: [["api"], ["api"], ["users"], ["products"], ["orders"]], limits: { streams: { readEvery: NEVER } } });
+    await open({ nodes: [["api"], ["api"], ["users"], ["products"], ["orders"]], limits: { streams: { readEveryMs: NEVER } } });
     there = new Client(urlOf(shop.nodes[1]!));
     there.token = buyer.token;
   });

@@ -15,7 +15,7 @@ interface Product {
   etag: string;
 }
 
-const MOST = 300;
+const MAX = 300;
 const NOBODY = testId(999_999);
 
 /** An id, sometimes in upper case, which must be accepted (RFC 9562, 4). */
@@ -60,7 +60,7 @@ export class Fixture {
   }
 
   remember<T>(list: T[], one: T): void {
-    if (list.length >= MOST) list.splice(int(Math.random, 5, list.length - 1), 1);
+    if (list.length >= MAX) list.splice(int(Math.random, 5, list.length - 1), 1);
     list.push(one);
   }
 }

@@ -29,7 +29,7 @@ const deadline = options.seconds === undefined ? Infinity : performance.now() + 
 
 const AT_ONCE = 16;
 /** Stop after this many different failures. */
-const MOST_FAILURES = 5;
+const MAX_FAILURES = 5;
 const PROGRESS_MS = 5_000;
 
 /** Set by a signal; the run then ends in order, so that everything it started is stopped. */
@@ -63,7 +63,7 @@ async function run(target: Target): Promise<boolean> {
     }
   };
   const work = async (): Promise<void> => {
-    while (next < most && performance.now() < deadline && failures.size < MOST_FAILURES && !isInterrupted) {
+    while (next < most && performance.now() < deadline && failures.size < MAX_FAILURES && !isInterrupted) {
       const n = next++;
       const random = seededRandom(seed * 1_000_003 + n); // one generator per request, so that the n-th doesn't depend on earlier ones
       const request = generate(n, { documentation, fixture, random, values: new Values(documentation.document, random) });

@@ -2,7 +2,7 @@ import { isReducible } from "./judge";
 import type { FuzzRequest } from "./request";
 
 /** Maximum number of requests sent to find a smaller one. */
-const MOST_TRIES = 300;
+const MAX_TRIES = 300;
 
 /** All requests that are one step smaller than this one. */
 function* smaller(request: FuzzRequest): Generator<FuzzRequest> {
@@ -65,10 +65,10 @@ export async function shrink(
   if (!(await fails(request))) return undefined;
   let least = request;
   let tries = 0;
-  for (let found = true; found && tries < MOST_TRIES;) {
+  for (let found = true; found && tries < MAX_TRIES;) {
     found = false;
     for (const candidate of smaller(least)) {
-      if (++tries > MOST_TRIES) break;
+      if (++tries > MAX_TRIES) break;
       if (!(await fails(candidate))) continue;
       least = candidate;
       found = true;

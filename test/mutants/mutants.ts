@@ -220,7 +220,7 @@ export const MUTANTS: readonly Mutant[] = [
     why: "its existence, lines and price are revealed to strangers",
     scenario: "a stranger",
     foundBy: "own writes",
-    replacements: [{ file: READ, find: " and (o.user_id = asked.user_id or asked.role = 'admin')", replace: "" }],
+    replacements: [{ file: READ, find: " and (o.user_id = requested.user_id or requested.role = 'admin')", replace: "" }],
   },
   {
     name: "anyone may cancel an order",

@@ -18,12 +18,12 @@ const UNKNOWN = testId(999_999);
 
 type Made = Result<typeof orders.createMany>[number];
 const codes = (made: Made[]) => made.map((one) => ("error" in one ? one.error.code : one.replayed ? "replayed" : "new"));
-const wish = (product_id: string, more: { user_id?: string; key?: string; quantity?: number } = {}) => ({
+const orderRequest = (product_id: string, more: { user_id?: string; key?: string; quantity?: number } = {}) => ({
   user_id: more.user_id ?? somebody(),
   items: [{ product_id, quantity: more.quantity ?? 1 }],
   idempotency_key: more.key ?? randomUUID(),
 });
-const createMany = (wishes: ReturnType<typeof wish>[]) => call(broker, orders.createMany, { orders: wishes });
+const createMany = (orderRequests: ReturnType<typeof orderRequest>[]) => call(broker, orders.createMany, { orders: orderRequests });
 const idsOf = (made: Made[]) => made.map((one) => ("order" in one ? one.order.id : undefined));
 
 /** The lists requested from products. */
@@ -54,19 +54,19 @@ afterAll(async () => {
 describe("orders in a batch", () => {
   it("one invalid order among 128 gets its error, and the 127 others are created, in the requested order", async () => {
     const product = await seller.createProduct({ quantity: 1_000 });
-    const wishes = Array.from({ length: 128 }, (_, i) => wish(i === 77 ? UNKNOWN : product));
-    const made = await createMany(wishes);
-    expect(codes(made)).toEqual(wishes.map((_, i) => (i === 77 ? "PRODUCT_NOT_FOUND" : "new")));
+    const orderRequests = Array.from({ length: 128 }, (_, i) => orderRequest(i === 77 ? UNKNOWN : product));
+    const made = await createMany(orderRequests);
+    expect(codes(made)).toEqual(orderRequests.map((_, i) => (i === 77 ? "PRODUCT_NOT_FOUND" : "new")));
     expect(made.map((one) => ("order" in one ? one.order.user_id : undefined))).toEqual(
-      wishes.map(({ user_id }, i) => (i === 77 ? undefined : user_id)),
+      orderRequests.map(({ user_id }, i) => (i === 77 ? undefined : user_id)),
     );
   });
 
   it("one that the database refuses gets its error, and the others are created", async () => {
     const product = await seller.createProduct();
-    const unlucky = wish(product);
+    const unlucky = orderRequest(product);
     await database.query(`alter table orders add constraint for_a_test check (user_id <> '${unlucky.user_id}')`);
-    const made = await createMany([wish(product), unlucky, wish(product)]);
+    const made = await createMany([orderRequest(product), unlucky, orderRequest(product)]);
     await database.query("alter table orders drop constraint for_a_test");
     expect(codes(made)).toEqual(["new", "INTERNAL_ERROR", "new"]);
   });
@@ -75,10 +75,10 @@ describe("orders in a batch", () => {
     const product = await seller.createProduct({ quantity: 10 });
     const user_id = somebody();
     const made = await createMany([
-      wish(product, { user_id, key: "k" }),
-      wish(product, { user_id, key: "k" }),
-      wish(product, { user_id, key: "k", quantity: 2 }),
-      wish(product, { key: "k" }),
+      orderRequest(product, { user_id, key: "k" }),
+      orderRequest(product, { user_id, key: "k" }),
+      orderRequest(product, { user_id, key: "k", quantity: 2 }),
+      orderRequest(product, { key: "k" }),
     ]);
     expect(codes(made)).toEqual(["new", "replayed", "IDEMPOTENCY_KEY_REUSED", "new"]);
     const [first, twin, , other] = idsOf(made);
@@ -90,24 +90,24 @@ describe("orders in a batch", () => {
 
   it("a retry among new ones gets the first response, even if its product is gone", async () => {
     const [stays, goes] = [await seller.createProduct(), await seller.createProduct()];
-    const first = wish(goes, { key: "again" });
+    const first = orderRequest(goes, { key: "again" });
     const [before] = await createMany([first]);
     await seller.delete(`/products/${goes}`);
-    const made = await createMany([wish(stays), first, wish(goes)]);
+    const made = await createMany([orderRequest(stays), first, orderRequest(goes)]);
     expect(codes(made)).toEqual(["new", "replayed", "PRODUCT_NOT_FOUND"]);
     expect(made[1]).toEqual({ ...before, replayed: true });
   });
 
   it("one whose key is being written elsewhere gets its error; the others are not affected", async () => {
     const product = await seller.createProduct({ quantity: 1_000 });
-    const held = wish(product, { key: "held" });
+    const held = orderRequest(product, { key: "held" });
     await database.query("begin");
     await database.query(
       "insert into orders (user_id, idempotency_key, request_hash, lines_digest, total_cents) values ($1, 'held', '', '', 0)",
       [held.user_id],
     );
-    const wishes = [held, ...Array.from({ length: 30 }, () => wish(product))];
-    const made = await call(broker, orders.createMany, { orders: wishes }, { timeout: 10_000 }); // allows for a busy machine
+    const orderRequests = [held, ...Array.from({ length: 30 }, () => orderRequest(product))];
+    const made = await call(broker, orders.createMany, { orders: orderRequests }, { timeout: 10_000 }); // allows for a busy machine
     expect(codes(made)).toEqual(["IDEMPOTENCY_IN_FLIGHT", ...Array.from({ length: 30 }, () => "new")]);
     await database.query("rollback");
   });
@@ -116,9 +116,9 @@ describe("orders in a batch", () => {
     const product = await seller.createProduct({ quantity: 100 });
     const buyer = shop.client();
     await buyer.signUp();
-    const answers = await Promise.all(Array.from({ length: 100 }, () => buyer.order(product, 1)));
-    expect(answers.filter(({ status }) => status === 201)).toHaveLength(100);
-    const ids = answers.map(({ body }) => String(body["id"]));
+    const responses = await Promise.all(Array.from({ length: 100 }, () => buyer.order(product, 1)));
+    expect(responses.filter(({ status }) => status === 201)).toHaveLength(100);
+    const ids = responses.map(({ body }) => String(body["id"]));
     await until("all are confirmed", async () => {
       const { rowCount } = await database.query("select from orders where id = any($1) and status = 'CONFIRMED'", [ids]);
       return rowCount === 100;
@@ -158,9 +158,9 @@ describe("reads in a batch", () => {
     const asked = Array.from({ length: 60 }, (_, i) =>
       i % 3 === 2 ? "/products?limit=2&cursor=nonsense" : `/products?limit=${1 + (i % 3)}`,
     );
-    const answers = await Promise.all(asked.map((path) => crowd.get(path)));
-    expect(answers.map(({ status }) => status)).toEqual(asked.map((_, i) => (i % 3 === 2 ? 400 : 200)));
-    expect(answers.map(({ body }) => (body["items"] as unknown[] | undefined)?.length)).toEqual(
+    const responses = await Promise.all(asked.map((path) => crowd.get(path)));
+    expect(responses.map(({ status }) => status)).toEqual(asked.map((_, i) => (i % 3 === 2 ? 400 : 200)));
+    expect(responses.map(({ body }) => (body["items"] as unknown[] | undefined)?.length)).toEqual(
       asked.map((_, i) => (i % 3 === 2 ? undefined : 1 + (i % 3))),
     );
     expect(lists.length).toBeLessThan(asked.length);
@@ -168,7 +168,7 @@ describe("reads in a batch", () => {
 
   it("each user sees only their own orders, and an admin all", async () => {
     const product = await seller.createProduct({ quantity: 10 });
-    const [mine, theirs] = [wish(product), wish(product)];
+    const [mine, theirs] = [orderRequest(product), orderRequest(product)];
     const [a, b] = idsOf(await createMany([mine, theirs]));
     const wanted = [
       { id: a!, user_id: mine.user_id, role: "user" as const },

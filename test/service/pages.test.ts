@@ -13,7 +13,7 @@ import { testId } from "../../testkit/ids";
 import { ADMIN } from "../../testkit/admin";
 import { startShop, type Shop } from "../../testkit/shop";
 
-const MOST_TEXT = "語".repeat(5_000);
+const MAX_TEXT = "語".repeat(5_000);
 const LONG_NAME = "語".repeat(200);
 
 let shop: Shop, catalogue: Postgres, book: Postgres, seller: Client, sellerId: string;
@@ -100,7 +100,7 @@ async function readBytes(client: Postgres, list: (db: Database) => Promise<unkno
 
 describe("a page of large items", () => {
   beforeAll(async () => {
-    await insertProducts(50, LONG_NAME, MOST_TEXT, testId(1));
+    await insertProducts(50, LONG_NAME, MAX_TEXT, testId(1));
     await insertProducts(50, "Lamp", null, testId(1));
   });
 
@@ -175,7 +175,7 @@ describe("orders that are not returned", () => {
 
 describe("a batch of large items", () => {
   it("of lists: fourteen different ones at once get responses, in messages of at most 2 MiB", async () => {
-    await insertProducts(20, LONG_NAME, MOST_TEXT, testId(3));
+    await insertProducts(20, LONG_NAME, MAX_TEXT, testId(3));
     const asked = Array.from({ length: 14 }, (_, i) => seller.get(`/products?seller_id=${testId(3)}&limit=${100 - i}`));
     for (const { status, body } of await Promise.all(asked))
       expect([status, (body["items"] as unknown[]).length > 10]).toEqual([200, true]);

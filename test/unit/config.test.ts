@@ -29,7 +29,7 @@ const PRODUCTION = { NODE_ENV: "production", ...DATABASES, ...TRANSPORTER, KEY_E
 it("an empty environment configures a whole shop on this machine, with the documented defaults", () => {
   expect(loadConfig({})).toEqual({
     production: false,
-    whole: true,
+    hostsAll: true,
     services: ["api", "users", "products", "orders"],
     port: 8000,
     host: "127.0.0.1",
@@ -41,15 +41,15 @@ it("an empty environment configures a whole shop on this machine, with the docum
     namespace: "shop",
     nodeId: expect.stringMatching(/^shop-[0-9a-f]{8}$/),
     log: { level: "info", format: "short" },
-    accessTokenTtl: 900,
-    refreshTokenTtl: 2_592_000,
-    refreshGrace: 10,
+    accessTokenTtlSeconds: 900,
+    refreshTokenTtlSeconds: 2_592_000,
+    refreshGraceSeconds: 10,
     bcryptCost: 12,
     admin: undefined,
     keyEncryption: { key: undefined, older: undefined },
     corsOrigins: [],
-    keepAliveTimeout: 75,
-    drainDelay: 0,
+    keepAliveSeconds: 75,
+    drainDelaySeconds: 0,
     rateLimit: { auth: 10, account: 100, address: 100, register: 20, password: 10, requests: 0 },
     trustProxy: [],
     ops: { port: undefined, host: "127.0.0.1" },
@@ -100,7 +100,7 @@ it("every variable sets its option, with surrounding spaces removed", () => {
   expect([key, older].map((secret) => secret?.export().toString("base64"))).toEqual([KEY, OTHER_KEY]);
   expect(config).toEqual({
     production: false,
-    whole: false,
+    hostsAll: false,
     services: ["orders", "api"],
     port: 0,
     host: "::",
@@ -112,15 +112,15 @@ it("every variable sets its option, with surrounding spaces removed", () => {
     namespace: "a_B-1",
     nodeId: "n.1+x",
     log: { level: "trace", format: "json" },
-    accessTokenTtl: 1,
-    refreshTokenTtl: 2,
-    refreshGrace: 0,
+    accessTokenTtlSeconds: 1,
+    refreshTokenTtlSeconds: 2,
+    refreshGraceSeconds: 0,
     bcryptCost: 4,
     admin: { email: "a@b.co", password: "long enough" },
     keyEncryption: { key, older },
     corsOrigins: ["https://a.example", "http://b.example:81"],
-    keepAliveTimeout: 7,
-    drainDelay: 9,
+    keepAliveSeconds: 7,
+    drainDelaySeconds: 9,
     rateLimit: { auth: 0, account: 3, address: 5, register: 7, password: 8, requests: 6 },
     trustProxy: ["10.0.0.1", "10.1.0.0/16", "loopback"],
     ops: { port: 0, host: "0.0.0.0" },
@@ -177,7 +177,7 @@ it.each(INTEGERS)("%s is a whole number from %i to %i, in plain digits", (name, 
     expect(mistakes({ ...roomy, [name]: value })).toEqual([`${name} is "${value}": set a whole number from ${min} to ${max}`]);
 });
 
-it.each<[string, string, told: string]>([
+it.each<[string, string, reason: string]>([
   ["NODE_ENV", "prod", "development, test, production"],
   ["LOG_LEVEL", "verbose", "fatal, error, warn, info, debug, trace"],
   ["LOG_FORMAT", "JSON", "short, json"],
@@ -213,11 +213,11 @@ it.each<[string, string, told: string]>([
   ["TRUST_PROXY", "10.0.0.0/99", "addresses"],
   ["ADMIN_EMAIL", "a@b.co", "both or neither"],
   ["ADMIN_PASSWORD", "long enough", "both or neither"],
-])("%s=%s is refused, and the error names what to set: %s", (name, value, told) => {
+])("%s=%s is refused, and the error names what to set: %s", (name, value, reason) => {
   expect(mistakes({ ...TRANSPORTER, ...DATABASES, [name]: value })).toEqual([
     expect.stringMatching(new RegExp(`^${name === "ADMIN_PASSWORD" ? "ADMIN_EMAIL" : name}\\b`)),
   ]);
-  expect(mistakes({ ...TRANSPORTER, ...DATABASES, [name]: value })[0]).toContain(told);
+  expect(mistakes({ ...TRANSPORTER, ...DATABASES, [name]: value })[0]).toContain(reason);
 });
 
 it.each(["amqp://mq", "amqp://mq:5672", "amqp://mq/", "amqps://mq/vhost", "amqp://u:p%40%25@mq", "amqp://u:p%2C@mq"])(
@@ -238,7 +238,7 @@ describe("TRANSPORTER with several URLs", () => {
     expect(loadConfig({ TRANSPORTER: many(16).join() }).transporter).toEqual(many(16));
   });
 
-  it.each<[value: string, told: string]>([
+  it.each<[value: string, reason: string]>([
     [",", "TRANSPORTER is not a URL of the form amqp://user:password@host:port/…"],
     [
       "amqp://a,http://b,amqp://c,d",
@@ -248,8 +248,8 @@ describe("TRANSPORTER with several URLs", () => {
     ["amqp://a;amqp://b", "TRANSPORTER is not a URL of the form"],
     ["amqp://a,amqp://b\nc", "contains a line ending"],
     [many(17).join(), "TRANSPORTER has 17 URLs: set 16 at most"],
-  ])("is refused if it is %s", (value, told) => {
-    expect(mistakes({ TRANSPORTER: value })).toEqual([expect.stringContaining(told)]);
+  ])("is refused if it is %s", (value, reason) => {
+    expect(mistakes({ TRANSPORTER: value })).toEqual([expect.stringContaining(reason)]);
   });
 });
 
@@ -276,15 +276,15 @@ it.each(["/", "shop", "/shop/", "//shop", "/a//b", "/a b", "/ä", "/%73", "/a?b"
   },
 );
 
-it.each<[email: string, password: string, told: string]>([
+it.each<[email: string, password: string, reason: string]>([
   ["nobody", "long enough", "ADMIN_EMAIL"],
   ["a b@c.de", "long enough", "ADMIN_EMAIL"],
   ["a@b.co", "1234567", "ADMIN_PASSWORD"],
   ["a@b.co", "😀".repeat(7), "ADMIN_PASSWORD"],
   ["a@b.co", "x".repeat(73), "ADMIN_PASSWORD"],
   ["a@b.co", "😀".repeat(19), "ADMIN_PASSWORD"],
-])("an admin %s with the password %s is refused because of %s, as in a registration", (email, password, told) => {
-  expect(mistakes({ ADMIN_EMAIL: email, ADMIN_PASSWORD: password })).toEqual([expect.stringMatching(`^${told} `)]);
+])("an admin %s with the password %s is refused because of %s, as in a registration", (email, password, reason) => {
+  expect(mistakes({ ADMIN_EMAIL: email, ADMIN_PASSWORD: password })).toEqual([expect.stringMatching(`^${reason} `)]);
 });
 
 it.each(["12345678", "x".repeat(72), "😀".repeat(8), "😀".repeat(18), " spaces around "])(
@@ -304,8 +304,8 @@ it.each([
   ["a character that base64 lacks", KEY.replace("A", "-")],
 ])("a key of %s is refused, and the error doesn't contain it", (_what, value) => {
   for (const name of ["KEY_ENCRYPTION_KEY", "KEY_ENCRYPTION_KEY_OLD"]) {
-    const told = mistakes({ KEY_ENCRYPTION_KEY: KEY, [name]: value });
-    expect(told).toEqual([`${name} is not 32 bytes in base64: set what \`openssl rand -base64 32\` prints`]);
+    const reason = mistakes({ KEY_ENCRYPTION_KEY: KEY, [name]: value });
+    expect(reason).toEqual([`${name} is not 32 bytes in base64: set what \`openssl rand -base64 32\` prints`]);
   }
 });
 
@@ -339,7 +339,7 @@ describe("a part of the shop", () => {
   });
 
   it("that names every service is a whole shop", () => {
-    expect(loadConfig({ SERVICES: SERVICES.join() })).toMatchObject({ whole: true });
+    expect(loadConfig({ SERVICES: SERVICES.join() })).toMatchObject({ hostsAll: true });
   });
 });
 
@@ -393,7 +393,7 @@ describe("production", () => {
       production: true,
       log: { format: "json" },
       bcryptCost: 12,
-      drainDelay: 5,
+      drainDelaySeconds: 5,
     });
   });
 

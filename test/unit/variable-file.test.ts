@@ -84,7 +84,7 @@ it("a link to a file is followed, as Kubernetes mounts secrets", () => {
   expect(loadConfig({ PORT_FILE: link }).port).toBe(83);
 });
 
-it.each<[what: string, name: () => string, told: string]>([
+it.each<[what: string, name: () => string, reason: string]>([
   ["is missing", () => path.join(directory, "canary-missing"), "its file can't be read (ENOENT)"],
   ["is a secret that belongs in NAME", () => SECRET, "its file can't be read (ENOENT)"],
   ["is a folder", () => directory, "it does not name a regular file"],
@@ -94,8 +94,8 @@ it.each<[what: string, name: () => string, told: string]>([
   ["is too large", () => file("x".repeat(65_537)), "its file has more than 64 KiB"],
   ["is no text", () => file(Buffer.from([0x31, 0xff])), "its file is not UTF-8 text"],
   ["has a NUL", () => file("81\0"), "its file is not UTF-8 text"],
-])("a file that %s is refused", (_what, name, told) => {
-  expect(mistakes({ HOST_FILE: name() })).toEqual([`HOST_FILE can't be used: ${told}`]);
+])("a file that %s is refused", (_what, name, reason) => {
+  expect(mistakes({ HOST_FILE: name() })).toEqual([`HOST_FILE can't be used: ${reason}`]);
 });
 
 it("a pipe is refused without waiting for a writer", () => {
@@ -112,7 +112,7 @@ it("all errors are reported at once, without the contents of a file, which may b
   const names = ["NODE_ENV", "SERVICES", "PORT", "TRANSPORTER", "USERS_DATABASE_URL", "NAMESPACE", "NODE_ID", "LOG_LEVEL", "BCRYPT_COST"];
   const more = ["KEY_ENCRYPTION_KEY", "CORS_ORIGINS", "TRUST_PROXY", "OPS_PORT", "ADMIN_EMAIL", "ADMIN_PASSWORD"];
   const content = file(`${SECRET}! ${"x".repeat(100)}\n`);
-  const told = mistakes(Object.fromEntries([...names, ...more].map((name) => [`${name}_FILE`, content])));
-  expect(told).toContain('PORT is "…" (from PORT_FILE): set a whole number from 0 to 65535');
-  for (const name of [...names, ...more]) expect(told).toContainEqual(expect.stringMatching(`^${name} `));
+  const reason = mistakes(Object.fromEntries([...names, ...more].map((name) => [`${name}_FILE`, content])));
+  expect(reason).toContain('PORT is "…" (from PORT_FILE): set a whole number from 0 to 65535');
+  for (const name of [...names, ...more]) expect(reason).toContainEqual(expect.stringMatching(`^${name} `));
 });

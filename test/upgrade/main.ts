@@ -29,7 +29,7 @@ const { values: options } = parseArgs({ options: { release: { type: "string" }, 
 /** The order of both the upgrade and the downgrade. So each service has worked with only newer and with only older versions of each other one. */
 const ORDER: readonly ServiceName[] = [...databaseNames().map(([service]) => service), "api"];
 const QUIET_MS = 45_000;
-const MOST_SHOWN = 20;
+const MAX_SHOWN = 20;
 
 const since = Date.now();
 const stops: (() => Promise<void>)[] = [];
@@ -147,7 +147,7 @@ async function main(): Promise<number> {
     return 2;
   }
   const violations = await upgradeFrom(release);
-  for (const violation of violations.slice(0, MOST_SHOWN)) console.log(`         ${violation.slice(0, 400)}`);
+  for (const violation of violations.slice(0, MAX_SHOWN)) console.log(`         ${violation.slice(0, 400)}`);
   log(violations.length === 0 ? "ok" : `${violations.length} VIOLATIONS; the nodes' logs are in ${folder}`);
   return violations.length === 0 ? 0 : 1;
 }

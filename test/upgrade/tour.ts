@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { Agent, fetch as fetchFrom } from "undici";
 import { digestOf } from "../../contracts/lines";
-import { SMALL_ORDER, type Status } from "../../contracts/orders";
+import { SMALL_ORDER_LINES, type Status } from "../../contracts/orders";
 import { ADMIN } from "../../testkit/admin";
 import { messageOf } from "../../testkit/error-message";
 import { followOrder, type Open } from "../../testkit/history/readers";
@@ -45,7 +45,7 @@ export class Tour {
 
   async setUp(): Promise<void> {
     this.admin = (await this.load.tokensOf(ADMIN)).access_token;
-    for (let n = 0; n <= SMALL_ORDER; n++) this.products.push(await this.load.createProduct(PLENTY));
+    for (let n = 0; n <= SMALL_ORDER_LINES; n++) this.products.push(await this.load.createProduct(PLENTY));
   }
 
   /** All requests over HTTP. Any unexpected response is a violation. */
@@ -55,7 +55,7 @@ export class Tour {
       await Promise.all([
         this.editCatalogue(user),
         this.placeOrder(user, 1),
-        this.placeOrder(user, SMALL_ORDER + 1),
+        this.placeOrder(user, SMALL_ORDER_LINES + 1),
         this.replayParked(),
         this.auditAndRepair(),
       ]);

@@ -33,12 +33,12 @@ export async function walkOrders(get: Get, token: string, limit: number): Promis
     cursor = next_cursor;
     if (cursor === null)
       return { kind: "order.list", begin, end: performance.now(), outcome: "ok", ...userOf(token), pages, complete: true };
-  } while (pages.length < MOST_PAGES);
+  } while (pages.length < MAX_PAGES);
   const outcome = pages.length > 0 ? { outcome: "ok" as const, end: performance.now() } : { outcome: "unknown" as const };
   return { kind: "order.list", begin, ...outcome, ...userOf(token), pages, complete: false };
 }
 
-const MOST_PAGES = 1_000;
+const MAX_PAGES = 1_000;
 
 /** Opens an event stream. @returns the response, whose body continues */
 export type Open = (

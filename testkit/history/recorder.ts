@@ -22,7 +22,7 @@ export interface Exchange {
 }
 
 /** A larger history is no longer kept or checked. */
-const MOST_OPERATIONS = 300_000;
+const MAX_OPERATIONS = 300_000;
 
 /** Records the calls of one process as they end. */
 export class Recorder {
@@ -30,7 +30,7 @@ export class Recorder {
   private isFull = false;
 
   /** @param most maximum number of operations */
-  constructor(private readonly most = MOST_OPERATIONS) {}
+  constructor(private readonly most = MAX_OPERATIONS) {}
 
   add(operation: Operation): void {
     if (this.all.length < this.most) this.all.push(operation);

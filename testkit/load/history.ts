@@ -3,7 +3,7 @@ import type { Operation } from "../history/operation";
 import type { Shop } from "../system/system";
 import type { Load } from "./load";
 
-const MOST_REPORTED = 20;
+const MAX_REPORTED = 20;
 
 /**
  * Checks the clients' whole history since the load began. Checks nothing if a database was restored, since confirmed writes may then be lost.
@@ -21,7 +21,7 @@ export async function checkClientHistory(shop: Shop, load: Load, isQuiet: boolea
     history.add({ kind: "quiet", begin, end: performance.now() });
   }
   return checkHistory(history.operations)
-    .violations.slice(0, MOST_REPORTED)
+    .violations.slice(0, MAX_REPORTED)
     .map(({ check, message }) => `history: ${check}: ${message}`);
 }
 

@@ -21,9 +21,9 @@ import { Sender } from "./sender";
 
 export type { OrderRecord } from "./records";
 
-const MOST_IN_FLIGHT = 48;
+const MAX_IN_FLIGHT = 48;
 /** How many failed requests are described. */
-const MOST_FAILED = 20;
+const MAX_FAILED = 20;
 export const PLENTY = 100_000;
 const SCARCE = 40;
 
@@ -127,7 +127,7 @@ export class Load {
     this.openWindow();
     this.readers.start(rate);
     this.timer = setInterval(() => {
-      if (this.inFlight.size < MOST_IN_FLIGHT) this.begin(this.sendRandom());
+      if (this.inFlight.size < MAX_IN_FLIGHT) this.begin(this.sendRandom());
     }, 1000 / rate);
   }
 
@@ -279,7 +279,7 @@ export class Load {
     window.slowest = Math.max(window.slowest, receivedAt - sentAt);
     if (status === 0 || status >= 500) {
       window.failures++;
-      if (window.failed.length < MOST_FAILED) window.failed.push(`${what}: ${status || "no response"} ${body}`);
+      if (window.failed.length < MAX_FAILED) window.failed.push(`${what}: ${status || "no response"} ${body}`);
       return;
     }
     const now = Date.now();

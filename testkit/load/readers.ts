@@ -22,8 +22,8 @@ interface Writers {
 const SHARE = 1 / 6;
 /** The share of writes that the client reads back at once. */
 const READ_BACK = 1 / 10;
-const MOST_IN_FLIGHT = 16;
-const MOST_STREAMS = 4;
+const MAX_IN_FLIGHT = 16;
+const MAX_STREAMS = 4;
 const FOLLOWED_MS = 15_000;
 /** The approximate number of pages of a client's order list. */
 const PAGES = 6;
@@ -60,7 +60,7 @@ export class Readers {
       for (const read of work)
         await eventually("products and orders can be read", async () => [200, 404].includes((await read()).status), CLIENT_TIMEOUT_MS, 200);
     };
-    await Promise.all(Array.from({ length: MOST_IN_FLIGHT }, one));
+    await Promise.all(Array.from({ length: MAX_IN_FLIGHT }, one));
   }
 
   /** Called after the response to a write; in some cases reads it back at once. */
@@ -70,7 +70,7 @@ export class Readers {
   }
 
   private begin(work: () => Promise<unknown>): void {
-    if (this.inFlight.size >= MOST_IN_FLIGHT) return;
+    if (this.inFlight.size >= MAX_IN_FLIGHT) return;
     const done = work()
       .catch((error: unknown) => this.writers.violations.push(`a reader failed: ${messageOf(error)}`))
       .finally(() => this.inFlight.delete(done));
@@ -120,7 +120,7 @@ export class Readers {
 
   /** Follows an order until it is final or FOLLOWED_MS have passed. Not in `inFlight`, since an order may stay pending for long. */
   private follow({ id = "", client }: OrderRecord): Promise<void> {
-    if (this.streams.size >= MOST_STREAMS) return Promise.resolve();
+    if (this.streams.size >= MAX_STREAMS) return Promise.resolve();
     const stream = new AbortController();
     const timer = setTimeout(() => stream.abort(), FOLLOWED_MS);
     this.streams.add(stream);

@@ -10,7 +10,7 @@ interface Report {
   checks: { name: string; ok: boolean; violations: number; sample: string[] }[];
 }
 
-const MOST_RETRIED = 15; // number of keys to send once more after a fault
+const MAX_RETRIED = 15; // number of keys to send once more after a fault
 
 export const pendingRows = (shop: Shop): Promise<{ id: number }[]> =>
   shop.sql("orders", "select id from outbox where state = 'PENDING' limit 1");
@@ -45,7 +45,7 @@ export async function verify(shop: Shop, load: Load, quietMs: number): Promise<s
   const mostRepeated = withResponse
     .slice(-400)
     .sort((a, b) => b.attempts - a.attempts)
-    .slice(0, MOST_RETRIED);
+    .slice(0, MAX_RETRIED);
   await Promise.all(mostRepeated.filter((order) => order.status === 201).map((order) => load.repeat(order)));
   violations.push(...(await audit(load)), ...(await compareOrders(shop, load)), ...(await compareStock(shop, load)));
   violations.push(...(await checkClientHistory(shop, load, isQuiet)));
@@ -62,7 +62,7 @@ async function audit(load: Load): Promise<string[]> {
 }
 
 /**
- * Every order with a 201 exists and is final, every refused one does not exist, and every accepted cancel has been done.
+ * Every order with a 201 exists and is decided, every refused one does not exist, and every accepted cancel has been done.
  * What a restored database may have lost is only counted.
  */
 async function compareOrders(shop: Shop, { orders: records, losses }: Load): Promise<string[]> {

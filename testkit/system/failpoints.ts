@@ -24,7 +24,7 @@ export interface Failpoint {
 
 type Anything = (...args: unknown[]) => unknown;
 
-const { CHAOS_FAILPOINT_FILE: file = "", CHAOS_POOL, CHAOS_WITHOUT_REVIVAL, CHAOS_STOCK_TRANSPORTER } = process.env;
+const { CHAOS_FAILPOINT_FILE: file = "", CHAOS_POOL, CHAOS_WITHOUT_REPUBLISHING, CHAOS_MOLECULER_TRANSPORTER } = process.env;
 let armed: Failpoint[] = [];
 let seen = 0;
 let broker: ServiceBroker | undefined;
@@ -91,7 +91,7 @@ Client.prototype.query = function (this: Client, ...args: unknown[]) {
   const text = typeof config === "string" ? config : config?.text;
   if (text === undefined || args.some((arg) => typeof arg === "function")) return call();
   // for the control without republishing: suppresses what makes rows due again when listeners come back
-  if (CHAOS_WITHOUT_REVIVAL && text.trimStart().startsWith("insert into outbox_events (event, due_before)"))
+  if (CHAOS_WITHOUT_REPUBLISHING && text.trimStart().startsWith("insert into outbox_events (event, due_before)"))
     return Promise.resolve({ rows: [], rowCount: 0 });
   if (armed.length === 0) return call();
   const what = text + JSON.stringify(typeof config === "string" ? args[1] : config?.values);
@@ -130,4 +130,5 @@ if (CHAOS_POOL) {
 }
 
 // for the control with Moleculer's own transporter: replaces a module's export before any other module has read it
-if (CHAOS_STOCK_TRANSPORTER) Object.assign(ours, { amqpTransporter: (...url: string[]) => new Transporters.AMQP({ url, prefetch: 64 }) });
+if (CHAOS_MOLECULER_TRANSPORTER)
+  Object.assign(ours, { amqpTransporter: (...url: string[]) => new Transporters.AMQP({ url, prefetch: 64 }) });

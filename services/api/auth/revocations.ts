@@ -2,13 +2,13 @@ import type { Params, Result } from "../../../contracts/contract";
 import type { Caller, PageEnd, revocations, Role } from "../../../contracts/users";
 
 /** Milliseconds between two polls of the users service, while requests arrive. */
-const INTERVAL = 1_000;
+const INTERVAL_MS = 1_000;
 /** Maximum age of the last result, in ms; a request waits for a new one if it is older. Including the poll, revocation takes at most 2 s. */
-const MAX_AGE = 1_500;
+const MAX_AGE_MS = 1_500;
 /** Milliseconds after a failed poll for which requests continue without waiting for a new result. */
-const GIVEN_UP = 2_000;
+const OUTAGE_MS = 2_000;
 /** Seconds for which an ended session is kept after its last token has expired, since clock differences may let that token pass. */
-const LEEWAY = 60;
+const RETENTION_SECONDS = 60;
 /** Maximum calls per poll. */
 const MAX_PAGES = 100;
 
@@ -26,27 +26,27 @@ export class Revocations {
   private since: string | undefined;
   private isReporting = true;
   private polledAt = -Infinity;
-  private known = -Infinity;
+  private knownAt = -Infinity;
   private failedAt = -Infinity;
   private isPolling = false;
-  private asking = Promise.resolve();
+  private polling = Promise.resolve();
 
-  /** @param heardKeys called with the ids of all current keys */
+  /** @param onKeys called with the ids of all current keys */
   constructor(
     private readonly fetch: Fetch,
-    private readonly heardKeys: (kids: readonly string[]) => void,
+    private readonly onKeys: (kids: readonly string[]) => void,
     private readonly failed: (error: unknown) => void,
   ) {}
 
   /** Polls if it is time. @returns a promise only if the caller has to wait for it */
   refresh(): Promise<void> | undefined {
     const now = performance.now();
-    if (!this.isPolling && now - this.polledAt >= INTERVAL) {
+    if (!this.isPolling && now - this.polledAt >= INTERVAL_MS) {
       this.polledAt = now;
-      this.asking = this.catchUp(now);
+      this.polling = this.catchUp(now);
     }
-    const isDown = now - this.failedAt < GIVEN_UP; // don't wait again for a poll that has just failed
-    return !isDown && now - this.known > MAX_AGE ? this.asking : undefined;
+    const isDown = now - this.failedAt < OUTAGE_MS; // don't wait again for a poll that has just failed
+    return !isDown && now - this.knownAt > MAX_AGE_MS ? this.polling : undefined;
   }
 
   hasEnded(session: string): boolean {
@@ -71,7 +71,7 @@ export class Revocations {
     this.isPolling = true;
     try {
       this.since = await this.fetchAll();
-      this.known = now;
+      this.knownAt = now;
       this.isReporting = true;
       this.failedAt = -Infinity;
       this.forget();
@@ -93,7 +93,7 @@ export class Revocations {
       const news: News = await this.fetch({ ...since, ...(after !== null && { after }) });
       for (const { session, until } of news.ended) this.ended.set(session, until);
       for (const { user, role, until } of news.roles ?? []) this.roles.set(user, { role, until });
-      this.heardKeys(news.kids);
+      this.onKeys(news.kids);
       at ??= news.at;
       after = news.next;
       if (after === null) return at;
@@ -104,7 +104,7 @@ export class Revocations {
   /** Deletes expired entries, by the database's clock, as the times are. */
   private forget(): void {
     const now = Date.parse(this.since ?? "") / 1000;
-    for (const [session, until] of this.ended) if (until + LEEWAY < now) this.ended.delete(session);
-    for (const [user, { until }] of this.roles) if (until + LEEWAY < now) this.roles.delete(user);
+    for (const [session, until] of this.ended) if (until + RETENTION_SECONDS < now) this.ended.delete(session);
+    for (const [user, { until }] of this.roles) if (until + RETENTION_SECONDS < now) this.roles.delete(user);
   }
 }

@@ -3,7 +3,7 @@ import type { Result } from "../../../contracts/contract";
 import { SESSIONS_PER_CALL, type Caller, type checkSessions, type Role } from "../../../contracts/users";
 
 /** Milliseconds until the sessions seen are checked with the users service, in one batch. */
-const INTERVAL = 1_000;
+const INTERVAL_MS = 1_000;
 /** Maximum sessions waiting to be checked; any others are checked when they are seen again. */
 const MAX_SEEN = 50_000;
 const MAX_REMEMBERED = 10_000;
@@ -22,10 +22,10 @@ export class SeenSessions {
   private timer: NodeJS.Timeout | undefined;
   private isStopped = false;
 
-  /** @param heardRole called with the current role of each user checked */
+  /** @param onRole called with the current role of each user checked */
   constructor(
     private readonly check: (sessions: string[]) => Promise<Result<typeof checkSessions>>,
-    private readonly heardRole: (caller: Seen, role: Role, until: number) => void,
+    private readonly onRole: (caller: Seen, role: Role, until: number) => void,
   ) {}
 
   /** Whether the users service did not know the caller's session at the last check. Schedules the next check. */
@@ -33,7 +33,7 @@ export class SeenSessions {
     const { session, role } = caller;
     // If a session has tokens with different roles, check the admin one.
     if (this.seen.has(session) ? role === "admin" : this.seen.size < MAX_SEEN) this.seen.set(session, caller);
-    this.timer ??= setTimeout(() => void this.checkAll(), INTERVAL).unref();
+    this.timer ??= setTimeout(() => void this.checkAll(), INTERVAL_MS).unref();
     return this.unknown.has(session);
   }
 
@@ -56,7 +56,7 @@ export class SeenSessions {
     }
     for (const caller of seen) this.seen.set(caller.session, caller);
     if (this.isStopped) return;
-    this.timer = this.seen.size === 0 ? undefined : setTimeout(() => void this.checkAll(), INTERVAL).unref();
+    this.timer = this.seen.size === 0 ? undefined : setTimeout(() => void this.checkAll(), INTERVAL_MS).unref();
   }
 
   private async checkSome(some: readonly Seen[]): Promise<void> {
@@ -66,7 +66,7 @@ export class SeenSessions {
       if (lost.has(caller.session)) this.unknown.set(caller.session, true);
       else {
         this.unknown.delete(caller.session);
-        this.heardRole(caller, ofAdmins.has(caller.session) ? "admin" : "user", until);
+        this.onRole(caller, ofAdmins.has(caller.session) ? "admin" : "user", until);
       }
     }
   }

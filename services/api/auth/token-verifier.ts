@@ -8,7 +8,7 @@ import { Revocations } from "./revocations";
 import { SeenSessions } from "./seen-sessions";
 
 /** Allowed clock difference between nodes, in seconds. */
-const LEEWAY = 5;
+const CLOCK_TOLERANCE_SECONDS = 5;
 /** Minimum time between two fetches of the keys, in ms: tokens with made-up key ids must not put load on the users service. */
 const REFETCH_MS = 5_000;
 const MAX_REMEMBERED = 10_000;
@@ -27,21 +27,20 @@ interface Issuer {
  */
 export class TokenVerifier {
   private readonly keys = new Map<string, KeyObject>();
-  private fetched = -Infinity;
+  private fetchedAt = -Infinity;
   private fetching: Promise<void> | undefined;
-  private readonly passed = new LRUCache<string, { caller: Required<Caller>; exp: number }>({ max: MAX_REMEMBERED });
+  private readonly verified = new LRUCache<string, { caller: Required<Caller>; exp: number }>({ max: MAX_REMEMBERED });
   private readonly revocations: Revocations;
   private readonly seen: SeenSessions;
 
   constructor(
     private readonly issuer: Issuer,
     log: (what: string, error: unknown) => void,
-    private readonly now: () => number = Date.now,
   ) {
     this.revocations = new Revocations(
       issuer.revocations,
       (kids) => {
-        this.heardKeys(kids);
+        this.dropUnlistedKeys(kids);
       },
       (error) => {
         log("The users service does not report ended sessions; tokens remain valid meanwhile:", error);
@@ -59,8 +58,8 @@ export class TokenVerifier {
   /** @throws UNAUTHENTICATED, or SERVICE_UNAVAILABLE while no keys can be fetched */
   async verify(token: string): Promise<Caller> {
     await this.revocations.refresh();
-    const caller = this.passedBefore(token) ?? (await this.check(token));
-    if (this.isOver(caller)) throw unauthenticated();
+    const caller = this.fromCache(token) ?? (await this.check(token));
+    if (this.hasSessionEnded(caller)) throw unauthenticated();
     return this.revocations.withRole(caller);
   }
 
@@ -71,17 +70,17 @@ export class TokenVerifier {
 
   /** Whether a caller verified earlier still has an active session and the same role. */
   isCurrent(caller: Caller): boolean {
-    return !this.isOver(caller) && this.revocations.withRole(caller) === caller;
+    return !this.hasSessionEnded(caller) && this.revocations.withRole(caller) === caller;
   }
 
-  private isOver(caller: Caller): boolean {
+  private hasSessionEnded(caller: Caller): boolean {
     const { session } = caller;
     return session !== undefined && (this.revocations.hasEnded(session) || this.seen.isUnknown({ ...caller, session }));
   }
 
-  private passedBefore(token: string): Required<Caller> | undefined {
-    const known = this.passed.get(token);
-    return known !== undefined && known.exp + LEEWAY > this.now() / 1000 ? known.caller : undefined;
+  private fromCache(token: string): Required<Caller> | undefined {
+    const known = this.verified.get(token);
+    return known !== undefined && known.exp + CLOCK_TOLERANCE_SECONDS > Date.now() / 1000 ? known.caller : undefined;
   }
 
   private async check(token: string): Promise<Required<Caller>> {
@@ -90,20 +89,20 @@ export class TokenVerifier {
     if (key === undefined) throw unauthenticated();
     const claims = this.claims(token, key);
     const caller = { id: claims.sub, role: claims.role, session: claims.sid };
-    this.passed.set(token, { caller, exp: claims.exp });
+    this.verified.set(token, { caller, exp: claims.exp });
     return caller;
   }
 
-  /** Drops keys that are no longer listed, with the cached tokens they signed. New keys are fetched when a token names them. */
-  private heardKeys(kids: readonly string[]): void {
-    if (kids.some((kid) => !this.keys.has(kid))) this.fetched = -Infinity;
+  /** Drops keys that are no longer listed, and then also all cached tokens. New keys are fetched when a token names them. */
+  private dropUnlistedKeys(kids: readonly string[]): void {
+    if (kids.some((kid) => !this.keys.has(kid))) this.fetchedAt = -Infinity;
     this.forgetAllBut(kids);
   }
 
   private forgetAllBut(kids: readonly string[]): void {
     const withdrawn = [...this.keys.keys()].filter((kid) => !kids.includes(kid));
     for (const kid of withdrawn) this.keys.delete(kid);
-    if (withdrawn.length > 0) this.passed.clear();
+    if (withdrawn.length > 0) this.verified.clear();
   }
 
   private claims(token: string, key: KeyObject) {
@@ -114,7 +113,7 @@ export class TokenVerifier {
         algorithms: ["RS256"],
         issuer: ISSUER,
         audience: AUDIENCE,
-        clockTolerance: LEEWAY,
+        clockTolerance: CLOCK_TOLERANCE_SECONDS,
       });
     } catch {
       throw unauthenticated(); // the reason is of no use to the client
@@ -125,7 +124,7 @@ export class TokenVerifier {
   }
 
   private async key(kid: string): Promise<KeyObject | undefined> {
-    if (!this.keys.has(kid) && this.now() - this.fetched >= REFETCH_MS) {
+    if (!this.keys.has(kid) && Date.now() - this.fetchedAt >= REFETCH_MS) {
       this.fetching ??= this.fetch().finally(() => (this.fetching = undefined));
       await this.fetching;
     }
@@ -134,12 +133,12 @@ export class TokenVerifier {
 
   private async fetch(): Promise<void> {
     // Except for the first fetch, set before the call succeeds: made-up key ids must not cause load while users is unavailable.
-    if (this.keys.size > 0) this.fetched = this.now();
+    if (this.keys.size > 0) this.fetchedAt = Date.now();
     const keys = await this.issuer.keys();
     this.forgetAllBut(keys.map(({ kid }) => kid));
     // A key's id is its thumbprint, so a known id always has the same key.
     for (const jwk of keys) if (!this.keys.has(jwk.kid)) this.keys.set(jwk.kid, createPublicKey({ key: jwk, format: "jwk" }));
-    this.fetched = this.now();
+    this.fetchedAt = Date.now();
   }
 }
 

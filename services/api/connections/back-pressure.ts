@@ -26,7 +26,7 @@ export const BACK_PRESSURE: Omit<BackPressureLimits, "largestBytes"> = {
 };
 
 /** Whether another request may start: even responses of maximum size must not exceed the limit. None starts behind a stream. */
-export function hasRoom({ started, unsentBytes }: Connection, req: IncomingMessage, limits: BackPressureLimits): boolean {
+export function canStart({ started, unsentBytes }: Connection, req: IncomingMessage, limits: BackPressureLimits): boolean {
   const [head, ...others] = started;
   if (head === undefined) return true;
   if (head.isStream || started.length >= limits.started) return false;

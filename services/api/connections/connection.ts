@@ -53,7 +53,7 @@ export class Connection<R extends Started = Started> {
   /** Parsing of the rest is already scheduled. */
   isScheduled = false;
   /** A request was refused before any work on it, and the client should wait before it sends another. */
-  isResting = false;
+  isPaused = false;
   /** Its last response is being sent, and nothing more is read from it. */
   isCut = false;
 
@@ -66,12 +66,7 @@ export class Connection<R extends Started = Started> {
 
   /** Whether reading is paused, or has ended for good. */
   get isHeld(): boolean {
-    return this.isCut || this.isResting || this.waiting.length > 0 || this.rest !== undefined;
-  }
-
-  /** Whether no request has been started; one may have been received in part. */
-  get isIdle(): boolean {
-    return this.started.length === 0;
+    return this.isCut || this.isPaused || this.waiting.length > 0 || this.rest !== undefined;
   }
 }
 
@@ -112,8 +107,10 @@ export function closeIdle(connections: Iterable<Connection>, idleMs: number): bo
   const before = performance.now() - idleMs;
   for (const connection of connections) {
     if (connection.openedAt > before) return false; // all that follow are younger
-    if (connection.isIdle && connection.headSince <= before && !connection.isProxy && !connection.socket.destroyed) {
-      connection.socket.destroy();
+    const { socket, started, headSince, isProxy } = connection;
+    // Without a started request it is idle; one may have been received in part.
+    if (started.length === 0 && headSince <= before && !isProxy && !socket.destroyed) {
+      socket.destroy();
       return true;
     }
   }

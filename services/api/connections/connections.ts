@@ -2,7 +2,7 @@ import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import { full, overShare, shareOf } from "../../../mixins/fair-queue";
 import type { ClientAddress } from "../http/client-address";
-import { BACK_PRESSURE, closeSlowReaders, hasRoom, type BackPressureLimits } from "./back-pressure";
+import { BACK_PRESSURE, closeSlowReaders, canStart, type BackPressureLimits } from "./back-pressure";
 import { closeIdle, Connection, hold, Holder, type Parsed } from "./connection";
 import { Exchange } from "./exchange";
 import type { LoopTurns } from "./loop-turns";
@@ -31,7 +31,7 @@ const LIMITS: Omit<ConnectionLimits, "largestBytes"> = {
 };
 
 /** After a refusal its connection is not read for this long, and up to twice as long, so that not all are read again at the same moment. */
-const REST_MS = 1_000;
+const PAUSE_MS = 1_000;
 
 /** Interval of the check for slow readers. */
 const SWEEP_MS = 1_000;
@@ -63,7 +63,7 @@ export class Connections {
     const serve = server.listeners("connection");
     server.removeAllListeners("connection");
     server.on("connection", (socket: Socket) => {
-      this.turns.arrived();
+      this.turns.noteArrival();
       const connection = this.accept(socket);
       if (connection === undefined) return;
       for (const listener of serve) listener.call(server, socket);
@@ -93,7 +93,7 @@ export class Connections {
         start(this.begin(new Exchange(id, req, res, connection, this.clientOf(connection, req))));
       },
     };
-    if (connection.waiting.length === 0 && hasRoom(connection, req, this.limits)) {
+    if (connection.waiting.length === 0 && canStart(connection, req, this.limits)) {
       parsed.start();
       return;
     }
@@ -112,20 +112,20 @@ export class Connections {
   }
 
   /** Counts a body from before it is read until it has been read or the response is sent. @throws as `check` */
-  reads(exchange: Exchange): void {
+  countBody(exchange: Exchange): void {
     const { holder, req } = exchange;
     if (!hasBody(req)) return;
     this.checkBodies(holder);
-    exchange.isRead = true;
+    exchange.isReadingBody = true;
     holder.bodies++;
     this.bodies++;
     req.once("close", () => {
-      this.hasRead(exchange);
+      this.finishReading(exchange);
     });
   }
 
   /** Records that a response of `bytes` bytes is ready. */
-  made(exchange: Exchange, bytes: number): void {
+  markReady(exchange: Exchange, bytes: number): void {
     if (exchange.madeAt !== undefined || exchange.isOver) return;
     exchange.madeAt = performance.now();
     exchange.bytes = bytes;
@@ -138,27 +138,27 @@ export class Connections {
    * Stops reading from the connection of a refused request for a while. Otherwise a thousand connections whose client does not wait before it
    * tries again would get a thousand refusals in each turn of the event loop, which take 50 ms.
    */
-  rest({ connection }: Exchange): void {
-    if (connection.isProxy || connection.isResting) return;
-    connection.isResting = true;
+  pauseReading({ connection }: Exchange): void {
+    if (connection.isProxy || connection.isPaused) return;
+    connection.isPaused = true;
     hold(connection.socket);
     setTimeout(
       () => {
-        connection.isResting = false;
+        connection.isPaused = false;
         readOn(connection, this.turns);
       },
-      REST_MS * (1 + Math.random()),
+      PAUSE_MS * (1 + Math.random()),
     ).unref();
   }
 
   /** Marks the response as a stream, which the client may keep open. */
-  streams(exchange: Exchange): void {
+  markStream(exchange: Exchange): void {
     exchange.isStream = true;
     this.unfinished--;
   }
 
   /** @returns whether the error only means that the parser was paused; it is resumed later */
-  paused(socket: Socket, error: Error): boolean {
+  resumeIfPaused(socket: Socket, error: Error): boolean {
     const connection = this.all.get(socket);
     if (connection === undefined || !keepRest(connection, error, this.turns)) return false;
     readOn(connection, this.turns);
@@ -177,7 +177,7 @@ export class Connections {
     }
     const holder = this.holderOf(this.address.ofPeer(peer));
     const connection = new Connection<Exchange>(socket, holder, this.address.isTrusted(peer));
-    if (!connection.isProxy && !this.makesRoom(holder)) {
+    if (!connection.isProxy && !this.canAccept(holder)) {
       socket.destroy();
       this.forget(holder);
       return undefined;
@@ -191,7 +191,7 @@ export class Connections {
   }
 
   /** If a limit is reached, closes an idle connection: of the same address at its limit, of any address at the gateway's. */
-  private makesRoom(holder: Holder): boolean {
+  private canAccept(holder: Holder): boolean {
     const { sockets, idleMs } = this.limits;
     if (holder.connections.size >= shareOf(sockets)) return closeIdle(holder.connections, idleMs);
     return this.all.size < sockets || closeIdle(this.all.values(), idleMs);
@@ -220,7 +220,7 @@ export class Connections {
     if (connection.started.push(exchange) === 1) connection.headSince = performance.now();
     holder.exchanges++;
     this.unfinished++;
-    // Not `on`: a listener that stays keeps the exchange out of the cheap garbage collections, which adds a third to the cost of a read.
+    // Not `on`: a listener that stays keeps the exchange alive beyond the young generation's garbage collection, which adds a third to the cost of a read.
     res.once("close", () => {
       this.sent(exchange);
     });
@@ -233,9 +233,9 @@ export class Connections {
     if (this.bodies >= bodies) throw full();
   }
 
-  private hasRead(exchange: Exchange): void {
-    if (!exchange.isRead) return;
-    exchange.isRead = false;
+  private finishReading(exchange: Exchange): void {
+    if (!exchange.isReadingBody) return;
+    exchange.isReadingBody = false;
     exchange.holder.bodies--;
     this.bodies--;
   }
@@ -246,7 +246,7 @@ export class Connections {
     if (exchange.isOver) return;
     exchange.isOver = true;
     this.onOver(exchange);
-    this.hasRead(exchange);
+    this.finishReading(exchange);
     connection.started.splice(connection.started.indexOf(exchange), 1);
     connection.unsentBytes -= bytes;
     connection.headSince = performance.now();
@@ -261,7 +261,7 @@ export class Connections {
   private startWaiting(connection: Connection<Exchange>): void {
     const { socket, waiting } = connection;
     if (waiting.length === 0 || connection.isCut || socket.destroyed) return;
-    for (let first = waiting[0]; first !== undefined && hasRoom(connection, first.req, this.limits); first = waiting[0]) {
+    for (let first = waiting[0]; first !== undefined && canStart(connection, first.req, this.limits); first = waiting[0]) {
       waiting.shift();
       connection.holder.parsed--;
       this.parsed--;

@@ -32,7 +32,7 @@ export class Exchange implements Requester, Request {
   bytes = 0;
   madeAt: number | undefined;
   /** Whether the body is being read. */
-  isRead = false;
+  isReadingBody = false;
   /** Set if the body is a form, and the route accepts one. */
   form: FormBody | undefined;
   /** Whether the response is an event stream: shutdown does not wait for it, and its limits are separate. */
@@ -64,7 +64,7 @@ export class Exchange implements Requester, Request {
   }
 
   /** Extends the deadline, for actions with a longer time-out. */
-  allow(timeoutMs: number): void {
+  extendDeadline(timeoutMs: number): void {
     this.deadline = Math.max(this.deadline, this.since + timeoutMs);
   }
 

@@ -21,7 +21,7 @@ export class LoopTurns {
   private mostMs = TURN_MS;
 
   /** Call when a connection has arrived, since more may be waiting to be accepted. */
-  arrived(): void {
+  noteArrival(): void {
     this.mostMs = ARRIVAL_TURN_MS;
   }
 

@@ -12,7 +12,7 @@ import { hasBody, isChunked } from "../http/request";
 /** Node's socket, with its parser, which the types lack. */
 type HttpSocket = Socket & { parser?: Parser; _paused?: boolean };
 interface Parser {
-  /** Called with each head; the result tells llhttp what to do next. */
+  /** Called with each head; the result is llhttp's next action. */
   onIncoming: (req: IncomingMessage, keepAlive: boolean) => number;
   resume(): void;
 }

@@ -4,12 +4,12 @@ import { isChunked } from "../http/request";
 import { cut, type Connection } from "./connection";
 
 /**
- * Maximum pieces that a body may arrive in: 25 bytes each for a body of maximum length. Each piece costs as much as a hundred bytes of a
- * larger one: 100 KiB in chunks of one byte (RFC 9112, 7.1) would block the event loop for 160 ms.
+ * Maximum parts, chunks or packets, that a body may arrive in: 25 bytes each for a body of maximum length. Each part costs as much as a
+ * hundred bytes of a larger one: 100 KiB in chunks of one byte (RFC 9112, 7.1) would block the event loop for 160 ms.
  */
 const MAX_PARTS = 4_096;
 
-/** Smaller pieces are merged into blocks of this size: on its own, a piece of one byte takes 500 bytes of memory until the body is read. */
+/** Smaller parts are merged into blocks of this size: on its own, a part of one byte takes 500 bytes of memory until the body is read. */
 const BLOCK_BYTES = 4_096;
 /** Bodies of a known length up to this one are left alone: even one byte at a time they take little. */
 const SMALL_BYTES = 512;
@@ -20,21 +20,19 @@ const tooMany = () => problem("BAD_REQUEST", "the body arrives in too many parts
 const PARTS = Symbol("parts");
 interface Parts {
   count: number;
-  /** Small pieces that the reader of the body has not been given yet: the first `bytes` bytes. */
+  /** Its first `bytes` bytes are small parts that have not been passed to the body's reader yet. */
   block: Buffer | undefined;
   bytes: number;
   refuse?: (refusal: unknown) => void;
 }
 type Counted = IncomingMessage & { [PARTS]?: Parts };
 
-/**
- * Counts the pieces of a body, whether chunks or packets, and merges small ones. Pieces beyond MAX_PARTS are dropped, and no more are read.
- */
+/** Counts the parts of a body and merges small ones. Parts beyond MAX_PARTS are dropped, and no more are read. */
 export function mergeParts(req: Counted): void {
   if (!isChunked(req) && Number(req.headers["content-length"] ?? 0) <= SMALL_BYTES) return;
   const push = req.push.bind(req);
   const parts: Parts = (req[PARTS] = { count: 0, block: undefined, bytes: 0 });
-  // Node calls `push` with each piece as soon as it is parsed. A listener for "data" would start reading a body that may not be needed.
+  // Node calls `push` with each part as soon as it is parsed. A listener for "data" would start reading a body that may not be needed.
   req.push = (part: Buffer | null, encoding) => {
     if (part !== null && ++parts.count > MAX_PARTS) {
       if (parts.count === MAX_PARTS + 1) parts.refuse?.(tooMany());
@@ -53,10 +51,10 @@ export function mergeParts(req: Counted): void {
 }
 
 /**
- * Refuses a request whose body arrives in too many pieces. The route's handler may still be called with the truncated body, so it must
+ * Refuses a request whose body arrives in too many parts. The route's handler may still be called with the truncated body, so it must
  * check whether a response has been sent already.
  * @param refuse sends the response; called once
- * @throws BAD_REQUEST if too many pieces have arrived already
+ * @throws BAD_REQUEST if too many parts have arrived already
  */
 export function limitParts(req: Counted, refuse: (refusal: unknown) => void): void {
   const parts = req[PARTS];
@@ -66,7 +64,7 @@ export function limitParts(req: Counted, refuse: (refusal: unknown) => void): vo
 }
 
 /**
- * Closes the connection after a response that is sent before the end of a body in chunks, or in too many pieces: Node would read all of
+ * Closes the connection after a response that is sent before the end of a body in chunks, or in too many parts: Node would read all of
  * the body to find the next request.
  */
 export function closeBehindParts(req: Counted, res: ServerResponse, connection: Connection): void {

@@ -1,10 +1,10 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Metrics } from "../../../broker/metrics";
 import type { FairSlots } from "../../../mixins/fair-queue";
-import { pathOf } from "./request";
+import { METHODS, pathOf } from "./request";
 
 /** All other methods are counted as one: clients can invent methods and paths, and each label would be kept for ever. */
-const METHODS = new Set(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]);
+const COUNTED = new Set([...METHODS, "OPTIONS"]);
 const NO_ROUTE = "none";
 /** As in nginx: the client disconnected before its response was sent. */
 const CLIENT_GONE = "499";
@@ -29,7 +29,7 @@ export class RequestMetrics {
     metrics.observe("admission", () => [
       {
         name: "shop_http_requests_under_way",
-        help: "HTTP requests admitted and not yet responded to",
+        help: "HTTP requests in flight or queued for admission",
         value: admission.inFlight + admission.waiting,
       },
     ]);
@@ -40,7 +40,7 @@ export class RequestMetrics {
     const { method = "" } = req;
     const route = routePath ?? this.routeAt(pathOf(req)) ?? NO_ROUTE;
     const status = res.writableFinished ? String(res.statusCode) : CLIENT_GONE;
-    this.durations.observe({ method: METHODS.has(method) ? method : "other", route, status }, milliseconds / 1_000);
+    this.durations.observe({ method: COUNTED.has(method) ? method : "other", route, status }, milliseconds / 1_000);
   }
 
   /** A request refused at once, and therefore without a route. */

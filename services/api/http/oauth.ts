@@ -1,6 +1,6 @@
 import type { ErrorCode } from "../../../contracts/errors";
 import type { OAuthError } from "../../../contracts/oauth";
-import type { Reply } from "../routing/route";
+import type { HttpResponse } from "../routing/route";
 import { toProblem } from "./problem";
 
 /** Headers of every response with a token, and of a refused grant (RFC 6749, sections 5.1 and 5.2). */
@@ -29,14 +29,14 @@ const CODES: Partial<Record<ErrorCode, OAuthError["error"]>> = {
 };
 
 /** The response to an error of a form at /token (RFC 6749, section 5.2); undefined if it is a problem as for JSON. */
-export function oauthRefusal(error: unknown): Reply<400> | undefined {
+export function oauthRefusal(error: unknown): HttpResponse<400> | undefined {
   if (error instanceof RefusedForm) return refusal(error.code, error.message);
   const { code, detail, errors } = toProblem(error, "", ""); // the request id and the URL of the type are not used
   const known = CODES[code];
   return known && refusal(known, errors?.map(({ field, message }) => `${parameterOf(field)} ${message}`).join("; ") ?? detail);
 }
 
-const refusal = (error: OAuthError["error"], description: string): Reply<400> => {
+const refusal = (error: OAuthError["error"], description: string): HttpResponse<400> => {
   const body: OAuthError = { error, error_description: description.replace(/["\\]/g, "'").replace(/[^\x20-\x7e]/g, "?") };
   return { status: 400, body, headers: NOT_CACHED };
 };

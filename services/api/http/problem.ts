@@ -6,7 +6,7 @@ import { Shortage } from "../../../contracts/contract";
 import { ERRORS, isErrorCode, type ErrorCode, type FieldError } from "../../../contracts/errors";
 
 /** Default of `Retry-After`, in seconds. */
-const RETRY_AFTER = 2;
+const RETRY_AFTER_SECONDS = 2;
 
 /** Our codes for the body parsers' errors (http-errors). */
 const PARSER_ERRORS: Readonly<Record<string, ErrorCode>> = {
@@ -89,7 +89,7 @@ function acceptEncoding(error: unknown): Record<string, string> {
 /** The value that the refusal itself gives, if any. */
 function retryAfter(error: unknown): number {
   const data = dataOf(error);
-  return "retryAfter" in data && typeof data.retryAfter === "number" ? data.retryAfter : RETRY_AFTER;
+  return "retryAfter" in data && typeof data.retryAfter === "number" ? data.retryAfter : RETRY_AFTER_SECONDS;
 }
 
 function dataOf(error: unknown): object {

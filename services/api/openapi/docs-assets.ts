@@ -55,7 +55,7 @@ function restoreLogin({ authActions }) {
   });
 }
 
-const tryNoStreams = () => ({
+const hideTryItOutForStreams = () => ({
   statePlugins: {
     spec: {
       wrapSelectors: {
@@ -74,7 +74,7 @@ addEventListener("DOMContentLoaded", () => {
     dom_id: "#swagger-ui",
     deepLinking: true,
     tryItOutEnabled: true,
-    plugins: [keepLogin, tryNoStreams],
+    plugins: [keepLogin, hideTryItOutForStreams],
     onComplete: () => restoreLogin(ui),
   });
 });

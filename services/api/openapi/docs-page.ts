@@ -6,7 +6,7 @@ import manifest from "../../../package.json";
 import { isNotModified, type Input } from "../routing/input";
 import { DOCS_STYLE, docsScript } from "./docs-assets";
 import { openapi } from "./document";
-import { TAKES_NOTHING, type Reply, type Routes } from "../routing/route";
+import { TAKES_NOTHING, type HttpResponse, type Routes } from "../routing/route";
 
 const pageHtml = (basePath: string): string => `<!doctype html>
 <html lang="en">
@@ -43,7 +43,7 @@ interface Asset {
 }
 const asset = (text: string | Buffer): Asset => ({ text, tag: createHash("sha256").update(text).digest("base64url") });
 
-function showAsset(input: Input, { text, tag }: Asset, headers: Readonly<Record<string, string>> = {}): Reply {
+function showAsset(input: Input, { text, tag }: Asset, headers: Readonly<Record<string, string>> = {}): HttpResponse {
   const etag = `"${tag}"`;
   const all = { "Cache-Control": "public, no-cache", ETag: etag, ...headers };
   return isNotModified(input, etag) ? { status: 304, headers: all } : { status: 200, text, headers: all };

@@ -84,7 +84,7 @@ function operation(route: Route, path: string, schemas: Schemas, basePath: strin
 const inPath = (path: string, name: string): boolean => path.split("/").includes(`:${name}`);
 
 /** The parameters of a request outside its body. */
-function parametersOf({ statuses, body, contract, supplied, idempotent }: Route, path: string, schemas: Schemas): object[] {
+function parametersOf({ statuses, body, contract, supplied, takesIdempotencyKey }: Route, path: string, schemas: Schemas): object[] {
   const parameters = Object.entries(fieldsOf(contract.params)).flatMap(([name, field]): object[] => {
     const header = supplied[name]?.header;
     if (header) return [{ ...header, in: "header", schema: KindGuard.IsString(field) ? schemas.of(field) : TEXT }];
@@ -96,7 +96,7 @@ function parametersOf({ statuses, body, contract, supplied, idempotent }: Route,
   return [
     ...parameters,
     ...(statuses.includes(304) ? [IF_NONE_MATCH] : []),
-    ...(idempotent ? [{ ...IDEMPOTENCY_KEY, schema: schemas.of(IdempotencyKey) }] : []),
+    ...(takesIdempotencyKey ? [{ ...IDEMPOTENCY_KEY, schema: schemas.of(IdempotencyKey) }] : []),
   ];
 }
 

@@ -36,7 +36,7 @@ const OPERATIONS: Readonly<Record<string, Operation>> = {
     description: "Access tokens of the session are refused by every gateway within two seconds.",
   },
   [users.me.name]: { id: "getMe", description: "The account to which the access token belongs." },
-  [users.changePassword.name]: { id: "changePassword", description: "The session of the access token goes on." },
+  [users.changePassword.name]: { id: "changePassword", description: "The session of the access token stays active." },
   [users.jwks.name]: {
     id: "getPublicKeys",
     description:
@@ -46,7 +46,7 @@ const OPERATIONS: Readonly<Record<string, Operation>> = {
     id: "getAuthorizationServer",
     description: "Describes `POST /token` to OAuth libraries.",
   },
-  [products.create.name]: { id: "createProduct", description: "The quantity is the first entry of the product's ledger." },
+  [products.create.name]: { id: "createProduct", description: "The quantity, unless 0, is the first entry of the product's ledger." },
   [products.list.name]: {
     id: "listProducts",
     description:
@@ -95,7 +95,7 @@ const OPERATIONS: Readonly<Record<string, Operation>> = {
   },
   [orders.outbox.name]: {
     id: "listOutboxRows",
-    description: "Pending rows are published again until the consumer replies. Parked ones are not: remove the cause, then replay them.",
+    description: "Pending rows are republished until the consumer replies. Parked ones are not: remove the cause, then replay them.",
   },
   [orders.replay.name]: { id: "replayOutboxRow", description: "The row becomes pending again, as if it were new." },
   [orders.audit.name]: {

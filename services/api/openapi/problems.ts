@@ -33,13 +33,13 @@ const EXAMPLES: Partial<Record<ErrorCode, Partial<ProblemDetails>>> = {
 };
 
 /** Every error code that a route may respond with: its own, and those of all routes of its kind. */
-function codesOf({ auth, body, errors, supplied, idempotent }: Route): ErrorCode[] {
+function codesOf({ auth, body, errors, supplied, takesIdempotencyKey }: Route): ErrorCode[] {
   return [
     "BAD_REQUEST", // any route, e.g. without a Host header
     ...(body !== "none" ? (["MALFORMED_JSON", "BODY_TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE", "VALIDATION_ERROR"] as const) : []),
     ...(auth !== "public" ? (["UNAUTHENTICATED"] as const) : []),
     ...(auth === "admin" ? (["FORBIDDEN"] as const) : []),
-    ...(idempotent ? (["IDEMPOTENCY_IN_FLIGHT", "IDEMPOTENCY_KEY_REUSED"] as const) : []),
+    ...(takesIdempotencyKey ? (["IDEMPOTENCY_IN_FLIGHT", "IDEMPOTENCY_KEY_REUSED"] as const) : []),
     ...Object.values(supplied).map(({ code }) => code),
     ...errors,
     "TOO_MANY_REQUESTS",

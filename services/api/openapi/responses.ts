@@ -16,7 +16,7 @@ export const responses = (route: Route, schemas: Schemas, basePath: string): obj
   ...successes(route, schemas),
 });
 
-function successes({ statuses, contract, media = ["application/json"], idempotent }: Route, schemas: Schemas): object {
+function successes({ statuses, contract, media = ["application/json"], takesIdempotencyKey }: Route, schemas: Schemas): object {
   const { result } = contract;
   const fields = fieldsOf(result);
   const isEmpty = KindGuard.IsObject(result) && Object.keys(fields).length === 0;
@@ -32,7 +32,7 @@ function successes({ statuses, contract, media = ["application/json"], idempoten
             ...("version" in fields || statuses.includes(304) ? (["ETag"] as const) : []),
             ...(status === 201 ? (["Location"] as const) : []),
             ...("next_cursor" in fields ? (["Link"] as const) : []),
-            ...(idempotent ? (["Idempotent-Replayed"] as const) : []),
+            ...(takesIdempotencyKey ? (["Idempotent-Replayed"] as const) : []),
           ],
           schemas.components,
         ),

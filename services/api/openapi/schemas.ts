@@ -23,7 +23,7 @@ const MAX_INT32 = 2 ** 31 - 1;
 
 /** Converts contracts to the schemas that clients see. Those with a title become components. */
 export class Schemas {
-  constructor(readonly components = new Components()) {}
+  readonly components = new Components();
 
   of(schema: TSchema): Schema {
     return schema.title === undefined ? this.inline(schema) : this.refer(schema.title, this.inline(schema));

@@ -1,6 +1,6 @@
 import * as users from "../../../contracts/users";
 import { ADDRESS, bodyParams } from "../routing/input";
-import { created, noContent, ok } from "../routing/replies";
+import { created, noContent, ok } from "../routing/responses";
 import { route, type Routes } from "../routing/route";
 import { TOKEN_ROUTES } from "./token";
 
@@ -15,7 +15,7 @@ export const ACCOUNT_ROUTES: Routes = {
     supplied: { address: ADDRESS },
     body: { example: { email: "ada@example.com", password: "correct horse" } },
     params: bodyParams,
-    reply: (user) => created("/me", user, { "Cache-Control": "no-store" }),
+    respond: (user) => created("/me", user, { "Cache-Control": "no-store" }),
   }),
   ...TOKEN_ROUTES,
   "POST /logout": route({
@@ -27,7 +27,7 @@ export const ACCOUNT_ROUTES: Routes = {
     supplied: { address: ADDRESS },
     body: { example: { refresh_token: "5LnHxV3eYw0m6Zr9tQ2uBfKcJd8sPa1gNi7oTvXyEhM" } },
     params: bodyParams,
-    reply: noContent,
+    respond: noContent,
   }),
   "GET /me": route({
     action: users.me,
@@ -35,7 +35,7 @@ export const ACCOUNT_ROUTES: Routes = {
     statuses: [200],
     errors: [],
     auth: "user",
-    reply: (user) => ok(user),
+    respond: (user) => ok(user),
   }),
   "PUT /me/password": route({
     action: users.changePassword,
@@ -47,7 +47,7 @@ export const ACCOUNT_ROUTES: Routes = {
     supplied: { address: ADDRESS },
     body: { example: { current_password: "correct horse", new_password: "battery staple" } },
     params: bodyParams,
-    reply: noContent,
+    respond: noContent,
   }),
   "GET /.well-known/jwks.json": route({
     action: users.jwks,
@@ -55,6 +55,6 @@ export const ACCOUNT_ROUTES: Routes = {
     statuses: [200],
     errors: [],
     auth: "public",
-    reply: (keys) => ok(keys, { "Cache-Control": "public, max-age=300" }),
+    respond: (keys) => ok(keys, { "Cache-Control": "public, max-age=300" }),
   }),
 };

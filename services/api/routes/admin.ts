@@ -1,7 +1,7 @@
 import * as accounts from "../../../contracts/accounts";
 import * as orders from "../../../contracts/orders";
 import { bodyParams, idOr, queryParams, ROW_ID } from "../routing/input";
-import { accepted, nextLink, ok } from "../routing/replies";
+import { accepted, nextLink, ok } from "../routing/responses";
 import { route, type Routes } from "../routing/route";
 
 /** Routes for admins only; nodes.ts has one more. */
@@ -13,7 +13,7 @@ export const ADMIN_ROUTES: Routes = {
     errors: ["USER_NOT_FOUND"],
     auth: "admin",
     params: (input) => queryParams(input, accounts.find),
-    reply: (account) => ok(account),
+    respond: (account) => ok(account),
   }),
   "PATCH /admin/users/:id": route({
     action: accounts.update,
@@ -24,7 +24,7 @@ export const ADMIN_ROUTES: Routes = {
     supplied: { id: idOr("USER_NOT_FOUND") },
     body: { example: { disabled: false } },
     params: bodyParams,
-    reply: (account) => ok(account),
+    respond: (account) => ok(account),
   }),
   "GET /admin/audit-log": route({
     action: accounts.auditLog,
@@ -34,7 +34,7 @@ export const ADMIN_ROUTES: Routes = {
     errors: [],
     auth: "admin",
     params: (input) => queryParams(input, accounts.auditLog),
-    reply: (page, input) => ok(page, nextLink("/admin/audit-log", input, page.next_cursor)),
+    respond: (page, input) => ok(page, nextLink("/admin/audit-log", input, page.next_cursor)),
   }),
   "GET /admin/outbox": route({
     action: orders.outbox,
@@ -44,11 +44,11 @@ export const ADMIN_ROUTES: Routes = {
     errors: [],
     auth: "admin",
     params: (input) => queryParams(input, orders.outbox),
-    reply: (page, input) => ok(page, nextLink("/admin/outbox", input, page.next_cursor)),
+    respond: (page, input) => ok(page, nextLink("/admin/outbox", input, page.next_cursor)),
   }),
   "POST /admin/outbox/:id/replay": route({
     action: orders.replay,
-    idempotent: true,
+    takesIdempotencyKey: true,
     summary: "Retries a parked outbox row",
     statuses: [202],
     errors: ["NOT_PARKED"],
@@ -56,16 +56,16 @@ export const ADMIN_ROUTES: Routes = {
     supplied: { id: ROW_ID },
     body: "empty",
     params: bodyParams,
-    reply: accepted,
+    respond: accepted,
   }),
   "GET /admin/consistency": route({
     action: orders.audit,
     lane: "audits",
-    summary: "Audits each database, and whether orders and reservations agree",
+    summary: "Checks each database, and whether orders and reservations agree",
     statuses: [200],
     errors: [],
     auth: "admin",
-    reply: (report) => ok(report),
+    respond: (report) => ok(report),
   }),
   "POST /admin/repair": route({
     action: orders.repair,
@@ -76,6 +76,6 @@ export const ADMIN_ROUTES: Routes = {
     auth: "admin",
     body: { example: { apply: false } },
     params: bodyParams,
-    reply: (report) => ok(report),
+    respond: (report) => ok(report),
   }),
 };

@@ -8,7 +8,7 @@ import type { ActionContract } from "../../../contracts/contract";
 import { ordersHealth } from "../../../contracts/orders";
 import { productsHealth } from "../../../contracts/products";
 import { usersHealth } from "../../../contracts/users";
-import { TAKES_NOTHING, type Reply, type Routes } from "../routing/route";
+import { TAKES_NOTHING, type HttpResponse, type Routes } from "../routing/route";
 
 const HEALTH: Readonly<Record<DatabaseName, ActionContract>> = {
   users: usersHealth,
@@ -16,7 +16,7 @@ const HEALTH: Readonly<Record<DatabaseName, ActionContract>> = {
   orders: ordersHealth,
 };
 
-function report(checks: Check[]): Reply {
+function report(checks: Check[]): HttpResponse {
   const ok = checks.every((check) => check.ok);
   return {
     status: ok ? 200 : 503,

@@ -4,7 +4,7 @@ import type { Meta } from "../../../broker/contract";
 import { matches } from "../../../broker/validator";
 import { nodes, type Node } from "../../../contracts/api";
 import { nullable } from "../../../contracts/contract";
-import { ok } from "../routing/replies";
+import { ok } from "../routing/responses";
 import { refuseQuery } from "../routing/input";
 import { TAKES_NOTHING, type Routes } from "../routing/route";
 

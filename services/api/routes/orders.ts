@@ -5,12 +5,12 @@ import * as orders from "../../../contracts/orders";
 import type { BatchedCalls } from "../batched-calls";
 import { EXAMPLE_ID } from "../openapi/schemas";
 import { bodyParams, IDEMPOTENCY_KEY, idOr, IF_MATCH, LAST_EVENT_ID, pathId, queryParams, refuseQuery, type Input } from "../routing/input";
-import { created, entity, list, noContent, show, showOrder } from "../routing/replies";
-import { route, type Reply, type Routes } from "../routing/route";
+import { created, entity, list, noContent, show, showOrder } from "../routing/responses";
+import { route, type HttpResponse, type Routes } from "../routing/route";
 import { EVENT_STREAM, STREAM_EXAMPLE } from "../streams";
 
 /** Responds with 204 if the order is final and the client has all its events: it then stops reconnecting (WHATWG HTML, 9.2.3). */
-async function follow(ctx: Context<unknown, Meta>, input: Input, batched: BatchedCalls): Promise<Reply> {
+async function follow(ctx: Context<unknown, Meta>, input: Input, batched: BatchedCalls): Promise<HttpResponse> {
   const seen = Number(LAST_EVENT_ID.read(input));
   const caller = callerOf(ctx);
   const order = await batched.order(pathId(input, "ORDER_NOT_FOUND"), caller, input.requester);
@@ -21,7 +21,7 @@ async function follow(ctx: Context<unknown, Meta>, input: Input, batched: Batche
 export const ORDER_ROUTES: Routes = {
   "POST /orders": route({
     action: orders.create,
-    idempotent: true,
+    takesIdempotencyKey: true,
     summary: "Places an order. It is PENDING at first, and confirmed or rejected a moment later",
     statuses: [201],
     errors: ["PRODUCT_NOT_FOUND", "INSUFFICIENT_STOCK"],
@@ -35,7 +35,7 @@ export const ORDER_ROUTES: Routes = {
       return placed;
     },
     shows: orders.Order,
-    reply: ({ order }) => created(`/orders/${order.id}`, entity(order).body, entity(order).headers),
+    respond: ({ order }) => created(`/orders/${order.id}`, entity(order).body, entity(order).headers),
   }),
   "GET /orders": route({
     action: orders.list,
@@ -45,7 +45,7 @@ export const ORDER_ROUTES: Routes = {
     errors: ["FORBIDDEN"],
     auth: "user",
     params: (input) => queryParams(input, orders.list),
-    reply: (page, input) => list("/orders", page, input),
+    respond: (page, input) => list("/orders", page, input),
   }),
   "GET /orders/:id": route({
     action: orders.get,
@@ -55,7 +55,7 @@ export const ORDER_ROUTES: Routes = {
     auth: "user",
     supplied: { id: idOr("ORDER_NOT_FOUND") },
     perform: (batched, { id }, requester, ctx) => batched.order(id, callerOf(ctx), requester),
-    reply: show,
+    respond: show,
   }),
   "GET /orders/:id/events": {
     contract: orderEvents,
@@ -75,7 +75,7 @@ export const ORDER_ROUTES: Routes = {
   },
   "POST /orders/:id/cancel": route({
     action: orders.cancel,
-    idempotent: true,
+    takesIdempotencyKey: true,
     summary: "Cancels a PENDING or CONFIRMED order and releases its stock",
     statuses: [200],
     errors: ["ORDER_NOT_CANCELLABLE"],
@@ -83,6 +83,6 @@ export const ORDER_ROUTES: Routes = {
     supplied: { id: idOr("ORDER_NOT_FOUND"), versions: IF_MATCH },
     body: "empty",
     params: bodyParams,
-    reply: showOrder,
+    respond: showOrder,
   }),
 };

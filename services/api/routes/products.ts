@@ -1,20 +1,20 @@
 import * as products from "../../../contracts/products";
 import { HOT_READ } from "../hot-read";
 import { bodyParams, idOr, IF_UNCHANGED, IF_UNEDITED, pathId, queryParams } from "../routing/input";
-import { created, entity, list, nextLink, noContent, ok, showProduct } from "../routing/replies";
+import { created, entity, list, nextLink, noContent, ok, showProduct } from "../routing/responses";
 import { route, type Routes } from "../routing/route";
 
 export const PRODUCT_ROUTES: Routes = {
   "POST /products": route({
     action: products.create,
-    idempotent: true,
+    takesIdempotencyKey: true,
     summary: "Puts a product on sale; the caller becomes its seller",
     statuses: [201],
     errors: [],
     auth: "user",
     body: { example: { name: "Desk lamp", price: 49.9, quantity: 50, category: "lamps" } },
     params: bodyParams,
-    reply: (product) => created(`/products/${product.id}`, entity(product).body, entity(product).headers),
+    respond: (product) => created(`/products/${product.id}`, entity(product).body, entity(product).headers),
   }),
   "GET /products": route({
     action: products.list,
@@ -24,7 +24,7 @@ export const PRODUCT_ROUTES: Routes = {
     auth: "public",
     params: (input) => queryParams(input, products.list),
     perform: (batched, params, requester) => batched.products(params, requester),
-    reply: (page, input) => list("/products", page, input),
+    respond: (page, input) => list("/products", page, input),
   }),
   ...HOT_READ,
   "PATCH /products/:id": route({
@@ -36,7 +36,7 @@ export const PRODUCT_ROUTES: Routes = {
     supplied: { id: idOr("PRODUCT_NOT_FOUND"), tags: IF_UNEDITED },
     body: { example: { price: 44.9, description: "With a dimmer" } },
     params: bodyParams,
-    reply: showProduct,
+    respond: showProduct,
   }),
   "DELETE /products/:id": route({
     action: products.archive,
@@ -45,11 +45,11 @@ export const PRODUCT_ROUTES: Routes = {
     errors: ["FORBIDDEN"],
     auth: "user",
     supplied: { id: idOr("PRODUCT_NOT_FOUND"), tags: IF_UNEDITED },
-    reply: noContent,
+    respond: noContent,
   }),
   "POST /products/:id/stock": route({
     action: products.adjust,
-    idempotent: true,
+    takesIdempotencyKey: true,
     summary: "Adds units to the stock or removes them, for the seller and for admins",
     statuses: [200],
     errors: ["FORBIDDEN", "INSUFFICIENT_STOCK"],
@@ -57,7 +57,7 @@ export const PRODUCT_ROUTES: Routes = {
     supplied: { id: idOr("PRODUCT_NOT_FOUND"), tags: IF_UNCHANGED },
     body: { example: { delta: 10, reason: "delivery" } },
     params: bodyParams,
-    reply: showProduct,
+    respond: showProduct,
   }),
   "GET /products/:id/stock": route({
     action: products.ledger,
@@ -68,6 +68,6 @@ export const PRODUCT_ROUTES: Routes = {
     auth: "user",
     supplied: { id: idOr("PRODUCT_NOT_FOUND") },
     params: (input, supplied) => queryParams(input, products.ledger, supplied),
-    reply: (page, input) => ok(page, nextLink(`/products/${pathId(input, "PRODUCT_NOT_FOUND")}/stock`, input, page.next_cursor)),
+    respond: (page, input) => ok(page, nextLink(`/products/${pathId(input, "PRODUCT_NOT_FOUND")}/stock`, input, page.next_cursor)),
   }),
 };

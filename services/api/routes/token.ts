@@ -3,8 +3,8 @@ import * as users from "../../../contracts/users";
 import { Form } from "../http/form";
 import { NOT_CACHED, oauthRefusal, RefusedForm } from "../http/oauth";
 import { ADDRESS, bodyParams, refuseQuery, type Input } from "../routing/input";
-import { ok } from "../routing/replies";
-import { route, TAKES_NOTHING, type Perform, type Reply, type Routes } from "../routing/route";
+import { ok } from "../routing/responses";
+import { route, TAKES_NOTHING, type Perform, type HttpResponse, type Routes } from "../routing/route";
 
 /** Accepts the names of OAuth in JSON, too. */
 function credentials(input: Input, supplied: Readonly<Record<string, unknown>>): Record<string, unknown> {
@@ -18,7 +18,7 @@ function credentials(input: Input, supplied: Readonly<Record<string, unknown>>):
   };
 }
 
-const tokens = (granted: users.Tokens): Reply<200> => ok(granted, NOT_CACHED);
+const tokens = (granted: users.Tokens): HttpResponse<200> => ok(granted, NOT_CACHED);
 
 const login = route({
   action: users.token,
@@ -33,7 +33,7 @@ const login = route({
     form: { schema: Grant, error: OAuthError, refusal: oauthRefusal },
   },
   params: credentials,
-  reply: tokens,
+  respond: tokens,
 });
 
 const refresh = route({
@@ -45,7 +45,7 @@ const refresh = route({
   supplied: { address: ADDRESS },
   body: { example: { refresh_token: "5LnHxV3eYw0m6Zr9tQ2uBfKcJd8sPa1gNi7oTvXyEhM" } },
   params: bodyParams,
-  reply: tokens,
+  respond: tokens,
 });
 
 /** The parameters that may occur only once (RFC 6749, section 3.2). Others are ignored. */

@@ -110,7 +110,7 @@ export function idempotencyKey(input: Pick<Input, "headers">): string | undefine
   return key;
 }
 
-/** For an action that takes the key as a param. `idempotent` routes have it in the OpenAPI document. */
+/** For an action that takes the key as a param. Routes with `takesIdempotencyKey` have it in the OpenAPI document. */
 export const IDEMPOTENCY_KEY: Supply = { read: idempotencyKey, code: "BAD_REQUEST" };
 
 /** How many events of a stream the client has seen, which is the id of the last one (WHATWG HTML, 9.2.4). */

@@ -13,7 +13,7 @@ import type { Lane } from "./lanes";
 import type { Following } from "../streams";
 import { normalized, textFields } from "./text";
 
-export interface Reply<S extends number = number> {
+export interface HttpResponse<S extends number = number> {
   status: S;
   body?: unknown;
   /** Sent as it is, in place of `body`; JSON unless `headers` has another type. */
@@ -37,7 +37,7 @@ export interface FormBody {
   /** Schema of its errors, which have the status 400. */
   error: TSchema;
   /** The response to an error; undefined if it is a problem as for JSON. */
-  refusal(error: unknown): Reply<400> | undefined;
+  refusal(error: unknown): HttpResponse<400> | undefined;
 }
 
 /** What the OpenAPI document can't derive from a route's path and contract. */
@@ -53,10 +53,10 @@ interface Documented<S extends number> {
   /** Media types of its responses, if not JSON. */
   media?: readonly string[];
   /**
-   * Takes effect once per Idempotency-Key. Its action finds the key in the call's meta and works `once` (mixins/idempotency.ts). A batched
+   * Takes effect once per Idempotency-Key. Its action reads the key from the call's meta and does its work through `once` (mixins/idempotency.ts). A batched
    * call, which has no meta of its own, takes the key as a param, and `perform` sets `replayed`.
    */
-  idempotent?: true;
+  takesIdempotencyKey?: true;
 }
 
 /** A public route and its documentation. */
@@ -74,7 +74,7 @@ export interface Route extends Documented<number> {
   read(input: Input): Perform;
 }
 
-export type Perform = (ctx: Context<unknown, Meta>, batched: BatchedCalls) => Promise<Reply>;
+export type Perform = (ctx: Context<unknown, Meta>, batched: BatchedCalls) => Promise<HttpResponse>;
 
 /** A route without parameters, body or errors of its own. It still says who may use it. */
 export const TAKES_NOTHING = { errors: [], body: "none", supplied: {}, lane: "none" } as const;
@@ -98,7 +98,7 @@ interface Spec<C extends ActionContract, S extends number> extends Documented<S>
   lane?: Lane;
   /** Schema of the response, if it is not the action's result. */
   shows?: TSchema;
-  reply: (result: Result<C>, input: Input) => Reply<NoInfer<S>>;
+  respond: (result: Result<C>, input: Input) => HttpResponse<NoInfer<S>>;
 }
 
 /** By default, the calls of one service share a lane. */
@@ -114,7 +114,7 @@ const onlySupplied: ParamsOf = (input, supplied) => {
 
 /** A route that validates requests by the action's contract, as the service does again: an invalid request is not even sent to it. */
 export function route<C extends ActionContract, S extends number>(spec: Spec<C, S>): Route {
-  const { action, auth, body = "none", params = onlySupplied, perform, shows, reply, lane = laneOf(action), ...documented } = spec;
+  const { action, auth, body = "none", params = onlySupplied, perform, shows, respond, lane = laneOf(action), ...documented } = spec;
   const supplied: Route["supplied"] = { ...spec.supplied };
   const supplies = Object.entries(supplied);
   const texts = textFields(action.params);
@@ -127,18 +127,21 @@ export function route<C extends ActionContract, S extends number>(spec: Spec<C, 
     contract: shows ? { ...action, result: shows } : action,
     read: (input) => {
       const ours = Object.fromEntries(supplies.map(([name, { read }]) => [name, read(input)]));
-      const key = documented.idempotent ? idempotencyKey(input) : undefined;
+      const key = documented.takesIdempotencyKey ? idempotencyKey(input) : undefined;
       // Before validation, since length limits apply to the stored text, and requests that differ only in line endings must be equal.
       const given = normalized(params({ ...input, query: normalized(input.query, texts) }, ours), texts);
       const errors = check(action.params, given);
       if (errors.length > 0) throw problem("VALIDATION_ERROR", "the request breaks its contract", { errors });
       return async (ctx, batched) => {
         if (key !== undefined) ctx.meta.idempotencyKey = key;
-        const made = reply(await (perform ? perform(batched, given, input.requester, ctx) : call(ctx, action, given)), input);
+        const made = respond(await (perform ? perform(batched, given, input.requester, ctx) : call(ctx, action, given)), input);
         return ctx.meta.replayed === true ? asReplay(made) : made;
       };
     },
   };
 }
 
-const asReplay = (reply: Reply): Reply => ({ ...reply, headers: { ...reply.headers, "Idempotent-Replayed": "true" } });
+const asReplay = (response: HttpResponse): HttpResponse => ({
+  ...response,
+  headers: { ...response.headers, "Idempotent-Replayed": "true" },
+});

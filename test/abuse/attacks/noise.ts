@@ -76,7 +76,7 @@ export const noise: readonly Attack[] = [
   },
   {
     row: "52b",
-    name: `10 connections pipeline ${PIPELINED} requests for nothing, again as soon as they are answered`,
+    name: `10 connections pipeline ${PIPELINED} requests for nothing, again after each response`,
     least: { "404": 100 },
     run: (attacker) =>
       attacker.flood(10, async () => {

@@ -9,7 +9,7 @@ const NEW_FIELD = 7;
 let broker: ServiceBroker;
 afterEach(() => broker.stop());
 
-/** An orders node of the last release: it refuses every call in which an order has the quantity NEW_FIELD, as it would an unknown field. */
+/** An orders node of the previous release: it refuses every call in which an order has the quantity NEW_FIELD, as it would an unknown field. */
 async function startOldNode(): Promise<void> {
   broker = new ServiceBroker({ logger: false, validator: false });
   broker.createService({

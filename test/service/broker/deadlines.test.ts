@@ -15,10 +15,10 @@ import { uniqueNamespace } from "../../../testkit/shop";
 const slow = action("clock.slow", {
   params: closed({ ms: Type.Number() }),
   result: closed({ left: Type.Number() }),
-  repeatable: true,
-  timeout: 300,
+  idempotent: true,
+  timeoutMs: 300,
 });
-const outer = action("clock.outer", { params: closed({}), result: closed({ left: Type.Number() }), timeout: 1_000 });
+const outer = action("clock.outer", { params: closed({}), result: closed({ left: Type.Number() }), timeoutMs: 1_000 });
 
 /** The nodes on which the action was started, in order. */
 const started: string[] = [];
@@ -44,12 +44,12 @@ const relay: ServiceSchema = {
 
 const ticked = event("clock.ticked", closed({}));
 /** The remaining time that each listener saw. */
-const heard: number[] = [];
+const received: number[] = [];
 const listener: ServiceSchema = {
   name: "listener",
   events: {
     "clock.ticked": subscribe(ticked, () => {
-      heard.push(remainingMs());
+      received.push(remainingMs());
       return Promise.resolve();
     }),
   },
@@ -65,7 +65,7 @@ const lossy: Middleware = {
       onNextCall = undefined;
       if (lose === undefined) return next.call(this, ctx) as Promise<unknown>;
       lose(ctx.nodeID ?? "");
-      return new Promise((resolve) => setTimeout(resolve, 2 * slow.timeout)); // its caller has timed out by then
+      return new Promise((resolve) => setTimeout(resolve, 2 * slow.timeoutMs)); // its caller has timed out by then
     },
 };
 
@@ -191,10 +191,10 @@ describe("a call to another node", () => {
 
 describe("an event", () => {
   it("is handled to the end, whatever time is left of the request that emitted it in the same process", async () => {
-    heard.length = 0;
+    received.length = 0;
     const node = await start(uniqueNamespace(), listener);
     await withRequest("a", performance.now() + 100, () => node.emit(ticked.name, {}));
-    await until("the event is handled", () => heard.length === 1);
-    expect(heard).toEqual([Infinity]);
+    await until("the event is handled", () => received.length === 1);
+    expect(received).toEqual([Infinity]);
   });
 });

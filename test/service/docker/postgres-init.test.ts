@@ -77,12 +77,12 @@ describe.each([
   test("run again with a new password, the script sets it and keeps the data; the superuser has none", async () => {
     if (!runs) return;
     const { orders } = cluster.urls;
-    await query(orders.href, "create table kept as select 42 as answer");
+    await query(orders.href, "create table kept as select 42 as response");
     const before = await cluster.passwords();
     orders.password = "it's-new";
     await cluster.initialise(runScript);
 
-    expect(await query(orders.href, "select answer from kept")).toEqual([[42]]);
+    expect(await query(orders.href, "select response from kept")).toEqual([[42]]);
     const after = await cluster.passwords();
     const scram = expect.stringMatching(/^SCRAM-SHA-256/) as string;
     expect(after).toEqual({ users_svc: scram, products_svc: scram, orders_svc: scram, the_image: null });

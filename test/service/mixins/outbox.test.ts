@@ -37,7 +37,7 @@ class SilentProducts {
   times = (order_id: string) => this.asked.filter((id) => id === order_id).length;
 
   on(broker: ServiceBroker): this {
-    const hear = (ctx: Context<{ orders: { order_id: string; user_id?: string }[] }>) => {
+    const onEvent = (ctx: Context<{ orders: { order_id: string; user_id?: string }[] }>) => {
       this.asked.push(...ctx.params.orders.map((order) => order.order_id));
       this.buyers.push(...ctx.params.orders.map((order) => order.user_id));
     };
@@ -47,7 +47,7 @@ class SilentProducts {
         quote: (ctx: Context<{ ids: string[] }>) =>
           ctx.params.ids.map((id): Quote => ({ id, name: "Lamp", price_cents: 100, quantity: 1_000 })),
       },
-      events: { "order.created": hear, "order.cancelled": hear },
+      events: { "order.created": onEvent, "order.cancelled": onEvent },
     });
     return this;
   }
@@ -350,18 +350,18 @@ describe("claiming, without a listener for the relay's own events", () => {
     await db.transaction((query) => writeCancelled(query, second!));
     let end = (): void => undefined;
     const work = new Promise<void>((resolve) => (end = resolve));
-    const heard: string[] = [];
+    const emitted: string[] = [];
     broker.createService({
       name: "products",
       events: {
-        "order.created": () => (heard.push("order.created"), work),
-        "order.cancelled": () => void heard.push("order.cancelled"),
+        "order.created": () => (emitted.push("order.created"), work),
+        "order.cancelled": () => void emitted.push("order.cancelled"),
       },
     });
-    await until("both are delivered", () => heard.length === 2);
+    await until("both are delivered", () => emitted.length === 2);
     end();
     await broker.destroyService("products");
-    expect(heard).toEqual(["order.created", "order.cancelled"]);
+    expect(emitted).toEqual(["order.created", "order.cancelled"]);
   });
 
   it("eight concurrent relays claim every row, new ones and those without a reply, and none of them twice", async () => {
@@ -405,16 +405,16 @@ describe("over a network", () => {
     };
     const first = await join("first");
     await broker.waitForServices("products", 5_000, 5);
-    const heard = await place();
-    await until("the first node has the order", () => first.times(heard) === 1);
+    const emitted = await place();
+    await until("the first node has the order", () => first.times(emitted) === 1);
     await joined.pop()?.stop();
     await until("orders has noticed that it is gone", () => !canDeliver(broker, "order.created"));
     await orders.relayState.running; // it may have begun before
-    const [unheard] = await committed(1);
+    const [undelivered] = await committed(1);
     await turnWhenAllIsDue();
-    expect(await attemptsOf([heard, unheard!])).toEqual([0, 1]);
+    expect(await attemptsOf([emitted, undelivered!])).toEqual([0, 1]);
     const second = await join("second");
-    await until("the second node has both orders", () => second.times(heard) + second.times(unheard!) === 2);
+    await until("the second node has both orders", () => second.times(emitted) + second.times(undelivered!) === 2);
   });
 });
 
@@ -460,8 +460,8 @@ describe("an order and the replies to its events", () => {
     ["REJECTED", "REJECTED", `not enough stock: product ${PRODUCT}: 1 wanted, 0 left`],
   ] as const)("%s makes a pending order %s; whatever replies or refusals come after that changes nothing", async (what, status, reason) => {
     const id = await place();
-    const told = outcome(id, what);
-    await Promise.all(Array.from({ length: 10 }, () => settled(told, told)));
+    const reported = outcome(id, what);
+    await Promise.all(Array.from({ length: 10 }, () => settled(reported, reported)));
     const after = { status, reason, version: 2, outbox: { "order.created": "SETTLED" } };
     expect(await stateOf(id)).toEqual(after);
     await settled(outcome(id, what === "RESERVED" ? "REJECTED" : "RESERVED"), outcome(randomUUID(), "RESERVED")); // the last one is unknown
@@ -519,9 +519,9 @@ describe("an order and the replies to its events", () => {
       await writeCancelled(query, id);
     });
     const rows = "select status from order_history where order_id = $1 order by";
-    const [written, told] = await Promise.all(["id", "at, id"].map((by) => db.query(`${rows} ${by}`, [id])));
+    const [written, byTime] = await Promise.all(["id", "at, id"].map((by) => db.query(`${rows} ${by}`, [id])));
     expect(written).toEqual(["PENDING", "CONFIRMED", "CANCELLED"].map((status) => ({ status })));
-    expect(told).toEqual(written);
+    expect(byTime).toEqual(written);
   });
 
   it("rows committed by a node that died before it published them are found by the sweep", async () => {

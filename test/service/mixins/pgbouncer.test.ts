@@ -96,9 +96,9 @@ describeHere("PgBouncer in session mode", () => {
     const buyer = new Client(node.url!);
     await buyer.signUp();
     const product = await buyer.createProduct({ quantity: 1_000 });
-    const answers = await Promise.all([...Array(100).keys()].map(() => buyer.buy(product, 1)));
-    expect(answers.map(({ status }) => status)).toEqual(answers.map(() => 201));
-    for (const { body } of answers) expect((await buyer.decided(String(body["id"])))["status"]).toBe("CONFIRMED");
+    const responses = await Promise.all([...Array(100).keys()].map(() => buyer.buy(product, 1)));
+    expect(responses.map(({ status }) => status)).toEqual(responses.map(() => 201));
+    for (const { body } of responses) expect((await buyer.decided(String(body["id"])))["status"]).toBe("CONFIRMED");
     expect((await buyer.get("/products")).status).toBe(200);
     expect((await buyer.get("/health")).status).toBe(200);
     expect(await node.stop()).toBe(0);

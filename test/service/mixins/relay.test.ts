@@ -181,11 +181,11 @@ describe("whether replies are missing", () => {
   });
 
   it("stays true while probes are published; with the first reply, rows whose own reply is overdue are due, and no others", async () => {
-    const [overdue, answered] = [await emitted(2, { at: -6, due: 50 }), await emitted(1, { at: -6, due: 50 })];
+    const [overdue, replied] = [await emitted(2, { at: -6, due: 50 }), await emitted(1, { at: -6, due: 50 })];
     expect(await silent()).toEqual(["order.created"]);
     await db.query("update outbox set emitted_at = now() where subject = $1", [overdue[1]]); // a probe
     expect(await silent()).toEqual(["order.created"]);
-    await settleOrders(db, answered.map(reserved));
+    await settleOrders(db, replied.map(reserved));
     expect(await silent()).toEqual([]);
     expect(await take()).toEqual([overdue[0]]);
     expect(await take()).toEqual([]);

@@ -299,8 +299,8 @@ describe("a temporarily read-only database", () => {
       const seen = new Set<number>();
       await until("the sessions are new", async () => (await seller.get(`/products/${product}`)).status === 200);
       for (const end = Date.now() + 2_000; Date.now() < end;) {
-        const answers = await Promise.all([...Array(8).keys()].map(() => seller.order(product, 1)));
-        for (const { status } of answers) seen.add(status);
+        const responses = await Promise.all([...Array(8).keys()].map(() => seller.order(product, 1)));
+        for (const { status } of responses) seen.add(status);
         const patch = await seller.patch(`/products/${product}`, { price: 3 });
         if (which === "products") seen.add(patch.status);
       }

@@ -259,9 +259,9 @@ describe("an Idempotency-Key", () => {
   const expectReplay = async (body: object = basket([product, 2])) => expect(await post(body, key)).toEqual({ ...first, replayed: "true" });
 
   it("of fifty concurrent requests creates one order with one response, and all but the first are replays", async () => {
-    const answers = await Promise.all(Array.from({ length: 50 }, () => post(basket([product, 3]), `${key}-50`)));
-    expect(new Set(answers.map(({ status, text }) => `${status} ${text}`))).toEqual(new Set([`201 ${answers[0]!.text}`]));
-    expect(answers.filter(({ replayed }) => replayed === null)).toHaveLength(1);
+    const responses = await Promise.all(Array.from({ length: 50 }, () => post(basket([product, 3]), `${key}-50`)));
+    expect(new Set(responses.map(({ status, text }) => `${status} ${text}`))).toEqual(new Set([`201 ${responses[0]!.text}`]));
+    expect(responses.filter(({ replayed }) => replayed === null)).toHaveLength(1);
     expect(await count("select from orders where idempotency_key = $1", [`${key}-50`])).toBe(1);
     await settled();
     expect(await seller.quantityOf(product)).toBe(95);
@@ -374,13 +374,13 @@ it("one key on two nodes at once creates one order; while products is unavailabl
     const product = await client.createProduct({ quantity: 10 });
     const at = (node: number, key = "k") =>
       call(split.nodes[node]!, orders.create, { ...basket([product, 1]), idempotency_key: key }, user);
-    const answers = await Promise.all(Array.from({ length: 40 }, (_, i) => at(i % 2)));
-    expect(new Set(answers.map(({ order }) => JSON.stringify(order))).size).toBe(1);
-    expect(answers.filter(({ replayed }) => !replayed)).toHaveLength(1);
-    const { id } = answers[0]!.order;
+    const responses = await Promise.all(Array.from({ length: 40 }, (_, i) => at(i % 2)));
+    expect(new Set(responses.map(({ order }) => JSON.stringify(order))).size).toBe(1);
+    expect(responses.filter(({ replayed }) => !replayed)).toHaveLength(1);
+    const { id } = responses[0]!.order;
     await client.decided(id);
     await split.node("products").stop();
-    expect(await at(1)).toEqual({ order: answers[0]!.order, replayed: true });
+    expect(await at(1)).toEqual({ order: responses[0]!.order, replayed: true });
     await expect(at(1, "another")).rejects.toMatchObject({ type: "SERVICE_UNAVAILABLE" });
     const cancelled = await client.post(`/orders/${id}/cancel`);
     expect([cancelled.status, cancelled.body["status"]]).toEqual([200, "CANCELLED"]);

@@ -20,21 +20,21 @@ import { testId } from "../../../testkit/ids";
 import { createDatabase } from "../../../testkit/postgres";
 import { uniqueNamespace } from "../../../testkit/shop";
 
-/** Starts the products service alone on its own database; `told` collects the replies that an orders service would get. */
+/** Starts the products service alone on its own database; `sent` collects the replies that an orders service would get. */
 async function startProducts(url: string) {
   const config = loadConfig({ NAMESPACE: uniqueNamespace(), LOG_LEVEL: "fatal", PRODUCTS_DATABASE_URL: url });
   const broker = new ServiceBroker(brokerOptions(config));
-  const told: { settled: Outcome[]; refused: Refusal[] } = { settled: [], refused: [] };
+  const sent: { settled: Outcome[]; refused: Refusal[] } = { settled: [], refused: [] };
   broker.createService(products(broker, config) as unknown as ServiceSchema);
   broker.createService({
     name: "orders",
     events: {
-      "stock.settled": (ctx: Context<{ orders: Outcome[] }>) => void told.settled.push(...ctx.params.orders),
-      "stock.refused": (ctx: Context<{ orders: Refusal[] }>) => void told.refused.push(...ctx.params.orders),
+      "stock.settled": (ctx: Context<{ orders: Outcome[] }>) => void sent.settled.push(...ctx.params.orders),
+      "stock.refused": (ctx: Context<{ orders: Refusal[] }>) => void sent.refused.push(...ctx.params.orders),
     },
   });
   await broker.start();
-  return { broker, told, db: (broker.getLocalService("products") as unknown as WithDatabase).db };
+  return { broker, sent, db: (broker.getLocalService("products") as unknown as WithDatabase).db };
 }
 
 let lastOrder = 0;
@@ -55,7 +55,7 @@ afterAll(async () => {
   await node.broker.stop();
   await database.drop();
 });
-beforeEach(() => Object.assign(node.told, { settled: [], refused: [] }));
+beforeEach(() => Object.assign(node.sent, { settled: [], refused: [] }));
 
 const newProduct = async (quantity: number, on = db): Promise<string> =>
   (await insertProduct(on.query, { name: "Lamp", price: 1, quantity }, testId(1))).id;
@@ -90,14 +90,14 @@ async function stockAddsUp(ids: string[]): Promise<void> {
 
 const ORDERS = 8;
 /** Lines name products by index: three available, one that may be archived, and an unknown one. */
-const wish = fc.uniqueArray(
+const requestedLines = fc.uniqueArray(
   fc.record({
     product: fc.oneof({ weight: 9, arbitrary: fc.nat(3) }, { weight: 1, arbitrary: fc.constant(4) }),
     quantity: fc.integer({ min: 1, max: 4 }),
   }),
   { minLength: 1, maxLength: 4, selector: (l) => l.product },
 );
-const wishes = fc.array(wish, { minLength: ORDERS, maxLength: ORDERS });
+const requestedOrders = fc.array(requestedLines, { minLength: ORDERS, maxLength: ORDERS });
 const stock = fc.array(fc.nat(8), { minLength: 4, maxLength: 4 });
 const someOrders = fc.array(fc.nat(ORDERS - 1), { minLength: 1, maxLength: 6 });
 const delta = fc.integer({ min: -4, max: 4 }).filter((units) => units !== 0);
@@ -118,7 +118,7 @@ describe("concurrent batches in the database", () => {
   it("concurrent reserves, cancels, repeats and adjustments: stock adds up, and each order has one outcome, the same on every repeat", async () => {
     const waves = fc.array(fc.array(operation, { minLength: 1, maxLength: 8 }), { minLength: 1, maxLength: 4 });
     await fc.assert(
-      fc.asyncProperty(stock, wishes, waves, async (quantities, wanted, all) => {
+      fc.asyncProperty(stock, requestedOrders, waves, async (quantities, wanted, all) => {
         const { ids, orders } = await shop(quantities, wanted);
         const perform = (op: (typeof all)[number][number]): Promise<unknown> => {
           if (op.what === "reserve") return reserveStock(db, op.orders.map((i) => orders[i]!)); // prettier-ignore
@@ -127,10 +127,10 @@ describe("concurrent batches in the database", () => {
             ? adjustStock(db.query, { id: ids[op.product]!, tags: undefined, delta: op.delta, reason: "counted", max: 1e9 })
             : archive(ids[3]!);
         };
-        const told = new Map<string, Set<Outcome["outcome"]>>();
+        const sent = new Map<string, Set<Outcome["outcome"]>>();
         for (const wave of all) {
           const results = await Promise.all(wave.map(perform)); // an error that escapes fails the run
-          const before = new Map([...told].map(([id, outcomes]) => [id, new Set(outcomes)]));
+          const before = new Map([...sent].map(([id, outcomes]) => [id, new Set(outcomes)]));
           wave.forEach((op, i) => {
             if (!("orders" in op)) return;
             const outcomes = results[i] as Outcome[];
@@ -140,14 +140,14 @@ describe("concurrent batches in the database", () => {
               if (op.what === "release") expect(outcome).not.toBe("RESERVED");
               // RELEASED and REJECTED from an earlier wave are final.
               for (const final of ["RELEASED", "REJECTED"] as const) if (before.get(order_id)?.has(final)) expect(outcome).toBe(final);
-              told.set(order_id, (told.get(order_id) ?? new Set()).add(outcome));
+              sent.set(order_id, (sent.get(order_id) ?? new Set()).add(outcome));
             }
           });
         }
-        for (const outcomes of told.values()) if (outcomes.has("REJECTED")) expect([...outcomes]).toEqual(["REJECTED"]);
+        for (const outcomes of sent.values()) if (outcomes.has("REJECTED")) expect([...outcomes]).toEqual(["REJECTED"]);
         await stockAddsUp(ids);
 
-        const known = orders.filter((o) => told.has(o.order_id));
+        const known = orders.filter((o) => sent.has(o.order_id));
         const at = await everything();
         const repeats = await Promise.all([1, 2].map(() => reserveStock(db, known)));
         const asked = known.map((o) => o.order_id);
@@ -166,7 +166,7 @@ describe("concurrent batches in the database", () => {
     await fc.assert(
       fc.asyncProperty(
         stock,
-        wishes,
+        requestedOrders,
         fc.shuffledSubarray([...Array(ORDERS).keys()], { minLength: ORDERS }),
         async (quantities, wanted, arrival) => {
           const [together, alone] = [await shop(quantities, wanted), await shop(quantities, wanted)];
@@ -226,9 +226,9 @@ describe("the events of the products service", () => {
     await Promise.all(Array.from({ length: 100 }, () => created([order])));
     expect(await rowsOf(order)).toEqual([{ state: "RESERVED", lines: order.lines, movements: 1 }]);
     expect(await quantityOf(id)).toBe(47);
-    expect(node.told.refused).toEqual([]);
-    expect(node.told.settled.length).toBeGreaterThan(0);
-    expect(new Set(node.told.settled.map((o) => JSON.stringify(o)))).toEqual(
+    expect(node.sent.refused).toEqual([]);
+    expect(node.sent.settled.length).toBeGreaterThan(0);
+    expect(new Set(node.sent.settled.map((o) => JSON.stringify(o)))).toEqual(
       new Set([JSON.stringify({ order_id: order.order_id, outcome: "RESERVED", lines_digest: digestOf(order.lines) })]),
     );
     await soundAudit();
@@ -252,7 +252,7 @@ describe("the events of the products service", () => {
     await done;
     expect(transactions).toHaveBeenCalledTimes(4);
     transactions.mockRestore();
-    expect(node.told.settled.filter(({ order_id }) => order_id === order.order_id)).toHaveLength(300);
+    expect(node.sent.settled.filter(({ order_id }) => order_id === order.order_id)).toHaveLength(300);
     expect(await quantityOf(id)).toBe(7);
   });
 
@@ -262,7 +262,7 @@ describe("the events of the products service", () => {
     await Promise.all(Array.from({ length: 25 }, (_, i) => created(all.slice(i * 8, i * 8 + 8))));
     await created(all.slice(0, 128));
     await created(all.slice(128));
-    const outcomes = new Map(node.told.settled.map((o) => [o.order_id, o]));
+    const outcomes = new Map(node.sent.settled.map((o) => [o.order_id, o]));
     expect(outcomes.size).toBe(200);
     const rejected = [...outcomes.values()].flatMap((o) => (o.outcome === "REJECTED" ? o.shortages : []));
     expect(rejected).toEqual(Array.from({ length: 199 }, () => ({ product_id: id, wanted: 1, available: 0 })));
@@ -278,7 +278,7 @@ describe("the events of the products service", () => {
     await created([order]);
     expect(await rowsOf(order)).toEqual([{ state: "RELEASED", lines: [], movements: 0 }]);
     expect(await quantityOf(id)).toBe(5);
-    expect(node.told.settled.map((o) => o.outcome)).toEqual(["RELEASED", "RELEASED"]);
+    expect(node.sent.settled.map((o) => o.outcome)).toEqual(["RELEASED", "RELEASED"]);
   });
 
   it("a cancel of a rejected order changes nothing and gets the rejection again, with its shortages", async () => {
@@ -293,7 +293,7 @@ describe("the events of the products service", () => {
       lines_digest: digestOf(order.lines),
       shortages: [{ product_id: id, wanted: 2, available: 1 }],
     };
-    expect(node.told.settled).toEqual([rejected, rejected]);
+    expect(node.sent.settled).toEqual([rejected, rejected]);
     expect(await everything()).toEqual(at);
   });
 
@@ -304,7 +304,7 @@ describe("the events of the products service", () => {
     await archive(id);
     await created([late]);
     await cancelled(old);
-    expect(node.told.settled[1]).toEqual({
+    expect(node.sent.settled[1]).toEqual({
       order_id: late.order_id,
       outcome: "REJECTED",
       lines_digest: digestOf(late.lines),
@@ -327,10 +327,10 @@ describe("the events of the products service", () => {
     ];
     const wrong = broken.map((rest) => ({ ...rest, order_id: newId() }));
     await created([wrong[0]!, first, ...wrong.slice(1), last]);
-    expect(node.told.settled).toEqual(
+    expect(node.sent.settled).toEqual(
       [first, last].map(({ order_id, lines }) => ({ order_id, outcome: "RESERVED", lines_digest: digestOf(lines) })),
     );
-    expect(node.told.refused.map(({ message: _message, ...rest }) => rest)).toEqual(
+    expect(node.sent.refused.map(({ message: _message, ...rest }) => rest)).toEqual(
       wrong.map(({ order_id }) => ({ order_id, event: "order.created", permanent: true })),
     );
     const fields = [
@@ -341,7 +341,7 @@ describe("the events of the products service", () => {
       /^lines\[0\]\.quantity /,
       /^lines\[0\]\.product_id must be a UUID/,
     ];
-    expect(node.told.refused.map(({ message }) => message)).toEqual(fields.map((field) => expect.stringMatching(field) as string));
+    expect(node.sent.refused.map(({ message }) => message)).toEqual(fields.map((field) => expect.stringMatching(field) as string));
     expect(await quantityOf(id)).toBe(7);
   });
 
@@ -349,10 +349,10 @@ describe("the events of the products service", () => {
     const id = await newProduct(10);
     const [first, twice, last] = [newOrder(line(id, 1)), newOrder(line(id, 1), line(id, 1)), newOrder(line(id, 2))];
     await created([first, twice, last]);
-    expect(node.told.settled).toEqual(
+    expect(node.sent.settled).toEqual(
       [first, last].map(({ order_id, lines }) => ({ order_id, outcome: "RESERVED", lines_digest: digestOf(lines) })),
     );
-    expect(node.told.refused).toMatchObject([{ order_id: twice.order_id, event: "order.created", permanent: false }]);
+    expect(node.sent.refused).toMatchObject([{ order_id: twice.order_id, event: "order.created", permanent: false }]);
     expect(await rowsOf(twice)).toEqual([]);
     await stockAddsUp([id]);
   });
@@ -422,14 +422,14 @@ describe("fifty orders of a hundred lines", () => {
     const emitted: Promise<unknown>[] = [];
     await whileLocked(() => Promise.resolve(emitted.push(...[...hundred, large].map((order) => created([order])))));
     await Promise.all(emitted);
-    expect(node.told.settled.findIndex(({ order_id }) => order_id === large.order_id)).toBeLessThan(50);
+    expect(node.sent.settled.findIndex(({ order_id }) => order_id === large.order_id)).toBeLessThan(50);
   });
 
   it("are waiting for a product: orders of eight lines are reserved meanwhile", async () => {
     const small = { ...newOrder(...ids.slice(1, 9).map((id) => line(id, 1))), user_id: testId(2) };
     await whileLocked(async () => {
       await created([small]);
-      expect(node.told.settled.map(({ order_id }) => order_id)).toEqual([small.order_id]);
+      expect(node.sent.settled.map(({ order_id }) => order_id)).toEqual([small.order_id]);
     });
   });
 });
@@ -456,22 +456,22 @@ describe("an unavailable database", () => {
     "%s: only an invalid order is refused, since an outage is no refusal; afterwards the repeated event gets its reply",
     async (_how, fail) => {
       const order = newOrder(line(id, 1));
-      Object.assign(remote.told, { settled: [], refused: [] });
+      Object.assign(remote.sent, { settled: [], refused: [] });
       await remote.broker.emit("order.cancelled", { orders: [{ order_id: newId() }] }); // opens a connection
-      expect(remote.told.settled).toHaveLength(1);
-      Object.assign(remote.told, { settled: [], refused: [] });
+      expect(remote.sent.settled).toHaveLength(1);
+      Object.assign(remote.sent, { settled: [], refused: [] });
       fail();
       const broken = { order_id: newId() };
       await remote.broker.emit("order.created", { orders: [order, broken] });
-      expect(remote.told).toEqual({ settled: [], refused: [expect.objectContaining({ ...broken, permanent: true })] });
-      Object.assign(remote.told, { settled: [], refused: [] });
+      expect(remote.sent).toEqual({ settled: [], refused: [expect.objectContaining({ ...broken, permanent: true })] });
+      Object.assign(remote.sent, { settled: [], refused: [] });
       away.cut();
       away.restore();
       await until("the order is settled", async () => {
         await remote.broker.emit("order.created", { orders: [order] });
-        return remote.told.settled.length > 0;
+        return remote.sent.settled.length > 0;
       });
-      expect(remote.told).toEqual({
+      expect(remote.sent).toEqual({
         settled: [{ order_id: order.order_id, outcome: "RESERVED", lines_digest: digestOf(order.lines) }],
         refused: [],
       });

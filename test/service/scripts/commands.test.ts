@@ -67,10 +67,10 @@ describe("the console's outbox", () => {
     [{ state: "parked" }, /\| PARKED \|/],
     [{ state: "settled" }, /^None\.$/],
     [{ limit: "1" }, /The oldest 1; there are more: see --limit\.$/],
-    [{ state: "lost" }, /^VALIDATION_ERROR: state has/],
+    [{ state: "lost" }, /^VALIDATION_ERROR: state does not have/],
     [{ limit: "many" }, /^VALIDATION_ERROR: limit must be integer$/],
-  ])("with %j prints %s", async (options, answer) => {
-    expect(await typed("outbox", { options })).toMatch(answer);
+  ])("with %j prints %s", async (options, response) => {
+    expect(await typed("outbox", { options })).toMatch(response);
   });
 });
 
@@ -84,8 +84,8 @@ describe("the console's replay", () => {
   it.each([
     ["999999", "NOT_FOUND: there is no such outbox row"],
     ["soon", "VALIDATION_ERROR: id must be integer"],
-  ])("of %s is refused with its reason", async (id, answer) => {
-    expect(await typed("replay", { id })).toBe(answer);
+  ])("of %s is refused with its reason", async (id, response) => {
+    expect(await typed("replay", { id })).toBe(response);
   });
 });
 

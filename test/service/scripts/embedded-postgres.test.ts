@@ -119,26 +119,26 @@ test("a wrong password is refused", async () => {
 
 test("a second start keeps the data and creates missing databases", async () => {
   const first = await start("users");
-  await query(first.url("users"), "create table kept as select 42 as answer");
+  await query(first.url("users"), "create table kept as select 42 as response");
   await first.stop();
   expect(await isEnded(first.url("users"))).toBe(true);
 
   const second = await start("users", "orders");
 
   expect(second.adopted).toBe(false);
-  expect(await query(second.url("users"), "select answer from kept")).toEqual([[42]]);
+  expect(await query(second.url("users"), "select response from kept")).toEqual([[42]]);
   expect(await query(second.url("orders"), "select current_database()")).toEqual([["orders"]]);
 });
 
 test("a postmaster was killed: the next start has the data", async () => {
   const first = await start("users");
-  await query(first.url("users"), "create table kept as select 42 as answer");
+  await query(first.url("users"), "create table kept as select 42 as response");
   process.kill(await postmasterPid(), "SIGKILL");
 
   const second = await start("users");
 
   expect(second.adopted).toBe(false);
-  expect(await query(second.url("users"), "select answer from kept")).toEqual([[42]]);
+  expect(await query(second.url("users"), "select response from kept")).toEqual([[42]]);
 });
 
 test("a postmaster was killed while a query was running: the next start waits for its end", async () => {
@@ -176,7 +176,7 @@ test("a postmaster was killed and its pid belongs to another process: the server
 test("the only user was killed: the next start adopts its server, and stops it", async () => {
   const user = startElsewhere();
   const { url } = await user.started;
-  await query(url, "create table kept as select 42 as answer");
+  await query(url, "create table kept as select 42 as response");
   killGroup(user.child);
   await user.exit;
 
@@ -184,7 +184,7 @@ test("the only user was killed: the next start adopts its server, and stops it",
 
   expect(next.adopted).toBe(true);
   expect(next.url("shop")).toBe(url);
-  expect(await query(url, "select answer from kept")).toEqual([[42]]);
+  expect(await query(url, "select response from kept")).toEqual([[42]]);
   const guest = startElsewhere();
   expect(await guest.started).toEqual({ url, adopted: true });
   await guest.stop();
@@ -196,7 +196,7 @@ test("the only user was killed: the next start adopts its server, and stops it",
 test("the only user and its postmaster were killed: the next start has the data", async () => {
   const user = startElsewhere();
   const { url } = await user.started;
-  await query(url, "create table kept as select 42 as answer");
+  await query(url, "create table kept as select 42 as response");
   const pid = await postmasterPid();
   killGroup(user.child);
   process.kill(pid, "SIGKILL");
@@ -205,7 +205,7 @@ test("the only user and its postmaster were killed: the next start has the data"
   const next = await start("shop");
 
   expect(next.adopted).toBe(false);
-  expect(await query(next.url("shop"), "select answer from kept")).toEqual([[42]]);
+  expect(await query(next.url("shop"), "select response from kept")).toEqual([[42]]);
 });
 
 test("a second process adopts a running server and does not stop it while the first one uses it", async () => {
@@ -246,13 +246,13 @@ test("the process that started the server is killed: the second one keeps it, an
 
 test("a postmaster is killed while a process watches it: the server runs again at the same URL, with the data", async () => {
   const { url, reports } = await startWatched();
-  await query(url, "create table kept as select 42 as answer");
+  await query(url, "create table kept as select 42 as response");
   process.kill(await postmasterPid(), "SIGKILL");
 
   await until(() => reports.at(-1) === RUNS_AGAIN);
 
   expect(reports[0]).toMatch(/^the embedded PostgreSQL has terminated and is restarted\. The end of .*postgres\.log:\n/);
-  expect(await query(url, "select answer from kept")).toEqual([[42]]);
+  expect(await query(url, "select response from kept")).toEqual([[42]]);
 });
 
 test("a watched server can't be restarted: the reason in its log is reported, and it runs again when that is remedied", async () => {

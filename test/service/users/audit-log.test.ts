@@ -46,8 +46,8 @@ async function during(work: () => Promise<unknown>): Promise<Partial<AuditEntry>
     .reverse()
     .map(({ id: _id, at: _at, ...entry }) => entry);
 }
-async function ok(answer: Promise<ApiResponse>): Promise<ApiResponse["body"]> {
-  const { status, body } = await answer;
+async function ok(response: Promise<ApiResponse>): Promise<ApiResponse["body"]> {
+  const { status, body } = await response;
   expect([status < 300, body]).toEqual([true, body]);
   return body;
 }
@@ -364,12 +364,12 @@ describe("the log", () => {
     const pages = async (filter: string): Promise<AuditEntry[]> => {
       const found: AuditEntry[] = [];
       for (let path: string | undefined = `/admin/audit-log?limit=2${filter}`; path !== undefined;) {
-        const answer: ApiResponse<{ items: AuditEntry[]; next_cursor: string | null }> = await admin.get(path);
-        expect(answer.status).toBe(200);
-        expect(answer.headers.get("cache-control")).toBe("no-store");
-        found.push(...answer.body.items);
-        path = /<(.*)>; rel="next"/.exec(answer.headers.get("link") ?? "")?.[1];
-        expect(path === undefined).toBe(answer.body.next_cursor === null);
+        const response: ApiResponse<{ items: AuditEntry[]; next_cursor: string | null }> = await admin.get(path);
+        expect(response.status).toBe(200);
+        expect(response.headers.get("cache-control")).toBe("no-store");
+        found.push(...response.body.items);
+        path = /<(.*)>; rel="next"/.exec(response.headers.get("link") ?? "")?.[1];
+        expect(path === undefined).toBe(response.body.next_cursor === null);
       }
       expect(found.map((entry) => entry.id)).toEqual([...new Set(found.map((entry) => entry.id))].sort((a, b) => b - a));
       return found;
@@ -408,8 +408,8 @@ describe("the log", () => {
 
   it("with the cursor of another filter → 400", async () => {
     const { body } = await admin.get("/admin/audit-log?limit=1");
-    const answer = await admin.get(`/admin/audit-log?limit=1&actor=${adminId}&cursor=${body["next_cursor"]}`);
-    expect(answer).toMatchObject({ status: 400, body: { code: "BAD_REQUEST" } });
+    const response = await admin.get(`/admin/audit-log?limit=1&actor=${adminId}&cursor=${body["next_cursor"]}`);
+    expect(response).toMatchObject({ status: 400, body: { code: "BAD_REQUEST" } });
   });
 
   it("contains neither e-mails nor secrets", async () => {

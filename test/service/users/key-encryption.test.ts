@@ -155,15 +155,15 @@ it("a node that still has only the old key signs with the keys it has read; a ne
   for (const secret of [OLD, NEW, "PRIVATE KEY"]) expect(log).not.toContain(secret);
 });
 
-it.each<[what: string, env: Env, told: RegExp]>([
+it.each<[what: string, env: Env, message: RegExp]>([
   ["another key", keys(OTHER), /KEY_ENCRYPTION_KEY does not decrypt signing key/],
   ["two other keys", keys(OTHER, OLD), /Neither KEY_ENCRYPTION_KEY nor KEY_ENCRYPTION_KEY_OLD decrypts signing key/],
   ["no key", {}, /KEY_ENCRYPTION_KEY is missing/],
-])("with %s a node does not start, reports why, and leaves the keys unchanged", async (_what, env, told) => {
+])("with %s a node does not start, reports why, and leaves the keys unchanged", async (_what, env, message) => {
   await (await start(keys(NEW))).stop();
   const before = await stored();
   const refused = start(env);
-  await expect(refused).rejects.toThrow(told);
+  await expect(refused).rejects.toThrow(message);
   await expect(refused).rejects.toBeInstanceOf(ConfigError);
   expect(await stored()).toEqual(before);
   const log = logged.join("\n");

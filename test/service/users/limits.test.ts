@@ -44,7 +44,7 @@ async function inUsers(sql: string): Promise<Record<string, unknown>[]> {
   return (await database.query<Record<string, unknown>>(sql).finally(() => database.end())).rows;
 }
 const times = <T>(n: number, what: () => Promise<T>): Promise<T[]> => Promise.all(Array.from({ length: n }, what));
-const count = (answers: ApiResponse[], status: number): number => answers.filter((answer) => answer.status === status).length;
+const count = (responses: ApiResponse[], status: number): number => responses.filter((response) => response.status === status).length;
 
 function expectLimited({ status, headers, body }: ApiResponse): void {
   expect([status, body["code"]]).toEqual([429, "TOO_MANY_REQUESTS"]);
@@ -120,8 +120,8 @@ describe("failed logins, over two gateways behind a proxy and two users nodes", 
 
   it("from an address, for any accounts → 429, while neighbouring addresses can log in", async () => {
     const from = unknownAddress();
-    const answers = await times(ADDRESS_LIMIT + 3, () => logIn(unique(), "wrong", from));
-    expect([count(answers, 401), count(answers, 429)]).toEqual([ADDRESS_LIMIT, 3]);
+    const responses = await times(ADDRESS_LIMIT + 3, () => logIn(unique(), "wrong", from));
+    expect([count(responses, 401), count(responses, 429)]).toEqual([ADDRESS_LIMIT, 3]);
     const email = await register();
     expectLimited(await logIn(email, PASSWORD, from));
     expect(
@@ -137,8 +137,8 @@ describe("failed logins, over two gateways behind a proxy and two users nodes", 
 
   it("from the addresses of one IPv6 network count together", async () => {
     const network = `2001:db8:${randomInt(65_536).toString(16)}:7`;
-    const answers = await times(ADDRESS_LIMIT + 3, () => logIn(unique(), "wrong", `${network}:${randomInt(65_536).toString(16)}::1`));
-    expect(count(answers, 429)).toBe(3);
+    const responses = await times(ADDRESS_LIMIT + 3, () => logIn(unique(), "wrong", `${network}:${randomInt(65_536).toString(16)}::1`));
+    expect(count(responses, 429)).toBe(3);
     expect((await logIn(await register(), PASSWORD, `${network.slice(0, -1)}8::1`)).status).toBe(200);
   });
 
@@ -150,11 +150,11 @@ describe("failed logins, over two gateways behind a proxy and two users nodes", 
     expectLimited(await logIn(email, "wrong", from));
   });
 
-  it("don't include concurrent right logins: some may be refused, but none counts, and the next one succeeds", async () => {
+  it("don't include concurrent logins with the right password: some may be refused, but none counts, and the next one succeeds", async () => {
     const email = await register();
-    const answers = await times(30, () => logIn(email, PASSWORD));
-    expect(count(answers, 200)).toBeGreaterThanOrEqual(ACCOUNT_LIMIT);
-    expect(count(answers, 200) + count(answers, 429)).toBe(30);
+    const responses = await times(30, () => logIn(email, PASSWORD));
+    expect(count(responses, 200)).toBeGreaterThanOrEqual(ACCOUNT_LIMIT);
+    expect(count(responses, 200) + count(responses, 429)).toBe(30);
     for (let i = 0; i < ACCOUNT_LIMIT; i++) expect((await logIn(email, PASSWORD)).status).toBe(200);
   });
 
@@ -164,16 +164,16 @@ describe("failed logins, over two gateways behind a proxy and two users nodes", 
     const victim = await register();
     const rows = async () => Number((await inUsers("select count(*)::int as rows from login_attempts"))[0]?.["rows"]);
     const before = await rows();
-    const answers = await times(2 * ACCOUNT_LIMIT, () => logIn(victim, "wrong", from));
-    answers.push(...(await times(20, () => logIn(unique(), "wrong", from))));
-    answers.forEach(expectLimited);
+    const responses = await times(2 * ACCOUNT_LIMIT, () => logIn(victim, "wrong", from));
+    responses.push(...(await times(20, () => logIn(unique(), "wrong", from))));
+    responses.forEach(expectLimited);
     expect(await rows()).toBe(before);
     expect((await logIn(victim, PASSWORD)).status).toBe(200);
   });
 
   it.each(["203.0.113.7:5", "[2001:db8::7]:5"])("from %s, as some proxies write it, count for that address", async (address) => {
-    const answers = await times(ADDRESS_LIMIT + 1, () => logIn(unique(), "wrong", address.replace("7", String(randomInt(10, 100)))));
-    expect(count(answers, 429)).toBe(address.startsWith("[") ? 1 : 0); // they share one IPv6 network
+    const responses = await times(ADDRESS_LIMIT + 1, () => logIn(unique(), "wrong", address.replace("7", String(randomInt(10, 100)))));
+    expect(count(responses, 429)).toBe(address.startsWith("[") ? 1 : 0); // they share one IPv6 network
     expect((await logIn(await register(), PASSWORD, "203.0.114.7:9")).status).toBe(200);
   });
 
@@ -257,9 +257,9 @@ describe("failed logins, over two gateways behind a proxy and two users nodes", 
   it("registrations from one address, after the limit → 429, whatever their outcome; other addresses can register, and all can log in there", async () => {
     const from = unknownAddress();
     const email = await register();
-    const answers = await times(REGISTER_LIMIT - 1, () => openAccount(unique(), PASSWORD, from));
-    answers.push(await openAccount(email, "another password", from));
-    expect([count(answers, 201), count(answers, 409)]).toEqual([REGISTER_LIMIT - 1, 1]);
+    const responses = await times(REGISTER_LIMIT - 1, () => openAccount(unique(), PASSWORD, from));
+    responses.push(await openAccount(email, "another password", from));
+    expect([count(responses, 201), count(responses, 409)]).toEqual([REGISTER_LIMIT - 1, 1]);
     expectLimited(await openAccount(unique(), PASSWORD, from));
     expect((await openAccount(unique(), PASSWORD)).status).toBe(201);
     expect((await logIn(email, PASSWORD, from)).status).toBe(200);
@@ -313,13 +313,13 @@ describe("a flood of logins from one address", () => {
     });
     const flood = times(400, () => logIn(unique(), "wrong", from));
     expect((await logIn(email, PASSWORD)).status).toBe(200);
-    const answers = await flood;
+    const responses = await flood;
     const asked = logins.reduce((sum, { mock }) => sum + mock.calls.length, 0);
     for (const spy of logins) spy.mockRestore();
     expect(asked).toBeLessThan(200); // 50 per second of the flood
-    expect(count(answers, 401)).toBeLessThanOrEqual(3);
-    expect(count(answers, 429)).toBeGreaterThanOrEqual(100);
-    answers.filter(({ status }) => status === 429).forEach(expectLimited);
+    expect(count(responses, 401)).toBeLessThanOrEqual(3);
+    expect(count(responses, 429)).toBeGreaterThanOrEqual(100);
+    responses.filter(({ status }) => status === 429).forEach(expectLimited);
   });
 });
 
@@ -348,8 +348,8 @@ describe("requests of one client", () => {
 
   it("beyond the limit per second → 429, whatever is requested; probes are not counted, and others are served", async () => {
     const paths = ["/products/1", "/products", "/nowhere"];
-    const answers = await Promise.all(Array.from({ length: 60 }, (_, i) => from("198.51.100.1", paths[i % 3])));
-    const limited = answers.filter(({ status }) => status === 429);
+    const responses = await Promise.all(Array.from({ length: 60 }, (_, i) => from("198.51.100.1", paths[i % 3])));
+    const limited = responses.filter(({ status }) => status === 429);
     expect(limited.length).toBeGreaterThanOrEqual(20); // the requests may spread over two seconds
     limited.forEach(expectLimited);
     expect((await from("198.51.100.2")).status).toBe(404);
@@ -360,8 +360,8 @@ describe("requests of one client", () => {
   });
 
   it("only the last address, written by our own proxy, counts, not those before it", async () => {
-    const answers = await Promise.all(Array.from({ length: 60 }, (_, i) => from(`198.51.100.${i}, 198.51.100.200`)));
-    expect(count(answers, 429)).toBeGreaterThanOrEqual(20);
+    const responses = await Promise.all(Array.from({ length: 60 }, (_, i) => from(`198.51.100.${i}, 198.51.100.200`)));
+    expect(count(responses, 429)).toBeGreaterThanOrEqual(20);
   });
 
   it("over TLS according to the proxy: HSTS", async () => {

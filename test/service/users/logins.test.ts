@@ -41,8 +41,8 @@ const logIn = (email: string, password: string, address = "203.0.113.1"): Promis
 /** Retries while the shop is too busy, as on a busy machine. */
 async function insist(request: () => Promise<ApiResponse>): Promise<ApiResponse> {
   for (let tries = 1; ; tries++) {
-    const answer = await request();
-    if (answer.status !== 503 || tries === 20) return answer;
+    const response = await request();
+    if (response.status !== 503 || tries === 20) return response;
     await new Promise((resolve) => setTimeout(resolve, 100));
   }
 }
@@ -84,8 +84,8 @@ describe("after the cost of hashes was changed", () => {
   it("of many successful logins at once none is refused, although each renews the hash that others have compared with", async () => {
     const email = await oldAccount(4);
     const ask = (_: unknown, i: number) => insist(() => logIn(email, PASSWORD, `198.51.100.${i}`));
-    const answers = await Promise.all(Array.from({ length: 12 }, ask));
-    expect(answers.map(({ status }) => status)).toEqual(Array<number>(12).fill(200));
+    const responses = await Promise.all(Array.from({ length: 12 }, ask));
+    expect(responses.map(({ status }) => status)).toEqual(Array<number>(12).fill(200));
     expect(bcrypt.getRounds(await storedHash(email))).toBe(COST);
   });
 

@@ -362,14 +362,14 @@ describe("a new password", () => {
     await database.connect();
     await database.query("begin");
     await database.query("update users set password_hash = 'another' where email = $1", [person.email]);
-    let answered = false;
+    let responded = false;
     const login = anywhere()
       .post("/token", person)
-      .finally(() => (answered = true));
+      .finally(() => (responded = true));
     const isWaiting = async (): Promise<boolean> =>
       (await inUsers("select from pg_locks l join pg_stat_activity using (pid) where not granted and datname = current_database()"))
         .length > 0;
-    await until("the login waits for the change", async () => answered || (await isWaiting()));
+    await until("the login waits for the change", async () => responded || (await isWaiting()));
     await database.query("commit").finally(() => database.end());
     expect(refusal(await login)).toEqual([401, "INVALID_CREDENTIALS"]);
   });
@@ -384,7 +384,7 @@ describe("a new password", () => {
 
 describe("signing keys", () => {
   const kidOf = ({ access_token }: Session): string => jwt.decode(access_token, { complete: true })!.header.kid!;
-  const told = async (): Promise<string[]> =>
+  const listedKids = async (): Promise<string[]> =>
     (await anywhere().get<{ keys: { kid: string }[] }>("/.well-known/jwks.json")).body.keys.map(({ kid }) => kid);
   const ageKey = (kid: string, seconds: number) =>
     inUsers("update signing_keys set created_at = now() - $2 * interval '1 second' where kid = $1", [kid, seconds]);
@@ -397,7 +397,7 @@ describe("signing keys", () => {
     const before = await logIn(person);
     const old = kidOf(before);
     const next = await rotate();
-    await eventually("both are listed", async () => (await told()).length === 2);
+    await eventually("both are listed", async () => (await listedKids()).length === 2);
     expect(kidOf(await logIn(person))).toBe(old);
 
     await ageKey(next, 700);
@@ -407,7 +407,7 @@ describe("signing keys", () => {
 
     await ageKey(next, 700 + 900);
     await ageKey(old, 5_000);
-    await eventually("the old one is no longer listed", async () => (await told()).length === 1);
+    await eventually("the old one is no longer listed", async () => (await listedKids()).length === 1);
     expect(await inUsers("select from signing_keys")).toHaveLength(1);
     await eventually("its tokens are refused", async () => (await anywhere().get("/me", { token: before.access_token })).status === 401);
     expect((await refresh(before)).status).toBe(200);
@@ -447,7 +447,7 @@ describe("signing keys", () => {
     for (const gateway of gateways)
       await eventually("it is refused", async () => (await gateway.get("/me", { token: session.access_token })).status === 401);
     await eventually("the new one signs on each node", async () =>
-      (await Promise.all([told(), told(), told()])).flat().every((one) => one === kid),
+      (await Promise.all([listedKids(), listedKids(), listedKids()])).flat().every((one) => one === kid),
     );
     await expectAlive((await refresh(session)).body);
   }, 60_000);
@@ -472,7 +472,7 @@ describe("signing keys", () => {
     const { body: second } = await refresh(first);
     const kid = await rotate(true);
     await eventually("the new one is the only one on each node", async () =>
-      (await Promise.all([told(), told(), told(), told()])).every((kids) => kids.join() === kid),
+      (await Promise.all([listedKids(), listedKids(), listedKids(), listedKids()])).every((kids) => kids.join() === kid),
     );
     await new Promise((resolve) => setTimeout(resolve, 1_100)); // nodes cache the keys for a second
     await rejuvenate(first);
@@ -483,7 +483,7 @@ describe("signing keys", () => {
   it("are renewed after a month, by a single node", async () => {
     const [{ kid }] = (await inUsers<{ kid: string }>("select kid from signing_keys")) as [{ kid: string }];
     await ageKey(kid, 31 * 86_400);
-    await eventually("there is a second one", async () => (await told()).length === 2);
+    await eventually("there is a second one", async () => (await listedKids()).length === 2);
     expect(await inUsers("select from signing_keys")).toHaveLength(2);
   }, 60_000);
 });

@@ -86,7 +86,7 @@ function forge({ header = {}, claims = {}, signed = rs256(key.private_key) }: Fo
   return `${input}.${signed(input).toString("base64url")}`;
 }
 
-it("a token that is forged with our own key without a difference → 200", async () => {
+it("a token built by the test with our own key and valid claims → 200", async () => {
   expect((await nobody.get("/me", { token: forge() })).body["id"]).toBe(myId);
 });
 
@@ -308,9 +308,9 @@ describe("registration", () => {
 
   it("ten of one e-mail and password at once → 201 with one account", async () => {
     const email = unique();
-    const answers = await Promise.all(Array.from({ length: 10 }, () => register(email)));
-    expect([...new Set(answers.map(({ status }) => status))]).toEqual([201]);
-    expect(new Set(answers.map(({ body }) => String(body["id"]))).size).toBe(1);
+    const responses = await Promise.all(Array.from({ length: 10 }, () => register(email)));
+    expect([...new Set(responses.map(({ status }) => status))]).toEqual([201]);
+    expect(new Set(responses.map(({ body }) => String(body["id"]))).size).toBe(1);
   });
 
   describe("retried, as after a lost response,", () => {

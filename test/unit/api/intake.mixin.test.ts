@@ -13,7 +13,7 @@ function waiting() {
   const req = new IncomingMessage(socket);
   const exchange = new Exchange("id", req, new ServerResponse(req), new Connection(socket, holder, false), holder);
   const read = jest.fn(() => () => Promise.resolve({ status: 200 }));
-  const spec = { body: {}, contract: { timeout: 0 }, lane: "none", read };
+  const spec = { body: {}, contract: { timeoutMs: 0 }, lane: "none", read };
   const request = { spec, path: {}, query: {}, body: Buffer.from("{}") } as unknown as RoutedRequest;
   const api = { turns, admission: { run: () => Promise.resolve({ status: 200 }) }, send: jest.fn() };
   const fail = jest.fn();

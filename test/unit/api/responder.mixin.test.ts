@@ -15,8 +15,8 @@ function sent(bytes: number) {
   const req = new IncomingMessage(socket);
   const res = new ServerResponse(req);
   const exchange = new Exchange("id", req, res, new Connection(socket, holder, false), holder);
-  const made = (one: Exchange) => (one.madeAt = performance.now());
-  const api = { turns, connections: { made }, baseHeaders: () => ({}) } as unknown as Api;
+  const markReady = (one: Exchange) => (one.madeAt = performance.now());
+  const api = { turns, connections: { markReady }, baseHeaders: () => ({}) } as unknown as Api;
   turns.run(exchange, () => {
     const since = performance.now();
     while (performance.now() - since < 5); // uses up this turn

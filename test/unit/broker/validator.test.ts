@@ -166,7 +166,7 @@ describe("for a small value", () => {
   const WORDS: Record<string, string> = {
     additionalProperties: "is not a known field",
     required: "is required",
-    pattern: "has characters or a form that are not allowed",
+    pattern: "does not have the required format",
   };
   const text = ({ keyword, message = "", parentSchema }: ErrorObject): string =>
     parentSchema?.["format"] === "uuid" ? "must be a UUID" : (WORDS[keyword] ?? message);

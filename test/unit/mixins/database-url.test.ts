@@ -79,7 +79,7 @@ describe("a database's URL with several servers", () => {
     ["postgres://h1,h2/x?target_session_attrs=any", "read-write"],
     ["postgres://h1/x?target_session_attrs=standby", "read-write"],
     ["postgres://h/x?host=h1,h2", "host1:5432,host2:5432"],
-  ])("can't be %s, and the error names %s", (url, told) => {
-    expect(urlMistake(url)).toContain(told);
+  ])("can't be %s, and the error names %s", (url, reason) => {
+    expect(urlMistake(url)).toContain(reason);
   });
 });

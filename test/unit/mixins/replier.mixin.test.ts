@@ -9,10 +9,10 @@ import { testId } from "../../../testkit/ids";
 describe("the reply to an event with several orders", () => {
   const FULL = ["SERVICE_UNAVAILABLE", "TOO_MANY_REQUESTS"] as const;
   it.each(FULL)("reports outcomes and refusals even if another order gets no reply, and then rejects with the reason: %s", async (code) => {
-    const told: { settled: Outcome[]; refused: Refusal[] } = { settled: [], refused: [] };
+    const sent: { settled: Outcome[]; refused: Refusal[] } = { settled: [], refused: [] };
     const broker = new ServiceBroker({ logger: false });
     jest.spyOn(broker, "emit").mockImplementation((event: string, payload?: { orders: never[] }) => {
-      (event === "stock.settled" ? told.settled : told.refused).push(...(payload?.orders ?? []));
+      (event === "stock.settled" ? sent.settled : sent.refused).push(...(payload?.orders ?? []));
       return Promise.resolve();
     });
     const [released, silent, broken, malformed] = [testId(1), testId(2), testId(3), testId(4)];
@@ -24,8 +24,8 @@ describe("the reply to an event with several orders", () => {
     await expect(replyToEach(broker, orderCancelled, { settled: stockSettled, refused: stockRefused }, asked, work)).rejects.toThrow(
       "too much is waiting",
     );
-    expect(told.settled.map(({ order_id }) => order_id)).toEqual([released]);
-    expect(new Map(told.refused.map(({ order_id, permanent }) => [order_id, permanent]))).toEqual(
+    expect(sent.settled.map(({ order_id }) => order_id)).toEqual([released]);
+    expect(new Map(sent.refused.map(({ order_id, permanent }) => [order_id, permanent]))).toEqual(
       new Map([
         [broken, false],
         [malformed, true],

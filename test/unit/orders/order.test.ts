@@ -31,10 +31,10 @@ describe("mergeLines", () => {
     fc.assert(
       fc.property(
         lines.chain((l) => fc.tuple(fc.constant(l), fc.shuffledSubarray(l, { minLength: l.length }))),
-        ([wish, shuffled]) => {
-          const merged = mergeLines(wish);
+        ([requested, shuffled]) => {
+          const merged = mergeLines(requested);
           const wanted = new Map<string, number>();
-          for (const l of wish) wanted.set(l.product_id, (wanted.get(l.product_id) ?? 0) + l.quantity);
+          for (const l of requested) wanted.set(l.product_id, (wanted.get(l.product_id) ?? 0) + l.quantity);
           expect(new Map(merged.map((l) => [l.product_id, l.quantity]))).toEqual(wanted);
           expect(merged.map((l) => l.product_id)).toEqual([...wanted.keys()].sort());
           expect(mergeLines(shuffled)).toEqual(merged);
@@ -48,8 +48,8 @@ describe("mergeLines", () => {
     const bytes = ({ product_id }: Line) => Buffer.from(product_id.replaceAll("-", ""), "hex");
     fc.assert(
       fc.property(fc.uniqueArray(fc.uuid()), (ids) => {
-        const wish = ids.map((product_id) => ({ product_id, quantity: 1 }));
-        expect(mergeLines(wish)).toEqual([...wish].sort((a, b) => Buffer.compare(bytes(a), bytes(b))));
+        const requested = ids.map((product_id) => ({ product_id, quantity: 1 }));
+        expect(mergeLines(requested)).toEqual([...requested].sort((a, b) => Buffer.compare(bytes(a), bytes(b))));
       }),
     );
   });
@@ -174,9 +174,9 @@ describe("the state machine", () => {
 
   it("outcomes and cancels in any order, late and repeated: only transitions of NEXT, and a decision stays, except for a cancel", () => {
     fc.assert(
-      fc.property(fc.array(fc.constantFrom(...OUTCOMES, "cancel" as const)), (told) => {
+      fc.property(fc.array(fc.constantFrom(...OUTCOMES, "cancel" as const)), (inputs) => {
         let status: Status = "PENDING";
-        for (const what of told) {
+        for (const what of inputs) {
           const before: Status = status;
           status = after(before, what) ?? before;
           if (status !== before) expect(NEXT[before]).toContain(status);
@@ -263,7 +263,7 @@ class OneOrder {
       this.book("RELEASED", held, release([{ order_id: this.id, lines: held }], this.shelf).movements);
     }
     const { state, lines: held } = this.reservation!;
-    this.wire.push(() => this.told(state, held));
+    this.wire.push(() => this.receive(state, held));
   }
 
   private book(state: Outcome["outcome"], held: Line[], movements: { product_id: string; balance: number }[]): void {
@@ -271,7 +271,7 @@ class OneOrder {
     for (const { product_id, balance } of movements) this.shelf.set(product_id, balance);
   }
 
-  private told(outcome: Outcome["outcome"], held: Line[]): void {
+  private receive(outcome: Outcome["outcome"], held: Line[]): void {
     const lines_digest = digestOf(held);
     const reply = outcome === "REJECTED" ? { outcome, shortages: [] } : { outcome };
     expect(

@@ -23,13 +23,13 @@ const MENDED: Record<string, object> = {
 
 describe("the repair of a difference", () => {
   it.each(STATUSES.flatMap((status) => STATES.map((state) => [status, state] as const)))("%s and %s", (status, state) => {
-    const difference = { order: order(status), reservation: reservation(state), isOfSameLines: true };
+    const difference = { order: order(status), reservation: reservation(state), hasSameLines: true };
     expect(planOf(difference)).toEqual(MENDED[`${status} ${state}`] ?? { do: "decide" });
-    expect(planOf({ ...difference, isOfSameLines: false })).toEqual({ do: "decide" });
+    expect(planOf({ ...difference, hasSameLines: false })).toEqual({ do: "decide" });
     expect(planOf({ ...difference, order: order(status, "PARKED") })).toEqual({ do: "decide" });
   });
 
   it("stock that is reserved for a missing order is released", () => {
-    expect(planOf({ order: undefined, reservation: reservation("RESERVED"), isOfSameLines: false })).toEqual({ do: "release" });
+    expect(planOf({ order: undefined, reservation: reservation("RESERVED"), hasSameLines: false })).toEqual({ do: "release" });
   });
 });

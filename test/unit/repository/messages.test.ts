@@ -34,7 +34,7 @@ const PACKET = 10_000;
 const ITEMS: Readonly<Record<string, number>> = {
   "users.jwks/keys": 100, // one per month, published while its tokens are valid
   "users.revocations/kids": 100, // the same
-  "users.revocations/ended": 10_000, // MAX_TOLD, in sessions.store.ts
+  "users.revocations/ended": 10_000, // MAX_ENDED_PER_PAGE, in sessions.store.ts
   "users.revocations/roles": 10_000, // MAX_ROLES, in accounts.store.ts
   "orders.audit/checks": 20, // one per invariant
   "orders.audit/checks[]/sample": 10, // SAMPLE, in mixins/audit.ts

@@ -20,6 +20,9 @@ const BANNED: readonly [RegExp, string][] = [
   [/\bwhat waits\b/i, "pending, queued"],
   [/\bwhose time is over\b|\bits time is over\b/i, "deadline passed"],
   [/\bby (itself|themselves)\b/i, "on its own, individually"],
+  [/(^|[*:.] )Most (bytes|characters|connections|deliveries|errors|items|lists|lines of all|rows|sessions|units) /m, "maximum number of"],
+  [/\bstock\s+transporter\b/i, "Moleculer's own transporter"],
+  [/\blast\s+release\b/i, "previous release"],
 ];
 
 /** Machine-written tables, generated results, and this list. */

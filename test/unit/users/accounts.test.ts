@@ -20,13 +20,13 @@ it.each<[string, State, Partial<State>, number, State, string[]]>([
     ["user.demoted"],
   ],
   ["both at once", disabledAdmin, { role: "user", disabled: false }, 0, user, ["user.enabled", "user.demoted"]],
-])("%s → the requested state, and its events", (_what, before, wish, others, after, events) => {
-  expect(change(before, wish, others)).toEqual({ ok: true, after, events });
+])("%s → the requested state, and its events", (_what, before, target, others, after, events) => {
+  expect(change(before, target, others)).toEqual({ ok: true, after, events });
 });
 
 it.each<Partial<State>>([{ role: "user" }, { disabled: true }, { role: "user", disabled: true }])(
   "the last enabled admin with %j → refused",
-  (wish) => {
-    expect(change(admin, wish, 0)).toEqual({ ok: false, refusal: "LAST_ADMIN" });
+  (target) => {
+    expect(change(admin, target, 0)).toEqual({ ok: false, refusal: "LAST_ADMIN" });
   },
 );

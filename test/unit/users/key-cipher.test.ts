@@ -31,14 +31,14 @@ it("a signing key in plaintext, or encrypted with the older key, can be read and
   expect(cipher(NEW, OLD).decrypt(KID, cipher(NEW).encrypt(KID, PEM))).toEqual({ pem: PEM, isCurrent: true });
 });
 
-it.each<[what: string, KeyCipher, told: RegExp]>([
+it.each<[what: string, KeyCipher, because: RegExp]>([
   ["no key", cipher(), /^KEY_ENCRYPTION_KEY is missing: .* k1 /],
   ["another key", cipher(OTHER), /^KEY_ENCRYPTION_KEY does not decrypt signing key k1 /],
   ["two other keys", cipher(OTHER, OLD), /^Neither KEY_ENCRYPTION_KEY nor KEY_ENCRYPTION_KEY_OLD decrypts signing key k1 /],
-])("with %s it can't be decrypted, and the error names the reason", (_what, wrong, told) => {
+])("with %s it can't be decrypted, and the error names the reason", (_what, wrong, because) => {
   const stored = cipher(NEW).encrypt(KID, PEM);
   expect(() => wrong.decrypt(KID, stored)).toThrow(KeyEncryptionError);
-  expect(() => wrong.decrypt(KID, stored)).toThrow(told);
+  expect(() => wrong.decrypt(KID, stored)).toThrow(because);
 });
 
 it("in the row of another key id it can't be decrypted", () => {

@@ -1,4 +1,4 @@
-import { Turns, type Line } from "../../../services/users/turns";
+import { Turns, type QueueName } from "../../../services/users/turns";
 
 /** Milliseconds of a hash, and the usual time limit: ten hashes. */
 const HASH_MS = 100;
@@ -8,7 +8,7 @@ beforeEach(() => jest.useFakeTimers());
 afterEach(() => jest.useRealTimers());
 
 interface Request {
-  line?: Line;
+  queue?: QueueName;
   address?: string;
   patienceMs?: number;
   isWanted?: () => boolean;
@@ -25,8 +25,8 @@ class Desk {
   }
 
   /** @returns the name, or the code of the error */
-  ask(name: string, { line = "logins", address = name, patienceMs = PATIENCE_MS, isWanted = () => true }: Request = {}): Promise<string> {
-    const turn = { line, client: { address, user: undefined }, deadline: performance.now() + patienceMs, isWanted };
+  ask(name: string, { queue = "logins", address = name, patienceMs = PATIENCE_MS, isWanted = () => true }: Request = {}): Promise<string> {
+    const turn = { queue, client: { address, user: undefined }, deadline: performance.now() + patienceMs, isWanted };
     const work = async () => {
       this.started.push(name);
       await new Promise((resolve) => setTimeout(resolve, this.hashMs));
@@ -43,7 +43,7 @@ class Desk {
 
 it("logins and registrations alternate while both are queued, however many there are of one kind", async () => {
   const desk = new Desk();
-  const registrations = ["r1", "r2", "r3", "r4"].map((name) => desk.ask(name, { line: "registrations" }));
+  const registrations = ["r1", "r2", "r3", "r4"].map((name) => desk.ask(name, { queue: "registrations" }));
   const logins = ["l1", "l2"].map((name) => desk.ask(name));
   await desk.all([...registrations, ...logins]);
   expect(desk.started).toEqual(["r1", "l1", "r2", "l2", "r3", "r4"]);
@@ -100,7 +100,7 @@ it("a request that can't be served by its deadline → 503 at once; an admitted 
 
 it("the other queue is taken into account: each gets half of the time while both are full", async () => {
   const desk = new Desk();
-  const all = Array.from({ length: 40 }, (_, i) => desk.ask(`${i}`, { line: i % 2 === 0 ? "logins" : "registrations" }));
+  const all = Array.from({ length: 40 }, (_, i) => desk.ask(`${i}`, { queue: i % 2 === 0 ? "logins" : "registrations" }));
   expect(await refusedAtOnce(all)).toBe(30);
   await desk.all(all);
   expect(desk.started).toHaveLength(10);
@@ -154,7 +154,7 @@ it("a queued request whose deadline passes, or whose caller disconnects, is drop
 
 it("work that fails frees its thread", async () => {
   const turns = new Turns(1);
-  const turn = { line: "logins" as const, client: { address: "a", user: undefined }, deadline: Infinity, isWanted: () => true };
+  const turn = { queue: "logins" as const, client: { address: "a", user: undefined }, deadline: Infinity, isWanted: () => true };
   const failing = turns.run(
     turn,
     () => HASH_MS,

@@ -28,7 +28,7 @@ function issuer() {
       const news = { at: new Date(state.at++ * 1000).toISOString(), next, kids: ["a key"], ended };
       return Promise.resolve(roles === undefined ? news : { ...news, roles }); // a node of an earlier version doesn't return roles
     },
-    (told) => kids.push([...told]),
+    (current) => kids.push([...current]),
     (error) => failures.push(error),
   );
   return { asked, failures, kids, state, revocations };

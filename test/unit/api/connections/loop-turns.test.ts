@@ -60,7 +60,7 @@ describe("turns of the event loop", () => {
         spin(1);
         done++;
       });
-    turns.arrived();
+    turns.noteArrival();
     await turn();
     expect(done).toBe(1);
     await turn();

@@ -5,7 +5,7 @@ describe("a write that a database may have lost when it was set back", () => {
   Object.assign(losses.open("orders"), { from: 1_000, until: 2_000 });
 
   it.each([
-    ["sent and answered between the backup and the restore", "orders", { sentAt: 1_500, receivedAt: 1_600 }, true],
+    ["sent, and responded to, between the backup and the restore", "orders", { sentAt: 1_500, receivedAt: 1_600 }, true],
     ["sent before the backup, with a response after it", "orders", { sentAt: 900, receivedAt: 1_000 }, true],
     ["sent before the restore, with a response after it", "orders", { sentAt: 2_000, receivedAt: 2_100 }, true],
     ["with a response before the backup", "orders", { sentAt: 800, receivedAt: 999 }, false],

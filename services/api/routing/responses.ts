@@ -1,18 +1,18 @@
 import type { Order } from "../../../contracts/orders";
 import type { Product } from "../../../contracts/products";
 import { isNotModified, type Input } from "./input";
-import type { Reply } from "./route";
+import type { HttpResponse } from "./route";
 
 type Headers = Record<string, string>;
 
-export const ok = (body: unknown, headers: Headers = {}): Reply<200> => ({ status: 200, body, headers });
-export const created = (location: string, body: unknown, headers: Headers = {}): Reply<201> => ({
+export const ok = (body: unknown, headers: Headers = {}): HttpResponse<200> => ({ status: 200, body, headers });
+export const created = (location: string, body: unknown, headers: Headers = {}): HttpResponse<201> => ({
   status: 201,
   body,
   headers: { Location: location, ...headers },
 });
-export const accepted = (): Reply<202> => ({ status: 202 });
-export const noContent = (): Reply<204> => ({ status: 204 });
+export const accepted = (): HttpResponse<202> => ({ status: 202 });
+export const noContent = (): HttpResponse<204> => ({ status: 204 });
 
 /** The parts of an ETag; only products have edits. */
 interface Tagged {
@@ -25,15 +25,19 @@ export function entity<T extends Tagged>({ version, edits, ...body }: T): { body
   return { body, headers: { ETag: edits === undefined ? `"${version}"` : `"${edits}-${version}"` } };
 }
 
-export function show(thing: Tagged, input: Pick<Input, "headers">): Reply<200 | 304> {
+export function show(thing: Tagged, input: Pick<Input, "headers">): HttpResponse<200 | 304> {
   const { body, headers } = entity(thing);
   return isNotModified(input, headers.ETag) ? { status: 304, headers } : ok(body, headers);
 }
 
-export const showProduct = (product: Product): Reply<200> => ok(entity(product).body, entity(product).headers);
-export const showOrder = (order: Order): Reply<200> => ok(entity(order).body, entity(order).headers);
+export const showProduct = (product: Product): HttpResponse<200> => ok(entity(product).body, entity(product).headers);
+export const showOrder = (order: Order): HttpResponse<200> => ok(entity(order).body, entity(order).headers);
 
-export function list(path: string, { items, next_cursor }: { items: Tagged[]; next_cursor: string | null }, input: Input): Reply<200> {
+export function list(
+  path: string,
+  { items, next_cursor }: { items: Tagged[]; next_cursor: string | null },
+  input: Input,
+): HttpResponse<200> {
   let text = texts.get(items);
   if (text === undefined) texts.set(items, (text = JSON.stringify({ items: items.map((item) => entity(item).body), next_cursor })));
   return { status: 200, text, headers: nextLink(path, input, next_cursor) };

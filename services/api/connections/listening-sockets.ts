@@ -1,8 +1,8 @@
 import type { Server } from "node:http";
-import { createServer, type ListenOptions, type Server as Door } from "node:net";
+import { createServer, type ListenOptions, type Server as NetServer } from "node:net";
 
 /** Number of listening sockets on the port. */
-const DOORS = 8;
+const SOCKETS = 8;
 /** Accept queue of each. With Node's default of 511, a larger burst would delay every new connection by a second. */
 const BACKLOG = 4_096;
 
@@ -11,8 +11,8 @@ const BACKLOG = 4_096;
  * one client, the next client would wait for a hundred turns. So several sockets listen on the port, and Linux distributes connections
  * among them (SO_REUSEPORT). Where that is not supported, as on Node 20 or macOS, there is one socket.
  */
-export class Doors {
-  private readonly others: Door[] = [];
+export class ListeningSockets {
+  private readonly others: NetServer[] = [];
 
   /** Node's own `listen`: the gateway replaces the server's with one that calls `open`. */
   private readonly listen: Server["listen"];
@@ -31,28 +31,28 @@ export class Doors {
     if (!isShared) await listen(this.server, { port, host, backlog: BACKLOG }, this.listen);
     const address = this.server.address();
     if (!isShared || address === null || typeof address === "string") return;
-    while (this.others.length < DOORS - 1) {
-      const door = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => this.server.emit("connection", socket));
+    while (this.others.length < SOCKETS - 1) {
+      const listener = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => this.server.emit("connection", socket));
       try {
-        await listen(door, { port: address.port, host, backlog: BACKLOG, reusePort: true });
+        await listen(listener, { port: address.port, host, backlog: BACKLOG, reusePort: true });
       } catch {
         return; // fewer sockets suffice
       }
-      this.others.push(door);
+      this.others.push(listener);
     }
   }
 
   /** Stops accepting connections. Resolves when the last connection is closed. */
   async close(): Promise<void> {
-    await Promise.all([this.server, ...this.others.splice(0)].map((door) => new Promise((resolve) => door.close(resolve))));
+    await Promise.all([this.server, ...this.others.splice(0)].map((listener) => new Promise((resolve) => listener.close(resolve))));
   }
 }
 
-const listen = (door: Door, options: ListenOptions, open: Door["listen"] = door.listen.bind(door)): Promise<void> =>
+const listen = (listener: NetServer, options: ListenOptions, open: NetServer["listen"] = listener.listen.bind(listener)): Promise<void> =>
   new Promise((resolve, reject) => {
-    door.once("error", reject);
+    listener.once("error", reject);
     open(options, () => {
-      door.off("error", reject);
+      listener.off("error", reject);
       resolve();
     });
   });

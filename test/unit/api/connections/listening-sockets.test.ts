@@ -1,6 +1,6 @@
 import { createServer, type Server } from "node:http";
-import { connect, createServer as createDoor, type AddressInfo, type Socket } from "node:net";
-import { Doors } from "../../../../services/api/connections/doors";
+import { connect, createServer as createNetServer, type AddressInfo, type Socket } from "node:net";
+import { ListeningSockets } from "../../../../services/api/connections/listening-sockets";
 import { until } from "../../../../testkit/until";
 
 const portOf = (server: { address(): unknown }): number => (server.address() as AddressInfo).port;
@@ -11,15 +11,15 @@ const spin = (ms: number): void => {
 };
 
 let server: Server;
-let doors: Doors;
+let listeningSockets: ListeningSockets;
 const sockets: Socket[] = [];
 beforeEach(() => {
   server = createServer((_req, res) => res.end("served"));
-  doors = new Doors(server);
+  listeningSockets = new ListeningSockets(server);
 });
 afterEach(async () => {
   for (const socket of sockets.splice(0)) socket.destroy();
-  await doors.close();
+  await listeningSockets.close();
 });
 const dial = (): Socket => {
   const socket = connect(portOf(server), "127.0.0.1");
@@ -29,7 +29,7 @@ const dial = (): Socket => {
 
 describe("the sockets that listen", () => {
   it("accept several connections in a turn of the event loop, however busy it is", async () => {
-    await doors.open(0, "127.0.0.1");
+    await listeningSockets.open(0, "127.0.0.1");
     let accepted = 0;
     server.on("connection", () => accepted++);
     for (let n = 0; n < 64; n++) dial();
@@ -43,7 +43,7 @@ describe("the sockets that listen", () => {
   });
 
   it("all serve HTTP", async () => {
-    await doors.open(0, "127.0.0.1");
+    await listeningSockets.open(0, "127.0.0.1");
     const texts = await Promise.all(
       Array.from({ length: 64 }, async () => {
         const socket = dial();
@@ -58,30 +58,30 @@ describe("the sockets that listen", () => {
   });
 
   it("are not opened on a port that is already in use", async () => {
-    const other = new Doors(createServer());
+    const other = new ListeningSockets(createServer());
     await other.open(0, "127.0.0.1");
     const taken = portOf((other as unknown as { server: Server }).server);
-    await expect(doors.open(taken, "127.0.0.1")).rejects.toMatchObject({ code: "EADDRINUSE" });
+    await expect(listeningSockets.open(taken, "127.0.0.1")).rejects.toMatchObject({ code: "EADDRINUSE" });
     await other.close();
-    await doors.open(taken, "127.0.0.1");
+    await listeningSockets.open(taken, "127.0.0.1");
     expect(portOf(server)).toBe(taken);
   });
 
   it("close together after the last connection has ended, and free the port", async () => {
-    await doors.open(0, "127.0.0.1");
+    await listeningSockets.open(0, "127.0.0.1");
     const port = portOf(server);
     const served = jest.fn();
     server.on("connection", served);
     for (let n = 0; n < 16; n++) dial();
     await until("all connections are accepted", () => served.mock.calls.length === 16);
     const closed = jest.fn();
-    const closing = doors.close().then(closed);
+    const closing = listeningSockets.close().then(closed);
     for (const socket of sockets.splice(0, 15)) socket.destroy();
     await turn();
     expect(closed).not.toHaveBeenCalled();
     for (const socket of sockets.splice(0)) socket.destroy();
     await closing;
-    const next = createDoor();
+    const next = createNetServer();
     await new Promise<void>((resolve, reject) => next.once("error", reject).listen(port, "127.0.0.1", resolve));
     await new Promise((resolve) => next.close(resolve));
   });

@@ -39,7 +39,7 @@ export function refuseAtOnce(
  * Responds to invalid HTTP and to requests that were not completed in time, if the socket is still writable. Not if another response is
  * due on the connection: the client would take this one for it, or it would end up in the middle of it.
  */
-export function refuseUnreadable(_error: Error, socket: Socket, connection: Connection | undefined, basePath: string): void {
+export function refuseUnreadable(socket: Socket, connection: Connection | undefined, basePath: string): void {
   const started = connection?.started ?? [];
   const isDue = started.some(({ req, madeAt, isStream }) => req.complete || madeAt !== undefined || isStream);
   if (!socket.writable || isDue) {
