@@ -10,8 +10,8 @@ const MAX_NAME_LENGTH = 100;
 const NO_ID = "must be a UUID";
 const FORMATS: Record<string, string> = {
   "idn-email": "must be an e-mail address",
-  password: "must have at most 72 bytes, no NUL and no lone surrogate",
-  text: "must not contain control characters other than tab and line feed, or lone surrogates",
+  password: "must have at most 72 bytes, no NUL, no lone surrogate and at most 30 combining marks in a row",
+  text: "must not contain control characters other than tab and line feed, lone surrogates, or more than 30 combining marks in a row",
   money: "must have at most two decimals",
   uuid: NO_ID,
   "date-time": "must be an RFC 3339 date and time",

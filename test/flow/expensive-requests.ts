@@ -31,6 +31,9 @@ const deep = (open: string, inside: string, close: string): string => {
   return open.repeat(times) + inside + close.repeat(times);
 };
 
+/** Normalization sorts the marks of a letter: each of the second half goes before all of the first. */
+const MARKS = "\u0301".repeat(BODY_LIMIT / 4 - 50) + "\u0323".repeat(BODY_LIMIT / 4 - 50);
+
 /** Values of one field, each as large as the limit allows. */
 const VALUES: Record<string, (head: string, tail: string) => string> = {
   "empty objects": (head, tail) => fill(`${head}[`, "{}", `]${tail}`),
@@ -47,6 +50,7 @@ const VALUES: Record<string, (head: string, tail: string) => string> = {
   "half characters": (head, tail) => long(`${head}"`, "\\ud83d", `"${tail}`),
   "dots and signs": (head, tail) => long(`${head}"`, "a@a.", `"${tail}`),
   spaces: (head, tail) => long(`${head}"`, " ", `"${tail}`),
+  "combining marks out of order": (head, tail) => `${head}"a${MARKS}"${tail}`,
 };
 
 const WHOLE: Record<string, string> = {
@@ -74,6 +78,7 @@ const FORMS: Record<string, string> = {
   "1,000 parameters": Array.from({ length: 1_000 }, (_, i) => `${i}=${"v".repeat(95)}`).join("&"),
   "nested brackets": long("a", "[a]", "=1"),
   percents: long("username=", "%e6%bc%a2", ""),
+  "percents of combining marks": `grant_type=password&password=p&username=a${"%cc%81".repeat(8_000)}${"%cc%a3".repeat(8_000)}`,
   "percents that mean nothing": long("username=", "%", ""),
   plus: long("username=", "+", ""),
   ampersands: "&".repeat(BODY_LIMIT),

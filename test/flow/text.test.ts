@@ -30,6 +30,21 @@ describe("text", () => {
     }
   });
 
+  it("has at most 30 combining marks in a row", async () => {
+    const marked = (count: number): string => `a${"\u0323\u0301".repeat(count / 2)}`;
+    const named = (name: string) => seller.post("/products", { ...lamp, name });
+    expect((await named(marked(30).repeat(5))).status).toBe(201);
+    const { status, body } = await named(marked(32));
+    expect([status, body["errors"]]).toEqual([
+      422,
+      [{ field: "name", message: expect.stringContaining("more than 30 combining marks in a row") as string }],
+    ]);
+    const account = (email: string, password: string) => shop.client().post("/register", { email, password });
+    expect((await account(`${marked(32)}@shop.test`, "correct horse battery")).status).toBe(422);
+    expect((await account("marks@shop.test", marked(32))).status).toBe(422);
+    expect((await seller.get(`/products?q=${encodeURIComponent(marked(32))}`)).status).toBe(400);
+  });
+
   it("of a ledger entry is NFC, too", async () => {
     const id = await seller.createProduct();
     const reason = (text: string) => seller.post(`/products/${id}/stock`, { delta: 1, reason: text });

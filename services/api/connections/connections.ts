@@ -30,7 +30,7 @@ const LIMITS: Omit<ConnectionLimits, "largestBytes"> = {
   parsed: 8_192, // a socket is read 64 KiB at a time, and the shortest request has about 30 bytes
 };
 
-/** After a refusal its connection is not read for this long, and up to twice as long, so that not all are read again at the same moment. */
+/** A connection is not read for this long after a refusal, and up to twice as long, so that not all are read again at the same moment. */
 const PAUSE_MS = 1_000;
 
 /** Interval of the check for slow readers. */
@@ -135,11 +135,12 @@ export class Connections {
   }
 
   /**
-   * Stops reading from the connection of a refused request for a while. Otherwise a thousand connections whose client does not wait before it
-   * tries again would get a thousand refusals in each turn of the event loop, which take 50 ms.
+   * Stops reading from the connection of a refused request for a while, if its address has many connections. If their client does not wait
+   * before it tries again, a thousand connections would get a thousand refusals in each turn of the event loop, which take 50 ms.
    */
   pauseReading({ connection }: Exchange): void {
-    if (connection.isProxy || connection.isPaused) return;
+    const isOneOfMany = connection.holder.connections.size > shareOf(shareOf(this.limits.sockets));
+    if (!isOneOfMany || connection.isProxy || connection.isPaused) return;
     connection.isPaused = true;
     hold(connection.socket);
     setTimeout(

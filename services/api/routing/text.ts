@@ -1,4 +1,5 @@
 import { KindGuard, type TSchema } from "@sinclair/typebox";
+import { isStreamSafe } from "../../../broker/validator";
 import { fieldsOf } from "../../../contracts/contract";
 
 type Normalize = (value: string) => string;
@@ -23,9 +24,11 @@ function normalizerOf(schema: TSchema): Normalize | undefined {
   return schema.format === "text" ? text : schema.format === "password" ? password : undefined;
 }
 
-const text: Normalize = (value) => value.replaceAll("\r\n", "\n").normalize("NFC").trim();
-const email: Normalize = (value) => value.normalize("NFC").trim();
-const password: Normalize = (value) => value.normalize("NFC");
+/** A text that is not stream-safe stays as it is, which takes no time, and is refused by its format. */
+const nfc: Normalize = (value) => (isStreamSafe(value) ? value.normalize("NFC") : value);
+const text: Normalize = (value) => nfc(value.replaceAll("\r\n", "\n")).trim();
+const email: Normalize = (value) => nfc(value).trim();
+const password: Normalize = nfc;
 
 /** The values with these fields normalized; the same object if nothing changes. Values other than objects are returned as they are. */
 export function normalized<T>(values: T, fields: TextFields): T {
