@@ -365,7 +365,8 @@ class Reader {
     }
     const wrong = new Set(check(register.params, { email, password }).map((error) => error.field));
     if (wrong.has("email")) this.mistakes.push("ADMIN_EMAIL is not an e-mail address");
-    if (wrong.has("password")) this.mistakes.push("ADMIN_PASSWORD must have at least 8 characters and at most 72 bytes");
+    if (wrong.has("password"))
+      this.mistakes.push("ADMIN_PASSWORD must have at least 8 characters, at most 72 bytes and at most 30 combining marks in a row");
     return { email, password };
   }
 }

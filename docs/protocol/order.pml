@@ -282,7 +282,7 @@ inline checkAtRest(id) {
 
 /* ---- orders ---- */
 
-/* insertOrders() of services/orders/orders.store.ts: order and outbox row in one statement. */
+/* insertOrders() of services/orders/insert.store.ts: order and outbox row in one statement. */
 inline placeOrder(client) {
   atomic {
     (placed & BIT(client)) == 0 ->
@@ -324,7 +324,7 @@ inline cancelOrder(which) {
   }
 }
 
-/* claim() of mixins/outbox.claim.ts in one statement, and emitRows() of mixins/outbox.mixin.ts afterwards. */
+/* claim() of mixins/outbox.claim.ts in one statement, and publishRows() of mixins/outbox.mixin.ts afterwards. */
 inline publish(which) {
   atomic {
     isPublished(order[which].created) && (created & BIT(CREATED(which, order[which].who))) == 0 ->
@@ -368,7 +368,7 @@ idle:
   :: publish(1)
   :: publishCancelled(0)
   :: publishCancelled(1)
-  /* stock.settled: settleOrders() of services/orders/orders.store.ts, one transaction */
+  /* stock.settled: settleOrders() of services/orders/transitions.store.ts, one transaction */
   :: atomic {
        replies != 0 ->
        receive(replies, n);
@@ -456,7 +456,7 @@ idle:
   od
 }
 
-/* ---- npm run repair, at any time: look() of services/orders/audit.ts reads the reservation, and the order afterwards; then it is mended ---- */
+/* ---- npm run repair, at any time: compareOne() of services/orders/audit.ts reads the reservation, and the order afterwards; then it is repaired ---- */
 #if defined(COUNTED) || defined(HELD)
 #define MAY_REPAIR isRewound
 #else
@@ -507,13 +507,13 @@ active proctype world() {
        planRepair(plan, 1, reservation[1].state);
        applyRepair(plan, 1)
      }
-  /* replayAnnouncement() of services/orders/orders.store.ts */
+  /* replayRow() of services/orders/outbox.store.ts */
   :: d_step { order[0].created == PARKED -> order[0].created = DUE }
   :: d_step { order[1].created == PARKED -> order[1].created = DUE }
   :: d_step { order[0].cancelled == PARKED -> order[0].cancelled = DUE }
   :: d_step { order[1].cancelled == PARKED -> order[1].cancelled = DUE }
 #ifdef REFUSALS
-  /* refuseOrders() of services/orders/orders.store.ts: permanent, or the tenth */
+  /* refuseOrders() of services/orders/outbox.store.ts: permanent, or the tenth */
   :: d_step { order[0].created == DUE -> order[0].created = PARKED }
   :: d_step { order[1].created == DUE -> order[1].created = PARKED }
   :: d_step { order[0].cancelled == DUE -> order[0].cancelled = PARKED }

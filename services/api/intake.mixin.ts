@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { ServiceSchema } from "moleculer";
 import type { SchemaFor } from "../../broker/contract";
-import { problem, tooLate } from "../../broker/errors";
+import { errorCode, problem, tooLate } from "../../broker/errors";
 import { asRequest, withRequestId } from "../../broker/request";
 import type { Config } from "../../config";
 import type { Caller } from "../../contracts/users";
@@ -76,8 +76,8 @@ export function intake({ basePath }: Pick<Config, "basePath">): Partial<ServiceS
       },
 
       refuse(this: Api, exchange: Exchange, refusal: unknown): void {
-        exchange.isRefused = true;
-        this.metrics?.refused();
+        exchange.isRefused = errorCode(refusal) !== "BAD_REQUEST"; // only overload is counted apart, and not logged
+        if (exchange.isRefused) this.metrics?.refused();
         this.connections.markReady(exchange, refuseAtOnce(exchange.res, this.baseHeaders(exchange), exchange.id, refusal, basePath));
         this.connections.pauseReading(exchange);
       },

@@ -64,6 +64,10 @@ describe("a misbehaving client", () => {
     await Promise.all(Array.from({ length: 256 }, () => holdOpen("")));
     await until("the gateway has all connections", () => connections() === 257);
     expect(await refusedMs(2)).toBeGreaterThan(900);
+    const pipelinedAt = performance.now();
+    client.send(request(101) + request(2).repeat(60));
+    await until("all responses have arrived", () => responses(204) === 63);
+    expect(performance.now() - pipelinedAt).toBeGreaterThan(900);
   });
 
   it("does not finish its request: it is disconnected within 30 s", async () => {

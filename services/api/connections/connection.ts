@@ -52,8 +52,8 @@ export class Connection<R extends Started = Started> {
   parseSlice: ((bytes: Buffer) => void) | undefined;
   /** Parsing of the rest is already scheduled. */
   isScheduled = false;
-  /** A request was refused before any work on it, and the client should wait before it sends another. */
-  isPaused = false;
+  /** Set while reading is paused after a refusal: the client should wait before it sends another request. */
+  pause: NodeJS.Timeout | undefined;
   /** Its last response is being sent, and nothing more is read from it. */
   isCut = false;
 
@@ -63,6 +63,10 @@ export class Connection<R extends Started = Started> {
     /** Whether the peer is a trusted proxy, which carries many clients. */
     readonly isProxy: boolean,
   ) {}
+
+  get isPaused(): boolean {
+    return this.pause !== undefined;
+  }
 
   /** Whether reading is paused, or has ended for good. */
   get isHeld(): boolean {

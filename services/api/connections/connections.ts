@@ -141,11 +141,10 @@ export class Connections {
   pauseReading({ connection }: Exchange): void {
     const isOneOfMany = connection.holder.connections.size > shareOf(shareOf(this.limits.sockets));
     if (!isOneOfMany || connection.isProxy || connection.isPaused) return;
-    connection.isPaused = true;
     hold(connection.socket);
-    setTimeout(
+    connection.pause = setTimeout(
       () => {
-        connection.isPaused = false;
+        connection.pause = undefined;
         readOn(connection, this.turns);
       },
       PAUSE_MS * (1 + Math.random()),
@@ -277,6 +276,8 @@ export class Connections {
     this.parsed -= connection.waiting.length;
     connection.holder.parsed -= connection.waiting.length;
     connection.waiting.length = 0;
+    connection.rest = undefined;
+    clearTimeout(connection.pause);
     // Node 20 emits no "close" for responses that waited behind another one.
     for (const exchange of [...connection.started]) this.sent(exchange);
     this.forget(connection.holder);

@@ -39,7 +39,7 @@ export class Exchange implements Requester, Request {
   isStream = false;
   /** The event stream, once it is open; closed when the exchange is over. */
   stream: Stream | undefined;
-  /** Whether it was refused before any work on it. */
+  /** Whether it was refused before any work on it, because of overload. */
   isRefused = false;
   /** Whether the response has been sent or the connection closed. */
   isOver = false;

@@ -99,8 +99,8 @@ export function readOn(connection: Connection, turns: LoopTurns): void {
 }
 
 /** Whether the rest can be parsed now. If Node has paused the socket at its own limit, it resumes the socket itself. */
-const canParseRest = ({ socket, waiting, rest, isCut }: Connection): boolean =>
-  rest !== undefined && waiting.length === 0 && !isCut && !socket.destroyed && (socket as HttpSocket)._paused !== true;
+const canParseRest = ({ socket, waiting, rest, isPaused, isCut }: Connection): boolean =>
+  rest !== undefined && waiting.length === 0 && !isPaused && !isCut && !socket.destroyed && (socket as HttpSocket)._paused !== true;
 
 /** Passes the rest to Node's parser, as if it had just been read; in slices, if the connection has sent a body in chunks. */
 function parseRest(connection: Connection): void {

@@ -16,7 +16,7 @@ const FORMATS: Readonly<Record<string, Schema>> = {
   text: {},
   uuid: { format: "uuid", examples: [EXAMPLE_ID] },
   money: { format: "decimal" },
-  password: { format: "password", description: "At most 72 bytes of UTF-8." },
+  password: { format: "password", description: "At most 72 bytes of UTF-8, and at most 30 combining marks in a row." },
 };
 
 const MAX_INT32 = 2 ** 31 - 1;

@@ -1,5 +1,5 @@
 import { KindGuard, type TSchema } from "@sinclair/typebox";
-import { isStreamSafe } from "../../../broker/validator";
+import { hasShortRows } from "../../../broker/validator";
 import { fieldsOf } from "../../../contracts/contract";
 
 type Normalize = (value: string) => string;
@@ -24,8 +24,8 @@ function normalizerOf(schema: TSchema): Normalize | undefined {
   return schema.format === "text" ? text : schema.format === "password" ? password : undefined;
 }
 
-/** A text that is not stream-safe stays as it is, which takes no time, and is refused by its format. */
-const nfc: Normalize = (value) => (isStreamSafe(value) ? value.normalize("NFC") : value);
+/** A text with a longer row of marks stays as it is, since normalizing it would take long, and is then refused by its format. */
+const nfc: Normalize = (value) => (hasShortRows(value) ? value.normalize("NFC") : value);
 const text: Normalize = (value) => nfc(value.replaceAll("\r\n", "\n")).trim();
 const email: Normalize = (value) => nfc(value).trim();
 const password: Normalize = nfc;
