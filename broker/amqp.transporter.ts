@@ -152,7 +152,10 @@ export class AmqpTransporter extends Transporters.AMQP {
     this.transit.removePendingRequestByNodeID(nodeID); // also if it was already known to be lost
   }
 
-  /** Moleculer keeps a rejected promise until the next attempt and fails every call in between with its reason, so the reason must be retryable. */
+  /**
+   * Moleculer keeps a rejected promise until the next attempt and fails every call in between with its reason, so the reason must be
+   * retryable.
+   */
   override makeSubscriptions(topics: Record<string, unknown>[]): Promise<void> {
     return super.makeSubscriptions(topics).catch((err: unknown) => {
       this.logger.error(`AMQP subscriptions failed: ${String(err)}`);
@@ -273,7 +276,10 @@ export class AmqpTransporter extends Transporters.AMQP {
   }
 }
 
-/** @param urls amqp:// or amqps://, of the servers of one RabbitMQ cluster. Each node starts with a random one: its queues are on the server it uses. */
+/**
+ * @param urls amqp:// or amqps://, of the servers of one RabbitMQ cluster. Each node starts with a random one: its queues are on the server
+ * it uses.
+ */
 export function amqpTransporter(...urls: string[]): AmqpTransporter {
   const first = Math.floor(Math.random() * urls.length);
   const url = [...urls.slice(first), ...urls.slice(0, first)].map(withHeartbeat);

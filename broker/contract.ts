@@ -22,7 +22,10 @@ export interface Meta {
   address?: string;
   /** The call comes from a console or script on one of the shop's own nodes, not from a user. A gateway never sets this. */
   system?: true;
-  /** The client's Idempotency-Key, for an action wrapped in `once` (mixins/idempotency.ts). Not a param, since nodes of version 0.2.0 refuse unknown params. */
+  /**
+   * The client's Idempotency-Key, for an action wrapped in `once` (mixins/idempotency.ts). Not a param, since nodes of version 0.2.0 refuse
+   * unknown params.
+   */
   idempotencyKey?: string;
   /** Set by the action: its result is the response to an earlier request with the same key. */
   replayed?: boolean;

@@ -15,8 +15,9 @@ const EMAIL =
 const CONTROL = /[\0-\x08\x0b-\x1f\x7f-\x9f]/;
 
 /**
- * Whether a text has at most 30 combining marks in a row. No language needs more. Normalization sorts the marks of a row, and so takes a second
- * for 50,000 of them. Stricter than the Stream-Safe Text Format (Unicode Standard Annex 15, section 13), which counts only marks that are sorted.
+ * Whether a text has at most 30 combining marks in a row. No language needs more. Normalization sorts the marks of a row, and so takes a
+ * second for 50,000 of them. Stricter than the Stream-Safe Text Format (Unicode Standard Annex 15, section 13), which counts only marks that
+ * are sorted.
  */
 export const hasShortRows = (text: string): boolean => !/(?<!\p{M})\p{M}{31}/u.test(text);
 

@@ -72,10 +72,15 @@ export const IdempotencyKey = Type.String({ pattern: "^[\\x21-\\x7e]{1,255}$" })
 /** Maximum number of lines in all orders of one `createMany`, whose response contains the lines' names. */
 export const LINES_PER_CALL = 2_000;
 
-/** Maximum number of lines in one `getMany`, exceeded by at most one order. Few, so that clients don't wait for several large orders of others. */
+/**
+ * Maximum number of lines in one `getMany`, exceeded by at most one order. Few, so that clients don't wait for several large orders of
+ * others.
+ */
 export const LINES_PER_READ = 128;
 
-/** Maximum number of lines in a small order. Larger orders wait for their stock in separate queues, so that small ones don't wait behind them. */
+/**
+ * Maximum number of lines in a small order. Larger orders wait for their stock in separate queues, so that small ones don't wait behind them.
+ */
 export const SMALL_ORDER_LINES = 8;
 
 const NewOrder = {
@@ -100,9 +105,9 @@ export const create = action("orders.create", {
 });
 
 /**
- * Like `create`, but for orders of several users that a gateway batches. Each succeeds or fails individually; the results are in the order of the
- * requests. Each has a key, so that the call can be retried if its response is lost. `request_id` is that of the client's request, for the
- * log. All orders together have at most LINES_PER_CALL lines.
+ * Like `create`, but for orders of several users that a gateway batches. Each succeeds or fails individually; the results are in the order of
+ * the requests. Each has a key, so that the call can be retried if its response is lost. `request_id` is that of the client's request, for
+ * the log. All orders together have at most LINES_PER_CALL lines.
  */
 export const createMany = action("orders.createMany", {
   params: closed({
@@ -125,8 +130,8 @@ const OrderId = described(Id, "The order's id.");
 export const get = action("orders.get", { params: closed({ id: OrderId }), result: Order, idempotent: true });
 
 /**
- * Like `get`, but for several users at once, in the order of the request; null for an order that is not found. Returns only the first orders that
- * fit into RESPONSE_BYTES and LINES_PER_READ, at least one; the caller has to request the others again.
+ * Like `get`, but for several users at once, in the order of the request; null for an order that is not found. Returns only the first orders
+ * that fit into RESPONSE_BYTES and LINES_PER_READ, at least one; the caller has to request the others again.
  */
 export const getMany = action("orders.getMany", {
   params: closed({

@@ -7,7 +7,10 @@ import { endsConnection, isCanceled, isStatementLost } from "./sql-state";
 
 /** Maximum number of lists and searches in progress per service per node: slow ones must leave the database's cores to other statements. */
 export const LIST_CONNECTIONS = 2;
-/** Maximum number of lists that may be queued; one more is refused at once. At a thousand lists per second, a full queue is served in a quarter of a second. */
+/**
+ * Maximum number of lists that may be queued; one more is refused at once. At a thousand lists per second, a full queue is served in a
+ * quarter of a second.
+ */
 const MAX_WAITING = 256;
 /** Even after the longest wait, a list with two statements gets its result or refusal within the 2 s of a call. */
 const WAIT_MS = 900;

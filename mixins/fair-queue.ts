@@ -138,7 +138,10 @@ export class FairQueue<Item> {
     this.force(client, item);
   }
 
-  /** Like `add`, but without the check of shares: for the shop's own work, and for callers that have checked already. @throws SERVICE_UNAVAILABLE */
+  /**
+   * Like `add`, but without the check of shares: for the shop's own work, and for callers that have checked already.
+   * @throws SERVICE_UNAVAILABLE
+   */
   force({ address, user }: Client, item: Item): void {
     if (this.size >= this.places) throw full();
     this.addresses.queueOf(address).add(user, { item, user });

@@ -1,9 +1,9 @@
 import type { Database, Query } from "./database";
 
 /*
- * Whether the events of an outbox get replies. An event is silent if a row that was published after its last reply has been without a
- * reply for a while. This is read from the outbox itself, so that a reply costs no write. Only a change of this state is written; all nodes read it.
- * A timestamp in the future dates from before the database's clock was set back, and is ignored.
+ * Whether the events of an outbox get replies. An event is silent if a row that was published after its last reply has been without a reply
+ * for a while. This is read from the outbox itself, so that a reply costs no write. Only a change of this state is written; all nodes read
+ * it. A timestamp in the future dates from before the database's clock was set back, and is ignored.
  */
 
 /** Looks for replies to each event. When they resume, rows published more than $3 ms before become due, since their replies are overdue. */

@@ -29,8 +29,8 @@ const retryOptions = (waitedMs: number): CallingOptions => (waitedMs > RETRY_WIT
 /** Small, since an order may have 100 lines and each request waits for its whole batch. */
 const ORDERS_PER_READ = 4;
 /**
- * The gateway has validated each order. So if the batch breaks its contract, the orders node runs the previous release, which does not know a field
- * of some of them: the others must not be refused with them.
+ * The gateway has validated each order. So if the batch breaks its contract, the orders node runs the previous release, which does not know a
+ * field of some of them: the others must not be refused with them.
  */
 const CREATES = {
   patienceMs: PATIENCE_MS,

@@ -64,7 +64,8 @@ export class Streams {
 
   /**
    * Registers a stream until its `close`. Nothing is written before its `begin`.
-   * @throws TOO_MANY_REQUESTS if the user or the address has too many streams, SERVICE_UNAVAILABLE if the gateway is at its limit or shutting down
+   * @throws TOO_MANY_REQUESTS if the user or the address has too many streams, SERVICE_UNAVAILABLE if the gateway is at its limit or shutting
+   * down
    */
   open(res: ServerResponse, following: Following, token: string, requester: Requester): Stream {
     const { ofOneUser, ofAll } = this.limits;

@@ -94,7 +94,10 @@ const AFTER: Readonly<Record<Status, Readonly<Partial<Record<Input, Status>>>>> 
   CANCELLED: { cancel: "CANCELLED", RESERVED: "CANCELLED", REJECTED: "CANCELLED", RELEASED: "CANCELLED" },
 };
 
-/** The state after an input; undefined if it does not fit the state: a cancel is then refused; after a reply, the order's pending outbox rows are parked. */
+/**
+ * The state after an input; undefined if it does not fit the state: a cancel is then refused; after a reply, the order's pending outbox rows
+ * are parked.
+ */
 export const after = (status: Status, input: Input): Status | undefined => AFTER[status][input];
 
 /** The states that may follow each state. The audit checks them. */

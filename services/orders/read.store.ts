@@ -23,8 +23,8 @@ export interface Keyed {
 }
 
 /**
- * The orders created with these keys; undefined for keys without an order. An order whose request had another body is not read: it may be much larger
- * than the request that now has its key.
+ * The orders created with these keys; undefined for keys without an order. An order whose request had another body is not read: it may be
+ * much larger than the request that now has its key.
  */
 export async function findByKeys(db: Database, keys: readonly OrderKey[]): Promise<(Keyed | undefined)[]> {
   const rows = await db.query<(OrderRow | { id: null }) & { n: number }>(

@@ -11,7 +11,10 @@ const REPUBLISHED_IN: Readonly<Record<OrderEvent, readonly Status[]>> = {
   "order.cancelled": ["CANCELLED"],
 };
 
-/** Makes the order's settled outbox row pending again, or writes it if it is missing. @returns false if the event does not belong to the order's status */
+/**
+ * Makes the order's settled outbox row pending again, or writes it if it is missing.
+ * @returns false if the event does not belong to the order's status
+ */
 export function republish(db: Database, id: string, event: OrderEvent): Promise<boolean> {
   return db.transaction(async (query) => {
     await lockOrder(query, id);

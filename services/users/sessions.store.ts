@@ -12,8 +12,8 @@ export const LATE_SECONDS = 15;
 
 /**
  * SQL for the time from which changes are reported to a gateway: its last poll ($1), but not further back than the lifetime of an access
- * token ($2 seconds); both less LATE_SECONDS ($3). If the time of the last poll lies in the future, the database's clock was set back since, and
- * all changes within a token's lifetime are reported.
+ * token ($2 seconds); both less LATE_SECONDS ($3). If the time of the last poll lies in the future, the database's clock was set back since,
+ * and all changes within a token's lifetime are reported.
  */
 export const SINCE = `greatest(
   case when $1::timestamptz <= now() then $1::timestamptz - $3::int * interval '1 second' end,

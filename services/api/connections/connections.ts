@@ -220,7 +220,8 @@ export class Connections {
     if (connection.started.push(exchange) === 1) connection.headSince = performance.now();
     holder.exchanges++;
     this.unfinished++;
-    // Not `on`: a listener that stays keeps the exchange alive beyond the young generation's garbage collection, which adds a third to the cost of a read.
+    // Not `on`: a listener that stays keeps the exchange alive beyond the young generation's garbage collection, which adds a third to the
+    // cost of a read.
     res.once("close", () => {
       this.sent(exchange);
     });

@@ -53,8 +53,8 @@ interface Documented<S extends number> {
   /** Media types of its responses, if not JSON. */
   media?: readonly string[];
   /**
-   * Takes effect once per Idempotency-Key. Its action reads the key from the call's meta and does its work through `once` (mixins/idempotency.ts). A batched
-   * call, which has no meta of its own, takes the key as a param, and `perform` sets `replayed`.
+   * Takes effect once per Idempotency-Key. Its action reads the key from the call's meta and does its work through `once`
+   * (mixins/idempotency.ts). A batched call, which has no meta of its own, takes the key as a param, and `perform` sets `replayed`.
    */
   takesIdempotencyKey?: true;
 }

@@ -104,7 +104,8 @@ export const connections: readonly Attack[] = [
     name: "900 connections send requests with 90 header fields at the same moment, and the next as soon as they have a response",
     least: { "200": 1_000, "429": 100 },
     run: (attacker) => {
-      const request = `GET /products/${testId(1)} HTTP/1.1\r\nHost: a\r\n${"a:\r\n".repeat(89)}\r\n`;
+      const fields = Object.fromEntries(Array.from({ length: 89 }, (_, n) => [`a${n}`, ""]));
+      const request = httpText("GET", `/products/${testId(1)}`, { headers: fields });
       return keepOpen(attacker, 900, async (connection) => {
         while (connection.isOpen && !attacker.isOver) {
           connection.write(request);
