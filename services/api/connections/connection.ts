@@ -52,7 +52,7 @@ export class Connection<R extends Started = Started> {
   parseSlice: ((bytes: Buffer) => void) | undefined;
   /** Parsing of the rest is already scheduled. */
   isScheduled = false;
-  /** Set while reading is paused after a refusal: the client should wait before it sends another request. */
+  /** Set while reading is paused: its client has many connections, and sends more than can be served at once. */
   pause: NodeJS.Timeout | undefined;
   /** Its last response is being sent, and nothing more is read from it. */
   isCut = false;

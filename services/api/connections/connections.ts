@@ -30,7 +30,7 @@ const LIMITS: Omit<ConnectionLimits, "largestBytes"> = {
   parsed: 8_192, // a socket is read 64 KiB at a time, and the shortest request has about 30 bytes
 };
 
-/** A connection is not read for this long after a refusal, and up to twice as long, so that not all are read again at the same moment. */
+/** How long a pause in reading lasts, up to twice as long, so that not all connections are read again at the same moment. */
 const PAUSE_MS = 1_000;
 
 /** Interval of the check for slow readers. */
@@ -135,12 +135,13 @@ export class Connections {
   }
 
   /**
-   * Stops reading from the connection of a refused request for a while, if its address has many connections. If their client does not wait
-   * before it tries again, a thousand connections would get a thousand refusals in each turn of the event loop, which take 50 ms.
+   * Stops reading from the connection of a request for a while, if its address has many connections: after a refusal, and after the
+   * response to a request that arrived while the event loop was busy. Otherwise, a thousand connections that send their next request at
+   * once would keep each turn of the event loop busy for 50 ms.
    */
   pauseReading({ connection }: Exchange): void {
     const isOneOfMany = connection.holder.connections.size > shareOf(shareOf(this.limits.sockets));
-    if (!isOneOfMany || connection.isProxy || connection.isPaused) return;
+    if (!isOneOfMany || connection.isProxy || connection.isPaused || connection.socket.destroyed) return;
     hold(connection.socket);
     connection.pause = setTimeout(
       () => {
@@ -217,6 +218,7 @@ export class Connections {
   private begin(exchange: Exchange): Exchange {
     const { connection, holder, res } = exchange;
     closeBehindParts(exchange.req, res, connection);
+    exchange.startedInRush = this.turns.isBusy;
     if (connection.started.push(exchange) === 1) connection.headSince = performance.now();
     holder.exchanges++;
     this.unfinished++;
@@ -256,6 +258,8 @@ export class Connections {
     this.unsentBytes -= bytes;
     if (!isStream) this.unfinished--;
     this.forget(holder);
+    // Not earlier: the rest of its body must be read.
+    if (exchange.startedInRush) this.pauseReading(exchange);
     this.startWaiting(connection);
   }
 

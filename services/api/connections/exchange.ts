@@ -39,6 +39,8 @@ export class Exchange implements Requester, Request {
   isStream = false;
   /** The event stream, once it is open; closed when the exchange is over. */
   stream: Stream | undefined;
+  /** Whether it was started while other work waited for the event loop. */
+  startedInRush = false;
   /** Whether it was refused before any work on it, because of overload. */
   isRefused = false;
   /** Whether the response has been sent or the connection closed. */

@@ -30,9 +30,14 @@ export class LoopTurns {
     return this.since !== undefined && performance.now() - this.since >= this.mostMs;
   }
 
+  /** Whether work passed to `run` now would have to wait. */
+  get isBusy(): boolean {
+    return this.queue.size > 0 || this.isSpent;
+  }
+
   /** Runs `work` now or in one of the next turns. @throws TOO_MANY_REQUESTS or SERVICE_UNAVAILABLE if too much is queued */
   run(client: Client, work: () => void): void {
-    if (this.queue.size > 0 || this.isSpent) {
+    if (this.isBusy) {
       this.queue.add(client, work);
       return;
     }
