@@ -21,6 +21,11 @@ export interface VictimsResult {
   requests: number;
 }
 
+/**
+ * Clients have computers of their own. Without priority, this process waited up to 240 ms for a core, which would be measured as the shop's
+ * time.
+ */
+const NICE = -10;
 /** Time-out of a victim's request. */
 const GIVE_UP_MS = 10_000;
 const CONFIRMED_MS = 15_000;
@@ -231,4 +236,4 @@ async function use({ url, accounts, seconds, products, changesPassword }: Victim
   return { samples: measurements.samples, failures: measurements.failures, requests: measurements.requests };
 }
 
-serve(use);
+serve(use, NICE);

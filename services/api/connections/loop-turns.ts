@@ -1,7 +1,7 @@
 import { FairQueue, type Client } from "../../../mixins/fair-queue";
 
 /** Time in which work is started, in one turn of the event loop, in ms; later work waits for the next turn. */
-const TURN_MS = 5;
+const TURN_MS = 2;
 /** The same, if a connection has arrived: libuv accepts one per turn, and others may wait behind a thousand connections of one client. */
 const ARRIVAL_TURN_MS = 0.5;
 /** Maximum queued items started per turn: their later work is not covered by the time measured. */
