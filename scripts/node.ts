@@ -45,6 +45,7 @@ export async function startNode({ config, services, onStop, ops = false, broker:
   logDeath = (report) => {
     broker.logger.error(report);
   };
+  logWarnings(broker);
   let stopping: Promise<void> | undefined;
   const stop = (): Promise<void> => (stopping ??= broker.stop());
   onStop(stop);
@@ -59,6 +60,14 @@ export async function startNode({ config, services, onStop, ops = false, broker:
     throw error;
   }
   return { broker, stop };
+}
+
+/** Node prints warnings, such as pg's about `sslmode=require`, as plain text, which has no place among the JSON lines of a log. */
+function logWarnings(broker: ServiceBroker): void {
+  process.removeAllListeners("warning");
+  process.on("warning", ({ name, message }) => {
+    broker.logger.warn(`${name}: ${message}`);
+  });
 }
 
 /** Milliseconds that a script waits for the services whose actions it calls. */

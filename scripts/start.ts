@@ -1,5 +1,6 @@
 import { once } from "node:events";
-import { createServer } from "node:net";
+import { createServer, Server } from "node:net";
+import type { ServiceBroker } from "moleculer";
 import { databaseNames, type Config } from "../config";
 import { serversOf } from "../mixins/database-url";
 import { startNode } from "./node";
@@ -10,7 +11,7 @@ run(async (config, onStop) => {
   if (config.services.includes("api")) await checkPort(config);
   const since = performance.now();
   const { broker } = await startNode({ config, services: config.services, onStop, ops: true });
-  const lines = welcome(config, performance.now() - since);
+  const lines = welcome(config, portOf(broker) ?? config.port, performance.now() - since);
   if (config.log.format === "json") broker.logger.info(lines[0]);
   else console.log(["", ...lines, ""].join("\n"));
   return undefined;
@@ -32,11 +33,11 @@ async function checkPort({ port, host }: Config): Promise<void> {
 }
 
 /** The first line says all that a log needs. */
-function welcome(config: Config, tookMs: number): string[] {
+function welcome(config: Config, port: number, tookMs: number): string[] {
   const where = databaseNames()
     .filter(([service]) => config.services.includes(service))
     .map(([service]) => `  ${service.padEnd(9)}${describeDatabase(config.databases[service], config)}`);
-  const url = `http://${config.host === "0.0.0.0" ? "localhost" : config.host}:${config.port}${config.basePath}`;
+  const url = `http://${hostOf(config)}:${port}${config.basePath}`;
   const isGateway = config.services.includes("api");
   const what = config.hostsAll ? "The shop" : "This node";
   return [
@@ -55,6 +56,20 @@ function welcome(config: Config, tookMs: number): string[] {
         ]
       : ["", "Ctrl-C stops this node; other nodes keep running."]),
   ];
+}
+
+/** A host for URLs: an address of every interface is no destination, and an IPv6 address needs brackets (RFC 3986, 3.2.2). */
+function hostOf({ host }: Config): string {
+  if (host === "0.0.0.0" || host === "::") return "localhost";
+  return host.includes(":") ? `[${host}]` : host;
+}
+
+/** The port that the gateway listens on, which PORT=0 leaves to the system; undefined on a node without a gateway. */
+function portOf(broker: ServiceBroker): number | undefined {
+  const gateway: unknown = broker.getLocalService("api");
+  const server: unknown = typeof gateway === "object" && gateway !== null && "server" in gateway ? gateway.server : undefined;
+  const address = server instanceof Server ? server.address() : null;
+  return typeof address === "object" ? address?.port : undefined;
 }
 
 function describeNodes({ transporter }: Config): string {

@@ -29,10 +29,19 @@ interface Line {
 
 describe("LOG_FORMAT=json", () => {
   it("makes every line that a node prints an object, from its start to its stop", async () => {
-    const node = await startProcess({ env: { ...env, NAMESPACE: uniqueNamespace(), LOG_FORMAT: "json" } });
+    const warning = encodeURI(
+      `data:text/javascript,import{isMainThread}from"worker_threads";isMainThread&&setTimeout(()=>process.emitWarning("canary"),1_000)`,
+    );
+    const node = await startProcess({
+      env: { ...env, NAMESPACE: uniqueNamespace(), LOG_FORMAT: "json", NODE_OPTIONS: `--import=${warning}` },
+    });
     await new Client(node.url ?? "").signUp();
+    await until("the warning is logged", () => node.output().includes("canary"));
     expect(await node.stop()).toBe(0);
     const lines = node.output().split("\n").filter(Boolean);
+    expect(lines.map((line) => JSON.parse(line) as Line)).toContainEqual(
+      expect.objectContaining({ level: "warn", message: "Warning: canary" }),
+    );
     expect(lines.map((line) => JSON.parse(line) as Line)).toContainEqual(
       expect.objectContaining({ level: "info", message: expect.stringMatching(/^The shop is ready after .* on node /) }),
     );

@@ -8,10 +8,17 @@ import type { IncomingMessage } from "node:http";
 /** Precedes a target that is not below the base path. No route has such a path. */
 const OUTSIDE = "/..";
 
+/** With an issuer that has a path, clients look for the metadata here, followed by that path (RFC 8414, 3.1). */
+const METADATA = "/.well-known/oauth-authorization-server";
+
 /** Makes a request's target relative to the base path, which must not be empty. */
 export function leaveBasePath(req: IncomingMessage, basePath: string): void {
   const { url = "" } = req;
   if (!url.startsWith("/")) return; // `*`, or a target that is refused anyway
+  if (url === METADATA + basePath) {
+    req.url = METADATA;
+    return;
+  }
   const rest = url.slice(basePath.length);
   if (!url.startsWith(basePath) || !/^(?:[/?]|$)/.test(rest)) req.url = OUTSIDE + url;
   else req.url = rest.startsWith("/") ? rest : `/${rest}`;

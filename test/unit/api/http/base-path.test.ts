@@ -15,6 +15,7 @@ it.each([
   ["/shop/products/1?a=/shop", "/products/1?a=/shop"],
   ["/shop/shop", "/shop"],
   ["/shop", "/"],
+  ["/.well-known/oauth-authorization-server/shop", "/.well-known/oauth-authorization-server"],
   ["/shop/", "/"],
   ["/shop?a=b", "/?a=b"],
   ["/shop//x", "//x"],
@@ -26,13 +27,21 @@ it.each([
   expect(isOutside(relative)).toBe(false);
 });
 
-it.each(["/", "/products", "/shopping", "/shop.html", "/shop%2Fproducts", "/SHOP/products", "//shop/products", "/x/shop/products"])(
-  "the target %j is outside of the base path",
-  (target) => {
-    expect(below(target)).toBe(`/..${target}`);
-    expect(isOutside(`/..${target}`)).toBe(true);
-  },
-);
+it.each([
+  "/",
+  "/.well-known/oauth-authorization-server",
+  "/.well-known/jwks.json/shop",
+  "/products",
+  "/shopping",
+  "/shop.html",
+  "/shop%2Fproducts",
+  "/SHOP/products",
+  "//shop/products",
+  "/x/shop/products",
+])("the target %j is outside of the base path", (target) => {
+  expect(below(target)).toBe(`/..${target}`);
+  expect(isOutside(`/..${target}`)).toBe(true);
+});
 
 it("the paths in Location and Link begin with the base path, and other headers are unchanged", () => {
   const headers = { Location: "/me", Link: '</products?cursor=%3C%2F>; rel="next"', ETag: '"1"' };
