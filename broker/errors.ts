@@ -31,6 +31,8 @@ interface ProblemOptions {
   retryAfter?: number;
   /** The content codings that are supported. */
   acceptEncoding?: string;
+  /** Whether a request that is not authenticated has an access token. */
+  hasToken?: boolean;
   /** For the log. */
   cause?: unknown;
 }

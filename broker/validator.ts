@@ -7,9 +7,9 @@ import type { FieldError } from "../contracts/errors";
 import { describe, fieldOf, listErrors } from "./field-errors";
 
 const BCRYPT_LIMIT_BYTES = 72;
-/** Without characters that are invisible (Default_Ignorable_Code_Point): addresses that look the same must be the same. */
+/** Without characters that are invisible (Default_Ignorable_Code_Point) or blank: addresses that look the same must be the same. */
 const EMAIL =
-  /^(?!.*\p{DI})[^\s@\p{C}"(),:;<>[\\\]]{1,64}@(?:[\p{L}\p{N}](?:[\p{L}\p{N}\p{M}-]{0,61}[\p{L}\p{N}\p{M}])?\.)+[\p{L}\p{N}\p{M}-]{2,63}$/u;
+  /^(?!.*[\p{DI}\u2800])[^\s@\p{C}"(),:;<>[\\\]]{1,64}@(?:[\p{L}\p{N}](?:[\p{L}\p{N}\p{M}-]{0,61}[\p{L}\p{N}\p{M}])?\.)+[\p{L}\p{N}\p{M}-]{2,63}$/u;
 
 /** C0, DEL and C1, except tab and line feed. A control character takes six bytes as JSON, and terminals interpret it. */
 const CONTROL = /[\0-\x08\x0b-\x1f\x7f-\x9f]/;

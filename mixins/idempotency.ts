@@ -117,7 +117,7 @@ async function takeKey(query: Query, { userId, key, hash }: KeyedRequest): Promi
 const inFlight = () => problem("IDEMPOTENCY_IN_FLIGHT", "the first request with this key is still in progress");
 
 /** Deletes expired responses. Nodes may do so at the same time. @returns whether there may be more */
-export async function forgetResponses({ query }: Database): Promise<boolean> {
+export async function deleteExpiredResponses({ query }: Database): Promise<boolean> {
   const deleted = await query(
     `with expired as (
        select user_id, key from idempotent_requests where created_at <= now() - interval '${KEPT}'

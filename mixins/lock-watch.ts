@@ -22,22 +22,22 @@ interface Holder {
 /** Polls which lock a session waits for, since the error of a lock timeout names neither the locked object nor the holder. */
 export class LockWatch {
   private readonly ending = new AbortController();
-  private readonly looking: Promise<void>;
+  private readonly polling: Promise<void>;
   private last = "a lock";
 
   /** @param pid of the session's process on the server */
   constructor(pid: number, connect: () => Promise<Client>) {
-    this.looking = this.look(pid, connect);
+    this.polling = this.poll(pid, connect);
   }
 
   /** @returns the last lock that the session waited for */
   async end(): Promise<string> {
     this.ending.abort();
-    await this.looking;
+    await this.polling;
     return this.last;
   }
 
-  private async look(pid: number, connect: () => Promise<Client>): Promise<void> {
+  private async poll(pid: number, connect: () => Promise<Client>): Promise<void> {
     const { signal } = this.ending;
     let client: Client | undefined;
     try {

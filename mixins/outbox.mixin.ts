@@ -53,7 +53,7 @@ type Relay = Service &
     isReachable(event: OutboxedEvent): boolean;
     watch(): Promise<boolean>;
     publishDue(): Promise<void>;
-    forgetSettled(): Promise<void>;
+    deleteSettled(): Promise<void>;
     publishRows(rows: readonly OutboxMessage[]): Promise<void>;
     reconsider(): Promise<void>;
   };
@@ -84,8 +84,8 @@ export function outboxMixin(events: readonly OutboxedEvent[], limits: OutboxLimi
         this.relayState.isWatchDue = true;
         this.relay();
       }, sweepMs);
-      this.relayState.retention = setInterval(() => void this.forgetSettled(), RETENTION_MS);
-      void this.forgetSettled();
+      this.relayState.retention = setInterval(() => void this.deleteSettled(), RETENTION_MS);
+      void this.deleteSettled();
       metricsOf(this.broker)?.observe("outbox", async () => readings(await backlog(this.db)));
       return this.reconsider();
     },
@@ -157,7 +157,7 @@ export function outboxMixin(events: readonly OutboxedEvent[], limits: OutboxLimi
         });
       },
 
-      async forgetSettled(this: Relay) {
+      async deleteSettled(this: Relay) {
         try {
           let deleted: number;
           do deleted = await deleteSettled(this.db, names);

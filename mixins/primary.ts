@@ -5,7 +5,7 @@ import { HotStandby, openSession } from "./session";
 import { sqlState } from "./sql-state";
 
 /** Milliseconds to connect, and to query: less than a pool waits for a connection. A partitioned server does not respond at all. */
-const LOOK_MS = 700;
+const PROBE_MS = 700;
 
 type Place = Pick<Client, "host" | "port">;
 
@@ -50,7 +50,7 @@ function finder(servers: readonly string[]): () => Promise<Place> {
  */
 async function findPrimary(servers: readonly string[]): Promise<Place> {
   try {
-    return await Promise.any(servers.map(look));
+    return await Promise.any(servers.map(probe));
   } catch (error) {
     const reasons: readonly unknown[] = error instanceof AggregateError ? error.errors : [error];
     const readOnly = reasons.find((reason) => reason instanceof ReadOnlyPrimary);
@@ -71,8 +71,8 @@ class ReadOnlyPrimary extends Error {
 }
 
 /** The host and port of a server that accepts writes. @throws if it does not, or does not respond in time */
-async function look(url: string): Promise<Place> {
-  const config: ClientConfig = { connectionString: url, connectionTimeoutMillis: LOOK_MS, query_timeout: LOOK_MS };
+async function probe(url: string): Promise<Place> {
+  const config: ClientConfig = { connectionString: url, connectionTimeoutMillis: PROBE_MS, query_timeout: PROBE_MS };
   const client = new Client(config);
   client.on("error", () => undefined); // the statement fails as well
   try {

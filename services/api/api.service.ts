@@ -13,6 +13,7 @@ import { responder } from "./responder.mixin";
 import { ClientAddress } from "./http/client-address";
 import { Connections, type ConnectionLimits } from "./connections/connections";
 import { Cors } from "./http/cors";
+import { decodingSlots } from "./http/decoding";
 import { docsRoutes } from "./openapi/docs-page";
 import { batchedCalls } from "./batched-calls";
 import type { Api } from "./gateway";
@@ -95,6 +96,7 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
       this.batched = batchedCalls(this.broker);
       this.lanes = lanes();
       this.turns = new LoopTurns();
+      this.decoding = decodingSlots();
       this.admission = new FairSlots({ ...ADMISSION, ...limits.admission });
       const metrics = metricsOf(this.broker);
       if (metrics) this.metrics = new RequestMetrics(metrics, this.admission, (path) => this.routeAt(path));
@@ -134,6 +136,7 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
     /** A hot reload stops only this service, without draining it, and would wait for open streams. */
     stopped(this: Api) {
       this.streams.end();
+      void this.listeningSockets.close(); // not only the server's own: the new service needs the port
       this.connections.stop();
       this.verifier.stop();
     },

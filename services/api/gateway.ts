@@ -23,6 +23,8 @@ export type Api = Web & {
   connections: Connections;
   admission: FairSlots;
   turns: LoopTurns;
+  /** Turns for decoding compressed bodies. */
+  decoding: FairSlots;
   lanes: Lanes;
   address: ClientAddress;
   cors: Cors;

@@ -12,10 +12,13 @@ import { hotProductId, serveHotRead } from "./hot-read";
 import { mergeParts, limitParts } from "./connections/parts";
 import { parseForm } from "./http/form";
 import { leaveBasePath } from "./http/base-path";
+import { decode } from "./http/decoding";
 import { problemDetails } from "./http/problem";
 import {
+  BODY_LIMIT_BYTES,
   bodyRefusal,
   checkHeaders,
+  dropExcessHeaders,
   hasBody,
   ignoreBody,
   isFormBody,
@@ -25,6 +28,7 @@ import {
   pathOf,
   requestId,
   splitTarget,
+  takeCoding,
   targetRefusal,
   useOriginForm,
   WHOLE_SERVER,
@@ -46,6 +50,7 @@ export function intake({ basePath }: Pick<Config, "basePath">): Partial<ServiceS
       receive(this: Api, req: IncomingMessage, res: ServerResponse): void {
         useOriginForm(req);
         if (basePath !== "") leaveBasePath(req, basePath);
+        dropExcessHeaders(req);
         mergeParts(req);
         this.connections.open(requestId(req), req, res, (exchange) => {
           this.begin(exchange);
@@ -144,6 +149,7 @@ export function intake({ basePath }: Pick<Config, "basePath">): Partial<ServiceS
           const form = spec.body === "empty" ? undefined : spec.body.form;
           const refusal = bodyRefusal(req, form !== undefined);
           if (refusal !== undefined) throw refusal;
+          exchange.coding = takeCoding(req);
           if (isFormBody(req)) exchange.form = form;
           this.connections.countBody(exchange);
           limitParts(req, (refusal) => {
@@ -158,7 +164,7 @@ export function intake({ basePath }: Pick<Config, "basePath">): Partial<ServiceS
 
       async authenticated(this: Api, req: IncomingMessage, auth: "user" | "admin"): Promise<Caller> {
         const token = bearerToken(req.headers.authorization);
-        if (token === undefined) throw unauthenticated();
+        if (token === undefined) throw unauthenticated(false);
         const caller = await this.verifier.verify(token);
         if (auth === "admin" && caller.role !== "admin") throw problem("FORBIDDEN", "this is for admins");
         return caller;
@@ -176,29 +182,32 @@ export function respond(this: Api, exchange: Exchange, request: RoutedRequest, f
   const { req, res } = exchange;
   if (res.headersSent) return; // the body was refused while being read
   const { spec, ctx, path, query, body } = request;
-  const read = () =>
-    spec.read({ path, query, body: exchange.form ? parseForm(body) : parseJson(body), headers: req.headers, requester: exchange });
+  const read = (bytes: Buffer) =>
+    spec.read({ path, query, body: exchange.form ? parseForm(bytes) : parseJson(bytes), headers: req.headers, requester: exchange });
   exchange.extendDeadline(spec.contract.timeoutMs);
   const isWanted = (): boolean => exchange.isWanted();
   const { lane } = spec;
-  const serve = async (): Promise<void> => {
-    const perform = read();
+  const serve = async (bytes: Buffer): Promise<void> => {
+    const perform = read(bytes);
     const handle = (): Promise<HttpResponse> => perform(ctx, this.batched);
     const inTurn = lane === "none" ? handle : (): Promise<HttpResponse> => this.lanes[lane].run(exchange, handle, isWanted);
     this.send(req, res, await (isProbe(req) ? handle() : this.admission.run(exchange, inTurn, isWanted)));
   };
-  const begin = (): void => {
-    asRequest(exchange, serve).catch(fail);
+  const begin = (bytes: Buffer): void => {
+    asRequest(exchange, () => serve(bytes)).catch(fail);
   };
-  if (spec.body === "none") begin();
-  else {
+  const beginInTurn = (bytes: Buffer): void => {
     try {
       this.turns.run(exchange, () => {
-        if (isWanted()) begin();
+        if (isWanted()) begin(bytes);
         else fail(tooLate()); // before its body is parsed and checked
       });
     } catch (error) {
       fail(error);
     }
-  }
+  };
+  const { coding } = exchange;
+  if (spec.body === "none") begin(body);
+  else if (coding === undefined) beginInTurn(body);
+  else this.decoding.run(exchange, () => decode(body, coding, BODY_LIMIT_BYTES), isWanted).then(beginInTurn, fail);
 }

@@ -2,6 +2,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import type { ServiceSchema } from "moleculer";
 import { withRequestId } from "../../broker/request";
 import type { SchemaFor } from "../../broker/contract";
+import { overShare } from "../../mixins/fair-queue";
 import type { Config } from "../../config";
 import type { ProblemDetails } from "../../contracts/api";
 import { bearerToken } from "./auth/token-verifier";
@@ -51,6 +52,11 @@ export function responder(config: Config): Partial<ServiceSchema> {
         const { stream } = exchange;
         const content = body === undefined ? text : JSON.stringify(body);
         const bytes = content === undefined ? 0 : Buffer.byteLength(content);
+        // A read may be repeated. The result of a change is always sent: its request must not seem to have been refused.
+        if (bytes >= LARGE_BYTES && req.method === "GET" && this.connections.isOverShare(exchange, bytes)) {
+          this.sendFailure(req, res, overShare());
+          return;
+        }
         const head = {
           ...this.baseHeaders(exchange),
           "Cache-Control": req.headers.authorization === undefined ? "no-cache" : "no-store",

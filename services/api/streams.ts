@@ -102,7 +102,7 @@ export class Streams {
 
   /** Updates the streams of orders that have changed. */
   changed(orders: readonly { order_id: string }[]): void {
-    for (const { order_id } of orders) for (const stream of this.byOrder.get(order_id) ?? []) stream.look();
+    for (const { order_id } of orders) for (const stream of this.byOrder.get(order_id) ?? []) stream.update();
   }
 
   /** Ends all streams and refuses new ones. */
@@ -128,8 +128,8 @@ export class Stream {
   /** Unregisters the stream; called when its response is over. */
   close: () => void = () => undefined;
   private isOpen = true;
-  private isLooking = false;
-  private mayBeNew = false;
+  private isReading = false;
+  private mayBeStale = false;
   private timer: NodeJS.Timeout | undefined;
   private readonly until: number;
   private readonly requestId = currentRequestId(); // a read after `order.changed` would otherwise get that event's id
@@ -148,13 +148,13 @@ export class Stream {
   begin(order: Order): void {
     this.write(`retry: ${RETRY_MS}\n\n`);
     this.writeNew(order);
-    this.look(); // the order may have changed after it was read and before this stream was registered
+    this.update(); // the order may have changed after it was read and before this stream was registered
   }
 
   /** Reads the order and sends new events. If another change is reported meanwhile, the read may be too old, so it is repeated. */
-  look(): void {
-    this.mayBeNew = true;
-    if (this.isOpen && !this.isLooking) void withRequest(this.requestId, Infinity, () => this.catchUp());
+  update(): void {
+    this.mayBeStale = true;
+    if (this.isOpen && !this.isReading) void withRequest(this.requestId, Infinity, () => this.catchUp());
   }
 
   end(): void {
@@ -171,9 +171,9 @@ export class Stream {
 
   private async catchUp(): Promise<void> {
     clearTimeout(this.timer);
-    this.isLooking = true;
-    while (this.isOpen && this.mayBeNew) {
-      this.mayBeNew = false;
+    this.isReading = true;
+    while (this.isOpen && this.mayBeStale) {
+      this.mayBeStale = false;
       try {
         this.writeNew(await this.read());
       } catch (error) {
@@ -181,7 +181,7 @@ export class Stream {
         if (!isUnavailable(error) && errorCode(error) !== "TOO_MANY_REQUESTS") this.end();
       }
     }
-    this.isLooking = false;
+    this.isReading = false;
     if (this.isOpen) this.wait();
   }
 
@@ -195,7 +195,7 @@ export class Stream {
           return;
         }
         this.write(": \n\n"); // keep proxies from closing an idle connection
-        this.look();
+        this.update();
       },
       Math.min(spread, this.until - performance.now()),
     );

@@ -8,7 +8,7 @@ import type { Caller } from "../../contracts/users";
 import { unauthenticated } from "./auth/token-verifier";
 import { ListeningSockets } from "./connections/listening-sockets";
 import { exchangeOf, type Exchange } from "./connections/exchange";
-import { isKnownBody, type splitTarget } from "./http/request";
+import { BODY_LIMIT_BYTES, isKnownBody, type splitTarget } from "./http/request";
 import type { Route, Routes } from "./routing/route";
 
 /*
@@ -17,7 +17,6 @@ import type { Route, Routes } from "./routing/route";
  * and test/unit/api/web.mixin.test.ts fails if another version is installed.
  */
 
-const BODY_LIMIT = "100kb";
 /** Time limits for receiving a request's head and the whole request. With the check interval, a slow client is cut off within 30 s. */
 const REQUEST_TIMEOUT_MS = 25_000;
 const TIMEOUT_CHECK_MS = 5_000;
@@ -109,7 +108,7 @@ const settings = ({ port, host }: Pick<Config, "port" | "host">, routes: Routes)
       authentication: true,
       authorization: true,
       bodyParsers: {
-        raw: { limit: BODY_LIMIT, type: isKnownBody }, // parsed when the request's turn comes
+        raw: { limit: BODY_LIMIT_BYTES, type: isKnownBody }, // parsed when the request's turn comes
       },
       aliases: Object.fromEntries(Object.entries(routes).map(([line, spec]) => [line, { spec, handler }])),
     },

@@ -22,10 +22,10 @@ import { productsAudit, release, reservations, stockRefused, stockSettled, type 
 import { batch } from "../../mixins/batching";
 import { countWithin } from "../../mixins/bytes";
 import { databaseMixin, type WithDatabase } from "../../mixins/database.mixin";
-import { forgetResponses, once } from "../../mixins/idempotency";
+import { deleteExpiredResponses, once } from "../../mixins/idempotency";
 import { outboxMixin, type WithOutbox } from "../../mixins/outbox.mixin";
 import { isLockTimeout, mayBeOfOne } from "../../mixins/sql-state";
-import { tidyMixin } from "../../mixins/tidy.mixin";
+import { cleanupMixin } from "../../mixins/cleanup.mixin";
 import { auditShop, type ProductsSide } from "./audit";
 import { Changes } from "./changes";
 import { after } from "./order";
@@ -59,7 +59,7 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
     // The last mixin starts first and stops last: the others need the database.
     mixins: [
       outboxMixin([contract.orderCreated, contract.orderCancelled], limits),
-      tidyMixin(forgetResponses),
+      cleanupMixin(deleteExpiredResponses),
       databaseMixin({
         service: "orders",
         url: config.databases.orders,

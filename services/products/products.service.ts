@@ -5,17 +5,17 @@ import { adminOf, handleEach, call, callerOf, implement, viewerOf, type Meta, ty
 import { invalid, problem } from "../../broker/errors";
 import { loadConfig, type Config } from "../../config";
 import { record, type ForeignAction } from "../../contracts/accounts";
-import { MAX_LINES, type Params, type Result } from "../../contracts/contract";
+import { type Params, type Result } from "../../contracts/contract";
 import { toCents } from "../../contracts/money";
 import { orderCancelled, orderCreated, SMALL_ORDER_LINES, type CancelledOrder, type CreatedOrder } from "../../contracts/orders";
 import * as contract from "../../contracts/products";
 import { batch, type BatchOptions, type Requester } from "../../mixins/batching";
 import type { Query } from "../../mixins/database";
 import { databaseMixin, explained, type WithDatabase } from "../../mixins/database.mixin";
-import { forgetResponses, once } from "../../mixins/idempotency";
+import { deleteExpiredResponses, once } from "../../mixins/idempotency";
 import { replierMixin } from "../../mixins/replier.mixin";
-import { mayBeOfOne } from "../../mixins/sql-state";
-import { tidyMixin } from "../../mixins/tidy.mixin";
+import { isCanceled, mayBeOfOne } from "../../mixins/sql-state";
+import { cleanupMixin } from "../../mixins/cleanup.mixin";
 import { auditProducts, reservationsOf } from "./audit.store";
 import {
   adjustStock,
@@ -78,7 +78,7 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
       replierMixin(orderCancelled, REPLIES, function (this: Products, order) {
         return this.release(order);
       }),
-      tidyMixin(forgetResponses),
+      cleanupMixin(deleteExpiredResponses),
       databaseMixin({
         service: "products",
         url: config.databases.products,
@@ -214,16 +214,14 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
       const reserve = (options: BatchOptions<CreatedOrder>) =>
         batch<CreatedOrder, contract.Outcome>(async (orders) => inOrder(await reserveStock(this.db, orders), orders.map(idOf)), {
           ...SETTLING,
+          weight: { of: ({ lines }) => lines.length, max: LINES_LOCKED },
           ...options,
         });
-      const [reserveSmall, reserveLarge] = [
-        reserve({}),
-        reserve({ weight: { of: ({ lines }) => lines.length, max: LINES_LOCKED }, inFlight: 1 }),
-      ];
+      const [reserveSmall, reserveLarge] = [reserve({}), reserve({ inFlight: 1 })];
       // The event doesn't contain the lines, so their number is unknown here.
       const release = batch<CancelledOrder, contract.Outcome>(
         async (orders) => inOrder(await releaseStock(this.db, orders.map(idOf)), orders.map(idOf)),
-        { ...SETTLING, size: LINES_LOCKED / MAX_LINES },
+        { ...SETTLING, size: MAX_RELEASED },
       );
       this.reserve = (order) => (order.lines.length > SMALL_ORDER_LINES ? reserveLarge : reserveSmall)(order, buyerOf(order));
       this.release = (order) => release(order, buyerOf(order));
@@ -237,17 +235,22 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
  */
 const SEARCHES = { size: 1, inFlight: 1, places: 256, patienceMs: 900 };
 
-/** Maximum number of lines whose products one transaction locks: it holds the locks for 20 to 40 ms. With ten thousand lines it was 260 ms. */
-const LINES_LOCKED = 1_000;
+/**
+ * Maximum number of lines whose products one transaction locks: it holds the locks for 5 ms, but for 100 to 300 ms if the products have the
+ * longest texts and sell out, since that adds their entries to each index again.
+ */
+const LINES_LOCKED = 128;
+/** Maximum number of cancelled orders whose stock one transaction releases. */
+const MAX_RELEASED = 4;
 
 const idOf = (order: CancelledOrder): string => order.order_id;
 
 /**
  * Buyers take turns. All have the same address, whose quarter of the places covers the relay's in-flight cap and some republished orders.
- * An order that is republished while it waits is processed once. Any error may be caused by a single order, except an unavailable database
- * and a lock timeout, since most orders of a batch want the locked product.
+ * An order that is republished while it waits is processed once. Any error may be caused by a single order, also a statement that took too
+ * long, except an unavailable database and a lock timeout, since most orders of a batch want the locked product.
  */
-const SETTLING = { places: 16_384, keyOf: idOf, mayBeOfOne };
+const SETTLING = { places: 16_384, keyOf: idOf, mayBeOfOne: (error: unknown) => mayBeOfOne(error) || isCanceled(error) };
 
 const buyerOf = ({ user_id }: CancelledOrder): Requester => ({ address: "", user: user_id, isWanted: () => true });
 

@@ -55,14 +55,14 @@ const MAX_ROLES = 10_000;
  * The current roles of users whose role has changed since a given time, while an access token with the old role may still be valid: a
  * refresh that has read the old role may sign a token slightly later.
  * @param since as `endedSessions`
- * @param ttl maximum lifetime of any access token, in seconds
+ * @param ttlSeconds maximum lifetime of any access token
  */
-export function changedRoles({ query }: Database, since: string | undefined, ttl: number): Promise<ChangedRole[]> {
+export function changedRoles({ query }: Database, since: string | undefined, ttlSeconds: number): Promise<ChangedRole[]> {
   return query<ChangedRole>(
     `select id as user, role, ceil(extract(epoch from role_changed_at))::bigint + $2::int + $3::int as until
      from users
      where role_changed_at > ${SINCE}
      order by role_changed_at desc limit $4`,
-    [since ?? "-infinity", ttl, LATE_SECONDS, MAX_ROLES],
+    [since ?? "-infinity", ttlSeconds, LATE_SECONDS, MAX_ROLES],
   );
 }

@@ -98,13 +98,13 @@ async function takeBack(query: Query, attempts: readonly Counted[]): Promise<voi
   );
 }
 
-const MAX_FORGOTTEN = 10_000;
+const MAX_DELETED = 10_000;
 
 /** Deletes expired counts. @returns whether there may be more */
-export async function forgetAttempts({ query }: Database): Promise<boolean> {
+export async function deleteExpiredAttempts({ query }: Database): Promise<boolean> {
   const deleted = await query(
     "delete from login_attempts where subject in (select subject from login_attempts where since < now() - interval '1 minute' limit $1) returning 1",
-    [MAX_FORGOTTEN],
+    [MAX_DELETED],
   );
-  return deleted.length === MAX_FORGOTTEN;
+  return deleted.length === MAX_DELETED;
 }

@@ -129,15 +129,15 @@ const SELECT = "select id, at, actor, action, subject, address, request_id from 
 const present = (row: AuditRow): AuditEntry => ({ ...row, at: row.at.toISOString() });
 
 const KEPT = "400 days";
-const MAX_FORGOTTEN = 10_000;
+const MAX_DELETED = 10_000;
 
 /** Deletes entries older than 400 days. Ids are close enough to age order for that. @returns whether there may be more */
-export async function forgetAudit({ query }: Database): Promise<boolean> {
+export async function deleteExpiredEntries({ query }: Database): Promise<boolean> {
   const deleted = await query(
     `delete from audit_log where id in (
        select id from (select id, at from audit_log order by id limit $1) as oldest where at < now() - interval '${KEPT}'
      ) returning 1`,
-    [MAX_FORGOTTEN],
+    [MAX_DELETED],
   );
-  return deleted.length === MAX_FORGOTTEN;
+  return deleted.length === MAX_DELETED;
 }

@@ -15,7 +15,7 @@ interface Keys {
   /** the published keys: the signing key, future signing keys, and those whose tokens may still be valid */
   published: readonly SigningKey[];
   /** seconds: maximum lifetime of a token signed by any of these; ACCESS_TOKEN_TTL may have been lowered since */
-  tokenTtl: number;
+  tokenTtlSeconds: number;
 }
 
 /** The signing keys, shared by all users nodes through the database. */
@@ -25,10 +25,10 @@ export class KeyRing {
   private readAt = -Infinity;
   private reading: Promise<Keys> | undefined;
 
-  /** @param ttl lifetime of access tokens, in seconds */
+  /** @param ttlSeconds lifetime of access tokens */
   constructor(
     private readonly db: Database,
-    private readonly ttl: number,
+    private readonly ttlSeconds: number,
     private readonly cipher: KeyCipher,
   ) {}
 
@@ -57,8 +57,8 @@ export class KeyRing {
   }
 
   /** Maximum lifetime of any access token in seconds, by the keys read last. */
-  get tokenTtl(): number {
-    return this.keys?.tokenTtl ?? this.ttl;
+  get tokenTtlSeconds(): number {
+    return this.keys?.tokenTtlSeconds ?? this.ttlSeconds;
   }
 
   /** Reads the keys from the database: no node may publish fewer keys than another has published. */
@@ -82,28 +82,28 @@ export class KeyRing {
   }
 
   private async insert(query: Query, { kid, pem }: { kid: string; pem: string }, by: By): Promise<void> {
-    await insertKey(query, { kid, private_key: this.cipher.encrypt(kid, pem), token_ttl: this.ttl });
+    await insertKey(query, { kid, private_key: this.cipher.encrypt(kid, pem), token_ttl: this.ttlSeconds });
     await record(query, by, "key.created", kid);
   }
 
   private async read(): Promise<Keys> {
     let rows = await selectKeys(this.db.query);
-    if (isDue(rows, this.ttl))
+    if (isDue(rows, this.ttlSeconds))
       rows = await this.locked(async (query) => {
         const due = await selectKeys(query); // another node may have done it already
-        if (isDue(due, this.ttl)) await this.tend(query, due);
+        if (isDue(due, this.ttlSeconds)) await this.tend(query, due);
         return selectKeys(query);
       });
     const published = rows.map((row) => this.parse(row));
     const signing = published[signer(rows)];
     if (signing === undefined) throw new Error("there is no signing key");
     this.readAt = performance.now();
-    return (this.keys = { signing, published, tokenTtl: tokenTtl(rows, this.ttl) });
+    return (this.keys = { signing, published, tokenTtlSeconds: tokenTtlSeconds(rows, this.ttlSeconds) });
   }
 
   private async tend(query: Query, keys: readonly KeyRow[]): Promise<void> {
-    await raiseTokenTtl(query, this.ttl);
-    const expired = outlived(keys, tokenTtl(keys, this.ttl)).map(({ kid }) => kid);
+    await raiseTokenTtl(query, this.ttlSeconds);
+    const expired = outlived(keys, tokenTtlSeconds(keys, this.ttlSeconds)).map(({ kid }) => kid);
     await deleteKeys(query, expired);
     for (const kid of expired) await record(query, SYSTEM, "key.deleted", kid);
     if (isOld(keys)) await this.insert(query, await generateSigningKey(), SYSTEM);
@@ -134,7 +134,8 @@ export class KeyRing {
   }
 }
 
-const tokenTtl = (keys: readonly KeyRow[], ttl: number): number => Math.max(ttl, ...keys.map(({ token_ttl }) => token_ttl));
+const tokenTtlSeconds = (keys: readonly KeyRow[], ttlSeconds: number): number =>
+  Math.max(ttlSeconds, ...keys.map(({ token_ttl }) => token_ttl));
 
-const isDue = (keys: readonly KeyRow[], ttl: number): boolean =>
-  isOld(keys) || keys.some(({ token_ttl }) => token_ttl < ttl) || outlived(keys, tokenTtl(keys, ttl)).length > 0;
+const isDue = (keys: readonly KeyRow[], ttlSeconds: number): boolean =>
+  isOld(keys) || keys.some(({ token_ttl }) => token_ttl < ttlSeconds) || outlived(keys, tokenTtlSeconds(keys, ttlSeconds)).length > 0;

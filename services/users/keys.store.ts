@@ -5,7 +5,7 @@ export interface KeyRow {
   /** as KeyCipher stores it */
   private_key: string;
   /** seconds since it was created */
-  age: number;
+  age_seconds: number;
   /** seconds: maximum lifetime of the tokens that it has signed, on any node */
   token_ttl: number;
 }
@@ -21,7 +21,7 @@ export async function lockKeys(query: Query): Promise<void> {
 /** Newest first. */
 export const selectKeys = (query: Query): Promise<KeyRow[]> =>
   query(
-    "select kid, private_key, extract(epoch from now() - created_at)::float8 as age, token_ttl from signing_keys order by created_at desc, kid",
+    "select kid, private_key, extract(epoch from now() - created_at)::float8 as age_seconds, token_ttl from signing_keys order by created_at desc, kid",
   );
 
 export async function insertKey(query: Query, key: Pick<KeyRow, "kid" | "private_key" | "token_ttl">): Promise<void> {
@@ -33,8 +33,8 @@ export async function replaceEncrypted(query: Query, kid: string, private_key: s
 }
 
 /** The nodes may differ in ACCESS_TOKEN_TTL: the longest one counts. */
-export async function raiseTokenTtl(query: Query, ttl: number): Promise<void> {
-  await query("update signing_keys set token_ttl = $1 where token_ttl < $1", [ttl]);
+export async function raiseTokenTtl(query: Query, ttlSeconds: number): Promise<void> {
+  await query("update signing_keys set token_ttl = $1 where token_ttl < $1", [ttlSeconds]);
 }
 
 export async function deleteKeys(query: Query, kids: readonly string[]): Promise<void> {

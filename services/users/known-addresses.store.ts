@@ -6,7 +6,7 @@ const MAX_ADDRESSES = 20;
 const MAX_AGE_DAYS = 90;
 /** Minimum time between two updates of an address's last use, so that few logins need an extra write. */
 const PRECISION_HOURS = 1;
-const MAX_FORGOTTEN = 10_000;
+const MAX_DELETED = 10_000;
 
 const hashOf = (userId: string, address: string): Buffer =>
   createHash("sha256")
@@ -40,12 +40,12 @@ export async function rememberAddress({ query }: Database, userId: string, addre
 }
 
 /** Deletes addresses that have not been used for MAX_AGE_DAYS. @returns whether there may be more */
-export async function forgetAddresses({ query }: Database): Promise<boolean> {
+export async function deleteExpiredAddresses({ query }: Database): Promise<boolean> {
   const deleted = await query(
     `delete from known_addresses where (user_id, address) in (
        select user_id, address from known_addresses where last_used_at < now() - $1 * interval '1 day' limit $2
      ) returning 1`,
-    [MAX_AGE_DAYS, MAX_FORGOTTEN],
+    [MAX_AGE_DAYS, MAX_DELETED],
   );
-  return deleted.length === MAX_FORGOTTEN;
+  return deleted.length === MAX_DELETED;
 }

@@ -70,7 +70,7 @@ export class Logins {
       insist(async () => {
         const user = await this.verify(await this.find(account), { password }, turn);
         checkTime(turn);
-        const grant = await openSession(this.db, user, { ttl: this.settings.refreshTokenTtlSeconds, address: visitor.address });
+        const grant = await openSession(this.db, user, { ttlSeconds: this.settings.refreshTokenTtlSeconds, address: visitor.address });
         if (grant && visitor.address !== undefined) await rememberAddress(this.db, user.id, visitor.address);
         return grant;
       }),
@@ -118,8 +118,9 @@ export class Logins {
       insist(async () => {
         const user = await this.find({ id });
         if (user?.disabled_at !== null) throw noAccount();
-        const { isRight, hash } = await this.check(user, { password: current, next }, turn);
-        if (!isRight || hash === undefined) throw wrongCredentials();
+        const { isRight } = await this.check(user, { password: current, isFinal: true }, turn);
+        if (!isRight) throw wrongCredentials();
+        const hash = await this.passwords.hash(next, turn); // in a turn of its own, so that others wait for one hash at a time
         checkTime(turn);
         return (await changePassword(this.db, user, hash, { session, address: visitor.address })) || undefined;
       }),
@@ -183,7 +184,7 @@ export class Logins {
     return isRenewed ? { ...user, password_hash: hash } : user;
   }
 
-  private async check(user: UserRow | undefined, question: Pick<Question, "password" | "next">, turn: Turn) {
+  private async check(user: UserRow | undefined, question: Pick<Question, "password" | "isFinal">, turn: Turn) {
     return this.passwords.check({ ...question, hashed: user?.password_hash, highestCost: await highestCost(this.db) }, turn);
   }
 

@@ -26,8 +26,8 @@ export interface Question {
   hashed: string | undefined;
   /** The highest cost of all stored hashes. */
   highestCost: number;
-  /** A new password, hashed if `password` is correct. */
-  next?: string;
+  /** It is about to be replaced, so its hash is not renewed. */
+  isFinal?: boolean;
 }
 
 /** Hashes and compares passwords with bcrypt, off the event loop, in fair turns. */
@@ -63,16 +63,15 @@ export class Passwords {
 
   /**
    * Whether a password is correct. Takes as long for an unknown account, and for a hash of any cost, as for the highest cost.
-   * @returns if it is correct, also the hash of `next`, or without `next` a new hash of this password if the configured cost has changed
+   * @returns if it is correct and the configured cost has changed, also a new hash of this password
    */
-  async check({ password, hashed, highestCost, next }: Question, turn: Turn): Promise<{ isRight: boolean; hash?: string }> {
+  async check({ password, hashed, highestCost, isFinal = false }: Question, turn: Turn): Promise<{ isRight: boolean; hash?: string }> {
     const cost = Math.max(this.cost, highestCost);
-    const rounds = roundsOf(cost) + (next === undefined ? 0 : roundsOf(this.cost));
-    const isOld = hashed !== undefined && costOf(hashed) !== this.cost;
+    const rounds = roundsOf(cost);
+    const isOld = !isFinal && hashed !== undefined && costOf(hashed) !== this.cost;
     return this.run<typeof check>("check", turn, rounds, (): CheckTask => {
       const hasTimeToRenew = performance.now() + this.expectedMs(rounds + roundsOf(this.cost)) <= turn.deadline;
-      const toHash = next ?? (isOld && hasTimeToRenew ? password : undefined);
-      return { password, hashed, cost, next: toHash === undefined ? undefined : { password: toHash, cost: this.cost } };
+      return { password, hashed, cost, next: isOld && hasTimeToRenew ? { password, cost: this.cost } : undefined };
     });
   }
 

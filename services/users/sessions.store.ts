@@ -21,8 +21,8 @@ export const SINCE = `greatest(
 /** Maximum ended sessions per page. */
 const MAX_ENDED_PER_PAGE = 10_000;
 /** Maximum tokens and sessions deleted at once; a session may have any number of tokens. */
-const MAX_FORGOTTEN = 10_000;
-const MAX_SESSIONS_FORGOTTEN = 200;
+const MAX_DELETED = 10_000;
+const MAX_SESSIONS_DELETED = 200;
 /** An access token may outlive its session by the maximum ACCESS_TOKEN_TTL plus clock differences: until then the session must be kept. */
 const REVOCABLE = "1 day 1 minute";
 
@@ -40,14 +40,14 @@ const MAX_SESSIONS = 100;
 
 /**
  * Opens a session, writes the audit log, and records an account's first login. Ends the user's oldest sessions above the maximum.
- * @param ttl lifetime of the refresh token, in seconds
+ * @param ttlSeconds lifetime of the refresh token
  * @returns undefined if the password has changed since it was compared, or the account was disabled: either has ended the user's
  * sessions. The user's row stays locked until the commit, so any later change of it sees this session and ends it
  */
 export function openSession(
   db: Database,
   { id, password_hash }: UserRow,
-  { ttl, address }: { ttl: number; address: string | undefined },
+  { ttlSeconds, address }: { ttlSeconds: number; address: string | undefined },
 ): Promise<Grant | undefined> {
   const refreshToken = newToken();
   return db.transaction(async (query) => {
@@ -57,7 +57,7 @@ export function openSession(
          s as (insert into sessions (user_id, expires_at) select id, now() + $3 * interval '1 second' from u returning id),
          t as (insert into refresh_tokens (hash, session_id) select $4, id from s)
        select s.id as session, u.role from s cross join u`,
-      [id, password_hash, ttl, hashOf(refreshToken)],
+      [id, password_hash, ttlSeconds, hashOf(refreshToken)],
     );
     if (row === undefined) return undefined;
     await endSurplus(query, id);
@@ -79,7 +79,7 @@ async function endSurplus(query: Query, user: string): Promise<void> {
 /** How a refresh token is exchanged. */
 interface Renewal {
   /** Lifetime of the new refresh token, in seconds. */
-  ttl: number;
+  ttlSeconds: number;
   /** Seconds after its use for which a token gets its successor again; 0: never. */
   grace: number;
   /** The new refresh token. */
@@ -96,7 +96,7 @@ interface Renewal {
  * @returns undefined if the token is unknown, expired or used before the grace period, its session has ended, or its user is disabled
  */
 export function renewSession(db: Database, token: string, renewal: Renewal): Promise<Grant | undefined> {
-  const { ttl, successor, address } = renewal;
+  const { ttlSeconds, successor, address } = renewal;
   return db.transaction(async (query) => {
     const caller = await spend(query, token);
     if (caller === undefined) {
@@ -108,7 +108,7 @@ export function renewSession(db: Database, token: string, renewal: Renewal): Pro
     // changed since, that is reported to gateways for longer than this access token's lifetime.
     const [alive] = await query(
       "update sessions set expires_at = now() + $2 * interval '1 second' where id = $1 and ended_at is null returning id",
-      [caller.session, ttl],
+      [caller.session, ttlSeconds],
     );
     if (alive === undefined) return undefined;
     await query("insert into refresh_tokens (hash, session_id) values ($1, $2)", [hashOf(successor), caller.session]);
@@ -210,12 +210,12 @@ export function changePassword(
  * The sessions that have ended since a given time, while an access token of theirs may still be valid.
  * @param since `at` of an earlier result
  * @param after `next` of the previous page
- * @param ttl maximum lifetime of any access token, in seconds
+ * @param ttlSeconds maximum lifetime of any access token
  */
 export async function endedSessions(
   { query }: Database,
   { since, after }: { since?: string; after?: PageEnd },
-  ttl: number,
+  ttlSeconds: number,
 ): Promise<{ at: string; next: PageEnd | null; ended: EndedSession[] }> {
   const [clock] = await query<{ now: Date }>("select now()");
   const rows = await query<EndedSession & PageEnd>(
@@ -225,7 +225,7 @@ export async function endedSessions(
      where ended_at > ${SINCE}
        and (ended_at, id) > ($4::timestamptz, $5::uuid)
      order by ended_at, id limit $6`,
-    [since ?? "-infinity", ttl, LATE_SECONDS, after?.ended_at ?? "-infinity", after?.session ?? NIL_ID, MAX_ENDED_PER_PAGE],
+    [since ?? "-infinity", ttlSeconds, LATE_SECONDS, after?.ended_at ?? "-infinity", after?.session ?? NIL_ID, MAX_ENDED_PER_PAGE],
   );
   const last = rows.length === MAX_ENDED_PER_PAGE ? rows.at(-1) : undefined;
   return {
@@ -236,16 +236,16 @@ export async function endedSessions(
 }
 
 /**
- * @param ttl maximum lifetime of any access token, in seconds
+ * @param ttlSeconds maximum lifetime of any access token
  * @returns which of these sessions are unknown, which belong to admins, and until when a token may still contain an old role
  */
-export async function checkSessions({ query }: Database, ids: readonly string[], ttl: number): Promise<Result<typeof contract>> {
+export async function checkSessions({ query }: Database, ids: readonly string[], ttlSeconds: number): Promise<Result<typeof contract>> {
   const [row] = await query<Result<typeof contract>>(
     `select coalesce(array_agg(requested.id) filter (where s.id is null), '{}') as unknown,
        coalesce(array_agg(requested.id) filter (where u.role = 'admin'), '{}') as admins,
        ceil(extract(epoch from now()))::bigint + $2::int + $3::int as until
      from unnest($1::uuid[]) as requested (id) left join sessions s on s.id = requested.id left join users u on u.id = s.user_id`,
-    [ids, ttl, LATE_SECONDS],
+    [ids, ttlSeconds, LATE_SECONDS],
   );
   if (row === undefined) throw new Error("an aggregate returned no row");
   return row;
@@ -254,17 +254,17 @@ export async function checkSessions({ query }: Database, ids: readonly string[],
 /**
  * Deletes old used tokens, since a session that is refreshed continuously never ends, and ended or expired sessions. Deletes only as
  * many as a statement handles quickly.
- * @param ttl lifetime of a refresh token, in seconds; reuse is detected for as long
+ * @param ttlSeconds lifetime of a refresh token; reuse is detected for as long
  * @returns whether there may be more
  */
-export async function forgetSessions({ query }: Database, ttl: number): Promise<boolean> {
+export async function deleteExpiredSessions({ query }: Database, ttlSeconds: number): Promise<boolean> {
   const used = await query(
     "delete from refresh_tokens where hash in (select hash from refresh_tokens where used_at < now() - $2 * interval '1 second' limit $1) returning 1",
-    [MAX_FORGOTTEN, ttl],
+    [MAX_DELETED, ttlSeconds],
   );
   const expired = await query<{ id: string }>(
     `select id from sessions where expires_at < now() - interval '${REVOCABLE}' or ended_at < now() - interval '${REVOCABLE}' limit $1`,
-    [MAX_SESSIONS_FORGOTTEN],
+    [MAX_SESSIONS_DELETED],
   );
   const ids = expired.map(({ id }) => id);
   // Tokens first: deleting a session cascades to all its remaining tokens, in one statement.
@@ -273,11 +273,11 @@ export async function forgetSessions({ query }: Database, ttl: number): Promise<
        select t.hash from unnest($2::uuid[]) as s (id) cross join lateral (select hash from refresh_tokens where session_id = s.id limit $1) as t
        limit $1
      ) returning 1`,
-    [MAX_FORGOTTEN, ids],
+    [MAX_DELETED, ids],
   );
   await query(
     "delete from sessions where id = any($1::uuid[]) and not exists (select from refresh_tokens where session_id = sessions.id)",
     [ids],
   );
-  return used.length === MAX_FORGOTTEN || tokens.length === MAX_FORGOTTEN || expired.length === MAX_SESSIONS_FORGOTTEN;
+  return used.length === MAX_DELETED || tokens.length === MAX_DELETED || expired.length === MAX_SESSIONS_DELETED;
 }

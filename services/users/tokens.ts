@@ -53,8 +53,8 @@ export function publicJwk({ kid, privateKey }: SigningKey): Jwk {
   return { kty: "RSA", n, e, kid, alg: "RS256", use: "sig" };
 }
 
-/** An access token: a JWT (RFC 7519) with iss, aud, sub, role, sid, jti, iat and exp, signed RS256 under a key id. @param ttl seconds */
-export function issueToken({ kid, privateKey }: SigningKey, { id, role, session }: Required<Caller>, ttl: number): string {
+/** An access token: a JWT (RFC 7519) with iss, aud, sub, role, sid, jti, iat and exp, signed RS256 under a key id. */
+export function issueToken({ kid, privateKey }: SigningKey, { id, role, session }: Required<Caller>, ttlSeconds: number): string {
   return jwt.sign({ role, sid: session }, privateKey, {
     algorithm: "RS256",
     keyid: kid,
@@ -62,6 +62,6 @@ export function issueToken({ kid, privateKey }: SigningKey, { id, role, session 
     audience: AUDIENCE,
     subject: id,
     jwtid: randomUUID(),
-    expiresIn: ttl,
+    expiresIn: ttlSeconds,
   });
 }

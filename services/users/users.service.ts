@@ -9,14 +9,14 @@ import * as accounts from "../../contracts/accounts";
 import { parseId } from "../../contracts/contract";
 import * as contract from "../../contracts/users";
 import { databaseMixin, type WithDatabase } from "../../mixins/database.mixin";
-import { tidyMixin } from "../../mixins/tidy.mixin";
+import { cleanupMixin } from "../../mixins/cleanup.mixin";
 import type { State } from "./accounts";
 import { changeAccount, changedRoles, findAccount, type Changed } from "./accounts.store";
-import { forgetAttempts } from "./attempts.store";
+import { deleteExpiredAttempts } from "./attempts.store";
 import * as auditLog from "./audit-log.store";
 import { KeyCipher, KeyEncryptionError } from "./key-cipher";
 import { KeyRing } from "./key-ring";
-import { forgetAddresses } from "./known-addresses.store";
+import { deleteExpiredAddresses } from "./known-addresses.store";
 import { Logins, noAccount, type Visitor } from "./logins";
 import { OWN_TURN, Passwords } from "./passwords";
 import * as sessions from "./sessions.store";
@@ -52,7 +52,12 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
     name: "users",
     // The last mixin starts first and stops last.
     mixins: [
-      tidyMixin(forgetAttempts, forgetAddresses, (db) => sessions.forgetSessions(db, config.refreshTokenTtlSeconds), auditLog.forgetAudit),
+      cleanupMixin(
+        deleteExpiredAttempts,
+        deleteExpiredAddresses,
+        (db) => sessions.deleteExpiredSessions(db, config.refreshTokenTtlSeconds),
+        auditLog.deleteExpiredEntries,
+      ),
       databaseMixin({
         service: "users",
         url: config.databases.users,
@@ -83,7 +88,7 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
         const { signing, published } = await this.keys.recent(); // before the token is spent
         const { refresh_token, address } = ctx.params;
         const renewed = await sessions.renewSession(this.db, refresh_token, {
-          ttl: config.refreshTokenTtlSeconds,
+          ttlSeconds: config.refreshTokenTtlSeconds,
           grace: config.refreshGraceSeconds,
           successor: successorOf(refresh_token, signing),
           candidates: published.map((key) => successorOf(refresh_token, key)),
@@ -121,16 +126,16 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
 
       revocations: implement(contract.revocations, async function (this: Users, ctx) {
         const { since, after } = ctx.params;
-        const { published, tokenTtl } = await this.keys.current();
+        const { published, tokenTtlSeconds } = await this.keys.current();
         const [ended, roles] = await Promise.all([
-          sessions.endedSessions(this.db, ctx.params, tokenTtl),
-          after === undefined ? changedRoles(this.db, since, tokenTtl) : [], // with the first page
+          sessions.endedSessions(this.db, ctx.params, tokenTtlSeconds),
+          after === undefined ? changedRoles(this.db, since, tokenTtlSeconds) : [], // with the first page
         ]);
         return { ...ended, kids: published.map(({ kid }) => kid), roles };
       }),
 
       checkSessions: implement(contract.checkSessions, async function (this: Users, ctx) {
-        return sessions.checkSessions(this.db, ctx.params.sessions, this.keys.tokenTtl);
+        return sessions.checkSessions(this.db, ctx.params.sessions, this.keys.tokenTtlSeconds);
       }),
 
       rotateKeys: implement(contract.rotateKeys, async function (this: Users, ctx) {
@@ -230,9 +235,9 @@ const REFUSALS = {
 } satisfies Record<Extract<Changed, { ok: false }>["refusal"], string>;
 const refused = (code: keyof typeof REFUSALS) => problem(code, REFUSALS[code]);
 
-const tokens = (key: SigningKey, { caller, refreshToken }: sessions.Grant, ttl: number): contract.Tokens => ({
-  access_token: issueToken(key, caller, ttl),
+const tokens = (key: SigningKey, { caller, refreshToken }: sessions.Grant, ttlSeconds: number): contract.Tokens => ({
+  access_token: issueToken(key, caller, ttlSeconds),
   token_type: "bearer",
-  expires_in: ttl,
+  expires_in: ttlSeconds,
   refresh_token: refreshToken,
 });

@@ -192,7 +192,7 @@ describe("a disabled user", () => {
       ]);
       expect(responses[6]!.status).toBe(200);
       expect(await inUsers("select id from sessions where user_id = $1 and ended_at is null", [person.id])).toEqual([]);
-      for (const { body } of responses.filter((answer) => answer.status === 200 && "refresh_token" in answer.body))
+      for (const { body } of responses.filter((response) => response.status === 200 && "refresh_token" in response.body))
         expect(code(await refresh(body as Session))).toEqual([401, "INVALID_REFRESH_TOKEN"]);
     }
   });

@@ -210,13 +210,13 @@ testNodes("a packet above the limit fails only its own call, and the node stays 
 });
 
 testNodes("a node that stops sends the responses that are ready", async (pair) => {
-  const answer = pair.call("x", { held: true, size: 4_000_000 });
+  const response = pair.call("x", { held: true, size: 4_000_000 });
   await until("the action runs", () => pair.ran.length === 1);
   const send = jest.spyOn(pair.b.broker.transit!, "sendResponse");
   pair.release();
   await until("the response is ready", () => send.mock.calls.length === 1);
   await pair.b.broker.stop();
-  expect(await answer).toHaveLength(4_000_000);
+  expect(await response).toHaveLength(4_000_000);
   await until("its connection is closed", () => pair.b.line.open === 0);
 });
 

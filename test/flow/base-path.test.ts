@@ -110,8 +110,8 @@ describe("behind a path, a URL of a response leads to what it names:", () => {
 it("a request that is refused at once has a type below the base path, too", async () => {
   const busy = await startShop({ nodes: [["api"]], env: { BASE_PATH, RATE_LIMIT: "1" } });
   try {
-    const answers = await Promise.all(Array.from({ length: 5 }, () => busy.client().get("/openapi.json")));
-    const refused = answers.filter(({ status }) => status === 429);
+    const responses = await Promise.all(Array.from({ length: 5 }, () => busy.client().get("/openapi.json")));
+    const refused = responses.filter(({ status }) => status === 429);
     expect(refused.length).toBeGreaterThan(0);
     for (const { body } of refused) expect(body["type"]).toBe("/shop/problems/TOO_MANY_REQUESTS");
     const probes = await Promise.all(Array.from({ length: 5 }, () => busy.client().get("/health/live")));

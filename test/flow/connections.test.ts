@@ -13,16 +13,16 @@ afterEach(async () => {
 });
 
 /** A client that sends this, and never closes its side. */
-async function holdOpen(text: string): Promise<{ answer: () => string; send: (text: string) => void }> {
+async function holdOpen(text: string): Promise<{ received: () => string; send: (text: string) => void }> {
   const { hostname, port } = new URL(shop.url);
   const socket = connect({ host: hostname, port: Number(port), allowHalfOpen: true });
   sockets.push(socket);
-  let answer = "";
-  socket.on("data", (chunk) => (answer += chunk.toString()));
+  let received = "";
+  socket.on("data", (chunk) => (received += chunk.toString()));
   socket.on("error", () => undefined); // the gateway closed the connection
   await new Promise((resolve) => socket.once("connect", resolve));
   socket.write(text);
-  return { answer: () => answer, send: (more) => socket.write(more) };
+  return { received: () => received, send: (more) => socket.write(more) };
 }
 
 const options = async (path: string): Promise<number> => (await fetch(shop.url + path, { method: "OPTIONS" })).status;
@@ -35,7 +35,7 @@ describe("a misbehaving client", () => {
 
   it("sends no HTTP and keeps its side open: it gets a response and is disconnected", async () => {
     const client = await holdOpen("nonsense\r\n\r\n");
-    await until("the response has arrived", () => client.answer().startsWith("HTTP/1.1 400"));
+    await until("the response has arrived", () => client.received().startsWith("HTTP/1.1 400"));
     await until("the connection is closed", () => connections() === 0);
   });
 
@@ -49,8 +49,8 @@ describe("a misbehaving client", () => {
   it("sends more than 100 header fields: it is refused; if it has 256 other connections, this one is not read for the next second", async () => {
     const request = (fields: number): string => `OPTIONS /products HTTP/1.1\r\nHost: a\r\n${"a: b\r\n".repeat(fields - 1)}\r\n`;
     const client = await holdOpen(request(100));
-    await until("the response has arrived", () => client.answer().startsWith("HTTP/1.1 204"));
-    const responses = (status: number): number => client.answer().split(`HTTP/1.1 ${status}`).length - 1;
+    await until("the response has arrived", () => client.received().startsWith("HTTP/1.1 204"));
+    const responses = (status: number): number => client.received().split(`HTTP/1.1 ${status}`).length - 1;
     const refusedMs = async (times: number): Promise<number> => {
       client.send(request(101));
       await until("the refusal has arrived", () => responses(400) === times);
@@ -60,7 +60,7 @@ describe("a misbehaving client", () => {
       return performance.now() - refusedAt;
     };
     await refusedMs(1);
-    expect(client.answer()).toContain("more than 100 header fields");
+    expect(client.received()).toContain("more than 100 header fields");
     await Promise.all(Array.from({ length: 256 }, () => holdOpen("")));
     await until("the gateway has all connections", () => connections() === 257);
     expect(await refusedMs(2)).toBeGreaterThan(900);

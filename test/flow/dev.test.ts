@@ -3,6 +3,7 @@ import { cp, mkdtemp, readFile, realpath, rename, rm, symlink, writeFile } from 
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { until } from "../../testkit/until";
+import { freePorts } from "../../testkit/free-ports";
 import { Client } from "../../testkit/client";
 import { textOf, ROOT } from "../../testkit/repository";
 import { createDatabases, dropDatabases, variablesOf, type TestDatabases } from "../../testkit/databases";
@@ -23,9 +24,18 @@ beforeAll(async () => {
   await symlink(path.join(ROOT, "node_modules"), path.join(folder, "node_modules"), "junction");
   const made = (databases = await createDatabases());
   const urls = variablesOf(made);
+  const [port = 0] = await freePorts(1); // a reload has to listen on it again
   const started = (child = spawn(process.execPath, ["--import", "tsx", "scripts/dev.ts"], {
     cwd: folder,
-    env: { PATH: process.env.PATH, HOME: folder, ...urls, ...NO_LIMITS, NAMESPACE: uniqueNamespace(), PORT: "0", BCRYPT_COST: "4" },
+    env: {
+      PATH: process.env.PATH,
+      HOME: folder,
+      ...urls,
+      ...NO_LIMITS,
+      NAMESPACE: uniqueNamespace(),
+      PORT: String(port),
+      BCRYPT_COST: "4",
+    },
   }));
   for (const stream of [started.stdout, started.stderr]) stream.on("data", (chunk: Buffer) => (output += chunk.toString()));
   await until("it is started", () => started.exitCode !== null || / started successfully /.test(output), 60_000);
@@ -45,6 +55,11 @@ async function detail(): Promise<unknown> {
   return status === 401 ? body["detail"] : status;
 }
 const isDetail = (expected: unknown) => async (): Promise<boolean> => (await detail()) === expected;
+
+/** The gateway's source of a refusal, with another text. */
+async function changed(file: string): Promise<string> {
+  return (await readFile(path.join(folder, file), "utf8")).replace("a valid access token is needed", "a current access token is needed");
+}
 
 /** Replaces a file, as many editors save it. */
 async function save(file: string, text: string): Promise<void> {
@@ -81,6 +96,16 @@ describe("npm run dev", () => {
     await until("the service is gone", isDetail(503));
     await save(file, source);
     await until("the service is back", isDetail(before));
+  });
+
+  it("the gateway is reloaded after a change of its files, and serves on the same port", async () => {
+    const file = path.join(folder, "services/api/http/problem.ts");
+    const source = await readFile(file, "utf8");
+    const missing = async (): Promise<unknown> => (await new Client(url).get("/me")).body["detail"];
+    await save(path.join(folder, "services/api/auth/token-verifier.ts"), await changed("services/api/auth/token-verifier.ts"));
+    await until("the new text is served", async () => (await missing().catch(() => undefined)) === "a current access token is needed");
+    await save(file, `${source}\n`);
+    await until("it serves", async () => (await new Client(url).get("/health").catch(() => ({ status: 0 }))).status === 200);
   });
 
   it("all services survive a typo in a file that several of them share", async () => {

@@ -176,7 +176,7 @@ describe("a tour with the document's own examples", () => {
       },
     };
   };
-  const follows = (line: string, answer: Served) => expect(documentation.differences(line, answer)).toEqual([]);
+  const follows = (line: string, response: Served) => expect(documentation.differences(line, response)).toEqual([]);
 
   it.each(WALK)("%s responds as documented", async (line) => {
     const { method, target, missing, options } = request(line);
@@ -202,14 +202,14 @@ describe("a tour with the document's own examples", () => {
       follows(line, none);
     }
 
-    const answer = await ask(method, target, options);
-    expect(String(answer.status)).toBe(success);
-    follows(line, answer);
-    if (line.startsWith("POST /token")) ({ access_token: user, refresh_token: refresh } = answer.body as Tokens);
-    if (answer.status === 201) made.set(line, (answer.body as { id: string }).id);
+    const response = await ask(method, target, options);
+    expect(String(response.status)).toBe(success);
+    follows(line, response);
+    if (line.startsWith("POST /token")) ({ access_token: user, refresh_token: refresh } = response.body as Tokens);
+    if (response.status === 201) made.set(line, (response.body as { id: string }).id);
     if (line === "POST /orders") await decided();
     if ("304" in operation.responses) {
-      const unchanged = await ask(method, target, { ...options, headers: { "If-None-Match": answer.headers.get("etag")! } });
+      const unchanged = await ask(method, target, { ...options, headers: { "If-None-Match": response.headers.get("etag")! } });
       expect(unchanged.status).toBe(304);
       follows(line, unchanged);
     }
@@ -223,13 +223,13 @@ describe("a tour with the document's own examples", () => {
     const login = { grant_type: "password", username: "ada@example.com", password: "battery staple" };
     const first = await send(login);
     const renewal = { grant_type: "refresh_token", refresh_token: (first.body as Tokens).refresh_token };
-    for (const [form, answer] of [
+    for (const [form, response] of [
       [login, first],
       [renewal, await send(renewal)],
     ] as const) {
       expect(documentation.breachesOfBody("POST /token", TYPE, form)).toEqual([]);
-      expect(answer.status).toBe(200);
-      follows("POST /token", answer);
+      expect(response.status).toBe(200);
+      follows("POST /token", response);
     }
   });
 
@@ -240,9 +240,9 @@ describe("a tour with the document's own examples", () => {
       { grant_type: "another" },
     ];
     for (const form of forms) {
-      const answer = await send(form);
-      expect([answer.status, answer.headers.get("content-type")]).toEqual([400, "application/json; charset=utf-8"]);
-      follows("POST /token", answer);
+      const response = await send(form);
+      expect([response.status, response.headers.get("content-type")]).toEqual([400, "application/json; charset=utf-8"]);
+      follows("POST /token", response);
     }
   });
 
@@ -294,10 +294,10 @@ describe("the page", () => {
     const files = [...body.matchAll(/(?:src|href)="([^"]*)"/g)].map(([, file]) => file!);
     expect(files.toSorted()).toEqual(FILES.map(([file]) => `/docs/${file}`));
     for (const [file, type] of FILES) {
-      const answer = await ask("GET", `/docs/${file}`);
-      expect([file, answer.status, answer.headers.get("content-type")]).toEqual([file, 200, type]);
-      expect(Number(answer.headers.get("content-length"))).toBeGreaterThan(50);
-      expect(answer.headers.get("x-content-type-options")).toBe("nosniff");
+      const response = await ask("GET", `/docs/${file}`);
+      expect([file, response.status, response.headers.get("content-type")]).toEqual([file, 200, type]);
+      expect(Number(response.headers.get("content-length"))).toBeGreaterThan(50);
+      expect(response.headers.get("x-content-type-options")).toBe("nosniff");
     }
   });
 

@@ -217,12 +217,12 @@ function expectProblem({ status, headers, body }: ApiResponse, code: string): vo
 function overSocket(...head: string[]): Promise<ApiResponse> {
   const { hostname, port } = new URL(shop.url);
   return new Promise((resolve, reject) => {
-    let answer = "";
+    let response = "";
     const socket = connect(Number(port), hostname, () => socket.write(`${head.join("\r\n")}\r\n\r\n`, "latin1"));
-    socket.on("data", (chunk) => (answer += chunk.toString()));
+    socket.on("data", (chunk) => (response += chunk.toString()));
     socket.on("error", reject);
     socket.on("close", () => {
-      const [top = "", content = ""] = answer.split("\r\n\r\n");
+      const [top = "", content = ""] = response.split("\r\n\r\n");
       const [line = "", ...lines] = top.split("\r\n");
       const headers = new Headers(lines.map((header) => header.split(/: (.*)/, 2) as [string, string]));
       resolve({ status: Number(line.split(" ")[1]), headers, body: content.startsWith("{") ? JSON.parse(content) : {} });
@@ -267,11 +267,11 @@ describe("in one process", () => {
   afterAll(() => shop.stop());
 
   it.each(SECTIONS.flatMap(({ code, rows }) => rows.map((row) => [row, code] as const)))("%s → %s", async (row, code) => {
-    const answer = await ask(row);
-    expectProblem(answer, code);
+    const response = await ask(row);
+    expectProblem(response, code);
     const [, method, target] = row.split(" ");
     const line = documentation.lineOf(method!, target!);
-    if (line !== undefined) expect(documentation.differences(line, answer)).toEqual([]);
+    if (line !== undefined) expect(documentation.differences(line, response)).toEqual([]);
     else expect(["NOT_FOUND", "METHOD_NOT_ALLOWED"]).toContain(code);
   });
 
@@ -319,8 +319,8 @@ describe("in one process", () => {
     ["a parameter that can't be read", 201, Buffer.from(product('"x"')), 'application/json; charset; =; x="'],
     ["nothing", 422, Buffer.alloc(0), "application/json"],
   ] as const)("a body with %s → %i", async (_what, status, raw, type) => {
-    const answer = await people.seller.post("/products", undefined, { raw, headers: { "Content-Type": type } });
-    expect(answer.status).toBe(status);
+    const response = await people.seller.post("/products", undefined, { raw, headers: { "Content-Type": type } });
+    expect(response.status).toBe(status);
   });
 
   it("an order whose key is being written by another request → IDEMPOTENCY_IN_FLIGHT", async () => {
@@ -340,9 +340,9 @@ describe("in one process", () => {
 
   it("an unexpected error → INTERNAL_ERROR, and nothing of it is revealed", async () => {
     failure.cause = new Error("select canary from users");
-    const answer = await people.nobody.get(`/products/${ids.lamp}`);
+    const response = await people.nobody.get(`/products/${ids.lamp}`);
     delete failure.cause;
-    expectProblem(answer, "INTERNAL_ERROR");
+    expectProblem(response, "INTERNAL_ERROR");
   });
 
   it.each([
@@ -400,10 +400,10 @@ describe("in one process", () => {
   it.each(ODD_IDS.split("|"))("the request id %j is replaced", async (odd) => {
     const id = odd.replace(/^:(\d+)$/, (_all, length: string) => "x".repeat(Number(length)));
     const head = ["GET /nowhere HTTP/1.1", "Host: a", `X-Request-Id: ${id}`, "X-Correlation-Id: canary", "Connection: close"];
-    const answer = await overSocket(...head);
-    expectProblem(answer, answer.status === 400 ? "BAD_REQUEST" : "NOT_FOUND"); // some of them are invalid HTTP
-    expect(answer.headers.get("x-request-id")).toMatch(/^[0-9a-f-]{36}$/);
-    expect(answer.headers.has("set-cookie")).toBe(false);
+    const response = await overSocket(...head);
+    expectProblem(response, response.status === 400 ? "BAD_REQUEST" : "NOT_FOUND"); // some of them are invalid HTTP
+    expect(response.headers.get("x-request-id")).toMatch(/^[0-9a-f-]{36}$/);
+    expect(response.headers.has("set-cookie")).toBe(false);
   });
 
   it.each(["GET ", "GET /events", "POST /cancel"])(
@@ -437,10 +437,10 @@ describe("when a part is unavailable", () => {
     Promise.all(
       ASKED.map(async (line) => {
         const since = performance.now();
-        const answer = await ask(`buyer ${line}`);
+        const response = await ask(`buyer ${line}`);
         expect(performance.now() - since).toBeLessThan(5_000);
-        if (answer.status >= 400) expectProblem(answer, "SERVICE_UNAVAILABLE");
-        return answer.status;
+        if (response.status >= 400) expectProblem(response, "SERVICE_UNAVAILABLE");
+        return response.status;
       }),
     );
 

@@ -209,17 +209,17 @@ export async function exchange(url: string, request: readonly Buffer[]): Promise
   await new Promise(setImmediate); // let earlier work finish
   const since = threadCpu();
   const text = await new Promise<string>((resolve, reject) => {
-    let answer = "";
+    let response = "";
     const socket = connect(Number(port), hostname, () => {
       for (const part of request) socket.write(part);
     });
     socket.setEncoding("latin1").on("data", (chunk: string) => {
-      if (answer.length < 2_000) answer += chunk;
-      if (answer.includes("text/event-stream")) socket.destroy();
+      if (response.length < 2_000) response += chunk;
+      if (response.includes("text/event-stream")) socket.destroy();
     });
     socket.on("error", reject);
     socket.on("close", () => {
-      resolve(answer);
+      resolve(response);
     });
   });
   return { status: Number(text.slice(9, 12)), cpuMs: threadCpu() - since, text };

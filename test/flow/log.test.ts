@@ -88,12 +88,12 @@ async function send({ method, target, as, token, headers, body, withoutHost = fa
 function overSocket(text: string): Promise<string> {
   const { hostname, port } = new URL(shop.url);
   return new Promise((resolve, reject) => {
-    let answer = "";
+    let received = "";
     const socket = connect(Number(port), hostname, () => socket.write(text));
-    socket.on("data", (chunk) => (answer += chunk.toString()));
+    socket.on("data", (chunk) => (received += chunk.toString()));
     socket.on("error", reject);
     socket.on("close", () => {
-      resolve(/"code":"(\w+)"/.exec(answer)?.[1] ?? "");
+      resolve(/"code":"(\w+)"/.exec(received)?.[1] ?? "");
     });
   });
 }

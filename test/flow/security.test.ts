@@ -132,9 +132,9 @@ it("passwords, tokens and keys are never logged, and never in an audit or an err
   const email = `${randomBytes(8).toString("hex")}@shop.test`;
   const client = shop.client();
   const responses: ApiResponse[] = [];
-  const keep = async (answer: Promise<ApiResponse>): Promise<ApiResponse> => {
-    responses.push(await answer);
-    return answer;
+  const keep = async (response: Promise<ApiResponse>): Promise<ApiResponse> => {
+    responses.push(await response);
+    return response;
   };
 
   await client.post("/register", { email, password });

@@ -113,7 +113,7 @@ describe("a search for text without three letters in a row", () => {
 });
 
 describe("stock", () => {
-  it("changes without an index update, except when it becomes or stops being zero", async () => {
+  it("changes without an index update, also when it becomes or stops being zero", async () => {
     const insert = "insert into products (name, price_cents, quantity, seller_id) values ('Lamp', 1, 3, $1) returning id";
     const { id } = (await catalogue.query<{ id: string }>(insert, [testId(1)])).rows[0]!;
     const counted = async () =>
@@ -132,8 +132,8 @@ describe("stock", () => {
     expect([await hot(-1), await hot(-1), await hot(-1), await hot(2)]).toEqual([
       [1, false],
       [1, false],
-      [0, true],
-      [0, false],
+      [1, true],
+      [1, false],
     ]);
   });
 });
@@ -161,7 +161,8 @@ describe(`a list of ${MANY} products`, () => {
   ];
   const cases = FILTERS.flatMap((filter) => products.SORTS.map((sort) => ({ ...filter, sort })));
   it.each<Params<typeof products.list>>(cases)("%j reads little more than it returns", async (params) => {
-    expect(await reads(catalogue, (db) => listProducts(db, params))).toBeLessThan(150);
+    // One product in ten is sold out, and the others before the 21st of these are read as well.
+    expect(await reads(catalogue, (db) => listProducts(db, params))).toBeLessThan(params.in_stock === false ? 350 : 150);
   });
 
   it.each(products.SORTS)("by %s reads as little in the middle as at the start", async (sort) => {

@@ -185,8 +185,8 @@ describe("a batch of large items", () => {
   it("of orders: each gets a response, in messages of at most 2 MiB; another user's order among them stays hidden", async () => {
     const [mine, theirs] = [await insertOrders(60, sellerId), await insertOrders(4, testId(4))];
     const ids = [...mine, ...theirs];
-    const answers = await Promise.all(ids.map((id) => seller.get(`/orders/${id}`)));
-    expect(answers.map(({ status, body }) => [status, status === 200 ? String(body["id"]) : undefined])).toEqual([
+    const responses = await Promise.all(ids.map((id) => seller.get(`/orders/${id}`)));
+    expect(responses.map(({ status, body }) => [status, status === 200 ? String(body["id"]) : undefined])).toEqual([
       ...mine.map((id) => [200, id]),
       ...theirs.map(() => [404, undefined]),
     ]);

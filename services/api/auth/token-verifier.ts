@@ -162,4 +162,5 @@ export function bearerToken(header: string | undefined): string | undefined {
   return /^Bearer +([A-Za-z0-9._~+/-]+=*) *$/i.exec(header ?? "")?.[1];
 }
 
-export const unauthenticated = () => problem("UNAUTHENTICATED", "a valid access token is needed");
+/** @param hasToken false if the request has no token, which is then not called invalid (RFC 6750, 3.1) */
+export const unauthenticated = (hasToken = true) => problem("UNAUTHENTICATED", "a valid access token is needed", { hasToken });

@@ -93,7 +93,7 @@ export class Connections {
         start(this.begin(new Exchange(id, req, res, connection, this.clientOf(connection, req))));
       },
     };
-    if (connection.waiting.length === 0 && canStart(connection, req, this.limits)) {
+    if (connection.waiting.length === 0 && this.canStart(connection, req)) {
       parsed.start();
       return;
     }
@@ -122,6 +122,14 @@ export class Connections {
     req.once("close", () => {
       this.finishReading(exchange);
     });
+  }
+
+  /**
+   * Whether a response would exceed its address's share of the unsent bytes. `check` can't know: many requests may be started before the
+   * first of their responses is ready.
+   */
+  isOverShare({ holder }: Exchange, bytes: number): boolean {
+    return holder.unsentBytes > 0 && holder.unsentBytes + bytes > shareOf(this.limits.unsentBytes);
   }
 
   /** Records that a response of `bytes` bytes is ready. */
@@ -189,6 +197,12 @@ export class Connections {
       this.closed(connection);
     });
     return connection;
+  }
+
+  /** As `canStart`; an address with many requests in progress starts only one more per connection, since each holds its head in memory. */
+  private canStart(connection: Connection, req: IncomingMessage): boolean {
+    const isFirst = connection.started.length === 0;
+    return isFirst || (connection.holder.exchanges < shareOf(this.limits.sockets) && canStart(connection, req, this.limits));
   }
 
   /** If a limit is reached, closes an idle connection: of the same address at its limit, of any address at the gateway's. */
@@ -266,7 +280,7 @@ export class Connections {
   private startWaiting(connection: Connection<Exchange>): void {
     const { socket, waiting } = connection;
     if (waiting.length === 0 || connection.isCut || socket.destroyed) return;
-    for (let first = waiting[0]; first !== undefined && canStart(connection, first.req, this.limits); first = waiting[0]) {
+    for (let first = waiting[0]; first !== undefined && this.canStart(connection, first.req); first = waiting[0]) {
       waiting.shift();
       connection.holder.parsed--;
       this.parsed--;

@@ -3,6 +3,7 @@ import type { Request } from "../../../broker/request";
 import type { Requester } from "../../../mixins/batching";
 import type { Caller } from "../../../contracts/users";
 import type { Connection, Holder } from "./connection";
+import type { Coding } from "../http/request";
 import type { FormBody } from "../routing/route";
 import type { Stream } from "../streams";
 
@@ -33,6 +34,8 @@ export class Exchange implements Requester, Request {
   madeAt: number | undefined;
   /** Whether the body is being read. */
   isReadingBody = false;
+  /** The content coding of its body, which has to be decoded. */
+  coding: Coding | undefined;
   /** Set if the body is a form, and the route accepts one. */
   form: FormBody | undefined;
   /** Whether the response is an event stream: shutdown does not wait for it, and its limits are separate. */

@@ -78,8 +78,8 @@ interface ParseError {
 
 /** Continues reading. Parses the rest of the last read first, a few requests at a time and in rotation with other addresses. */
 export function readOn(connection: Connection, turns: LoopTurns): void {
-  const { socket, holder } = connection;
-  if (!connection.isHeld) socket.resume();
+  const { socket, holder, chunked } = connection;
+  if (!connection.isHeld && !isFull(chunked)) socket.resume();
   if (connection.isScheduled || !canParseRest(connection)) return;
   connection.isScheduled = true;
   try {
@@ -99,8 +99,18 @@ export function readOn(connection: Connection, turns: LoopTurns): void {
 }
 
 /** Whether the rest can be parsed now. If Node has paused the socket at its own limit, it resumes the socket itself. */
-const canParseRest = ({ socket, waiting, rest, isPaused, isCut }: Connection): boolean =>
-  rest !== undefined && waiting.length === 0 && !isPaused && !isCut && !socket.destroyed && (socket as HttpSocket)._paused !== true;
+const canParseRest = ({ socket, waiting, rest, chunked, isPaused, isCut }: Connection): boolean =>
+  rest !== undefined &&
+  waiting.length === 0 &&
+  !isPaused &&
+  !isCut &&
+  !socket.destroyed &&
+  (socket as HttpSocket)._paused !== true &&
+  !isFull(chunked);
+
+/** Whether a body is read more slowly than it arrives. The socket is resumed when its reader wants more. */
+const isFull = (req: IncomingMessage | undefined): boolean =>
+  req !== undefined && !req.complete && req.readableLength >= req.readableHighWaterMark;
 
 /** Passes the rest to Node's parser, as if it had just been read; in slices, if the connection has sent a body in chunks. */
 function parseRest(connection: Connection): void {

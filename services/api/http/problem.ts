@@ -29,7 +29,7 @@ const DETAILS: Partial<Record<ErrorCode, string>> = {
 /** A refusal, if the error means that a body could not be read; otherwise the same error. */
 export function translated(error: unknown): unknown {
   const type = errorType(error) ?? "";
-  const code = Object.hasOwn(PARSER_ERRORS, type) ? PARSER_ERRORS[type] : isZlibError(error) ? "BAD_REQUEST" : undefined;
+  const code = Object.hasOwn(PARSER_ERRORS, type) ? PARSER_ERRORS[type] : undefined;
   return code === undefined ? error : problem(code, DETAILS[code] ?? ERRORS[code].title);
 }
 
@@ -75,7 +75,11 @@ export function problemDetails(
 
 /** The response headers for a problem (RFC 6750, section 3; RFC 9110, 10.2.3). */
 export function problemHeaders({ status, code }: ProblemDetails, error?: unknown): Record<string, string> {
-  if (status === 401) return { "WWW-Authenticate": code === "UNAUTHENTICATED" ? 'Bearer error="invalid_token"' : "Bearer" };
+  if (status === 401) {
+    const data = dataOf(error);
+    const isInvalid = code === "UNAUTHENTICATED" && !("hasToken" in data && data.hasToken === false);
+    return { "WWW-Authenticate": isInvalid ? 'Bearer error="invalid_token"' : "Bearer" };
+  }
   if (status === 415) return acceptEncoding(error);
   return status === 503 || status === 429 ? { "Retry-After": String(retryAfter(error)) } : {};
 }
@@ -118,6 +122,3 @@ function fieldErrors(error: unknown): FieldError[] {
     };
   });
 }
-
-const isZlibError = (error: unknown): boolean =>
-  error instanceof Error && "code" in error && typeof error.code === "string" && /^(Z_|ERR__ERROR_|ERR_BROTLI)/.test(error.code);

@@ -11,12 +11,29 @@ export function requestId(req: IncomingMessage): string {
   return typeof given === "string" && REQUEST_ID.test(given) ? given : randomUUID();
 }
 
+/** Maximum size of a body, compressed or not. */
+export const BODY_LIMIT_BYTES = 102_400;
+
 /** Maximum header fields of a request, as in Apache (LimitRequestFields): 16 KiB of short ones take as long to parse as ten requests. */
 const MAX_HEADERS = 100;
+/** What is needed of a request with too many header fields, until it is refused. */
+const KEPT_HEADERS = ["connection", "content-length", "expect", "host", "transfer-encoding", "x-request-id"];
 
-/** @throws BAD_REQUEST if there are too many header fields */
-export function checkHeaders({ rawHeaders }: IncomingMessage): void {
-  if (rawHeaders.length > 2 * MAX_HEADERS) throw problem("BAD_REQUEST", `the request has more than ${MAX_HEADERS} header fields`);
+/** Set on requests that had too many header fields. */
+const EXCESS = Symbol("excess");
+type Excessive = IncomingMessage & { [EXCESS]?: true };
+
+/** Drops the header fields of a request that will be refused for their number: they take 130 KB while it waits for its turn. */
+export function dropExcessHeaders(req: Excessive): void {
+  if (req.rawHeaders.length <= 2 * MAX_HEADERS) return;
+  req.headers = Object.fromEntries(KEPT_HEADERS.map((name) => [name, req.headers[name]]));
+  req.rawHeaders = [];
+  req[EXCESS] = true;
+}
+
+/** @throws BAD_REQUEST if there were too many header fields */
+export function checkHeaders(req: Excessive): void {
+  if (req[EXCESS]) throw problem("BAD_REQUEST", `the request has more than ${MAX_HEADERS} header fields`);
 }
 
 /** The methods of the API. */
@@ -92,7 +109,8 @@ function halves(target: string): [path: string, search: string] {
 export const isProbe = (req: IncomingMessage): boolean => /^\/health\/(live|ready)$/.test(pathOf(req));
 
 /** The content codings that are decoded (RFC 9110, 8.4.1), one at most: each further one would multiply what a small body can expand to. */
-const CODINGS = ["gzip", "br", "deflate"];
+export const CODINGS = ["gzip", "br", "deflate"] as const;
+export type Coding = (typeof CODINGS)[number];
 const KNOWN_CODINGS = new Set(["", "identity", ...CODINGS]);
 
 /** JSON and forms must be UTF-8 (RFC 8259, 8.1; RFC 6749, appendix B), with or without a charset in their type, which may be `utf8`. */
@@ -114,6 +132,16 @@ const mediaType = ({ headers }: IncomingMessage): string => (headers["content-ty
 const isJson = (type: string): boolean => /^application\/([\w.-]+\+)?json$/.test(type);
 const isForm = (type: string): boolean => type === "application/x-www-form-urlencoded";
 const isDecodable = ({ headers }: IncomingMessage): boolean => KNOWN_CODINGS.has((headers["content-encoding"] ?? "").toLowerCase());
+
+/**
+ * Removes the content coding of a body, which the caller then decodes: the body parser would decode it as it arrives, however many bodies
+ * arrive at the same moment.
+ */
+export function takeCoding({ headers }: IncomingMessage): Coding | undefined {
+  const coding = CODINGS.find((known) => known === headers["content-encoding"]?.toLowerCase());
+  delete headers["content-encoding"];
+  return coding;
+}
 
 const unwanted = new WeakSet<IncomingMessage>();
 

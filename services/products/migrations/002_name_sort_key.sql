@@ -12,7 +12,8 @@
 -- each other by code point: Latin, Greek, Cyrillic, …, Chinese. Names with equal keys are sorted by their bytes.
 --
 -- Names in ASCII, the usual ones, need little of this. The function is not strict, so that the planner can replace calls by this
--- expression, which saves their cost. One character may decompose into 18, and an index entry has at most 2,704 bytes: hence left().
+-- expression, which saves their cost. One character may decompose into 18, an index entry has at most 2,704 bytes, and each letter is looked
+-- up in the list: hence left().
 --
 -- Indexes contain its results: never change it, but write a function with another name. It may exist already, created by the operator of a
 -- large catalogue: docs/operations.md, "To 0.3.0".
@@ -23,7 +24,7 @@ create or replace function name_sort_key(text) returns text
       when octet_length($1) = char_length($1) then replace(lower($1 collate "C"), '''', '')
       else regexp_replace(regexp_replace(
         replace(replace(replace(replace(
-          translate(lower(normalize(replace($1, '™', ''), nfkd) collate "C"),
+          translate(lower(left(normalize(replace($1, '™', ''), nfkd), 300) collate "C"),
             'ÆŒÞẞƁɓÐðĐđƊɗƎǝƏəƐɛĦħıƘƙŁłŊŋØøƆɔŦŧƳƴ'
             'ΑΒΓΔΕΖΗΘΙΚΛΜΝΞΟΠΡΣςΤΥΦΧΨΩ'
             'АБВГДЕЖЗИКЛМНОПРСТУФХЦЧШЩЪЫЬЭЮЯ'

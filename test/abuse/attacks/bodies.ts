@@ -1,4 +1,4 @@
-import { gzipSync } from "node:zlib";
+import { brotliCompressSync, constants, gzipSync } from "node:zlib";
 import { testId } from "../../../testkit/ids";
 import type { Attack } from "../attack";
 import type { Message } from "../attacker";
@@ -18,6 +18,12 @@ const filled = (begin: string, item: string, end: string): string =>
 const deep = (depth: number): string => "[".repeat(depth) + "]".repeat(depth);
 
 const EMPTY_ITEMS = gzipped(`{"items":[${Array<string>(34_100).fill("{}").join()}]}`);
+
+/** Decoding fills the window, of the largest size, before it returns the first byte. */
+const WIDE_WINDOW: Message = {
+  raw: brotliCompressSync(Buffer.alloc(1 << 24), { params: { [constants.BROTLI_PARAM_LGWIN]: 24 } }),
+  headers: { "content-encoding": "br" },
+};
 
 /** Bodies that expand, or contain as many errors as possible. */
 const SHAPES: readonly (readonly [method: "POST" | "PATCH" | "PUT", path: string, body: Message])[] = [
@@ -73,6 +79,12 @@ export const bodies: readonly Attack[] = [
         const [method, path, body] = attacker.pick(SHAPES);
         return attacker.send(method, path, { token: attacker.token, ...body });
       }),
+  },
+  {
+    row: "42d",
+    name: `Brotli bodies of fifty bytes whose window has 16 MB, ${MANY} at a time`,
+    least: { "413": 10 },
+    run: (attacker) => attacker.flood(MANY, () => attacker.send("POST", "/logout", WIDE_WINDOW)),
   },
   {
     row: "47",

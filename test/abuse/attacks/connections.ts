@@ -1,5 +1,6 @@
 import { testId } from "../../../testkit/ids";
 import type { Attack } from "../attack";
+import { insertBigProducts } from "../data";
 import { httpText, type Attacker, type RawConnection } from "../attacker";
 
 /** Keeps `count` connections open, and replaces closed ones; `use` works with each while it is open. */
@@ -18,6 +19,20 @@ async function drip(attacker: Attacker, connection: RawConnection, bytes: Buffer
     if (!connection.isOpen || attacker.isOver) return;
     connection.write(Buffer.of(byte));
     await attacker.pause(1_000);
+  }
+}
+
+/** Sends requests on many connections: all but their last bytes first, then those at the same moment. */
+async function sendAtOnce(attacker: Attacker, count: number, request: () => Buffer): Promise<void> {
+  const connections = Array.from({ length: count }, () => attacker.connect());
+  await Promise.all(connections.map((connection) => connection.opened()));
+  while (!attacker.isOver && connections.some(({ isOpen }) => isOpen)) {
+    const ready = connections.filter(({ isOpen }) => isOpen).map((connection) => ({ connection, bytes: request() }));
+    for (const { connection, bytes } of ready) connection.write(bytes.subarray(0, -2));
+    await attacker.pause(100);
+    const responses = ready.map(({ connection }) => connection.status(3_000));
+    for (const { connection, bytes } of ready) connection.write(bytes.subarray(-2));
+    await Promise.all(responses);
   }
 }
 
@@ -111,6 +126,38 @@ export const connections: readonly Attack[] = [
           connection.write(request);
           await connection.status(3_000);
         }
+      });
+    },
+  },
+  {
+    row: "36h",
+    name: "256 connections send a list of 7,700 entity tags, all at the same moment, and again after the response",
+    least: { "200": 100 },
+    run: (attacker) => {
+      const request = httpText("GET", `/products/${testId(1)}`, { headers: { "If-None-Match": '""'.repeat(7_700) } });
+      return sendAtOnce(attacker, 256, () => request);
+    },
+  },
+  {
+    row: "36i",
+    name: "64 connections ask for a big page, then pipeline 22 heads of 1,000 fields, and never read",
+    least: { connections: 1 },
+    prepare: async (context) => {
+      const seller = context.accounts.attackers[0]?.id ?? "";
+      await insertBigProducts(context, seller);
+      return { seller: [seller] };
+    },
+    run: (attacker) => {
+      const fields = Array.from({ length: 1_000 }, (_, n) => `a${n}:xx\r\n`).join("");
+      const page = `GET /products?limit=100&seller_id=${attacker.ids("seller")[0] ?? ""} HTTP/1.1\r\nHost: a\r\n\r\n`;
+      return attacker.flood(64, async () => {
+        const connection = attacker.connect({ reads: "none" });
+        if (await connection.opened()) {
+          for (let n = 0; n < 20; n++) connection.write(page + `GET /x HTTP/1.1\r\nHost: a\r\n${fields}\r\n`.repeat(22));
+          await closedOrOver(attacker, connection);
+        }
+        connection.destroy();
+        await attacker.pause(200);
       });
     },
   },

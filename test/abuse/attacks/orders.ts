@@ -22,6 +22,31 @@ const shelf = async (context: AttackContext) => ({
 const largeOrder = (attacker: Attacker, token: string | undefined): Promise<number> =>
   attacker.send("POST", "/orders", { token, json: { items: attacker.ids("shelf").map((product_id) => ({ product_id, quantity: 1 })) } });
 
+/** Products with the longest texts, of which one unit is left. */
+const RARE = 512;
+const rare = async (context: AttackContext) => ({
+  rare: await insertProducts(context, {
+    seller: context.accounts.attackers[7]?.id ?? "",
+    count: RARE,
+    name: "repeat('ﷺ', 200)",
+    description: "array_to_string(array(select chr(19968 + (random() * 20000)::int) from generate_series(1, 5000) where n > 0), '')",
+    quantity: 1,
+  }),
+});
+
+/** Sells products out, and puts them back on sale by a cancel. */
+async function sellOut(attacker: Attacker, ids: readonly string[]): Promise<void> {
+  const { token } = attacker;
+  const id = await attacker.create("/orders", { token, json: { items: ids.map((product_id) => ({ product_id, quantity: 1 })) } });
+  if (id === undefined) return;
+  await attacker.pause(200); // until it is confirmed
+  await attacker.send("POST", `/orders/${id}/cancel`, { token });
+  await attacker.pause(100);
+}
+
+/** The nth of `of` parts of a list. */
+const part = (ids: readonly string[], n: number, of: number): readonly string[] => ids.filter((_, i) => i % of === n % of);
+
 export const orders: readonly Attack[] = [
   {
     row: "50a",
@@ -50,5 +75,23 @@ export const orders: readonly Attack[] = [
     least: { "201": 5 },
     prepare: shelf,
     run: (attacker) => attacker.flood(LANES, () => largeOrder(attacker, attacker.token)),
+  },
+  {
+    row: "50e",
+    name: `100 accounts sell out 8 products with the longest texts each, and cancel, ${LANES} at a time`,
+    least: { "201": 5, "200": 5 },
+    prepare: rare,
+    run: (attacker) => attacker.flood(LANES, (lane) => sellOut(attacker, part(attacker.ids("rare"), lane, LANES))),
+  },
+  {
+    row: "50f",
+    name: "100 accounts sell out 50 of them each, together with 50 products that others order, 10 at a time, and cancel",
+    least: { "201": 2, "200": 2 },
+    prepare: rare,
+    run: (attacker) =>
+      attacker.flood(10, (lane) => {
+        const others = Array.from({ length: 50 }, (_, n) => testId(1 + ((lane * 50 + n) % 1_000)));
+        return sellOut(attacker, [...part(attacker.ids("rare"), lane, 10).slice(0, 50), ...others]);
+      }),
   },
 ];

@@ -79,4 +79,27 @@ export const pages: readonly Attack[] = [
         await attacker.pause(100);
       }),
   },
+  {
+    row: "35d",
+    name: "100 connections ask twice for the largest file, all at the same moment, and never read; 8 others keep the gateway busy",
+    least: { connections: 1 },
+    run: async (attacker) => {
+      const files = httpText("GET", "/docs/swagger-ui-bundle.js");
+      const quiet = Array.from({ length: 100 }, () => attacker.connect({ reads: "none" }));
+      await Promise.all(quiet.map((connection) => connection.opened()));
+      await attacker.flood(108, async (lane) => {
+        const connection = quiet[lane];
+        if (connection !== undefined) {
+          await attacker.pause(500);
+          connection.write(Buffer.concat([files, files]));
+          return hold(attacker, connection);
+        }
+        const busy = attacker.connect();
+        if (await busy.opened()) busy.write("GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(2_000));
+        await busy.status(1_000);
+        await attacker.pause(200);
+        busy.destroy();
+      });
+    },
+  },
 ];

@@ -72,7 +72,7 @@ describe("a key of 24 hours ago", () => {
        select $1, 'old ' || n, '-', now() - interval '25 hours' from generate_series(1, 1200) as n`,
       [sellerId],
     );
-    await (shop.node("products").getLocalService("products") as Service & { tidy(): Promise<void> }).tidy();
+    await (shop.node("products").getLocalService("products") as Service & { cleanUp(): Promise<void> }).cleanUp();
     const { rows } = await database.query("select key from idempotent_requests where key = any($1) or key like 'old %'", [[key, younger]]);
     expect(rows).toEqual([{ key: younger }]);
   });

@@ -353,10 +353,10 @@ describe("an Idempotency-Key", () => {
       ["commits another body → 422", "commit", 4, { status: 422, replayed: null }],
       ["fails → a new order", "rollback", 5, { status: 201, replayed: null }],
     ])("and that meanwhile %s", async (_what, end, quantity, expected) => {
-      const answer = post(basket([product, quantity]), `${key}-held`);
+      const response = post(basket([product, quantity]), `${key}-held`);
       await until("the retry waits for the first request", async () => (await count(WAITING)) === 1);
       await other.query(end);
-      expect(await answer).toMatchObject(expected);
+      expect(await response).toMatchObject(expected);
     });
   });
 });

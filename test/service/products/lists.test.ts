@@ -88,13 +88,13 @@ describe("lists and searches", () => {
       const admin = await shop.client().login(ADMIN.email, ADMIN.password);
       expect((await admin.get(path)).status).toBe(200);
       const gate = hold(service);
-      let answer = await admin.get(path);
-      expect([answer.status, answer.body["code"]]).toEqual([503, "SERVICE_UNAVAILABLE"]);
+      let response = await admin.get(path);
+      expect([response.status, response.body["code"]]).toEqual([503, "SERVICE_UNAVAILABLE"]);
       const next = admin.get(path);
       await until("the request waits", () => listsOf(service).pool.waiting > 0);
       await gate.open();
-      answer = await next;
-      expect(answer.status).toBe(200);
+      response = await next;
+      expect(response.status).toBe(200);
     },
   );
 

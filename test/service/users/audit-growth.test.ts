@@ -3,7 +3,7 @@ import type { Service } from "moleculer";
 import type { WithDatabase } from "../../../mixins/database.mixin";
 import type { Database } from "../../../mixins/database";
 import { changedRoles } from "../../../services/users/accounts.store";
-import { forgetAudit, listAudit, recordFailure, recordSession } from "../../../services/users/audit-log.store";
+import { deleteExpiredEntries, listAudit, recordFailure, recordSession } from "../../../services/users/audit-log.store";
 import { testId } from "../../../testkit/ids";
 import { startShop, type Shop } from "../../../testkit/shop";
 
@@ -74,7 +74,7 @@ it("counting a user's entries within an hour reads next to nothing of earlier on
 });
 
 it("finding expired entries and changed roles reads next to nothing", async () => {
-  expect(await reads((db) => forgetAudit(db))).toBeLessThan(2); // the ten thousand oldest rows
+  expect(await reads((db) => deleteExpiredEntries(db))).toBeLessThan(2); // the ten thousand oldest rows
   expect(await reads((db) => changedRoles(db, undefined, 900))).toBeLessThan(0.1);
 });
 

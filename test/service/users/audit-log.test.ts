@@ -425,7 +425,7 @@ describe("the log", () => {
        select -n, now() - (n || ' days')::interval, 'logout' from generate_series(399, 402) n`,
     );
     const before = (await sql("select from audit_log")).length;
-    await (shop.node("users").getLocalService("users") as Service & { tidy(): Promise<void> }).tidy();
+    await (shop.node("users").getLocalService("users") as Service & { cleanUp(): Promise<void> }).cleanUp();
     expect((await sql("select from audit_log")).length).toBe(before - 3);
     expect(await sql("select id::int from audit_log where id < 0")).toEqual([{ id: -399 }]);
     await sql("delete from audit_log where id < 0");

@@ -24,7 +24,7 @@ async function open(options: ShopOptions): Promise<void> {
   gateways = hosts.map((node) => new Client(urlOf(node)));
 }
 
-const users = () => shop.node("users").getLocalService("users") as unknown as { db: Database; tidy(): Promise<void> };
+const users = () => shop.node("users").getLocalService("users") as unknown as { db: Database; cleanUp(): Promise<void> };
 const anywhere = (): Client => gateways[randomInt(gateways.length)]!;
 const unique = (): string => `${randomBytes(8).toString("hex")}@shop.test`;
 const unknownAddress = (): string => `203.0.${randomInt(256)}.${randomInt(256)}`;
@@ -288,14 +288,14 @@ describe("known addresses", () => {
     const email = await register();
     const addresses = Array.from({ length: 22 }, (_, i) => `198.51.100.${i}`);
     for (const from of addresses) expect((await logIn(email, PASSWORD, from)).status).toBe(200);
-    const { db, tidy } = users();
+    const { db, cleanUp } = users();
     const id = String((await inUsers(`select id from users where email = '${email}'`))[0]!["id"]);
     const areKnown = await Promise.all(addresses.map((address) => isKnownAddress(db, id, address)));
     expect(areKnown).toEqual([false, false, ...Array<boolean>(20).fill(true)]);
     await inUsers(`update known_addresses set last_used_at = now() - interval '91 days' where user_id = '${id}'`);
     expect(await isKnownAddress(db, id, addresses[21]!)).toBe(false);
     expect((await logIn(email, PASSWORD, addresses[21])).status).toBe(200);
-    await tidy();
+    await cleanUp();
     expect(await known(email)).toHaveLength(1);
     expect(await isKnownAddress(db, id, addresses[21]!)).toBe(true);
   });

@@ -159,11 +159,11 @@ describe("a refresh token that is used again within REFRESH_GRACE", () => {
 
   it("ten times at once gets one successor", async () => {
     const session = await logIn(await register());
-    const answers = await Promise.all(Array.from({ length: 10 }, () => refresh(session)));
-    expect(answers.map(({ status }) => status)).toEqual(Array<number>(10).fill(200));
-    expect(new Set(answers.map(({ body }) => body.refresh_token)).size).toBe(1);
+    const responses = await Promise.all(Array.from({ length: 10 }, () => refresh(session)));
+    expect(responses.map(({ status }) => status)).toEqual(Array<number>(10).fill(200));
+    expect(new Set(responses.map(({ body }) => body.refresh_token)).size).toBe(1);
     expect(await inUsers("select from refresh_tokens where session_id = $1", [sessionOf(session)])).toHaveLength(2);
-    expect((await refresh(answers[9]!.body)).status).toBe(200);
+    expect((await refresh(responses[9]!.body)).status).toBe(200);
   });
 
   it("leaves nothing but hashes in the database", async () => {
@@ -218,8 +218,8 @@ describe("with REFRESH_GRACE=0, a refresh token", () => {
     const client = strict.client();
     const { body: session } = await client.post<Session>("/token", ADMIN);
     const post = ({ refresh_token }: Session) => client.post<Session>("/token/refresh", { refresh_token });
-    const answers = await Promise.all(Array.from({ length: 10 }, () => post(session)));
-    const good = answers.filter(({ status }) => status === 200);
+    const responses = await Promise.all(Array.from({ length: 10 }, () => post(session)));
+    const good = responses.filter(({ status }) => status === 200);
     expect(good).toHaveLength(1);
     expect(refusal(await post(good[0]!.body))).toEqual([401, "INVALID_REFRESH_TOKEN"]);
   });
@@ -436,8 +436,8 @@ describe("signing keys", () => {
     const person = await register();
     await eventually("the new one signs, and all know it", async () => {
       const session = await logIn(person);
-      const answers = await Promise.all(gateways.map((gateway) => gateway.get("/me", { token: session.access_token })));
-      return kidOf(session) === next && answers.every(({ status }) => status === 200);
+      const responses = await Promise.all(gateways.map((gateway) => gateway.get("/me", { token: session.access_token })));
+      return kidOf(session) === next && responses.every(({ status }) => status === 200);
     });
   }, 30_000);
 
@@ -500,7 +500,7 @@ it("only expired rows are deleted", async () => {
   const old = "update refresh_tokens set used_at = used_at - interval '31 days' where session_id = $1";
   await inUsers(old, [idOf(kept)]);
   await inUsers("insert into login_attempts (subject, since) values ('old', now() - interval '2 minutes'), ('new', now())");
-  await (shop.node("users").getLocalService("users") as Service & { tidy(): Promise<void> }).tidy();
+  await (shop.node("users").getLocalService("users") as Service & { cleanUp(): Promise<void> }).cleanUp();
   expect(await inUsers("select from sessions where id = any($1::uuid[])", [[idOf(gone), idOf(kept), idOf(late)]])).toHaveLength(2);
   expect(await inUsers("select from login_attempts where subject = any('{old,new}'::bytea[])")).toHaveLength(1);
   expect(await inUsers("select from refresh_tokens where session_id = $1", [idOf(kept)])).toHaveLength(1);
@@ -527,7 +527,7 @@ it("a session with more tokens than a statement deletes is deleted in steps, and
     `create trigger refuse_many after delete on refresh_tokens referencing old table as gone
      for each statement execute function refuse_many()`,
   );
-  await (shop.node("users").getLocalService("users") as Service & { tidy(): Promise<void> }).tidy();
+  await (shop.node("users").getLocalService("users") as Service & { cleanUp(): Promise<void> }).cleanUp();
   await inUsers("drop function refuse_many cascade");
   expect(await inUsers("select from sessions where id = any($1::uuid[])", [[many, few]])).toHaveLength(0);
   expect(await inUsers("select from refresh_tokens where session_id = any($1::uuid[])", [[many, few]])).toHaveLength(0);

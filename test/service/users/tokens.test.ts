@@ -48,6 +48,12 @@ const expectUnauthenticated = ({ status, headers, body }: ApiResponse): void => 
   expect(headers.get("www-authenticate")).toMatch(/^Bearer/);
 };
 
+it("a request without a token is not told that its token is invalid (RFC 6750, 3.1)", async () => {
+  const challenge = async (token?: string) =>
+    (await shop.client().get("/me", token === undefined ? {} : { token })).headers.get("www-authenticate");
+  expect([await challenge(), await challenge("x")]).toEqual(["Bearer", 'Bearer error="invalid_token"']);
+});
+
 it("tokens with unknown key ids → 401, and one look-up for all of them", async () => {
   const forged = Array.from({ length: 50 }, (_, i) => forge({ header: { kid: `made-up-${i}` } }));
   (await Promise.all(forged.map((token) => nobody.get("/me", { token })))).forEach(expectUnauthenticated);
@@ -272,9 +278,9 @@ describe("registration", () => {
 
   it.each(PASSWORDS)("a password of %s → %i", async (_what, status, password) => {
     const email = unique();
-    const answer = await register(email, password);
-    expect(answer.status).toBe(status);
-    if (status === 422) expect(answer.body["errors"]).toMatchObject([{ field: "password" }]);
+    const response = await register(email, password);
+    expect(response.status).toBe(status);
+    if (status === 422) expect(response.body["errors"]).toMatchObject([{ field: "password" }]);
     else expect((await nobody.post("/token", { email, password })).status).toBe(200);
   });
 

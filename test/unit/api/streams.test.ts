@@ -80,15 +80,15 @@ it("a change after the order was read, but before its stream was registered, is 
 it("a notification while the order is being read leads to one more read", async () => {
   const { world, chunks, changed } = open();
   await settle();
-  let answer = (_order: Order): void => undefined;
-  world.now = () => new Promise((resolve) => (answer = resolve));
+  let respond = (_order: Order): void => undefined;
+  world.now = () => new Promise((resolve) => (respond = resolve));
   changed();
   await settle();
   changed();
   changed();
   world.now = () => Promise.resolve(order("PENDING", "CONFIRMED"));
   const before = world.reads;
-  answer(order("PENDING"));
+  respond(order("PENDING"));
   await settle();
   expect(world.reads - before).toBe(1);
   expect(chunks.join("")).toContain(`id: 2\nevent: status\ndata: {"status":"CONFIRMED","at":"${at}","reason":null}\n\n`);
@@ -142,13 +142,13 @@ it("when the session ends or the caller's role changes, a stream ends within hal
 it("when a stream is closed during a read, nothing more is sent", async () => {
   const { world, stream, chunks, changed } = open();
   await settle();
-  let answer = (_order: Order): void => undefined;
-  world.now = () => new Promise((resolve) => (answer = resolve));
+  let respond = (_order: Order): void => undefined;
+  world.now = () => new Promise((resolve) => (respond = resolve));
   changed();
   await settle();
   stream.close();
   const before = chunks.length;
-  answer(order("PENDING", "CANCELLED"));
+  respond(order("PENDING", "CANCELLED"));
   await settle();
   expect([chunks.length, jest.getTimerCount()]).toEqual([before, 0]);
 });

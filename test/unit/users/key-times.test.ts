@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { AHEAD_SECONDS, isOld, LIFE_SECONDS, outlived, signer } from "../../../services/users/key-times";
 
 const TTL = 900;
-const ages = (...seconds: number[]) => seconds.map((age) => ({ age }));
+const ages = (...seconds: number[]) => seconds.map((age_seconds) => ({ age_seconds }));
 
 it.each([
   ["none", [], true],
@@ -33,7 +33,7 @@ it("a key is dropped only after the tokens that it signed have expired, and neve
       expect(gone).not.toContain(keys[signer(keys)]);
       for (const key of gone) {
         const next = keys[keys.indexOf(key) - 1]!;
-        expect(next.age - AHEAD_SECONDS).toBeGreaterThan(TTL); // time since this key stopped signing
+        expect(next.age_seconds - AHEAD_SECONDS).toBeGreaterThan(TTL); // time since this key stopped signing
       }
     }),
   );

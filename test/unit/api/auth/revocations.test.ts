@@ -78,12 +78,12 @@ it("a further page is requested at once; the next round continues from the time 
 });
 
 it("while a call is in flight, no other call is made", async () => {
-  let answer: () => void = () => undefined;
+  let respond: () => void = () => undefined;
   let asked = 0;
   const slow = new Revocations(
     () => {
       asked++;
-      return new Promise((resolve) => (answer = () => resolve({ at: "1970-01-01T00:00:00.000Z", next: null, kids: [], ended: [] })));
+      return new Promise((resolve) => (respond = () => resolve({ at: "1970-01-01T00:00:00.000Z", next: null, kids: [], ended: [] })));
     },
     () => undefined,
     () => undefined,
@@ -92,7 +92,7 @@ it("while a call is in flight, no other call is made", async () => {
   later(5_000);
   expect(slow.refresh()).toBe(waits);
   expect(asked).toBe(1);
-  answer();
+  respond();
   await waits;
   expect(slow.refresh()).toBeInstanceOf(Promise); // its response is five seconds old
   expect(asked).toBe(2);

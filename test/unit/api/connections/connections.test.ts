@@ -1,4 +1,4 @@
-import { createServer } from "node:http";
+import { createServer, type IncomingMessage } from "node:http";
 import { connect, type AddressInfo, type Socket } from "node:net";
 import { promisify } from "node:util";
 import { ClientAddress } from "../../../../services/api/http/client-address";
@@ -64,5 +64,38 @@ describe("connections of an address that has many", () => {
   it("are read on if the event loop was not busy, or if there are few", async () => {
     expect(await nextMs("/calm", 3)).toBeLessThan(900);
     expect(await nextMs("/rush", 2)).toBeLessThan(900);
+  });
+});
+
+describe("a body in chunks whose reader waits", () => {
+  const server = createServer();
+  const connections = new Connections(server, new ClientAddress([]), new LoopTurns(), () => undefined, { largestBytes: () => 0 });
+  const requests: IncomingMessage[] = [];
+  server.on("request", (req, res) => {
+    connections.open("id", req, res, () => requests.push(req));
+  });
+  server.on("clientError", (error, socket) => {
+    if (!connections.resumeIfPaused(socket as never, error)) socket.destroy();
+  });
+  beforeAll(() => new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve)));
+  afterAll(async () => {
+    connections.stop();
+    await new Promise((resolve) => server.close(resolve));
+  });
+
+  it("is not received beyond what fits the stream's buffer, and whole once it is read", async () => {
+    const size = 8 * 1_048_576;
+    const socket = connect((server.address() as AddressInfo).port, "127.0.0.1");
+    socket.write("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+    socket.write(Buffer.concat([Buffer.from(`${size.toString(16)}\r\n`), Buffer.alloc(size), Buffer.from("\r\n0\r\n\r\n")]));
+    await until("the head has arrived", () => requests.length === 1);
+    const [request] = requests as [IncomingMessage];
+    await until("the buffer is full", () => request.readableLength >= request.readableHighWaterMark);
+    for (let turn = 0; turn < 1_000; turn++) await new Promise((resolve) => setImmediate(resolve));
+    expect(request.readableLength).toBeLessThan(request.readableHighWaterMark + 65_536);
+    let received = 0;
+    for await (const part of request) received += (part as Buffer).length;
+    expect(received).toBe(size);
+    socket.destroy();
   });
 });

@@ -3,10 +3,10 @@ import type { SchemaFor } from "../broker/contract";
 import type { Database } from "./database";
 import type { WithDatabase } from "./database.mixin";
 
-type Tidy = Service &
+type Cleanup = Service &
   WithDatabase & {
-    tidying: NodeJS.Timeout | undefined;
-    tidy(): Promise<void>;
+    cleanupTimer: NodeJS.Timeout | undefined;
+    cleanUp(): Promise<void>;
   };
 
 const INTERVAL_MS = 3_600_000;
@@ -15,22 +15,22 @@ const INTERVAL_MS = 3_600_000;
  * Deletes a service's expired rows when it starts, and hourly. Nodes may do so at the same time. Needs the database mixin.
  * @param all each deletes one batch of rows, and returns whether there may be more
  */
-export function tidyMixin(...all: ((db: Database) => Promise<boolean>)[]): Partial<ServiceSchema> {
-  const schema: Omit<SchemaFor<Tidy>, "name"> = {
-    started(this: Tidy) {
-      this.tidying = setInterval(() => void this.tidy(), INTERVAL_MS).unref();
-      void this.tidy();
+export function cleanupMixin(...all: ((db: Database) => Promise<boolean>)[]): Partial<ServiceSchema> {
+  const schema: Omit<SchemaFor<Cleanup>, "name"> = {
+    started(this: Cleanup) {
+      this.cleanupTimer = setInterval(() => void this.cleanUp(), INTERVAL_MS).unref();
+      void this.cleanUp();
     },
 
-    stopped(this: Tidy) {
-      clearInterval(this.tidying);
+    stopped(this: Cleanup) {
+      clearInterval(this.cleanupTimer);
     },
 
     methods: {
-      async tidy(this: Tidy): Promise<void> {
-        for (const forget of all)
+      async cleanUp(this: Cleanup): Promise<void> {
+        for (const deleteBatch of all)
           try {
-            while (await forget(this.db)) if (this.broker.stopping) return;
+            while (await deleteBatch(this.db)) if (this.broker.stopping) return;
           } catch (error) {
             this.logger.warn("expired rows could not be deleted; the next attempt is in an hour:", error);
           }
