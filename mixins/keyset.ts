@@ -48,7 +48,7 @@ function parse(cursor: string): unknown[] {
 /** The JSON around the items: `{"items":[…],"next_cursor":"…"}`. */
 const ENVELOPE_BYTES = MAX_CURSOR_LENGTH + 40;
 /** Up to this many rows, at most two megabytes, summing up sizes would cost the usual page more than it saves. */
-const FEW = 20;
+export const FEW = 20;
 
 /**
  * Makes a page of rows that were read with a limit one higher: the extra row shows whether there is a next page. A page ends at `limit`

@@ -38,15 +38,19 @@ const POLICY = [
 
 /** Content that does not change while the gateway runs. Clients cache it and revalidate it with each request. */
 interface Asset {
-  text: string | Buffer;
+  bytes: Buffer;
   tag: string;
 }
-const asset = (text: string | Buffer): Asset => ({ text, tag: createHash("sha256").update(text).digest("base64url") });
 
-function showAsset(input: Input, { text, tag }: Asset, headers: Readonly<Record<string, string>> = {}): HttpResponse {
+function asset(content: string | Buffer): Asset {
+  const bytes = Buffer.from(content); // encoded once, not for each response
+  return { bytes, tag: createHash("sha256").update(bytes).digest("base64url") };
+}
+
+function showAsset(input: Input, { bytes, tag }: Asset, headers: Readonly<Record<string, string>> = {}): HttpResponse {
   const etag = `"${tag}"`;
   const all = { "Cache-Control": "public, no-cache", ETag: etag, ...headers };
-  return isNotModified(input, etag) ? { status: 304, headers: all } : { status: 200, text, headers: all };
+  return isNotModified(input, etag) ? { status: 304, headers: all } : { status: 200, text: bytes, headers: all };
 }
 
 const CACHED = [200, 304];
@@ -54,10 +58,19 @@ const CACHED = [200, 304];
 /** Routes for the OpenAPI document and Swagger UI. The document covers the given routes and these. */
 export function docsRoutes(shop: Routes, basePath: string): Routes {
   const page = asset(pageHtml(basePath));
-  const files = new Map<DocsFile, Asset>([
-    ["start.js", asset(docsScript(basePath))],
-    ["docs.css", asset(DOCS_STYLE)],
+  const files = new Map<DocsFile, Promise<Asset>>([
+    ["start.js", Promise.resolve(asset(docsScript(basePath)))],
+    ["docs.css", Promise.resolve(asset(DOCS_STYLE))],
   ]);
+  /** Reads a file on first request, since most gateways never get one; once, however many requests arrive at the same moment. */
+  const assetOf = (file: DocsFile): Promise<Asset> => {
+    const known = files.get(file);
+    if (known !== undefined) return known;
+    const reading = readFile(require.resolve(`swagger-ui-dist/${file}`)).then(asset);
+    files.set(file, reading);
+    reading.catch(() => files.delete(file)); // the request reports the error, and the next one tries again
+    return reading;
+  };
   const routes: Routes = {
     "GET /openapi.json": {
       ...TAKES_NOTHING,
@@ -94,10 +107,7 @@ export function docsRoutes(shop: Routes, basePath: string): Routes {
       read: (input) => async () => {
         const file = input.path["file"] ?? "";
         if (!isFile(file)) throw problem("NOT_FOUND", "no resource has this path");
-        // Read on first request: most gateways never get one.
-        const content = files.get(file) ?? asset(await readFile(require.resolve(`swagger-ui-dist/${file}`)));
-        files.set(file, content);
-        return showAsset(input, content, { "Content-Type": DOCS_FILES[file] });
+        return showAsset(input, await assetOf(file), { "Content-Type": DOCS_FILES[file] });
       },
     },
   };

@@ -24,7 +24,7 @@ create or replace function name_sort_key(text) returns text
       when octet_length($1) = char_length($1) then replace(lower($1 collate "C"), '''', '')
       else regexp_replace(regexp_replace(
         replace(replace(replace(replace(
-          translate(lower(left(normalize(replace($1, '™', ''), nfkd), 300) collate "C"),
+          translate(lower(left(normalize(replace($1, '™', ''), nfkd), 200) collate "C"),
             'ÆŒÞẞƁɓÐðĐđƊɗƎǝƏəƐɛĦħıƘƙŁłŊŋØøƆɔŦŧƳƴ'
             'ΑΒΓΔΕΖΗΘΙΚΛΜΝΞΟΠΡΣςΤΥΦΧΨΩ'
             'АБВГДЕЖЗИКЛМНОПРСТУФХЦЧШЩЪЫЬЭЮЯ'

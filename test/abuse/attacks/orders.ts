@@ -34,8 +34,8 @@ const rare = async (context: AttackContext) => ({
   }),
 });
 
-/** Sells products out, and puts them back on sale by a cancel. */
-async function sellOut(attacker: Attacker, ids: readonly string[]): Promise<void> {
+/** Orders one unit of each product, and cancels the order once it is confirmed. */
+async function orderAndCancel(attacker: Attacker, ids: readonly string[]): Promise<void> {
   const { token } = attacker;
   const id = await attacker.create("/orders", { token, json: { items: ids.map((product_id) => ({ product_id, quantity: 1 })) } });
   if (id === undefined) return;
@@ -81,7 +81,7 @@ export const orders: readonly Attack[] = [
     name: `100 accounts sell out 8 products with the longest texts each, and cancel, ${LANES} at a time`,
     least: { "201": 5, "200": 5 },
     prepare: rare,
-    run: (attacker) => attacker.flood(LANES, (lane) => sellOut(attacker, part(attacker.ids("rare"), lane, LANES))),
+    run: (attacker) => attacker.flood(LANES, (lane) => orderAndCancel(attacker, part(attacker.ids("rare"), lane, LANES))),
   },
   {
     row: "50f",
@@ -91,7 +91,21 @@ export const orders: readonly Attack[] = [
     run: (attacker) =>
       attacker.flood(10, (lane) => {
         const others = Array.from({ length: 50 }, (_, n) => testId(1 + ((lane * 50 + n) % 1_000)));
-        return sellOut(attacker, [...part(attacker.ids("rare"), lane, 10).slice(0, 50), ...others]);
+        return orderAndCancel(attacker, [...part(attacker.ids("rare"), lane, 10).slice(0, 50), ...others]);
+      }),
+  },
+  {
+    row: "50g",
+    name: "100 accounts order 8 or 100 of the products that others order, 64 at a time, and cancel",
+    least: { "201": 5, "200": 5 },
+    run: (attacker) =>
+      attacker.flood(LANES, (lane) => {
+        const count = lane % 4 === 0 ? SHELF : 8;
+        const first = Math.floor(attacker.random() * 1_000);
+        return orderAndCancel(
+          attacker,
+          Array.from({ length: count }, (_, n) => testId(1 + ((first + n * 7) % 1_000))),
+        );
       }),
   },
 ];

@@ -95,7 +95,7 @@ export const pages: readonly Attack[] = [
           return hold(attacker, connection);
         }
         const busy = attacker.connect();
-        if (await busy.opened()) busy.write("GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(2_000));
+        if (await busy.opened()) busy.write("GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(200));
         await busy.status(1_000);
         await attacker.pause(200);
         busy.destroy();

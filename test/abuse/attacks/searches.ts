@@ -33,4 +33,22 @@ export const searches: readonly Attack[] = [
         return attacker.send("GET", `/products?${params.toString()}`);
       }),
   },
+  {
+    row: "39c",
+    name: "16 lists at a time of 101 names of 200 ligatures, sorted by name",
+    least: { "200": 5 },
+    prepare: async (context) => {
+      const seller = context.accounts.attackers[4]?.id ?? "";
+      await insertProducts(context, { seller, count: 101, name: "repeat('ﷺ', 200)", description: "null" });
+      return { seller: [seller] };
+    },
+    run: (attacker) =>
+      attacker.flood(16, () => {
+        const price = Math.floor(attacker.random() * 1_000_000) / 100; // no two lists share a result
+        return attacker.send(
+          "GET",
+          `/products?seller_id=${attacker.ids("seller")[0] ?? ""}&sort=name&limit=100&max_price=${2_000_000 + price}`,
+        );
+      }),
+  },
 ];
