@@ -149,13 +149,13 @@ export function intake({ basePath }: Pick<Config, "basePath">): Partial<ServiceS
           const form = spec.body === "empty" ? undefined : spec.body.form;
           const refusal = bodyRefusal(req, form !== undefined);
           if (refusal !== undefined) throw refusal;
-          exchange.coding = takeCoding(req);
           if (isFormBody(req)) exchange.form = form;
           this.connections.countBody(exchange);
           limitParts(req, (refusal) => {
             this.sendFailure(req, res, refusal);
           });
         }
+        exchange.coding = takeCoding(req);
         if (req.headers.expect?.toLowerCase() === "100-continue") res.writeContinue();
         await this.dispatch(exchange, found, target);
       },
@@ -208,6 +208,6 @@ export function respond(this: Api, exchange: Exchange, request: RoutedRequest, f
   };
   const { coding } = exchange;
   if (spec.body === "none") begin(body);
-  else if (coding === undefined) beginInTurn(body);
+  else if (coding === undefined || body.length === 0) beginInTurn(body);
   else this.decoding.run(exchange, () => decode(body, coding, BODY_LIMIT_BYTES), isWanted).then(beginInTurn, fail);
 }
