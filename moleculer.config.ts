@@ -1,4 +1,4 @@
-import { Errors, type BrokerOptions } from "moleculer";
+import { Errors, ServiceBroker, type BrokerOptions } from "moleculer";
 import { amqpTransporter } from "./broker/amqp.transporter";
 import { drainFirst } from "./broker/drain";
 import { minimalNodeService } from "./broker/internals";
@@ -49,15 +49,40 @@ export function brokerOptions(config: Config): BrokerOptions {
   };
 }
 
+type Options = Record<string, unknown>;
+const isPlain = (value: unknown): value is Options =>
+  typeof value === "object" && value !== null && Object.getPrototypeOf(value) === Object.prototype;
+
+/** A copy, completed with defaults, whose values can't be replaced, at any depth: assignments have no effect. */
+function locked(options: Options, defaults: Options): Options {
+  const valueOf = (name: string): unknown => {
+    const [own, usual] = [options[name], defaults[name]];
+    if (isPlain(own)) return locked(own, isPlain(usual) ? usual : {});
+    return own === undefined && isPlain(usual) ? locked({}, usual) : (own ?? usual);
+  };
+  const names = [...new Set([...Object.keys(options), ...Object.keys(defaults)])];
+  const entries = names.map((name) => [name, valueOf(name)] as const);
+  return Object.defineProperties(
+    {},
+    Object.fromEntries(entries.map(([name, value]) => [name, { enumerable: true, get: () => value, set: () => undefined }])),
+  );
+}
+
 /**
- * For moleculer-runner, which overwrites each option with the environment variable of its name: TRANSPORTER would replace our transporter by
- * Moleculer's own. config.ts is the only reader of the environment, so the options can't be overwritten, apart from `logger` (`--silent`).
+ * For moleculer-runner, which overwrites each option, also those within others, with the environment variable of its name: TRANSPORTER would
+ * replace our transporter by Moleculer's own. config.ts is the only reader of the environment, so the options can't be overwritten, apart from
+ * `logger` (`--silent`) and `hotReload` (`--hot`).
+ * @throws Error if SERVICES selects a part of the shop: the runner would look for files of these names, and start a node without services
  */
 export default (): BrokerOptions => {
-  const { logger, ...options } = brokerOptions(loadConfig());
-  const own = { ...options, skipProcessEventRegistration: false }; // nothing else handles signals
-  return Object.defineProperties(
-    { logger } as BrokerOptions,
-    Object.fromEntries(Object.entries(own).map(([name, value]) => [name, { enumerable: true, get: () => value, set: () => undefined }])),
-  );
+  const config = loadConfig();
+  if (!config.hostsAll)
+    throw new Error(
+      "moleculer-runner reads SERVICES as names of files: unset it and name the service files as arguments, or use npm start",
+    );
+  const { logger, ...options } = brokerOptions(config);
+  const { logger: _logger, hotReload, ...defaults } = ServiceBroker.defaultOptions;
+  // Nothing else handles signals.
+  const own = locked({ ...options, skipProcessEventRegistration: false }, { ...defaults });
+  return Object.defineProperties({ logger, hotReload } as BrokerOptions, Object.getOwnPropertyDescriptors(own));
 };

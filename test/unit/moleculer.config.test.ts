@@ -18,6 +18,44 @@ test("moleculer-runner accepts several URLs for our transporter, although it ove
   }
 });
 
+test.each([
+  ["TRACKING_ENABLED", "false"],
+  ["BULKHEAD_CONCURRENCY", "1"],
+  ["MOL_CIRCUIT_BREAKER__ENABLED", "false"],
+  ["METADATA_VERSION", "9"],
+  ["SERIALIZER", "MsgPack"],
+  ["CACHER", "Memory"],
+])("%s in the environment replaces no option, neither within another nor a default", (name, value) => {
+  const merged = (): BrokerOptions => {
+    const runner = new Runner() as unknown as { flags: object; config: BrokerOptions; mergeOptions(options: BrokerOptions): void };
+    runner.flags = {};
+    runner.mergeOptions(configForRunner());
+    return runner.config;
+  };
+  const picked = ({ tracking, bulkhead, circuitBreaker, metadata, serializer, cacher }: BrokerOptions) =>
+    JSON.stringify({ tracking, bulkhead, circuitBreaker, metadata, serializer, cacher });
+  const before = picked(merged());
+  process.env[name] = value;
+  try {
+    expect(picked(merged())).toBe(before);
+  } finally {
+    Reflect.deleteProperty(process.env, name);
+  }
+});
+
+test("moleculer-runner with SERVICES, which it would take for names of files, is refused", () => {
+  const saved = { ...process.env };
+  Object.assign(process.env, { SERVICES: "api", TRANSPORTER: "amqp://u:p@a:1" });
+  try {
+    expect(() => configForRunner()).toThrow("npm start");
+  } finally {
+    for (const name of ["SERVICES", "TRANSPORTER"]) {
+      if (saved[name] === undefined) Reflect.deleteProperty(process.env, name);
+      else process.env[name] = saved[name];
+    }
+  }
+});
+
 test.each(["VALIDATOR", "MIDDLEWARES", "ERRORHANDLER", "INTERNALSERVICES", "MOL_TRANSPORTER"])(
   "%s in the environment replaces no option",
   (name) => {
