@@ -15,6 +15,15 @@ const EMAIL =
 const CONTROL = /[\0-\x08\x0b-\x1f\x7f-\x9f]/;
 
 /**
+ * Characters that nobody sees: zero-width spaces, fillers, and those that change the direction of text, with which a name could pretend to be
+ * another one. Joiners and variation selectors are not among them, since emoji and several scripts need them.
+ */
+const INVISIBLE = /[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0]/g;
+
+/** A text without invisible characters. */
+export const withoutInvisible = (text: string): string => text.replace(INVISIBLE, "");
+
+/**
  * Whether a text has at most 30 combining marks in a row. No language needs more. Normalization sorts the marks of a row, and so takes a
  * second for 50,000 of them. Stricter than the Stream-Safe Text Format (Unicode Standard Annex 15, section 13), which counts only marks that
  * are sorted.

@@ -23,8 +23,17 @@ describe("text", () => {
     }
   });
 
-  it.each(["name", "sku", "category"])("of white space alone is no %s", async (field) => {
-    for (const blank of ["   ", "\u00a0", "\r\n"]) {
+  it("is stored without invisible characters and those that change its direction, and found with and without them", async () => {
+    const { status, body } = await seller.post("/products", { ...lamp, name: "\u202egn\u200bp\u2069 👩\u200d🚀", category: "lamps\u200b" });
+    expect([status, body["name"], body["category"]]).toEqual([201, "gnp 👩\u200d🚀", "lamps"]);
+    for (const category of ["lamps", "la\u00admps\ufeff"]) {
+      const found = await seller.get(`/products?category=${encodeURIComponent(category)}`);
+      expect(found.body["items"]).toEqual([expect.objectContaining({ id: body["id"] })]);
+    }
+  });
+
+  it.each(["name", "sku", "category"])("of white space or invisible characters alone is no %s", async (field) => {
+    for (const blank of ["   ", "\u00a0", "\r\n", "\u200b", "\u3164 \u202e"]) {
       const { status, body } = await seller.post("/products", { ...lamp, [field]: blank });
       expect([status, body["code"]]).toEqual([422, "VALIDATION_ERROR"]);
     }

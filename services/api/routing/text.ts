@@ -1,5 +1,5 @@
 import { KindGuard, type TSchema } from "@sinclair/typebox";
-import { hasShortRows } from "../../../broker/validator";
+import { hasShortRows, withoutInvisible } from "../../../broker/validator";
 import { fieldsOf } from "../../../contracts/contract";
 
 type Normalize = (value: string) => string;
@@ -9,8 +9,8 @@ export type TextFields = readonly (readonly [field: string, normalize: Normalize
 
 /**
  * The same text can be written in several ways, which people can't tell apart: so it is stored and compared in one. Text is NFC (Unicode
- * Standard Annex 15) without surrounding white space, and its line endings are line feeds; e-mail addresses are trimmed, and passwords
- * are NFC, but keep their spaces.
+ * Standard Annex 15) without invisible characters and surrounding white space, and its line endings are line feeds; e-mail addresses are
+ * trimmed, and passwords are NFC, but keep their spaces.
  */
 export const textFields = (schema: TSchema): TextFields =>
   Object.entries(fieldsOf(schema)).flatMap(([name, field]) => {
@@ -26,7 +26,7 @@ function normalizerOf(schema: TSchema): Normalize | undefined {
 
 /** A text with a longer row of marks stays as it is, since normalizing it would take long, and is then refused by its format. */
 const nfc: Normalize = (value) => (hasShortRows(value) ? value.normalize("NFC") : value);
-const text: Normalize = (value) => nfc(value.replaceAll("\r\n", "\n")).trim();
+const text: Normalize = (value) => nfc(withoutInvisible(value).replaceAll("\r\n", "\n")).trim();
 const email: Normalize = (value) => nfc(value).trim();
 const password: Normalize = nfc;
 

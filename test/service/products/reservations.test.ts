@@ -478,3 +478,20 @@ describe("an unavailable database", () => {
     },
   );
 });
+
+it("products that sell out, are available again or are archived are listed accordingly, and the audit finds one that is not", async () => {
+  const [none, few, gone] = [await newProduct(0), await newProduct(1), await newProduct(0)];
+  const listed = async () =>
+    (await db.query<{ product_id: string }>("select product_id from sold_out_products")).map((row) => row.product_id);
+  const change = (id: string, quantity: number) => db.query("update products set quantity = $2 where id = $1", [id, quantity]);
+  await archive(gone);
+  expect(await listed()).toEqual(expect.arrayContaining([none]));
+  await change(few, 0);
+  expect(await listed()).toEqual(expect.arrayContaining([none, few]));
+  await change(few, 1);
+  for (const id of [few, gone]) expect(await listed()).not.toContain(id);
+  await db.query("delete from sold_out_products where product_id = $1", [none]);
+  const found = (await auditProducts(db)).find(({ name }) => name === "the list of products that are sold out is right");
+  expect(found).toMatchObject({ ok: false, violations: 1 });
+  await db.query("insert into sold_out_products (product_id) values ($1)", [none]);
+});
