@@ -56,9 +56,8 @@ const isPlain = (value: unknown): value is Options =>
 /** A copy, completed with defaults, whose values can't be replaced, at any depth: assignments have no effect. */
 function locked(options: Options, defaults: Options): Options {
   const valueOf = (name: string): unknown => {
-    const [own, usual] = [options[name], defaults[name]];
-    if (isPlain(own)) return locked(own, isPlain(usual) ? usual : {});
-    return own === undefined && isPlain(usual) ? locked({}, usual) : (own ?? usual);
+    const [value, usual] = [options[name] ?? defaults[name], defaults[name]];
+    return isPlain(value) ? locked(value, isPlain(usual) ? usual : {}) : value;
   };
   const names = [...new Set([...Object.keys(options), ...Object.keys(defaults)])];
   const entries = names.map((name) => [name, valueOf(name)] as const);

@@ -48,7 +48,7 @@ function parse(cursor: string): unknown[] {
 /** The JSON around the items: `{"items":[…],"next_cursor":"…"}`. */
 const ENVELOPE_BYTES = MAX_CURSOR_LENGTH + 40;
 /** Up to this many rows, at most two megabytes, summing up sizes would cost the usual page more than it saves. */
-export const FEW = 20;
+export const UNCUT_ROWS = 20;
 
 /**
  * Makes a page of rows that were read with a limit one higher: the extra row shows whether there is a next page. A page ends at `limit`
@@ -71,7 +71,7 @@ export function page<T, U>(
  * @param bytes SQL for a row's size; never more than the item's JSON, or pages would become too short
  */
 export function within(limitBytes: number, { columns, select, order, bytes, rows }: Cuttable): string {
-  if (rows <= FEW) return select;
+  if (rows <= UNCUT_ROWS) return select;
   return `select ${columns} from (
       select ${columns}, sum(${bytes}) over (order by ${order} rows unbounded preceding) - ${bytes} as bytes_before from (${select}) as page
     ) as sized where bytes_before < ${limitBytes} order by ${order}`;

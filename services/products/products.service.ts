@@ -5,7 +5,7 @@ import { adminOf, handleEach, call, callerOf, implement, viewerOf, type Meta, ty
 import { invalid, problem } from "../../broker/errors";
 import { loadConfig, type Config } from "../../config";
 import { record, type ForeignAction } from "../../contracts/accounts";
-import { type Params, type Result } from "../../contracts/contract";
+import type { Params, Result } from "../../contracts/contract";
 import { toCents } from "../../contracts/money";
 import { orderCancelled, orderCreated, SMALL_ORDER_LINES, type CancelledOrder, type CreatedOrder } from "../../contracts/orders";
 import * as contract from "../../contracts/products";

@@ -3,7 +3,7 @@ import { fromCents, toCents } from "../../contracts/money";
 import type * as contract from "../../contracts/products";
 import type { Product, Quote, Tag } from "../../contracts/products";
 import type { Database, Query, Reader } from "../../mixins/database";
-import { decodeCursor, encodeCursor, FEW, page, timeOf, within } from "../../mixins/keyset";
+import { decodeCursor, encodeCursor, UNCUT_ROWS, page, timeOf, within } from "../../mixins/keyset";
 
 export interface ProductRow {
   id: string;
@@ -187,7 +187,7 @@ export async function listProducts(
   const most = bind(limit + 1);
   const [sortKey] = column.sql;
   // A long page is sorted again to sum up its sizes. The sort key of a name takes up to half a millisecond, so it is then a column.
-  const isKept = key === "name" && limit > FEW;
+  const isKept = key === "name" && limit > UNCUT_ROWS;
   const kept = isKept ? `${COLUMNS}, ${sortKey} as sort_key` : COLUMNS;
   const cut = isKept ? { columns: `${COLUMNS}, sort_key`, order: order.replace(sortKey, "sort_key") } : { columns: COLUMNS, order };
   const select = (from: string, conditions: readonly string[]) => {

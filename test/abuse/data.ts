@@ -1,4 +1,4 @@
-import type { AttackContext } from "./attack";
+import type { AttackContext, Prepared } from "./attack";
 
 /** Three bytes in UTF-8: the most bytes per character that text without control characters takes in JSON. */
 const IDEOGRAPH = "chr(20000 + n % 5000)";
@@ -43,6 +43,13 @@ export const insertBigProducts = (context: AttackContext, seller: string): Promi
     category: `repeat(${IDEOGRAPH}, 100)`,
     sku: `repeat(${IDEOGRAPH}, 64)`,
   });
+
+/** Prepares a seller with products of the largest pages. */
+export async function bigCatalogue(context: AttackContext): Promise<Prepared> {
+  const seller = context.accounts.attackers[0]?.id ?? "";
+  await insertBigProducts(context, seller);
+  return { seller: [seller] };
+}
 
 /** Inserts cancelled orders of a hundred lines with long names, the largest possible. They pass the audit. */
 export async function insertLongOrders({ shop }: AttackContext, user: string, count: number): Promise<string[]> {

@@ -10,6 +10,8 @@ export interface BackPressureLimits {
   largestBytes(req: IncomingMessage): number;
   /** Maximum number of requests per connection that are started at a time. */
   started: number;
+  /** Maximum requests in progress per address; beyond that only the first of each connection starts, since each holds its head in memory. */
+  exchanges: number;
   /** Maximum response bytes per connection that wait behind the response being sent. */
   unsentBehindBytes: number;
   /** A response must be sent within `sendTimeoutMs` plus its size divided by `sendBytesPerSecond`, or its connection is closed. */
@@ -20,16 +22,17 @@ export interface BackPressureLimits {
 const KIB = 1_024;
 export const BACK_PRESSURE: Omit<BackPressureLimits, "largestBytes"> = {
   started: 8,
+  exchanges: 1_024,
   unsentBehindBytes: KIB * KIB,
   sendTimeoutMs: 30_000,
   sendBytesPerSecond: 16 * KIB,
 };
 
 /** Whether another request may start: even responses of maximum size must not exceed the limit. None starts behind a stream. */
-export function canStart({ started, unsentBytes }: Connection, req: IncomingMessage, limits: BackPressureLimits): boolean {
+export function canStart({ started, unsentBytes, holder }: Connection, req: IncomingMessage, limits: BackPressureLimits): boolean {
   const [head, ...others] = started;
   if (head === undefined) return true;
-  if (head.isStream || started.length >= limits.started) return false;
+  if (head.isStream || started.length >= limits.started || holder.exchanges >= limits.exchanges) return false;
   let behindBytes = unsentBytes - head.bytes + limits.largestBytes(req);
   for (const other of others) {
     if (other.isStream) return false;

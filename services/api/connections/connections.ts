@@ -30,7 +30,7 @@ const LIMITS: Omit<ConnectionLimits, "largestBytes"> = {
   parsed: 8_192, // a socket is read 64 KiB at a time, and the shortest request has about 30 bytes
 };
 
-/** How long a pause in reading lasts, up to twice as long, so that not all connections are read again at the same moment. */
+/** Minimum duration of a pause in reading. It takes up to twice as long, so that not all connections are read again at the same moment. */
 const PAUSE_MS = 1_000;
 
 /** Interval of the check for slow readers. */
@@ -93,7 +93,7 @@ export class Connections {
         start(this.begin(new Exchange(id, req, res, connection, this.clientOf(connection, req))));
       },
     };
-    if (connection.waiting.length === 0 && this.canStart(connection, req)) {
+    if (connection.waiting.length === 0 && canStart(connection, req, this.limits)) {
       parsed.start();
       return;
     }
@@ -104,9 +104,10 @@ export class Connections {
    * Checks the limits on unsent bytes and bodies, before any other work on the request.
    * @throws TOO_MANY_REQUESTS if its address has reached its share, SERVICE_UNAVAILABLE if the gateway's limit is reached
    */
-  check({ holder, req }: Exchange): void {
+  check(exchange: Exchange): void {
+    const { holder, req } = exchange;
     const { unsentBytes } = this.limits;
-    if (holder.unsentBytes >= shareOf(unsentBytes)) throw overShare();
+    if (this.isOverShare(exchange, this.limits.largestBytes(req))) throw overShare();
     if (this.unsentBytes >= unsentBytes) throw full();
     if (hasBody(req)) this.checkBodies(holder);
   }
@@ -125,8 +126,8 @@ export class Connections {
   }
 
   /**
-   * Whether a response would exceed its address's share of the unsent bytes. `check` can't know: many requests may be started before the
-   * first of their responses is ready.
+   * Whether a response would exceed its address's share of the unsent bytes. Asked again when it is ready, since many requests may be started
+   * before the first of their responses is.
    */
   isOverShare({ holder }: Exchange, bytes: number): boolean {
     return holder.unsentBytes > 0 && holder.unsentBytes + bytes > shareOf(this.limits.unsentBytes);
@@ -197,12 +198,6 @@ export class Connections {
       this.closed(connection);
     });
     return connection;
-  }
-
-  /** As `canStart`; an address with many requests in progress starts only one more per connection, since each holds its head in memory. */
-  private canStart(connection: Connection, req: IncomingMessage): boolean {
-    const isFirst = connection.started.length === 0;
-    return isFirst || (connection.holder.exchanges < shareOf(this.limits.sockets) && canStart(connection, req, this.limits));
   }
 
   /** If a limit is reached, closes an idle connection: of the same address at its limit, of any address at the gateway's. */
@@ -280,7 +275,7 @@ export class Connections {
   private startWaiting(connection: Connection<Exchange>): void {
     const { socket, waiting } = connection;
     if (waiting.length === 0 || connection.isCut || socket.destroyed) return;
-    for (let first = waiting[0]; first !== undefined && this.canStart(connection, first.req); first = waiting[0]) {
+    for (let first = waiting[0]; first !== undefined && canStart(connection, first.req, this.limits); first = waiting[0]) {
       waiting.shift();
       connection.holder.parsed--;
       this.parsed--;

@@ -1,6 +1,6 @@
 import { testId } from "../../../testkit/ids";
 import type { Attack } from "../attack";
-import { insertBigProducts } from "../data";
+import { bigCatalogue } from "../data";
 import { httpText, type Attacker, type RawConnection } from "../attacker";
 
 /** Keeps `count` connections open, and replaces closed ones; `use` works with each while it is open. */
@@ -142,11 +142,7 @@ export const connections: readonly Attack[] = [
     row: "36i",
     name: "64 connections ask for a big page, then pipeline 22 heads of 1,000 fields, and never read",
     least: { connections: 1 },
-    prepare: async (context) => {
-      const seller = context.accounts.attackers[0]?.id ?? "";
-      await insertBigProducts(context, seller);
-      return { seller: [seller] };
-    },
+    prepare: bigCatalogue,
     run: (attacker) => {
       const fields = Array.from({ length: 1_000 }, (_, n) => `a${n}:xx\r\n`).join("");
       const page = `GET /products?limit=100&seller_id=${attacker.ids("seller")[0] ?? ""} HTTP/1.1\r\nHost: a\r\n\r\n`;

@@ -10,28 +10,20 @@ const order = (attacker: Attacker, token: string | undefined): Promise<number> =
   attacker.send("POST", "/orders", { token, json: { items: [{ product_id: HOT, quantity: 1 }] } });
 
 const SHELF = 100;
-const shelf = async (context: AttackContext) => ({
-  shelf: await insertProducts(context, {
-    seller: context.accounts.attackers[7]?.id ?? "",
-    count: SHELF,
-    name: "'shelf ' || n",
-    description: "null",
-    quantity: 1_000_000,
-  }),
+/** Prepares products of one of the attackers, whose ids get this name. */
+const ownProducts = (name: string, products: Omit<Parameters<typeof insertProducts>[1], "seller">) => async (context: AttackContext) => ({
+  [name]: await insertProducts(context, { seller: context.accounts.attackers[7]?.id ?? "", ...products }),
 });
+const shelf = ownProducts("shelf", { count: SHELF, name: "'shelf ' || n", description: "null", quantity: 1_000_000 });
 const largeOrder = (attacker: Attacker, token: string | undefined): Promise<number> =>
   attacker.send("POST", "/orders", { token, json: { items: attacker.ids("shelf").map((product_id) => ({ product_id, quantity: 1 })) } });
 
 /** Products with the longest texts, of which one unit is left. */
-const RARE = 512;
-const rare = async (context: AttackContext) => ({
-  rare: await insertProducts(context, {
-    seller: context.accounts.attackers[7]?.id ?? "",
-    count: RARE,
-    name: "repeat('ﷺ', 200)",
-    description: "array_to_string(array(select chr(19968 + (random() * 20000)::int) from generate_series(1, 5000) where n > 0), '')",
-    quantity: 1,
-  }),
+const rare = ownProducts("rare", {
+  count: 512,
+  name: "repeat('ﷺ', 200)",
+  description: "array_to_string(array(select chr(19968 + (random() * 20000)::int) from generate_series(1, 5000) where n > 0), '')",
+  quantity: 1,
 });
 
 /** Orders one unit of each product, and cancels the order once it is confirmed. */

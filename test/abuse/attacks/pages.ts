@@ -1,15 +1,9 @@
-import type { Attack, AttackContext, Prepared } from "../attack";
+import type { Attack } from "../attack";
 import { httpText, type Attacker, type RawConnection } from "../attacker";
-import { insertBigProducts } from "../data";
+import { bigCatalogue } from "../data";
 
 const PIPELINED = 300;
 const PROBE_MS = 1_000;
-
-async function prepare(context: AttackContext): Promise<Prepared> {
-  const seller = context.accounts.attackers[0]?.id ?? "";
-  await insertBigProducts(context, seller);
-  return { seller: [seller] };
-}
 
 /** Requests for different pages, so that no two can share a response. */
 function bigPages(attacker: Attacker, count: number): Buffer {
@@ -38,7 +32,7 @@ export const pages: readonly Attack[] = [
     name: "5 connections pipeline 300 big pages each and never read; cut off, they come back",
     least: { connections: 0.1 },
     quick: ["one", "nodes"],
-    prepare,
+    prepare: bigCatalogue,
     run: (attacker) =>
       attacker.flood(5, async () => {
         const connection = attacker.connect({ reads: "none" });
@@ -52,7 +46,7 @@ export const pages: readonly Attack[] = [
     name: `${HELD} connections pipeline 40 big pages each and read nothing until they are cut off`,
     least: { connections: 0.01 },
     minSeconds: CUT_SECONDS,
-    prepare,
+    prepare: bigCatalogue,
     run: async (attacker) => {
       const connections = Array.from({ length: HELD }, () => attacker.connect({ reads: "none" }));
       for (const connection of connections) {
@@ -70,7 +64,7 @@ export const pages: readonly Attack[] = [
     row: "35c",
     name: "100 connections ask for big pages and stop reading in the middle",
     least: { "200": 0.2 },
-    prepare,
+    prepare: bigCatalogue,
     run: (attacker) =>
       attacker.flood(100, async () => {
         const connection = attacker.connect({ reads: "beginning" });
