@@ -126,7 +126,7 @@ export class Connections {
   }
 
   /**
-   * Whether a response would exceed its address's share of the unsent bytes. Asked again when it is ready, since many requests may be started
+   * Whether a response would exceed its address's share of the unsent bytes. Also checked when it is ready, since many requests may be started
    * before the first of their responses is.
    */
   isOverShare({ holder }: Exchange, bytes: number): boolean {
