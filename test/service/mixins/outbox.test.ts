@@ -121,6 +121,11 @@ const turn = async () => {
   await orders.relayState.running;
 };
 const turnWhenAllIsDue = () => db.query("update outbox set next_attempt_at = now() where state = 'PENDING'").then(turn);
+/** Noticing a listener makes all rows due, which would publish an order that is placed before it twice. */
+const relayNoticesProducts = async (): Promise<void> => {
+  await until("the relay has noticed products", () => orders.relayState.reachable.size === 2);
+  await orders.relayState.running;
+};
 const attemptsOf = async (ids: string[]) =>
   (await db.query<{ attempts: number }>("select attempts from outbox where subject = any($1) order by 1", [ids])).map(
     (row) => row.attempts,
@@ -404,7 +409,7 @@ describe("over a network", () => {
       return node.start().then(() => products);
     };
     const first = await join("first");
-    await broker.waitForServices("products", 5_000, 5);
+    await relayNoticesProducts();
     const emitted = await place();
     await until("the first node has the order", () => first.times(emitted) === 1);
     await joined.pop()?.stop();
@@ -423,9 +428,7 @@ describe("an order and the replies to its events", () => {
   beforeAll(async () => {
     await start({ nodes: [["orders"]] })();
     products = new SilentProducts().on(broker);
-    // Noticing it makes all rows due, which would publish the first order twice.
-    await until("the relay has noticed products", () => orders.relayState.reachable.size === 2);
-    await orders.relayState.running;
+    await relayNoticesProducts();
   });
   afterAll(stop);
 
