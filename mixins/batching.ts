@@ -1,7 +1,7 @@
 import { tooLate } from "../broker/errors";
 import { currentDeadline, withRequest } from "../broker/request";
 import { MAX_BATCH } from "../contracts/contract";
-import { FairQueue, type Client } from "./fair-queue";
+import { FairQueue, SlowAddresses, type Client } from "./fair-queue";
 
 /** The client that an item is for, and whether the item is still wanted. */
 export interface Requester extends Client {
@@ -19,6 +19,8 @@ export interface BatchOptions<Item> {
   inFlight?: number;
   /** Maximum number of pending items. */
   places?: number;
+  /** A batch that takes longer is slow: for some seconds, the items of its addresses get batches of their own, one at a time. */
+  slowMs?: number;
   /** Milliseconds that an item may wait; one that has waited longer is refused when its turn comes. */
   patienceMs?: number;
   /** Whether an error may be due to a single item. If so, each item is retried individually, which must be harmless. */
@@ -50,6 +52,8 @@ interface Batch<Item, Result> {
   readonly items: readonly Item[];
   /** The callers that wait for them. */
   readonly waiting: readonly Waiting<Item, Result>[];
+  /** Whether it is that of a slow address. */
+  readonly isSlow: boolean;
 }
 
 /** For the shop's own work, which has no client and so no share to exceed. */
@@ -73,6 +77,7 @@ export function batch<Item, Result>(
     keyOf,
     inFlight = 2,
     places = 1_024,
+    slowMs = Infinity,
     patienceMs = Infinity,
     mayBeOfOne = () => false,
     inParallel = false,
@@ -81,8 +86,12 @@ export function batch<Item, Result>(
 ): (item: Item, requester?: Requester) => Promise<Result> {
   const queue = new FairQueue<Waiting<Item, Result>>(places);
   const byKey = new Map<string, Waiting<Item, Result>[]>();
+  const slow = new SlowAddresses();
   let running = 0;
+  let isSlowRunning = false;
   let isScheduled = false;
+
+  const addressOf = ({ requester }: Waiting<Item, Result>): string => (requester ?? SHOP).address;
 
   const isLate = ({ since, deadline, requester }: Waiting<Item, Result>, now: number): boolean =>
     now > since + patienceMs || now >= deadline || requester?.isWanted() === false;
@@ -101,14 +110,15 @@ export function batch<Item, Result>(
     const items: Item[] = [];
     const waiting: Waiting<Item, Result>[] = [];
     let weighs = 0;
-    const fits =
-      weight &&
-      ((one: Waiting<Item, Result>): boolean => {
-        const more = isLate(one, now) ? 0 : weight.of(one.item);
-        if (more > 0 && weighs > 0 && weighs + more > weight.max) return false;
-        weighs += more;
-        return true;
-      });
+    const fits = (one: Waiting<Item, Result>): boolean => {
+      if (one.isTaken || isLate(one, now)) return true;
+      const address = addressOf(one);
+      if (items.length > 0 ? slow.mayBeSlow(address, now) : isSlowRunning && slow.isSlow(address, now)) return false;
+      const more = weight?.of(one.item) ?? 0;
+      if (more > 0 && weighs > 0 && weighs + more > (weight?.max ?? Infinity)) return false;
+      weighs += more;
+      return true;
+    };
     while (items.length < size) {
       const first = queue.take(fits);
       if (first === undefined) break;
@@ -120,9 +130,12 @@ export function batch<Item, Result>(
         if (isLate(one, now)) one.reject(tooLate());
         else waiting.push(one);
       }
-      if (waiting.length > before) items.push(first.item);
+      if (waiting.length === before) continue;
+      items.push(first.item);
+      const address = addressOf(first);
+      if (slow.mayBeSlow(address, now)) return { items, waiting, isSlow: slow.isSlow(address, now) };
     }
-    return { items, waiting };
+    return { items, waiting, isSlow: false };
   };
 
   const start = (): void => {
@@ -131,14 +144,19 @@ export function batch<Item, Result>(
       const batched = compose();
       if (batched.items.length === 0) return;
       running++;
+      if (batched.isSlow) isSlowRunning = true;
+      const startedAt = performance.now();
       void perform(batched).finally(() => {
+        const now = performance.now();
+        if (now - startedAt > slowMs) slow.add(new Set(batched.waiting.map(addressOf)), now);
         running--;
+        if (batched.isSlow) isSlowRunning = false;
         start();
       });
     }
   };
 
-  const perform = async ({ items, waiting }: Batch<Item, Result>): Promise<void> => {
+  const perform = async ({ items, waiting }: Pick<Batch<Item, Result>, "items" | "waiting">): Promise<void> => {
     const waitedMs = performance.now() - Math.min(...waiting.map(({ since }) => since));
     // The batch serves all its callers, so it may run until the last of their deadlines.
     const deadline = Math.max(...waiting.map((one) => one.deadline));

@@ -6,7 +6,7 @@ import { openSession, type SessionSettings } from "./session";
 import { endsConnection, isCanceled, isStatementLost } from "./sql-state";
 
 /** Maximum number of lists and searches in progress per service per node: slow ones must leave the database's cores to other statements. */
-export const LIST_CONNECTIONS = 2;
+export const LIST_CONNECTIONS = 3;
 /**
  * Maximum number of lists that may be queued; one more is refused at once. At a thousand lists per second, a full queue is served in a
  * quarter of a second.

@@ -175,8 +175,47 @@ export class FairQueue<Item> {
   }
 }
 
+/** Work that takes longer is slow: many times what a list takes, and less than a client would notice if it waits for one. */
+export const SLOW_MS = 150;
+/** How long an address is treated as slow after its last slow piece of work. */
+const SLOW_FOR_MS = 5_000;
+
+/**
+ * The addresses whose work was slow within the last seconds. They run one piece of work at a time, all of them together, so that the other
+ * slots stay free for clients whose work is fast: otherwise each of these would have to wait until something slow ends.
+ */
+export class SlowAddresses {
+  /** In the order of their ends. */
+  private readonly ends = new Map<string, { readonly at: number; readonly isKnown: boolean }>();
+
+  /** @param addresses for which slow work was done; if there are several, any of them may be the slow one */
+  add(addresses: ReadonlySet<string>, now: number): void {
+    for (const [address, { at }] of this.ends) {
+      if (at > now) break;
+      this.ends.delete(address);
+    }
+    for (const address of addresses) {
+      const isKnown = addresses.size === 1 || this.isSlow(address, now);
+      this.ends.delete(address);
+      this.ends.set(address, { at: now + SLOW_FOR_MS, isKnown });
+    }
+  }
+
+  isSlow(address: string, now: number): boolean {
+    const end = this.ends.get(address);
+    return end !== undefined && end.isKnown && end.at > now;
+  }
+
+  /** Whether it is slow, or shared slow work with others: its next work is done apart from theirs, which shows. */
+  mayBeSlow(address: string, now: number): boolean {
+    const end = this.ends.get(address);
+    return end !== undefined && end.at > now;
+  }
+}
+
 interface Waiting {
-  start: () => void;
+  readonly address: string;
+  start: (isSlow: boolean) => void;
   isWanted: () => boolean;
   drop: () => void;
 }
@@ -185,18 +224,23 @@ const always = (): boolean => true;
 
 /**
  * A limited number of slots, and a fair queue for work that finds none free. Slots are work-conserving: one client may use all of them
- * while no other is waiting.
+ * while no other is waiting, except that with `slowMs` addresses whose work was slow share one slot.
  */
 export class FairSlots {
   private running = 0;
+  private isSlowRunning = false;
   private readonly queue: FairQueue<Waiting>;
+  private readonly slow = new SlowAddresses();
+  private readonly slowMs: number;
 
   /**
    * @param slots maximum number of pieces of work that run at one time
    * @param places maximum number of pieces of work in the queue
+   * @param slowMs work that takes longer is slow
    */
-  constructor(private readonly options: { readonly slots: number; readonly places: number }) {
+  constructor(private readonly options: { readonly slots: number; readonly places: number; readonly slowMs?: number }) {
     this.queue = new FairQueue(options.places);
+    this.slowMs = options.slowMs ?? Infinity;
   }
 
   get inFlight(): number {
@@ -218,33 +262,49 @@ export class FairSlots {
    * @throws TOO_MANY_REQUESTS, SERVICE_UNAVAILABLE
    */
   async run<T>(client: Client, work: () => Promise<T>, isWanted: () => boolean = always): Promise<T> {
-    if (this.running >= this.options.slots || this.queue.size > 0) await this.turn(client, isWanted);
-    else if (isWanted()) this.running++;
+    let startedAt = performance.now();
+    let isSlow = this.slow.isSlow(client.address, startedAt);
+    if (this.running >= this.options.slots || this.queue.size > 0 || (isSlow && this.isSlowRunning)) {
+      isSlow = await this.turn(client, isWanted);
+      startedAt = performance.now();
+    } else if (isWanted()) this.begin(isSlow);
     else throw tooLate();
     try {
       return await work();
     } finally {
+      const now = performance.now();
+      if (now - startedAt > this.slowMs) this.slow.add(new Set([client.address]), now);
       this.running--;
+      if (isSlow) this.isSlowRunning = false;
       this.startNext();
     }
   }
 
-  private turn(client: Client, isWanted: () => boolean): Promise<void> {
+  private begin(isSlow: boolean): void {
+    this.running++;
+    this.isSlowRunning ||= isSlow;
+  }
+
+  /** @returns whether the work is that of a slow address */
+  private turn(client: Client, isWanted: () => boolean): Promise<boolean> {
     return new Promise((resolve, reject) => {
       const drop = (): void => {
         reject(tooLate());
       };
-      this.queue.add(client, { start: resolve, isWanted, drop });
+      this.queue.add(client, { address: client.address, start: resolve, isWanted, drop });
+      this.startNext(); // it may be free to start where those before it are not
     });
   }
 
   private startNext(): void {
+    const now = performance.now();
+    const isSlow = ({ address }: Waiting): boolean => this.slow.isSlow(address, now);
     while (this.running < this.options.slots) {
-      const next = this.queue.take();
+      const next = this.queue.take((waiting) => !(this.isSlowRunning && isSlow(waiting)));
       if (next === undefined) return;
       if (next.isWanted()) {
-        this.running++;
-        next.start();
+        this.begin(isSlow(next));
+        next.start(isSlow(next));
       } else next.drop();
     }
   }

@@ -8,6 +8,7 @@ import * as orders from "../../contracts/orders";
 import * as products from "../../contracts/products";
 import type { Caller } from "../../contracts/users";
 import { batch, type Requester } from "../../mixins/batching";
+import { SLOW_MS } from "../../mixins/fair-queue";
 
 /** Batched calls: requests pending in this gateway at the same moment share one call. Covers the most frequent requests. */
 export interface BatchedCalls {
@@ -40,9 +41,9 @@ const CREATES = {
 /** Large orders keep a database core busy: one batch of them at a time, apart from small orders, which don't wait for it. */
 const LARGE_CREATES = { inFlight: 1, weight: { of: ({ items }: NewOrder) => items.length, max: 500 } };
 /** `size` is the number of lists that products reads in parallel. Each page may have 256 KiB, and a batch's pages arrive in one message. */
-const PAGES = { size: 2, inFlight: 2, places: 256, patienceMs: PATIENCE_MS };
-/** Searches are slower, and products runs one at a time. They are batched apart, so lists without a search don't wait for them. */
-const SEARCHES = { size: 1, inFlight: 2, places: 64, patienceMs: PATIENCE_MS };
+const PAGES = { size: 2, inFlight: 2, places: 256, patienceMs: PATIENCE_MS, slowMs: SLOW_MS };
+/** Searches are slower, and products runs two at a time. They are batched apart, so lists without a search don't wait for them. */
+const SEARCHES = { size: 1, inFlight: 2, places: 64, patienceMs: PATIENCE_MS, slowMs: SLOW_MS };
 
 type List = Params<typeof products.list>;
 type NewOrder = Params<typeof orders.createMany>["orders"][number];

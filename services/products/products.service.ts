@@ -38,7 +38,7 @@ type Products = Service &
     reserve(order: CreatedOrder): Promise<contract.Outcome>;
     release(order: CancelledOrder): Promise<contract.Outcome>;
     list(list: List): Promise<Page>;
-    /** One at a time. */
+    /** Two at a time. */
     search(list: List): Promise<Page>;
     find(id: string, query?: Query): Promise<ProductRow>;
     findOwn(ctx: Context<unknown, Meta>, id: string, does?: ForeignAction): Promise<ProductRow>;
@@ -230,10 +230,10 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
 }
 
 /**
- * One search at a time, which leaves a list connection to lists without a search. After the longest wait a search still has time for its
+ * Two searches at a time, which leaves a list connection to lists without a search. After the longest wait a search still has time for its
  * two statements within a call.
  */
-const SEARCHES = { size: 1, inFlight: 1, places: 256, patienceMs: 900 };
+const SEARCHES = { size: 1, inFlight: 2, places: 256, patienceMs: 900 };
 
 /**
  * Maximum number of lines whose products one transaction locks: it holds the locks for 5 ms, but for 100 to 300 ms if the products have the

@@ -1,4 +1,4 @@
-import { FairSlots } from "../../../mixins/fair-queue";
+import { FairSlots, SLOW_MS } from "../../../mixins/fair-queue";
 
 /**
  * Per kind of call that is not batched: the maximum in flight per gateway, and the maximum waiting. The kinds don't wait for each other,
@@ -9,7 +9,7 @@ import { FairSlots } from "../../../mixins/fair-queue";
  * still get a connection, and logins a core.
  */
 const LANES = {
-  lists: { slots: 4, places: 64 },
+  lists: { slots: 4, places: 64, slowMs: SLOW_MS },
   users: { slots: 16, places: 128 },
   passwords: { slots: 128, places: 128 },
   products: { slots: 2, places: 128 },

@@ -51,4 +51,34 @@ export const searches: readonly Attack[] = [
         );
       }),
   },
+  {
+    row: "39d",
+    name: "16 searches at a time among 20,000 products of one seller, of which none match",
+    least: { "503": 5 },
+    prepare: async (context) => {
+      const seller = context.accounts.attackers[5]?.id ?? "";
+      await insertProducts(context, { seller, count: 20_000, name: "'aab ' || n", description: "repeat('a', 290)" });
+      return { seller: [seller] };
+    },
+    run: (attacker) =>
+      attacker.flood(16, () => {
+        const price = Math.floor(attacker.random() * 100_000) / 100; // no two lists share a result
+        return attacker.send("GET", `/products?q=${NEEDLES[1] ?? ""}&seller_id=${attacker.ids("seller")[0] ?? ""}&min_price=${price}`);
+      }),
+  },
+  {
+    row: "39e",
+    name: "16 lists at a time with two filters, among 200,000 products of one seller, of which none match",
+    least: { "200": 5 },
+    prepare: async (context) => {
+      const seller = context.accounts.attackers[6]?.id ?? "";
+      for (let i = 0; i < 20; i++) await insertProducts(context, { seller, count: 10_000, name: "'p' || n", description: "null" });
+      return { seller: [seller] };
+    },
+    run: (attacker) =>
+      attacker.flood(16, () => {
+        const price = Math.floor(attacker.random() * 100_000) / 100;
+        return attacker.send("GET", `/products?category=none&seller_id=${attacker.ids("seller")[0] ?? ""}&sort=-price&min_price=${price}`);
+      }),
+  },
 ];

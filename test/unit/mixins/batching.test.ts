@@ -195,6 +195,40 @@ describe("batch", () => {
     await expect(fresh).resolves.toBe("done 3");
   });
 
+  it("items of a slow address get batches of their own, one at a time; those of others don't wait for them", async () => {
+    const now = { ms: 0 };
+    const clock = jest.spyOn(performance, "now").mockImplementation(() => now.ms);
+    const { calls, work } = held();
+    const one = batch(work, { size: 2, inFlight: 2, slowMs: 100 });
+    const from = (address: string): Requester => ({ address, user: undefined, isWanted: () => true });
+    const add = async (...items: [number, string][]): Promise<void> => {
+      for (const [item, address] of items) void one(item, from(address));
+      await turn();
+    };
+    const end = async (call: number): Promise<void> => {
+      calls[call]!.end();
+      await turn();
+    };
+    await add([1, "a"], [2, "b"]);
+    now.ms += 101;
+    await end(0); // slow, because of a or b
+    await add([3, "a"], [4, "b"]);
+    expect(calls.slice(1).map(({ items }) => items)).toEqual([[3], [4]]);
+    await end(2);
+    now.ms += 101;
+    await end(1); // slow, because of a
+    await add([5, "a"], [6, "a"], [7, "b"], [8, "c"], [9, "c"]);
+    expect(calls.slice(3).map(({ items }) => items)).toEqual([[5], [7]]);
+    await end(4);
+    expect(calls.slice(5).map(({ items }) => items)).toEqual([[8, 9]]);
+    await end(5);
+    expect(calls).toHaveLength(6);
+    await end(3);
+    expect(calls.slice(6).map(({ items }) => items)).toEqual([[6]]);
+    await end(6);
+    clock.mockRestore();
+  });
+
   it("the work is given the waiting time of its first item", async () => {
     const waits: number[] = [];
     let end = (): void => undefined;

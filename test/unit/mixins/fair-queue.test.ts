@@ -1,6 +1,14 @@
 import fc from "fast-check";
-import { FairQueue, FairSlots, shareOf, type Client } from "../../../mixins/fair-queue";
+import { FairQueue, FairSlots, shareOf, SlowAddresses, type Client } from "../../../mixins/fair-queue";
 import { testId } from "../../../testkit/ids";
+
+/** Replaces the clock by one that the test moves. */
+function clock(): { ms: number } {
+  const now = { ms: 0 };
+  jest.spyOn(performance, "now").mockImplementation(() => now.ms);
+  return now;
+}
+afterEach(() => jest.restoreAllMocks());
 
 const client = (address: string, user?: number): Client => ({ address, user: user === undefined ? undefined : testId(user) });
 const drain = <T>(queue: FairQueue<T>): T[] => {
@@ -143,5 +151,45 @@ describe("FairSlots", () => {
     void slots.run(client("a"), run("a2"));
     await expect(slots.run(client("a"), run("a3"))).rejects.toMatchObject({ type: "TOO_MANY_REQUESTS" });
     expect(slots.waiting).toBe(shareOf(4));
+  });
+
+  it("runs the work of slow addresses one at a time for five seconds, and that of others in the remaining slots", async () => {
+    const now = clock();
+    const slots = new FairSlots({ slots: 3, places: 100, slowMs: 100 });
+    const { started, run, end } = work();
+    for (const address of ["a", "b"]) void slots.run(client(address), run(`${address}1`));
+    now.ms += 101;
+    await end("a1");
+    await end("b1");
+    for (const name of ["a2", "a3", "b2", "c1", "c2", "c3"]) void slots.run(client(name.slice(0, 1)), run(name));
+    await new Promise(setImmediate);
+    expect(started.slice(2)).toEqual(["a2", "c1", "c2"]);
+    await end("c1");
+    expect(started.slice(5)).toEqual(["c3"]);
+    await end("a2");
+    expect(started.slice(6)).toEqual(["a3"]);
+    await end("a3");
+    expect(started.slice(7)).toEqual(["b2"]);
+    await end("b2");
+    now.ms += 5_000;
+    for (const name of ["c2", "c3"]) await end(name);
+    for (const name of ["a4", "a5"]) void slots.run(client("a"), run(name));
+    expect(started.slice(8)).toEqual(["a4", "a5"]);
+  });
+});
+
+describe("SlowAddresses", () => {
+  it("treats addresses that shared slow work as possibly slow, until work of one alone was slow", () => {
+    const slow = new SlowAddresses();
+    slow.add(new Set(["a", "b"]), 0);
+    expect(["a", "b", "c"].map((address) => [slow.isSlow(address, 1), slow.mayBeSlow(address, 1)])).toEqual([
+      [false, true],
+      [false, true],
+      [false, false],
+    ]);
+    slow.add(new Set(["a"]), 1);
+    slow.add(new Set(["a", "b"]), 2);
+    expect(["a", "b"].map((address) => slow.isSlow(address, 3))).toEqual([true, false]);
+    expect(["a", "b"].map((address) => slow.mayBeSlow(address, 5_002))).toEqual([false, false]);
   });
 });
