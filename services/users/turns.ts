@@ -24,20 +24,25 @@ interface Waiting {
 
 /** Bounds memory; at usual costs, deadlines allow far fewer. */
 const MAX_WAITING = 256;
+/** Number of turns after which an address that had one is like any other. */
+const RECENT_TURNS = 4;
 /** `Retry-After` for a request refused because too many others are waiting, in seconds. */
 const RETRY_AFTER_SECONDS = 2;
 
 const tooMany = () => problem("SERVICE_UNAVAILABLE", "too many passwords are being hashed", { retryAfter: RETRY_AFTER_SECONDS });
 
 /**
- * Decides the order in which passwords get a thread. Logins and registrations have separate queues, which alternate while both are
- * waiting, so neither delays the other by more than one hash. Within a queue, turns rotate among clients. While no other client is
- * waiting, one may use all threads. A request that is not expected to be served by its deadline is refused at once.
+ * Decides the order in which passwords get a thread. Logins and registrations have separate queues, and turns rotate among the clients of
+ * each. The queues alternate while both are waiting, except that an address which had one of the last turns comes after the others: a
+ * client in both queues has no more turns than one with a login. While no other client is waiting, one may use all threads. A request
+ * that is not expected to be served by its deadline is refused at once.
  */
 export class Turns {
   private readonly queues = { logins: new FairQueue<Waiting>(MAX_WAITING), registrations: new FairQueue<Waiting>(MAX_WAITING) };
   private running = 0;
   private last: QueueName = "registrations";
+  /** The addresses that had the last turns, newest last. */
+  private readonly recent: string[] = [];
 
   constructor(private readonly threads: number) {}
 
@@ -65,9 +70,8 @@ export class Turns {
    */
   async run<T>(turn: Turn, expectedMs: () => number, work: () => Promise<T>): Promise<T> {
     this.check(turn, expectedMs);
-    if (this.hasIdleThread) this.running++;
+    if (this.hasIdleThread) this.begin(turn);
     else await this.wait(turn, expectedMs);
-    this.last = turn.queue;
     turn.isUsed = true;
     try {
       return await work();
@@ -93,16 +97,28 @@ export class Turns {
       if (next === undefined) return;
       const { deadline, isWanted } = next.turn;
       if (isWanted() && performance.now() + next.expectedMs() <= deadline) {
-        this.running++;
-        this.last = next.turn.queue;
+        this.begin(next.turn);
         next.start();
       } else next.drop(tooLate());
     }
   }
 
+  private begin({ queue, client }: Turn): void {
+    this.running++;
+    this.last = queue;
+    this.recent.push(client.address);
+    if (this.recent.length > RECENT_TURNS) this.recent.shift();
+  }
+
   private take(): Waiting | undefined {
-    const name = otherThan(this.last);
-    return this.queues[name].take() ?? this.queues[this.last].take();
+    const [one, other] = [this.queues[otherThan(this.last)], this.queues[this.last]];
+    // Those without a recent turn first, then those whose last turn is longest ago.
+    for (let place = -1; place < this.recent.length; place++) {
+      const fits = ({ turn }: Waiting): boolean => this.recent.lastIndexOf(turn.client.address) <= place;
+      const next = one.take(fits) ?? other.take(fits);
+      if (next !== undefined) return next;
+    }
+    return undefined;
   }
 }
 

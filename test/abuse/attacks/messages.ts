@@ -56,4 +56,11 @@ export const messages: readonly Attack[] = [
       return attacker.flood(READERS, () => attacker.send("GET", `/orders/${attacker.pick(attacker.ids("orders"))}`, { token }));
     },
   },
+  {
+    row: "38d",
+    name: `reads of the largest products, ${READERS} at a time on as many connections`,
+    least: { "200": 20 },
+    prepare: async (context) => ({ products: await insertBigProducts(context, context.accounts.attackers[1]?.id ?? "") }),
+    run: (attacker) => attacker.flood(READERS, () => attacker.send("GET", `/products/${attacker.pick(attacker.ids("products"))}`)),
+  },
 ];

@@ -1,4 +1,4 @@
-import { ATTACKER_ADDRESS } from "../accounts";
+import { ATTACKER_ADDRESS, PASSWORD } from "../accounts";
 import type { Attack } from "../attack";
 
 /** Only a few, since addresses take turns at the hashing threads, and two cores do two hashes per second. */
@@ -24,6 +24,20 @@ export const passwords: readonly Attack[] = [
       attacker.paced(2, () => {
         const json = { email: attacker.pick(attacker.target.victims), password: "a wrong password" };
         return attacker.send("POST", "/token", { json }, attacker.pick(ADDRESSES));
+      }),
+  },
+  {
+    row: "44c",
+    name: "32 changes of own passwords, logins and registrations at a time, with right passwords",
+    least: { "200": 0.1 },
+    changesPassword: true,
+    run: (attacker) =>
+      attacker.flood(32, (lane) => {
+        const { email, token } = attacker.pick(attacker.target.accounts);
+        if (lane % 4 === 0) return attacker.send("POST", "/token", { json: { email, password: PASSWORD } });
+        const unknown = { email: `${Math.floor(attacker.random() * 1e9)}@abuse.test`, password: PASSWORD };
+        if (lane % 4 === 1) return attacker.send("POST", "/register", { json: unknown });
+        return attacker.send("PUT", "/me/password", { token, json: { current_password: PASSWORD, new_password: PASSWORD } });
       }),
   },
 ];

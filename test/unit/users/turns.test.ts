@@ -49,11 +49,31 @@ it("logins and registrations alternate while both are queued, however many there
   expect(desk.started).toEqual(["r1", "l1", "r2", "l2", "r3", "r4"]);
 });
 
-it("turns rotate among addresses: a new address waits only for one hash of each other address", async () => {
+it("turns rotate among addresses: a new address waits only for the hash in progress", async () => {
   const desk = new Desk();
   const greedy = ["a1", "a2", "a3"].map((name) => desk.ask(name, { address: "a" }));
   await desk.all([...greedy, desk.ask("b")]);
-  expect(desk.started).toEqual(["a1", "a2", "b", "a3"]);
+  expect(desk.started).toEqual(["a1", "b", "a2", "a3"]);
+});
+
+it("an address in both queues has no more turns than one with a login", async () => {
+  const desk = new Desk();
+  const greedy = [
+    desk.ask("a1", { address: "a" }),
+    desk.ask("a2", { address: "a" }),
+    desk.ask("a3", { address: "a", queue: "registrations" }),
+  ];
+  const others = ["b1", "b2"].map((name) => desk.ask(name, { address: "b" }));
+  await desk.all([...greedy, ...others]);
+  expect(desk.started).toEqual(["a1", "b1", "a3", "b2", "a2"]);
+});
+
+it("an address that had a turn comes after others for four turns, and no later", async () => {
+  const desk = new Desk();
+  const first = [desk.ask("a1", { address: "a" }), desk.ask("a2", { address: "a" })];
+  const others = ["b", "c", "d", "e", "f", "g"].map((name) => desk.ask(name, { queue: "registrations" }));
+  await desk.all([...first, ...others]);
+  expect(desk.started).toEqual(["a1", "b", "c", "d", "e", "a2", "f", "g"]);
 });
 
 it("one client uses every thread while no other client is waiting", () => {
