@@ -50,16 +50,26 @@ export const requests: Middleware = {
   call: limitRetryTimeout as unknown as NonNullable<Middleware["call"]>, // declared as if it returned no function
 };
 
+/** Options of a call that has less time than its contract allows. */
+interface CutOptions extends CallingOptions {
+  isCut?: boolean;
+}
+export const IS_CUT: CutOptions = { isCut: true };
+
 /**
  * Moleculer rejects a call that has timed out, but keeps it as pending. If RabbitMQ has dropped the request, no response ever arrives: the
- * call would stay pending as long as its node is available, and a stopping node would wait for it. Moleculer's own timer fires first.
+ * call would stay pending as long as its node is available, and a stopping node would wait for it. Moleculer's own timer fires first, so
+ * only the circuit breaker sees this error. It counts timeouts, but not of calls that had less than their contract's time: requests that
+ * clients complete just before their deadline would open it, and nobody could log in.
  */
-function forgetWhenTimedOut({ id, nodeID, action, broker, options: { timeout } }: Context, response: Promise<unknown>): Promise<unknown> {
+function forgetWhenTimedOut({ id, nodeID, action, broker, options }: Context, response: Promise<unknown>): Promise<unknown> {
+  const { timeout, isCut = false }: CutOptions = options;
   if (!timeout) return response;
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => {
       broker.transit?.removePendingRequest(id);
-      reject(new Errors.RequestTimeoutError({ action: action?.name ?? "", nodeID: nodeID ?? "" }));
+      const data = { action: action?.name ?? "", nodeID: nodeID ?? "" };
+      reject(isCut ? new Errors.RequestSkippedError(data) : new Errors.RequestTimeoutError(data));
     }, timeout + 1);
     response.then(resolve, reject).finally(() => {
       clearTimeout(timer);
@@ -67,7 +77,7 @@ function forgetWhenTimedOut({ id, nodeID, action, broker, options: { timeout } }
   });
 }
 
-/** Moleculer retries a call with the context of the first attempt and its full time-out; this reduces it to the time that is left. */
+/** Moleculer retries a call with the context of the first attempt and its full timeout; this reduces it to the time that is left. */
 function limitRetryTimeout(next: ServiceBroker["call"]) {
   return (action: string, params: unknown, options?: CallingOptions & { ctx?: Context }): Promise<unknown> => {
     const retried = options?.ctx;
@@ -80,7 +90,7 @@ function limitRetryTimeout(next: ServiceBroker["call"]) {
   };
 }
 
-/** Moleculer records when a call arrived, before it waits in the bulkhead, and its time-out from then on. */
+/** Moleculer records when a call arrived, before it waits in the bulkhead, and its timeout from then on. */
 function deadlineOf({ options: { timeout }, startHrTime }: Pick<Context, "options" | "startHrTime">): number {
   if (!timeout || timeout <= 0 || !startHrTime) return Infinity;
   const [seconds, nanoseconds] = process.hrtime(startHrTime);

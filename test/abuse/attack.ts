@@ -20,7 +20,7 @@ export interface Attack {
   name: string;
   /** The layouts on which --quick includes it. */
   quick?: readonly Layout[];
-  /** Minimum duration in seconds, for attacks that wait for a time-out. */
+  /** Minimum duration in seconds, for attacks that wait for a timeout. */
   minSeconds?: number;
   /** Whether one of the victims keeps changing their password meanwhile. */
   changesPassword?: boolean;

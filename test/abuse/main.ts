@@ -8,7 +8,7 @@ import { seedProducts } from "../../testkit/seed-products";
 import { wholeNumber } from "../../testkit/whole-number";
 import { insertAccounts } from "./accounts";
 import type { Attack, Check, CoveredElsewhere } from "./attack";
-import { AttackRunner, startVictims, type AttackResult, type Times } from "./attack-runner";
+import { AttackRunner, isSlowOnly, startVictims, type AttackResult, type Times } from "./attack-runner";
 import { ATTACKS, CHECKS, COVERED_ELSEWHERE } from "./attacks";
 import { Infrastructure } from "./infrastructure";
 import { LAYOUTS, Shop, type Layout } from "./shop";
@@ -99,14 +99,19 @@ async function attackLayout(infrastructure: Infrastructure, layout: Layout): Pro
     for (const violation of violations.slice(0, 15)) console.log(`           ${violation.slice(0, 400)}`);
   };
   for (const attack of ATTACKS.filter(isChosen).filter(({ quick }) => !options.quick || quick?.includes(layout) === true)) {
-    let result: AttackResult = await runner.run(attack, baseline);
-    if (options.quick && result.violations.length > 0) {
+    const first = await runner.run(attack, baseline);
+    let result: AttackResult = first;
+    if (options.quick && first.violations.length > 0) {
       // In CI, a busy machine may look like harm, but hardly twice.
-      log(`${layout} ${attack.row}: ${result.violations[0] ?? ""}; repeating with a new baseline`);
+      log(`${layout} ${attack.row}: ${first.violations[0] ?? ""}; repeating with a new baseline`);
       result = await runner.run(attack, await measureBaseline(runner, times.baseline));
+    } else if (isSlowOnly(first) && options.seconds === undefined) {
+      // Of fewer than a hundred requests, the p99 is the slowest one, and a single fsync may be that slow.
+      log(`${layout} ${attack.row}: ${first.violations[0] ?? ""}; repeating for three times as long`);
+      result = await runner.run(attack, baseline, 3 * times.attack);
     }
     note(attack.row, attack.name, result.violations);
-    cells.push(cellsOf(layout, result));
+    cells.push(cellsOf(layout, result, result !== first));
   }
   for (const check of CHECKS.filter(isChosen).filter(() => !options.quick)) {
     const violations = await check.check(context).catch((error: unknown) => [messageOf(error)]);

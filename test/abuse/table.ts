@@ -33,7 +33,8 @@ function counted(counts: Counts): string {
 const compared = (comparison: Comparison | undefined): string =>
   comparison === undefined ? "none" : `${comparison.kind} ${comparison.withoutMs.toFixed(0)} → ${comparison.withMs.toFixed(0)}`;
 
-export function cellsOf(layout: Layout, result: AttackResult): string[] {
+/** @param isRepeated it was not held at the first try */
+export function cellsOf(layout: Layout, result: AttackResult, isRepeated: boolean): string[] {
   const { attack, counts, victims, memoryMb, violations } = result;
   const failures = Object.values(victims.failures).reduce((sum, count) => sum + count, 0);
   const memory = Object.entries(memoryMb).map(([name, mb]) => `${name.replace(`${layout}-`, "")} ${mb.toFixed(0)}`);
@@ -46,7 +47,7 @@ export function cellsOf(layout: Layout, result: AttackResult): string[] {
     compared(worstOf(result, false)),
     compared(worstOf(result, true)),
     memory.join(", "),
-    violations.length === 0 ? "yes" : "NO",
+    violations.length > 0 ? "NO" : isRepeated ? "yes, repeated" : "yes",
   ];
 }
 

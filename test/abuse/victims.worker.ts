@@ -26,7 +26,7 @@ export interface VictimsResult {
  * time.
  */
 const NICE = -10;
-/** Time-out of a victim's request. */
+/** Timeout of a victim's request. */
 const GIVE_UP_MS = 10_000;
 const CONFIRMED_MS = 15_000;
 /** Requests per second, per victim. */

@@ -1,4 +1,5 @@
 import { testId } from "../../../testkit/ids";
+import { PASSWORD } from "../accounts";
 import type { Attack } from "../attack";
 import { bigCatalogue } from "../data";
 import { httpText, type Attacker, type RawConnection } from "../attacker";
@@ -38,6 +39,8 @@ async function sendAtOnce(attacker: Attacker, count: number, request: () => Buff
 
 /** Just before the deadline of a response, 4.9 s after its request's head. */
 const LATE_MS = 4_870;
+/** Leaves a login 100 ms, less than a hash takes. */
+const LATE_LOGIN_MS = 4_800;
 
 const CHUNKS = Buffer.from("1\r\na\r\n".repeat(10_000));
 
@@ -83,6 +86,26 @@ export const connections: readonly Attack[] = [
           await connection.status(1_000);
         }
         connection.destroy();
+      }),
+  },
+  {
+    row: "36j",
+    name: "40 logins with right passwords every 2 s, whose last bytes come just before their time is over",
+    least: { connections: 5 },
+    run: (attacker) =>
+      attacker.paced(0.5, async () => {
+        const logins = attacker.target.accounts.slice(0, 40).map(async ({ email }) => {
+          const connection = attacker.connect();
+          const whole = httpText("POST", "/token", { json: { email, password: PASSWORD } });
+          if (await connection.opened()) {
+            connection.write(whole.subarray(0, -1));
+            await attacker.pause(LATE_LOGIN_MS);
+            connection.write(whole.subarray(-1));
+            await connection.status(1_000);
+          }
+          connection.destroy();
+        });
+        await Promise.all(logins);
       }),
   },
   {

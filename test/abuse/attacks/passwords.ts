@@ -29,7 +29,7 @@ export const passwords: readonly Attack[] = [
   {
     row: "44c",
     name: "32 changes of own passwords, logins and registrations at a time, with right passwords",
-    least: { "200": 0.1 },
+    least: { "200": 0.05 },
     changesPassword: true,
     run: (attacker) =>
       attacker.flood(32, (lane) => {

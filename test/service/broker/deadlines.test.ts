@@ -18,6 +18,7 @@ const slow = action("clock.slow", {
   idempotent: true,
   timeoutMs: 300,
 });
+const late = action("clock.late", { params: closed({ ms: Type.Number() }), result: closed({}), timeoutMs: 300 });
 const outer = action("clock.outer", { params: closed({}), result: closed({ left: Type.Number() }), timeoutMs: 1_000 });
 
 /** The nodes on which the action was started, in order. */
@@ -35,6 +36,7 @@ const clock: ServiceSchema = {
       },
       { bulkhead: { enabled: true, concurrency: 1, maxQueueSize: 10 } },
     ),
+    late: implement(late, (ctx) => new Promise((resolve) => setTimeout(resolve, ctx.params.ms, {}))),
   },
 };
 const relay: ServiceSchema = {
@@ -107,6 +109,20 @@ describe("a call to another node", () => {
     expect(left).toBeGreaterThan(0);
     expect(left).toBeLessThanOrEqual(120);
     expect((await call(caller, slow, { ms: 0 })).left).toBeGreaterThan(200);
+  });
+
+  it.each([
+    ["that had less time than its contract allows, is not counted", 100, true],
+    ["that had the time of its contract, is counted: the node gets no further calls", Infinity, false],
+  ])("that timed out, %s", async (_what, ms, isCalled) => {
+    const { caller } = await twoNodes();
+    const calls = [...Array(25).keys()].map(() => withRequest("a", performance.now() + ms, () => call(caller, late, { ms: 400 })));
+    for (const { status } of await Promise.allSettled(calls)) expect(status).toBe("rejected");
+    const isServed = call(caller, late, { ms: 0 }).then(
+      () => true,
+      () => false,
+    );
+    expect(await isServed).toBe(isCalled);
   });
 
   it("is not made if no time is left", async () => {
