@@ -1,7 +1,7 @@
 import { tooLate } from "../broker/errors";
 import { currentDeadline, withRequest } from "../broker/request";
 import { MAX_BATCH } from "../contracts/contract";
-import { FairQueue, SlowAddresses, type Client } from "./fair-queue";
+import { FairQueue, InProgress, type Client, type SlowAddresses } from "./fair-queue";
 
 /** The client that an item is for, and whether the item is still wanted. */
 export interface Requester extends Client {
@@ -19,8 +19,8 @@ export interface BatchOptions<Item> {
   inFlight?: number;
   /** Maximum number of pending items. */
   places?: number;
-  /** A batch that takes longer is slow: for some seconds, the items of its addresses get batches of their own, one at a time. */
-  slowMs?: number;
+  /** If given, the items of these addresses get batches of their own, one at a time. Learns from this work. */
+  slow?: SlowAddresses;
   /** Milliseconds that an item may wait; one that has waited longer is refused when its turn comes. */
   patienceMs?: number;
   /** Whether an error may be due to a single item. If so, each item is retried individually, which must be harmless. */
@@ -52,8 +52,6 @@ interface Batch<Item, Result> {
   readonly items: readonly Item[];
   /** The callers that wait for them. */
   readonly waiting: readonly Waiting<Item, Result>[];
-  /** Whether it is that of a slow address. */
-  readonly isSlow: boolean;
 }
 
 /** For the shop's own work, which has no client and so no share to exceed. */
@@ -77,7 +75,7 @@ export function batch<Item, Result>(
     keyOf,
     inFlight = 2,
     places = 1_024,
-    slowMs = Infinity,
+    slow,
     patienceMs = Infinity,
     mayBeOfOne = () => false,
     inParallel = false,
@@ -86,9 +84,8 @@ export function batch<Item, Result>(
 ): (item: Item, requester?: Requester) => Promise<Result> {
   const queue = new FairQueue<Waiting<Item, Result>>(places);
   const byKey = new Map<string, Waiting<Item, Result>[]>();
-  const slow = new SlowAddresses();
+  const inProgress = slow && new InProgress(slow);
   let running = 0;
-  let isSlowRunning = false;
   let isScheduled = false;
 
   const addressOf = ({ requester }: Waiting<Item, Result>): string => (requester ?? SHOP).address;
@@ -112,8 +109,9 @@ export function batch<Item, Result>(
     let weighs = 0;
     const fits = (one: Waiting<Item, Result>): boolean => {
       if (one.isTaken || isLate(one, now)) return true;
-      const address = addressOf(one);
-      if (items.length > 0 ? slow.mayBeSlow(address, now) : isSlowRunning && slow.isSlow(address, now)) return false;
+      if (slow?.mayBeSlow(addressOf(one), now) === true) {
+        if (items.length > 0 || (slow.isSlow(addressOf(one), now) && inProgress?.isSlow(now) === true)) return false;
+      }
       const more = weight?.of(one.item) ?? 0;
       if (more > 0 && weighs > 0 && weighs + more > (weight?.max ?? Infinity)) return false;
       weighs += more;
@@ -132,10 +130,9 @@ export function batch<Item, Result>(
       }
       if (waiting.length === before) continue;
       items.push(first.item);
-      const address = addressOf(first);
-      if (slow.mayBeSlow(address, now)) return { items, waiting, isSlow: slow.isSlow(address, now) };
+      if (slow?.mayBeSlow(addressOf(first), now) === true) break; // it is done apart from those of others
     }
-    return { items, waiting, isSlow: false };
+    return { items, waiting };
   };
 
   const start = (): void => {
@@ -144,19 +141,20 @@ export function batch<Item, Result>(
       const batched = compose();
       if (batched.items.length === 0) return;
       running++;
-      if (batched.isSlow) isSlowRunning = true;
+      const addresses = new Set(slow && batched.waiting.map(addressOf));
+      inProgress?.begin(addresses);
       const startedAt = performance.now();
       void perform(batched).finally(() => {
         const now = performance.now();
-        if (now - startedAt > slowMs) slow.add(new Set(batched.waiting.map(addressOf)), now);
+        slow?.note(addresses, now - startedAt, now);
+        inProgress?.end(addresses);
         running--;
-        if (batched.isSlow) isSlowRunning = false;
         start();
       });
     }
   };
 
-  const perform = async ({ items, waiting }: Pick<Batch<Item, Result>, "items" | "waiting">): Promise<void> => {
+  const perform = async ({ items, waiting }: Batch<Item, Result>): Promise<void> => {
     const waitedMs = performance.now() - Math.min(...waiting.map(({ since }) => since));
     // The batch serves all its callers, so it may run until the last of their deadlines.
     const deadline = Math.max(...waiting.map((one) => one.deadline));

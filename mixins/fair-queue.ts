@@ -39,10 +39,10 @@ class Rotation<Item, Queue extends { readonly size: number; take(fits?: (item: I
     return this.queues.get(member)?.size ?? 0;
   }
 
-  /** The total number of items, counting at most so many per member. */
-  countUpTo(most: number): number {
+  /** The total number of items, counting at most so many per member, and only these members. */
+  countUpTo(maxPerMember: number, counts: (member: unknown) => boolean): number {
     let count = 0;
-    for (const queue of this.queues.values()) count += Math.min(queue.size, most);
+    for (const [member, queue] of this.queues) if (counts(member)) count += Math.min(queue.size, maxPerMember);
     return count;
   }
 
@@ -154,9 +154,12 @@ export class FairQueue<Item> {
     return this.addresses.sizeOf(address);
   }
 
-  /** How many items would be taken before one added by this address now, if no others are added. */
-  turnsBefore(address: string): number {
-    return this.addresses.countUpTo(this.addresses.sizeOf(address) + 1);
+  /**
+   * How many items would be taken before one added by this address now, if no others are added.
+   * @param counts whether items of an address come before it at all
+   */
+  turnsBefore(address: string, counts: (address: unknown) => boolean = () => true): number {
+    return this.addresses.countUpTo(this.addresses.sizeOf(address) + 1, counts);
   }
 
   /** Takes the item whose turn it is. One that does not fit keeps its turn, and the next user's item may be taken instead. */
@@ -176,20 +179,21 @@ export class FairQueue<Item> {
 }
 
 /** Work that takes longer is slow: many times what a list takes, and less than a client would notice if it waits for one. */
-export const SLOW_MS = 150;
+const SLOW_MS = 150;
 /** How long an address is treated as slow after its last slow piece of work. */
-const SLOW_FOR_MS = 5_000;
+const SLOW_FOR_MS = 30_000;
 
 /**
- * The addresses whose work was slow within the last seconds. They run one piece of work at a time, all of them together, so that the other
+ * The addresses whose work was slow recently. Of each kind of work they run one piece at a time, all of them together, so that the other
  * slots stay free for clients whose work is fast: otherwise each of these would have to wait until something slow ends.
  */
 export class SlowAddresses {
   /** In the order of their ends. */
   private readonly ends = new Map<string, { readonly at: number; readonly isKnown: boolean }>();
 
-  /** @param addresses for which slow work was done; if there are several, any of them may be the slow one */
-  add(addresses: ReadonlySet<string>, now: number): void {
+  /** @param addresses for which work was done; if it was slow and there are several, any of them may be the slow one */
+  note(addresses: ReadonlySet<string>, tookMs: number, now: number): void {
+    if (tookMs <= SLOW_MS) return;
     for (const [address, { at }] of this.ends) {
       if (at > now) break;
       this.ends.delete(address);
@@ -213,9 +217,34 @@ export class SlowAddresses {
   }
 }
 
+/** The addresses for which work of one kind is in progress. */
+export class InProgress {
+  private readonly counts = new Map<string, number>();
+
+  constructor(private readonly slow: SlowAddresses) {}
+
+  begin(addresses: Iterable<string>): void {
+    for (const address of addresses) this.counts.set(address, (this.counts.get(address) ?? 0) + 1);
+  }
+
+  end(addresses: Iterable<string>): void {
+    for (const address of addresses) {
+      const left = (this.counts.get(address) ?? 1) - 1;
+      if (left > 0) this.counts.set(address, left);
+      else this.counts.delete(address);
+    }
+  }
+
+  /** Whether any of it is that of a slow address, also if this has shown only since it began. */
+  isSlow(now: number): boolean {
+    for (const address of this.counts.keys()) if (this.slow.isSlow(address, now)) return true;
+    return false;
+  }
+}
+
 interface Waiting {
   readonly address: string;
-  start: (isSlow: boolean) => void;
+  start: () => void;
   isWanted: () => boolean;
   drop: () => void;
 }
@@ -224,23 +253,23 @@ const always = (): boolean => true;
 
 /**
  * A limited number of slots, and a fair queue for work that finds none free. Slots are work-conserving: one client may use all of them
- * while no other is waiting, except that with `slowMs` addresses whose work was slow share one slot.
+ * while no other is waiting, except that slow addresses share one slot.
  */
 export class FairSlots {
   private running = 0;
-  private isSlowRunning = false;
   private readonly queue: FairQueue<Waiting>;
-  private readonly slow = new SlowAddresses();
-  private readonly slowMs: number;
+  private readonly slow: SlowAddresses | undefined;
+  private readonly inProgress: InProgress | undefined;
 
   /**
    * @param slots maximum number of pieces of work that run at one time
    * @param places maximum number of pieces of work in the queue
-   * @param slowMs work that takes longer is slow
+   * @param slow if given, the addresses to which the exception applies; learns from this work
    */
-  constructor(private readonly options: { readonly slots: number; readonly places: number; readonly slowMs?: number }) {
+  constructor(private readonly options: { readonly slots: number; readonly places: number; readonly slow?: SlowAddresses }) {
     this.queue = new FairQueue(options.places);
-    this.slowMs = options.slowMs ?? Infinity;
+    this.slow = options.slow;
+    this.inProgress = options.slow && new InProgress(options.slow);
   }
 
   get inFlight(): number {
@@ -262,31 +291,33 @@ export class FairSlots {
    * @throws TOO_MANY_REQUESTS, SERVICE_UNAVAILABLE
    */
   async run<T>(client: Client, work: () => Promise<T>, isWanted: () => boolean = always): Promise<T> {
-    let startedAt = performance.now();
-    let isSlow = this.slow.isSlow(client.address, startedAt);
-    if (this.running >= this.options.slots || this.queue.size > 0 || (isSlow && this.isSlowRunning)) {
-      isSlow = await this.turn(client, isWanted);
-      startedAt = performance.now();
-    } else if (isWanted()) this.begin(isSlow);
+    const mustWait = this.running >= this.options.slots || this.queue.size > 0 || this.mustWait(client.address, performance.now());
+    if (mustWait) await this.turn(client, isWanted);
+    else if (isWanted()) this.begin(client.address);
     else throw tooLate();
+    const startedAt = performance.now();
     try {
       return await work();
     } finally {
       const now = performance.now();
-      if (now - startedAt > this.slowMs) this.slow.add(new Set([client.address]), now);
+      this.slow?.note(new Set([client.address]), now - startedAt, now);
+      this.inProgress?.end([client.address]);
       this.running--;
-      if (isSlow) this.isSlowRunning = false;
       this.startNext();
     }
   }
 
-  private begin(isSlow: boolean): void {
-    this.running++;
-    this.isSlowRunning ||= isSlow;
+  /** Whether an address is slow, and the slot of such addresses is taken. */
+  private mustWait(address: string, now: number): boolean {
+    return this.slow?.isSlow(address, now) === true && this.inProgress?.isSlow(now) === true;
   }
 
-  /** @returns whether the work is that of a slow address */
-  private turn(client: Client, isWanted: () => boolean): Promise<boolean> {
+  private begin(address: string): void {
+    this.running++;
+    this.inProgress?.begin([address]);
+  }
+
+  private turn(client: Client, isWanted: () => boolean): Promise<void> {
     return new Promise((resolve, reject) => {
       const drop = (): void => {
         reject(tooLate());
@@ -298,13 +329,12 @@ export class FairSlots {
 
   private startNext(): void {
     const now = performance.now();
-    const isSlow = ({ address }: Waiting): boolean => this.slow.isSlow(address, now);
     while (this.running < this.options.slots) {
-      const next = this.queue.take((waiting) => !(this.isSlowRunning && isSlow(waiting)));
+      const next = this.queue.take(({ address }) => !this.mustWait(address, now));
       if (next === undefined) return;
       if (next.isWanted()) {
-        this.begin(isSlow(next));
-        next.start(isSlow(next));
+        this.begin(next.address);
+        next.start();
       } else next.drop();
     }
   }

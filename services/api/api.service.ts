@@ -7,7 +7,7 @@ import { withoutDeadline, withRequest } from "../../broker/request";
 import { loadConfig, type Config } from "../../config";
 import { orderChanged } from "../../contracts/orders";
 import { checkSessions, jwks, revocations } from "../../contracts/users";
-import { FairSlots } from "../../mixins/fair-queue";
+import { FairSlots, SlowAddresses } from "../../mixins/fair-queue";
 import { TokenVerifier } from "./auth/token-verifier";
 import { responder } from "./responder.mixin";
 import { ClientAddress } from "./http/client-address";
@@ -73,7 +73,7 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
     methods: {
       /**
        * Called before any service of this node stops. For DRAIN_DELAY the gateway is not ready, but serves: load balancers need that time to
-       * notice, and would otherwise meet refused connections. Then it accepts no new connections, and resolves after the last response, or
+       * notice, and would otherwise have connections refused. Then it accepts no new connections, and resolves after the last response, or
        * after DRAIN_LIMIT_MS.
        */
       async drain(this: Api): Promise<void> {
@@ -93,8 +93,9 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
     },
 
     created(this: Api) {
-      this.batched = batchedCalls(this.broker);
-      this.lanes = lanes();
+      const slow = new SlowAddresses();
+      this.batched = batchedCalls(this.broker, slow);
+      this.lanes = lanes(slow);
       this.turns = new LoopTurns();
       this.decoding = decodingSlots();
       this.admission = new FairSlots({ ...ADMISSION, ...limits.admission });

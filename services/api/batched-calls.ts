@@ -8,7 +8,7 @@ import * as orders from "../../contracts/orders";
 import * as products from "../../contracts/products";
 import type { Caller } from "../../contracts/users";
 import { batch, type Requester } from "../../mixins/batching";
-import { SLOW_MS } from "../../mixins/fair-queue";
+import { SlowAddresses } from "../../mixins/fair-queue";
 
 /** Batched calls: requests pending in this gateway at the same moment share one call. Covers the most frequent requests. */
 export interface BatchedCalls {
@@ -41,15 +41,16 @@ const CREATES = {
 /** Large orders keep a database core busy: one batch of them at a time, apart from small orders, which don't wait for it. */
 const LARGE_CREATES = { inFlight: 1, weight: { of: ({ items }: NewOrder) => items.length, max: 500 } };
 /** `size` is the number of lists that products reads in parallel. Each page may have 256 KiB, and a batch's pages arrive in one message. */
-const PAGES = { size: 2, inFlight: 2, places: 256, patienceMs: PATIENCE_MS, slowMs: SLOW_MS };
+const PAGES = { size: 2, inFlight: 2, places: 256, patienceMs: PATIENCE_MS };
 /** Searches are slower, and products runs two at a time. They are batched apart, so lists without a search don't wait for them. */
-const SEARCHES = { size: 1, inFlight: 2, places: 64, patienceMs: PATIENCE_MS, slowMs: SLOW_MS };
+const SEARCHES = { size: 1, inFlight: 2, places: 64, patienceMs: PATIENCE_MS };
 
 type List = Params<typeof products.list>;
 type NewOrder = Params<typeof orders.createMany>["orders"][number];
 type Wanted = Params<typeof orders.getMany>["orders"][number];
 
-export function batchedCalls(broker: ServiceBroker): BatchedCalls {
+/** @param slow the addresses whose lists and searches were slow */
+export function batchedCalls(broker: ServiceBroker, slow = new SlowAddresses()): BatchedCalls {
   const order = batch<Wanted, orders.Order>(
     async (wanted, waitedMs) =>
       (await call(broker, orders.getMany, { orders: [...wanted] }, retryOptions(waitedMs))).map(
@@ -68,8 +69,8 @@ export function batchedCalls(broker: ServiceBroker): BatchedCalls {
       "error" in page ? itemError(page) : page,
     );
   const keyOf = (list: List): string => JSON.stringify(list);
-  const pages = batch<List, Result<typeof products.list>>(readLists, { ...PAGES, keyOf });
-  const searches = batch<List, Result<typeof products.list>>(readLists, { ...SEARCHES, keyOf });
+  const pages = batch<List, Result<typeof products.list>>(readLists, { ...PAGES, keyOf, slow });
+  const searches = batch<List, Result<typeof products.list>>(readLists, { ...SEARCHES, keyOf, slow });
   return {
     product: batch<string, products.Product>(
       async (ids, waitedMs) =>

@@ -1,4 +1,4 @@
-import { FairSlots, SLOW_MS } from "../../../mixins/fair-queue";
+import { FairSlots, type SlowAddresses } from "../../../mixins/fair-queue";
 
 /**
  * Per kind of call that is not batched: the maximum in flight per gateway, and the maximum waiting. The kinds don't wait for each other,
@@ -9,7 +9,7 @@ import { FairSlots, SLOW_MS } from "../../../mixins/fair-queue";
  * still get a connection, and logins a core.
  */
 const LANES = {
-  lists: { slots: 4, places: 64, slowMs: SLOW_MS },
+  lists: { slots: 4, places: 64 },
   users: { slots: 16, places: 128 },
   passwords: { slots: 128, places: 128 },
   products: { slots: 2, places: 128 },
@@ -21,8 +21,9 @@ const LANES = {
 export type Lane = keyof typeof LANES;
 export type Lanes = Readonly<Record<Lane, FairSlots>>;
 
-export const lanes = (): Lanes => ({
-  lists: new FairSlots(LANES.lists),
+/** @param slow the addresses whose lists were slow */
+export const lanes = (slow: SlowAddresses): Lanes => ({
+  lists: new FairSlots({ ...LANES.lists, slow }),
   users: new FairSlots(LANES.users),
   passwords: new FairSlots(LANES.passwords),
   products: new FairSlots(LANES.products),

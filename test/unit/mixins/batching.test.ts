@@ -2,6 +2,7 @@ import { stat } from "node:fs";
 import fc from "fast-check";
 import { currentDeadline, currentRequestId, withRequest } from "../../../broker/request";
 import { batch, type Requester } from "../../../mixins/batching";
+import { SlowAddresses } from "../../../mixins/fair-queue";
 import { until } from "../../../testkit/until";
 
 type Work = (items: readonly number[]) => Promise<readonly (string | Error)[]>;
@@ -199,7 +200,7 @@ describe("batch", () => {
     const now = { ms: 0 };
     const clock = jest.spyOn(performance, "now").mockImplementation(() => now.ms);
     const { calls, work } = held();
-    const one = batch(work, { size: 2, inFlight: 2, slowMs: 100 });
+    const one = batch(work, { size: 2, inFlight: 2, slow: new SlowAddresses() });
     const from = (address: string): Requester => ({ address, user: undefined, isWanted: () => true });
     const add = async (...items: [number, string][]): Promise<void> => {
       for (const [item, address] of items) void one(item, from(address));
@@ -210,12 +211,12 @@ describe("batch", () => {
       await turn();
     };
     await add([1, "a"], [2, "b"]);
-    now.ms += 101;
+    now.ms += 151;
     await end(0); // slow, because of a or b
     await add([3, "a"], [4, "b"]);
     expect(calls.slice(1).map(({ items }) => items)).toEqual([[3], [4]]);
     await end(2);
-    now.ms += 101;
+    now.ms += 151;
     await end(1); // slow, because of a
     await add([5, "a"], [6, "a"], [7, "b"], [8, "c"], [9, "c"]);
     expect(calls.slice(3).map(({ items }) => items)).toEqual([[5], [7]]);

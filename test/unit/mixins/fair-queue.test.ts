@@ -153,12 +153,12 @@ describe("FairSlots", () => {
     expect(slots.waiting).toBe(shareOf(4));
   });
 
-  it("runs the work of slow addresses one at a time for five seconds, and that of others in the remaining slots", async () => {
+  it("runs the work of slow addresses one at a time for half a minute, and that of others in the remaining slots", async () => {
     const now = clock();
-    const slots = new FairSlots({ slots: 3, places: 100, slowMs: 100 });
+    const slots = new FairSlots({ slots: 3, places: 100, slow: new SlowAddresses() });
     const { started, run, end } = work();
     for (const address of ["a", "b"]) void slots.run(client(address), run(`${address}1`));
-    now.ms += 101;
+    now.ms += 151;
     await end("a1");
     await end("b1");
     for (const name of ["a2", "a3", "b2", "c1", "c2", "c3"]) void slots.run(client(name.slice(0, 1)), run(name));
@@ -171,25 +171,40 @@ describe("FairSlots", () => {
     await end("a3");
     expect(started.slice(7)).toEqual(["b2"]);
     await end("b2");
-    now.ms += 5_000;
+    now.ms += 30_000;
     for (const name of ["c2", "c3"]) await end(name);
     for (const name of ["a4", "a5"]) void slots.run(client("a"), run(name));
     expect(started.slice(8)).toEqual(["a4", "a5"]);
+  });
+
+  it("counts work of an address that has turned out to be slow since it began", async () => {
+    const now = clock();
+    const slots = new FairSlots({ slots: 2, places: 100, slow: new SlowAddresses() });
+    const { started, run, end } = work();
+    for (const name of ["a1", "a2", "a3", "b1"]) void slots.run(client(name.slice(0, 1)), run(name));
+    now.ms += 151;
+    await end("a1");
+    expect(started).toEqual(["a1", "a2", "b1"]);
+    await end("b1");
+    expect(started).toEqual(["a1", "a2", "b1"]);
+    await end("a2");
+    expect(started).toEqual(["a1", "a2", "b1", "a3"]);
   });
 });
 
 describe("SlowAddresses", () => {
   it("treats addresses that shared slow work as possibly slow, until work of one alone was slow", () => {
     const slow = new SlowAddresses();
-    slow.add(new Set(["a", "b"]), 0);
+    slow.note(new Set(["a", "b"]), 151, 0);
     expect(["a", "b", "c"].map((address) => [slow.isSlow(address, 1), slow.mayBeSlow(address, 1)])).toEqual([
       [false, true],
       [false, true],
       [false, false],
     ]);
-    slow.add(new Set(["a"]), 1);
-    slow.add(new Set(["a", "b"]), 2);
+    slow.note(new Set(["a"]), 151, 1);
+    slow.note(new Set(["b"]), 150, 1);
+    slow.note(new Set(["a", "b"]), 151, 2);
     expect(["a", "b"].map((address) => slow.isSlow(address, 3))).toEqual([true, false]);
-    expect(["a", "b"].map((address) => slow.mayBeSlow(address, 5_002))).toEqual([false, false]);
+    expect(["a", "b"].map((address) => slow.mayBeSlow(address, 30_002))).toEqual([false, false]);
   });
 });

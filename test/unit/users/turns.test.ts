@@ -76,6 +76,16 @@ it("an address that had a turn comes after others for four turns, and no later",
   expect(desk.started).toEqual(["a1", "b", "c", "d", "e", "a2", "f", "g"]);
 });
 
+it("a request is not refused because of queued ones that it comes before", async () => {
+  const desk = new Desk();
+  const first = desk.ask("a1", { address: "a" });
+  const queued = ["a2", "a3"].map((name) => desk.ask(name, { address: "a", queue: "registrations" }));
+  // Time for the hash in progress and its own, but not for another one.
+  const hurried = desk.ask("b", { patienceMs: 2.2 * HASH_MS });
+  expect(await desk.all([first, ...queued, hurried])).toEqual(["a1", "a2", "a3", "b"]);
+  expect(desk.started).toEqual(["a1", "b", "a2", "a3"]);
+});
+
 it("one client uses every thread while no other client is waiting", () => {
   const desk = new Desk(3);
   for (const name of ["a1", "a2", "a3"]) void desk.ask(name, { address: "a" });
