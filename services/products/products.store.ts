@@ -138,8 +138,8 @@ const TEXT = "lower(left(name || ' ' || coalesce(left(description, 300), ''), 30
 /** Reads a small table instead of all products, and has no index that every sale would have to change. */
 const SOLD_OUT = "id in (select product_id from sold_out_products)";
 
-/** How many products are scanned, in the order of the list, for the searched text: enough for a page of one of 2 %. */
-const LOOKED_THROUGH = 1_000;
+/** How many products are scanned, in the order of the list, for the searched text: enough to fill a page of 20 if 2 % of them match. */
+const MAX_SCANNED = 1_000;
 /** pg_trgm needs three letters or digits in a row. */
 const TRIGRAM = /[\p{L}\p{N}]{3}/u;
 
@@ -188,11 +188,12 @@ export async function listProducts(
   const [sortKey] = column.sql;
   // A long page is sorted again to sum up its sizes. The sort key of a name takes up to half a millisecond, so it is then a column.
   const isKept = key === "name" && limit > UNCUT_ROWS;
-  const kept = isKept ? `${COLUMNS}, ${sortKey} as sort_key` : COLUMNS;
-  const cut = isKept ? { columns: `${COLUMNS}, sort_key`, order: order.replace(sortKey, "sort_key") } : { columns: COLUMNS, order };
-  const select = (from: string, conditions: readonly string[]) => {
-    const rows = `select ${kept} from ${from} where ${conditions.join(" and ")} order by ${order} limit ${most}`;
-    return run<ProductRow>(within(PAGE_BYTES, { ...cut, select: rows, bytes: `(${TEXT_BYTES})`, rows: limit }), values);
+  const byKeys = isKept
+    ? { kept: `${COLUMNS}, ${sortKey} as sort_key`, columns: `${COLUMNS}, sort_key`, by: order, again: order.replace(sortKey, "sort_key") }
+    : { kept: COLUMNS, columns: COLUMNS, by: order, again: order };
+  const select = (from: string, conditions: readonly string[], { kept, columns, by, again } = byKeys) => {
+    const rows = `select ${kept} from ${from} where ${conditions.join(" and ")} order by ${by} limit ${most}`;
+    return run<ProductRow>(within(PAGE_BYTES, { columns, order: again, select: rows, bytes: `(${TEXT_BYTES})`, rows: limit }), values);
   };
   const give = (rows: ProductRow[]) => page(rows, limit, present, (last) => encodeCursor(list, [column.of(last), last.id]));
 
@@ -200,8 +201,11 @@ export async function listProducts(
   const matches = `${TEXT} like lower(${bind(`%${escapeLike(params.q)}%`)} collate "C")`; // the collation of the name, and so of the text
   // The first products contain most frequent texts. Rarer ones are found by their index, and all matches are sorted: `offset 0` keeps the
   // planner from scanning products in the order of the list until it has found enough, which ends late if one seller's products come first.
-  const first = `(select ${COLUMNS} from products where ${where.join(" and ")} order by ${order} limit ${LOOKED_THROUGH}) as first`;
-  const rows = await select(first, [matches]);
+  const first = `(select ${COLUMNS} from products where ${where.join(" and ")} order by ${order} limit ${MAX_SCANNED}) as first`;
+  // Numbered in the order of the index, so that no sort key of a name is computed.
+  const numbered = `(select ${COLUMNS}, row_number() over () as place from ${first}) as numbered`;
+  const byPlace = { kept: `${COLUMNS}, place`, columns: `${COLUMNS}, place`, by: "place", again: "place" };
+  const rows = key === "name" ? await select(numbered, [matches], byPlace) : await select(first, [matches]);
   if (rows.length > limit) return give(rows);
   const indexed = TRIGRAM.test(params.q) ? matches : `${matches} and letter_pairs(${TEXT}) @> letter_pairs(${bind(params.q)})`;
   const found = `(select ${COLUMNS} from products where ${where.join(" and ")} and ${indexed} offset 0) as found`;
