@@ -96,7 +96,7 @@ function read(env: Reader) {
     /** Keys that encrypt the signing keys in user_db; the older one only decrypts. KeyObjects, which can't leak into logs when printed. */
     keyEncryption: { key: env.encryptionKey("KEY_ENCRYPTION_KEY"), older: env.encryptionKey("KEY_ENCRYPTION_KEY_OLD") },
     corsOrigins: env.origins("CORS_ORIGINS"),
-    /** Idle time-out of connections, in seconds. Must exceed that of a proxy in front, which might otherwise reuse a closing connection. */
+    /** Idle timeout of connections, in seconds. Must exceed that of a proxy in front, which might otherwise reuse a closing connection. */
     keepAliveSeconds: env.integer("KEEP_ALIVE_TIMEOUT", 75, 1, 3_600),
     /** Seconds for which a gateway keeps serving at shutdown although it is not ready, so that load balancers notice. */
     drainDelaySeconds: env.integer("DRAIN_DELAY", production ? 5 : 0, 0, 300),
@@ -139,9 +139,11 @@ function checkTogether(config: Config, mistakes: string[]): void {
   if (config.outbox.retryMaxMs < config.outbox.retryMs) mistakes.push("OUTBOX_RETRY_MAX_MS must not be below OUTBOX_RETRY_MS");
   if (config.refreshTokenTtlSeconds < config.accessTokenTtlSeconds)
     mistakes.push("REFRESH_TOKEN_TTL must not be below ACCESS_TOKEN_TTL: an access token must not outlive its session");
+  if (config.services.includes("api") && config.port > 0 && config.ops.port === config.port)
+    mistakes.push("OPS_PORT equals PORT: the health of a node is served on a port of its own");
   const { key, older } = config.keyEncryption;
   if (older !== undefined && (key === undefined || key.equals(older)))
-    mistakes.push("KEY_ENCRYPTION_KEY_OLD is set without another KEY_ENCRYPTION_KEY that replaces it");
+    mistakes.push("KEY_ENCRYPTION_KEY_OLD is set, but KEY_ENCRYPTION_KEY is missing or the same: set KEY_ENCRYPTION_KEY to the new key");
   if (!config.production) return;
   if (config.publicUrl?.startsWith("http:") === true)
     mistakes.push("PUBLIC_URL begins with http: in production it must be an https:// origin (RFC 8414, section 2)");
@@ -157,11 +159,18 @@ function checkTogether(config: Config, mistakes: string[]): void {
     ]),
   ];
   for (const [variable, ofVariable] of urls) {
-    if (ofVariable.some((url) => KNOWN_PASSWORDS.has(decodeURIComponent(new URL(url).password))))
+    if (ofVariable.some((url) => hasKnownPassword(new URL(url))))
       mistakes.push(`${variable} has a default password or none: production needs one of its own`);
   }
   if (config.admin && KNOWN_PASSWORDS.has(config.admin.password))
     mistakes.push("ADMIN_PASSWORD is a default one: production needs one of its own");
+}
+
+/** Whether a URL has a well-known password or none. PostgreSQL's may be a parameter, and a client certificate may take its place. */
+function hasKnownPassword({ protocol, password, searchParams }: URL): boolean {
+  if (!protocol.startsWith("postgres")) return KNOWN_PASSWORDS.has(decodeURIComponent(password));
+  const its = searchParams.get("password") ?? decodeURIComponent(password);
+  return KNOWN_PASSWORDS.has(its) && !(its === "" && searchParams.has("sslcert"));
 }
 
 export const ownsDatabase = (name: string): name is DatabaseName => Object.hasOwn(DATABASES, name);

@@ -23,12 +23,12 @@ export function brokerOptions(config: Config): BrokerOptions {
     internalServices: false, // replaced by minimalNodeService
     errorHandler: logUnexpected,
 
-    // Only for the few calls without a contract: each contract has its own time-out.
+    // Only for the few calls without a contract: each contract has its own timeout.
     requestTimeout: 5_000,
     retryPolicy,
     // The only back-pressure for requests, which are acknowledged on receipt.
     bulkhead: { enabled: true, concurrency: 64, maxQueueSize: 1_024 },
-    // Only time-outs count: a refusal or an unavailable database is a response. A node that does not respond gets no calls for a while.
+    // Only timeouts count: a refusal or an unavailable database is a response. A node that does not respond gets no calls for a while.
     circuitBreaker: {
       enabled: true,
       threshold: 0.5,
@@ -37,7 +37,7 @@ export function brokerOptions(config: Config): BrokerOptions {
       halfOpenTime: 2_000,
       check: (error) => error instanceof Errors.MoleculerError && error.code === TIMEOUT_STATUS,
     },
-    // A killed node is detected only by missing heartbeats.
+    // For a frozen or disconnected node. A killed one is detected sooner, when RabbitMQ returns the next message sent to it.
     heartbeatInterval: 2,
     heartbeatTimeout: 8,
     registry: { preferLocal: true, stopDelay: config.transporter === undefined ? 0 : 500 },

@@ -32,8 +32,9 @@ const tooLarge = (what: string, bytes: number) =>
 
 /**
  * Moleculer's AMQP transporter, with requests that run at most once, and without nodes that seem alive but receive nothing: a closed channel
- * closes its connection, since only a closed connection makes Moleculer reconnect. (Moleculer's own transporter acknowledges a request that
- * ran across a reconnect on the new channel. RabbitMQ closes that channel because of the unknown tag, and redelivers it. moleculer#692)
+ * closes its connection, since only a closed connection makes Moleculer reconnect. (If a request is running during a reconnect, Moleculer's
+ * own transporter acknowledges it on the new channel. RabbitMQ closes that channel because of the unknown tag, and redelivers the request.
+ * moleculer#692)
  */
 export class AmqpTransporter extends Transporters.AMQP {
   declare connection: Link | null;

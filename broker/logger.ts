@@ -7,7 +7,7 @@ const logged = new WeakSet<Error>();
 
 /**
  * Logs an error once, with its cause and request id.
- * @param skipsRefusals false for events: an expected refusal without a cause has no caller who gets it
+ * @param skipsRefusals false for events: an event has no caller who would receive an expected refusal
  */
 export function logFailure(
   log: Service["logger"],

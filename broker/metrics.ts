@@ -96,7 +96,7 @@ export function collectMetrics(broker: ServiceBroker): Metrics {
   return metrics;
 }
 
-/** Counts actions that have a contract, not the gateway's own, which stands for the HTTP requests that it counts itself. */
+/** Measures actions that have a contract, so not Moleculer's own. The gateway measures its HTTP requests itself. */
 function countCalls(metrics: Metrics): Middleware {
   const durations = metrics.durations("shop_action_duration_seconds", "Calls of this node's actions; a batch counts as one call", [
     "action",

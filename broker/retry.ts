@@ -1,10 +1,10 @@
 import { Errors, type BrokerOptions, type Middleware, type ServiceBroker } from "moleculer";
 import { isBlocked } from "./listeners";
 
-/** The `code` of Moleculer's time-out errors. */
+/** The `code` of Moleculer's timeout errors. */
 export const TIMEOUT_STATUS = 504;
 
-/** The node that did not respond. A time-out error is created on the caller's side, so its `data` are Moleculer's own. */
+/** The node that did not respond. A timeout error is created on the caller's side, so its `data` are Moleculer's own. */
 function silentNode({ data }: Errors.MoleculerError): string | undefined {
   const from: unknown = data;
   return typeof from === "object" && from !== null && "nodeID" in from && typeof from.nodeID === "string" ? from.nodeID : undefined;

@@ -79,7 +79,7 @@ export function coerce(schema: TSchema, query: Record<string, unknown>): FieldEr
   const validate = coercing.compile(schema);
   if (validate(query)) return undefined;
   const [error] = validate.errors ?? [];
-  // The values are converted by now, so that the complete list names the same error, with more about it.
+  // The values have been converted by now, so the complete list begins with the same error, in more detail.
   return errorsOf(schema, query)[0] ?? (error && { field: fieldOf(error), ...describe(error) });
 }
 

@@ -10,7 +10,7 @@ export const Account = named("Account", "A user's account, as admins see it.", {
   id: User.properties.id,
   email: User.properties.email,
   role: Role,
-  disabled: Type.Boolean({ description: "Whether the user can't log in and has no sessions." }),
+  disabled: Type.Boolean({ description: "If true, the user can't log in and has no sessions." }),
   created_at: Timestamp,
 });
 export type Account = Static<typeof Account>;
@@ -114,5 +114,5 @@ export const record = action("users.record", {
   params: closed({ action: ForeignAction, subject: Subject }),
   result: closed({}),
   idempotent: true,
-  timeoutMs: 800, // even with one retry, shorter than the time-out of the calling action
+  timeoutMs: 800, // even with one retry, shorter than the timeout of the calling action
 });

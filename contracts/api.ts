@@ -42,7 +42,7 @@ export const Problem = Type.Object(
 const data = {
   errors: Type.Array(FieldError, { description: "At most 20 errors, one per field." }),
   allowed: described(Values, "The accepted values of the query parameter, if there are few."),
-  shortages: Type.Array(Shortage, { description: "For an order: its lines that can't be served." }),
+  shortages: Type.Array(Shortage, { description: "For an order: its lines that can't be fulfilled." }),
   retry_after: Type.Integer({ minimum: 1, description: "Seconds to wait before retrying, as in the header `Retry-After`." }),
 };
 export type ProblemDetails = Static<typeof Problem> & { [K in keyof typeof data]?: Static<(typeof data)[K]> };

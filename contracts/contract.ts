@@ -35,7 +35,7 @@ export const PAGE_BYTES = 256 * 1024;
  */
 export const RESPONSE_BYTES = 2 * 1024 * 1024;
 
-/** Default time-out of a call: even with one retry the client gets its response within 5 s. */
+/** Default timeout of a call: even with one retry the client gets its response within 5 s. */
 const CALL_TIMEOUT_MS = 2_000;
 
 export function action<Name extends string, P extends TSchema, R extends TSchema>(
@@ -146,7 +146,7 @@ export const Page = <T extends TSchema>(item: T) =>
     next_cursor: described(nullable(Cursor), "The `cursor` of the next page; null on the last page."),
   });
 
-export const Shortage = named("Shortage", "A line of an order that can't be served.", {
+export const Shortage = named("Shortage", "A line of an order that can't be fulfilled.", {
   product_id: Id,
   wanted: Type.Integer({ description: "Units in the order." }),
   available: described(nullable(Type.Integer()), "Units left; null if the product is no longer sold."),

@@ -40,7 +40,7 @@ export const ERRORS = {
   ),
   INVALID_REFRESH_TOKEN: error(401, "The refresh token is unknown, expired or was used before. Log in again."),
   FORBIDDEN: error(403, "The token is valid, but its user may not do this: it is for admins, or for the owner of the resource."),
-  NOT_FOUND: error(404, "Nothing has this path."),
+  NOT_FOUND: error(404, "No resource has this path."),
   PRODUCT_NOT_FOUND: error(404, "No product on sale has this id. It may have been taken off sale."),
   ORDER_NOT_FOUND: error(404, "No order of yours has this id. An order of another user gets the same response."),
   USER_NOT_FOUND: error(404, "No account has this id or e-mail address."),

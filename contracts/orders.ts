@@ -27,7 +27,8 @@ export const Status = Type.Union(
   [Type.Literal("PENDING"), Type.Literal("CONFIRMED"), Type.Literal("REJECTED"), Type.Literal("CANCELLED")],
   {
     title: "Order status",
-    description: "PENDING until its stock is reserved, then CONFIRMED; REJECTED if the stock is short; CANCELLED by its buyer or an admin.",
+    description:
+      "PENDING until its stock is reserved, then CONFIRMED; REJECTED if there is not enough stock; CANCELLED by its buyer or an admin.",
   },
 );
 export type Status = Static<typeof Status>;
@@ -95,7 +96,7 @@ const CREATE_TIMEOUT_MS = 2_200;
 
 /**
  * Creates an order: PENDING, before any stock is reserved. For a key that was used before, the first response is returned again
- * (`replayed`), whatever the order's status is now; a key with other lines is IDEMPOTENCY_KEY_REUSED. Without a key a request must not be
+ * (`replayed`), whatever the order's status is now; a key with a different body is IDEMPOTENCY_KEY_REUSED. Without a key a request must not be
  * retried, and the shop does not retry it either.
  */
 export const create = action("orders.create", {

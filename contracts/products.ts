@@ -88,7 +88,7 @@ const List = closed({
       description: "Text in the first 300 characters of name and description.",
     }),
   ),
-  category: Type.Optional(Text({ maxLength: 100, description: "Only products of this category." })),
+  category: Type.Optional(Text({ minLength: 1, maxLength: 100, description: "Only products of this category." })),
   seller_id: Type.Optional(described(Id, "Only products of this seller.")),
   min_price: Type.Optional(Money(MAX_PRICE, "Only products of at least this price, in the major unit of the currency.")),
   max_price: Type.Optional(Money(MAX_PRICE, "Only products of at most this price, in the major unit of the currency.")),
@@ -171,7 +171,7 @@ export const quote = action("products.quote", {
     maxItems: QUOTES_PER_CALL,
   }),
   idempotent: true,
-  timeoutMs: 900, // even with one retry, shorter than the time-out of `orders.create`
+  timeoutMs: 900, // even with one retry, shorter than the timeout of `orders.create`
 });
 export type Quote = Static<typeof quote.result>[number];
 

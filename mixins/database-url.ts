@@ -23,9 +23,17 @@ export function withDatabase(url: string, name: string): string {
   return `${head}${servers.join(",")}/${encodeURIComponent(name)}${rest.replace(/^[^?#]*/, "")}`;
 }
 
+/** The parameters of a URL that have an effect. pg would ignore any other, such as a misspelled `sslmode`. */
+const PARAMETERS = ["sslmode", "sslrootcert", "sslcert", "sslkey", "options", "target_session_attrs", "host", "port", "user", "password"];
+const SSL_MODES = ["disable", "prefer", "require", "verify-ca", "verify-full", "no-verify"];
+
 /** Why a URL can't be used, although the part of each server is valid; undefined if it can. */
 export function urlMistake(url: string): string | undefined {
   const { searchParams } = new URL(serversOf(url)[0]);
+  const unknown = [...searchParams.keys()].find((name) => !PARAMETERS.includes(name));
+  if (unknown !== undefined) return `has an unknown parameter, ${unknown.slice(0, 40)}: a service knows ${PARAMETERS.join(", ")}`;
+  const sslmode = searchParams.get("sslmode");
+  if (sslmode !== null && !SSL_MODES.includes(sslmode)) return `has an unknown sslmode: set one of ${SSL_MODES.join(", ")}`;
   const attributes = searchParams.get("target_session_attrs");
   if (attributes !== null && !["read-write", "primary"].includes(attributes))
     return `has target_session_attrs=${attributes}, but a service needs to write: set read-write`;

@@ -15,7 +15,7 @@ const MAX_WAITING = 256;
 /** Even after the longest wait, a list with two statements gets its result or refusal within the 2 s of a call. */
 const WAIT_MS = 900;
 const STATEMENT_TIMEOUT_MS = 500;
-/** For a server that does not respond at all, so that its own statement time-out does not help. */
+/** For a server that does not respond at all, so that its own statement timeout does not help. */
 const QUERY_TIMEOUT_MS = 1_000;
 
 /** The pool awaits `onConnect` and ends the connection if it fails, but its type declarations omit that. */

@@ -10,7 +10,7 @@ import { isKeyLockTimeout } from "./sql-state";
 const KEPT = "24 hours";
 /**
  * Milliseconds that a retry waits for the first request with its key, and that a change then waits for each locked row. Two such waits are
- * shorter than the time-out of a call.
+ * shorter than the timeout of a call.
  */
 const LOCK_WAIT_MS = 950;
 /** Rows that one statement deletes. */

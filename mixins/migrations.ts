@@ -140,7 +140,7 @@ function refuseEdited(applied: ReadonlyMap<string, string>, files: readonly Migr
   const edited = files.find(({ name, checksum }) => (applied.get(name) ?? checksum) !== checksum);
   if (edited !== undefined)
     throw new MigrationRefused(
-      `${edited.name} is not the file that was applied to this database: migrations are never edited once they are released. Restore it, and write a new one.`,
+      `${edited.name} is not the file that was applied to this database: migrations are never edited once they are released. Restore the file, and put the change into a new one.`,
     );
 }
 

@@ -117,17 +117,20 @@ export interface Parked {
   last_error: string;
 }
 
-/** Parks the pending rows of these events and subjects, after a reply that does not fit them. The caller has locked the subjects. @returns the parked rows */
+/**
+ * Parks the pending rows of these events and subjects, after a reply that does not match them. The caller has locked the subjects.
+ * @returns the parked rows
+ */
 export async function park(
   query: Query,
   events: readonly string[],
-  misfits: readonly { subject: string; message: string }[],
+  mismatches: readonly { subject: string; message: string }[],
 ): Promise<Parked[]> {
   const parked = await query<Parked & { event: string }>(
     `update outbox as o set state = 'PARKED', last_error = left(x.message, 500)
      from unnest($1::uuid[], $2::text[]) as x (subject, message) where o.subject = x.subject and o.event = any($3::text[]) and o.state = 'PENDING'
      returning o.subject, o.event, o.last_error`,
-    [misfits.map((m) => m.subject), misfits.map((m) => m.message), events],
+    [mismatches.map((m) => m.subject), mismatches.map((m) => m.message), events],
   );
   await noteReplies(query, parked);
   return parked;

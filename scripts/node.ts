@@ -1,3 +1,5 @@
+import { once } from "node:events";
+import { createServer } from "node:net";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { ServiceBroker, type BrokerOptions } from "moleculer";
@@ -34,6 +36,7 @@ interface NodeOptions {
 
 /** Starts one node with the given services, and an embedded PostgreSQL if they need one. */
 export async function startNode({ config, services, onStop, ops = false, broker: options = {} }: NodeOptions): Promise<RunningNode> {
+  if (ops && services.includes("api")) await checkPort(config);
   let logDeath: (report: string) => void = console.error; // until there is a broker
   const providing = provideDatabases(config, services, (report) => {
     logDeath(report);
@@ -60,6 +63,21 @@ export async function startNode({ config, services, onStop, ops = false, broker:
     throw error;
   }
   return { broker, stop };
+}
+
+/** Checks the port first, to avoid starting a database in vain. */
+async function checkPort({ port, host }: Config): Promise<void> {
+  const probe = createServer().listen(port, host);
+  try {
+    await once(probe, "listening");
+  } catch (error) {
+    const code = error instanceof Error && "code" in error ? String(error.code) : "unknown";
+    throw new Error(`the gateway can't listen on ${host}:${port} (${code}): set PORT or HOST, or stop the process that uses the port`, {
+      cause: error,
+    });
+  }
+  probe.close();
+  await once(probe, "close");
 }
 
 /** Node prints warnings, such as pg's about `sslmode=require`, as plain text, which has no place among the JSON lines of a log. */

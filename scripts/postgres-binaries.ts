@@ -67,7 +67,7 @@ export async function initialise(programs: Programs, cluster: string, passwordFi
     for (const stream of [initdb.stdout, initdb.stderr]) stream?.on("data", (text) => (output += String(text)));
     await once(initdb, "close");
     const end = initdb.signalCode ?? initdb.exitCode;
-    if (end !== 0) throw new Error(`initdb ended with ${String(end)}: ${lastLines(output)}`);
+    if (end !== 0) throw new Error(`initdb exited with ${String(end)}: ${lastLines(output)}`);
   } finally {
     await password.close();
   }
@@ -109,7 +109,7 @@ export async function launch(
       await sleep(10);
     }
     const output = (await readFile(logFile)).subarray(size).toString();
-    throw new Error(`postgres ended with ${outcome.end}: ${lastLines(output) || "its log has no new line, perhaps the disk is full"}`);
+    throw new Error(`postgres exited with ${outcome.end}: ${lastLines(output) || "its log has no new line, perhaps the disk is full"}`);
   } finally {
     await log.close();
   }

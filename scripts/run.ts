@@ -29,6 +29,7 @@ export function run(main: (config: Config, onStop: (stop: Stop) => void) => Prom
     stopping = true;
     (stop?.() ?? Promise.resolve()).then(() => process.exit(0), fail);
   };
+  process.on("uncaughtException", fail); // also for a rejection that nothing handles
   for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) process.on(signal, leave);
 
   Promise.resolve()

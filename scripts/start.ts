@@ -1,5 +1,4 @@
-import { once } from "node:events";
-import { createServer, Server } from "node:net";
+import { Server } from "node:net";
 import type { ServiceBroker } from "moleculer";
 import { databaseNames, type Config } from "../config";
 import { serversOf } from "../mixins/database-url";
@@ -8,7 +7,6 @@ import { run } from "./run";
 
 /** `npm start`: one node, with the services that the configuration names. */
 run(async (config, onStop) => {
-  if (config.services.includes("api")) await checkPort(config);
   const since = performance.now();
   const { broker } = await startNode({ config, services: config.services, onStop, ops: true });
   const lines = welcome(config, portOf(broker) ?? config.port, performance.now() - since);
@@ -16,21 +14,6 @@ run(async (config, onStop) => {
   else console.log(["", ...lines, ""].join("\n"));
   return undefined;
 }, true);
-
-/** Checks the port first, to avoid starting a database in vain. */
-async function checkPort({ port, host }: Config): Promise<void> {
-  const probe = createServer().listen(port, host);
-  try {
-    await once(probe, "listening");
-  } catch (error) {
-    const code = error instanceof Error && "code" in error ? String(error.code) : "unknown";
-    throw new Error(`the gateway can't listen on ${host}:${port} (${code}): set PORT or HOST, or stop the process that uses the port`, {
-      cause: error,
-    });
-  }
-  probe.close();
-  await once(probe, "close");
-}
 
 /** The first line says all that a log needs. */
 function welcome(config: Config, port: number, tookMs: number): string[] {

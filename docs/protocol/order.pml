@@ -347,7 +347,7 @@ inline publishCancelled(which) {
   }
 }
 
-/* misfit() of services/orders/order.ts */
+/* mismatch() of services/orders/order.ts */
 #ifdef NO_FIT
 #define isOfOtherLines false
 #else

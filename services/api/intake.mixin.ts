@@ -23,6 +23,7 @@ import {
   ignoreBody,
   isFormBody,
   isProbe,
+  isWrite,
   METHODS,
   parseJson,
   pathOf,
@@ -33,6 +34,7 @@ import {
   useOriginForm,
   WHOLE_SERVER,
 } from "./http/request";
+import { checkPreconditions } from "./routing/input";
 import type { HttpResponse } from "./routing/route";
 import { refuseAtOnce } from "./connections/early-refusal";
 import type { RoutedRequest } from "./web.mixin";
@@ -81,7 +83,7 @@ export function intake({ basePath }: Pick<Config, "basePath">): Partial<ServiceS
       },
 
       refuse(this: Api, exchange: Exchange, refusal: unknown): void {
-        exchange.isRefused = errorCode(refusal) !== "BAD_REQUEST"; // only overload is counted apart, and not logged
+        exchange.isRefused = errorCode(refusal) !== "BAD_REQUEST"; // refusals for overload have a metric of their own and are not logged
         if (exchange.isRefused) this.metrics?.refused();
         this.connections.markReady(exchange, refuseAtOnce(exchange.res, this.baseHeaders(exchange), exchange.id, refusal, basePath));
         this.connections.pauseReading(exchange);
@@ -142,6 +144,7 @@ export function intake({ basePath }: Pick<Config, "basePath">): Partial<ServiceS
           exchange.caller = await this.authenticated(req, spec.auth);
           if (!isProbe(req)) this.admission.check(exchange);
         }
+        if (isWrite(req.method)) checkPreconditions(req.headers, spec.supplied);
         if (spec.lane === "passwords") this.passwordRate.count(exchange.address);
         if (spec.body === "none") {
           if (hasBody(req)) ignoreBody(req);

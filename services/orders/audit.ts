@@ -83,7 +83,7 @@ export async function* differences(db: Database, products: ProductsSide): AsyncG
 
 /**
  * Compares the orders after one id, up to and including another; stops earlier if the reservations don't fit into one message.
- * Reservations are read first: an order exists before its reservation, so none can seem to lack its order.
+ * Reservations are read first: an order exists before its reservation, so no reservation can appear to lack its order.
  * @returns the last id compared, and the differences
  */
 export async function compare(

@@ -61,7 +61,7 @@ export function place(lines: readonly Line[], quotes: readonly Quote[]): Placeme
 
 export const total = (lines: readonly OrderLine[]): number => lines.reduce((sum, line) => sum + line.unit_price_cents * line.quantity, 0);
 
-/** The reason of a rejected order, and the detail of an order request that is refused for the same. */
+/** The reason of a rejected order, and the detail of an order request that is refused for the same reason. */
 export function describeShortages(shortages: readonly Shortage[]): string {
   const short = shortages.filter(({ available }) => available !== null);
   const unsold = shortages.filter(({ available }) => available === null);
@@ -113,10 +113,10 @@ function nextOf(status: Status): Status[] {
 }
 
 /**
- * Why a reply does not fit this order: then one of the two databases was restored from a backup, or edited by hand.
+ * Why a reply does not match this order: then one of the two databases was restored from a backup, or edited by hand.
  * @returns undefined if it fits
  */
-export function misfit(order: { status: Status; lines_digest: string }, reply: Outcome): string | undefined {
+export function mismatch(order: { status: Status; lines_digest: string }, reply: Outcome): string | undefined {
   if (after(order.status, reply.outcome) === undefined) return `the reservation is ${reply.outcome} but the order is ${order.status}`;
   const isTombstone = reply.outcome === "RELEASED" && reply.lines_digest === NO_LINES;
   return isTombstone || reply.lines_digest === order.lines_digest ? undefined : `the reservation is ${reply.outcome} for other lines`;

@@ -199,11 +199,11 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
       this.changes = new Changes(this.broker);
       this.settle = batch(
         async (outcomes) => {
-          const { changed, misfits } = await settleOrders(this.db, outcomes);
+          const { changed, mismatches } = await settleOrders(this.db, outcomes);
           this.changes.note(changed);
-          for (const { order_id, message, isParked } of misfits) {
-            if (isParked) this.logger.error(`an outbox row of order ${order_id} is parked, since a reply does not fit: ${message}`);
-            else this.logger.warn(`a reply that does not fit order ${order_id} is ignored: ${message}`);
+          for (const { order_id, message, isParked } of mismatches) {
+            if (isParked) this.logger.error(`an outbox row of order ${order_id} is parked, since a reply does not match it: ${message}`);
+            else this.logger.warn(`a reply that does not match order ${order_id} is ignored: ${message}`);
           }
           return outcomes.map(() => undefined);
         },

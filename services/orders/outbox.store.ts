@@ -4,7 +4,7 @@ import { decodeCursor, encodeCursor, page } from "../../mixins/keyset";
 import * as outbox from "../../mixins/outbox";
 import { CHANGED } from "./row";
 
-/** Counts refusals, and notes in an order's reason that its message is parked. @returns the parked rows */
+/** Counts refusals, and records in an order's reason that its outbox row is parked. @returns the parked rows */
 export function refuseOrders(db: Database, refusals: readonly Refusal[]): Promise<outbox.Parked[]> {
   return db.transaction(async (query) => {
     const ids = [...new Set(refusals.map((refusal) => refusal.order_id))];
@@ -18,7 +18,7 @@ export function refuseOrders(db: Database, refusals: readonly Refusal[]): Promis
   });
 }
 
-/** Notes in an order's reason that its message is parked. The error itself is for operators and stays in the outbox. */
+/** Records in an order's reason that its outbox row is parked. The error itself is for operators and stays in the outbox. */
 export async function noteParked(query: Query, parked: readonly outbox.Parked[]): Promise<void> {
   if (parked.length === 0) return;
   await query(

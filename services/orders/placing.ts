@@ -27,7 +27,7 @@ interface OrderRequest extends Content {
  */
 export const KEY_WAIT_MS = 950;
 
-/** Places orders, from request to response. It is written for one order; what many do at the same moment is batched. */
+/** Places orders, from request to response. It is written for one order; concurrent orders are batched. */
 export class Placing {
   constructor(private readonly service: Service & WithDatabase & WithOutbox) {}
 

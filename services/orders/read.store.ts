@@ -43,7 +43,7 @@ export const findOrders = (query: Query, ids: readonly string[]): Promise<OrderR
 
 /**
  * The requested orders, each for its own user; null for an order that this user may not see. Ends with the order that reaches
- * LINES_PER_READ lines. Lines are counted first, so that no JSON is built for the orders behind it.
+ * LINES_PER_READ lines. Lines are counted first, so that no JSON is built for the orders after it.
  */
 export async function findSeen(db: Database, requested: Params<typeof getMany>["orders"]): Promise<(OrderRow | null)[]> {
   const rows = await db.query<OrderRow | { id: null }>(

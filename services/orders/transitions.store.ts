@@ -2,7 +2,7 @@ import type { Status } from "../../contracts/orders";
 import type { Outcome } from "../../contracts/products";
 import type { Database, Query } from "../../mixins/database";
 import * as outbox from "../../mixins/outbox";
-import { after, describeShortages, misfit, RESERVATION_EVENTS, settledEvents } from "./order";
+import { after, describeShortages, mismatch, RESERVATION_EVENTS, settledEvents } from "./order";
 import { noteParked } from "./outbox.store";
 import { CHANGED, type OrderRow } from "./row";
 
@@ -26,7 +26,7 @@ export async function writeCancelled(query: Query, id: string): Promise<void> {
   );
 }
 
-interface Misfit {
+interface Mismatch {
   order_id: string;
   message: string;
   isParked: boolean;
@@ -34,10 +34,10 @@ interface Misfit {
 
 /**
  * Applies outcomes to their orders and settles the outbox rows that they reply to, in one transaction. A repeated outcome changes nothing.
- * One that does not fit its order settles nothing, and parks the pending rows that it replies to.
- * @returns the orders whose status has changed; and those with a reply that did not fit, with the reason and whether a row was parked
+ * One that does not match its order settles nothing, and parks the pending rows that it replies to.
+ * @returns the orders whose status has changed; and those with a reply that did not match, with the reason and whether a row was parked
  */
-export function settleOrders(db: Database, outcomes: readonly Outcome[]): Promise<{ changed: string[]; misfits: Misfit[] }> {
+export function settleOrders(db: Database, outcomes: readonly Outcome[]): Promise<{ changed: string[]; mismatches: Mismatch[] }> {
   return db.transaction(async (query) => {
     const ids = [...new Set(outcomes.map((outcome) => outcome.order_id))];
     const rows = await query<{ id: string; status: Status; lines_digest: string }>(
@@ -47,29 +47,29 @@ export function settleOrders(db: Database, outcomes: readonly Outcome[]): Promis
     const orders = new Map(rows.map((row) => [row.id, row]));
     const changed = new Map<string, Change>();
     const settled: { subject: string; events: readonly string[] }[] = [];
-    const misfits: { subject: string; message: string }[] = [];
+    const mismatches: { subject: string; message: string }[] = [];
     for (const outcome of outcomes) {
       const order = orders.get(outcome.order_id);
       if (order === undefined) continue; // unknown here
-      const message = misfit(order, outcome);
+      const message = mismatch(order, outcome);
       if (message !== undefined) {
-        misfits.push({ subject: order.id, message });
+        mismatches.push({ subject: order.id, message });
         continue;
       }
       settled.push({ subject: order.id, events: settledEvents(outcome.outcome) });
-      const status = after(order.status, outcome.outcome) ?? order.status; // it fits
+      const status = after(order.status, outcome.outcome) ?? order.status; // never undefined: mismatches were skipped above
       if (status === order.status) continue;
       changed.set(order.id, { status, reason: outcome.outcome === "REJECTED" ? describeShortages(outcome.shortages) : null });
       order.status = status;
     }
     await writeStates(query, changed);
     await outbox.settle(query, settled);
-    const parked = misfits.length === 0 ? [] : await outbox.park(query, RESERVATION_EVENTS, misfits);
+    const parked = mismatches.length === 0 ? [] : await outbox.park(query, RESERVATION_EVENTS, mismatches);
     await noteParked(query, parked);
     const isParked = (id: string): boolean => parked.some(({ subject }) => subject === id);
     return {
       changed: [...changed.keys()],
-      misfits: misfits.map(({ subject, message }) => ({ order_id: subject, message, isParked: isParked(subject) })),
+      mismatches: mismatches.map(({ subject, message }) => ({ order_id: subject, message, isParked: isParked(subject) })),
     };
   });
 }

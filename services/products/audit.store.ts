@@ -12,7 +12,7 @@ const CHECKS: Record<string, string> = {
   "quantity is never below zero": `
     select 'product ' || id || ': ' || quantity as what from products where quantity < 0
     union all select 'movement ' || id || ': balance ' || balance from stock_movements where balance < 0`,
-  "the list of products that are sold out is right": `
+  "sold_out_products lists exactly the products that are sold out": `
     select 'product ' || p.id as what from products p left join sold_out_products s on s.product_id = p.id
     where (p.sold_out and p.archived_at is null) is distinct from (s.product_id is not null)`,
   "a reservation's movements are its lines": `

@@ -150,7 +150,7 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
             if (adjusted !== undefined) return adjusted;
             const { edits, version } = await this.find(id, query); // which may have been archived meanwhile
             if (tags !== undefined && !tags.some((tag) => tag.edits === edits && tag.version === version)) throw stale();
-            if (delta < 0) throw problem("INSUFFICIENT_STOCK", `there are fewer than ${-delta} units to remove`);
+            if (delta < 0) throw problem("INSUFFICIENT_STOCK", `fewer than ${-delta} units are available`);
             throw invalid("delta", `would lead to more than ${contract.MAX_QUANTITY} units, including those reserved for orders`);
           },
           isOneStatement: true,
@@ -186,6 +186,7 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
 
     methods: {
       async list(this: Products, list: List): Promise<Page> {
+        if ((list.min_price ?? 0) > (list.max_price ?? Infinity)) throw problem("BAD_REQUEST", "min_price is above max_price");
         const page = list.q === undefined ? this.lists.read((db) => listProducts(db, list)) : this.search(list);
         return page.catch((error: unknown) => {
           throw explained(error); // no hook sees the error of one item of a batched call

@@ -54,7 +54,7 @@ const MAX_ROLES = 10_000;
 /**
  * The current roles of users whose role has changed since a given time, while an access token with the old role may still be valid: a
  * refresh that has read the old role may sign a token slightly later.
- * @param since as `endedSessions`
+ * @param since as in `endedSessions`
  * @param ttlSeconds maximum lifetime of any access token
  */
 export function changedRoles({ query }: Database, since: string | undefined, ttlSeconds: number): Promise<ChangedRole[]> {

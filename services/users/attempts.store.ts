@@ -26,7 +26,7 @@ const hash = (subject: Limit["subject"]): Buffer => createHash("sha256").update(
 
 /**
  * Counts an attempt before its password is checked, so that many concurrent ones can't all pass. The limits are applied in order. An attempt
- * that one limit refuses counts towards none, and so does one whose counting fails. Counted in the database, so the limits hold across all
+ * that one limit refuses counts towards none, and neither does one whose counting fails. Counted in the database, so the limits hold across all
  * nodes.
  */
 export async function countAttempt({ query }: Database, limits: readonly Limit[]): Promise<Attempt> {

@@ -7,7 +7,7 @@ import { isUniqueViolation } from "../../mixins/sql-state";
 import { countAttempt, type Limit } from "./attempts.store";
 import { recordFailure } from "./audit-log.store";
 import { isKnownAddress, rememberAddress } from "./known-addresses.store";
-import type { Passwords, Question } from "./passwords";
+import type { Passwords, PasswordCheck } from "./passwords";
 import { changePassword, openSession, type Grant } from "./sessions.store";
 import type { QueueName, Turn } from "./turns";
 import { emailKey, highestCost, insertUser, isJustRegistered, renewHash, type UserRow } from "./users.store";
@@ -118,8 +118,8 @@ export class Logins {
       insist(async () => {
         const user = await this.find({ id });
         if (user?.disabled_at !== null) throw noAccount();
-        const { isRight } = await this.check(user, { password: current, isFinal: true }, turn);
-        if (!isRight) throw wrongCredentials();
+        const { isCorrect } = await this.check(user, { password: current, isBeingReplaced: true }, turn);
+        if (!isCorrect) throw wrongCredentials();
         const hash = await this.passwords.hash(next, turn); // in a turn of its own, so that others wait for one hash at a time
         checkTime(turn);
         return (await changePassword(this.db, user, hash, { session, address: visitor.address })) || undefined;
@@ -127,7 +127,7 @@ export class Logins {
     );
   }
 
-  /** Runs work that checks a password, within the limits of wrong ones, and logs it if the password is wrong. */
+  /** Runs work that checks a password, within the limits on wrong passwords, and logs a wrong one. */
   private async checked<T>(who: Who, visitor: Visitor, turn: Turn, work: () => Promise<T>): Promise<T> {
     try {
       return await this.counted(turn, this.limitsOf(who, visitor), isWrongPassword, work);
@@ -169,8 +169,8 @@ export class Logins {
   private async registerAgain(user: UserRow, password: string, visitor: Visitor, turn: Turn): Promise<UserRow> {
     return this.checked({ email_key: user.email_key }, visitor, turn, async () => {
       const isRepeatable = await isJustRegistered(this.db, user.id);
-      const { isRight } = await this.check(isRepeatable ? user : undefined, { password }, turn);
-      if (!isRight) throw problem("EMAIL_TAKEN", "this e-mail address already has an account");
+      const { isCorrect } = await this.check(isRepeatable ? user : undefined, { password }, turn);
+      if (!isCorrect) throw problem("EMAIL_TAKEN", "this e-mail address already has an account");
       return user;
     });
   }
@@ -178,13 +178,13 @@ export class Logins {
   /** @returns the user with the current hash; @throws INVALID_CREDENTIALS, taking as long for an unknown account as for a wrong password */
   private async verify(found: UserRow | undefined, question: { password: string }, turn: Turn): Promise<UserRow> {
     const user = found?.disabled_at === null ? found : undefined; // for a disabled account, no password is correct
-    const { isRight, hash } = await this.check(user, question, turn);
-    if (!isRight || user === undefined) throw wrongCredentials();
+    const { isCorrect, hash } = await this.check(user, question, turn);
+    if (!isCorrect || user === undefined) throw wrongCredentials();
     const isRenewed = hash !== undefined && (await renewHash(this.db, user, hash));
     return isRenewed ? { ...user, password_hash: hash } : user;
   }
 
-  private async check(user: UserRow | undefined, question: Pick<Question, "password" | "isFinal">, turn: Turn) {
+  private async check(user: UserRow | undefined, question: Pick<PasswordCheck, "password" | "isBeingReplaced">, turn: Turn) {
     return this.passwords.check({ ...question, hashed: user?.password_hash, highestCost: await highestCost(this.db) }, turn);
   }
 

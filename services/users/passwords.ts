@@ -8,7 +8,7 @@ import { Turns, type Turn } from "./turns";
 const MAX_THREADS = 4;
 /** Assumed milliseconds per round, until some have been measured. */
 const ASSUMED_ROUND_MS = 0.1;
-/** Number of measurements kept; the median counts, so that a single slow one does not refuse everybody. */
+/** Number of measurements kept; the median is used, so that one slow hash does not cause everybody to be refused. */
 const MEASURED = 5;
 
 /** The turn for the service's own hashes. */
@@ -20,17 +20,17 @@ export const OWN_TURN: Turn = {
 };
 
 /** A password to check. */
-export interface Question {
+export interface PasswordCheck {
   password: string;
   /** Undefined for an account that does not exist. */
   hashed: string | undefined;
   /** The highest cost of all stored hashes. */
   highestCost: number;
   /** It is about to be replaced, so its hash is not renewed. */
-  isFinal?: boolean;
+  isBeingReplaced?: boolean;
 }
 
-/** Hashes and compares passwords with bcrypt, off the event loop, in fair turns. */
+/** Hashes and compares passwords in NFC with bcrypt, off the event loop, in fair turns. */
 export class Passwords {
   private readonly pool: Piscina;
   private readonly turns: Turns;
@@ -57,7 +57,7 @@ export class Passwords {
   }
 
   async hash(password: string, turn: Turn): Promise<string> {
-    const task = (): HashTask => ({ password, cost: this.cost });
+    const task = (): HashTask => ({ password: password.normalize("NFC"), cost: this.cost });
     return (await this.run<typeof hash>("hash", turn, roundsOf(this.cost), task)).hash;
   }
 
@@ -65,10 +65,14 @@ export class Passwords {
    * Whether a password is correct. Takes as long for an unknown account, and for a hash of any cost, as for the highest cost.
    * @returns if it is correct and the configured cost has changed, also a new hash of this password
    */
-  async check({ password, hashed, highestCost, isFinal = false }: Question, turn: Turn): Promise<{ isRight: boolean; hash?: string }> {
+  async check(
+    { hashed, highestCost, isBeingReplaced = false, ...given }: PasswordCheck,
+    turn: Turn,
+  ): Promise<{ isCorrect: boolean; hash?: string }> {
+    const password = given.password.normalize("NFC");
     const cost = Math.max(this.cost, highestCost);
     const rounds = roundsOf(cost);
-    const isOld = !isFinal && hashed !== undefined && costOf(hashed) !== this.cost;
+    const isOld = !isBeingReplaced && hashed !== undefined && costOf(hashed) !== this.cost;
     return this.run<typeof check>("check", turn, rounds, (): CheckTask => {
       const hasTimeToRenew = performance.now() + this.expectedMs(rounds + roundsOf(this.cost)) <= turn.deadline;
       return { password, hashed, cost, next: isOld && hasTimeToRenew ? { password, cost: this.cost } : undefined };

@@ -31,11 +31,11 @@ export async function hash({ password, cost }: HashTask): Promise<{ hash: string
   return { hash: await bcrypt.hash(password, cost), rounds: roundsOf(cost), ms: performance.now() - start };
 }
 
-export async function check({ password, hashed, cost, next }: CheckTask): Promise<{ isRight: boolean; hash?: string } & Work> {
+export async function check({ password, hashed, cost, next }: CheckTask): Promise<{ isCorrect: boolean; hash?: string } & Work> {
   const start = performance.now();
-  const isRight = await compare(password, hashed, cost);
-  const compared = { isRight, rounds: roundsOf(cost), ms: performance.now() - start };
-  return isRight && next ? { ...compared, hash: await bcrypt.hash(next.password, next.cost) } : compared;
+  const isCorrect = await compare(password, hashed, cost);
+  const compared = { isCorrect, rounds: roundsOf(cost), ms: performance.now() - start };
+  return isCorrect && next ? { ...compared, hash: await bcrypt.hash(next.password, next.cost) } : compared;
 }
 
 /**
@@ -48,7 +48,7 @@ async function compare(password: string, hashed: string | undefined, cost: numbe
     await bcrypt.hash(password, cost);
     return false;
   }
-  const isRight = await bcrypt.compare(password, hashed);
+  const isCorrect = await bcrypt.compare(password, hashed);
   for (let padding = own; padding < cost; padding++) await bcrypt.hash(password, padding);
-  return isRight;
+  return isCorrect;
 }

@@ -93,7 +93,8 @@ interface Renewal {
  * Exchanges a refresh token for its successor. Within the grace period it may be exchanged again, for the same successor: two tabs may
  * refresh at once, or a response may be lost. If it is used later, it may have been stolen, and it is unknown which client is the
  * legitimate one, so its session ends (RFC 9700, section 4.14.2).
- * @returns undefined if the token is unknown, expired or used before the grace period, its session has ended, or its user is disabled
+ * @returns undefined if the token is unknown, expired or was used longer ago than the grace period, if its session has ended, or if its user
+ * is disabled
  */
 export function renewSession(db: Database, token: string, renewal: Renewal): Promise<Grant | undefined> {
   const { ttlSeconds, successor, address } = renewal;

@@ -117,7 +117,7 @@ async function alarm(chaos: Chaos, what: string, on: string[], off: string[]): P
     const know = async () => (await readStates()).every(({ blocked, ready }) => blocked === 1 && ready === 503);
     await eventually(`every node has noticed the ${what}`, know, 8_000, 100);
     const health = await fetch(`${gateway}/health`);
-    expect(health.status === 503 && (await health.text()).includes("RabbitMQ takes no messages"), `${what}: /health does not report it`);
+    expect(health.status === 503 && (await health.text()).includes("RabbitMQ accepts no messages"), `${what}: /health does not report it`);
     const before = memory();
     const took = await floodProducts(gateway, quick ? 5_000 : 20_000);
     const grown = memory() - before;

@@ -20,7 +20,7 @@ testNodes("a node's queues are deleted with its connection, and calls to it are 
   a.broker.localBus.on("$node.disconnected", gone);
   b.line.refuse();
   await until("RabbitMQ has dropped its queues", async () => !(await queueExists(pair.url, b.queue("REQ"))));
-  // not REQUEST_TIMEOUT: the call's time-out is 10 s, and the heartbeat time-out is longer
+  // not REQUEST_TIMEOUT: the call's timeout is 10 s, and the heartbeat timeout is longer
   await expect(pair.call("refused")).rejects.toMatchObject({ type: "REQUEST_REJECTED", retryable: true });
   expect(gone.mock.calls).toMatchObject([[{ unexpected: true }]]);
   b.line.restore();
@@ -151,7 +151,7 @@ testNodes(
     await until("the action runs", () => pair.ran.length === 1);
     a.transporter.connection?.emit("blocked", "as in a disk alarm");
     await expect(waiting).rejects.toMatchObject({ type: "REQUEST_REJECTED", retryable: true }); // not REQUEST_TIMEOUT
-    const detail = "RabbitMQ takes no messages";
+    const detail = "RabbitMQ accepts no messages";
     expect(await look()).toEqual({
       ready: 503,
       gateway: 503,

@@ -8,7 +8,7 @@ const RECONNECT_MS = 5_000; // fixed by Moleculer
 
 testNodes("calls, nested calls and events reach another node", async (pair) => {
   expect(await pair.call("plain")).toBe("plain");
-  // the remaining time-out of a nested call is no integer
+  // the remaining timeout of a nested call is no integer
   expect(await pair.b.broker.call("front.relay", { label: "nested" }, { timeout: 5_000 })).toBe("nested");
   await pair.a.broker.emit("thing.happened", { n: 1 });
   await until("the event arrives", () => pair.received.length > 0);
@@ -85,7 +85,7 @@ testNodes("while RabbitMQ is unavailable, calls are refused as retryable, and pe
   for (const { line } of [a, b]) line.refuse();
   await expect(pending).rejects.toMatchObject({ type: "REQUEST_TIMEOUT" });
   await until("both nodes have noticed", () => !a.connected && !b.connected);
-  // at once: a call that waited for its time-out would be rejected with another type
+  // at once: a call that waited for its timeout would be rejected with another type
   await expect(pair.call("refused")).rejects.toMatchObject(RETRYABLE);
   await expect(a.broker.emit("thing.happened", {}, { throwError: true })).rejects.toMatchObject(RETRYABLE);
   await until("a has retried without success", () => a.line.accepted.length > 1);

@@ -1,4 +1,6 @@
 import { spawn, type ChildProcess } from "node:child_process";
+import { once } from "node:events";
+import { existsSync } from "node:fs";
 import { cp, mkdtemp, readFile, realpath, rename, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -13,6 +15,7 @@ const DETAIL = "the e-mail address or the password is wrong";
 let folder: string;
 let databases: TestDatabases | undefined;
 let child: ChildProcess | undefined;
+let env: NodeJS.ProcessEnv;
 let output = "";
 let url = "";
 
@@ -25,17 +28,18 @@ beforeAll(async () => {
   const made = (databases = await createDatabases());
   const urls = variablesOf(made);
   const [port = 0] = await freePorts(1); // a reload has to listen on it again
+  env = {
+    PATH: process.env.PATH,
+    HOME: folder,
+    ...urls,
+    ...NO_LIMITS,
+    NAMESPACE: uniqueNamespace(),
+    PORT: String(port),
+    BCRYPT_COST: "4",
+  };
   const started = (child = spawn(process.execPath, ["--import", "tsx", "scripts/dev.ts"], {
     cwd: folder,
-    env: {
-      PATH: process.env.PATH,
-      HOME: folder,
-      ...urls,
-      ...NO_LIMITS,
-      NAMESPACE: uniqueNamespace(),
-      PORT: String(port),
-      BCRYPT_COST: "4",
-    },
+    env,
   }));
   for (const stream of [started.stdout, started.stderr]) stream.on("data", (chunk: Buffer) => (output += chunk.toString()));
   await until("it is started", () => started.exitCode !== null || / started successfully /.test(output), 60_000);
@@ -118,5 +122,18 @@ describe("npm run dev", () => {
     await writeFile(file, source);
     await until("they are reloaded", () => starts() >= startedBefore + 3);
     await until("the shop is healthy", async () => (await new Client(url).get("/health")).status === 200);
+  });
+
+  it("ends with a sentence if its port is taken, before it starts a database", async () => {
+    const { USERS_DATABASE_URL: _, ...embedded } = env;
+    const second = spawn(process.execPath, ["--import", "tsx", "scripts/dev.ts"], {
+      cwd: folder,
+      env: { ...embedded, DATA_DIR: `${folder}/data` },
+    });
+    let said = "";
+    for (const stream of [second.stdout, second.stderr]) stream.on("data", (chunk: Buffer) => (said += chunk.toString()));
+    await once(second, "exit");
+    expect(said).toMatch(/the gateway can't listen on .* \(EADDRINUSE\): set PORT or HOST/);
+    expect([second.exitCode, existsSync(path.join(folder, "data"))]).toEqual([1, false]);
   });
 });

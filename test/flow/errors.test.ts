@@ -71,6 +71,11 @@ const ROWS = String.raw`
   seller DELETE /products/:lamp @If-Match:<"99"|W/"1"|1|"canary">@
   seller POST /products/:lamp/stock @If-Match:<"99"|W/"1"|1|"canary">@ {"delta":1}
   buyer POST /orders/:order/cancel @If-Match:<"99"|W/"1"|1|"canary">@
+  <buyer|seller> PUT /me/password @<If-Match:"1"|If-None-Match:*>@ {}
+  nobody POST /<register|token|logout> @<If-Match:"1"|If-None-Match:*>@ {}
+  buyer POST /orders @<If-Match:"1"|If-None-Match:"1">@ {"items":[{"product_id":":lamp","quantity":1}]}
+  admin PATCH /admin/users/:buyer @If-Match:"1"@ {"disabled":true}
+  seller PATCH /products/:lamp @If-None-Match:<*|"99-99">@ {"name":"x"}
 422 Unprocessable Content: IDEMPOTENCY_KEY_REUSED
   buyer POST /orders @Idempotency-Key:once@ {"items":[{"product_id":":lamp","quantity":2}]}
   seller POST /products @Idempotency-Key:once@ {"name":"x","price":2,"quantity":1}
@@ -121,7 +126,8 @@ const ROWS = String.raw`
   admin POST /admin/outbox/1/replay @Idempotency-Key:<|:256>@ {}
   nobody GET /products?<page=2|constructor=1|__proto__=1|q[a]=1|limit=0|limit=101|limit=x|limit=|limit=1&limit=2|q=a&q=b>
   nobody GET /products?<sort=canary|sort=name;drop%20table%20products|sort=name&sort=price|in_stock=maybe|cursor=|q=|q=%00canary>
-  nobody GET /products?<min_price=1.001|max_price=-1|max_price=1e308|category=%00canary>
+  nobody GET /products?<min_price=1.001|max_price=-1|max_price=1e308|category=%00canary|category=|category=%20>
+  nobody GET /products?min_price=1.01&max_price=1&limit=<1|2>
   nobody GET /products?:100&page=2
   nobody GET /<products/:lamp?page=2|.well-known/jwks.json?page=2>
   buyer GET /<me?page=2|orders?page=2|orders?created_after=2026-01-01|orders/:order?page=2|orders/:order/events?page=2>
@@ -352,6 +358,10 @@ describe("in one process", () => {
     ["no Host", "BAD_REQUEST", "GET /me HTTP/1.1|Connection: close"],
     ["two Hosts", "BAD_REQUEST", "GET /me HTTP/1.1|Host: a|HOST: a|Connection: close"],
     ["two Hosts, at the most frequent read", "BAD_REQUEST", `GET /products/${testId(1)} HTTP/1.1|Host: a|Host: b|Connection: close`],
+    ["a Host that is none", "BAD_REQUEST", "GET /me HTTP/1.1|Host: a b|Connection: close"],
+    ["a Host with a path", "BAD_REQUEST", `GET /products/${testId(1)} HTTP/1.1|Host: a/b|Connection: close`],
+    ["an empty Host", "UNAUTHENTICATED", "GET /me HTTP/1.1|Host:|Connection: close"],
+    ["an IPv6 address with a port as Host", "UNAUTHENTICATED", "GET /me HTTP/1.1|Host: [::1]:8000|Connection: close"],
     ["a target in absolute form", "UNAUTHENTICATED", "GET http://shop.example/me HTTP/1.1|Host: a|Connection: close"],
     ["a target in absolute form without a path", "NOT_FOUND", "GET https://shop.example?q=1 HTTP/1.1|Host: a|Connection: close"],
     ["an asterisk with another method than OPTIONS", "BAD_REQUEST", "GET * HTTP/1.1|Host: a|Connection: close"],

@@ -47,6 +47,18 @@ describe("LOG_FORMAT=json", () => {
     );
   });
 
+  it("also that of a crash, with its stack", async () => {
+    const crash = encodeURI(
+      `data:text/javascript,import{isMainThread}from"worker_threads";isMainThread&&process.on("SIGUSR2",()=>Promise.reject(new Error("canary")))`,
+    );
+    const node = await startProcess({
+      env: { ...env, NAMESPACE: uniqueNamespace(), LOG_FORMAT: "json", NODE_OPTIONS: `--import=${crash}` },
+    });
+    expect(await node.stop("SIGUSR2")).toBe(1);
+    const last = node.output().split("\n").filter(Boolean).at(-1) ?? "";
+    expect(JSON.parse(last)).toMatchObject({ level: "fatal", message: expect.stringMatching(/^Error: canary\n {4}at /) });
+  });
+
   it("also those of a configuration that is refused", async () => {
     const started = startProcess({ env: { ...env, LOG_FORMAT: "json", PORT: "eighty" } });
     const output = await started.then(

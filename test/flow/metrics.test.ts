@@ -78,7 +78,7 @@ describe("the metrics of a node with every service", () => {
     for (const [service] of databaseNames()) {
       for (const [pool, most] of [
         ["main", 10],
-        ["lists", 2],
+        ["lists", 3],
       ] as const) {
         expect(samples.get(`shop_database_connections_max{service="${service}",pool="${pool}"}`)).toBe(most);
         expect(samples.get(`shop_database_connections_in_use{service="${service}",pool="${pool}"}`)).toBeGreaterThanOrEqual(0);

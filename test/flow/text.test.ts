@@ -1,3 +1,5 @@
+import { call } from "../../broker/contract";
+import { register } from "../../contracts/users";
 import type { Client } from "../../testkit/client";
 import { startShop, type Shop } from "../../testkit/shop";
 
@@ -26,14 +28,14 @@ describe("text", () => {
   it("is stored without invisible characters and those that change its direction, and found with and without them", async () => {
     const { status, body } = await seller.post("/products", { ...lamp, name: "\u202egn\u200bp\u2069 👩\u200d🚀", category: "lamps\u200b" });
     expect([status, body["name"], body["category"]]).toEqual([201, "gnp 👩\u200d🚀", "lamps"]);
-    for (const category of ["lamps", "la\u00admps\ufeff"]) {
+    for (const category of ["lamps", "la\u00admps\ufeff", "\u2800lamps\u200d"]) {
       const found = await seller.get(`/products?category=${encodeURIComponent(category)}`);
       expect(found.body["items"]).toEqual([expect.objectContaining({ id: body["id"] })]);
     }
   });
 
   it.each(["name", "sku", "category"])("of white space or invisible characters alone is no %s", async (field) => {
-    for (const blank of ["   ", "\u00a0", "\r\n", "\u200b", "\u3164 \u202e"]) {
+    for (const blank of ["   ", "\u00a0", "\r\n", "\u200b", "\u3164 \u202e", "\u2800", "\u200d", "\ufe0f"]) {
       const { status, body } = await seller.post("/products", { ...lamp, [field]: blank });
       expect([status, body["code"]]).toEqual([422, "VALIDATION_ERROR"]);
     }
@@ -73,6 +75,13 @@ describe("an account", () => {
       }
     const { status } = await shop.client().post("/token", { email, password: " cr\u00e8me br\u00fbl\u00e9e" });
     expect(status).toBe(401); // blanks of a password are part of it
+  });
+
+  it("that the console registered can be logged into with its password in either form", async () => {
+    const [email, decomposed] = ["console@shop.test", "cre\u0300me bru\u0302le\u0301e"];
+    await call(shop.node("users"), register, { email, password: decomposed });
+    for (const password of [decomposed, decomposed.normalize("NFC")])
+      expect((await shop.client().post("/token", { email, password })).status).toBe(200);
   });
 
   it.each([

@@ -147,14 +147,14 @@ export const MUTANTS: readonly Mutant[] = [
     ],
   },
   {
-    name: "If-Match is not looked at",
+    name: "If-Match is ignored",
     why: "a change overwrites another that its client has not seen",
     scenario: "two changes of one version, one after the other",
     foundBy: "conditional updates",
     replacements: [{ file: PRODUCTS, find: "...unedited(tags) }, returning", replace: "}, returning" }],
   },
   {
-    name: "the edits are compared before the update alone",
+    name: "the edits are compared only before the update",
     why: "of two concurrent changes, both succeed and one is lost",
     scenario: "two changes of one version, at one time",
     foundBy: "conditional updates",
@@ -209,7 +209,7 @@ export const MUTANTS: readonly Mutant[] = [
     ],
   },
   {
-    name: "a reply is taken for any lines",
+    name: "a reply is accepted whatever its lines",
     why: "an order is CONFIRMED by a reservation that is not its own",
     scenario: "a reply for other lines",
     foundBy: "balance",
@@ -273,7 +273,7 @@ export const MUTANTS: readonly Mutant[] = [
     ],
   },
   {
-    name: "a stream sends the last of several new events alone",
+    name: "a stream sends only the last of several new events",
     why: "a client that follows an order misses the earlier events",
     scenario: "a followed order",
     foundBy: "streams",

@@ -30,7 +30,7 @@ export interface Received {
 /** An open stream. */
 export interface Following {
   has(status: Status): Promise<void>;
-  /** Waits until the server has ended it; after a time-out, disconnects. */
+  /** Waits until the server has ended it; after a timeout, disconnects. */
   end(): Promise<void>;
 }
 

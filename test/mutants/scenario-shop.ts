@@ -63,7 +63,7 @@ export class ScenarioShop {
     return (rowCount ?? 0) > 0;
   }
 
-  /** Waits until no outbox row is pending. @returns false on time-out, which a correct shop never reaches */
+  /** Waits until no outbox row is pending. @returns false on timeout, which a correct shop never reaches */
   async becomesQuiet(): Promise<boolean> {
     const count = async (): Promise<number> =>
       (await this.orders.query<{ n: number }>("select count(*)::int as n from outbox where state = 'PENDING'")).rows[0]?.n ?? 0;

@@ -309,8 +309,15 @@ it.each([
   }
 });
 
+it("the health of a node has a port of its own", () => {
+  const refusal = [expect.stringMatching(/^OPS_PORT equals PORT/)];
+  expect(mistakes({ PORT: "8000", OPS_PORT: "8000" })).toEqual(refusal);
+  expect(mistakes({ PORT: "0", OPS_PORT: "0" })).toEqual([]);
+  expect(mistakes({ PORT: "8000", OPS_PORT: "8000", SERVICES: "orders", ...DATABASES, ...TRANSPORTER })).toEqual([]);
+});
+
 it("an older key requires a newer one", () => {
-  const refusal = [expect.stringContaining("KEY_ENCRYPTION_KEY_OLD is set without another KEY_ENCRYPTION_KEY")];
+  const refusal = [expect.stringContaining("KEY_ENCRYPTION_KEY_OLD is set, but KEY_ENCRYPTION_KEY is missing or the same")];
   expect(mistakes({ KEY_ENCRYPTION_KEY_OLD: KEY })).toEqual(refusal);
   expect(mistakes({ KEY_ENCRYPTION_KEY: KEY, KEY_ENCRYPTION_KEY_OLD: KEY })).toEqual(refusal);
   expect(mistakes({ KEY_ENCRYPTION_KEY: KEY, KEY_ENCRYPTION_KEY_OLD: OTHER_KEY })).toEqual([]);
@@ -424,6 +431,17 @@ describe("production", () => {
       expect(mistakes({ ...DATABASES, [name]: url(password) })).toEqual([]); // accepted outside production
     }
     expect(mistakes({ ...PRODUCTION, [name]: url("one-of-its-own") })).toEqual([]);
+  });
+
+  it.each([
+    ["postgres://x:one-of-its-own@h/x?password=postgres", true],
+    ["postgres://x:postgres@h/x?password=one-of-its-own", false],
+    ["postgres://x@h/x?password=one-of-its-own", false],
+    ["postgres://x@h/x?sslcert=client.pem", false],
+    ["postgres://x:postgres@h/x?sslcert=client.pem", true],
+  ])("reads the password in %s as pg does", (url, isRefused) => {
+    const refusal = expect.stringMatching(/^USERS_DATABASE_URL has a default password or none/) as unknown;
+    expect(mistakes({ ...PRODUCTION, USERS_DATABASE_URL: url })).toEqual(isRefused ? [refusal] : []);
   });
 
   it("refuses a default password in any URL of TRANSPORTER, once", () => {

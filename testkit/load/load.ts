@@ -247,7 +247,7 @@ export class Load {
     });
   }
 
-  /** Retries after a 5xx, a time-out or a lost connection, and while the first attempt is still in flight. */
+  /** Retries after a 5xx, a timeout or a lost connection, and while the first attempt is still in flight. */
   private async retry(attempt: () => Promise<LoadResponse>): Promise<LoadResponse | undefined> {
     const deadline = Date.now() + this.retryMs;
     for (let repeats = 0; Date.now() < deadline; repeats++) {

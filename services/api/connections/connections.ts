@@ -211,7 +211,7 @@ export class Connections {
     return isProxy ? this.holderOf(this.address.of(req)) : holder;
   }
 
-  /** Above the limit the connection is closed, since the response of a refusal would have to wait for its turn, too. */
+  /** Above the limit the connection is closed, since a refusal would have to wait for its turn, too. */
   private wait({ socket, holder, isProxy, waiting }: Connection, parsed: Parsed): void {
     const { parsed: most } = this.limits;
     if (this.parsed >= most || (!isProxy && holder.parsed >= shareOf(most))) {

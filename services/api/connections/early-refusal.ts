@@ -36,8 +36,8 @@ export function refuseAtOnce(
 }
 
 /**
- * Responds to invalid HTTP and to requests that were not completed in time, if the socket is still writable. Not if another response is
- * due on the connection: the client would take this one for it, or it would end up in the middle of it.
+ * Responds to invalid HTTP and to requests that were not completed in time, if the socket is still writable. Closes the socket instead if
+ * another response is due on the connection: the client would mistake the 400 for that response, or find it in the middle of that response.
  */
 export function refuseUnreadable(socket: Socket, connection: Connection | undefined, basePath: string): void {
   const started = connection?.started ?? [];

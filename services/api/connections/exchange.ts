@@ -68,7 +68,7 @@ export class Exchange implements Requester, Request {
     return this.caller?.id;
   }
 
-  /** Extends the deadline, for actions with a longer time-out. */
+  /** Extends the deadline, for actions with a longer timeout. */
   extendDeadline(timeoutMs: number): void {
     this.deadline = Math.max(this.deadline, this.since + timeoutMs);
   }

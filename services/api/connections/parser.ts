@@ -5,7 +5,7 @@ import type { LoopTurns } from "./loop-turns";
 import { hasBody, isChunked } from "../http/request";
 
 /*
- * Node reads 64 KiB at a time and parses all of it at once: 2,000 short requests, or 10,000 chunks of a body, which take 20 ms; and so for each
+ * Node reads 64 KiB at a time and parses all of it at once: 2,000 short requests, or 10,000 chunks of a body, which takes 20 ms for each
  * connection that has something to read in a turn of the event loop. This code makes it parse a few at a time.
  */
 
@@ -56,9 +56,9 @@ export function attend(connection: Connection, turns: LoopTurns): void {
   };
 }
 
-/** Keeps the bytes that were not yet parsed when the parser paused. @returns whether the error means no more than such a pause */
+/** Keeps the bytes that were not yet parsed when the parser paused. @returns whether the error only reports such a pause */
 export function keepRest(connection: Connection, error: Error & ParseError, turns: LoopTurns): boolean {
-  // Node considers the last parsed request incomplete until the parser continues, so this time-out is not the client's fault, except for a body
+  // Node considers the last parsed request incomplete until the parser continues, so this timeout is not the client's fault, except for a body
   // that has not ended: Node reports a late request only once.
   if (error.code === "ERR_HTTP_REQUEST_TIMEOUT") return connection.rest !== undefined && connection.chunked?.complete !== false;
   if (error.code !== "HPE_PAUSED" || error.rawPacket === undefined) return false;

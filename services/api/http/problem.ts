@@ -78,7 +78,7 @@ export function problemHeaders({ status, code }: ProblemDetails, error?: unknown
   if (status === 401) {
     const data = dataOf(error);
     const isInvalid = code === "UNAUTHENTICATED" && !("hasToken" in data && data.hasToken === false);
-    return { "WWW-Authenticate": isInvalid ? 'Bearer error="invalid_token"' : "Bearer" };
+    return { "WWW-Authenticate": isInvalid ? 'Bearer realm="shop", error="invalid_token"' : 'Bearer realm="shop"' };
   }
   if (status === 415) return acceptEncoding(error);
   return status === 503 || status === 429 ? { "Retry-After": String(retryAfter(error)) } : {};

@@ -39,6 +39,9 @@ export function checkHeaders(req: Excessive): void {
 /** The methods of the API. */
 export const METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
 
+/** Whether a request of the API's methods changes something. */
+export const isWrite = (method: string | undefined): boolean => method !== "GET" && method !== "HEAD";
+
 /** The target of a server-wide request (RFC 9110, 7.1). */
 export const WHOLE_SERVER = "*";
 
@@ -51,6 +54,9 @@ export function useOriginForm(req: IncomingMessage): void {
   req.url = rest.startsWith("/") ? rest : `/${rest}`;
 }
 
+/** A registered name, an IPv4 address, an IPv6 address in brackets, or nothing, and a port (RFC 9110, 7.2; RFC 3986, 3.2.2). */
+const HOST = /^(?:\[[\da-f:.]+\]|(?:[\w.~!$&'()*+,;=-]|%[\da-f]{2})*)(?::\d*)?$/i;
+
 /**
  * Why a request can't be served, judged by its Host header and target (RFC 9112, 3.2): two Host headers might mean one thing to a proxy and
  * another one here.
@@ -59,7 +65,7 @@ export function targetRefusal({ headers, httpVersion, method, rawHeaders, url = 
   let hosts = 0;
   for (let i = 0; i < rawHeaders.length; i += 2) if (rawHeaders[i]?.length === 4 && rawHeaders[i]?.toLowerCase() === "host") hosts++;
   if (hosts > 1) return "only one Host header is allowed";
-  if (headers.host === undefined && httpVersion === "1.1") return "a Host header is needed";
+  if (headers.host === undefined ? httpVersion === "1.1" : !HOST.test(headers.host)) return "a Host header with a host is needed";
   return url.startsWith("/") || (url === WHOLE_SERVER && method === "OPTIONS") ? undefined : "the target must be a path";
 }
 

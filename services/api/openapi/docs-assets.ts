@@ -1,5 +1,5 @@
 /*
- * What the documentation page has of its own, beside Swagger UI. Its Content-Security-Policy allows no inline script or style, so both are
+ * What the documentation page adds to Swagger UI. Its Content-Security-Policy allows no inline script or style, so both are
  * served as files.
  */
 

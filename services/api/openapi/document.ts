@@ -41,7 +41,7 @@ export function openapi(routes: Routes, { name, version, description, license }:
   for (const [line, route] of Object.entries(routes)) {
     const [method = "", path = ""] = line.split(" ");
     const operations = (paths[path.replace(/:(\w+)/g, "{$1}")] ??= {});
-    operations[method.toLowerCase()] = operation(route, path, schemas, basePath);
+    operations[method.toLowerCase()] = operation(route, method, path, schemas, basePath);
   }
   return {
     openapi: "3.1.0",
@@ -63,7 +63,7 @@ export function openapi(routes: Routes, { name, version, description, license }:
   };
 }
 
-function operation(route: Route, path: string, schemas: Schemas, basePath: string): object {
+function operation(route: Route, method: string, path: string, schemas: Schemas, basePath: string): object {
   const { auth, body, contract, summary } = route;
   const [service = ""] = contract.name.split(".");
   const { id, description } = operationOf(contract);
@@ -77,7 +77,7 @@ function operation(route: Route, path: string, schemas: Schemas, basePath: strin
     security: auth === "public" ? [] : [{ bearer: [] }, { password: [] }],
     ...(parameters.length > 0 && { parameters }),
     ...(body !== "none" && { requestBody: requestBody(route, body, path, schemas) }),
-    responses: responses(route, schemas, basePath),
+    responses: responses(route, method, schemas, basePath),
   };
 }
 

@@ -14,7 +14,7 @@ const HEADERS = {
     example: "true",
   },
   "Retry-After": { description: "Seconds to wait before retrying.", type: "integer", example: 2 },
-  "WWW-Authenticate": { description: "The required authentication scheme (RFC 6750).", type: "string", example: "Bearer" },
+  "WWW-Authenticate": { description: "The required authentication scheme (RFC 6750).", type: "string", example: 'Bearer realm="shop"' },
 };
 type Header = keyof typeof HEADERS;
 

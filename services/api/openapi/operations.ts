@@ -6,7 +6,7 @@ import * as orders from "../../../contracts/orders";
 import * as products from "../../../contracts/products";
 import * as users from "../../../contracts/users";
 
-/** What the OpenAPI document says about an operation beside its summary. */
+/** What the OpenAPI document says about an operation in addition to its summary. */
 interface Operation {
   /** The name of the method in a generated client. */
   id: string;

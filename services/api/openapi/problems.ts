@@ -2,6 +2,7 @@ import { Type } from "@sinclair/typebox";
 import { Problem, PROBLEM_DATA, type ProblemDetails } from "../../../contracts/api";
 import { ERRORS, isErrorCode, type ErrorCode } from "../../../contracts/errors";
 import { problemDetails } from "../http/problem";
+import { isWrite } from "../http/request";
 import type { Route } from "../routing/route";
 import { exampleOf } from "./examples";
 import { headersOf } from "./headers";
@@ -14,7 +15,7 @@ import { EXAMPLE_ID, type Schema, type Schemas } from "./schemas";
 
 const CODES = Object.keys(ERRORS).filter(isErrorCode);
 
-/** What the example of a code has beside its defaults. */
+/** What the example of a code has in addition to its defaults. */
 const EXAMPLES: Partial<Record<ErrorCode, Partial<ProblemDetails>>> = {
   VALIDATION_ERROR: {
     detail: "items[0].quantity must be >= 1",
@@ -33,13 +34,14 @@ const EXAMPLES: Partial<Record<ErrorCode, Partial<ProblemDetails>>> = {
 };
 
 /** Every error code that a route may respond with: its own, and those of all routes of its kind. */
-function codesOf({ auth, body, errors, supplied, takesIdempotencyKey }: Route): ErrorCode[] {
+function codesOf({ auth, body, errors, supplied, takesIdempotencyKey }: Route, method: string): ErrorCode[] {
   return [
     "BAD_REQUEST", // any route, e.g. without a Host header
     ...(body !== "none" ? (["MALFORMED_JSON", "BODY_TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE", "VALIDATION_ERROR"] as const) : []),
     ...(auth !== "public" ? (["UNAUTHENTICATED"] as const) : []),
     ...(auth === "admin" ? (["FORBIDDEN"] as const) : []),
     ...(takesIdempotencyKey ? (["IDEMPOTENCY_IN_FLIGHT", "IDEMPOTENCY_KEY_REUSED"] as const) : []),
+    ...(isWrite(method) ? (["PRECONDITION_FAILED"] as const) : []),
     ...Object.values(supplied).map(({ code }) => code),
     ...errors,
     "TOO_MANY_REQUESTS",
@@ -49,8 +51,8 @@ function codesOf({ auth, body, errors, supplied, takesIdempotencyKey }: Route): 
 }
 
 /** All error responses of a route, by status. @param basePath the `type` of the examples begins with it */
-export function problems(route: Route, schemas: Schemas, basePath: string): Record<string, object> {
-  const codes = codesOf(route);
+export function problems(route: Route, method: string, schemas: Schemas, basePath: string): Record<string, object> {
+  const codes = codesOf(route, method);
   const form = typeof route.body === "object" ? route.body.form : undefined;
   const statuses = new Set(codes.map((code) => ERRORS[code].status));
   return Object.fromEntries(

@@ -11,8 +11,8 @@ import type { Schemas } from "./schemas";
 const EMPTY = [204, 304];
 
 /** All responses of a route, by status, for the OpenAPI document. */
-export const responses = (route: Route, schemas: Schemas, basePath: string): object => ({
-  ...problems(route, schemas, basePath),
+export const responses = (route: Route, method: string, schemas: Schemas, basePath: string): object => ({
+  ...problems(route, method, schemas, basePath),
   ...successes(route, schemas),
 });
 

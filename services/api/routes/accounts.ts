@@ -8,7 +8,7 @@ export const ACCOUNT_ROUTES: Routes = {
   "POST /register": route({
     action: users.register,
     lane: "passwords",
-    summary: "Opens an account",
+    summary: "Creates an account",
     statuses: [201],
     errors: ["EMAIL_TAKEN"],
     auth: "public",
@@ -31,7 +31,7 @@ export const ACCOUNT_ROUTES: Routes = {
   }),
   "GET /me": route({
     action: users.me,
-    summary: "Who the caller is",
+    summary: "The caller's account",
     statuses: [200],
     errors: [],
     auth: "user",

@@ -29,7 +29,7 @@ function report(checks: Check[]): HttpResponse {
 function readiness(broker: ServiceBroker): Check[] {
   return [
     checked("gateway", broker.started ? undefined : "starting or stopping"),
-    checked("transporter", !isConnected(broker) ? "not connected" : isBlocked(broker) ? "RabbitMQ takes no messages" : undefined),
+    checked("transporter", !isConnected(broker) ? "not connected" : isBlocked(broker) ? "RabbitMQ accepts no messages" : undefined),
   ];
 }
 
@@ -76,7 +76,7 @@ export const healthRoutes = (broker: ServiceBroker): Routes => ({
     auth: "public",
     lane: "operations",
     contract: health,
-    summary: "Whether every service and the transporter respond, and every database takes writes",
+    summary: "Whether every service and the transporter respond, and every database accepts writes",
     statuses: [200, 503],
     read: () => async (ctx) => {
       const services = await Promise.all(Object.entries(HEALTH).map(([name, contract]) => checkService(ctx, name, contract)));

@@ -40,7 +40,7 @@ export const PRODUCT_ROUTES: Routes = {
   }),
   "DELETE /products/:id": route({
     action: products.archive,
-    summary: "Takes a product off sale, for its seller and for admins; old orders keep it",
+    summary: "Takes a product off sale, for its seller and for admins; existing orders keep it",
     statuses: [204],
     errors: ["FORBIDDEN"],
     auth: "user",

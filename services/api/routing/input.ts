@@ -26,7 +26,7 @@ export interface Supply {
   header?: { name: string; description: string };
 }
 
-const nothing = (code: ErrorCode) => problem(code, "nothing has this id");
+const nothing = (code: ErrorCode) => problem(code, "no resource has this id");
 
 /** The id in a path. Anything but a UUID gets 404 with the given code. */
 export function pathId(input: Pick<Input, "path">, code: ErrorCode): string {
@@ -139,6 +139,9 @@ function entityTags(header: string | string[] | undefined): { weak: boolean; tag
   return tags;
 }
 
+const NO_TAG =
+  "If-Match has no ETag of this resource: send one as you received it, in quotes and without W/ (a proxy that compresses responses may change it)";
+
 /** The entity tags that `If-Match` allows, by strong comparison (RFC 9110, 13.1.1); undefined if it allows any. */
 const strongTags = (input: Input): string[] | undefined =>
   entityTags(input.headers["if-match"])?.flatMap(({ weak, tag }) => (weak ? [] : tag));
@@ -152,16 +155,33 @@ const productTags = (input: Input): Tag[] | undefined =>
     return version === undefined ? [] : { edits: Number(edits), version: Number(version) };
   });
 
-const ifMatch = (read: Supply["read"], description: string): Supply => ({
-  read,
+const ifMatch = (read: (input: Input) => readonly unknown[] | undefined, description: string): Supply => ({
+  read: (input) => {
+    const tags = read(input);
+    if (tags?.length === 0) throw problem("PRECONDITION_FAILED", NO_TAG);
+    return tags;
+  },
   code: "PRECONDITION_FAILED",
   header: { name: "If-Match", description },
 });
 export const IF_MATCH = ifMatch(versions, "An ETag: the change is made only if it is still current.");
-export const IF_UNEDITED = ifMatch(productTags, "An ETag: the change is made only if the product was not edited since, whatever was sold.");
-export const IF_UNCHANGED = ifMatch(productTags, "An ETag: the change is made only if it is still current, so not after a sale.");
+export const IF_UNEDITED = ifMatch(
+  productTags,
+  "An ETag: the change is made only if the product has not been edited since. Sales don't count as edits.",
+);
+export const IF_UNCHANGED = ifMatch(productTags, "An ETag: the change is made only if it is still current. A sale makes it stale.");
 
-/** Whether the client has what this ETag stands for already, by weak comparison (RFC 9110, 13.1.2). */
+/**
+ * Checks the preconditions of a write that its route does not evaluate itself: no ETag can match a resource that has none.
+ * @throws PRECONDITION_FAILED (RFC 9110, 13.1)
+ */
+export function checkPreconditions(headers: Input["headers"], supplied: Readonly<Record<string, Supply>>): void {
+  if (headers["if-none-match"] !== undefined) throw problem("PRECONDITION_FAILED", "If-None-Match is for GET and HEAD only");
+  if (Object.values(supplied).some(({ header }) => header?.name === "If-Match")) return;
+  if (entityTags(headers["if-match"]) !== undefined) throw problem("PRECONDITION_FAILED", "this resource has no ETag");
+}
+
+/** Whether the client already has the representation with this ETag, by weak comparison (RFC 9110, 13.1.2). */
 export function isNotModified(input: Pick<Input, "headers">, etag: string): boolean {
   const header = input.headers["if-none-match"];
   if (header === undefined) return false;

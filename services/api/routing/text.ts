@@ -26,9 +26,22 @@ function normalizerOf(schema: TSchema): Normalize | undefined {
 
 /** A text with a longer row of marks stays as it is, since normalizing it would take long, and is then refused by its format. */
 const nfc: Normalize = (value) => (hasShortRows(value) ? value.normalize("NFC") : value);
-const text: Normalize = (value) => nfc(withoutInvisible(value).replaceAll("\r\n", "\n")).trim();
+const text: Normalize = (value) => trim(nfc(withoutInvisible(value).replaceAll("\r\n", "\n")));
 const email: Normalize = (value) => nfc(value).trim();
 const password: Normalize = nfc;
+
+/** White space, the Braille blank, and joiners, which join nothing at the end of a text. */
+const BLANK = /^[\s\u2800\u200c\u200d]$/;
+/** Any other character than those and variation selectors and the like, which nobody sees alone. */
+const HAS_VISIBLE = /[^\s\u2800\p{DI}]/u;
+
+function trim(text: string): string {
+  if (!HAS_VISIBLE.test(text)) return "";
+  let [start, end] = [0, text.length];
+  while (BLANK.test(text.charAt(start))) start++;
+  while (BLANK.test(text.charAt(end - 1))) end--;
+  return text.slice(start, end);
+}
 
 /** The values with these fields normalized; the same object if nothing changes. Values other than objects are returned as they are. */
 export function normalized<T>(values: T, fields: TextFields): T {

@@ -12,12 +12,12 @@ const TIMEOUT_MS = 1_500;
 
 /**
  * The network between clients and a simulated shop. It is faulty a third of the time: requests are lost, take effect without a response, or
- * take effect long after the client's time-out.
+ * take effect long after the client's timeout.
  */
 export class Network {
   readonly clock = new VirtualClock();
   readonly random: () => number;
-  /** Number of requests that may still take effect after the client's time-out. */
+  /** Number of requests that may still take effect after the client's timeout. */
   late = 0;
   hasFaults = false;
 

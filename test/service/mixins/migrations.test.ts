@@ -72,7 +72,7 @@ describe("a migration", () => {
     await write("800_next.sql", "create table next ()");
     await expect(run()).rejects.toThrow(
       new MigrationRefused(
-        `${FIRST} is not the file that was applied to this database: migrations are never edited once they are released. Restore it, and write a new one.`,
+        `${FIRST} is not the file that was applied to this database: migrations are never edited once they are released. Restore the file, and put the change into a new one.`,
       ),
     );
     expect(await contents("schema_migrations")).toEqual(before);

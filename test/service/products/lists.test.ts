@@ -54,7 +54,7 @@ const timed = async (work: () => Promise<unknown>): Promise<number> => {
 describe("lists and searches", () => {
   it("that take longer than half a second are refused, and their connection serves the next list", async () => {
     const ms = await timed(() => expect(listsOf("products").read((db) => db.query("select pg_sleep(5)"))).rejects.toMatchObject(AWAY));
-    expect(ms).toBeGreaterThan(450); // by the statement's time-out: the refusal of a query that got no response has another type
+    expect(ms).toBeGreaterThan(450); // by the statement's timeout: the refusal of a query that got no response has another type
     expect(await listsOf("products").read((db) => db.query("select 1 as n"))).toEqual([{ n: 1 }]);
     expect(listsOf("products").pool).toMatchObject({ using: 0, waiting: 0 });
   });
@@ -175,7 +175,7 @@ describe("a search", () => {
     const searches = Promise.all([...Array(16).keys()].map((i) => seller.get(`/products?q=${q}&limit=${1 + i}`)));
     const reads = [];
     for (let i = 0; i < 5; i++) reads.push((await seller.get(`/products/${id}`)).status);
-    // A search that compared long repetitive texts would exceed its time-out of half a second.
+    // A search that compared long repetitive texts would exceed its timeout of half a second.
     expect((await searches).map(({ status }) => status)).toEqual(Array(16).fill(200));
     expect(reads).toEqual(Array(5).fill(200));
     await database.query("delete from products where seller_id = $1", [testId(1)]);

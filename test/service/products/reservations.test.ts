@@ -491,7 +491,7 @@ it("products that sell out, are available again or are archived are listed accor
   await change(few, 1);
   for (const id of [few, gone]) expect(await listed()).not.toContain(id);
   await db.query("delete from sold_out_products where product_id = $1", [none]);
-  const found = (await auditProducts(db)).find(({ name }) => name === "the list of products that are sold out is right");
+  const found = (await auditProducts(db)).find(({ name }) => name === "sold_out_products lists exactly the products that are sold out");
   expect(found).toMatchObject({ ok: false, violations: 1 });
   await db.query("insert into sold_out_products (product_id) values ($1)", [none]);
 });

@@ -262,7 +262,7 @@ test("a watched server can't be restarted: the reason in its log is reported, an
   await writeFile(file, `${sound}no_such_parameter = 1\n`);
   process.kill(await postmasterPid(), "SIGKILL");
   const failed = (report: string): boolean =>
-    /^the embedded PostgreSQL can't be restarted, next try in [\d.]+ s: postgres ended with 1: [^]*no_such_parameter/.test(report);
+    /^the embedded PostgreSQL can't be restarted, next try in [\d.]+ s: postgres exited with 1: [^]*no_such_parameter/.test(report);
   await until(() => reports.some(failed));
 
   await writeFile(file, sound);

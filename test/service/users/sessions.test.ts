@@ -254,7 +254,7 @@ describe("while sixteen sessions of a user refresh without a pause", () => {
 
   it("an admin can disable the account, and all sessions end", async () => {
     const [{ id }] = (await inUsers<{ id: string }>("select id from users where email = $1", [person.email])) as [{ id: string }];
-    // If refreshes kept the user's row locked, the statement would run into its lock time-out, before that of this call.
+    // If refreshes kept the user's row locked, the statement would run into its lock timeout, before that of this call.
     await call(shop.node("users"), disable, { id }, { ...asSystem(), timeout: 30_000 });
     const before = refreshed;
     await Promise.all(work); // each loop ends at its first refusal
@@ -518,7 +518,7 @@ it("a session with more tokens than a statement deletes is deleted in steps, and
     "insert into refresh_tokens (hash, session_id, used_at) select sha256(i::text::bytea), $1, now() from generate_series(1, 25000) as i",
     [many],
   );
-  // Stands for a statement's time-out.
+  // Stands for a statement's timeout.
   await inUsers(
     `create function refuse_many() returns trigger language plpgsql as $$ begin
        if (select count(*) from gone) > 10000 then raise 'too many at once'; end if; return null; end $$`,

@@ -51,7 +51,7 @@ const expectUnauthenticated = ({ status, headers, body }: ApiResponse): void => 
 it("a request without a token is not told that its token is invalid (RFC 6750, 3.1)", async () => {
   const challenge = async (token?: string) =>
     (await shop.client().get("/me", token === undefined ? {} : { token })).headers.get("www-authenticate");
-  expect([await challenge(), await challenge("x")]).toEqual(["Bearer", 'Bearer error="invalid_token"']);
+  expect([await challenge(), await challenge("x")]).toEqual(['Bearer realm="shop"', 'Bearer realm="shop", error="invalid_token"']);
 });
 
 it("tokens with unknown key ids → 401, and one look-up for all of them", async () => {

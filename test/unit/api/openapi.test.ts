@@ -124,6 +124,7 @@ describe("an error response", () => {
         401: ["UNAUTHENTICATED"],
         404: ["PRODUCT_NOT_FOUND"],
         409: ["INSUFFICIENT_STOCK", "IDEMPOTENCY_IN_FLIGHT"],
+        412: ["PRECONDITION_FAILED"],
         413: ["BODY_TOO_LARGE"],
         415: ["UNSUPPORTED_MEDIA_TYPE"],
         422: ["VALIDATION_ERROR", "IDEMPOTENCY_KEY_REUSED"],

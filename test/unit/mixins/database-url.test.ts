@@ -79,6 +79,9 @@ describe("a database's URL with several servers", () => {
     ["postgres://h1,h2/x?target_session_attrs=any", "read-write"],
     ["postgres://h1/x?target_session_attrs=standby", "read-write"],
     ["postgres://h/x?host=h1,h2", "host1:5432,host2:5432"],
+    ["postgres://h/x?sslmod=require", "unknown parameter, sslmod:"],
+    ["postgres://h/x?sslmode=require&statement_timeout=5", "unknown parameter, statement_timeout:"],
+    ["postgres://h/x?sslmode=allow", "set one of disable, prefer"],
   ])("can't be %s, and the error names %s", (url, reason) => {
     expect(urlMistake(url)).toContain(reason);
   });

@@ -10,7 +10,7 @@ import {
   describeShortages,
   hashRequest,
   mergeLines,
-  misfit,
+  mismatch,
   NEXT,
   place,
   settledEvents,
@@ -187,7 +187,7 @@ describe("the state machine", () => {
   });
 });
 
-describe("misfit", () => {
+describe("mismatch", () => {
   const lines_digest = digestOf([line(1, 2), line(2, 1)]);
   const order = (status: Status) => ({ status, lines_digest });
   const reply = (outcome: Outcome["outcome"], of = lines_digest): Outcome =>
@@ -207,15 +207,15 @@ describe("misfit", () => {
   it.each(STATUSES.flatMap((status) => OUTCOMES.map((outcome) => [status, outcome] as const)))(
     "a %s order accepts %s if the state machine allows it, and only for its own lines",
     (status, outcome) => {
-      expect(misfit(order(status), reply(outcome)) === undefined).toBe(FITTING.includes(`${status} ${outcome}`));
-      expect(misfit(order(status), reply(outcome, digestOf([line(1, 2)])))).toMatch(/^the reservation is R/);
+      expect(mismatch(order(status), reply(outcome)) === undefined).toBe(FITTING.includes(`${status} ${outcome}`));
+      expect(mismatch(order(status), reply(outcome, digestOf([line(1, 2)])))).toMatch(/^the reservation is R/);
     },
   );
 
   it("a tombstone, which has no lines, fits only a cancelled order", () => {
-    expect(misfit(order("CANCELLED"), reply("RELEASED", NO_LINES))).toBeUndefined();
-    expect(misfit(order("PENDING"), reply("RELEASED", NO_LINES))).toBe("the reservation is RELEASED but the order is PENDING");
-    expect(misfit(order("PENDING"), reply("RESERVED", NO_LINES))).toBe("the reservation is RESERVED for other lines");
+    expect(mismatch(order("CANCELLED"), reply("RELEASED", NO_LINES))).toBeUndefined();
+    expect(mismatch(order("PENDING"), reply("RELEASED", NO_LINES))).toBe("the reservation is RELEASED but the order is PENDING");
+    expect(mismatch(order("PENDING"), reply("RESERVED", NO_LINES))).toBe("the reservation is RESERVED for other lines");
   });
 
   it("a digest covers products and units, whatever the order of the lines", () => {
@@ -275,7 +275,7 @@ class OneOrder {
     const lines_digest = digestOf(held);
     const reply = outcome === "REJECTED" ? { outcome, shortages: [] } : { outcome };
     expect(
-      misfit({ status: this.status, lines_digest: digestOf(this.wanted) }, { order_id: this.id, lines_digest, ...reply }),
+      mismatch({ status: this.status, lines_digest: digestOf(this.wanted) }, { order_id: this.id, lines_digest, ...reply }),
     ).toBeUndefined();
     this.move(after(this.status, outcome) ?? this.status);
     for (const event of settledEvents(outcome)) if (this.outbox.has(event)) this.outbox.set(event, "SETTLED");

@@ -26,13 +26,13 @@ it.each([
   ["a text that is no hash", "another"],
 ])("%s takes the work of the highest cost, and never matches", async (_what, hashed) => {
   expect(await roundsOf(hashed)).toBe(2 ** HIGHEST);
-  expect(await check({ password: PASSWORD, hashed, cost: 4, next: undefined })).toMatchObject({ isRight: false });
+  expect(await check({ password: PASSWORD, hashed, cost: 4, next: undefined })).toMatchObject({ isCorrect: false });
 });
 
 it("a correct password matches whatever the cost, and only then is a new hash made", async () => {
   const hashed = bcrypt.hashSync(PASSWORD, 4);
   const next = { password: "battery staple", cost: 5 };
   const right = await check({ password: PASSWORD, hashed, cost: 6, next });
-  expect([right.isRight, bcrypt.compareSync(next.password, right.hash!), bcrypt.getRounds(right.hash!)]).toEqual([true, true, 5]);
-  expect(await check({ password: "wrong", hashed, cost: 6, next })).toEqual({ isRight: false, rounds: 64, ms: expect.any(Number) });
+  expect([right.isCorrect, bcrypt.compareSync(next.password, right.hash!), bcrypt.getRounds(right.hash!)]).toEqual([true, true, 5]);
+  expect(await check({ password: "wrong", hashed, cost: 6, next })).toEqual({ isCorrect: false, rounds: 64, ms: expect.any(Number) });
 });
