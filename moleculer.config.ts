@@ -1,10 +1,10 @@
-import { Errors, ServiceBroker, type BrokerOptions } from "moleculer";
+import { ServiceBroker, type BrokerOptions } from "moleculer";
 import { amqpTransporter } from "./broker/amqp.transporter";
 import { drainFirst } from "./broker/drain";
 import { minimalNodeService } from "./broker/internals";
 import { logger, logUnexpected } from "./broker/logger";
-import { requests } from "./broker/request";
-import { retries, TIMEOUT_STATUS } from "./broker/retry";
+import { isWholeTimeout, requests } from "./broker/request";
+import { retries } from "./broker/retry";
 import { ContractValidator } from "./broker/validator";
 import { loadConfig, type Config } from "./config";
 import { version } from "./package.json";
@@ -35,7 +35,7 @@ export function brokerOptions(config: Config): BrokerOptions {
       minRequestCount: 20,
       windowTime: 10,
       halfOpenTime: 2_000,
-      check: (error) => error instanceof Errors.MoleculerError && error.code === TIMEOUT_STATUS,
+      check: isWholeTimeout,
     },
     // For a frozen or disconnected node. A killed one is detected sooner, when RabbitMQ returns the next message sent to it.
     heartbeatInterval: 2,

@@ -2,6 +2,9 @@ import { Errors } from "moleculer";
 import type { FailedItem, Shortage } from "../contracts/contract";
 import { ERRORS, isErrorCode, type ErrorCode, type FieldError, type Literal } from "../contracts/errors";
 
+/** The `code` of Moleculer's timeout errors. */
+export const TIMEOUT_STATUS = 504;
+
 /**
  * An expected refusal: a stable code, and a readable sentence that may be shown to anyone.
  * Between nodes it becomes a plain Error with the same `type`, `code` and `data`: match by `type`, never by `instanceof`.

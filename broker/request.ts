@@ -1,6 +1,6 @@
 import { AsyncLocalStorage } from "node:async_hooks";
 import { Errors, type CallingOptions, type Context, type Middleware, type ServiceBroker } from "moleculer";
-import { tooLate } from "./errors";
+import { TIMEOUT_STATUS, tooLate } from "./errors";
 
 /** The request that the running code serves. */
 export interface Request {
@@ -56,11 +56,20 @@ interface CutOptions extends CallingOptions {
 }
 export const IS_CUT: CutOptions = { isCut: true };
 
+/** Errors of such calls. */
+const ofCutCalls = new WeakSet<Error>();
+
+/**
+ * Whether a call has timed out that had the time of its contract, for the circuit breaker. The others must not count: requests that clients
+ * complete just before their deadline would open it, and nobody could log in.
+ */
+export const isWholeTimeout = (error: Error): boolean =>
+  error instanceof Errors.MoleculerError && error.code === TIMEOUT_STATUS && !ofCutCalls.has(error);
+
 /**
  * Moleculer rejects a call that has timed out, but keeps it as pending. If RabbitMQ has dropped the request, no response ever arrives: the
  * call would stay pending as long as its node is available, and a stopping node would wait for it. Moleculer's own timer fires first, so
- * only the circuit breaker sees this error. It counts timeouts, but not of calls that had less than their contract's time: requests that
- * clients complete just before their deadline would open it, and nobody could log in.
+ * only the circuit breaker sees this error.
  */
 function forgetWhenTimedOut({ id, nodeID, action, broker, options }: Context, response: Promise<unknown>): Promise<unknown> {
   const { timeout, isCut = false }: CutOptions = options;
@@ -68,10 +77,13 @@ function forgetWhenTimedOut({ id, nodeID, action, broker, options }: Context, re
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => {
       broker.transit?.removePendingRequest(id);
-      const data = { action: action?.name ?? "", nodeID: nodeID ?? "" };
-      reject(isCut ? new Errors.RequestSkippedError(data) : new Errors.RequestTimeoutError(data));
+      fail(new Errors.RequestTimeoutError({ action: action?.name ?? "", nodeID: nodeID ?? "" }));
     }, timeout + 1);
-    response.then(resolve, reject).finally(() => {
+    const fail = (error: Error): void => {
+      if (isCut) ofCutCalls.add(error);
+      reject(error);
+    };
+    response.then(resolve, fail).finally(() => {
       clearTimeout(timer);
     });
   });

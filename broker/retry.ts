@@ -1,8 +1,6 @@
 import { Errors, type BrokerOptions, type Middleware, type ServiceBroker } from "moleculer";
+import { TIMEOUT_STATUS } from "./errors";
 import { isBlocked } from "./listeners";
-
-/** The `code` of Moleculer's timeout errors. */
-export const TIMEOUT_STATUS = 504;
 
 /** The node that did not respond. A timeout error is created on the caller's side, so its `data` are Moleculer's own. */
 function silentNode({ data }: Errors.MoleculerError): string | undefined {
