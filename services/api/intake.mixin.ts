@@ -23,7 +23,6 @@ import {
   ignoreBody,
   isFormBody,
   isProbe,
-  isWrite,
   METHODS,
   parseJson,
   pathOf,
@@ -34,7 +33,6 @@ import {
   useOriginForm,
   WHOLE_SERVER,
 } from "./http/request";
-import { checkPreconditions } from "./routing/input";
 import type { HttpResponse } from "./routing/route";
 import { refuseAtOnce } from "./connections/early-refusal";
 import type { RoutedRequest } from "./web.mixin";
@@ -144,7 +142,6 @@ export function intake({ basePath }: Pick<Config, "basePath">): Partial<ServiceS
           exchange.caller = await this.authenticated(req, spec.auth);
           if (!isProbe(req)) this.admission.check(exchange);
         }
-        if (isWrite(req.method)) checkPreconditions(req.headers, spec.supplied);
         if (spec.lane === "passwords") this.passwordRate.count(exchange.address);
         if (spec.body === "none") {
           if (hasBody(req)) ignoreBody(req);
@@ -186,7 +183,14 @@ export function respond(this: Api, exchange: Exchange, request: RoutedRequest, f
   if (res.headersSent) return; // the body was refused while being read
   const { spec, ctx, path, query, body } = request;
   const read = (bytes: Buffer) =>
-    spec.read({ path, query, body: exchange.form ? parseForm(bytes) : parseJson(bytes), headers: req.headers, requester: exchange });
+    spec.read({
+      method: req.method,
+      path,
+      query,
+      body: exchange.form ? parseForm(bytes) : parseJson(bytes),
+      headers: req.headers,
+      requester: exchange,
+    });
   exchange.extendDeadline(spec.contract.timeoutMs);
   const isWanted = (): boolean => exchange.isWanted();
   const { lane } = spec;

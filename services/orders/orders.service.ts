@@ -13,7 +13,7 @@ import {
   type SchemaFor,
   type Viewer,
 } from "../../broker/contract";
-import { problem } from "../../broker/errors";
+import { problem, preconditionFailed } from "../../broker/errors";
 import { loadConfig, type Config } from "../../config";
 import { record } from "../../contracts/accounts";
 import { MAX_BATCH, RESPONSE_BYTES } from "../../contracts/contract";
@@ -117,8 +117,7 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
             if (status !== order.status) {
               // Checked only here: for an order that is already cancelled, the request has succeeded, and its first response may have been lost
               // (RFC 9110, 13.1.1).
-              if (versions !== undefined && !versions.includes(order.version))
-                throw problem("PRECONDITION_FAILED", "the order has changed since it was read");
+              if (versions !== undefined && !versions.includes(order.version)) throw preconditionFailed("order", versions);
               await writeCancelled(query, id);
               hasChanged = true;
             }

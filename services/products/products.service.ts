@@ -2,7 +2,7 @@ import path from "node:path";
 import type { Context, Service, ServiceBroker } from "moleculer";
 import { DataTypes, literal } from "sequelize";
 import { adminOf, handleEach, call, callerOf, implement, viewerOf, type Meta, type SchemaFor } from "../../broker/contract";
-import { invalid, problem } from "../../broker/errors";
+import { invalid, preconditionFailed, problem } from "../../broker/errors";
 import { loadConfig, type Config } from "../../config";
 import { record, type ForeignAction } from "../../contracts/accounts";
 import type { Params, Result } from "../../contracts/contract";
@@ -126,7 +126,7 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
           },
           { where: { id, archived_at: null, ...unedited(tags) }, returning: true },
         );
-        if (updated === undefined) throw tags === undefined ? notFound() : stale();
+        if (updated === undefined) throw tags === undefined ? notFound() : stale(tags);
         return present(updated.get({ plain: true }) as ProductRow); // the model's columns
       }),
 
@@ -137,7 +137,7 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
           { id, archived_at: null, ...unedited(tags) },
           { archived_at: literal("now()"), version: literal("version + 1"), edits: literal("edits + 1") },
         );
-        if (archived === 0 && tags !== undefined) throw stale();
+        if (archived === 0 && tags !== undefined) throw stale(tags);
         return {};
       }),
 
@@ -149,7 +149,7 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
             const adjusted = await adjustStock(query, { id, tags, delta, reason, max: contract.MAX_QUANTITY });
             if (adjusted !== undefined) return adjusted;
             const { edits, version } = await this.find(id, query); // which may have been archived meanwhile
-            if (tags !== undefined && !tags.some((tag) => tag.edits === edits && tag.version === version)) throw stale();
+            if (tags !== undefined && !tags.some((tag) => tag.edits === edits && tag.version === version)) throw stale(tags);
             if (delta < 0) throw problem("INSUFFICIENT_STOCK", `fewer than ${-delta} units are available`);
             throw invalid("delta", `would lead to more than ${contract.MAX_QUANTITY} units, including those reserved for orders`);
           },
@@ -265,4 +265,4 @@ function inOrder(outcomes: readonly contract.Outcome[], orderIds: readonly strin
 const unedited = (tags: readonly contract.Tag[] | undefined) => tags && { edits: tags.map(({ edits }) => edits) };
 
 const notFound = () => problem("PRODUCT_NOT_FOUND", "there is no such product");
-const stale = () => problem("PRECONDITION_FAILED", "the product has changed since it was read");
+const stale = (tags: readonly contract.Tag[]) => preconditionFailed("product", tags);

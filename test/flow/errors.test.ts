@@ -71,8 +71,9 @@ const ROWS = String.raw`
   seller DELETE /products/:lamp @If-Match:<"99"|W/"1"|1|"canary">@
   seller POST /products/:lamp/stock @If-Match:<"99"|W/"1"|1|"canary">@ {"delta":1}
   buyer POST /orders/:order/cancel @If-Match:<"99"|W/"1"|1|"canary">@
-  <buyer|seller> PUT /me/password @<If-Match:"1"|If-None-Match:*>@ {}
-  nobody POST /<register|token|logout> @<If-Match:"1"|If-None-Match:*>@ {}
+  buyer PUT /me/password @<If-Match:"1"|If-None-Match:*>@ {"current_password":"canary","new_password":"canary canary"}
+  nobody POST /<register|token> @<If-Match:"1"|If-None-Match:*>@ {"email":"canary@shop.test","password":"canary canary"}
+  nobody POST /logout @If-Match:"1"@ {"refresh_token":"canary"}
   buyer POST /orders @<If-Match:"1"|If-None-Match:"1">@ {"items":[{"product_id":":lamp","quantity":1}]}
   admin PATCH /admin/users/:buyer @If-Match:"1"@ {"disabled":true}
   seller PATCH /products/:lamp @If-None-Match:<*|"99-99">@ {"name":"x"}

@@ -113,8 +113,18 @@ const PROVOKE: Readonly<Record<string, (line: string, path: string, fixture: Fix
       headers: { ...JSON_TYPE, "Idempotency-Key": usedKey },
     })),
   NOT_PARKED: () => [{}],
-  PRECONDITION_FAILED: (line) => [{ body: line.endsWith("/stock") ? '{"delta":1}' : "{}", headers: { ...JSON_TYPE, "If-Match": '"999"' } }],
+  PRECONDITION_FAILED: (line, _path, { productId }) => [
+    { body: validBody(line, productId), headers: { ...JSON_TYPE, "If-Match": '"999"' } },
+  ],
 };
+
+/** Of every write, for its preconditions: these are checked once a request is valid. */
+function validBody(line: string, productId: string): string {
+  if (/^POST \/(register|token)$/.test(line)) return '{"email":"nobody@shop.test","password":"12345678"}';
+  if (/^POST \/(token\/refresh|logout)$/.test(line)) return '{"refresh_token":"unknown"}';
+  if (line === "PUT /me/password") return '{"current_password":"12345678","new_password":"12345678"}';
+  return keyedBody(line, productId, 1);
+}
 
 const pathOf = (line: string, id: string | number): string => line.slice(line.indexOf("/")).replace("{id}", String(id));
 

@@ -73,9 +73,12 @@ function valid(n: number, line: string, operation: Operation, context: Generatio
   }
   if (line === "GET /admin/users" && chance(random, 0.5))
     request.query = [["email", encodeURIComponent(pick(random, fixture.loginAccounts).email)]];
+  const takesIfMatch = parameters.some(({ name }) => name === "If-Match");
+  if (!takesIfMatch && !line.startsWith("GET") && chance(random, 0.03)) request.headers.push(["If-Match", '"7"']);
   // which contradict each other
   if (request.query.some(([name, value]) => name === "all" && value === "true"))
     request.query = request.query.filter(([name]) => name !== "user_id");
+  if (request.query.some(([name]) => name === "min_price")) request.query = request.query.filter(([name]) => name !== "max_price");
   const { content } = operation.requestBody ?? {};
   if (content !== undefined) setBody(request, content, context);
   followPage(request, context);

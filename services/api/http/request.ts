@@ -39,9 +39,6 @@ export function checkHeaders(req: Excessive): void {
 /** The methods of the API. */
 export const METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
 
-/** Whether a request of the API's methods changes something. */
-export const isWrite = (method: string | undefined): boolean => method !== "GET" && method !== "HEAD";
-
 /** The target of a server-wide request (RFC 9110, 7.1). */
 export const WHOLE_SERVER = "*";
 

@@ -2,7 +2,7 @@ import { Type } from "@sinclair/typebox";
 import { Problem, PROBLEM_DATA, type ProblemDetails } from "../../../contracts/api";
 import { ERRORS, isErrorCode, type ErrorCode } from "../../../contracts/errors";
 import { problemDetails } from "../http/problem";
-import { isWrite } from "../http/request";
+import { isWrite } from "../routing/input";
 import type { Route } from "../routing/route";
 import { exampleOf } from "./examples";
 import { headersOf } from "./headers";

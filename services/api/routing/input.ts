@@ -9,6 +9,7 @@ import type { Requester } from "../../../mixins/batching";
 
 /** The content of a request, not yet validated. */
 export interface Input {
+  method: string | undefined;
   path: Readonly<Record<string, string>>;
   query: Readonly<Record<string, unknown>>;
   body: unknown;
@@ -139,9 +140,6 @@ function entityTags(header: string | string[] | undefined): { weak: boolean; tag
   return tags;
 }
 
-const NO_TAG =
-  "If-Match has no ETag of this resource: send one as you received it, in quotes and without W/ (a proxy that compresses responses may change it)";
-
 /** The entity tags that `If-Match` allows, by strong comparison (RFC 9110, 13.1.1); undefined if it allows any. */
 const strongTags = (input: Input): string[] | undefined =>
   entityTags(input.headers["if-match"])?.flatMap(({ weak, tag }) => (weak ? [] : tag));
@@ -155,12 +153,8 @@ const productTags = (input: Input): Tag[] | undefined =>
     return version === undefined ? [] : { edits: Number(edits), version: Number(version) };
   });
 
-const ifMatch = (read: (input: Input) => readonly unknown[] | undefined, description: string): Supply => ({
-  read: (input) => {
-    const tags = read(input);
-    if (tags?.length === 0) throw problem("PRECONDITION_FAILED", NO_TAG);
-    return tags;
-  },
+const ifMatch = (read: Supply["read"], description: string): Supply => ({
+  read,
   code: "PRECONDITION_FAILED",
   header: { name: "If-Match", description },
 });
@@ -171,11 +165,15 @@ export const IF_UNEDITED = ifMatch(
 );
 export const IF_UNCHANGED = ifMatch(productTags, "An ETag: the change is made only if it is still current. A sale makes it stale.");
 
+/** Whether a request of the API's methods changes something. */
+export const isWrite = (method: string | undefined): boolean => method !== "GET" && method !== "HEAD";
+
 /**
- * Checks the preconditions of a write that its route does not evaluate itself: no ETag can match a resource that has none.
+ * Checks the preconditions of a valid write that its action does not evaluate: no ETag can match a resource that has none.
  * @throws PRECONDITION_FAILED (RFC 9110, 13.1)
  */
-export function checkPreconditions(headers: Input["headers"], supplied: Readonly<Record<string, Supply>>): void {
+export function checkPreconditions({ method, headers }: Input, supplied: Readonly<Record<string, Supply>>): void {
+  if (!isWrite(method)) return;
   if (headers["if-none-match"] !== undefined) throw problem("PRECONDITION_FAILED", "If-None-Match is for GET and HEAD only");
   if (Object.values(supplied).some(({ header }) => header?.name === "If-Match")) return;
   if (entityTags(headers["if-match"]) !== undefined) throw problem("PRECONDITION_FAILED", "this resource has no ETag");

@@ -8,7 +8,7 @@ import type { ActionContract, Params, Result } from "../../../contracts/contract
 import type { ErrorCode } from "../../../contracts/errors";
 import type { Requester } from "../../../mixins/batching";
 import type { BatchedCalls } from "../batched-calls";
-import { idempotencyKey, refuseQuery, type Input, type Supply } from "./input";
+import { checkPreconditions, idempotencyKey, refuseQuery, type Input, type Supply } from "./input";
 import type { Lane } from "./lanes";
 import type { Following } from "../streams";
 import { normalized, textFields } from "./text";
@@ -132,6 +132,7 @@ export function route<C extends ActionContract, S extends number>(spec: Spec<C, 
       const given = normalized(params({ ...input, query: normalized(input.query, texts) }, ours), texts);
       const errors = check(action.params, given);
       if (errors.length > 0) throw problem("VALIDATION_ERROR", "the request breaks its contract", { errors });
+      checkPreconditions(input, supplied);
       return async (ctx, batched) => {
         if (key !== undefined) ctx.meta.idempotencyKey = key;
         const made = respond(await (perform ? perform(batched, given, input.requester, ctx) : call(ctx, action, given)), input);
