@@ -14,7 +14,7 @@ import type { Caller } from "../contracts/users";
 import { failedItem, problem, tooLate } from "./errors";
 import { canDeliver } from "./listeners";
 import { logFailure } from "./logger";
-import { currentRequestId, IS_CUT, remainingMs, withRequestId } from "./request";
+import { currentRequestId, remainingMs, wholeTime, withRequestId } from "./request";
 
 export interface Meta {
   user?: Caller;
@@ -106,8 +106,6 @@ export function subscribe<P extends TSchema, This>(
 
 /** A call with less time than this would time out before its response. */
 const MIN_CALL_MS = 50;
-/** A call with less of its contract's time than this does not count against its node if it times out. */
-const WHOLE_TIME = 0.9;
 
 /**
  * Calls an action by its contract, from inside a request or from a broker. The call carries the id of the current request. Its timeout is
@@ -125,7 +123,7 @@ export function call<C extends ActionContract>(
   if (timeout < MIN_CALL_MS) return Promise.reject(tooLate());
   return from.call<Result<C>, Params<C>>(contract.name, params, {
     timeout,
-    ...(timeout < WHOLE_TIME * contract.timeoutMs && IS_CUT),
+    ...wholeTime(contract.timeoutMs),
     ...(requestID !== undefined && { requestID }),
     ...options,
   });

@@ -2,15 +2,6 @@ import { Errors } from "moleculer";
 import type { FailedItem, Shortage } from "../contracts/contract";
 import { ERRORS, isErrorCode, type ErrorCode, type FieldError, type Literal } from "../contracts/errors";
 
-/** @param tags those of If-Match that the resource could have had; none if all were weak or not in quotes */
-export const preconditionFailed = (resource: string, tags: readonly unknown[]) =>
-  problem(
-    "PRECONDITION_FAILED",
-    tags.length > 0
-      ? `the ${resource} has changed since it was read`
-      : `If-Match has no ETag of the ${resource}: send one as you received it, in quotes and without W/ (a proxy that compresses may change it)`,
-  );
-
 /** The `code` of Moleculer's timeout errors. */
 export const TIMEOUT_STATUS = 504;
 
@@ -50,6 +41,15 @@ interface ProblemOptions {
 }
 
 export const problem = (code: ErrorCode, detail: string, options?: ProblemOptions): Problem => new Problem(code, detail, options);
+
+/** @param tags those of If-Match that the resource could have had; none if all were weak or not in quotes */
+export const preconditionFailed = (resource: string, tags: readonly unknown[]) =>
+  problem(
+    "PRECONDITION_FAILED",
+    tags.length > 0
+      ? `the ${resource} has changed since it was read`
+      : `If-Match has no ETag of the ${resource}: send one as you received it, in quotes and without W/ (a proxy that compresses may change it)`,
+  );
 
 /** For work whose deadline passed, or whose client disconnected, before its turn. */
 export const tooLate = (): Problem => problem("SERVICE_UNAVAILABLE", "the request waited too long");

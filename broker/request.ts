@@ -50,11 +50,13 @@ export const requests: Middleware = {
   call: limitRetryTimeout as unknown as NonNullable<Middleware["call"]>, // declared as if it returned no function
 };
 
-/** Options of a call that has less time than its contract allows. */
-interface CutOptions extends CallingOptions {
-  isCut?: boolean;
+interface TimedOptions extends CallingOptions {
+  wholeTimeMs?: number;
 }
-export const IS_CUT: CutOptions = { isCut: true };
+/** The option that says how much time the contract of a call allows: its timeout, and that of a retry, may be shorter. */
+export const wholeTime = (wholeTimeMs: number): TimedOptions => ({ wholeTimeMs });
+/** A call with a smaller part of its contract's time does not count against its node if it times out. */
+const WHOLE_TIME = 0.9;
 
 /** Errors of such calls. */
 const ofCutCalls = new WeakSet<Error>();
@@ -72,7 +74,7 @@ export const isWholeTimeout = (error: Error): boolean =>
  * only the circuit breaker sees this error.
  */
 function forgetWhenTimedOut({ id, nodeID, action, broker, options }: Context, response: Promise<unknown>): Promise<unknown> {
-  const { timeout, isCut = false }: CutOptions = options;
+  const { timeout, wholeTimeMs = 0 }: TimedOptions = options;
   if (!timeout) return response;
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => {
@@ -80,7 +82,7 @@ function forgetWhenTimedOut({ id, nodeID, action, broker, options }: Context, re
       fail(new Errors.RequestTimeoutError({ action: action?.name ?? "", nodeID: nodeID ?? "" }));
     }, timeout + 1);
     const fail = (error: Error): void => {
-      if (isCut) ofCutCalls.add(error);
+      if (timeout < WHOLE_TIME * wholeTimeMs) ofCutCalls.add(error);
       reject(error);
     };
     response.then(resolve, fail).finally(() => {

@@ -109,9 +109,8 @@ export function batch<Item, Result>(
     let weighs = 0;
     const fits = (one: Waiting<Item, Result>): boolean => {
       if (one.isTaken || isLate(one, now)) return true;
-      if (slow?.mayBeSlow(addressOf(one), now) === true) {
-        if (items.length > 0 || (slow.isSlow(addressOf(one), now) && inProgress?.isSlow(now) === true)) return false;
-      }
+      const address = addressOf(one);
+      if (inProgress?.mustWait(address, now) === true || (items.length > 0 && inProgress?.isApart(address, now) === true)) return false;
       const more = weight?.of(one.item) ?? 0;
       if (more > 0 && weighs > 0 && weighs + more > (weight?.max ?? Infinity)) return false;
       weighs += more;
@@ -130,7 +129,7 @@ export function batch<Item, Result>(
       }
       if (waiting.length === before) continue;
       items.push(first.item);
-      if (slow?.mayBeSlow(addressOf(first), now) === true) break; // it is done apart from those of others
+      if (inProgress?.isApart(addressOf(first), now) === true) break;
     }
     return { items, waiting };
   };
@@ -146,8 +145,7 @@ export function batch<Item, Result>(
       const startedAt = performance.now();
       void perform(batched).finally(() => {
         const now = performance.now();
-        slow?.note(addresses, now - startedAt, now);
-        inProgress?.end(addresses);
+        inProgress?.end(addresses, now - startedAt, now);
         running--;
         start();
       });

@@ -23,24 +23,24 @@ export const overShare = () =>
 export const full = () => problem("SERVICE_UNAVAILABLE", "too many requests are queued");
 
 /** A queue per member of a group; the members take turns in rotation. */
-class Rotation<Item, Queue extends { readonly size: number; take(fits?: (item: Item) => boolean): Item | undefined }> {
+class Rotation<Member, Item, Queue extends { readonly size: number; take(fits?: (item: Item) => boolean): Item | undefined }> {
   /** In the order of their turns: a member moves to the end after its turn. */
-  private readonly queues = new Map<unknown, Queue>();
+  private readonly queues = new Map<Member, Queue>();
 
   constructor(private readonly newQueue: () => Queue) {}
 
-  queueOf(member: unknown): Queue {
+  queueOf(member: Member): Queue {
     let queue = this.queues.get(member);
     if (queue === undefined) this.queues.set(member, (queue = this.newQueue()));
     return queue;
   }
 
-  sizeOf(member: unknown): number {
+  sizeOf(member: Member): number {
     return this.queues.get(member)?.size ?? 0;
   }
 
   /** The total number of items, counting at most so many per member, and only these members. */
-  countUpTo(maxPerMember: number, counts: (member: unknown) => boolean): number {
+  countUpTo(maxPerMember: number, counts: (member: Member) => boolean): number {
     let count = 0;
     for (const [member, queue] of this.queues) if (counts(member)) count += Math.min(queue.size, maxPerMember);
     return count;
@@ -90,9 +90,9 @@ class Fifo<Item> {
 /** The users of one address. */
 class Users<Item> {
   size = 0;
-  private readonly rotation = new Rotation<Item, Fifo<Item>>(() => new Fifo());
+  private readonly rotation = new Rotation<string | undefined, Item, Fifo<Item>>(() => new Fifo());
 
-  add(user: unknown, item: Item): void {
+  add(user: string | undefined, item: Item): void {
     this.rotation.queueOf(user).add(item);
     this.size++;
   }
@@ -117,7 +117,7 @@ interface Held<Item> {
 export class FairQueue<Item> {
   size = 0;
   private readonly share: number;
-  private readonly addresses = new Rotation<Held<Item>, Users<Held<Item>>>(() => new Users());
+  private readonly addresses = new Rotation<string, Held<Item>, Users<Held<Item>>>(() => new Users());
   /** Places that each user holds. */
   private readonly held = new Map<string, number>();
 
@@ -158,7 +158,7 @@ export class FairQueue<Item> {
    * How many items would be taken before one added by this address now, if no others are added.
    * @param counts whether items of an address come before it at all
    */
-  turnsBefore(address: string, counts: (address: unknown) => boolean = () => true): number {
+  turnsBefore(address: string, counts: (address: string) => boolean = () => true): number {
     return this.addresses.countUpTo(this.addresses.sizeOf(address) + 1, counts);
   }
 
@@ -217,7 +217,7 @@ export class SlowAddresses {
   }
 }
 
-/** The addresses for which work of one kind is in progress. */
+/** The work of one kind that is in progress, of which slow addresses have one piece at a time. */
 export class InProgress {
   private readonly counts = new Map<string, number>();
 
@@ -227,7 +227,9 @@ export class InProgress {
     for (const address of addresses) this.counts.set(address, (this.counts.get(address) ?? 0) + 1);
   }
 
-  end(addresses: Iterable<string>): void {
+  /** Learns from how long it took whose work was slow. */
+  end(addresses: ReadonlySet<string>, tookMs: number, now: number): void {
+    this.slow.note(addresses, tookMs, now);
     for (const address of addresses) {
       const left = (this.counts.get(address) ?? 1) - 1;
       if (left > 0) this.counts.set(address, left);
@@ -235,10 +237,14 @@ export class InProgress {
     }
   }
 
-  /** Whether any of it is that of a slow address, also if this has shown only since it began. */
-  isSlow(now: number): boolean {
-    for (const address of this.counts.keys()) if (this.slow.isSlow(address, now)) return true;
-    return false;
+  /** Whether an address is slow while work of a slow one is in progress, also if that has shown only since it began. */
+  mustWait(address: string, now: number): boolean {
+    return this.slow.isSlow(address, now) && [...this.counts.keys()].some((other) => this.slow.isSlow(other, now));
+  }
+
+  /** Whether the work of an address must not be done together with that of others. */
+  isApart(address: string, now: number): boolean {
+    return this.slow.mayBeSlow(address, now);
   }
 }
 
@@ -258,7 +264,6 @@ const always = (): boolean => true;
 export class FairSlots {
   private running = 0;
   private readonly queue: FairQueue<Waiting>;
-  private readonly slow: SlowAddresses | undefined;
   private readonly inProgress: InProgress | undefined;
 
   /**
@@ -268,7 +273,6 @@ export class FairSlots {
    */
   constructor(private readonly options: { readonly slots: number; readonly places: number; readonly slow?: SlowAddresses }) {
     this.queue = new FairQueue(options.places);
-    this.slow = options.slow;
     this.inProgress = options.slow && new InProgress(options.slow);
   }
 
@@ -291,25 +295,24 @@ export class FairSlots {
    * @throws TOO_MANY_REQUESTS, SERVICE_UNAVAILABLE
    */
   async run<T>(client: Client, work: () => Promise<T>, isWanted: () => boolean = always): Promise<T> {
-    const mustWait = this.running >= this.options.slots || this.queue.size > 0 || this.mustWait(client.address, performance.now());
-    if (mustWait) await this.turn(client, isWanted);
-    else if (isWanted()) this.begin(client.address);
+    const { address } = client;
+    if (this.running >= this.options.slots || this.queue.size > 0 || this.mustWait(address, performance.now()))
+      await this.turn(client, isWanted);
+    else if (isWanted()) this.begin(address);
     else throw tooLate();
     const startedAt = performance.now();
     try {
       return await work();
     } finally {
       const now = performance.now();
-      this.slow?.note(new Set([client.address]), now - startedAt, now);
-      this.inProgress?.end([client.address]);
+      this.inProgress?.end(new Set([address]), now - startedAt, now);
       this.running--;
       this.startNext();
     }
   }
 
-  /** Whether an address is slow, and the slot of such addresses is taken. */
   private mustWait(address: string, now: number): boolean {
-    return this.slow?.isSlow(address, now) === true && this.inProgress?.isSlow(now) === true;
+    return this.inProgress?.mustWait(address, now) === true;
   }
 
   private begin(address: string): void {

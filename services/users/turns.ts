@@ -58,7 +58,7 @@ export class Turns {
     const hashes = ((turn.deadline - performance.now()) / expectedMs()) * this.threads;
     if (queue.sizeOf(address) >= shareOf(Math.min(hashes, MAX_WAITING))) throw overShare();
     const isFirst = queue.sizeOf(address) === 0 && !this.recent.includes(address);
-    const comesBefore = (other: unknown): boolean => !isFirst || !this.recent.some((recent) => recent === other);
+    const comesBefore = (other: string): boolean => !isFirst || !this.recent.includes(other);
     const before = queue.turnsBefore(address, comesBefore);
     const ofOthers = Math.min(this.queues[otherThan(turn.queue)].turnsBefore(address, comesBefore), before + 1);
     if (before + ofOthers + this.running / 2 + this.threads > hashes) throw tooMany(); // running work counts as half done

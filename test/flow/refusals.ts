@@ -40,8 +40,11 @@ const GARBAGE = "not-a-token";
 const UNKNOWN_ID = testId(999_999);
 const UNKNOWN_IDS = [UNKNOWN_ID, "999999", "abc"];
 
+/** @param example the documented body of a request, as JSON */
+type Provoke = (line: string, path: string, fixture: Fixture, example: string) => Partial<Refusal>[];
+
 /** By code: the requests that a route which documents it refuses with it. `path` has the ids filled in. */
-const PROVOKE: Readonly<Record<string, (line: string, path: string, fixture: Fixture) => Partial<Refusal>[]>> = {
+const PROVOKE: Readonly<Record<string, Provoke>> = {
   BAD_REQUEST: (line) => [
     { withoutHost: true },
     ...(takesBody(line) ? [{ body: gzipSync("{}").subarray(0, 10), headers: { ...JSON_TYPE, "Content-Encoding": "gzip" } }] : []),
@@ -113,18 +116,9 @@ const PROVOKE: Readonly<Record<string, (line: string, path: string, fixture: Fix
       headers: { ...JSON_TYPE, "Idempotency-Key": usedKey },
     })),
   NOT_PARKED: () => [{}],
-  PRECONDITION_FAILED: (line, _path, { productId }) => [
-    { body: validBody(line, productId), headers: { ...JSON_TYPE, "If-Match": '"999"' } },
-  ],
+  // A valid request: its preconditions don't matter before.
+  PRECONDITION_FAILED: (_line, _path, _fixture, example) => [{ body: example, headers: { ...JSON_TYPE, "If-Match": '"999"' } }],
 };
-
-/** Of every write, for its preconditions: these are checked once a request is valid. */
-function validBody(line: string, productId: string): string {
-  if (/^POST \/(register|token)$/.test(line)) return '{"email":"nobody@shop.test","password":"12345678"}';
-  if (/^POST \/(token\/refresh|logout)$/.test(line)) return '{"refresh_token":"unknown"}';
-  if (line === "PUT /me/password") return '{"current_password":"12345678","new_password":"12345678"}';
-  return keyedBody(line, productId, 1);
-}
 
 const pathOf = (line: string, id: string | number): string => line.slice(line.indexOf("/")).replace("{id}", String(id));
 
@@ -165,8 +159,9 @@ export function refusals(documentation: Documentation, fixture: Fixture): { know
       security.length === 0
         ? {}
         : ({ as: tags.includes("Operations") ? "admin" : template.startsWith("/orders") ? "buyer" : "seller" } as const);
+    const example = JSON.stringify(documentation.operation(line).requestBody?.content["application/json"]?.example ?? {});
     for (const code of codesOf(documentation, line)) {
-      const made = PROVOKE[code]?.(line, path, fixture);
+      const made = PROVOKE[code]?.(line, path, fixture, example);
       if (made === undefined) unknown.push(`${line}: ${code}`);
       for (const one of made ?? []) known.push({ code, method, target: path, ...who, ...one });
     }

@@ -78,7 +78,8 @@ function valid(n: number, line: string, operation: Operation, context: Generatio
   // which contradict each other
   if (request.query.some(([name, value]) => name === "all" && value === "true"))
     request.query = request.query.filter(([name]) => name !== "user_id");
-  if (request.query.some(([name]) => name === "min_price")) request.query = request.query.filter(([name]) => name !== "max_price");
+  const [min, max] = ["min_price", "max_price"].map((wanted) => request.query.find(([name]) => name === wanted));
+  if (min && max && Number(min[1]) > Number(max[1])) [min[1], max[1]] = [max[1], min[1]];
   const { content } = operation.requestBody ?? {};
   if (content !== undefined) setBody(request, content, context);
   followPage(request, context);

@@ -170,13 +170,13 @@ export const isWrite = (method: string | undefined): boolean => method !== "GET"
 
 /**
  * Checks the preconditions of a valid write that its action does not evaluate: no ETag can match a resource that has none.
+ * @param takesIfMatch whether the action evaluates If-Match
  * @throws PRECONDITION_FAILED (RFC 9110, 13.1)
  */
-export function checkPreconditions({ method, headers }: Input, supplied: Readonly<Record<string, Supply>>): void {
+export function checkPreconditions({ method, headers }: Input, takesIfMatch: boolean): void {
   if (!isWrite(method)) return;
   if (headers["if-none-match"] !== undefined) throw problem("PRECONDITION_FAILED", "If-None-Match is for GET and HEAD only");
-  if (Object.values(supplied).some(({ header }) => header?.name === "If-Match")) return;
-  if (entityTags(headers["if-match"]) !== undefined) throw problem("PRECONDITION_FAILED", "this resource has no ETag");
+  if (!takesIfMatch && entityTags(headers["if-match"]) !== undefined) throw problem("PRECONDITION_FAILED", "this resource has no ETag");
 }
 
 /** Whether the client already has the representation with this ETag, by weak comparison (RFC 9110, 13.1.2). */

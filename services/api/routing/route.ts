@@ -117,6 +117,7 @@ export function route<C extends ActionContract, S extends number>(spec: Spec<C, 
   const { action, auth, body = "none", params = onlySupplied, perform, shows, respond, lane = laneOf(action), ...documented } = spec;
   const supplied: Route["supplied"] = { ...spec.supplied };
   const supplies = Object.entries(supplied);
+  const takesIfMatch = supplies.some(([, { header }]) => header?.name === "If-Match");
   const texts = textFields(action.params);
   return {
     ...documented,
@@ -132,7 +133,7 @@ export function route<C extends ActionContract, S extends number>(spec: Spec<C, 
       const given = normalized(params({ ...input, query: normalized(input.query, texts) }, ours), texts);
       const errors = check(action.params, given);
       if (errors.length > 0) throw problem("VALIDATION_ERROR", "the request breaks its contract", { errors });
-      checkPreconditions(input, supplied);
+      checkPreconditions(input, takesIfMatch);
       return async (ctx, batched) => {
         if (key !== undefined) ctx.meta.idempotencyKey = key;
         const made = respond(await (perform ? perform(batched, given, input.requester, ctx) : call(ctx, action, given)), input);

@@ -37,6 +37,18 @@ async function sendAtOnce(attacker: Attacker, count: number, request: () => Buff
   }
 }
 
+/** Sends a request whose last byte follows after `ms`. */
+async function completeLate(attacker: Attacker, request: Buffer, ms: number): Promise<void> {
+  const connection = attacker.connect();
+  if (await connection.opened()) {
+    connection.write(request.subarray(0, -1));
+    await attacker.pause(ms);
+    connection.write(request.subarray(-1));
+    await connection.status(1_000);
+  }
+  connection.destroy();
+}
+
 /** Just before the deadline of a response, 4.9 s after its request's head. */
 const LATE_MS = 4_870;
 /** Leaves a login 100 ms, less than a hash takes. */
@@ -76,16 +88,9 @@ export const connections: readonly Attack[] = [
     name: "25 requests a second whose last byte comes just before their time is over",
     least: { connections: 5 },
     run: (attacker) =>
-      attacker.paced(25, async () => {
-        const connection = attacker.connect();
-        const whole = httpText("POST", "/products", { token: attacker.token, json: { name: "late", price: 1, quantity: 1 } });
-        if (await connection.opened()) {
-          connection.write(whole.subarray(0, -1));
-          await attacker.pause(LATE_MS);
-          connection.write(whole.subarray(-1));
-          await connection.status(1_000);
-        }
-        connection.destroy();
+      attacker.paced(25, () => {
+        const json = { name: "late", price: 1, quantity: 1 };
+        return completeLate(attacker, httpText("POST", "/products", { token: attacker.token, json }), LATE_MS);
       }),
   },
   {
@@ -94,18 +99,9 @@ export const connections: readonly Attack[] = [
     least: { connections: 5 },
     run: (attacker) =>
       attacker.paced(0.5, async () => {
-        const logins = attacker.target.accounts.slice(0, 40).map(async ({ email }) => {
-          const connection = attacker.connect();
-          const whole = httpText("POST", "/token", { json: { email, password: PASSWORD } });
-          if (await connection.opened()) {
-            connection.write(whole.subarray(0, -1));
-            await attacker.pause(LATE_LOGIN_MS);
-            connection.write(whole.subarray(-1));
-            await connection.status(1_000);
-          }
-          connection.destroy();
-        });
-        await Promise.all(logins);
+        const accounts = attacker.target.accounts.slice(0, 40);
+        const login = (email: string): Buffer => httpText("POST", "/token", { json: { email, password: PASSWORD } });
+        await Promise.all(accounts.map(({ email }) => completeLate(attacker, login(email), LATE_LOGIN_MS)));
       }),
   },
   {

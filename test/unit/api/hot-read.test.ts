@@ -44,7 +44,14 @@ it.each([
   const exchange = { req: request({ headers }), res: {} } as unknown as Exchange;
   await serveHotRead({ admission, batched, send } as unknown as Parameters<typeof serveHotRead>[0], exchange, ID);
 
-  const perform = HOT_READ["GET /products/:id"]!.read({ method: "GET", path: { id: ID }, query: {}, body: {}, headers, requester: exchange });
+  const perform = HOT_READ["GET /products/:id"]!.read({
+    method: "GET",
+    path: { id: ID },
+    query: {},
+    body: {},
+    headers,
+    requester: exchange,
+  });
   const reply = await perform({} as unknown as Parameters<Perform>[0], batched as unknown as Parameters<Perform>[1]);
   expect(reply.status).toBe(status);
   expect(send).toHaveBeenCalledWith(exchange.req, exchange.res, reply);
