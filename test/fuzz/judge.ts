@@ -59,7 +59,7 @@ export function judge(request: FuzzRequest, response: Response, documentation: D
   }
 
   if (isHead && text !== "") wrong.push("a body to HEAD");
-  if (request.refusals !== undefined && line === request.line && ![...request.refusals, 429, 503].includes(status))
+  if (request.refusals !== undefined && line === request.line && !mayAnswer(request, request.refusals).includes(status))
     wrong.push(`${status}, ${THOUGH} ${request.faults.join(" and ")}`);
   const code = codeOf(body);
   if (request.faults.length === 0 && [400, 401, 403, 405, 413, 415, 422].includes(status) && !isHead && !mayBeRefused(request, code))
@@ -79,6 +79,14 @@ function codeOf(body: unknown): string {
   if ("code" in body && typeof body.code === "string") return body.code;
   return "error" in body && typeof body.error === "string" ? body.error : "";
 }
+
+/** A gateway may refuse a precondition before a service finds that there is no such resource. */
+const mayAnswer = ({ headers }: FuzzRequest, refusals: readonly number[]): number[] => [
+  ...refusals,
+  ...(refusals.includes(404) && isGiven(headers, "if-match") ? [412] : []),
+  429,
+  503,
+];
 
 /** Whether a valid request may be refused for reasons that the document can't express. */
 function mayBeRefused({ line, headers }: FuzzRequest, code: string): boolean {
