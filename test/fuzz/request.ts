@@ -47,13 +47,13 @@ const ENCODE: Readonly<Record<Coding, (body: Buffer) => Buffer>> = { gzip: gzipS
 
 const FORM = "application/x-www-form-urlencoded";
 
-/** The Content-Type that a request with a body is sent with. */
+/** The Content-Type that a request is sent with, or would be with a body. */
 function typeOf({ headers, body }: FuzzRequest): string {
   const given = headers.find(([name]) => name.toLowerCase() === "content-type")?.[1];
   return given ?? (body?.form === undefined ? "application/json" : FORM);
 }
 
-export const isForm = (request: FuzzRequest): boolean => request.body !== undefined && typeOf(request).startsWith(FORM);
+export const isForm = (request: FuzzRequest): boolean => typeOf(request).startsWith(FORM);
 
 export const isGiven = (headers: readonly (readonly [string, string])[], name: string): boolean =>
   headers.some(([given]) => given.toLowerCase() === name);
