@@ -28,18 +28,18 @@ export const withoutInvisible = (text: string): string => text.replace(INVISIBLE
  * second for 50,000 of them. Stricter than the Stream-Safe Text Format (Unicode Standard Annex 15, section 13), which counts only marks that
  * are sorted.
  */
-export const hasShortRows = (text: string): boolean => !/(?<!\p{M})\p{M}{31}/u.test(text);
+export const hasFewMarks = (text: string): boolean => !/(?<!\p{M})\p{M}{31}/u.test(text);
 
 /** Adds our formats, and the keyword that converts ids to lower case in place. */
 function extended(ajv: Ajv): Ajv {
   addFormats(ajv, ["date-time"]);
-  ajv.addFormat("idn-email", (text) => EMAIL.test(text) && hasShortRows(text));
+  ajv.addFormat("idn-email", (text) => EMAIL.test(text) && hasFewMarks(text));
   // A lone surrogate is not a character and would be stored as another one.
-  ajv.addFormat("text", (text) => !CONTROL.test(text) && text.isWellFormed() && hasShortRows(text));
+  ajv.addFormat("text", (text) => !CONTROL.test(text) && text.isWellFormed() && hasFewMarks(text));
   // NUL ends a C string: other implementations of bcrypt would ignore what follows it.
   ajv.addFormat(
     "password",
-    (text) => Buffer.byteLength(text) <= BCRYPT_LIMIT_BYTES && !text.includes("\0") && text.isWellFormed() && hasShortRows(text),
+    (text) => Buffer.byteLength(text) <= BCRYPT_LIMIT_BYTES && !text.includes("\0") && text.isWellFormed() && hasFewMarks(text),
   );
   // multipleOf 0.01 fails on binary fractions such as 1299.99, and a tolerance would let a third decimal pass.
   ajv.addFormat("money", { type: "number", validate: (amount: number) => Math.round(amount * 100) / 100 === amount });

@@ -24,11 +24,11 @@ export interface BatchOptions<Item> {
   /** Milliseconds that an item may wait; one that has waited longer is refused when its turn comes. */
   patienceMs?: number;
   /** Whether an error may be due to a single item. If so, each item is retried individually, which must be harmless. */
-  mayBeOfOne?: (error: unknown) => boolean;
+  shouldRetryIndividually?: (error: unknown) => boolean;
   /** Retries individual items in parallel: for work that may wait for a lock. */
   inParallel?: boolean;
   /** Work may return the results of the first items only, at least one. They are passed on at once, and work is called again for the others. */
-  mayBePart?: boolean;
+  allowPartialResults?: boolean;
 }
 
 type Work<Item, Result> = (items: readonly Item[], waitedMs: number) => Promise<readonly (Result | Error)[]>;
@@ -77,9 +77,9 @@ export function batch<Item, Result>(
     places = 1_024,
     slow,
     patienceMs = Infinity,
-    mayBeOfOne = () => false,
+    shouldRetryIndividually = () => false,
     inParallel = false,
-    mayBePart = false,
+    allowPartialResults = false,
   }: BatchOptions<Item> = {},
 ): (item: Item, requester?: Requester) => Promise<Result> {
   const queue = new FairQueue<Waiting<Item, Result>>(places);
@@ -172,11 +172,11 @@ export function batch<Item, Result>(
   const resultsOf = async (items: readonly Item[], waitedMs: number): Promise<readonly (Result | Error)[]> => {
     try {
       const results = await work(items, waitedMs);
-      const isAllowed = results.length === items.length || (mayBePart && results.length > 0 && results.length < items.length);
+      const isAllowed = results.length === items.length || (allowPartialResults && results.length > 0 && results.length < items.length);
       if (!isAllowed) throw new Error(`a batch of ${items.length} returned ${results.length} results`);
       return results;
     } catch (error) {
-      if (!mayBeOfOne(error)) return items.map(() => toError(error));
+      if (!shouldRetryIndividually(error)) return items.map(() => toError(error));
       const alone = (item: Item): Promise<readonly (Result | Error)[]> => work([item], waitedMs).catch((e: unknown) => [toError(e)]);
       if (inParallel) return (await Promise.all(items.map(alone))).flat();
       const results: (Result | Error)[] = [];

@@ -7,11 +7,11 @@
 const SCALAR_BYTES = 25;
 
 /** An upper bound for the JSON of plain data, without serializing it: a UTF-16 code unit takes at most six bytes, escaped. */
-export function mostBytes(value: unknown): number {
+export function maxJsonBytes(value: unknown): number {
   if (typeof value === "string") return 6 * value.length + 2;
   if (typeof value !== "object" || value === null) return SCALAR_BYTES;
   let bytes = 2;
-  for (const [key, field] of Object.entries(value)) bytes += 6 * key.length + 4 + mostBytes(field);
+  for (const [key, field] of Object.entries(value)) bytes += 6 * key.length + 4 + maxJsonBytes(field);
   return bytes;
 }
 
@@ -20,9 +20,9 @@ export function mostBytes(value: unknown): number {
  * it nearly always does, nothing is serialized.
  */
 export function countWithin(values: readonly unknown[], limitBytes: number): number {
-  let most = 0;
-  for (const value of values) most += mostBytes(value) + 1;
-  if (most <= limitBytes) return values.length;
+  let maxBytes = 0;
+  for (const value of values) maxBytes += maxJsonBytes(value) + 1;
+  if (maxBytes <= limitBytes) return values.length;
   let bytes = 0;
   for (const [i, value] of values.entries()) {
     bytes += Buffer.byteLength(JSON.stringify(value)) + 1;

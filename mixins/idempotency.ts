@@ -14,7 +14,7 @@ const KEPT = "24 hours";
  */
 const LOCK_WAIT_MS = 950;
 /** Rows that one statement deletes. */
-const MAX_FORGOTTEN = 500;
+const MAX_DELETED = 500;
 
 /** What an action does, in two parts, since a transaction must not wait for calls to other services. */
 interface Work<R> {
@@ -125,7 +125,7 @@ export async function deleteExpiredResponses({ query }: Database): Promise<boole
      )
      delete from idempotent_requests as r using expired as e where r.user_id = e.user_id and r.key = e.key
      returning 1`,
-    [MAX_FORGOTTEN],
+    [MAX_DELETED],
   );
-  return deleted.length === MAX_FORGOTTEN;
+  return deleted.length === MAX_DELETED;
 }

@@ -55,7 +55,7 @@ type Relay = Service &
     publishDue(): Promise<void>;
     deleteSettled(): Promise<void>;
     publishRows(rows: readonly OutboxMessage[]): Promise<void>;
-    reconsider(): Promise<void>;
+    retryForReturnedRepliers(): Promise<void>;
   };
 
 /** An idle node polls its database once per second, to find the rows of a node that died. While nothing replies, each sweep sends one probe. */
@@ -87,7 +87,7 @@ export function outboxMixin(events: readonly OutboxedEvent[], limits: OutboxLimi
       this.relayState.retention = setInterval(() => void this.deleteSettled(), RETENTION_MS);
       void this.deleteSettled();
       metricsOf(this.broker)?.observe("outbox", async () => readings(await backlog(this.db)));
-      return this.reconsider();
+      return this.retryForReturnedRepliers();
     },
 
     async stopped(this: Relay) {
@@ -100,16 +100,16 @@ export function outboxMixin(events: readonly OutboxedEvent[], limits: OutboxLimi
     events: {
       // Repliers may be back. What was published before may be lost, so it is republished at once.
       async "$services.changed"(this: Relay) {
-        await this.reconsider();
+        await this.retryForReturnedRepliers();
       },
       // Messages in flight to or from that node are lost. Other nodes may still be replying.
       async "$node.disconnected"(this: Relay) {
         this.relayState.reachable = new Set();
-        await this.reconsider();
+        await this.retryForReturnedRepliers();
       },
       async "$transporter.connected"(this: Relay) {
         this.relayState.reachable = new Set();
-        await this.reconsider();
+        await this.retryForReturnedRepliers();
       },
     },
 
@@ -217,7 +217,7 @@ export function outboxMixin(events: readonly OutboxedEvent[], limits: OutboxLimi
       },
 
       /** Makes every published, unsettled row of an event due when its replier appears or returns. */
-      async reconsider(this: Relay) {
+      async retryForReturnedRepliers(this: Relay) {
         const state = this.relayState;
         if (state.timer === undefined) return; // not started: repliers that are noted now would not count as new at the start
         const reachable = isConnected(this.broker) ? events.filter((event) => this.isReachable(event)).map(({ name }) => name) : [];

@@ -16,7 +16,7 @@ interface Meaning {
   /** The whole transaction has certainly been rolled back, and may succeed if retried at once. */
   readonly isRolledBack?: true;
   /** Transient, but possibly for one item of a batch only: the others must not wait for it. */
-  readonly mayBeOfOne?: true;
+  readonly retryIndividually?: true;
   /** The server could not run a prepared statement and has executed nothing: the same text can run unprepared. */
   readonly isStatementLost?: true;
 }
@@ -58,16 +58,16 @@ export const MEANINGS: Readonly<Record<string, Meaning>> = {
   "55": { kind: "transient" }, // object not in prerequisite state, lock not available
   "57": { kind: "transient" }, // operator intervention: query canceled
   "57P": { kind: "transient", drops: true }, // shutdown, crash, start, database dropped, session idle for too long
-  "58": { kind: "transient", mayBeOfOne: true }, // system error: I/O, a missing file
+  "58": { kind: "transient", retryIndividually: true }, // system error: I/O, a missing file
   "72": { kind: "transient" }, // snapshot too old, up to version 16
   F0: { kind: "transient" }, // configuration file
   HV: { kind: "transient" }, // foreign data wrapper: an error of another server
   // Internal error, corrupted data or index: no fault of the request. This session may have cached something invalid, another may not.
-  XX: { kind: "transient", drops: true, mayBeOfOne: true },
+  XX: { kind: "transient", drops: true, retryIndividually: true },
 };
 
 /** A code that is neither in the table nor in PostgreSQL's list must never park an order. */
-const UNKNOWN: Meaning = { kind: "transient", mayBeOfOne: true };
+const UNKNOWN: Meaning = { kind: "transient", retryIndividually: true };
 
 interface DatabaseError extends Error {
   code: string;
@@ -151,7 +151,8 @@ export function isDatabaseUnavailable(error: unknown): boolean {
 }
 
 /** Whether a single item may have made its batch fail. If so, each item is retried individually. */
-export const mayBeOfOne = (error: unknown): boolean => !isDatabaseUnavailable(error) || meaningOf(error)?.mayBeOfOne === true;
+export const shouldRetryIndividually = (error: unknown): boolean =>
+  !isDatabaseUnavailable(error) || meaningOf(error)?.retryIndividually === true;
 
 /** Whether an error in handling one outbox row is due to that row: its data, or an exception that is not from the database. */
 export const isRefusal = (error: unknown): boolean => (meaningOf(error)?.kind ?? "data") === "data" && !isDatabaseUnavailable(error);

@@ -36,7 +36,7 @@ interface Server {
   readonly process: string;
 }
 
-const ANSWER_MS = 60_000; // a server in crash recovery refuses connections for a while
+const RECOVERY_MS = 60_000; // a server in crash recovery refuses connections for a while
 const STOP_MS = 10_000;
 const RESTART_PAUSE_MS = 250;
 const LONGEST_RESTART_PAUSE_MS = 10_000;
@@ -176,7 +176,7 @@ async function createCluster(home: Home, programs: Programs, sync: boolean): Pro
 
 /** Waits for a server that is starting, recovering or shutting down; undefined if none runs on the cluster. */
 async function findRunning(home: Home, password: string): Promise<Server | undefined> {
-  const deadline = Date.now() + ANSWER_MS;
+  const deadline = Date.now() + RECOVERY_MS;
   for (;;) {
     const { pid, port } = readPidFile(home.cluster);
     const process = identify(pid);

@@ -35,7 +35,7 @@ const ORDERS_PER_READ = 4;
  */
 const CREATES = {
   patienceMs: PATIENCE_MS,
-  mayBeOfOne: (error: unknown): boolean => errorType(error) === "VALIDATION_ERROR",
+  shouldRetryIndividually: (error: unknown): boolean => errorType(error) === "VALIDATION_ERROR",
   inParallel: true,
 };
 /** Large orders keep a database core busy: one batch of them at a time, apart from small orders, which don't wait for it. */
@@ -56,7 +56,7 @@ export function batchedCalls(broker: ServiceBroker, slow = new SlowAddresses()):
       (await call(broker, orders.getMany, { orders: [...wanted] }, retryOptions(waitedMs))).map(
         (found) => found ?? problem("ORDER_NOT_FOUND", "there is no such order"),
       ),
-    { patienceMs: PATIENCE_MS, size: ORDERS_PER_READ, mayBePart: true },
+    { patienceMs: PATIENCE_MS, size: ORDERS_PER_READ, allowPartialResults: true },
   );
   const createAll = async (placed: readonly NewOrder[], waitedMs: number) =>
     (await call(broker, orders.createMany, { orders: [...placed] }, retryOptions(waitedMs))).map((made) =>

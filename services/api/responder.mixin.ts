@@ -45,7 +45,7 @@ export function responder(config: Config): Partial<ServiceSchema> {
 
       send(this: Api, req: IncomingMessage, res: ServerResponse, { status, body, text, follow, headers }: HttpResponse): void {
         const exchange = exchangeOf(res);
-        if (res.headersSent || res.destroyed || exchange.isOver || exchange.madeAt !== undefined) return;
+        if (res.headersSent || res.destroyed || exchange.isOver || exchange.readyAt !== undefined) return;
         const isHead = req.method === "HEAD";
         // Before the response head is written, since opening a stream may be refused.
         if (follow && !isHead) exchange.stream = this.streams.open(res, follow, bearerToken(req.headers.authorization) ?? "", exchange);

@@ -24,7 +24,7 @@ import { countWithin } from "../../mixins/bytes";
 import { databaseMixin, type WithDatabase } from "../../mixins/database.mixin";
 import { deleteExpiredResponses, once } from "../../mixins/idempotency";
 import { outboxMixin, type WithOutbox } from "../../mixins/outbox.mixin";
-import { isLockTimeout, mayBeOfOne } from "../../mixins/sql-state";
+import { isLockTimeout, shouldRetryIndividually } from "../../mixins/sql-state";
 import { cleanupMixin } from "../../mixins/cleanup.mixin";
 import { auditShop, type ProductsSide } from "./audit";
 import { Changes } from "./changes";
@@ -206,7 +206,7 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
           }
           return outcomes.map(() => undefined);
         },
-        { places: 4 * MAX_IN_FLIGHT, mayBeOfOne: mayBeOfOneOrder, inParallel: true },
+        { places: 4 * MAX_IN_FLIGHT, shouldRetryIndividually: shouldRetryOrdersIndividually, inParallel: true },
       );
     },
 
@@ -217,7 +217,7 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
 }
 
 /** An order that another node has locked makes the whole batch wait. Retried individually and in parallel, the others don't wait again. */
-const mayBeOfOneOrder = (error: unknown): boolean => isLockTimeout(error) || mayBeOfOne(error);
+const shouldRetryOrdersIndividually = (error: unknown): boolean => isLockTimeout(error) || shouldRetryIndividually(error);
 
 /** The audit's calls to products, on behalf of its caller. */
 const productsSide = (ctx: Context<unknown, Meta>): ProductsSide => ({

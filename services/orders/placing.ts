@@ -9,7 +9,7 @@ import { quote, QUOTES_PER_CALL, type Quote } from "../../contracts/products";
 import { batch } from "../../mixins/batching";
 import { explained, type WithDatabase } from "../../mixins/database.mixin";
 import type { WithOutbox } from "../../mixins/outbox.mixin";
-import { isKeyLockTimeout, mayBeOfOne } from "../../mixins/sql-state";
+import { isKeyLockTimeout, shouldRetryIndividually } from "../../mixins/sql-state";
 import { insertOrders, type Draft, type OrderKey } from "./insert.store";
 import { describeShortages, hashRequest, mergeLines, place, type Content, type Refusal } from "./order";
 import { findByKeys, type Keyed } from "./read.store";
@@ -78,7 +78,11 @@ export class Placing {
       if (claimed.length < orders.length) this.service.relay();
       return orders;
     },
-    { mayBeOfOne: mayBeOfOneKey, inParallel: true, weight: { of: ({ lines }) => lines.length, max: LINES_PER_CALL } },
+    {
+      shouldRetryIndividually: shouldRetryKeysIndividually,
+      inParallel: true,
+      weight: { of: ({ lines }) => lines.length, max: LINES_PER_CALL },
+    },
   );
 
   /** The response to the first request with a key; undefined if there was none. */
@@ -107,6 +111,6 @@ function refused(refusal: Refusal) {
  * A key whose first request is in progress elsewhere makes the whole batch wait. Retried individually and in parallel, the other orders don't
  * wait again; they would if a whole table were locked.
  */
-function mayBeOfOneKey(error: unknown): boolean {
-  return isKeyLockTimeout(error) || mayBeOfOne(error);
+function shouldRetryKeysIndividually(error: unknown): boolean {
+  return isKeyLockTimeout(error) || shouldRetryIndividually(error);
 }

@@ -14,7 +14,7 @@ import type { Query } from "../../mixins/database";
 import { databaseMixin, explained, type WithDatabase } from "../../mixins/database.mixin";
 import { deleteExpiredResponses, once } from "../../mixins/idempotency";
 import { replierMixin } from "../../mixins/replier.mixin";
-import { isCanceled, mayBeOfOne } from "../../mixins/sql-state";
+import { isCanceled, shouldRetryIndividually } from "../../mixins/sql-state";
 import { cleanupMixin } from "../../mixins/cleanup.mixin";
 import { auditProducts, reservationsOf } from "./audit.store";
 import {
@@ -251,7 +251,11 @@ const idOf = (order: CancelledOrder): string => order.order_id;
  * An order that is republished while it waits is processed once. Any error may be caused by a single order, also a statement that took too
  * long, except an unavailable database and a lock timeout, since most orders of a batch want the locked product.
  */
-const SETTLING = { places: 16_384, keyOf: idOf, mayBeOfOne: (error: unknown) => mayBeOfOne(error) || isCanceled(error) };
+const SETTLING = {
+  places: 16_384,
+  keyOf: idOf,
+  shouldRetryIndividually: (error: unknown) => shouldRetryIndividually(error) || isCanceled(error),
+};
 
 const buyerOf = ({ user_id }: CancelledOrder): Requester => ({ address: "", user: user_id, isWanted: () => true });
 

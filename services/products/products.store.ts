@@ -184,7 +184,7 @@ export async function listProducts(
     where.push(`(${keys.join()}) ${descending ? "<" : ">"} (${bounds.join()})`);
   }
   const order = keys.map((key) => `${key} ${direction}`).join();
-  const most = bind(limit + 1);
+  const maxRows = bind(limit + 1);
   const [sortKey] = column.sql;
   // A long page is sorted again to sum up its sizes. The sort key of a name takes up to half a millisecond, so it is then a column.
   const isKept = key === "name" && limit > UNCUT_ROWS;
@@ -192,7 +192,7 @@ export async function listProducts(
     ? { kept: `${COLUMNS}, ${sortKey} as sort_key`, columns: `${COLUMNS}, sort_key`, by: order, again: order.replace(sortKey, "sort_key") }
     : { kept: COLUMNS, columns: COLUMNS, by: order, again: order };
   const select = (from: string, conditions: readonly string[], { kept, columns, by, again } = byKeys) => {
-    const rows = `select ${kept} from ${from} where ${conditions.join(" and ")} order by ${by} limit ${most}`;
+    const rows = `select ${kept} from ${from} where ${conditions.join(" and ")} order by ${by} limit ${maxRows}`;
     return run<ProductRow>(within(PAGE_BYTES, { columns, order: again, select: rows, bytes: `(${TEXT_BYTES})`, rows: limit }), values);
   };
   const give = (rows: ProductRow[]) => page(rows, limit, present, (last) => encodeCursor(list, [column.of(last), last.id]));

@@ -13,7 +13,7 @@ export interface Limit {
 }
 
 /** A counted attempt, with a function that undoes the count; or a refused one, with the seconds until the limit's minute has passed. */
-type Attempt = { ok: true; undo: () => Promise<void> } | { ok: false; retryAfter: number };
+type Attempt = { ok: true; undo: () => Promise<void> } | { ok: false; retryAfterSeconds: number };
 
 interface Counted {
   readonly subject: Buffer;
@@ -32,7 +32,7 @@ const hash = (subject: Limit["subject"]): Buffer => createHash("sha256").update(
 export async function countAttempt({ query }: Database, limits: readonly Limit[]): Promise<Attempt> {
   const counted: Counted[] = [];
   const undo = (): Promise<void> => withoutDeadline(() => takeBack(query, counted));
-  let retryAfter: number | undefined;
+  let retryAfterSeconds: number | undefined;
   try {
     for (const { subject: words, limit, isExempt } of limits) {
       if (limit === 0) continue;
@@ -40,7 +40,7 @@ export async function countAttempt({ query }: Database, limits: readonly Limit[]
       const since = await count(query, subject, limit);
       if (since !== undefined) counted.push({ subject, since });
       else if (!(await isExempt?.())) {
-        retryAfter = await secondsLeft(query, subject);
+        retryAfterSeconds = await secondsLeft(query, subject);
         break;
       }
     }
@@ -48,9 +48,9 @@ export async function countAttempt({ query }: Database, limits: readonly Limit[]
     await undo();
     throw error;
   }
-  if (retryAfter === undefined) return { ok: true, undo };
+  if (retryAfterSeconds === undefined) return { ok: true, undo };
   await undo();
-  return { ok: false, retryAfter };
+  return { ok: false, retryAfterSeconds };
 }
 
 const IS_COUNTED = "a.since > now() - interval '1 minute' and a.since <= now() + interval '1 minute'";

@@ -2,7 +2,7 @@ import { problem } from "../../broker/errors";
 import type { Database, Query } from "../../mixins/database";
 import { record, SYSTEM, type By } from "./audit-log.store";
 import { KeyEncryptionError, type KeyCipher } from "./key-cipher";
-import { isOld, outlived, signer } from "./key-times";
+import { isOld, expiredKeys, signer } from "./key-times";
 import { deleteAllKeys, deleteKeys, insertKey, lockKeys, raiseTokenTtl, replaceEncrypted, selectKeys, type KeyRow } from "./keys.store";
 import { generateSigningKey, signingKey, type SigningKey } from "./tokens";
 
@@ -91,7 +91,7 @@ export class KeyRing {
     if (isDue(rows, this.ttlSeconds))
       rows = await this.locked(async (query) => {
         const due = await selectKeys(query); // another node may have done it already
-        if (isDue(due, this.ttlSeconds)) await this.tend(query, due);
+        if (isDue(due, this.ttlSeconds)) await this.replaceKeys(query, due);
         return selectKeys(query);
       });
     const published = rows.map((row) => this.parse(row));
@@ -101,9 +101,9 @@ export class KeyRing {
     return (this.keys = { signing, published, tokenTtlSeconds: tokenTtlSeconds(rows, this.ttlSeconds) });
   }
 
-  private async tend(query: Query, keys: readonly KeyRow[]): Promise<void> {
+  private async replaceKeys(query: Query, keys: readonly KeyRow[]): Promise<void> {
     await raiseTokenTtl(query, this.ttlSeconds);
-    const expired = outlived(keys, tokenTtlSeconds(keys, this.ttlSeconds)).map(({ kid }) => kid);
+    const expired = expiredKeys(keys, tokenTtlSeconds(keys, this.ttlSeconds)).map(({ kid }) => kid);
     await deleteKeys(query, expired);
     for (const kid of expired) await record(query, SYSTEM, "key.deleted", kid);
     if (isOld(keys)) await this.insert(query, await generateSigningKey(), SYSTEM);
@@ -138,4 +138,4 @@ const tokenTtlSeconds = (keys: readonly KeyRow[], ttlSeconds: number): number =>
   Math.max(ttlSeconds, ...keys.map(({ token_ttl }) => token_ttl));
 
 const isDue = (keys: readonly KeyRow[], ttlSeconds: number): boolean =>
-  isOld(keys) || keys.some(({ token_ttl }) => token_ttl < ttlSeconds) || outlived(keys, tokenTtlSeconds(keys, ttlSeconds)).length > 0;
+  isOld(keys) || keys.some(({ token_ttl }) => token_ttl < ttlSeconds) || expiredKeys(keys, tokenTtlSeconds(keys, ttlSeconds)).length > 0;

@@ -23,5 +23,5 @@ export function signer(keys: readonly Aged[]): number {
 }
 
 /** The keys whose last token has expired: their successor has been signing for longer than a token's lifetime. */
-export const outlived = <K extends Aged>(keys: readonly K[], ttlSeconds: number): K[] =>
+export const expiredKeys = <K extends Aged>(keys: readonly K[], ttlSeconds: number): K[] =>
   keys.filter((_key, i) => (keys[i - 1]?.age_seconds ?? 0) > AHEAD_SECONDS + ttlSeconds + MARGIN_SECONDS);

@@ -67,7 +67,7 @@ export class Logins {
     const turn = turnOf("logins", visitor, hashOf(account.email_key));
     this.passwords.checkCapacity(turn); // before a row is written
     return this.checked(account, visitor, turn, () =>
-      insist(async () => {
+      retryIfChanged(async () => {
         const user = await this.verify(await this.find(account), { password }, turn);
         checkTime(turn);
         const grant = await openSession(this.db, user, { ttlSeconds: this.settings.refreshTokenTtlSeconds, address: visitor.address });
@@ -115,7 +115,7 @@ export class Logins {
     const turn = turnOf("logins", visitor, id);
     this.passwords.checkCapacity(turn);
     await this.checked({ id }, visitor, turn, () =>
-      insist(async () => {
+      retryIfChanged(async () => {
         const user = await this.find({ id });
         if (user?.disabled_at !== null) throw noAccount();
         const { isCorrect } = await this.check(user, { password: current, isBeingReplaced: true }, turn);
@@ -153,7 +153,7 @@ export class Logins {
     // Without the user, whom anyone can name by e-mail address: strangers must not use up that user's share of the places.
     const client = { address: turn.client.address, user: undefined };
     const attempt = await this.counting.run(client, () => countAttempt(this.db, limits), isWanted);
-    if (!attempt.ok) throw problem("TOO_MANY_REQUESTS", "too many attempts; try again later", { retryAfter: attempt.retryAfter });
+    if (!attempt.ok) throw problem("TOO_MANY_REQUESTS", "too many attempts; try again later", { retryAfter: attempt.retryAfterSeconds });
     let result: T;
     try {
       result = await work();
@@ -230,7 +230,7 @@ const MAX_TRIES = 3;
  * Retries if the stored hash has changed by the time the user is to be updated. A concurrent login may have renewed the hash of the same
  * password, which must not be reported as wrong.
  */
-async function insist<T>(work: () => Promise<T | undefined>): Promise<T> {
+async function retryIfChanged<T>(work: () => Promise<T | undefined>): Promise<T> {
   for (let tries = 0; tries < MAX_TRIES; tries++) {
     const result = await work();
     if (result !== undefined) return result;

@@ -81,7 +81,7 @@ interface Renewal {
   /** Lifetime of the new refresh token, in seconds. */
   ttlSeconds: number;
   /** Seconds after its use for which a token gets its successor again; 0: never. */
-  grace: number;
+  graceSeconds: number;
   /** The new refresh token. */
   successor: string;
   /** The tokens that may have replaced this one before: one for each signing key that is still published. */
@@ -143,7 +143,7 @@ async function spend(query: Query, token: string): Promise<Required<Caller> | un
  * @returns undefined if the token was used earlier or not at all, none of the candidates has replaced it, its session has ended or expired,
  * or its user is disabled
  */
-async function grantAgain(query: Query, token: string, { candidates, grace }: Renewal): Promise<Grant | undefined> {
+async function grantAgain(query: Query, token: string, { candidates, graceSeconds }: Renewal): Promise<Grant | undefined> {
   const [row] = await query<Required<Caller> & { successor: Buffer }>(
     `select u.id, u.role, s.id as session, n.hash as successor
      from refresh_tokens t
@@ -153,7 +153,7 @@ async function grantAgain(query: Query, token: string, { candidates, grace }: Re
      where t.hash = $1 and t.used_at > now() - $3 * interval '1 second' and t.used_at < now() + $3 * interval '1 second'
        and s.ended_at is null and s.expires_at > now() and u.disabled_at is null
      for no key update of s`,
-    [hashOf(token), candidates.map(hashOf), grace],
+    [hashOf(token), candidates.map(hashOf), graceSeconds],
   );
   const refreshToken = row && candidates.find((candidate) => hashOf(candidate).equals(row.successor));
   if (row === undefined || refreshToken === undefined) return undefined;

@@ -89,7 +89,7 @@ export default function users(_broker: ServiceBroker, config: Config = loadConfi
         const { refresh_token, address } = ctx.params;
         const renewed = await sessions.renewSession(this.db, refresh_token, {
           ttlSeconds: config.refreshTokenTtlSeconds,
-          grace: config.refreshGraceSeconds,
+          graceSeconds: config.refreshGraceSeconds,
           successor: successorOf(refresh_token, signing),
           candidates: published.map((key) => successorOf(refresh_token, key)),
           address,

@@ -48,7 +48,7 @@ interface Held {
   unsentBytes: number;
   bodies: number;
   parsed: number;
-  all: Map<Socket, { started: { madeAt: number | undefined }[]; waiting: unknown[]; unsentBytes: number }>;
+  all: Map<Socket, { started: { readyAt: number | undefined }[]; waiting: unknown[]; unsentBytes: number }>;
 }
 const held = (): Held =>
   (shop.node("api").getLocalService("api") as unknown as { connections: Connections }).connections as unknown as Held;
@@ -142,7 +142,7 @@ describe("requests that are pipelined on one connection", () => {
     // The operating system buffers some megabytes of unread data; then the gateway stops.
     await until("all started responses are ready but not sent", () => {
       const { waiting, started, unsentBytes } = heldBy(0) ?? { waiting: [], started: [], unsentBytes: 0 };
-      return waiting.length > 0 && unsentBytes > 512 * KIB && started.every(({ madeAt }) => madeAt !== undefined);
+      return waiting.length > 0 && unsentBytes > 512 * KIB && started.every(({ readyAt }) => readyAt !== undefined);
     });
     const connection = heldBy(0)!;
     expect(connection.unsentBytes).toBeGreaterThan(0);

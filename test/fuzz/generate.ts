@@ -392,6 +392,11 @@ const FAULTS: readonly Fault[] = [
     request.who = pick(random, ["nobody", "buyer", "seller", "admin"] as const);
     return `as ${request.who}`;
   },
+  (request) => {
+    if (!request.line.includes("/products/{id}") || request.who !== "seller") return undefined;
+    request.who = "buyer";
+    return "as somebody who doesn't sell the product";
+  },
   (request, { random }) => {
     const [name, value] = pick(random, [
       ["Idempotency-Key", pick(random, ["", "a b", "é", "x".repeat(256), "a, b"])],

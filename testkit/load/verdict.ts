@@ -42,11 +42,11 @@ export async function verify(shop: Shop, load: Load, quietMs: number): Promise<s
   );
   const isQuiet = violations.length === 0;
   const withResponse = [...load.orders.values()].filter((order) => order.status !== undefined);
-  const mostRepeated = withResponse
+  const retried = withResponse
     .slice(-400)
     .sort((a, b) => b.attempts - a.attempts)
     .slice(0, MAX_RETRIED);
-  await Promise.all(mostRepeated.filter((order) => order.status === 201).map((order) => load.repeat(order)));
+  await Promise.all(retried.filter((order) => order.status === 201).map((order) => load.repeat(order)));
   violations.push(...(await audit(load)), ...(await compareOrders(shop, load)), ...(await compareStock(shop, load)));
   violations.push(...(await checkClientHistory(shop, load, isQuiet)));
   return violations;

@@ -36,7 +36,7 @@ export function canStart({ started, unsentBytes, holder }: Connection, req: Inco
   let behindBytes = unsentBytes - head.bytes + limits.largestBytes(req);
   for (const other of others) {
     if (other.isStream) return false;
-    if (other.madeAt === undefined) behindBytes += limits.largestBytes(other.req);
+    if (other.readyAt === undefined) behindBytes += limits.largestBytes(other.req);
   }
   return behindBytes <= limits.unsentBehindBytes;
 }
@@ -50,8 +50,8 @@ export function closeSlowReaders(connections: Iterable<Connection>, limits: Back
   for (const { socket, started, waiting, headSince } of connections) {
     const [head] = started;
     if (head?.isStream && started.length + waiting.length > 1) socket.destroy();
-    if (head?.madeAt === undefined || head.isStream) continue;
+    if (head?.readyAt === undefined || head.isStream) continue;
     const allowedMs = limits.sendTimeoutMs + (head.bytes / limits.sendBytesPerSecond) * 1_000;
-    if (now - Math.max(headSince, head.madeAt) > allowedMs) socket.destroy();
+    if (now - Math.max(headSince, head.readyAt) > allowedMs) socket.destroy();
   }
 }

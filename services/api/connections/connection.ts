@@ -29,7 +29,7 @@ interface Started {
   readonly req: IncomingMessage;
   /** Size of the response, and when it was ready. */
   readonly bytes: number;
-  readonly madeAt: number | undefined;
+  readonly readyAt: number | undefined;
   readonly isStream: boolean;
 }
 

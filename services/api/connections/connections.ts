@@ -6,7 +6,7 @@ import { BACK_PRESSURE, closeSlowReaders, canStart, type BackPressureLimits } fr
 import { closeIdle, Connection, hold, Holder, type Parsed } from "./connection";
 import { Exchange } from "./exchange";
 import type { LoopTurns } from "./loop-turns";
-import { attend, keepRest, readOn } from "./parser";
+import { pauseParserUnderLoad, keepRest, readOn } from "./parser";
 import { closeBehindParts } from "./parts";
 import { hasBody } from "../http/request";
 
@@ -67,7 +67,7 @@ export class Connections {
       const connection = this.accept(socket);
       if (connection === undefined) return;
       for (const listener of serve) listener.call(server, socket);
-      attend(connection, this.turns);
+      pauseParserUnderLoad(connection, this.turns);
     });
     this.sweeper = setInterval(() => {
       closeSlowReaders(this.all.values(), this.limits);
@@ -135,8 +135,8 @@ export class Connections {
 
   /** Records that a response of `bytes` bytes is ready. */
   markReady(exchange: Exchange, bytes: number): void {
-    if (exchange.madeAt !== undefined || exchange.isOver) return;
-    exchange.madeAt = performance.now();
+    if (exchange.readyAt !== undefined || exchange.isOver) return;
+    exchange.readyAt = performance.now();
     exchange.bytes = bytes;
     exchange.connection.unsentBytes += bytes;
     exchange.holder.unsentBytes += bytes;

@@ -41,7 +41,7 @@ export function refuseAtOnce(
  */
 export function refuseUnreadable(socket: Socket, connection: Connection | undefined, basePath: string): void {
   const started = connection?.started ?? [];
-  const isDue = started.some(({ req, madeAt, isStream }) => req.complete || madeAt !== undefined || isStream);
+  const isDue = started.some(({ req, readyAt, isStream }) => req.complete || readyAt !== undefined || isStream);
   if (!socket.writable || isDue) {
     socket.destroy();
     return;

@@ -31,7 +31,7 @@ export class Exchange implements Requester, Request {
   caller: Caller | undefined;
   /** Size of the response, once it is ready. */
   bytes = 0;
-  madeAt: number | undefined;
+  readyAt: number | undefined;
   /** Whether the body is being read. */
   isReadingBody = false;
   /** The content coding of its body, which has to be decoded. */

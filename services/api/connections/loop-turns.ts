@@ -18,16 +18,16 @@ export class LoopTurns {
   private readonly queue = new FairQueue<() => void>(PLACES);
   /** When the first work of this turn was started; undefined if there was none. */
   private since: number | undefined;
-  private mostMs = TURN_MS;
+  private maxMs = TURN_MS;
 
   /** Call when a connection has arrived, since more may be waiting to be accepted. */
   noteArrival(): void {
-    this.mostMs = ARRIVAL_TURN_MS;
+    this.maxMs = ARRIVAL_TURN_MS;
   }
 
   /** Whether this turn's time is used up. */
   get isSpent(): boolean {
-    return this.since !== undefined && performance.now() - this.since >= this.mostMs;
+    return this.since !== undefined && performance.now() - this.since >= this.maxMs;
   }
 
   /** Whether work passed to `run` now would have to wait. */
@@ -50,12 +50,12 @@ export class LoopTurns {
 
   private readonly turn = (): void => {
     this.since = undefined;
-    const { mostMs } = this;
-    this.mostMs = TURN_MS;
+    const { maxMs } = this;
+    this.maxMs = TURN_MS;
     if (this.queue.size === 0) return;
     this.since = performance.now();
     setImmediate(this.turn);
-    for (let n = 0; n < TURN_ITEMS && performance.now() - this.since < mostMs; n++) {
+    for (let n = 0; n < TURN_ITEMS && performance.now() - this.since < maxMs; n++) {
       const work = this.queue.take();
       if (work === undefined) return;
       work();

@@ -30,7 +30,7 @@ const RETRY_MS = 20;
  * Makes Node's parser stop if the connection is closed, and pause if many requests wait; on its own it first parses everything that was
  * read. If this turn of the event loop has no time left, pipelined requests wait for a later turn. Bodies in chunks are parsed in slices.
  */
-export function attend(connection: Connection, turns: LoopTurns): void {
+export function pauseParserUnderLoad(connection: Connection, turns: LoopTurns): void {
   const socket: HttpSocket = connection.socket;
   const { parser } = socket;
   // Node resumes the socket after each request, and to read or drop a body; this listener runs after Node's own.
@@ -51,8 +51,8 @@ export function attend(connection: Connection, turns: LoopTurns): void {
       connection.chunked = req;
       return PAUSE;
     }
-    const isMuch = waiting >= MAX_WAITING || (connection.started.length + waiting > 1 && turns.isSpent);
-    return next === 0 && isMuch && !hasBody(req) ? PAUSE : next;
+    const isOverloaded = waiting >= MAX_WAITING || (connection.started.length + waiting > 1 && turns.isSpent);
+    return next === 0 && isOverloaded && !hasBody(req) ? PAUSE : next;
   };
 }
 

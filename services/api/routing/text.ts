@@ -1,5 +1,5 @@
 import { KindGuard, type TSchema } from "@sinclair/typebox";
-import { hasShortRows, withoutInvisible } from "../../../broker/validator";
+import { hasFewMarks, withoutInvisible } from "../../../broker/validator";
 import { fieldsOf } from "../../../contracts/contract";
 
 type Normalize = (value: string) => string;
@@ -25,7 +25,7 @@ function normalizerOf(schema: TSchema): Normalize | undefined {
 }
 
 /** A text with a longer row of marks stays as it is, since normalizing it would take long, and is then refused by its format. */
-const nfc: Normalize = (value) => (hasShortRows(value) ? value.normalize("NFC") : value);
+const nfc: Normalize = (value) => (hasFewMarks(value) ? value.normalize("NFC") : value);
 const text: Normalize = (value) => trim(nfc(withoutInvisible(value).replaceAll("\r\n", "\n")));
 const email: Normalize = (value) => nfc(value).trim();
 const password: Normalize = nfc;

@@ -11,13 +11,13 @@ const KIB = 1_024;
 const ideographs = (attacker: Attacker): string =>
   String.fromCharCode(...Array.from({ length: DESCRIPTION }, () => 0x4e00 + Math.floor(attacker.random() * 20_000)));
 
-/** The databases may grow only with accepted writes. @param mostBytes maximum growth per write, including its index entries */
+/** The databases may grow only with accepted writes. @param maxBytes maximum growth per write, including its index entries */
 const growth =
-  (mostBytes: number) =>
+  (maxBytes: number) =>
   ({ counts, victimsWrites, before, after }: AttackOutcome): string[] => {
     const writes = Object.entries(counts).reduce((sum, [status, count]) => sum + (/^2\d\d$/.test(status) ? count : 0), victimsWrites);
     const each = (after.databaseBytes - before.databaseBytes) / Math.max(1, writes);
-    return each > mostBytes ? [`the databases grew by ${(each / KIB).toFixed(0)} KiB per accepted write`] : [];
+    return each > maxBytes ? [`the databases grew by ${(each / KIB).toFixed(0)} KiB per accepted write`] : [];
   };
 
 export const writes: readonly Attack[] = [

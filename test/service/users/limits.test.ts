@@ -192,7 +192,7 @@ describe("failed logins, over two gateways behind a proxy and two users nodes", 
     await countAttempt(db, limits);
     await inUsers("update login_attempts set since = since + interval '1 hour'");
     for (let n = 0; n < 2; n++) expect((await countAttempt(db, limits)).ok).toBe(true);
-    expect(await countAttempt(db, limits)).toEqual({ ok: false, retryAfter: expect.any(Number) });
+    expect(await countAttempt(db, limits)).toEqual({ ok: false, retryAfterSeconds: expect.any(Number) });
   });
 
   it("taken back for a right password in the next minute don't reduce that minute's count", async () => {
@@ -203,7 +203,7 @@ describe("failed logins, over two gateways behind a proxy and two users nodes", 
     await countAttempt(db, limits);
     if (attempt.ok) await attempt.undo();
     await countAttempt(db, limits);
-    expect(await countAttempt(db, limits)).toEqual({ ok: false, retryAfter: expect.any(Number) });
+    expect(await countAttempt(db, limits)).toEqual({ ok: false, retryAfterSeconds: expect.any(Number) });
   });
 
   it("whose counting fails half-way do not count", async () => {

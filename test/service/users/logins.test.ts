@@ -39,7 +39,7 @@ const logIn = (email: string, password: string, address = "203.0.113.1"): Promis
   client.post("/token", { email, password }, from(address));
 
 /** Retries while the shop is too busy, as on a busy machine. */
-async function insist(request: () => Promise<ApiResponse>): Promise<ApiResponse> {
+async function retryWhileBusy(request: () => Promise<ApiResponse>): Promise<ApiResponse> {
   for (let tries = 1; ; tries++) {
     const response = await request();
     if (response.status !== 503 || tries === 20) return response;
@@ -49,7 +49,7 @@ async function insist(request: () => Promise<ApiResponse>): Promise<ApiResponse>
 
 async function newAccount(): Promise<string> {
   const email = unique();
-  expect((await insist(() => client.post("/register", { email, password: PASSWORD }, from("203.0.113.9")))).status).toBe(201);
+  expect((await retryWhileBusy(() => client.post("/register", { email, password: PASSWORD }, from("203.0.113.9")))).status).toBe(201);
   return email;
 }
 
@@ -83,7 +83,7 @@ describe("after the cost of hashes was changed", () => {
 
   it("of many successful logins at once none is refused, although each renews the hash that others have compared with", async () => {
     const email = await oldAccount(4);
-    const ask = (_: unknown, i: number) => insist(() => logIn(email, PASSWORD, `198.51.100.${i}`));
+    const ask = (_: unknown, i: number) => retryWhileBusy(() => logIn(email, PASSWORD, `198.51.100.${i}`));
     const responses = await Promise.all(Array.from({ length: 12 }, ask));
     expect(responses.map(({ status }) => status)).toEqual(Array<number>(12).fill(200));
     expect(bcrypt.getRounds(await storedHash(email))).toBe(COST);
@@ -167,8 +167,8 @@ describe("while a client keeps the hashing threads busy", () => {
       for (let i = 0; i < 3; i++) {
         const before = hashed();
         const registration = { email: unique(), password: PASSWORD };
-        expect((await insist(() => logIn(email, PASSWORD, VICTIM))).status).toBe(200);
-        expect((await insist(() => client.post("/register", registration, from(VICTIM)))).status).toBe(201);
+        expect((await retryWhileBusy(() => logIn(email, PASSWORD, VICTIM))).status).toBe(200);
+        expect((await retryWhileBusy(() => client.post("/register", registration, from(VICTIM)))).status).toBe(201);
         expect(hashed() - before).toBeLessThanOrEqual(12); // a few for each of the two, although thirty are queued
       }
     } finally {

@@ -15,7 +15,7 @@ function sent(bytes: number, { method = "GET", isOverShare = false } = {}) {
   const req = Object.assign(new IncomingMessage(socket), { method });
   const res = new ServerResponse(req);
   const exchange = new Exchange("id", req, res, new Connection(socket, holder, false), holder);
-  const markReady = (one: Exchange) => (one.madeAt = performance.now());
+  const markReady = (one: Exchange) => (one.readyAt = performance.now());
   const sendFailure = jest.fn();
   const connections = { markReady, isOverShare: () => isOverShare };
   const api = { turns, connections, baseHeaders: () => ({}), sendFailure } as unknown as Api;

@@ -275,7 +275,7 @@ describe("batch", () => {
         calls.push(items.length);
         return items.includes(77) ? Promise.reject(new Error("bad")) : Promise.resolve(items);
       },
-      { mayBeOfOne: (error) => error instanceof Error && error.message === "bad", inParallel },
+      { shouldRetryIndividually: (error) => error instanceof Error && error.message === "bad", inParallel },
     );
     const results = await Promise.allSettled(range(128).map((n) => one(n)));
     expect(results.filter(({ status }) => status === "fulfilled")).toHaveLength(127);
@@ -292,7 +292,7 @@ describe("batch", () => {
         if (calls.length > 1) await new Promise<void>((resolve) => releases.push(resolve));
         return items.slice(0, 2);
       },
-      { mayBePart: true },
+      { allowPartialResults: true },
     );
     const done: number[] = [];
     const all = Promise.all(range(5).map(async (n) => done.push(await one(n))));
@@ -306,8 +306,8 @@ describe("batch", () => {
     expect([done, calls]).toEqual([range(5), [range(5), [2, 3, 4], [4]]]);
   });
 
-  it.each([true, false])("work without any result fails all items (may be a part: %s)", async (mayBePart) => {
-    const one = batch<number, number>(() => Promise.resolve([]), { mayBePart });
+  it.each([true, false])("work without any result fails all items (may be a part: %s)", async (allowPartialResults) => {
+    const one = batch<number, number>(() => Promise.resolve([]), { allowPartialResults });
     const results = await Promise.allSettled(range(3).map((n) => one(n)));
     expect(results.map(({ status }) => status)).toEqual(["rejected", "rejected", "rejected"]);
   });

@@ -5,7 +5,7 @@ import {
   isRefusal,
   isRolledBack,
   isStatementLost,
-  mayBeOfOne,
+  shouldRetryIndividually,
   MEANINGS,
   meaningOf,
   sqlState,
@@ -52,7 +52,11 @@ it("every class of PostgreSQL's list has a meaning of its own", () => {
 it("an unknown SQLSTATE is transient, and never a refusal", () => {
   for (const code of ["99999", "8C001", "4Z000"]) {
     expect(meaningOf(raised(code))?.kind).toBe("transient");
-    expect([isDatabaseUnavailable(raised(code)), isRefusal(raised(code)), mayBeOfOne(raised(code))]).toEqual([true, false, true]);
+    expect([isDatabaseUnavailable(raised(code)), isRefusal(raised(code)), shouldRetryIndividually(raised(code))]).toEqual([
+      true,
+      false,
+      true,
+    ]);
   }
 });
 
@@ -72,7 +76,7 @@ it("a stale cached plan is distinguished from an unsupported feature by the func
 it("an error that would fail a whole batch is not retried per item, and one that a single item may have caused is", () => {
   const all = ["08006", "25006", "40P01", "42P01", "53100", "55P03", "57014", "57P01"];
   const one = ["22003", "23514", "42601", "58030", "P0001", "XX000", "XX001"];
-  expect([...all, ...one].filter((code) => mayBeOfOne(raised(code)))).toEqual(one);
+  expect([...all, ...one].filter((code) => shouldRetryIndividually(raised(code)))).toEqual(one);
 });
 
 it("a transaction is retried after a deadlock, but not if it is unknown whether it was committed", () => {

@@ -1,5 +1,5 @@
 import fc from "fast-check";
-import { AHEAD_SECONDS, isOld, LIFE_SECONDS, outlived, signer } from "../../../services/users/key-times";
+import { AHEAD_SECONDS, isOld, LIFE_SECONDS, expiredKeys, signer } from "../../../services/users/key-times";
 
 const TTL = 900;
 const ages = (...seconds: number[]) => seconds.map((age_seconds) => ({ age_seconds }));
@@ -29,7 +29,7 @@ it("a key is dropped only after the tokens that it signed have expired, and neve
   fc.assert(
     fc.property(sorted, (seconds) => {
       const keys = ages(...seconds);
-      const gone = outlived(keys, TTL);
+      const gone = expiredKeys(keys, TTL);
       expect(gone).not.toContain(keys[signer(keys)]);
       for (const key of gone) {
         const next = keys[keys.indexOf(key) - 1]!;
