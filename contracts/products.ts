@@ -85,7 +85,7 @@ const List = closed({
     Text({
       minLength: 1,
       maxLength: 64,
-      description: "Text in the first 300 characters of name and description.",
+      description: "Text in the first 300 characters of name and description. The case of A to Z does not matter.",
     }),
   ),
   category: Type.Optional(Text({ minLength: 1, maxLength: 100, description: "Only products of this category." })),
