@@ -145,7 +145,7 @@ export function batch<Item, Result>(
       const startedAt = performance.now();
       void perform(batched).finally(() => {
         const now = performance.now();
-        inProgress?.end(addresses, now - startedAt, now);
+        inProgress?.end(addresses, now - startedAt, now, batched.items.length === 1);
         running--;
         start();
       });

@@ -155,11 +155,11 @@ export class FairQueue<Item> {
   }
 
   /**
-   * How many items would be taken before one added by this address now, if no others are added.
+   * How many items are taken, at most, before an address has had its nth turn, if none are added.
    * @param counts whether items of an address come before it at all
    */
-  turnsBefore(address: string, counts: (address: string) => boolean = () => true): number {
-    return this.addresses.countUpTo(this.addresses.sizeOf(address) + 1, counts);
+  turnsBefore(nth: number, counts: (address: string) => boolean): number {
+    return this.addresses.countUpTo(nth, counts);
   }
 
   /** Takes the item whose turn it is. One that does not fit keeps its turn, and the next user's item may be taken instead. */
@@ -191,15 +191,18 @@ export class SlowAddresses {
   /** In the order of their ends. */
   private readonly ends = new Map<string, { readonly at: number; readonly isKnown: boolean }>();
 
-  /** @param addresses for which work was done; if it was slow and there are several, any of them may be the slow one */
-  note(addresses: ReadonlySet<string>, tookMs: number, now: number): void {
+  /**
+   * @param addresses for which work was done
+   * @param isOneItem whether all of them asked for the same; otherwise any of several may be the slow one
+   */
+  note(addresses: ReadonlySet<string>, tookMs: number, now: number, isOneItem = addresses.size === 1): void {
     if (tookMs <= SLOW_MS) return;
     for (const [address, { at }] of this.ends) {
       if (at > now) break;
       this.ends.delete(address);
     }
     for (const address of addresses) {
-      const isKnown = addresses.size === 1 || this.isSlow(address, now);
+      const isKnown = isOneItem || this.isSlow(address, now);
       this.ends.delete(address);
       this.ends.set(address, { at: now + SLOW_FOR_MS, isKnown });
     }
@@ -228,8 +231,8 @@ export class InProgress {
   }
 
   /** Learns from how long it took whose work was slow. */
-  end(addresses: ReadonlySet<string>, tookMs: number, now: number): void {
-    this.slow.note(addresses, tookMs, now);
+  end(addresses: ReadonlySet<string>, tookMs: number, now: number, isOneItem: boolean): void {
+    this.slow.note(addresses, tookMs, now, isOneItem);
     for (const address of addresses) {
       const left = (this.counts.get(address) ?? 1) - 1;
       if (left > 0) this.counts.set(address, left);
@@ -305,7 +308,7 @@ export class FairSlots {
       return await work();
     } finally {
       const now = performance.now();
-      this.inProgress?.end(new Set([address]), now - startedAt, now);
+      this.inProgress?.end(new Set([address]), now - startedAt, now, true);
       this.running--;
       this.startNext();
     }

@@ -13,9 +13,12 @@ export function encodeCursor(list: string, values: readonly (string | number)[])
 /** The latest time that JavaScript can represent (ECMA-262, 21.4.1.1); PostgreSQL can, too. */
 const MAX_TIME_MS = 8.64e15;
 
+/** The longest text that a list is sorted by, in characters. */
+const MAX_TEXT_LENGTH = 200;
+
 /** Whether a value is of a kind, and the database accepts it. */
 const KINDS = {
-  text: (value) => typeof value === "string" && !value.includes("\0"),
+  text: (value) => typeof value === "string" && Array.from(value).length <= MAX_TEXT_LENGTH && !value.includes("\0"),
   number: (value) => Number.isSafeInteger(value),
   /** Milliseconds since 1970. */
   time: (value) => typeof value === "number" && Number.isSafeInteger(value) && value >= 0 && value <= MAX_TIME_MS,

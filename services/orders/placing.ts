@@ -4,9 +4,9 @@ import { call } from "../../broker/contract";
 import { isUnavailable, problem } from "../../broker/errors";
 import { logFailure } from "../../broker/logger";
 import { currentRequestId } from "../../broker/request";
-import { LINES_PER_CALL, orderCreated, type Created } from "../../contracts/orders";
+import { LINES_PER_CALL, orderCreated, SMALL_ORDER_LINES, type Created } from "../../contracts/orders";
 import { quote, QUOTES_PER_CALL, type Quote } from "../../contracts/products";
-import { batch } from "../../mixins/batching";
+import { batch, type BatchOptions } from "../../mixins/batching";
 import { explained, type WithDatabase } from "../../mixins/database.mixin";
 import type { WithOutbox } from "../../mixins/outbox.mixin";
 import { isKeyLockTimeout, shouldRetryIndividually } from "../../mixins/sql-state";
@@ -40,9 +40,10 @@ export class Placing {
     const key: OrderKey = { user_id, idempotency_key, request_hash: hashRequest({ ...content, items: wanted }) };
     let refusal: unknown;
     try {
-      const placement = place(wanted, await this.quote(wanted.map((line) => line.product_id)));
+      const { quote, insert } = wanted.length > SMALL_ORDER_LINES ? this.large : this.small;
+      const placement = place(wanted, await quote(wanted.map((line) => line.product_id)));
       if (!placement.ok) throw refused(placement.refusal);
-      const order = await this.insert({ ...key, lines: placement.lines, total_cents: placement.total_cents });
+      const order = await insert({ ...key, lines: placement.lines, total_cents: placement.total_cents });
       if (order !== undefined) return { order: present(order), replayed: false };
     } catch (error) {
       refusal = isKeyLockTimeout(error)
@@ -58,32 +59,41 @@ export class Placing {
     throw refusal instanceof Error ? refusal : new Error("the idempotency key exists, but its order was not found");
   }
 
-  /** Names, prices and stock of products; unknown ones are missing. */
-  private readonly quote = batch<string[], Quote[]>(
-    async (wanted) => {
-      const quotes = await call(this.service.broker, quote, { ids: [...new Set(wanted.flat())] }).catch((error: unknown) => {
-        throw isUnavailable(error) ? problem("SERVICE_UNAVAILABLE", "the catalogue is unavailable", { cause: error }) : error;
-      });
-      const byId = new Map(quotes.map((one) => [one.id, one]));
-      return wanted.map((ids) => ids.flatMap((id) => byId.get(id) ?? []));
-    },
-    { weight: { of: (ids) => ids.length, max: QUOTES_PER_CALL } },
-  );
+  /** Small orders are batched apart from large ones, so that they don't wait for these. */
+  private readonly small = this.batches({});
+  private readonly large = this.batches({ inFlight: 1 });
 
-  /** Inserts an order with its outbox row, and publishes that. @returns undefined if the key is taken */
-  private readonly insert = batch<Draft, OrderRow | undefined>(
-    async (drafts) => {
-      const { orders, claimed } = await insertOrders(this.service.db, drafts, this.service.inFlightCap(orderCreated));
-      this.service.publish(claimed);
-      if (claimed.length < orders.length) this.service.relay();
-      return orders;
-    },
-    {
-      shouldRetryIndividually: shouldRetryKeysIndividually,
-      inParallel: true,
-      weight: { of: ({ lines }) => lines.length, max: LINES_PER_CALL },
-    },
-  );
+  private batches(options: Pick<BatchOptions<unknown>, "inFlight">) {
+    return {
+      /** Names, prices and stock of products; unknown ones are missing. */
+      quote: batch<string[], Quote[]>(
+        async (wanted) => {
+          const quotes = await call(this.service.broker, quote, { ids: [...new Set(wanted.flat())] }).catch((error: unknown) => {
+            throw isUnavailable(error) ? problem("SERVICE_UNAVAILABLE", "the catalogue is unavailable", { cause: error }) : error;
+          });
+          const byId = new Map(quotes.map((one) => [one.id, one]));
+          return wanted.map((ids) => ids.flatMap((id) => byId.get(id) ?? []));
+        },
+        { ...options, weight: { of: (ids) => ids.length, max: QUOTES_PER_CALL } },
+      ),
+
+      /** Inserts an order with its outbox row, and publishes that. @returns undefined if the key is taken */
+      insert: batch<Draft, OrderRow | undefined>(
+        async (drafts) => {
+          const { orders, claimed } = await insertOrders(this.service.db, drafts, this.service.inFlightCap(orderCreated));
+          this.service.publish(claimed);
+          if (claimed.length < orders.length) this.service.relay();
+          return orders;
+        },
+        {
+          ...options,
+          shouldRetryIndividually: shouldRetryKeysIndividually,
+          inParallel: true,
+          weight: { of: ({ lines }) => lines.length, max: LINES_PER_CALL },
+        },
+      ),
+    };
+  }
 
   /** The response to the first request with a key; undefined if there was none. */
   private async findReplay(key: OrderKey): Promise<Created | undefined> {

@@ -138,8 +138,8 @@ const TEXT = "lower(left(name || ' ' || coalesce(left(description, 300), ''), 30
 /** Reads a small table instead of all products, and has no index that every sale would have to change. */
 const SOLD_OUT = "id in (select product_id from sold_out_products)";
 
-/** How many products are scanned, in the order of the list, for the searched text: enough to fill a page of 20 if 2 % of them match. */
-const MAX_SCANNED = 1_000;
+/** How many products are scanned, in the order of the list, per match that a page needs: enough if 2 % of them match. */
+const SCANNED_PER_MATCH = 50;
 /** pg_trgm needs three letters or digits in a row. */
 const TRIGRAM = /[\p{L}\p{N}]{3}/u;
 
@@ -201,15 +201,19 @@ export async function listProducts(
   const matches = `${TEXT} like lower(${bind(`%${escapeLike(params.q)}%`)} collate "C")`; // the collation of the name, and so of the text
   // The first products contain most frequent texts. Rarer ones are found by their index, and all matches are sorted: `offset 0` keeps the
   // planner from scanning products in the order of the list until it has found enough, which ends late if one seller's products come first.
-  const first = `(select ${COLUMNS} from products where ${where.join(" and ")} order by ${order} limit ${MAX_SCANNED}) as first`;
+  const scanned = `${SCANNED_PER_MATCH} * ${maxRows}`;
+  const first = `(select ${COLUMNS} from products where ${where.join(" and ")} order by ${order} limit ${scanned}) as first`;
   // Numbered in the order of the index, so that no sort key of a name is computed.
   const numbered = `(select ${COLUMNS}, row_number() over () as place from ${first}) as numbered`;
   const byPlace = { kept: `${COLUMNS}, place`, columns: `${COLUMNS}, place`, by: "place", again: "place" };
-  const rows = key === "name" ? await select(numbered, [matches], byPlace) : await select(first, [matches]);
-  if (rows.length > limit) return give(rows);
+  const inFirst = give(key === "name" ? await select(numbered, [matches], byPlace) : await select(first, [matches]));
+  if (inFirst.next_cursor !== null) return inFirst;
   const indexed = TRIGRAM.test(params.q) ? matches : `${matches} and letter_pairs(${TEXT}) @> letter_pairs(${bind(params.q)})`;
   const found = `(select ${COLUMNS} from products where ${where.join(" and ")} and ${indexed} offset 0) as found`;
-  return give(await select(found, ["true"]));
+  // Evaluated first, and only once: if the list ends among the first products, all matches are found already.
+  const goesOn = `exists (select from products where ${where.join(" and ")} order by ${order} offset ${scanned} limit 1)`;
+  const all = give(await select(found, [goesOn]));
+  return all.items.length > 0 ? all : inFirst;
 }
 
 /** Makes `%` and `_` in a search literal. */

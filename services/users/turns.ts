@@ -59,8 +59,10 @@ export class Turns {
     if (queue.sizeOf(address) >= shareOf(Math.min(hashes, MAX_WAITING))) throw overShare();
     const isFirst = queue.sizeOf(address) === 0 && !this.recent.includes(address);
     const comesBefore = (other: string): boolean => !isFirst || !this.recent.includes(other);
-    const before = queue.turnsBefore(address, comesBefore);
-    const ofOthers = Math.min(this.queues[otherThan(turn.queue)].turnsBefore(address, comesBefore), before + 1);
+    const nth = queue.sizeOf(address) + 1;
+    const before = queue.turnsBefore(nth, comesBefore);
+    const others = this.queues[otherThan(turn.queue)].turnsBefore(nth, comesBefore);
+    const ofOthers = isFirst ? Math.min(others, before + 1) : others; // the queues alternate among those without a recent turn
     if (before + ofOthers + this.running / 2 + this.threads > hashes) throw tooMany(); // running work counts as half done
   }
 

@@ -100,4 +100,18 @@ export const orders: readonly Attack[] = [
         );
       }),
   },
+  {
+    row: "50h",
+    name: "100 accounts order 8 products with long names each, 256 at a time",
+    least: { "201": 50 },
+    prepare: ownProducts("long names", { count: SHELF, name: "repeat('ﷺ', 190) || n", description: "null", quantity: 1_000_000 }),
+    run: (attacker) =>
+      attacker.flood(256, (lane) => {
+        const items = Array.from({ length: 8 }, (_, n) => ({
+          product_id: attacker.ids("long names")[(lane + n * 7) % SHELF],
+          quantity: 1,
+        }));
+        return attacker.send("POST", "/orders", { token: attacker.token, json: { items } });
+      }),
+  },
 ];

@@ -77,7 +77,7 @@ describe("a cursor", () => {
   type Kind = "text" | "number" | "time" | "id";
   const NEVER = [null, true, {}, [], ["x"], [testId(1)]];
   const WRONG: Record<Kind, unknown[]> = {
-    text: [...NEVER, 7, "\0", "a\0b"],
+    text: [...NEVER, 7, "\0", "a\0b", "x".repeat(201), "😀".repeat(201)],
     number: [...NEVER, "7", "", 1.5, 2 ** 53, -(2 ** 53), 1e300],
     time: [...NEVER, "7", "", "2026-01-01", new Date(0), -1, 1.5, 8.64e15 + 1, 2 ** 53, 1e300],
     id: [...NEVER, 7, ...misspelled(testId(1))],

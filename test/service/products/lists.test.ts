@@ -4,6 +4,7 @@ import { call } from "../../../broker/contract";
 import * as products from "../../../contracts/products";
 import { LIST_CONNECTIONS, ListDatabase } from "../../../mixins/database.lists";
 import type { WithDatabase } from "../../../mixins/database.mixin";
+import { listProducts } from "../../../services/products/products.store";
 import { until } from "../../../testkit/until";
 import type { Client } from "../../../testkit/client";
 import { testId } from "../../../testkit/ids";
@@ -178,6 +179,47 @@ describe("a search", () => {
     expect((await searches).map(({ status }) => status)).toEqual(Array(16).fill(200));
     expect(reads).toEqual(Array(5).fill(200));
     await database.query("delete from products where seller_id = $1", [testId(1)]);
+  });
+
+  /** Runs a search, and returns its statements. */
+  const statementsOf = async (params: Parameters<typeof listProducts>[1]) => {
+    const statements: [text: string, values: unknown[]][] = [];
+    const { items } = await listsOf("products").read((db) =>
+      listProducts(
+        {
+          ...db,
+          adhoc: <Row extends QueryResultRow>(text: string, values: readonly unknown[] = []) => {
+            statements.push([text, [...values]]);
+            return db.adhoc<Row>(text, values);
+          },
+        },
+        params,
+      ),
+    );
+    return { items, statements };
+  };
+
+  it("whose first products fill a page by their size reads no others", async () => {
+    await database.query(
+      "insert into products (name, description, price_cents, quantity, seller_id) select 'bulky', rpad('', 5000, 'x'), 1, 1, $1 from generate_series(1, 120)",
+      [testId(2)],
+    );
+    const { items, statements } = await statementsOf({ q: "bulky", seller_id: testId(2), limit: 100 });
+    expect([items.length < 100, statements.length]).toEqual([true, 1]);
+    await database.query("delete from products where seller_id = $1", [testId(2)]);
+  });
+
+  it("of a list that ends among the first products does not look up all matches", async () => {
+    await database.query(
+      "insert into products (name, price_cents, quantity, seller_id) select 'ending' || n, 1, 1, $1 from generate_series(1, 10) as n",
+      [testId(3)],
+    );
+    const { items, statements } = await statementsOf({ q: "ending", seller_id: testId(3) });
+    expect([items.length, statements.length]).toEqual([10, 2]);
+    const [text, values] = statements[1]!;
+    const { rows } = await database.query<{ "QUERY PLAN": string }>(`explain (analyze, costs off) ${text}`, values);
+    expect(rows.map((row) => row["QUERY PLAN"]).join("\n")).toMatch(/One-Time Filter[^]*never executed/);
+    await database.query("delete from products where seller_id = $1", [testId(3)]);
   });
 
   it("covers the first 300 characters of name and description", async () => {

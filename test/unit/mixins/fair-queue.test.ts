@@ -207,4 +207,10 @@ describe("SlowAddresses", () => {
     expect(["a", "b"].map((address) => slow.isSlow(address, 3))).toEqual([true, false]);
     expect(["a", "b"].map((address) => slow.mayBeSlow(address, 30_002))).toEqual([false, false]);
   });
+
+  it("treats all addresses that asked for the same slow item as slow", () => {
+    const slow = new SlowAddresses();
+    slow.note(new Set(["a", "b"]), 151, 0, true);
+    expect(["a", "b"].map((address) => slow.isSlow(address, 1))).toEqual([true, true]);
+  });
 });
