@@ -139,7 +139,7 @@ function checkTogether(config: Config, mistakes: string[]): void {
   if (config.outbox.retryMaxMs < config.outbox.retryMs) mistakes.push("OUTBOX_RETRY_MAX_MS must not be below OUTBOX_RETRY_MS");
   if (config.refreshTokenTtlSeconds < config.accessTokenTtlSeconds)
     mistakes.push("REFRESH_TOKEN_TTL must not be below ACCESS_TOKEN_TTL: an access token must not outlive its session");
-  if (config.services.includes("api") && config.port > 0 && config.ops.port === config.port)
+  if (config.services.includes("api") && config.port > 0 && config.ops.port === config.port && overlap(config.host, config.ops.host))
     mistakes.push("OPS_PORT equals PORT: the health of a node is served on a port of its own");
   const { key, older } = config.keyEncryption;
   if (older !== undefined && (key === undefined || key.equals(older)))
@@ -166,10 +166,13 @@ function checkTogether(config: Config, mistakes: string[]): void {
     mistakes.push("ADMIN_PASSWORD is a default one: production needs one of its own");
 }
 
+/** Whether two servers on the same port get in each other's way; a host may be a wildcard. */
+const overlap = (one: string, other: string): boolean => one === other || [one, other].some((host) => /^(?:0\.0\.0\.0|::)$/.test(host));
+
 /** Whether a URL has a well-known password or none. PostgreSQL's may be a parameter, and a client certificate may take its place. */
 function hasKnownPassword({ protocol, password, searchParams }: URL): boolean {
   if (!protocol.startsWith("postgres")) return KNOWN_PASSWORDS.has(decodeURIComponent(password));
-  const its = searchParams.get("password") ?? decodeURIComponent(password);
+  const its = searchParams.getAll("password").at(-1) || decodeURIComponent(password);
   return KNOWN_PASSWORDS.has(its) && !(its === "" && searchParams.has("sslcert"));
 }
 
@@ -192,7 +195,14 @@ function isUrl(text: string, protocols: readonly string[]): boolean {
   }
 }
 
-const isOrigin = (text: string): boolean => URL.canParse(text) && new URL(text).origin === text && !text.includes("*");
+/** The parameters of a URL that amqplib reads. */
+const AMQP_PARAMETERS: ReadonlySet<string> = new Set(["heartbeat", "frameMax", "channelMax", "locale"]);
+const AMQP_ADVICE = "it would be ignored. A private CA is trusted by NODE_EXTRA_CA_CERTS, the path of its certificate";
+
+const isWebOrigin = (text: string): boolean => URL.canParse(text) && new URL(text).origin === text && !text.includes("*");
+/** The origins of apps' web views, too, such as capacitor://localhost: to the URL Standard they are opaque, but browsers send them. */
+const isOrigin = (text: string): boolean =>
+  isWebOrigin(text) || /^(?!https?:|wss?:|ftp:|file:)[a-z][a-z0-9+.-]*:\/\/[a-z0-9.-]+(?::\d+)?$/.test(text);
 
 /**
  * Reads single variables, from the environment or from the file that NAME_FILE names. On a mistake it records the mistake and
@@ -313,6 +323,9 @@ class Reader {
     const valid = urls.filter((url) => isUrl(url, protocols));
     const form = `${protocols[0] ?? ""}//user:password@host:port/…`;
     if (urls.length > MAX_SERVERS) this.mistakes.push(`${name} has ${urls.length} URLs: set ${MAX_SERVERS} at most`);
+    for (const url of valid)
+      for (const parameter of new URL(url).searchParams.keys())
+        if (!AMQP_PARAMETERS.has(parameter)) this.mistakes.push(`${name} has the parameter ${this.shown(name, parameter)}: ${AMQP_ADVICE}`);
     if (urls.length <= 1 && valid.length === 0) this.mistakes.push(`${name} is not a URL of the form ${form}`);
     else if (valid.length < urls.length) {
       const wrong = urls.flatMap((url, i) => (valid.includes(url) ? [] : i + 1)).join(", ");
@@ -324,6 +337,8 @@ class Reader {
   proxies(name: string): string[] {
     return this.words(name).flatMap((word) => {
       try {
+        // which proxy-addr reads as an IPv4 address, although it usually means a number of proxies
+        if (/^(?:0x[\da-f]+|\d+)(?:\/|$)/i.test(word)) throw new Error("a number");
         proxyaddr.compile(word);
         return word;
       } catch {
@@ -338,7 +353,7 @@ class Reader {
   /** The origin of a web server. */
   origin(name: string): string | undefined {
     const value = this.value(name);
-    if (value === undefined || (isOrigin(value) && /^https?:/.test(value))) return value;
+    if (value === undefined || (isWebOrigin(value) && /^https?:/.test(value))) return value;
     const shown = this.shown(name, value.replace(/\/\/.*@/, "//"));
     this.mistakes.push(`${name} is ${shown}: set an origin such as https://shop.example.com, without a path`);
     return undefined;

@@ -22,7 +22,7 @@ export function describe(error: ErrorObject, schema?: TSchema): Omit<FieldError,
   const allowed = schema && literalsOf(schema);
   if (allowed !== undefined) return { message: `must be one of ${allowed.join(", ")}`, allowed };
   const limit: unknown = error.params["limit"];
-  return { message: sentenceOf(error), ...(typeof limit === "number" && { limit }) };
+  return { message: sentenceOf(error, schema), ...(typeof limit === "number" && { limit }) };
 }
 
 /** The values of a schema that is a choice among literals; undefined for any other schema. */
@@ -36,11 +36,12 @@ function literalsOf(schema: TSchema): Literal[] | undefined {
 
 const isLiteral = (value: unknown): value is Literal => value === null || ["string", "number", "boolean"].includes(typeof value);
 
-function sentenceOf(error: ErrorObject): string {
+function sentenceOf(error: ErrorObject, schema?: TSchema): string {
   if (error.keyword === "additionalProperties") return "is not a known field";
   if (error.keyword === "required") return "is required";
   if (error.keyword === "pattern") return "does not have the required format";
   if (error.keyword === "format") return FORMATS[String(error.params["format"])] ?? "has an invalid format";
+  if (error.keyword === "not" && isObject(schema?.["not"])) return `must not be ${String(schema["not"]["const"])}`;
   return error.message ?? "is invalid";
 }
 

@@ -146,7 +146,10 @@ export const adjust = action("products.adjust", {
   params: named("Stock adjustment", "A change of a product's stock.", {
     id: ProductId,
     tags: Tags,
-    delta: Type.Union([Type.Integer({ minimum: 1, maximum: MAX_QUANTITY }), Type.Integer({ minimum: -MAX_QUANTITY, maximum: -1 })], {
+    delta: Type.Integer({
+      minimum: -MAX_QUANTITY,
+      maximum: MAX_QUANTITY,
+      not: { const: 0 },
       description: "Units to add; negative to remove them.",
     }),
     reason: Type.Optional(Text({ minLength: 1, maxLength: 200 })),

@@ -24,7 +24,10 @@ export function withDatabase(url: string, name: string): string {
 }
 
 /** The parameters of a URL that have an effect. pg would ignore any other, such as a misspelled `sslmode`. */
-const PARAMETERS = ["sslmode", "sslrootcert", "sslcert", "sslkey", "options", "target_session_attrs", "host", "port", "user", "password"];
+const PARAMETERS = [
+  ...["sslmode", "sslrootcert", "sslcert", "sslkey", "ssl", "uselibpqcompat"],
+  ...["options", "target_session_attrs", "host", "port", "user", "password"],
+];
 const SSL_MODES = ["disable", "prefer", "require", "verify-ca", "verify-full", "no-verify"];
 
 /** Why a URL can't be used, although the part of each server is valid; undefined if it can. */

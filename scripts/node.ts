@@ -1,3 +1,4 @@
+import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { createServer } from "node:net";
 import path from "node:path";
@@ -91,6 +92,9 @@ function logWarnings(broker: ServiceBroker): void {
 /** Milliseconds that a script waits for the services whose actions it calls. */
 const WAIT_MS = 15_000;
 
+/** An id for a node that is started in the environment of another one: two nodes with the same NODE_ID can't join. */
+export const besideNode = ({ nodeId }: Config): string => `${nodeId}-${randomBytes(4).toString("hex")}`;
+
 /** Starts a node for a script that calls these services: it joins the running nodes, or hosts the services itself without a transporter. */
 export async function startScriptNode({
   config,
@@ -103,7 +107,7 @@ export async function startScriptNode({
     config,
     services: hosted,
     onStop,
-    broker: { logger: logger(level, config.log.format) },
+    broker: { logger: logger(level, config.log.format), nodeID: besideNode(config) },
   });
   try {
     await node.broker.waitForServices([...services], WAIT_MS);

@@ -1,7 +1,7 @@
 import { ownsDatabase, SERVICES } from "../config";
 import { REPL } from "./commands";
 import { openConsole } from "./console";
-import { startNode } from "./node";
+import { besideNode, startNode } from "./node";
 import { run } from "./run";
 
 /**
@@ -10,7 +10,7 @@ import { run } from "./run";
  */
 run(async (config, onStop) => {
   const services = config.transporter === undefined ? SERVICES.filter(ownsDatabase) : [];
-  const { broker } = await startNode({ config, services, onStop, broker: { replOptions: REPL } });
+  const { broker } = await startNode({ config, services, onStop, broker: { replOptions: REPL, nodeID: besideNode(config) } });
   openConsole(broker);
   return undefined;
 });

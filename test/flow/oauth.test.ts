@@ -246,3 +246,18 @@ describe("the metadata of the authorization server", () => {
     expect(metadataRoutes(undefined)).toEqual({});
   });
 });
+
+describe("JSON with OAuth's names", () => {
+  const post = (body: object) => nobody.post("/token", body);
+
+  it("gets tokens, with or without a client's credentials and the grant type", async () => {
+    expectTokens(await post(ADMIN_GRANT));
+    expectTokens(await post({ ...ADMIN_GRANT, client_id: "web", client_secret: "none", scope: "all" }));
+    expectTokens(await post({ username: ADMIN.email, password: ADMIN.password }));
+  });
+
+  it("is refused if it names the user twice", async () => {
+    const { status, body } = await post({ ...ADMIN_GRANT, email: ADMIN.email });
+    expect([status, body["detail"]]).toEqual([422, "username is not a known field"]);
+  });
+});

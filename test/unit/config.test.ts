@@ -211,6 +211,11 @@ it.each<[string, string, reason: string]>([
   ["CORS_ORIGINS", "null", "exact origins"],
   ["TRUST_PROXY", "my-proxy", "addresses"],
   ["TRUST_PROXY", "10.0.0.0/99", "addresses"],
+  ["TRUST_PROXY", "1", "addresses"],
+  ["TRUST_PROXY", "10.0.0.1, 0x1/8", "addresses"],
+  ["CORS_ORIGINS", "capacitor://localhost/app", "exact origins"],
+  ["CORS_ORIGINS", "capacitor://*", "exact origins"],
+  ["TRANSPORTER", "amqps://u:p@mq?cacertfile=/ca.pem", "NODE_EXTRA_CA_CERTS"],
   ["ADMIN_EMAIL", "a@b.co", "both or neither"],
   ["ADMIN_PASSWORD", "long enough", "both or neither"],
 ])("%s=%s is refused, and the error names what to set: %s", (name, value, reason) => {
@@ -220,12 +225,17 @@ it.each<[string, string, reason: string]>([
   expect(mistakes({ ...TRANSPORTER, ...DATABASES, [name]: value })[0]).toContain(reason);
 });
 
-it.each(["amqp://mq", "amqp://mq:5672", "amqp://mq/", "amqps://mq/vhost", "amqp://u:p%40%25@mq", "amqp://u:p%2C@mq"])(
-  "TRANSPORTER may be %s",
-  (url) => {
-    expect(loadConfig({ TRANSPORTER: url }).transporter).toEqual([url]);
-  },
-);
+it.each([
+  "amqp://mq",
+  "amqp://mq:5672",
+  "amqp://mq/",
+  "amqps://mq/vhost",
+  "amqp://u:p%40%25@mq",
+  "amqp://u:p%2C@mq",
+  "amqp://mq?heartbeat=30",
+])("TRANSPORTER may be %s", (url) => {
+  expect(loadConfig({ TRANSPORTER: url }).transporter).toEqual([url]);
+});
 
 describe("TRANSPORTER with several URLs", () => {
   const many = (count: number): string[] => Array.from({ length: count }, (_, n) => `amqp://u:p@mq${n}`);
@@ -312,9 +322,18 @@ it.each([
 it("the health of a node has a port of its own", () => {
   const refusal = [expect.stringMatching(/^OPS_PORT equals PORT/)];
   expect(mistakes({ PORT: "8000", OPS_PORT: "8000" })).toEqual(refusal);
+  expect(mistakes({ PORT: "8000", OPS_PORT: "8000", HOST: "10.0.0.5", OPS_HOST: "0.0.0.0" })).toEqual(refusal);
+  expect(mistakes({ PORT: "8000", OPS_PORT: "8000", HOST: "10.0.0.5" })).toEqual([]);
   expect(mistakes({ PORT: "0", OPS_PORT: "0" })).toEqual([]);
   expect(mistakes({ PORT: "8000", OPS_PORT: "8000", SERVICES: "orders", ...DATABASES, ...TRANSPORTER })).toEqual([]);
 });
+
+it.each(["https://shop.example.com", "http://localhost:5173", "capacitor://localhost", "tauri://localhost"])(
+  "CORS_ORIGINS may be %s",
+  (origin) => {
+    expect(loadConfig({ CORS_ORIGINS: origin }).corsOrigins).toEqual([origin]);
+  },
+);
 
 it("an older key requires a newer one", () => {
   const refusal = [expect.stringContaining("KEY_ENCRYPTION_KEY_OLD is set, but KEY_ENCRYPTION_KEY is missing or the same")];

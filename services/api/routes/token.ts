@@ -10,10 +10,10 @@ import { route, TAKES_NOTHING, type Perform, type HttpResponse, type Routes } fr
 function credentials(input: Input, supplied: Readonly<Record<string, unknown>>): Record<string, unknown> {
   const params = bodyParams(input, supplied);
   if (!("grant_type" in params) && !("username" in params)) return params;
-  const { grant_type, username, scope: _scope, client_id: _client, ...rest } = params;
+  const { grant_type, username, scope: _scope, client_id: _client, client_secret: _secret, ...rest } = params;
   return {
-    ...(grant_type !== "password" && { grant_type }),
-    ...(username !== undefined && { email: username }),
+    ...(grant_type !== undefined && grant_type !== "password" && { grant_type }),
+    ...(username !== undefined && { ["email" in rest ? "username" : "email"]: username }),
     ...rest,
   };
 }

@@ -136,10 +136,15 @@ describe("docker-compose.yml", () => {
   test(".env.example names every variable, with its default value", () => {
     const asked = [...textOf("docker-compose.yml").matchAll(/\$\{(\w+)/g)].map(([, name]) => name);
     expect(Object.keys(exampleEnv()).sort()).toEqual([...new Set(asked)].sort());
-    for (const [name] of nodes()) {
-      const without = { ...loadConfig(environmentOf(name)), nodeId: expect.any(String) as string };
-      expect(loadConfig(environmentOf(name, exampleEnv()))).toEqual(without);
-    }
+    const own = Object.fromEntries(
+      Object.keys(exampleEnv()).flatMap((name) => (/(?<!ADMIN|LIMIT)_PASSWORD$/.test(name) ? [[name, "own"]] : [])),
+    );
+    const production = { ...own, NODE_ENV: "production", KEY_ENCRYPTION_KEY: randomBytes(32).toString("base64") };
+    for (const [name] of nodes())
+      for (const env of [{}, production]) {
+        const without = { ...loadConfig(environmentOf(name, env)), nodeId: expect.any(String) as string };
+        expect(loadConfig(environmentOf(name, { ...exampleEnv(), ...env }))).toEqual(without);
+      }
     expect(compose(exampleEnv())["api"]!.ports).toEqual(compose()["api"]!.ports);
   });
 

@@ -167,6 +167,7 @@ describe("for a small value", () => {
     additionalProperties: "is not a known field",
     required: "is required",
     pattern: "does not have the required format",
+    not: "must not be 0",
   };
   const text = ({ keyword, message = "", parentSchema }: ErrorObject): string =>
     parentSchema?.["format"] === "uuid" ? "must be a UUID" : (WORDS[keyword] ?? message);
@@ -204,4 +205,12 @@ describe("for a small value", () => {
       { numRuns: 500 },
     );
   });
+});
+
+it.each([
+  [0, { message: "must not be 0" }],
+  [-2_147_483_648, { message: "must be >= -1000000000", limit: -1_000_000_000 }],
+  [1_000_000_001, { message: "must be <= 1000000000", limit: 1_000_000_000 }],
+])("a stock adjustment of %d is refused with the reason", (delta, error) => {
+  expect(check(products.adjust.params, { id: testId(1), delta })).toEqual([{ field: "delta", ...error }]);
 });

@@ -37,6 +37,7 @@ describe("a database's URL", () => {
     ["no-verify", { rejectUnauthorized: false }],
     ["disable", false],
     ["verify-full", {}], // Node verifies the certificate and the host name by default
+    ["require&uselibpqcompat=true", { rejectUnauthorized: false }], // as in libpq
   ])("configures encryption with sslmode=%s", (mode, ssl) => {
     expect(poolOf(`postgres://shop:secret@db.internal/orders?sslmode=${mode}`)["ssl"]).toEqual(ssl);
   });
