@@ -219,10 +219,13 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
           ...options,
         });
       const [reserveSmall, reserveLarge] = [reserve({}), reserve({ inFlight: 1 })];
-      // The event doesn't contain the lines, so their number is unknown here.
+      // The event doesn't contain the lines: only the transaction knows their number.
       const release = batch<CancelledOrder, contract.Outcome>(
-        async (orders) => inOrder(await releaseStock(this.db, orders.map(idOf)), orders.map(idOf)),
-        { ...SETTLING, size: MAX_RELEASED },
+        async (orders) => {
+          const outcomes = await releaseStock(this.db, orders.map(idOf), LINES_LOCKED);
+          return inOrder(outcomes, orders.map(idOf).slice(0, outcomes.length));
+        },
+        { ...SETTLING, size: MAX_RELEASED, allowPartialResults: true },
       );
       this.reserve = (order) => (order.lines.length > SMALL_ORDER_LINES ? reserveLarge : reserveSmall)(order, buyerOf(order));
       this.release = (order) => release(order, buyerOf(order));
@@ -241,8 +244,8 @@ const SEARCHES = { size: 1, inFlight: 2, places: 256, patienceMs: 900 };
  * longest texts and sell out, since that adds their entries to each index again.
  */
 const LINES_LOCKED = 128;
-/** Maximum number of cancelled orders whose stock one transaction releases. */
-const MAX_RELEASED = 4;
+/** Maximum number of cancelled orders in one batch. */
+const MAX_RELEASED = 16;
 
 const idOf = (order: CancelledOrder): string => order.order_id;
 

@@ -49,8 +49,12 @@ export function reserveStock(db: Database, orders: readonly CreatedOrder[]): Pro
   });
 }
 
-/** Releases the stock of cancelled orders. A cancel that overtakes its create leaves a tombstone, so that a late create reserves nothing. */
-export function releaseStock(db: Database, orderIds: readonly string[]): Promise<Outcome[]> {
+/**
+ * Releases the stock of cancelled orders. A cancel that overtakes its create leaves a tombstone, so that a late create reserves nothing.
+ * @param maxLines of all orders together whose stock is released
+ * @returns the outcomes of the first orders only, at least one, if the others have too many lines
+ */
+export function releaseStock(db: Database, orderIds: readonly string[], maxLines = Infinity): Promise<Outcome[]> {
   const requested = [...new Set(orderIds)];
   return db.transaction(async (query) => {
     await insertReservations(
@@ -62,8 +66,9 @@ export function releaseStock(db: Database, orderIds: readonly string[]): Promise
       "select order_id, state, lines, shortages from reservations where order_id = any($1) order by order_id for update",
       [requested],
     );
-    const holding = found.filter((r) => r.state === "RESERVED");
-    if (holding.length === 0) return found.map(storedOutcome);
+    const taken = firstOf(requested, found, maxLines);
+    const holding = taken.filter((r) => r.state === "RESERVED");
+    if (holding.length === 0) return taken.map(storedOutcome);
 
     const shelf = await lockShelf(
       query,
@@ -74,8 +79,23 @@ export function releaseStock(db: Database, orderIds: readonly string[]): Promise
     await query("update reservations set state = 'RELEASED', updated_at = now() where order_id = any($1)", [
       holding.map((r) => r.order_id),
     ]);
-    return [...found.filter((r) => r.state !== "RESERVED").map(storedOutcome), ...outcomes];
+    return [...taken.filter((r) => r.state !== "RESERVED").map(storedOutcome), ...outcomes];
   });
+}
+
+/** The first of the requested reservations, at least one, whose lines to release are within the limit. */
+function firstOf(orderIds: readonly string[], found: readonly Reservation[], maxLines: number): Reservation[] {
+  const byId = new Map(found.map((reservation) => [reservation.order_id, reservation]));
+  const taken: Reservation[] = [];
+  let lines = 0;
+  for (const id of orderIds) {
+    const reservation = byId.get(id);
+    if (reservation === undefined) throw new Error(`order ${id} has no reservation, although one was inserted`);
+    if (reservation.state === "RESERVED") lines += reservation.lines.length;
+    if (taken.length > 0 && lines > maxLines) break;
+    taken.push(reservation);
+  }
+  return taken;
 }
 
 /** @returns the ids of the orders that had no reservation before */

@@ -96,9 +96,9 @@ export const MUTANTS: readonly Mutant[] = [
       },
       {
         file: RESERVATIONS,
-        find: "if (holding.length === 0) return found.map(storedOutcome);",
-        replace: `if (holding.length === 0)
-      return requested.map((id) => storedOutcome(found.find((r) => r.order_id === id) ?? { order_id: id, state: "RELEASED", lines: [], shortages: [] }));`,
+        find: "const taken = firstOf(requested, found, maxLines);",
+        replace: `const taken = requested.map((id): Reservation =>
+      found.find((r) => r.order_id === id) ?? { order_id: id, state: "RELEASED", lines: [], shortages: [] });`,
       },
     ],
   },

@@ -182,6 +182,25 @@ describe("concurrent batches in the database", () => {
     );
   });
 
+  it("a release of more lines than one transaction may have releases the first orders, at least one, and no others", async () => {
+    const ids = await Promise.all(Array.from({ length: 5 }, () => newProduct(10)));
+    const orders = Array.from({ length: 3 }, () => newOrder(...ids.slice(0, 2).map((id) => line(id, 1))));
+    const large = newOrder(...ids.map((id) => line(id, 1)));
+    await reserveStock(db, [...orders, large]);
+    const asked = [...orders, large].map((o) => o.order_id);
+    const released = async (from: number): Promise<string[]> => (await releaseStock(db, asked.slice(from), 4)).map((o) => o.order_id);
+    expect(await released(0)).toEqual(asked.slice(0, 2));
+    expect(await db.query("select order_id from reservations where order_id = any($1) and state = 'RESERVED' order by 1", [asked])).toEqual(
+      asked
+        .slice(2)
+        .toSorted()
+        .map((order_id) => ({ order_id })),
+    );
+    expect(await released(2)).toEqual(asked.slice(2, 3));
+    expect(await released(3)).toEqual(asked.slice(3));
+    await stockAddsUp(ids);
+  });
+
   it("batches with the same orders and products in different order: the database has no deadlock, not even one that is retried", async () => {
     const calm = await createDatabase("products");
     const storm = await startProducts(calm.url);
