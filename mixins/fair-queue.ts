@@ -195,14 +195,14 @@ export class SlowAddresses {
    * @param addresses for which work was done
    * @param isOneItem whether all of them asked for the same; otherwise any of several may be the slow one
    */
-  note(addresses: ReadonlySet<string>, tookMs: number, now: number, isOneItem = addresses.size === 1): void {
+  note(addresses: ReadonlySet<string>, tookMs: number, now: number, isOneItem: boolean): void {
     if (tookMs <= SLOW_MS) return;
     for (const [address, { at }] of this.ends) {
       if (at > now) break;
       this.ends.delete(address);
     }
     for (const address of addresses) {
-      const isKnown = isOneItem || this.isSlow(address, now);
+      const isKnown = isOneItem || addresses.size === 1 || this.isSlow(address, now);
       this.ends.delete(address);
       this.ends.set(address, { at: now + SLOW_FOR_MS, isKnown });
     }

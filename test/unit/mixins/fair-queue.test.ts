@@ -195,15 +195,15 @@ describe("FairSlots", () => {
 describe("SlowAddresses", () => {
   it("treats addresses that shared slow work as possibly slow, until work of one alone was slow", () => {
     const slow = new SlowAddresses();
-    slow.note(new Set(["a", "b"]), 151, 0);
+    slow.note(new Set(["a", "b"]), 151, 0, false);
     expect(["a", "b", "c"].map((address) => [slow.isSlow(address, 1), slow.mayBeSlow(address, 1)])).toEqual([
       [false, true],
       [false, true],
       [false, false],
     ]);
-    slow.note(new Set(["a"]), 151, 1);
-    slow.note(new Set(["b"]), 150, 1);
-    slow.note(new Set(["a", "b"]), 151, 2);
+    slow.note(new Set(["a"]), 151, 1, false);
+    slow.note(new Set(["b"]), 150, 1, false);
+    slow.note(new Set(["a", "b"]), 151, 2, false);
     expect(["a", "b"].map((address) => slow.isSlow(address, 3))).toEqual([true, false]);
     expect(["a", "b"].map((address) => slow.mayBeSlow(address, 30_002))).toEqual([false, false]);
   });
