@@ -245,7 +245,7 @@ const SEARCHES = { size: 1, inFlight: 2, places: 256, patienceMs: 900 };
  */
 const LINES_LOCKED = 128;
 /** Maximum number of cancelled orders in one batch. */
-const MAX_RELEASED = 16;
+const MAX_RELEASED = 4;
 
 const idOf = (order: CancelledOrder): string => order.order_id;
 
