@@ -195,6 +195,17 @@ function isUrl(text: string, protocols: readonly string[]): boolean {
   }
 }
 
+/** Not a bare number: it usually means how many proxies there are, but proxy-addr reads it as an IPv4 address. */
+function isProxy(text: string): boolean {
+  if (/^(?:0x[\da-f]+|\d+)(?:\/|$)/i.test(text)) return false;
+  try {
+    proxyaddr.compile(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 /** The parameters of a URL that amqplib reads. */
 const AMQP_PARAMETERS: ReadonlySet<string> = new Set(["heartbeat", "frameMax", "channelMax", "locale"]);
 const AMQP_ADVICE = "it would be ignored. A private CA is trusted by NODE_EXTRA_CA_CERTS, the path of its certificate";
@@ -336,17 +347,11 @@ class Reader {
 
   proxies(name: string): string[] {
     return this.words(name).flatMap((word) => {
-      try {
-        // which proxy-addr reads as an IPv4 address, although it usually means a number of proxies
-        if (/^(?:0x[\da-f]+|\d+)(?:\/|$)/i.test(word)) throw new Error("a number");
-        proxyaddr.compile(word);
-        return word;
-      } catch {
-        this.mistakes.push(
-          `${name} has ${this.shown(name, word)}: set addresses, ranges such as 10.0.0.0/8, or loopback, linklocal, uniquelocal`,
-        );
-        return [];
-      }
+      if (isProxy(word)) return word;
+      this.mistakes.push(
+        `${name} has ${this.shown(name, word)}: set addresses, ranges such as 10.0.0.0/8, or loopback, linklocal, uniquelocal`,
+      );
+      return [];
     });
   }
 

@@ -222,8 +222,9 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
       // The event doesn't contain the lines: only the transaction knows their number.
       const release = batch<CancelledOrder, contract.Outcome>(
         async (orders) => {
-          const outcomes = await releaseStock(this.db, orders.map(idOf), LINES_LOCKED);
-          return inOrder(outcomes, orders.map(idOf).slice(0, outcomes.length));
+          const ids = orders.map(idOf);
+          const outcomes = await releaseStock(this.db, ids, LINES_LOCKED);
+          return inOrder(outcomes, ids.slice(0, outcomes.length));
         },
         { ...SETTLING, size: MAX_RELEASED, allowPartialResults: true },
       );

@@ -210,8 +210,12 @@ export async function listProducts(
   if (inFirst.next_cursor !== null) return inFirst;
   const indexed = TRIGRAM.test(params.q) ? matches : `${matches} and letter_pairs(${TEXT}) @> letter_pairs(${bind(params.q)})`;
   const found = `(select ${COLUMNS} from products where ${where.join(" and ")} and ${indexed} offset 0) as found`;
-  // Evaluated first, and only once: if the list ends among the first products, all matches are found already.
-  const goesOn = `exists (select from products where ${where.join(" and ")} order by ${order} offset ${scanned} limit 1)`;
+  // Evaluated first, and only once: if the list ends among the first products, all matches are found already. Without any match there, the
+  // text is rare, and looking it up costs no more than this check.
+  const goesOn =
+    inFirst.items.length === 0
+      ? "true"
+      : `exists (select from products where ${where.join(" and ")} order by ${order} offset ${scanned} limit 1)`;
   const all = give(await select(found, [goesOn]));
   return all.items.length > 0 ? all : inFirst;
 }

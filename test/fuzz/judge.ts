@@ -59,7 +59,7 @@ export function judge(request: FuzzRequest, response: Response, documentation: D
   }
 
   if (isHead && text !== "") wrong.push("a body to HEAD");
-  if (request.refusals !== undefined && line === request.line && !mayAnswer(request, request.refusals).includes(status))
+  if (request.refusals !== undefined && line === request.line && !allowedStatuses(request, request.refusals).includes(status))
     wrong.push(`${status}, ${THOUGH} ${request.faults.join(" and ")}`);
   const code = codeOf(body);
   if (request.faults.length === 0 && [400, 401, 403, 405, 413, 415, 422].includes(status) && !isHead && !mayBeRefused(request, code))
@@ -81,7 +81,7 @@ function codeOf(body: unknown): string {
 }
 
 /** A gateway may refuse a precondition before a service finds that there is no such resource. */
-const mayAnswer = ({ headers }: FuzzRequest, refusals: readonly number[]): number[] => [
+const allowedStatuses = ({ headers }: FuzzRequest, refusals: readonly number[]): number[] => [
   ...refusals,
   ...(refusals.includes(404) && isGiven(headers, "if-match") ? [412] : []),
   429,
