@@ -209,6 +209,16 @@ describe("a search", () => {
     await database.query("delete from products where seller_id = $1", [testId(2)]);
   });
 
+  it("finds all matches, though thousands of others that do not match come first", async () => {
+    for (let i = 0; i < 20; i++) await seller.createProduct({ name: `wanted ${i}` });
+    await database.query(
+      "insert into products (name, price_cents, quantity, seller_id, created_at) select 'other ' || n, 1, 1, $1, '2000-01-01' from generate_series(1, 3000) n",
+      [testId(2)],
+    );
+    for (const q of ["wanted", "wa"]) expect((await seller.get(`/products?q=${q}`)).body["items"]).toHaveLength(20);
+    await database.query("delete from products where seller_id = $1", [testId(2)]);
+  });
+
   it("of a list that ends among the first products does not look up all matches", async () => {
     await database.query(
       "insert into products (name, price_cents, quantity, seller_id) select 'ending' || n, 1, 1, $1 from generate_series(1, 10) as n",
