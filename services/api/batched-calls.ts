@@ -38,8 +38,8 @@ const CREATES = {
   shouldRetryIndividually: (error: unknown): boolean => errorType(error) === "VALIDATION_ERROR",
   inParallel: true,
 };
-/** Small orders have up to eight lines: a batch of 128 such orders would take a quarter of a second. */
-const SMALL_CREATES = { weight: { of: ({ items }: NewOrder) => items.length, max: 256 } };
+/** Small orders have up to eight lines: an order would wait a quarter of a second for two batches of 32 such orders on busy cores. */
+const SMALL_CREATES = { weight: { of: ({ items }: NewOrder) => items.length, max: 64 } };
 /** Large orders keep a database core busy: one batch of them at a time, apart from small orders, which don't wait for it. */
 const LARGE_CREATES = { inFlight: 1, weight: { of: ({ items }: NewOrder) => items.length, max: 500 } };
 /** `size` is the number of lists that products reads in parallel. Each page may have 256 KiB, and a batch's pages arrive in one message. */

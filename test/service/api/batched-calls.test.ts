@@ -6,19 +6,27 @@ import { batchedCalls } from "../../../services/api/batched-calls";
 import { testId } from "../../../testkit/ids";
 
 const NEW_FIELD = 7;
+const REQUESTER = { address: "127.0.0.1", user: undefined, isWanted: () => true };
 let broker: ServiceBroker;
 afterEach(() => broker.stop());
 
 /** An orders node of the previous release: it refuses every call in which an order has the quantity NEW_FIELD, as it would an unknown field. */
-async function startOldNode(): Promise<void> {
+const startOldNode = (): Promise<void> =>
+  startNode((placed) => {
+    if (placed.some(({ items }) => items[0]?.quantity === NEW_FIELD)) throw problem("VALIDATION_ERROR", "the request breaks its contract");
+  });
+
+type Placed = readonly { items: readonly { quantity: number }[] }[];
+
+/** An orders node that creates no order. @param see gets the orders of each call */
+async function startNode(see: (placed: Placed) => void): Promise<void> {
   broker = new ServiceBroker({ logger: false, validator: false });
   broker.createService({
     name: "orders",
     actions: {
       createMany: implement(orders.createMany, (ctx) => {
         const placed = ctx.params.orders;
-        if (placed.some(({ items }) => items[0]?.quantity === NEW_FIELD))
-          throw problem("VALIDATION_ERROR", "the request breaks its contract");
+        see(placed);
         return Promise.resolve(placed.map(() => ({ error: { code: "INTERNAL_ERROR", detail: "reached" } })));
       }),
     },
@@ -29,9 +37,8 @@ async function startOldNode(): Promise<void> {
 it("an order with a field that an older orders node refuses does not take the other orders of its batch along", async () => {
   await startOldNode();
   const { createOrder } = batchedCalls(broker);
-  const requester = { address: "127.0.0.1", user: undefined, isWanted: () => true };
   const place = (quantity: number) =>
-    createOrder({ items: [{ product_id: testId(1), quantity }] }, { id: testId(2), role: "user" }, requester).catch(
+    createOrder({ items: [{ product_id: testId(1), quantity }] }, { id: testId(2), role: "user" }, REQUESTER).catch(
       (error: unknown) => error,
     );
   const outcomes = await Promise.all([1, NEW_FIELD, 2, 3].map(place));
@@ -41,4 +48,19 @@ it("an order with a field that an older orders node refuses does not take the ot
     "INTERNAL_ERROR",
     "INTERNAL_ERROR",
   ]);
+});
+
+it("an order of one line is created with a few others, if many orders of eight lines are pending", async () => {
+  const lines: number[] = [];
+  await startNode((placed) => lines.push(placed.reduce((sum, { items }) => sum + items.length, 0)));
+  const { createOrder } = batchedCalls(broker);
+  const place = (count: number) =>
+    createOrder(
+      { items: Array.from({ length: count }, (_, n) => ({ product_id: testId(n + 1), quantity: 1 })) },
+      { id: testId(2), role: "user" },
+      REQUESTER,
+    ).catch(() => undefined);
+  await Promise.all([...Array.from({ length: 100 }, () => place(8)), place(1)]);
+  expect(lines.reduce((sum, n) => sum + n)).toBe(801);
+  expect(Math.max(...lines)).toBeLessThanOrEqual(64);
 });
