@@ -133,6 +133,14 @@ const ROWS = String.raw`
   nobody GET /<products/:lamp?page=2|.well-known/jwks.json?page=2>
   buyer GET /<me?page=2|orders?page=2|orders?created_after=2026-01-01|orders/:order?page=2|orders/:order/events?page=2>
   seller GET /products/:lamp/stock?<page=2|id=:none>
+  nobody POST /<register|token|token/refresh|logout>?<email=canary@shop.test|password=canary> {}
+  seller POST /products<|/:lamp/stock>?dry_run=true {"delta":1}
+  seller PATCH /products/:lamp?price=1 {"name":"x"}
+  seller DELETE /products/:lamp?dry_run=true
+  buyer POST /orders<|/:order/cancel>?dry_run=true {}
+  buyer PUT /me/password?x {}
+  admin POST /admin/<repair|outbox/1/replay>?apply=true {}
+  admin PATCH /admin/users/:buyer?disabled=true {}
   admin GET /<admin/outbox?page=2|admin/nodes?page=2|admin/consistency?page=2>
   admin GET /orders?user_id=:buyer&all=true
   nobody GET /products?seller_id=<|0|1|:barelamp|:shortlamp|:lamp0|{:lamp}|urn:uuid::lamp|:lamp%00|:lamp%20or%201=1|:lamp&seller_id=:lamp>
@@ -432,10 +440,7 @@ describe("in one process", () => {
     },
   );
 
-  it("a query beside a body is ignored, and no body above has polluted an object", async () => {
-    const { body } = await people.seller.post("/products?quantity=99&price=5&seller_id=9", { name: "x", price: 1, quantity: 5 });
-    expect(body).toMatchObject({ quantity: 5, price: 1 });
-    expect((await people.seller.post(`/products/${body["id"]}/stock?delta=99`, { delta: 1 })).body["quantity"]).toBe(6);
+  it("no body above has polluted an object", () => {
     expect(({} as { role?: string }).role).toBeUndefined();
   });
 });

@@ -78,6 +78,11 @@ describe("a form with a password", () => {
     expectTokens(await send([["username", ""], ...Object.entries(ADMIN_GRANT), ["scope", ""], ["scope", ""]]));
   });
 
+  it("and a query gets tokens all the same", async () => {
+    const raw = new URLSearchParams(ADMIN_GRANT).toString();
+    expectTokens(await nobody.post("/token?tenant=a", undefined, { raw, headers: { "Content-Type": FORM } }));
+  });
+
   it("may encode every character, and spaces as +", async () => {
     const person = { email: "plus+tag@shop.test", password: "pass word +%&=ü" };
     expect((await nobody.post("/register", person)).status).toBe(201);

@@ -156,7 +156,8 @@ function setBody(request: FuzzRequest, content: NonNullable<Operation["requestBo
 /** Sometimes replaces path and query by a link to a next page. */
 function followPage(request: FuzzRequest, { fixture, random }: GenerationContext): void {
   const pages = fixture.pages.get(`${request.line} ${request.who}`);
-  if (pages === undefined || pages.length === 0 || !chance(random, 0.3)) return;
+  // A link may be known from a request whose method was replaced by GET.
+  if (!request.line.startsWith("GET ") || pages === undefined || pages.length === 0 || !chance(random, 0.3)) return;
   const [path = "", query = ""] = pick(random, pages).split("?");
   request.path = path;
   request.query = query.split("&").map((part): [string, string] => {

@@ -60,8 +60,9 @@ function parameter(form: Form, name: string): string {
   return value;
 }
 
-/** Validates a form, and then the grant in it as if it were JSON. */
-function readGrant(input: Input, form: Form): Perform {
+/** Validates a form, and then the grant in it as if it were JSON. The endpoint's URI may have a query (RFC 6749, section 3.2). */
+function readGrant({ query: _query, ...rest }: Input, form: Form): Perform {
+  const input = { ...rest, query: {} };
   const repeated = KNOWN.find((name) => given(form, name).length > 1);
   if (repeated !== undefined) throw new RefusedForm("invalid_request", `${repeated} occurs more than once`);
   switch (parameter(form, "grant_type")) {

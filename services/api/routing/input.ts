@@ -54,9 +54,10 @@ export const ADDRESS: Supply = { read: ({ requester }) => requester.address, cod
 
 /**
  * A JSON object as params of an action, plus the params that the route itself supplies (an id from the path, a header).
- * A body that contains one of those is refused.
+ * A body that contains one of those is refused, and so is a query: `?apply=false` beside a body would have no effect.
  */
 export function bodyParams(input: Input, supplied: Readonly<Record<string, unknown>> = {}): Record<string, unknown> {
+  refuseQuery(input);
   const { body } = input;
   if (typeof body !== "object" || body === null || Array.isArray(body)) throw invalid("body", "must be a JSON object");
   for (const name of Object.keys(supplied)) if (Object.hasOwn(body, name)) throw invalid(name, "is not a known field");
@@ -87,7 +88,7 @@ export function queryParams(input: Input, contract: ActionContract, supplied: Re
   return params;
 }
 
-/** @throws BAD_REQUEST if there is any query parameter, for routes that take none */
+/** @throws BAD_REQUEST if there is any query parameter, for routes and methods that take none */
 export function refuseQuery({ query }: Pick<Input, "query">): void {
   for (const name of Object.keys(query)) throw unknownParameter(name);
 }
