@@ -1,10 +1,11 @@
 import type { Socket } from "node:net";
 import { setTimeout as pause } from "node:timers/promises";
 import type { ServiceBroker } from "moleculer";
-import { call, subscribe, type SchemaFor } from "../../broker/contract";
+import { call, implement, subscribe, type SchemaFor } from "../../broker/contract";
 import { metricsOf } from "../../broker/metrics";
 import { withoutDeadline, withRequest } from "../../broker/request";
 import { loadConfig, type Config } from "../../config";
+import { gatewayActivity } from "../../contracts/operations";
 import { orderChanged } from "../../contracts/orders";
 import { checkSessions, jwks, revocations } from "../../contracts/users";
 import { FairSlots, SlowAddresses } from "../../mixins/fair-queue";
@@ -14,21 +15,19 @@ import { ClientAddress } from "./http/client-address";
 import { Connections, type ConnectionLimits } from "./connections/connections";
 import { Cors } from "./http/cors";
 import { decodingSlots } from "./http/decoding";
-import { docsRoutes } from "./openapi/docs-page";
 import { batchedCalls } from "./batched-calls";
 import type { Api } from "./gateway";
 import { largestBytes } from "./largest-response";
-import { healthRoutes } from "./routes/health";
 import { intake } from "./intake.mixin";
 import { ADMISSION, lanes } from "./routing/lanes";
 import { LoopTurns } from "./connections/loop-turns";
 import { RequestMetrics } from "./http/metrics";
-import { nodesRoute } from "./routes/nodes";
-import { problemRoutes } from "./routes/problems";
 import { RateLimit } from "./http/rate-limit";
-import { ROUTES } from "./routes/shop";
-import { metadataRoutes } from "./routes/token";
-import { Streams, type StreamLimits } from "./streams";
+import { allRoutes } from "./routes/all";
+import { Activity } from "./operations/activity";
+import { Snapshots } from "./operations/snapshots";
+import { SnapshotTaker } from "./operations/take";
+import { Streams, type StreamLimits } from "./streams/streams";
 import { refuseUnreadable } from "./connections/early-refusal";
 import { web } from "./web.mixin";
 
@@ -49,19 +48,16 @@ export interface GatewayLimits {
 
 /** The gateway is the only public entry point. It routes, authenticates and authorises, and has no business logic. */
 export default function api(broker: ServiceBroker, config: Config = loadConfig(), limits: GatewayLimits = {}): SchemaFor<Api> {
-  const { basePath, publicUrl } = config;
-  const issuer = publicUrl === undefined ? undefined : publicUrl + basePath;
-  const shop = {
-    ...ROUTES,
-    ...metadataRoutes(issuer),
-    ...healthRoutes(broker),
-    ...nodesRoute(broker),
-    ...problemRoutes(basePath),
-  };
-  const routes = { ...shop, ...docsRoutes(shop, basePath) };
+  const { basePath } = config;
   return {
     name: "api",
-    mixins: [intake(config), responder(config), web(config, routes)],
+    mixins: [intake(config), responder(config), web(config, allRoutes(broker, config))],
+
+    actions: {
+      activity: implement(gatewayActivity, function (this: Api) {
+        return Promise.resolve(this.activity.read());
+      }),
+    },
 
     events: {
       [orderChanged.name]: subscribe(orderChanged, function (this: Api, ctx) {
@@ -99,6 +95,7 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
       this.turns = new LoopTurns();
       this.decoding = decodingSlots();
       this.admission = new FairSlots({ ...ADMISSION, ...limits.admission });
+      this.activity = new Activity(() => this.admission.inFlight + this.admission.waiting);
       const metrics = metricsOf(this.broker);
       if (metrics) this.metrics = new RequestMetrics(metrics, this.admission, (path) => this.routeAt(path));
       this.address = new ClientAddress(config.trustProxy);
@@ -128,7 +125,8 @@ export default function api(broker: ServiceBroker, config: Config = loadConfig()
           this.logger.warn(what, error);
         },
       );
-      this.streams = new Streams(this.batched, this.verifier, limits.streams);
+      const taker = new SnapshotTaker(this.broker);
+      this.streams = new Streams(this.batched, this.verifier, new Snapshots(() => taker.take()), limits.streams);
       this.server.on("clientError", (error: Error, socket: Socket) => {
         if (!this.connections.resumeIfPaused(socket, error)) refuseUnreadable(socket, this.connections.at(socket), basePath);
       });

@@ -13,7 +13,8 @@ import type { LoopTurns } from "./connections/loop-turns";
 import type { RequestMetrics } from "./http/metrics";
 import type { RateLimit } from "./http/rate-limit";
 import type { HttpResponse } from "./routing/route";
-import type { Streams } from "./streams";
+import type { Activity } from "./operations/activity";
+import type { Streams } from "./streams/streams";
 import type { Web } from "./web.mixin";
 
 /** The gateway service, as its mixins and handlers see it. */
@@ -31,6 +32,8 @@ export type Api = Web & {
   rateLimit: RateLimit;
   passwordRate: RateLimit;
   metrics?: RequestMetrics;
+  /** For operations views. */
+  activity: Activity;
   streams: Streams;
   send(req: IncomingMessage, res: ServerResponse, response: HttpResponse): void;
   sendNoRoute(req: IncomingMessage, res: ServerResponse): void;

@@ -92,6 +92,7 @@ export function intake({ basePath }: Pick<Config, "basePath">): Partial<ServiceS
         stream?.close(); // not on the response's "close", which Node 20 does not emit for one that waits behind another
         const milliseconds = performance.now() - since;
         this.metrics?.served(req, res, routePath, milliseconds);
+        if (stream === undefined) this.activity.note(res.statusCode, milliseconds);
         if (isRefused) return;
         const status = res.headersSent ? res.statusCode : "no response";
         const end = res.writableFinished ? "" : ", disconnected by the client";

@@ -66,10 +66,10 @@ export function responder(config: Config): Partial<ServiceSchema> {
           }),
           ...(basePath === "" || headers === undefined ? headers : withBasePath(headers, basePath)),
         };
-        if (stream !== undefined && follow !== undefined) {
+        if (stream !== undefined) {
           res.writeHead(status, head);
           this.connections.markStream(exchange);
-          stream.begin(follow.order);
+          stream.begin();
           return;
         }
         this.connections.markReady(exchange, isHead ? 0 : bytes);

@@ -17,6 +17,7 @@ import { problem, preconditionFailed } from "../../broker/errors";
 import { loadConfig, type Config } from "../../config";
 import { record } from "../../contracts/accounts";
 import { MAX_BATCH, RESPONSE_BYTES } from "../../contracts/contract";
+import { orderActivity } from "../../contracts/operations";
 import * as contract from "../../contracts/orders";
 import { productsAudit, release, reservations, stockRefused, stockSettled, type Outcome } from "../../contracts/products";
 import { batch } from "../../mixins/batching";
@@ -24,8 +25,10 @@ import { countWithin } from "../../mixins/bytes";
 import { databaseMixin, type WithDatabase } from "../../mixins/database.mixin";
 import { deleteExpiredResponses, once } from "../../mixins/idempotency";
 import { outboxMixin, type WithOutbox } from "../../mixins/outbox.mixin";
+import { backlog } from "../../mixins/outbox";
 import { isLockTimeout, shouldRetryIndividually } from "../../mixins/sql-state";
 import { cleanupMixin } from "../../mixins/cleanup.mixin";
+import { readActivity } from "./activity.store";
 import { auditShop, type ProductsSide } from "./audit";
 import { Changes } from "./changes";
 import { after } from "./order";
@@ -152,6 +155,11 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
         });
         this.relay();
         return replayed;
+      }),
+
+      activity: implement(orderActivity, async function (this: Orders) {
+        const [{ pending, parked, oldest }, activity] = await Promise.all([backlog(this.db), this.lists.read(readActivity)]);
+        return { ...activity, outbox: { pending, parked, oldest_seconds: oldest } };
       }),
 
       audit: implement(contract.audit, async function (this: Orders, ctx) {

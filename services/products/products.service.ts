@@ -7,6 +7,7 @@ import { loadConfig, type Config } from "../../config";
 import { record, type ForeignAction } from "../../contracts/accounts";
 import type { Params, Result } from "../../contracts/contract";
 import { toCents } from "../../contracts/money";
+import { stockActivity } from "../../contracts/operations";
 import { orderCancelled, orderCreated, SMALL_ORDER_LINES, type CancelledOrder, type CreatedOrder } from "../../contracts/orders";
 import * as contract from "../../contracts/products";
 import { batch, type BatchOptions, type Requester } from "../../mixins/batching";
@@ -16,6 +17,7 @@ import { deleteExpiredResponses, once } from "../../mixins/idempotency";
 import { replierMixin } from "../../mixins/replier.mixin";
 import { isCanceled, shouldRetryIndividually } from "../../mixins/sql-state";
 import { cleanupMixin } from "../../mixins/cleanup.mixin";
+import { readBusiest } from "./activity.store";
 import { auditProducts, reservationsOf } from "./audit.store";
 import {
   adjustStock,
@@ -176,6 +178,10 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
         adminOf(ctx);
         await releaseStock(this.db, [ctx.params.order_id]);
         return {};
+      }),
+
+      activity: implement(stockActivity, async function (this: Products) {
+        return { busiest: await this.lists.read(readBusiest) };
       }),
 
       audit: implement(contract.productsAudit, async function (this: Products, ctx) {

@@ -26,6 +26,15 @@ beforeAll(async () => {
 });
 afterAll(() => shop.stop());
 
+/** The first part of a stream that does not end. */
+async function firstOf(response: Response): Promise<string> {
+  if (response.status !== 200) return response.text();
+  const reader = response.body!.getReader();
+  const { value } = (await reader.read()) as { value: Uint8Array };
+  await reader.cancel();
+  return new TextDecoder().decode(value);
+}
+
 async function ask(method: string, target: string, options: { token?: string; headers?: Record<string, string>; body?: string } = {}) {
   const { token, headers, body } = options;
   const response = await fetch(shop.url + target, {
@@ -33,7 +42,7 @@ async function ask(method: string, target: string, options: { token?: string; he
     headers: { ...(token !== undefined && { Authorization: `Bearer ${token}` }), ...headers },
     ...(body !== undefined && { body }),
   });
-  const text = await response.text();
+  const text = target === "/admin/events" ? await firstOf(response) : await response.text();
   const isJson = /json/.test(response.headers.get("content-type") ?? "");
   return { status: response.status, headers: response.headers, body: isJson && text !== "" ? (JSON.parse(text) as unknown) : text };
 }
@@ -99,9 +108,10 @@ describe("the document", () => {
   it("shows how to read each event stream in a terminal", () => {
     const isStream = (line: string) => "text/event-stream" in (documentation.operation(line).responses["200"]?.content ?? {});
     const streams = documentation.lines.filter(isStream);
-    expect(streams).toEqual(["GET /orders/{id}/events"]);
-    for (const line of streams)
-      expect(documentation.operation(line)).toMatchObject({ description: expect.stringContaining('curl -N "$SHOP/orders/$ORDER/events"') });
+    const urls = { "GET /orders/{id}/events": "$SHOP/orders/$ORDER/events", "GET /admin/events": "$SHOP/admin/events" };
+    expect(streams.toSorted()).toEqual(Object.keys(urls).toSorted());
+    for (const [line, url] of Object.entries(urls))
+      expect(documentation.operation(line)).toMatchObject({ description: expect.stringContaining(`curl -N "${url}"`) });
   });
 
   it("has ids as UUIDs, with an example, and those of outbox rows as numbers", () => {
@@ -132,7 +142,14 @@ const WALK = [
   ...["POST /products/{id}/stock", "GET /products/{id}/stock"],
   ...["POST /orders", "GET /orders", "GET /orders/{id}", "POST /orders/{id}/cancel", "GET /orders/{id}/events"],
   ...["GET /admin/users", "PATCH /admin/users/{id}", "GET /admin/audit-log"],
-  ...["GET /admin/outbox", "POST /admin/outbox/{id}/replay", "GET /admin/consistency", "POST /admin/repair", "GET /admin/nodes"],
+  ...[
+    "GET /admin/outbox",
+    "POST /admin/outbox/{id}/replay",
+    "GET /admin/consistency",
+    "POST /admin/repair",
+    "GET /admin/nodes",
+    "GET /admin/events",
+  ],
   ...["GET /health/live", "GET /health/ready", "GET /health", "GET /openapi.json", "GET /docs", "GET /docs/{file}", "GET /problems/{code}"],
   "DELETE /products/{id}",
 ];

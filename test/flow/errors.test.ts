@@ -47,7 +47,7 @@ const ROWS = String.raw`
   buyer GET /<token/refresh|logout|me/password>
   buyer <POST|DELETE> /me/password {}
 401 Unauthorized: UNAUTHENTICATED
-  nobody GET /<me|orders|orders/:order|orders/:order/events|products/:lamp/stock|admin/consistency>
+  nobody GET /<me|orders|orders/:order|orders/:order/events|products/:lamp/stock|admin/consistency|admin/events>
   nobody PUT /me/password {}
   nobody POST /<products|orders|products/:lamp/stock|orders/:order/cancel|admin/repair> {}
   nobody <PATCH|DELETE> /products/:lamp {}
@@ -56,7 +56,7 @@ const ROWS = String.raw`
 401 Unauthorized: INVALID_REFRESH_TOKEN
   nobody POST /token/refresh {"refresh_token":"canary"}
 403 Forbidden: FORBIDDEN
-  <buyer|seller> GET /admin/consistency
+  <buyer|seller> GET /admin/<consistency|events>
   <buyer|seller> POST /admin/repair {"apply":true}
   buyer <PATCH|DELETE> /products/:lamp {"name":"canary"}
   buyer POST /products/:lamp/stock {"delta":1}
@@ -141,7 +141,7 @@ const ROWS = String.raw`
   buyer PUT /me/password?x {}
   admin POST /admin/<repair|outbox/1/replay>?apply=true {}
   admin PATCH /admin/users/:buyer?disabled=true {}
-  admin GET /<admin/outbox?page=2|admin/nodes?page=2|admin/consistency?page=2>
+  admin GET /<admin/outbox?page=2|admin/nodes?page=2|admin/consistency?page=2|admin/events?page=2>
   admin GET /orders?user_id=:buyer&all=true
   nobody GET /products?seller_id=<|0|1|:barelamp|:shortlamp|:lamp0|{:lamp}|urn:uuid::lamp|:lamp%00|:lamp%20or%201=1|:lamp&seller_id=:lamp>
   admin GET /admin/audit-log?actor=<|1|System|:bareadmin|:admin0>

@@ -52,7 +52,7 @@ const PROVOKE: Readonly<Record<string, Provoke>> = {
       ? [{ target: `${line.slice(4)}?limit=0` }, { target: `${line.slice(4)}?cursor=x` }]
       : []),
     ...(takesKey(line) ? [{ headers: { ...JSON_TYPE, "Idempotency-Key": "a b" }, body: "{}" }] : []),
-    ...(line.endsWith("/events") ? [{ headers: { "Last-Event-ID": "x" } }] : []),
+    ...(line.endsWith("{id}/events") ? [{ headers: { "Last-Event-ID": "x" } }] : []),
   ],
   MALFORMED_JSON: () => [
     { body: "{", headers: JSON_TYPE },

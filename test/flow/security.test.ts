@@ -48,6 +48,7 @@ const PUBLIC = [
 const ADMINS_ONLY = [
   "GET /admin/audit-log",
   "GET /admin/consistency",
+  "GET /admin/events",
   "GET /admin/nodes",
   "GET /admin/outbox",
   "GET /admin/users",

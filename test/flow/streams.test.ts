@@ -6,7 +6,7 @@ import type { Middleware } from "moleculer";
 import { Client as Postgres } from "pg";
 import type { FairSlots } from "../../mixins/fair-queue";
 import type { Connections } from "../../services/api/connections/connections";
-import type { Streams } from "../../services/api/streams";
+import type { Streams } from "../../services/api/streams/streams";
 import { until } from "../../testkit/until";
 import { Client } from "../../testkit/client";
 import { EventStream } from "./event-stream";

@@ -278,7 +278,11 @@ export const MUTANTS: readonly Mutant[] = [
     scenario: "a followed order",
     foundBy: "streams",
     replacements: [
-      { file: "services/api/streams.ts", find: "return all.slice(seen).join", replace: "return all.slice(seen).slice(-1).join" },
+      {
+        file: "services/api/streams/order-stream.ts",
+        find: "return all.slice(seen).join",
+        replace: "return all.slice(seen).slice(-1).join",
+      },
     ],
   },
   {
@@ -286,6 +290,6 @@ export const MUTANTS: readonly Mutant[] = [
     why: "each change repeats all events before it",
     scenario: "a followed order",
     foundBy: "streams",
-    replacements: [{ file: "services/api/streams.ts", find: "this.seen = order.history.length;", replace: "" }],
+    replacements: [{ file: "services/api/streams/order-stream.ts", find: "this.seen = order.history.length;", replace: "" }],
   },
 ];

@@ -78,6 +78,9 @@ export class Tour {
       await call("users.setRole", { id, role: "user" });
       await call("users.find", { email });
       await call("users.rotateKeys", {});
+      await call("api.activity", {});
+      await call("orders.activity", {});
+      await call("products.activity", {});
     });
   }
 

@@ -5,7 +5,7 @@ import type { Caller } from "../../../contracts/users";
 import type { Connection, Holder } from "./connection";
 import type { Coding } from "../http/request";
 import type { FormBody } from "../routing/route";
-import type { Stream } from "../streams";
+import type { Stream } from "../streams/stream";
 
 /** Time limit from a request's head to its response, including all waiting, in ms. */
 const BUDGET_MS = 4_900;

@@ -2,6 +2,7 @@ import * as accounts from "../../../contracts/accounts";
 import * as api from "../../../contracts/api";
 import type { ActionContract } from "../../../contracts/contract";
 import * as oauth from "../../../contracts/oauth";
+import * as operations from "../../../contracts/operations";
 import * as orders from "../../../contracts/orders";
 import * as products from "../../../contracts/products";
 import * as users from "../../../contracts/users";
@@ -28,6 +29,19 @@ const tokens = {
   refresh_token: "5LnHxV3eYw0m6Zr9tQ2uBfKcJd8sPa1gNi7oTvXyEhM",
 };
 const key = { kty: "RSA", n: "sXchDaQebHnPiGvyDOAT4saGEUetSyo9MKLOoWFsueri23bOdgWp4Dy1Wl", e: "AQAB", kid: "k1", alg: "RS256", use: "sig" };
+
+const node = { id: "orders-1", services: ["orders"], version: "0.3.0", uptime: 3_600, cpu: 12.5, memory: 104_857_600 };
+const snapshot: operations.Snapshot = {
+  at: NOW,
+  nodes: [node],
+  requests: { per_second: 120.5, refused_per_second: 0, failed_per_second: 0, in_progress: 3, p50_ms: 3, p99_ms: 20 },
+  orders: {
+    per_second: { PENDING: 12.1, CONFIRMED: 12, REJECTED: 0.1, CANCELLED: 0 },
+    newest: { PENDING: 1, CONFIRMED: 969, REJECTED: 10, CANCELLED: 20 },
+    outbox: { pending: 1, parked: 0, oldest_seconds: 0.01 },
+  },
+  busiest: [{ product_id: EXAMPLE_ID, name: "Desk lamp", quantity: 47, sold: 3 }],
+};
 
 const product = {
   id: EXAMPLE_ID,
@@ -95,6 +109,7 @@ const EXAMPLES: Readonly<Record<string, unknown>> = {
   [orders.create.name]: order(1),
   [orders.list.name]: { items: [order(2)], next_cursor: CURSOR },
   [orders.get.name]: order(2),
+  [operations.operations.name]: `retry: 2000\n\nevent: snapshot\ndata: ${JSON.stringify(snapshot)}\n\n`,
   [api.orderEvents.name]: `retry: 2000\n\n${stream.join("")}`,
   [orders.cancel.name]: order(3),
   [accounts.find.name]: account,
@@ -143,9 +158,7 @@ const EXAMPLES: Readonly<Record<string, unknown>> = {
     undecided: 0,
     more: false,
   },
-  [api.nodes.name]: {
-    items: [{ id: "orders-1", services: ["orders"], version: "0.3.0", uptime: 3_600, cpu: 12.5, memory: 104_857_600 }],
-  },
+  [api.nodes.name]: { items: [node] },
   [api.live.name]: { status: "ok", checks: [] },
   [api.ready.name]: HEALTHY,
   [`${api.ready.name} 503`]: { status: "unavailable", checks: [{ name: "gateway", ok: false, detail: "starting or stopping" }] },

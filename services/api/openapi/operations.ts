@@ -2,6 +2,7 @@ import * as accounts from "../../../contracts/accounts";
 import * as api from "../../../contracts/api";
 import type { ActionContract } from "../../../contracts/contract";
 import * as oauth from "../../../contracts/oauth";
+import * as operations from "../../../contracts/operations";
 import * as orders from "../../../contracts/orders";
 import * as products from "../../../contracts/products";
 import * as users from "../../../contracts/users";
@@ -108,6 +109,7 @@ const OPERATIONS: Readonly<Record<string, Operation>> = {
       "At most 100 repairs are made or listed per request. Differences that only a person can decide are listed and stay as they are.",
   },
   [api.nodes.name]: { id: "listNodes", description: "Nodes that don't report their state within a second are listed without it." },
+  [operations.operations.name]: { id: "watchOperations" }, // the route has its own description
   [api.live.name]: { id: "getLiveness", description: "For supervisors that restart a process." },
   [api.ready.name]: {
     id: "getReadiness",

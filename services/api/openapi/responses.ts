@@ -1,11 +1,11 @@
 import { STATUS_CODES } from "node:http";
-import { KindGuard } from "@sinclair/typebox";
+import { KindGuard, type TSchema } from "@sinclair/typebox";
 import { fieldsOf } from "../../../contracts/contract";
 import type { Route } from "../routing/route";
 import { exampleOf } from "./examples";
 import { headersOf } from "./headers";
 import { problems } from "./problems";
-import type { Schemas } from "./schemas";
+import type { Schema, Schemas } from "./schemas";
 
 /** Statuses without a body (RFC 9110, 15.3.5 and 15.4.5). */
 const EMPTY = [204, 304];
@@ -21,7 +21,7 @@ function successes({ statuses, contract, media = ["application/json"], takesIdem
   const fields = fieldsOf(result);
   const isEmpty = KindGuard.IsObject(result) && Object.keys(fields).length === 0;
   const content = (status: number) =>
-    Object.fromEntries(media.map((type) => [type, { schema: schemas.of(result), ...exampleOf(contract, status) }]));
+    Object.fromEntries(media.map((type) => [type, { schema: bodyOf(type, result, schemas), ...exampleOf(contract, status) }]));
   return Object.fromEntries(
     statuses.map((status) => [
       status,
@@ -40,4 +40,11 @@ function successes({ statuses, contract, media = ["application/json"], takesIdem
       },
     ]),
   );
+}
+
+/** Events are text. JSON Schema 2020-12, 8.5, describes the JSON in their data. */
+function bodyOf(type: string, result: TSchema, schemas: Schemas): Schema {
+  if (type !== "text/event-stream" || KindGuard.IsString(result)) return schemas.of(result);
+  const description = "Server-sent events; `contentSchema` describes the data of each.";
+  return { type: "string", description, contentMediaType: "application/json", contentSchema: schemas.of(result) };
 }

@@ -7,7 +7,8 @@ import { EXAMPLE_ID } from "../openapi/schemas";
 import { bodyParams, IDEMPOTENCY_KEY, idOr, IF_MATCH, LAST_EVENT_ID, pathId, queryParams, refuseQuery, type Input } from "../routing/input";
 import { created, entity, list, noContent, show, showOrder } from "../routing/responses";
 import { route, type HttpResponse, type Routes } from "../routing/route";
-import { EVENT_STREAM, STREAM_EXAMPLE } from "../streams";
+import { STREAM_EXAMPLE } from "../streams/order-stream";
+import { EVENT_STREAM } from "../streams/stream";
 
 /** Responds with 204 if the order is final and the client has all its events: it then stops reconnecting (WHATWG HTML, 9.2.3). */
 async function follow(ctx: Context<unknown, Meta>, input: Input, batched: BatchedCalls): Promise<HttpResponse> {

@@ -10,7 +10,8 @@ import type { Requester } from "../../../mixins/batching";
 import type { BatchedCalls } from "../batched-calls";
 import { checkPreconditions, idempotencyKey, refuseQuery, type Input, type Supply } from "./input";
 import type { Lane } from "./lanes";
-import type { Following } from "../streams";
+import type { Following } from "../streams/order-stream";
+import type { Watching } from "../streams/streams";
 import { normalized, textFields } from "./text";
 
 export interface HttpResponse<S extends number = number> {
@@ -18,8 +19,8 @@ export interface HttpResponse<S extends number = number> {
   body?: unknown;
   /** Sent as it is, in place of `body`; JSON unless `headers` has another type. */
   text?: string | Buffer;
-  /** Makes the response a stream of this order's events, in place of a body. */
-  follow?: Following;
+  /** Makes the response a stream of this order's events, or of the shop's state, in place of a body. */
+  follow?: Following | Watching;
   headers?: Readonly<Record<string, string>>;
 }
 

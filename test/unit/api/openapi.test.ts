@@ -2,26 +2,15 @@ import { Type } from "@sinclair/typebox";
 import type { ServiceBroker } from "moleculer";
 import { named } from "../../../contracts/contract";
 import { ERRORS, isErrorCode } from "../../../contracts/errors";
-import { docsRoutes } from "../../../services/api/openapi/docs-page";
 import { openapi } from "../../../services/api/openapi/document";
 import { Schemas } from "../../../services/api/openapi/schemas";
-import { healthRoutes } from "../../../services/api/routes/health";
-import { nodesRoute } from "../../../services/api/routes/nodes";
-import { problemRoutes } from "../../../services/api/routes/problems";
-import { ROUTES } from "../../../services/api/routes/shop";
-import { metadataRoutes } from "../../../services/api/routes/token";
+import { allRoutes } from "../../../services/api/routes/all";
 import { Documentation } from "../../../testkit/openapi";
 
 const unused = {} as unknown as ServiceBroker; // only requests need it
-const shop = {
-  ...ROUTES,
-  ...metadataRoutes("https://shop.example.com"),
-  ...healthRoutes(unused),
-  ...nodesRoute(unused),
-  ...problemRoutes(""),
-};
+const routes = allRoutes(unused, { basePath: "", publicUrl: "https://shop.example.com" });
 const INFO = { name: "shop", version: "1", description: "A shop", license: "MIT" };
-const asSent = JSON.stringify(openapi({ ...shop, ...docsRoutes(shop, "") }, INFO, ""));
+const asSent = JSON.stringify(openapi(routes, INFO, ""));
 const documentation = new Documentation(JSON.parse(asSent) as Documentation["document"]);
 const { document, lines } = documentation;
 const components = document.components!;

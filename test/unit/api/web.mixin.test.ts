@@ -54,7 +54,7 @@ describe("moleculer-web", () => {
     expect(ApiGateway.Errors.ERR_UNABLE_DECODE_PARAM).toBe("UNABLE_DECODE_PARAM");
   });
 
-  it("makes a server, a route and aliases of the expected shape, and no action", () => {
+  it("makes a server, a route and aliases of the expected shape, and only the gateway's own action", () => {
     const service: unknown = broker.createService(schema as unknown as ServiceSchema);
     const gateway = service as Gateway;
     expect(gateway.server.listeners("request")).toEqual([gateway.receive]);
@@ -66,7 +66,7 @@ describe("moleculer-web", () => {
     expect([alias?.re.test("/products/7/stock"), alias?.re.test("/products/7")]).toEqual([true, false]);
     expect(gateway.resolveAlias("/products/7/stock", "POST")).toEqual({ alias, params: { id: "7" } });
     expect(gateway.resolveAlias("/products/7/stock", "PUT")).toBe(false);
-    expect(Object.keys(gateway.actions)).toEqual([]);
+    expect(Object.keys(gateway.actions)).toEqual(["activity"]);
   });
 });
 

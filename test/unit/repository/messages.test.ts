@@ -11,6 +11,7 @@ import {
   type ActionContract,
   type EventContract,
 } from "../../../contracts/contract";
+import * as operations from "../../../contracts/operations";
 import * as orders from "../../../contracts/orders";
 import * as products from "../../../contracts/products";
 import * as users from "../../../contracts/users";
@@ -84,7 +85,7 @@ const BOUNDED: Readonly<Record<string, number>> = {
   "order.created": MAX_BATCH * (MAX_LINES * (1 + largest(orders.CreatedOrder.properties.lines.items, "line")) + 120),
 };
 
-const contracts = [api, accounts, users, products, orders]
+const contracts = [api, accounts, users, operations, products, orders]
   .flatMap((exported): unknown[] => Object.values(exported))
   .filter(
     (value): value is ActionContract | EventContract =>

@@ -1,12 +1,22 @@
 import { IncomingMessage, ServerResponse } from "node:http";
 import { Socket } from "node:net";
-import { problem } from "../../../broker/errors";
-import type { Order, Status } from "../../../contracts/orders";
-import { Streams, type StreamLimits } from "../../../services/api/streams";
-import { testId } from "../../../testkit/ids";
+import { problem } from "../../../../broker/errors";
+import type { Order, Status } from "../../../../contracts/orders";
+import type { Snapshot } from "../../../../contracts/operations";
+import { Snapshots } from "../../../../services/api/operations/snapshots";
+import { Streams, type StreamLimits } from "../../../../services/api/streams/streams";
+import { testId } from "../../../../testkit/ids";
 
 const caller = { id: testId(7), role: "user" } as const;
 const at = "2026-01-01T00:00:00.000Z";
+const snapshot: Snapshot = {
+  at,
+  nodes: [],
+  requests: { per_second: 0, refused_per_second: 0, failed_per_second: 0, in_progress: 0, p50_ms: null, p99_ms: null },
+  orders: null,
+  busiest: null,
+};
+const noSnapshots = new Snapshots(() => Promise.resolve(snapshot));
 
 function order(...statuses: Status[]): Order {
   const history = statuses.map((status) => ({ status, at }));
@@ -19,7 +29,7 @@ function open(limits: Partial<StreamLimits> = {}) {
   const world = { now: (): Promise<Order> => Promise.resolve(order("PENDING")), reads: 0, isCurrent: true };
   const batched = { order: () => (world.reads++, world.now()) };
   const verifier = { verify: () => Promise.resolve(caller), refresh: () => Promise.resolve(), isCurrent: () => world.isCurrent };
-  const streams = new Streams(batched, verifier, limits);
+  const streams = new Streams(batched, verifier, noSnapshots, limits);
   const res = new ServerResponse(new IncomingMessage(new Socket()));
   const chunks: string[] = [];
   const write = res.write.bind(res) as (chunk: string) => boolean;
@@ -30,7 +40,7 @@ function open(limits: Partial<StreamLimits> = {}) {
   res.once("close", () => {
     stream.close(); // as the gateway does
   });
-  stream.begin(following.order);
+  stream.begin();
   return { world, streams, stream, res, chunks, changed: () => streams.changed([{ order_id: testId(1) }]) };
 }
 
@@ -155,7 +165,7 @@ it("when a stream is closed during a read, nothing more is sent", async () => {
 
 it("a gateway with the maximum number of open streams refuses further ones from any address", () => {
   const verifier = { verify: () => Promise.resolve(caller), refresh: () => Promise.resolve(), isCurrent: () => true };
-  const streams = new Streams({ order: () => Promise.resolve(order("PENDING")) }, verifier, { ofAll: 4 });
+  const streams = new Streams({ order: () => Promise.resolve(order("PENDING")) }, verifier, noSnapshots, { ofAll: 4 });
   const follow = (n: number) =>
     streams.open(
       new ServerResponse(new IncomingMessage(new Socket())),
