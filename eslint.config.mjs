@@ -51,7 +51,7 @@ function service(name) {
 }
 
 export default tseslint.config(
-  { ignores: ["dist/**", "node_modules/**", ".data/**", "coverage/**", "jest.config.js", "eslint.config.mjs"] },
+  { ignores: ["**/dist/**", "client/src/schema.ts", "node_modules/**", ".data/**", "coverage/**", "jest.config.js", "eslint.config.mjs"] },
   ...tseslint.configs.strictTypeChecked,
   {
     languageOptions: { parserOptions: { projectService: true, tsconfigRootDir: import.meta.dirname } },

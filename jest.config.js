@@ -11,6 +11,8 @@ module.exports = {
   transform: {
     "^.+\\.ts$": ["@swc/jest", { jsc: { parser: { syntax: "typescript" }, target: "es2022" }, module: { type: "commonjs" } }],
   },
+  // the client is an ES module, whose imports have extensions
+  moduleNameMapper: { "^\\./(follow|problem|retry|schema|session)\\.js$": "./$1" },
   globalSetup: "<rootDir>/testkit/global-setup.ts",
   globalTeardown: "<rootDir>/testkit/global-teardown.ts",
   testTimeout: 60_000,
