@@ -26,6 +26,13 @@ export function canDeliver(broker: ServiceBroker, event: string, service?: strin
 export const isHosted = ({ registry }: ServiceBroker, action: string): boolean =>
   registry.actions.list({ onlyAvailable: true }).some(({ name }) => name === action);
 
+/** The available nodes that host an action. */
+export const hostsOf = ({ registry }: ServiceBroker, action: string): string[] =>
+  registry.actions
+    .list({ onlyAvailable: true, withEndpoints: true })
+    .flatMap(({ name, endpoints = [] }) => (name === action ? endpoints : []))
+    .flatMap(({ nodeID, available }) => (available ? nodeID : []));
+
 /** Whether the node that called an action is still available to receive the result. */
 export function isCallerThere({ broker, nodeID }: Context<unknown, object>): boolean {
   if (nodeID === null || nodeID === broker.nodeID) return true;

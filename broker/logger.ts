@@ -34,8 +34,8 @@ export const logUnexpected: NonNullable<BrokerOptions["errorHandler"]> = functio
   const isEvent = "event" in info;
   const ctx = "ctx" in info ? info.ctx : undefined;
   const what = isEvent ? ctx?.eventName : ctx?.action?.name;
-  // A health check reports why it failed to its caller, which polls: it would fill the log.
-  const isReported = what?.endsWith(".health") === true && errorCode(error) !== "INTERNAL_ERROR";
+  // Health checks and operations views poll: a service that is unavailable for a while would fill the log.
+  const isReported = /\.(health|activity)$/.test(what ?? "") && errorCode(error) !== "INTERNAL_ERROR";
   if (!isElsewhere && !isReported) logFailure(this.logger, what ?? "a call", error, ctx?.requestID ?? undefined, !isEvent);
   if (!isEvent) throw error;
 };

@@ -23,7 +23,7 @@ export type GatewayActivity = Static<typeof GatewayActivity>;
 /** Asked of each gateway, for the rates of all. */
 export const gatewayActivity = action("api.activity", { params: closed({}), result: GatewayActivity, idempotent: true });
 
-const RequestRates = named("Request rates", "HTTP requests of all gateways, over the last ten seconds.", {
+const RequestRates = named("Request rates", "HTTP requests of all gateways, over ten seconds at most.", {
   per_second: rate("Requests per second."),
   refused_per_second: rate("Responses with status 429 per second."),
   failed_per_second: rate("Responses with a status of 500 or above per second."),
@@ -48,7 +48,7 @@ const OrderActivity = named("Order activity", "What happens to orders.", {
     Type.Number({ minimum: 0, maximum: COUNTED_ORDERS }),
   ),
   outbox: named("Outbox state", "Events that wait for the reply of products.", {
-    pending: count("Rows without a reply, counted up to 200,000."),
+    pending: count("Rows without a reply, counted up to 20,000."),
     parked: count("Rows that need a decision by an operator."),
     oldest_seconds: rate("Age of the oldest pending row; 0 without one."),
   }),
@@ -65,7 +65,7 @@ const BusyProduct = named("Busy product", "A product that orders have reserved i
   product_id: Id,
   name: Type.String({ maxLength: 200 }),
   quantity: count("Units available for sale."),
-  sold: count("Units reserved in the last minute."),
+  sold: count("Units reserved in the last minute, or since 5,000 stock movements ago."),
 });
 const BusyProducts = Type.Array(BusyProduct, { maxItems: BUSIEST });
 export type BusyProduct = Static<typeof BusyProduct>;
@@ -81,7 +81,7 @@ export const stockActivity = action("products.activity", {
 export const Snapshot = named("Operations snapshot", "The state of the whole shop at one moment. Parts that do not respond are null.", {
   at: Timestamp,
   nodes: Type.Array(Node, { description: "The nodes that the gateway can reach." }),
-  requests: RequestRates,
+  requests: described(nullable(RequestRates), "Null until the second snapshot."),
   orders: nullable(OrderActivity),
   busiest: described(nullable(BusyProducts), "The products of which most units were reserved in the last minute."),
 });

@@ -69,15 +69,16 @@ export interface Backlog {
 /** Counts up to a limit, so that it stays fast after a backlog has grown for hours. */
 const BACKLOG = `
   select
-    (select count(*) from (select from outbox where state = 'PENDING' and attempts = 0 limit 100000) as fresh)
-      + (select count(*) from (select from outbox where state = 'PENDING' and attempts > 0 limit 100000) as again) as pending,
+    (select count(*) from (select from outbox where state = 'PENDING' and attempts = 0 limit $1) as fresh)
+      + (select count(*) from (select from outbox where state = 'PENDING' and attempts > 0 limit $1) as again) as pending,
     (select count(*) from outbox where state = 'PARKED') as parked,
     greatest(0, extract(epoch from now() - least(
       (select created_at from outbox where state = 'PENDING' and attempts = 0 order by id limit 1),
       (select min(created_at) from outbox where state = 'PENDING' and attempts > 0)))::float8) as oldest`;
 
-export async function backlog(db: Database): Promise<Backlog> {
-  const [row] = await db.query<Backlog>(BACKLOG);
+/** @param limit up to which new rows are counted, and up to which those that were published before */
+export async function backlog(db: Database, limit = 100_000): Promise<Backlog> {
+  const [row] = await db.query<Backlog>(BACKLOG, [limit]);
   return row ?? { pending: 0, parked: 0, oldest: 0 };
 }
 

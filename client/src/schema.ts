@@ -1503,7 +1503,7 @@ export interface components {
         };
         /**
          * Request rates
-         * @description HTTP requests of all gateways, over the last ten seconds.
+         * @description HTTP requests of all gateways, over ten seconds at most.
          */
         RequestRates: {
             /** @description Requests per second. */
@@ -1544,7 +1544,7 @@ export interface components {
          * @description Events that wait for the reply of products.
          */
         OutboxState: {
-            /** @description Rows without a reply, counted up to 200,000. */
+            /** @description Rows without a reply, counted up to 20,000. */
             pending: number;
             /** @description Rows that need a decision by an operator. */
             parked: number;
@@ -1573,7 +1573,7 @@ export interface components {
             name: string;
             /** @description Units available for sale. */
             quantity: number;
-            /** @description Units reserved in the last minute. */
+            /** @description Units reserved in the last minute, or since 5,000 stock movements ago. */
             sold: number;
         };
         /**
@@ -1585,7 +1585,8 @@ export interface components {
             at: string;
             /** @description The nodes that the gateway can reach. */
             nodes: components["schemas"]["Node"][];
-            requests: components["schemas"]["RequestRates"];
+            /** @description Null until the second snapshot. */
+            requests: components["schemas"]["RequestRates"] | null;
             orders: components["schemas"]["OrderActivity"] | null;
             /** @description The products of which most units were reserved in the last minute. */
             busiest: components["schemas"]["BusyProduct"][] | null;

@@ -11,6 +11,7 @@ import type { Api } from "./gateway";
 import { hotProductId, serveHotRead } from "./hot-read";
 import { mergeParts, limitParts } from "./connections/parts";
 import { parseForm } from "./http/form";
+import { CLIENT_GONE } from "./http/metrics";
 import { leaveBasePath } from "./http/base-path";
 import { decode } from "./http/decoding";
 import { problemDetails } from "./http/problem";
@@ -92,7 +93,7 @@ export function intake({ basePath }: Pick<Config, "basePath">): Partial<ServiceS
         stream?.close(); // not on the response's "close", which Node 20 does not emit for one that waits behind another
         const milliseconds = performance.now() - since;
         this.metrics?.served(req, res, routePath, milliseconds);
-        if (stream === undefined) this.activity.note(res.statusCode, milliseconds);
+        if (stream === undefined) this.activity.note(res.writableFinished ? res.statusCode : CLIENT_GONE, milliseconds);
         if (isRefused) return;
         const status = res.headersSent ? res.statusCode : "no response";
         const end = res.writableFinished ? "" : ", disconnected by the client";

@@ -66,7 +66,7 @@ export function responder(config: Config): Partial<ServiceSchema> {
           }),
           ...(basePath === "" || headers === undefined ? headers : withBasePath(headers, basePath)),
         };
-        if (stream !== undefined) {
+        if (stream !== undefined && follow !== undefined) {
           res.writeHead(status, head);
           this.connections.markStream(exchange);
           stream.begin();

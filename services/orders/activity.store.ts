@@ -1,6 +1,6 @@
 import { COUNTED_ORDERS, type OrderActivity } from "../../contracts/operations";
 import type { Status } from "../../contracts/orders";
-import type { Reader } from "../../mixins/database";
+import type { Database } from "../../mixins/database";
 
 /** Maximum number of changes that are read for the rates. If there were more in the last ten seconds, the rates are of a shorter time. */
 const COUNTED_CHANGES = 5_000;
@@ -23,8 +23,8 @@ const ACTIVITY = `
   from unnest(array['PENDING', 'CONFIRMED', 'REJECTED', 'CANCELLED']) as s (status)
   left join rates r on r.status = s.status left join newest n on n.status = s.status`;
 
-export async function readActivity(db: Reader): Promise<Pick<OrderActivity, "per_second" | "newest">> {
-  const rows = await db.adhoc<{ status: Status; per_second: number; orders: number }>(ACTIVITY, []);
+export async function readActivity(db: Database): Promise<Pick<OrderActivity, "per_second" | "newest">> {
+  const rows = await db.query<{ status: Status; per_second: number; orders: number }>(ACTIVITY, []);
   const by = (value: (row: (typeof rows)[number]) => number): Record<Status, number> => {
     const values = { PENDING: 0, CONFIRMED: 0, REJECTED: 0, CANCELLED: 0 };
     for (const row of rows) values[row.status] = value(row);

@@ -51,6 +51,8 @@ type Orders = Service &
 
 const MODEL = { name: "orders", define: { id: { type: DataTypes.UUID, primaryKey: true } } };
 
+/** Up to how many new, and republished, outbox rows an operations view counts: it asks once per second. */
+const COUNTED_ROWS = 10_000;
 /** In-flight cap of each outbox queue, in weight: more would only fill the memory of a slow products node. */
 const MAX_IN_FLIGHT = 1_024;
 
@@ -158,7 +160,7 @@ export default function orders(_broker: ServiceBroker, config: Config = loadConf
       }),
 
       activity: implement(orderActivity, async function (this: Orders) {
-        const [{ pending, parked, oldest }, activity] = await Promise.all([backlog(this.db), this.lists.read(readActivity)]);
+        const [{ pending, parked, oldest }, activity] = await Promise.all([backlog(this.db, COUNTED_ROWS), readActivity(this.db)]);
         return { ...activity, outbox: { pending, parked, oldest_seconds: oldest } };
       }),
 

@@ -1,12 +1,12 @@
 import { BUSIEST, type BusyProduct } from "../../contracts/operations";
-import type { Reader } from "../../mixins/database";
+import type { Database } from "../../mixins/database";
 
-/** Maximum number of movements that are read. If there were more in the last minute, only the newest are counted. */
+/** Maximum number of movements that are read. If there were more in the last minute, only the newest are counted (contracts/operations.ts). */
 const COUNTED = 5_000;
 
 /** The products of which most units were reserved in the last minute. Costs the same however long the ledger is. */
-export function readBusiest(db: Reader): Promise<BusyProduct[]> {
-  return db.adhoc<BusyProduct>(
+export function readBusiest(db: Database): Promise<BusyProduct[]> {
+  return db.query<BusyProduct>(
     `with recent as (
        select product_id, kind, delta, created_at from stock_movements order by id desc limit $1
      ), sold as (

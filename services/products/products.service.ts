@@ -181,7 +181,7 @@ export default function products(_broker: ServiceBroker, config: Config = loadCo
       }),
 
       activity: implement(stockActivity, async function (this: Products) {
-        return { busiest: await this.lists.read(readBusiest) };
+        return { busiest: await readBusiest(this.db) };
       }),
 
       audit: implement(contract.productsAudit, async function (this: Products, ctx) {

@@ -89,7 +89,10 @@ async function upgradeFrom(release: Release): Promise<string[]> {
   await Promise.all([from.shutDown(...SERVICES), tour.asClients()]);
   log("all nodes are new");
   const { process } = to.slot("api");
-  if (process) await tour.asConsole(process);
+  if (process) {
+    await tour.asConsole(process);
+    await tour.asNewConsole(process);
+  }
   const now = await offeredNames(system);
 
   await load.stop();

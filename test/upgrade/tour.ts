@@ -78,9 +78,13 @@ export class Tour {
       await call("users.setRole", { id, role: "user" });
       await call("users.find", { email });
       await call("users.rotateKeys", {});
-      await call("api.activity", {});
-      await call("orders.activity", {});
-      await call("products.activity", {});
+    });
+  }
+
+  /** Calls of what the previous release lacks. @param node the console's node, once all others are new */
+  async asNewConsole(node: SystemNode): Promise<void> {
+    await this.recordViolations(async () => {
+      for (const action of ["api.activity", "orders.activity", "products.activity"]) await this.consoles.call(node, action, {});
     });
   }
 

@@ -7,7 +7,7 @@ import { METHODS, pathOf } from "./request";
 const COUNTED = new Set([...METHODS, "OPTIONS"]);
 const NO_ROUTE = "none";
 /** As in nginx: the client disconnected before its response was sent. */
-const CLIENT_GONE = "499";
+export const CLIENT_GONE = 499;
 
 /** Request metrics of a gateway. */
 export class RequestMetrics {
@@ -39,7 +39,7 @@ export class RequestMetrics {
   served(req: IncomingMessage, res: ServerResponse, routePath: string | undefined, milliseconds: number): void {
     const { method = "" } = req;
     const route = routePath ?? this.routeAt(pathOf(req)) ?? NO_ROUTE;
-    const status = res.writableFinished ? String(res.statusCode) : CLIENT_GONE;
+    const status = String(res.writableFinished ? res.statusCode : CLIENT_GONE);
     this.durations.observe({ method: COUNTED.has(method) ? method : "other", route, status }, milliseconds / 1_000);
   }
 

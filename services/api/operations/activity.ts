@@ -28,31 +28,41 @@ export class Activity {
   }
 }
 
-/** What the gateways had counted at one moment, by node. */
-export interface Counted {
+/** What a gateway had counted at one moment. */
+export interface Counted extends GatewayActivity {
   /** By `performance.now()`. */
   at: number;
-  gateways: ReadonlyMap<string, GatewayActivity>;
 }
 
-/** Rates between two moments. A gateway that was not there at the first one, or has been restarted, counts from the second one on. */
-export function ratesBetween(first: Counted, last: Counted): RequestRates {
-  const seconds = Math.max(0.001, (last.at - first.at) / 1_000);
-  const sums = { requests: 0, refused: 0, failed: 0, in_progress: 0 };
+const COUNTS = ["requests", "refused", "failed"] as const;
+
+/**
+ * The rates of all gateways, each between its first and its last reading. One with a single reading has no rates yet, and neither has one that
+ * was restarted in between, so that it counts less than before.
+ * @param readings of each gateway, oldest first
+ * @returns null if no gateway has rates
+ */
+export function ratesOf(readings: Iterable<readonly Counted[]>): RequestRates | null {
+  const rates = { requests: 0, refused: 0, failed: 0 };
   const durations = new Array<number>(BOUNDS_MS.length + 1).fill(0);
-  for (const [node, now] of last.gateways) {
-    sums.in_progress += now.in_progress;
-    const before = first.gateways.get(node);
-    if (before === undefined || before.requests > now.requests) continue;
-    for (const name of ["requests", "refused", "failed"] as const) sums[name] += now[name] - before[name];
-    for (const [i, count] of now.durations.entries())
-      if (i < durations.length) durations[i] = (durations[i] ?? 0) + count - (before.durations[i] ?? 0);
+  let in_progress = 0;
+  let isKnown = false;
+  for (const ofOne of readings) {
+    const [first, last] = [ofOne[0], ofOne.at(-1)];
+    if (first === undefined || last === undefined) continue;
+    in_progress += last.in_progress;
+    const grown = durations.map((_, i) => (last.durations[i] ?? 0) - (first.durations[i] ?? 0));
+    if (last.at <= first.at || COUNTS.some((name) => last[name] < first[name]) || grown.some((count) => count < 0)) continue;
+    isKnown = true;
+    for (const name of COUNTS) rates[name] += ((last[name] - first[name]) * 1_000) / (last.at - first.at);
+    for (const [i, count] of grown.entries()) durations[i] = (durations[i] ?? 0) + count;
   }
+  if (!isKnown) return null;
   return {
-    per_second: rounded(sums.requests / seconds),
-    refused_per_second: rounded(sums.refused / seconds),
-    failed_per_second: rounded(sums.failed / seconds),
-    in_progress: sums.in_progress,
+    per_second: rounded(rates.requests),
+    refused_per_second: rounded(rates.refused),
+    failed_per_second: rounded(rates.failed),
+    in_progress,
     p50_ms: quantile(durations, 0.5),
     p99_ms: quantile(durations, 0.99),
   };

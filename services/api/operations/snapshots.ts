@@ -13,6 +13,8 @@ type Show = (text: string) => void;
 export class Snapshots {
   private readonly watchers = new Set<Show>();
   private timer: NodeJS.Timeout | undefined;
+  /** The last one, for those who begin to watch before the next. */
+  private latest: string | undefined;
 
   /** @param take never rejects */
   constructor(private readonly take: () => Promise<Snapshot>) {}
@@ -21,11 +23,13 @@ export class Snapshots {
   watch(show: Show): () => void {
     this.watchers.add(show);
     if (this.watchers.size === 1) this.schedule(0);
+    else if (this.latest !== undefined) show(this.latest);
     return () => {
       this.watchers.delete(show);
       if (this.watchers.size > 0) return;
       clearTimeout(this.timer);
       this.timer = undefined;
+      this.latest = undefined;
     };
   }
 
@@ -40,6 +44,7 @@ export class Snapshots {
     const since = performance.now();
     const text = JSON.stringify(await this.take());
     if (this.timer !== timer) return; // nobody has been watching since, or others have begun to
+    this.latest = text;
     for (const show of this.watchers) show(text);
     this.schedule(Math.max(0, EVERY_MS - (performance.now() - since)));
   }

@@ -1,52 +1,52 @@
 import type { ServiceBroker } from "moleculer";
 import { call } from "../../../broker/contract";
-import { gatewayActivity, orderActivity, stockActivity, type GatewayActivity, type Snapshot } from "../../../contracts/operations";
+import { hostsOf, isHosted } from "../../../broker/listeners";
+import type { ActionContract, Result } from "../../../contracts/contract";
+import { gatewayActivity, orderActivity, stockActivity, type Snapshot } from "../../../contracts/operations";
+import { ratesOf, type Counted } from "./activity";
 import { nodesOf } from "./nodes";
-import { ratesBetween, type Counted } from "./activity";
 
 /** Time that a node or a service has to respond, in ms: a snapshot does not wait longer for it. */
 const TIMEOUT_MS = 800;
-/** The number of seconds over which rates are computed: as many snapshots are kept. */
-const RATED = 10;
+/** Time over which rates are computed, in ms. */
+const RATED_MS = 11_000;
 
 /** Takes snapshots of the shop, for one gateway. */
 export class SnapshotTaker {
-  private readonly counted: Counted[] = [];
+  /** By node, oldest first. */
+  private readonly readings = new Map<string, Counted[]>();
 
   constructor(private readonly broker: ServiceBroker) {}
 
   /** Never rejects: a part that does not respond is null. */
   async take(): Promise<Snapshot> {
-    const options = { timeout: TIMEOUT_MS, retries: 0 };
-    const [nodes, counted, orders, stock] = await Promise.all([
+    const [nodes, orders, stock] = await Promise.all([
       nodesOf(this.broker, TIMEOUT_MS),
-      this.count(),
-      call(this.broker, orderActivity, {}, options).catch(nothing),
-      call(this.broker, stockActivity, {}, options).catch(nothing),
+      this.ask(orderActivity),
+      this.ask(stockActivity),
+      this.readGateways(),
     ]);
-    const first = this.counted.find(({ at }) => at > counted.at - (RATED + 1) * 1_000) ?? counted;
-    this.counted.push(counted);
-    if (this.counted.length > RATED) this.counted.shift();
-    return {
-      at: new Date().toISOString(),
-      nodes,
-      requests: ratesBetween(first, counted),
-      orders,
-      busiest: stock?.busiest ?? null,
-    };
+    return { at: new Date().toISOString(), nodes, requests: ratesOf(this.readings.values()), orders, busiest: stock?.busiest ?? null };
   }
 
   /** Every gateway counts its own requests. */
-  private async count(): Promise<Counted> {
-    const services = this.broker.registry.getServiceList({ skipInternal: true, onlyAvailable: true });
-    const gateways = services.flatMap(({ name, nodeID }) => (name === "api" && nodeID !== undefined ? nodeID : []));
-    const read = gateways.map(async (nodeID): Promise<[string, GatewayActivity] | null> => {
-      const activity = await call(this.broker, gatewayActivity, {}, { nodeID, timeout: TIMEOUT_MS, retries: 0 }).catch(nothing);
-      return activity && [nodeID, activity];
-    });
-    return { at: performance.now(), gateways: new Map((await Promise.all(read)).flatMap((one) => (one === null ? [] : [one]))) };
+  private async readGateways(): Promise<void> {
+    const nodeIDs = hostsOf(this.broker, gatewayActivity.name);
+    await Promise.all(
+      nodeIDs.map(async (nodeID) => {
+        const activity = await this.ask(gatewayActivity, { nodeID });
+        const at = performance.now();
+        const recent = (this.readings.get(nodeID) ?? []).filter((reading) => at - reading.at < RATED_MS);
+        if (activity !== null) recent.push({ ...activity, at });
+        this.readings.set(nodeID, recent);
+      }),
+    );
+    for (const nodeID of this.readings.keys()) if (!nodeIDs.includes(nodeID)) this.readings.delete(nodeID);
+  }
+
+  /** /health and the log say why something does not respond. */
+  private async ask<C extends ActionContract>(contract: C, where: { nodeID?: string } = {}): Promise<Result<C> | null> {
+    if (!isHosted(this.broker, contract.name)) return null;
+    return call(this.broker, contract, {}, { ...where, timeout: TIMEOUT_MS, retries: 0 }).catch(() => null);
   }
 }
-
-/** /health and the log say why something does not respond. */
-const nothing = (): null => null;

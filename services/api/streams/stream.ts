@@ -5,6 +5,9 @@ import type { Caller } from "../../../contracts/users";
 /** Milliseconds after which a client reconnects when its stream has ended. */
 const RETRY_MS = 2_000;
 
+/** Time in which a client must have read the rest of a stream that has ended, in ms. */
+const END_TIMEOUT_MS = 30_000;
+
 /** A stream is the last response of its connection (RFC 9112, 9.6). */
 export const EVENT_STREAM = { "Content-Type": "text/event-stream", "X-Accel-Buffering": "no", Connection: "close" };
 
@@ -38,6 +41,12 @@ export abstract class Stream {
     if (!this.isOpen) return;
     this.stop();
     this.res.end();
+    if (this.res.destroyed) return;
+    // A client that does not read would keep its place for ever.
+    const timer = setTimeout(() => this.res.destroy(), END_TIMEOUT_MS).unref();
+    this.res.once("close", () => {
+      clearTimeout(timer);
+    });
   }
 
   /** Stops all writing. */

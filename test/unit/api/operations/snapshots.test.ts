@@ -56,3 +56,12 @@ it("a watcher that comes while the last one's snapshot is being taken starts no 
   expect(taken.count).toBeLessThanOrEqual(7);
   expect(seen[0]).toBe('{"at":"2"}');
 });
+
+it("somebody who begins to watch later gets the last snapshot at once", async () => {
+  const { snapshots } = source();
+  snapshots.watch(() => undefined);
+  await jest.advanceTimersByTimeAsync(1_500);
+  const seen: string[] = [];
+  snapshots.watch((text) => seen.push(text));
+  expect(seen).toEqual(['{"at":"2"}']);
+});

@@ -12,7 +12,7 @@ const at = "2026-01-01T00:00:00.000Z";
 const snapshot: Snapshot = {
   at,
   nodes: [],
-  requests: { per_second: 0, refused_per_second: 0, failed_per_second: 0, in_progress: 0, p50_ms: null, p99_ms: null },
+  requests: null,
   orders: null,
   busiest: null,
 };
@@ -175,4 +175,14 @@ it("a gateway with the maximum number of open streams refuses further ones from 
     );
   for (const n of [1, 2, 3, 4]) follow(n);
   expect(() => follow(5)).toThrow("no stream can be opened here now");
+});
+
+it("a client that does not read the end of its stream is disconnected after 30 s", async () => {
+  const { streams, res } = open();
+  await settle();
+  streams.end();
+  await jest.advanceTimersByTimeAsync(29_000);
+  expect(res.destroyed).toBe(false);
+  await jest.advanceTimersByTimeAsync(2_000);
+  expect(res.destroyed).toBe(true);
 });
