@@ -81,7 +81,7 @@ export class Tour {
     });
   }
 
-  /** Calls of what the previous release lacks. @param node the console's node, once all others are new */
+  /** Calls of what the previous release lacks. @param node the console's node, which hosts none of these services, once all nodes are new */
   async asNewConsole(node: SystemNode): Promise<void> {
     await this.recordViolations(async () => {
       for (const action of ["api.activity", "orders.activity", "products.activity"]) await this.consoles.call(node, action, {});
