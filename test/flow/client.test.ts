@@ -128,6 +128,36 @@ it("an order whose response is lost, and then meets an overloaded gateway, is pl
   expect([response.status, response.headers.get("Idempotent-Replayed"), attempts]).toEqual([201, "true", 2]);
 });
 
+it("an order whose response is lost, and whose retry is refused since the token has expired, is placed once", async () => {
+  let attempts = 0;
+  const failing: Fetch = async (request) => {
+    if (!request.url.endsWith("/orders") || request.method !== "POST" || ++attempts > 2) return fetch(request);
+    if (attempts === 2)
+      return fetch(new Request(request, { headers: { ...Object.fromEntries(request.headers), Authorization: "Bearer expired" } }));
+    await (await fetch(request)).arrayBuffer();
+    throw new TypeError("the connection was lost");
+  };
+  const one = await buyer({ fetch: failing });
+  const product_id = await createProduct(one);
+  const { response } = await one.api.POST("/orders", { body: { items: [{ product_id, quantity: 1 }] } });
+  expect([response.status, response.headers.get("Idempotent-Replayed"), attempts]).toEqual([201, "true", 3]);
+});
+
+it("a request whose token is refused is not repeated in the name of another user who has logged in meanwhile", async () => {
+  const store = memoryStore();
+  const one: ShopClient = await buyer({
+    store,
+    fetch: async (request) => {
+      const response = await fetch(request);
+      if (request.url.endsWith("/me")) await one.login(ADMIN);
+      return response;
+    },
+  });
+  withRefusedToken(store);
+  expect((await one.api.GET("/me")).response.status).toBe(401);
+  expect((await dataOf(one.api.GET("/me"))).email).toBe(ADMIN.email);
+});
+
 it("a request that fails for longer than retryForMs fails", async () => {
   const failing: Fetch = () => Promise.reject(new TypeError("there is no network"));
   const one = client({ fetch: failing, retryForMs: 1_000 });
