@@ -73,6 +73,17 @@ async function open(
   return response.body;
 }
 
+const STATUSES: readonly string[] = ["PENDING", "CONFIRMED", "REJECTED", "CANCELLED"] satisfies Order["status"][];
+
+const isChange = (data: unknown): data is Omit<OrderEvent, "id"> =>
+  typeof data === "object" &&
+  data !== null &&
+  "status" in data &&
+  STATUSES.includes(String(data.status)) &&
+  "at" in data &&
+  typeof data.at === "string" &&
+  "reason" in data;
+
 /** The events of one stream. A connection that breaks or is dead ends it like any other. */
 async function* eventsOf(
   body: ReadableStream<Uint8Array>,
@@ -83,7 +94,8 @@ async function* eventsOf(
   const parser = createParser({
     onRetry,
     onEvent: ({ id, event, data }) => {
-      if (event === "status") received.push({ id: Number(id), ...(JSON.parse(data) as Omit<OrderEvent, "id">) }); // by contract
+      const change: unknown = event === "status" ? JSON.parse(data) : undefined;
+      if (isChange(change)) received.push({ ...change, id: Number(id) });
     },
   });
   const decoder = new TextDecoder();

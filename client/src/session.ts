@@ -1,4 +1,4 @@
-import { errorOf } from "./problem.js";
+import { errorOf, ShopError } from "./problem.js";
 import { retry, type Fetch } from "./retry.js";
 import type { components } from "./schema.js";
 
@@ -59,7 +59,7 @@ export class Session {
   /** @throws ShopError with the code INVALID_CREDENTIALS, TOO_MANY_REQUESTS, … */
   async login(credentials: Credentials): Promise<void> {
     const turn = ++this.turn;
-    const response = await this.post("/token", () => credentials);
+    const response = await this.post("/token", credentials);
     if (!response.ok) throw await errorOf(response);
     const tokens = await tokensOf(response);
     if (turn === this.turn) this.store.write(tokens);
@@ -71,7 +71,7 @@ export class Session {
     const tokens = this.store.read();
     this.store.write(undefined);
     if (tokens === undefined) return;
-    const response = await this.post("/logout", () => ({ refresh_token: tokens.refresh_token }));
+    const response = await this.post("/logout", { refresh_token: tokens.refresh_token });
     if (!response.ok) throw await errorOf(response);
   }
 
@@ -98,10 +98,10 @@ export class Session {
   }
 
   private async renew(old: Tokens): Promise<string | undefined> {
-    // Another tab may have replaced it between two attempts.
-    const response = await this.post("/token/refresh", () => ({ refresh_token: (this.store.read() ?? old).refresh_token }));
-    const current = this.store.read();
-    if (current?.access_token !== old.access_token) return this.newerThan(old.access_token); // logged out, or replaced by another tab
+    // Between two attempts there may have been a logout, or a refresh by another tab: a used refresh token must not be sent late.
+    const isCurrent = (): boolean => this.store.read()?.refresh_token === old.refresh_token;
+    const response = await this.post("/token/refresh", { refresh_token: old.refresh_token }, isCurrent);
+    if (!isCurrent()) return this.newerThan(old.access_token);
     if (response.status === 401) {
       this.store.write(undefined);
       this.onEnd();
@@ -119,27 +119,41 @@ export class Session {
     return current !== undefined && subjectOf(current) === subjectOf(refused) ? current : undefined;
   }
 
-  private post(path: string, body: () => object): Promise<Response> {
-    return retry(
-      () =>
-        this.fetch(
-          new Request(this.url + path, {
-            method: "POST",
-            headers: { "Content-Type": "application/json" },
-            body: JSON.stringify(body()),
-            signal: AbortSignal.timeout(ATTEMPT_MS),
-          }),
-        ),
-      this.retryForMs,
-    );
+  /** @param isWanted checked before each attempt; if it is not, there is no further one, and the result is an error */
+  private post(path: string, body: object, isWanted = (): boolean => true): Promise<Response> {
+    const send = (): Promise<Response> =>
+      this.fetch(
+        new Request(this.url + path, {
+          method: "POST",
+          headers: { "Content-Type": "application/json" },
+          body: JSON.stringify(body),
+          signal: AbortSignal.timeout(ATTEMPT_MS),
+        }),
+      );
+    return retry(() => (isWanted() ? send() : Promise.resolve(Response.error())), this.retryForMs);
   }
 }
 
+/** @throws ShopError if it is something else, such as a proxy's page */
 async function tokensOf(response: Response): Promise<Tokens> {
-  const { access_token, refresh_token, expires_in } = (await response.json()) as components["schemas"]["TokenPair"]; // by contract
-  const lifeMs = expires_in * 1_000;
-  return { access_token, refresh_token, refresh_at: Date.now() + Math.max(lifeMs - EARLY_MS, lifeMs / 2) };
+  const body: unknown = await response.json().catch(() => undefined);
+  if (!isTokenPair(body)) throw new ShopError(response.status, undefined);
+  const lifeMs = body.expires_in * 1_000;
+  const refresh_at = Date.now() + Math.max(lifeMs - EARLY_MS, lifeMs / 2);
+  return { access_token: body.access_token, refresh_token: body.refresh_token, refresh_at };
 }
+
+type TokenPair = Pick<components["schemas"]["TokenPair"], "access_token" | "refresh_token" | "expires_in">;
+
+const isTokenPair = (body: unknown): body is TokenPair =>
+  typeof body === "object" &&
+  body !== null &&
+  "access_token" in body &&
+  typeof body.access_token === "string" &&
+  "refresh_token" in body &&
+  typeof body.refresh_token === "string" &&
+  "expires_in" in body &&
+  typeof body.expires_in === "number";
 
 /** The part of a JWT with its claims names the user; it is compared as a whole claim, and not trusted for anything else. */
 function subjectOf(token: string): unknown {

@@ -93,6 +93,23 @@ it("an access token that is about to expire is refreshed before it is used", asy
   expect(sent).toEqual(["POST /token/refresh", "GET /me"]);
 });
 
+it("a refresh that is retried after another tab's refresh does not use up a second refresh token", async () => {
+  const store = memoryStore();
+  let failures = 0;
+  const one = await buyer({
+    store,
+    fetch: async (request) => {
+      if (!request.url.endsWith("/token/refresh") || failures++ > 0) return fetch(request);
+      const { body } = await shop.client().post("/token/refresh", { refresh_token: store.read()!.refresh_token });
+      store.write({ access_token: String(body["access_token"]), refresh_token: String(body["refresh_token"]), refresh_at: Infinity });
+      throw new TypeError("the connection was lost");
+    },
+  });
+  withRefusedToken(store);
+  expect((await one.api.GET("/me")).response.status).toBe(200);
+  expect(sent.filter((line) => line === "POST /token/refresh")).toHaveLength(1);
+});
+
 it("a session that was ended elsewhere ends here, and requests get 401", async () => {
   const store = memoryStore();
   let ends = 0;

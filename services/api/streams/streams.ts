@@ -30,6 +30,7 @@ const LIMITS: StreamLimits = { ofOneUser: 10, ofAll: 1_000, readEveryMs: 5_000, 
 
 /** Interval of the check for ended sessions, in ms. Together with the polling interval of 1 s, a stream ends within 2 s. */
 const WATCH_MS = 250;
+
 /** The open event streams of one gateway. Without any there is no timer, and a change costs nothing. */
 export class Streams {
   private readonly all = new Set<Stream>();
